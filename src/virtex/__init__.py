@@ -1,0 +1,22 @@
+"""Pretrain vision backbones from image captions."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from virtex.zoo.predictor import load_captioner as load_captioner
+    from virtex.zoo.weights import load_backbone as load_backbone
+
+__all__ = ["load_backbone", "load_captioner"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch only when a model is asked for: `virtex --help` answers at once."""
+    if name == "load_backbone":
+        from virtex.zoo.weights import load_backbone
+
+        return load_backbone
+    if name == "load_captioner":
+        from virtex.zoo.predictor import load_captioner
+
+        return load_captioner
+    raise AttributeError(f"module 'virtex' has no attribute {name!r}")

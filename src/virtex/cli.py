@@ -1,0 +1,163 @@
+"""The `virtex` command: finds the room that does the work, and prints the user's mistakes.
+
+Nothing heavy is imported before a command is known, so that `virtex --help` answers at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from virtex.errors import ConfigError, VirTexError
+
+USAGE = """usage: virtex COMMAND [options]
+
+Pretrain vision backbones from image captions.
+
+commands:
+  quickstart   draw scenes, pretrain on their captions, transfer, write report.html
+  tokenizer    train a SentencePiece vocabulary on captions
+  pretrain     train a backbone from captions; resumes by itself
+  transfer     score a backbone: voc07, linear
+  caption      caption images with a trained run
+  scenes       write drawn scenes to disk in a benchmark's layout
+  report       gather results and logs into report.md and report.html
+
+`virtex COMMAND --help` lists the options of a command.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it went well, 2 for a mistake the user can mend."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    try:
+        return _run(arguments[0], arguments[1:])
+    except VirTexError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    if command == "--version":
+        from importlib.metadata import version
+
+        print(version("virtex"))
+        return 0
+    if command not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        raise ConfigError(f"unknown command {command!r}; allowed are {known}. See `virtex --help`.")
+    return COMMANDS[command](arguments)
+
+
+def _quickstart(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("virtex quickstart", description="Scenes to report.html.")
+    parser.add_argument("--out", type=Path, default=Path("quickstart"), help="folder to write")
+    options = parser.parse_args(arguments)
+    from virtex.quickstart import quickstart
+
+    quickstart(options.out)
+    return 0
+
+
+def _tokenizer(arguments: list[str]) -> int:
+    from virtex.config import parse
+    from virtex.pretrain import TrainTokenizerConfig, write_tokenizer
+
+    write_tokenizer(parse(TrainTokenizerConfig, arguments, prog="virtex tokenizer"))
+    return 0
+
+
+def _pretrain(arguments: list[str]) -> int:
+    from virtex.pretrain import parse_pretrain, pretrain
+
+    return pretrain(parse_pretrain(arguments)).exit_code
+
+
+def _transfer(arguments: list[str]) -> int:
+    from virtex.config import parse, with_recipes
+    from virtex.transfer.protocols import PROTOCOLS
+
+    name = arguments[0] if arguments and not arguments[0].startswith("-") else ""
+    if name not in PROTOCOLS:
+        known = ", ".join(PROTOCOLS)
+        if {"-h", "--help"} & set(arguments):
+            print(f"usage: virtex transfer PROTOCOL [options]\n\nPROTOCOL is one of: {known}")
+            return 0
+        raise ConfigError(
+            f"virtex transfer needs a protocol, got {name!r}; allowed are {known}. "
+            "`virtex transfer PROTOCOL --help` says what it needs."
+        )
+    config_class, run = PROTOCOLS[name]
+    rest = with_recipes(arguments[1:], "transfer")
+    result = run(parse(config_class, rest, prog=f"virtex transfer {name}"))
+    print(result.summary())
+    return 0
+
+
+def _caption(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("virtex caption", description="Caption images.")
+    parser.add_argument("init", help="a run folder or a weights file")
+    parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
+    parser.add_argument("--beams", type=int, default=5, help="beams of the search (default 5)")
+    parser.add_argument("--nucleus", type=float, help="sample from the top-p nucleus instead")
+    parser.add_argument("--max_steps", type=int, default=30, help="longest caption, in tokens")
+    parser.add_argument("--batch_size", type=int, default=32, help="images decoded at once")
+    parser.add_argument("--seed", type=int, default=0, help="seed of nucleus sampling")
+    parser.add_argument("--json", type=Path, help="also write the captions to this file")
+    options = parser.parse_args(arguments)
+    from virtex.models.decoding import DecodingConfig
+    from virtex.zoo.caption_files import caption_files
+
+    decoding = DecodingConfig(num_beams=options.beams, max_steps=options.max_steps)
+    if options.nucleus is not None:
+        decoding = replace(decoding, strategy="nucleus", top_p=options.nucleus)
+    caption_files(
+        options.init,
+        options.images,
+        decoding=decoding,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        json_path=options.json,
+    )
+    return 0
+
+
+def _scenes(arguments: list[str]) -> int:
+    from virtex.config import parse
+    from virtex.data.sources.scenes import WriteScenesConfig, write_scenes_from
+
+    write_scenes_from(parse(WriteScenesConfig, arguments, prog="virtex scenes"))
+    return 0
+
+
+def _report(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "virtex report", description="Write report.md and report.html."
+    )
+    parser.add_argument("folders", nargs="+", type=Path, help="run folders and result folders")
+    parser.add_argument("--out", type=Path, help="where to write (default: the first folder)")
+    options = parser.parse_args(arguments)
+    from virtex.report.report import write_report
+
+    print(write_report(options.folders, options.out or options.folders[0]))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "quickstart": _quickstart,
+    "tokenizer": _tokenizer,
+    "pretrain": _pretrain,
+    "transfer": _transfer,
+    "caption": _caption,
+    "scenes": _scenes,
+    "report": _report,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

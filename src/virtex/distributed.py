@@ -1,0 +1,94 @@
+"""Rank, world size and the few collectives we need: the only door to torch.distributed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+
+def rank() -> int:
+    """This process's number, 0 where there is one process."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes files and talks to the user."""
+    return rank() == 0
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the processes that torchrun or srun started; nothing to do where there is one."""
+    _adopt_slurm()
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or torch.distributed.is_initialized():
+        yield
+        return
+    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def local_rank() -> int:
+    """This process's number on its machine: the index of its GPU."""
+    _adopt_slurm()
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def wrap(module: nn.Module) -> nn.Module:
+    """The module with gradients averaged over processes; itself where there is one process."""
+    if world_size() == 1:
+        return module
+    device = next(module.parameters()).device
+    ids = [device.index] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(module, device_ids=ids)
+
+
+def mean(value: Tensor) -> Tensor:
+    """The mean of a tensor over all processes."""
+    if world_size() == 1:
+        return value
+    total = value.clone()
+    torch.distributed.all_reduce(total)
+    return total / world_size()
+
+
+def any_true(flag: bool, device: torch.device) -> bool:
+    """Whether `flag` is true on any process."""
+    if world_size() == 1:
+        return flag
+    value = torch.tensor([int(flag)], device=device)
+    torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
+    return bool(value.item())
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if world_size() > 1:
+        torch.distributed.barrier()
+
+
+def gather_objects(value: object) -> list[object]:
+    """Each process's (small, picklable) value, in rank order, on every process."""
+    if world_size() == 1:
+        return [value]
+    values: list[object] = [None] * world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def _adopt_slurm() -> None:
+    """srun names rank and size in its own words; torch reads torchrun's."""
+    names = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
+    if "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "MASTER_ADDR" in os.environ:
+        for ours, theirs in names.items():
+            os.environ[ours] = os.environ[theirs]

@@ -1,0 +1,53 @@
+"""The command line: quick help, and the user's mistakes without a traceback."""
+
+import subprocess
+import sys
+
+import pytest
+
+from virtex.cli import COMMANDS, main
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys, virtex.cli; virtex.cli.main(['--help']); sys.exit('torch' in sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert finished.returncode == 0
+    assert "pretrain" in finished.stdout
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {command} " in shown for command in COMMANDS)
+
+
+def test_an_unknown_command_exits_2_and_names_the_known_ones(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["pretrian"]) == 2
+    message = capsys.readouterr().err
+    assert "pretrian" in message
+    assert "pretrain" in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["pretrain", "--out", "{tmp}/run", "--config", "no_such_recipe"], "no_such_recipe"),
+        (["pretrain", "--out", "{tmp}/run", "--data.source", "coco"], "root"),
+        (["pretrain", "--out", "{tmp}/run", "--backbone.name", "resnet5"], "resnet50"),
+        (["pretrain", "--out", "{tmp}/run", "--nonsense", "3"], "nonsense"),
+        (["transfer", "voc08"], "voc07"),
+        (["caption", "{tmp}/no_run", "{tmp}/no_image.jpg"], "no_run"),
+        (["report", "{tmp}/nowhere"], "nowhere"),
+    ],
+)
+def test_a_mistake_exits_2_without_a_traceback(
+    arguments: list[str], told: str, tmp_path: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([argument.format(tmp=tmp_path) for argument in arguments]) == 2
+    message = capsys.readouterr().err
+    assert told in message
+    assert "Error: " in message
+    assert "Traceback" not in message

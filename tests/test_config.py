@@ -1,0 +1,97 @@
+"""Dataclasses from YAML and flags, and back."""
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from virtex import config
+from virtex.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Shape(ABC):
+    @abstractmethod
+    def area(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Square(Shape):
+    side: float = 1.0
+    """Length of a side."""
+
+    def area(self) -> float:
+        return self.side**2
+
+
+@dataclass(frozen=True)
+class Circle(Shape):
+    radius: float = 1.0
+
+    def area(self) -> float:
+        return 3.14 * self.radius**2
+
+
+@dataclass(frozen=True)
+class Pen:
+    width: int = 1
+    """Width in pixels."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    out: Path
+    shape: Shape = field(default_factory=Square)
+    pen: Pen = field(default_factory=Pen)
+    scale: tuple[float, float] = (0.5, 1.0)
+    options: dict[str, int | list[int] | None] = field(default_factory=dict)
+
+
+def parse(*arguments: str) -> Drawing:
+    return config.parse(Drawing, arguments, prog="draw")
+
+
+def test_flags_reach_nested_and_abstract_fields() -> None:
+    drawing = parse("--out", "x", "--shape", "Circle", "--shape.radius", "2", "--pen.width", "3")
+    assert drawing == Drawing(Path("x"), Circle(2.0), Pen(3))
+
+
+def test_later_files_win_over_earlier_and_flags_over_files(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("pen: {width: 2}\nshape: {class_path: Square}\n")
+    (tmp_path / "b.yaml").write_text("pen: {width: 3}\nshape: {init_args: {side: 5}}\n")
+    files = ["--config", str(tmp_path / "a.yaml"), "--config", str(tmp_path / "b.yaml")]
+    assert parse("--out", "x", *files) == Drawing(Path("x"), Square(5.0), Pen(3))
+    assert parse("--out", "x", *files, "--pen.width", "4").pen == Pen(4)
+
+
+def test_dict_and_yaml_give_the_same_config_back(tmp_path: Path) -> None:
+    drawing = Drawing(Path("x"), Circle(2.0), Pen(3), (0.1, 0.2), {"layers": [1, 2], "no": None})
+    assert config.from_dict(Drawing, config.to_dict(drawing)) == drawing
+    config.save(drawing, tmp_path / "drawing.yaml")
+    assert parse("--config", str(tmp_path / "drawing.yaml")) == drawing
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--out", "x", "--pen.width", "wide"], ["--out", "x", "--pencil", "1"],
+     ["--out", "x", "--shape", "Hexagon"], ["--out", "x", "--config", "absent.yaml"]],
+)  # fmt: skip
+def test_a_wrong_flag_is_a_config_error_that_points_to_help(arguments: list[str]) -> None:
+    with pytest.raises(ConfigError, match="draw --help"):
+        parse(*arguments)
+
+
+def test_a_dict_that_names_a_class_by_its_path_is_refused() -> None:
+    values = {"out": "x", "shape": {"class_path": "os.path", "init_args": {}}}
+    with pytest.raises(ConfigError, match=re.escape("os.path")):
+        config.from_dict(Drawing, values)
+
+
+def test_a_recipe_is_found_by_its_name_and_an_unknown_one_lists_the_known() -> None:
+    known = [path.stem for path in config.recipe_paths("pretrain")]
+    arguments = config.with_recipes(["--config", known[0], "--out", "x"], "pretrain")
+    assert Path(arguments[1]).is_file()
+    with pytest.raises(ConfigError, match=known[0]):
+        config.with_recipes(["--config=nothing"], "pretrain")
