@@ -1,0 +1,77 @@
+"""What every source of data yields: one image with whatever is known about it."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """One image and its annotations; pixels are decoded by whoever needs them.
+
+    Box and mask fields run in parallel: entry m of each describes object m.
+    """
+
+    image_id: str
+    """Unique within its source."""
+    image: Path | bytes | NDArray[np.uint8]
+    """A path, an encoded file (JPEG, PNG, WebP), or decoded RGB pixels (H, W, 3)."""
+    captions: tuple[str, ...] = ()
+    labels: tuple[int, ...] = ()
+    """Ids, into the source's `categories`, of the classes present in the image."""
+    ignored_labels: tuple[int, ...] = ()
+    """Classes that neither count as present nor as absent (VOC's `difficult`)."""
+    boxes: NDArray[np.float32] | None = None
+    """(M, 4) corners x1 y1 x2 y2 in pixels."""
+    box_labels: tuple[int, ...] = ()
+    masks: tuple[Any, ...] = ()
+    """COCO segmentations: a list of polygons, or {"size": [H, W], "counts": ...}."""
+    crowd: tuple[bool, ...] = ()
+    """True where a box stands for a group (COCO's `iscrowd`); empty where none does."""
+
+    @property
+    def location(self) -> str:
+        """Where a person finds the image: its path, or else its id."""
+        return str(self.image) if isinstance(self.image, Path) else self.image_id
+
+
+class Source(Sequence[Example]):
+    """A data set: `len`, `[i]`, picklable, cheap to fork; checked up front when built.
+
+    `[i]` must be a pure function of i and cheap: it does not decode the image.
+    """
+
+    categories: tuple[str, ...] = ()
+    """Class names; a label is an index into them. Empty where there are no classes."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Example: ...  # type: ignore[override]
+
+    @abstractmethod
+    def identity(self) -> dict[str, str | int]:
+        """What this data is, for the record: source, root, counts, sha256 of the annotations."""
+
+
+class Subset(Source):
+    """The examples of `source` at `indices`, in that order."""
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        self.source, self.indices = source, indices
+        self.categories = source.categories
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        return self.source[self.indices[index]]
+
+    def identity(self) -> dict[str, str | int]:
+        return {**self.source.identity(), "subset": len(self.indices)}

@@ -1,0 +1,233 @@
+"""A pen that draws one object at several times its size, and the sprite that comes of it."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+from virtex.data.sources.scenes.palette import GLOWING, RGB, Light, shade
+
+Coordinates = Sequence[float]
+"""x, y, x, y ... in the units of the object's own canvas."""
+
+
+_CIRCLE = np.stack([trig(np.arange(28) * np.pi / 14) for trig in (np.cos, np.sin)], axis=1)
+
+
+@dataclass(frozen=True)
+class Look:
+    """All that one drawn object depends on apart from its kind and size."""
+
+    main: RGB
+    second: RGB
+    pattern: str
+    """`plain`, `striped` or `spotted`: how the main colour is broken by the second."""
+    mirrored: bool
+    tilt: float
+    """Degrees, counter-clockwise."""
+    light: Light
+    depth: float
+    """0 near, 1 at the horizon: how much of the mist lies before it."""
+    variant: int
+    """Seeds the details that no caption names."""
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """A drawn object, cropped to its own pixels."""
+
+    colour: NDArray[np.float32]
+    """(h, w, 3), 0 to 255."""
+    alpha: NDArray[np.float32]
+    """(h, w), 0 to 1."""
+
+
+class Pen:
+    """Draws shapes in palette indices; a later shape covers an earlier one.
+
+    The main arguments of each shape are the name of a colour (see `palette.shade`) and its
+    coordinates. Index 0 is transparent.
+    """
+
+    def __init__(self, canvas: tuple[float, float], *, scale: float, look: Look) -> None:
+        size = (max(1, math.ceil(canvas[0] * scale)), max(1, math.ceil(canvas[1] * scale)))
+        self.image = Image.new("L", size)
+        self.look = look
+        self.names: list[str] = [""]
+        self._scale = scale
+        self._draw = ImageDraw.Draw(self.image)
+
+    def choose(self, options: Sequence[str], *, salt: int = 0) -> str:
+        """One of `options`, fixed by the object's variant."""
+        return options[(self.look.variant // (7 * salt + 1)) % len(options)]
+
+    def oval(self, name: str, shape: Coordinates, *, turn: float = 0.0) -> None:
+        """An ellipse of centre x, y and radii rx, ry, turned clockwise by `turn` degrees."""
+        x, y, rx, ry = shape
+        if turn:
+            points = _CIRCLE * (rx, ry)
+            angle = math.radians(turn)
+            rotation = np.array(
+                ((math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle)))
+            )
+            self.polygon(name, (points @ rotation + (x, y)).ravel().tolist())
+            return
+        box = [value * self._scale for value in (x - rx, y - ry, x + rx, y + ry)]
+        self._draw.ellipse(box, fill=self._colour(name))
+
+    def pie(self, name: str, shape: Coordinates, *, start: float, end: float) -> None:
+        """A sector of the ellipse x, y, rx, ry; degrees run clockwise from three o'clock."""
+        x, y, rx, ry = shape
+        box = [value * self._scale for value in (x - rx, y - ry, x + rx, y + ry)]
+        self._draw.pieslice(box, start, end, fill=self._colour(name))
+
+    def ring(self, name: str, shape: Coordinates, *, width: float) -> None:
+        """The outline of the ellipse x, y, rx, ry, drawn inwards."""
+        x, y, rx, ry = shape
+        box = [value * self._scale for value in (x - rx, y - ry, x + rx, y + ry)]
+        thickness = max(1, round(width * self._scale))
+        self._draw.ellipse(box, outline=self._colour(name), width=thickness)
+
+    def arch(self, name: str, shape: Coordinates, *, width: float) -> None:
+        """The upper half of an ellipse's outline."""
+        x, y, rx, ry = shape
+        box = [value * self._scale for value in (x - rx, y - ry, x + rx, y + ry)]
+        thickness = max(1, round(width * self._scale))
+        self._draw.arc(box, 180, 360, fill=self._colour(name), width=thickness)
+
+    def box(self, name: str, shape: Coordinates, *, radius: float = 0.0) -> None:
+        """A rectangle x1, y1, x2, y2 with rounded corners."""
+        corners = [value * self._scale for value in shape]
+        if radius:
+            self._draw.rounded_rectangle(corners, radius * self._scale, fill=self._colour(name))
+        else:
+            self._draw.rectangle(corners, fill=self._colour(name))
+
+    def polygon(self, name: str, points: Coordinates) -> None:
+        """A closed shape with straight edges."""
+        self._draw.polygon([value * self._scale for value in points], fill=self._colour(name))
+
+    def blob(self, name: str, points: Coordinates) -> None:
+        """A closed smooth shape through the points."""
+        self.polygon(name, _closed_curve(tuple(points)))
+
+    def line(self, name: str, points: Coordinates, *, width: float) -> None:
+        """Straight strokes from point to point with round ends."""
+        scaled = [value * self._scale for value in points]
+        thickness, colour = max(1.0, width * self._scale), self._colour(name)
+        self._draw.line(scaled, fill=colour, width=round(thickness), joint="curve")
+        radius = thickness / 2
+        if radius < 1:
+            return
+        for x, y in (scaled[:2], scaled[-2:]):
+            self._draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+
+    def curve(self, name: str, points: Coordinates, *, width: float) -> None:
+        """A smooth stroke through the points."""
+        self.line(name, _open_curve(tuple(points)), width=width)
+
+    def pattern(self, style: str, name: str, *, over: str, period: float) -> None:
+        """Break the parts drawn in colour `over` with stripes or spots of colour `name`."""
+        if over not in self.names:
+            return
+        pixels = np.asarray(self.image)
+        rows, columns = np.indices(pixels.shape, dtype=np.float32) / (period * self._scale)
+        chosen = _stripes(rows, columns) if style == "striped" else _spots(rows, columns)
+        chosen &= pixels == self.names.index(over)
+        self.image = Image.fromarray(np.where(chosen, np.uint8(self._colour(name)), pixels))
+        self._draw = ImageDraw.Draw(self.image)
+
+    def _colour(self, name: str) -> int:
+        if name not in self.names:
+            self.names.append(name)
+        return self.names.index(name)
+
+
+def render(
+    draw: Callable[[Pen], None], canvas: tuple[float, float], *, height: float, look: Look
+) -> Sprite:
+    """Draw an object so that its canvas is `height` pixels high, and crop it to what it covers."""
+    oversampling = 4 if height < 96 else 3 if height < 192 else 2
+    pen = Pen(canvas, scale=height * oversampling / canvas[1], look=look)
+    draw(pen)
+    if look.pattern != "plain":
+        pen.pattern(look.pattern, "second", over="main", period=min(canvas) / 5)
+    image = pen.image
+    if look.mirrored:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if look.tilt:
+        image = image.rotate(look.tilt, Image.Resampling.NEAREST, expand=True)
+    image.putpalette(_graded(pen.names, look), "RGBA")
+    return _shaded(image.convert("RGBA").reduce(oversampling))
+
+
+def _graded(names: Sequence[str], look: Look) -> bytes:
+    """The palette of an object as RGBA bytes, in the light it stands in."""
+    light = look.light
+    colours = np.zeros((len(names), 4))
+    for index, name in enumerate(names[1:], start=1):
+        lit = "lit" if name == "window" and light.dark else name
+        colours[index, :3] = shade(lit, look.main, look.second)
+        if lit.rstrip("+-") not in GLOWING:
+            colours[index, :3] *= light.tint
+    mist = light.mist_near + (light.mist_far - light.mist_near) * look.depth
+    colours[1:, :3] += (np.array(light.mist) - colours[1:, :3]) * mist
+    colours[1:, 3] = 255
+    return colours.clip(0, 255).astype(np.uint8).tobytes()
+
+
+def _shaded(image: Image.Image) -> Sprite:
+    """Lit from the upper left, as if the flat drawing were a cushion."""
+    box = image.getbbox() or (0, 0, 1, 1)
+    image = image.crop(box)
+    width, height = image.size
+    reach = max(1, round(min(width, height) * 0.07))
+    padded = Image.new("L", (width + 4 * reach, height + 4 * reach))
+    padded.paste(image.getchannel("A"), (2 * reach, 2 * reach))
+    soft = np.asarray(padded.filter(ImageFilter.BoxBlur(reach * 1.4)), np.float32) / 255
+    inner = soft[3 * reach : 3 * reach + height, 3 * reach : 3 * reach + width]
+    outer = soft[reach : reach + height, reach : reach + width]
+    fall = np.linspace(1.06, 0.93, height, dtype=np.float32)[:, None]
+    shading = fall + 0.26 * (inner - outer)
+    pixels = np.asarray(image, np.float32)
+    colour = pixels[..., :3] * shading[..., None]
+    return Sprite(colour.astype(np.float32), (pixels[..., 3] / 255).astype(np.float32))
+
+
+def _stripes(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return (0.9 * columns + 0.35 * rows) % 1.0 < 0.42
+
+
+def _spots(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.bool_]:
+    shifted = columns + 0.5 * (np.floor(rows) % 2)
+    return np.hypot(rows % 1.0 - 0.5, shifted % 1.0 - 0.5) < 0.30
+
+
+@lru_cache(maxsize=4096)
+def _closed_curve(points: tuple[float, ...]) -> list[float]:
+    """A Catmull-Rom spline through the points and back to the first."""
+    corners = np.array(points).reshape(-1, 2)
+    return _spline(np.concatenate((corners[-1:], corners, corners[:2])))
+
+
+@lru_cache(maxsize=4096)
+def _open_curve(points: tuple[float, ...]) -> list[float]:
+    corners = np.array(points).reshape(-1, 2)
+    return _spline(np.concatenate((corners[:1], corners, corners[-1:])))
+
+
+def _spline(knots: NDArray[np.float64], *, steps: int = 7) -> list[float]:
+    before, start, end, after = knots[:-3], knots[1:-2], knots[2:-1], knots[3:]
+    t = np.linspace(0, 1, steps, endpoint=False)[:, None, None]
+    points = 0.5 * (
+        2 * start
+        + (end - before) * t
+        + (2 * before - 5 * start + 4 * end - after) * t**2
+        + (3 * start - before - 3 * end + after) * t**3
+    )  # (steps, segments, 2)
+    path = points.transpose(1, 0, 2).reshape(-1, 2)
+    return np.concatenate((path, end[-1:])).ravel().tolist()

@@ -1,0 +1,171 @@
+"""A source written to disk in the layout of a public data set, by several processes.
+
+    coco         train2017, val2017, annotations/{captions,instances}_{train,val}2017.json
+    lvis         train2017, val2017, annotations/lvis_v1_{train,val}.json
+    voc          VOCdevkit/VOC2007; `train` gives its train and val, `val` its test split
+    imagenet     {train,val}/<class>/*.jpg, an image's class being its most prominent object
+    inaturalist  train_val2018/<supercategory>/<id>/*.jpg, {train,val}2018.json
+    sidecar      {train,val}/*.jpg with *.txt beside them, one caption a line
+    webdataset   {train,val}/000000.tar ... of key.jpg, key.txt and key.json, as from img2dataset
+
+Written twice, every file is the same to the byte.
+"""
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from virtex.data.example import Source
+from virtex.data.sources.scenes import export_annotated as annotated
+from virtex.data.sources.scenes import export_plain as plain
+from virtex.data.sources.scenes.export_record import CHUNK, Record, write_images
+from virtex.data.sources.scenes.source import ScenesSource
+from virtex.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one layout is written."""
+
+    finish: Callable[[Path, dict[str, list[Record]], Sequence[str]], None]
+    """Writes what stands beside the images, from (root, records of each split, categories)."""
+    write: Callable[..., list[Record]] = write_images
+    """Writes a chunk of images, in a process of its own."""
+    name_image: Callable[..., str] = plain.name_by_number
+    """The path of an image under the root."""
+
+
+LAYOUTS: dict[str, Layout] = {
+    "coco": Layout(annotated.finish_coco, name_image=annotated.name_like_coco),
+    "lvis": Layout(annotated.finish_lvis, name_image=annotated.name_like_coco),
+    "voc": Layout(annotated.finish_voc, name_image=annotated.name_like_voc),
+    "imagenet": Layout(plain.keep_common_classes, name_image=plain.name_by_class),
+    "inaturalist": Layout(plain.finish_inaturalist, name_image=plain.name_like_inaturalist),
+    "sidecar": Layout(plain.write_sidecars),
+    "webdataset": Layout(plain.nothing_more, write=plain.write_shard),
+}
+
+
+@dataclass(frozen=True)
+class WriteScenesConfig:
+    """Drawn scenes written to disk in the layout of a public data set."""
+
+    out: Path
+    """Folder to write to; new or empty."""
+    layout: Literal["coco", "lvis", "voc", "imagenet", "inaturalist", "sidecar", "webdataset"] = (
+        "coco"
+    )
+    """The layout: coco, lvis, voc, imagenet (class folders), inaturalist, sidecar (a .txt beside
+    each image) or webdataset (tar shards)."""
+    num_train: int = 8000
+    """Number of training images."""
+    num_val: int = 1000
+    """Number of validation images (in voc: of the test split); 0 for none."""
+    image_size: int = 96
+    """Width and height of the images, 64 to 512 pixels."""
+    seed: int = 0
+    """Seed of the scenes."""
+    num_processes: int = 1
+    """Processes that draw at the same time."""
+
+
+def write_scenes_from(config: WriteScenesConfig) -> None:
+    """Draw scenes and write them as a config says."""
+    write_scenes(
+        config.layout,
+        config.out,
+        num_train=config.num_train,
+        num_val=config.num_val,
+        seed=config.seed,
+        image_size=config.image_size,
+        num_processes=config.num_processes,
+    )
+
+
+def write_scenes(
+    layout: str,
+    root: Path,
+    *,
+    num_train: int,
+    num_val: int,
+    seed: int = 0,
+    image_size: int = 96,
+    num_processes: int = 1,
+) -> None:
+    """Draw scenes and write them; the arguments are those of `ScenesSource` and `write_sources`."""
+    sizes = {"train": num_train, "val": num_val}
+    sources: dict[str, Source] = {
+        split: ScenesSource(size, seed=seed, split=split, image_size=image_size)
+        for split, size in sizes.items()
+        if size
+    }
+    write_sources(layout, root, sources, num_processes=num_processes)
+
+
+def write_sources(
+    layout: str, root: Path, sources: dict[str, Source], *, num_processes: int = 1
+) -> None:
+    """Write sources of the same categories.
+
+    Args:
+        layout: A key of `LAYOUTS`.
+        root: A new or empty folder.
+        sources: By split: `train`, `val` or both.
+        num_processes: More than one start anew (spawn), so that the calling script needs an
+            `if __name__ == "__main__"`.
+
+    Raises:
+        ConfigError: An unknown layout or split, or no process.
+        DataError: The folder is not empty.
+    """
+    _check(layout, root, sources, num_processes)
+    root.mkdir(parents=True, exist_ok=True)
+    records: dict[str, list[Record]] = {split: [] for split in sources}
+    chunks = list(_chunks(layout, root, sources))
+    if num_processes == 1:
+        written = map(_write_chunk, *zip(*chunks, strict=True))
+        _collect(records, written)
+    else:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
+            _collect(records, pool.map(_write_chunk, *zip(*chunks, strict=True)))
+    categories = next(iter(sources.values())).categories
+    LAYOUTS[layout].finish(root, records, categories)
+
+
+def _check(layout: str, root: Path, sources: dict[str, Source], num_processes: int) -> None:
+    problems = []
+    if layout not in LAYOUTS:
+        problems.append(f"unknown layout {layout!r}; give one of {', '.join(LAYOUTS)}")
+    if not sources or not set(sources) <= {"train", "val"}:
+        problems.append(f"splits {sorted(sources)}; give train, val or both")
+    if num_processes < 1:
+        problems.append(f"num_processes is {num_processes}; give 1 or more")
+    if problems:
+        raise ConfigError("nothing was written: " + "; ".join(problems))
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise DataError(f"{root} is there already and not an empty folder. Name a new one.")
+
+
+_Chunk = tuple[str, Path, str, Source, range]
+
+
+def _chunks(layout: str, root: Path, sources: dict[str, Source]) -> Iterator[_Chunk]:
+    for split, source in sources.items():
+        for start in range(0, len(source), CHUNK):
+            yield layout, root, split, source, range(start, min(start + CHUNK, len(source)))
+
+
+def _write_chunk(
+    layout: str, root: Path, split: str, source: Source, indices: range
+) -> tuple[str, list[Record]]:
+    chosen = LAYOUTS[layout]
+    return split, chosen.write(root, split, source, indices, name_image=chosen.name_image)
+
+
+def _collect(records: dict[str, list[Record]], written: Iterator[tuple[str, list[Record]]]) -> None:
+    for split, chunk in written:
+        records[split] += chunk

@@ -1,0 +1,147 @@
+"""Layouts without boxes: class folders, iNaturalist, sidecar files, tar shards."""
+
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from virtex.data.example import Example, Source
+from virtex.data.sources.scenes.export_record import (
+    CHUNK,
+    Record,
+    encoded,
+    most_prominent,
+    write_json,
+)
+from virtex.data.sources.scenes.kinds import KINDS
+
+_SUPERCATEGORIES = {kind.name: kind.family for kind in KINDS}
+
+
+def folder_name(category: str) -> str:
+    """A category as a file name."""
+    return category.replace(" ", "_").replace("/", "_")
+
+
+def supercategory_of(category: str) -> str:
+    """The family of a scene's kind, `object` for other categories."""
+    return _SUPERCATEGORIES.get(category, "object")
+
+
+def name_by_number(split: str, number: int, example: Example, categories: Sequence[str]) -> str:
+    return f"{split}/{number:09d}.jpg"
+
+
+def name_by_class(split: str, number: int, example: Example, categories: Sequence[str]) -> str:
+    return f"{split}/{folder_name(categories[most_prominent(example)])}/{number:09d}.jpg"
+
+
+def name_like_inaturalist(
+    split: str, number: int, example: Example, categories: Sequence[str]
+) -> str:
+    label = most_prominent(example)
+    family = folder_name(supercategory_of(categories[label]))
+    return f"train_val2018/{family}/{label}/{number:09d}.jpg"
+
+
+def nothing_more(root: Path, records: dict[str, list[Record]], categories: Sequence[str]) -> None:
+    """For a layout that is complete with its images."""
+
+
+def keep_common_classes(
+    root: Path, records: dict[str, list[Record]], categories: Sequence[str]
+) -> None:
+    """Remove the class folders that a split lacks, so that all splits have the same classes."""
+    classes = [{path.name for path in (root / split).iterdir()} for split in records]
+    common = classes[0].intersection(*classes[1:])
+    for split, found in zip(records, classes, strict=True):
+        for name in found - common:
+            shutil.rmtree(root / split / name)
+
+
+def write_sidecars(root: Path, records: dict[str, list[Record]], categories: Sequence[str]) -> None:
+    """x.txt beside each x.jpg."""
+    for split_records in records.values():
+        for record in split_records:
+            (root / record.file).with_suffix(".txt").write_text(
+                "".join(f"{caption}\n" for caption in record.example.captions)
+            )
+
+
+def finish_inaturalist(
+    root: Path, records: dict[str, list[Record]], categories: Sequence[str]
+) -> None:
+    """One JSON file a split, in the form of 2018's competition."""
+    all_categories = [
+        {"id": label, "name": name, "supercategory": supercategory_of(name)}
+        for label, name in enumerate(categories)
+    ]
+    for split, split_records in records.items():
+        images, annotations = [], []
+        for record in split_records:
+            images.append(
+                {
+                    "id": record.number,
+                    "file_name": record.file,
+                    "width": record.width,
+                    "height": record.height,
+                    "license": 0,
+                    "rights_holder": "",
+                }
+            )
+            annotations.append(
+                {
+                    "id": record.number,
+                    "image_id": record.number,
+                    "category_id": most_prominent(record.example),
+                }
+            )
+        write_json(
+            root / f"{split}2018.json",
+            {
+                "info": {"year": 2018, "description": "scenes drawn by virtex"},
+                "licenses": [],
+                "images": images,
+                "annotations": annotations,
+                "categories": all_categories,
+            },
+        )
+
+
+def write_shard(
+    root: Path, split: str, source: Source, indices: range, *, name_image: object
+) -> list[Record]:
+    """One tar file for the chunk; its members' times are zero, so that it is always the same."""
+    folder = root / split
+    folder.mkdir(exist_ok=True)
+    shard_number = indices.start // CHUNK
+    with tarfile.open(folder / f"{shard_number:06d}.tar", "w") as shard:
+        for index in indices:
+            key = f"{shard_number:06d}{index - indices.start:04d}"
+            record, data = encoded(source[index], number=index + 1, file="")
+            captions = record.example.captions
+            _add(shard, f"{key}.jpg", data)
+            _add(shard, f"{key}.txt", "\n".join(captions).encode())
+            _add(shard, f"{key}.json", json.dumps(_metadata(record, key)).encode())
+    return []
+
+
+def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    shard.addfile(member, io.BytesIO(data))
+
+
+def _metadata(record: Record, key: str) -> dict[str, Any]:
+    return {
+        "key": key,
+        "caption": record.example.captions[0] if record.example.captions else "",
+        "status": "success",
+        "width": record.width,
+        "height": record.height,
+        "original_width": record.width,
+        "original_height": record.height,
+    }

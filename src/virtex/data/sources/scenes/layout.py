@@ -1,0 +1,335 @@
+"""What a scene holds and what stands where, decided before anything is drawn.
+
+All lengths are shares of the picture's width, which is also its height.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from virtex.data.sources.scenes.drawing import Look
+from virtex.data.sources.scenes.kinds import KIND_IDS, KINDS, Kind
+from virtex.data.sources.scenes.palette import COLOURS, LIGHTS, RGB
+from virtex.data.sources.scenes.places import PLACES, Place
+
+_GROUP_COUNTS = (0.18, 0.42, 0.28, 0.12)
+"""How often a scene holds 1, 2, 3, 4 kinds of object."""
+_SKEW = 1.35
+"""Exponent on the weights of kinds and places; the higher, the longer the tail of rare kinds."""
+_NEVER_IN = {
+    "sun": ("night", "fog", "rain"), "moon": ("day", "fog", "rain"), "cloud": ("fog", "night"),
+    "rainbow": ("dusk", "night", "fog"), "butterfly": ("night", "rain", "fog"),
+    "hot air balloon": ("rain",), "kite": ("night",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Group:
+    """One or several objects of a kind, alike in colour and size."""
+
+    kind: Kind
+    colour: str
+    """The word for its colour; empty where captions are silent about it."""
+    pattern: str
+    scale: float
+    """Size relative to what is usual for the kind."""
+    floating: bool
+    faces: str
+    """`left` or `right`."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one object of group number `group` is drawn."""
+
+    group: int
+    x: float
+    """Middle."""
+    y: float
+    """Feet, or the middle of a floating thing."""
+    height: float
+    look: Look
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A whole scene; `placements` are ordered from the back to the front."""
+
+    place: Place
+    light: str
+    groups: tuple[Group, ...]
+    placements: tuple[Placement, ...]
+
+
+def plan(rng: np.random.Generator) -> Layout:
+    """Think up a scene."""
+    place = PLACES[_pick(rng, [place.weight**_SKEW for place in PLACES])]
+    lights = list(place.lights)
+    light = lights[_pick(rng, [place.lights[name] for name in lights])]
+    groups = _choose_groups(rng, place, light)
+    counts = _choose_counts(rng, groups)
+    standing = [number for number, group in enumerate(groups) if not group.floating]
+    spots = _stand(rng, place, groups, counts, standing)
+    for number, group in enumerate(groups):
+        if group.floating:
+            spots += _float(rng, place, group, spots, number=number, count=counts[number])
+    spots.sort(key=lambda spot: (not groups[spot.group].floating, spot.y))
+    placements = tuple(_dressed(rng, place, light, groups[spot.group], spot) for spot in spots)
+    return Layout(place, light, tuple(groups), placements)
+
+
+@dataclass(frozen=True)
+class _Spot:
+    """A placement before it is known how the object looks."""
+
+    group: int
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def extent(self, *, floating: bool) -> tuple[float, float, float, float]:
+        top = self.y - self.height * (0.5 if floating else 1.0)
+        return (self.x - self.width / 2, top, self.x + self.width / 2, top + self.height)
+
+
+def _pick(rng: np.random.Generator, weights: Sequence[float]) -> int:
+    edges = np.cumsum(weights)
+    return int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))
+
+
+def _choose_groups(rng: np.random.Generator, place: Place, light: str) -> list[Group]:
+    wanted = 1 + _pick(rng, _GROUP_COUNTS)
+    standing, floating = _possible(place.standing, light), _possible(place.floating, light)
+    groups: list[Group] = []
+    for _ in range(wanted):
+        num_floating = sum(group.floating for group in groups)
+        may_float = bool(groups) or place.aloft > 0.5
+        aloft = bool(floating) and (not standing or (may_float and rng.random() < place.aloft))
+        if aloft and standing and num_floating >= 2 and place.aloft < 0.5:
+            aloft = False
+        options = floating if aloft else standing
+        if not options:
+            continue
+        kind = options[_pick(rng, [kind.weight**_SKEW for kind in options])]
+        groups.append(_dress(rng, kind, floating=aloft))
+        standing = [other for other in standing if other is not kind]
+        floating = [other for other in floating if other is not kind]
+        if kind.name in ("sun", "moon"):
+            floating = [other for other in floating if other.name not in ("sun", "moon")]
+    return groups
+
+
+def _possible(names: Sequence[str], light: str) -> list[Kind]:
+    return [KINDS[KIND_IDS[name]] for name in names if light not in _NEVER_IN.get(name, ())]
+
+
+def _dress(rng: np.random.Generator, kind: Kind, *, floating: bool) -> Group:
+    colour = kind.colours[rng.integers(len(kind.colours))] if kind.colours else ""
+    patterned = kind.patterned and rng.random() < 0.4
+    pattern = ("striped", "spotted")[rng.integers(2)] if patterned else "plain"
+    size = rng.random()
+    scale = rng.uniform(0.66, 0.76) if size < 0.16 else rng.uniform(0.92, 1.08)
+    if size > 0.82:
+        scale = rng.uniform(1.24, 1.36)
+    return Group(kind, colour, pattern, float(scale), floating, ("left", "right")[rng.integers(2)])
+
+
+def _choose_counts(rng: np.random.Generator, groups: list[Group]) -> list[int]:
+    """How many there are of each; never more than eight things in all."""
+    counts = [1] * len(groups)
+    for number, group in enumerate(groups):
+        most = min(group.kind.most, 9 - sum(counts) - (len(groups) - 2) * 2)
+        if most >= 2 and rng.random() < 0.36:
+            counts[number] = min(most, 2 + _pick(rng, (0.47, 0.26, 0.13, 0.08, 0.06)))
+    return counts
+
+
+def _size(group: Group, count: int, *, near: float) -> tuple[float, float]:
+    """Width and height of one of a group; `near` is 0 in the background and 1 up front."""
+    crowd = (1.0, 1.0, 0.86, 0.76, 0.68, 0.62, 0.58, 0.55)[min(count, 7)]
+    height = group.kind.height * group.scale * crowd * (0.90 + 0.2 * near)
+    aspect = group.kind.canvas[0] / group.kind.canvas[1]
+    height = min(height, 0.86 / aspect, 0.86)
+    return height * aspect, height
+
+
+def _stand(
+    rng: np.random.Generator,
+    place: Place,
+    groups: list[Group],
+    counts: list[int],
+    standing: list[int],
+) -> list[_Spot]:
+    """Side by side on the ground, some small thing perhaps in front of a big one."""
+    if not standing:
+        return []
+    alone = len(groups) == 1 and counts[standing[0]] == 1
+    sizes, feet = {}, {}
+    for number in standing:
+        near = rng.random()
+        band = place.far if groups[number].kind.far else place.near
+        feet[number] = band[0] + (band[1] - band[0]) * near
+        width, height = _size(groups[number], counts[number], near=near)
+        grow = min(1.3, 0.8 / width, 0.8 / height) if alone else 1.0
+        grow = min(grow, (feet[number] - 0.02) / height)
+        sizes[number] = (width * grow, height * grow)
+    front, back = _overlapping_pair(rng, groups, counts, standing, sizes)
+    row = [number for number in standing if number != front]
+    spots = _in_a_row(rng, row, counts, sizes, feet)
+    if front is not None:
+        behind = next((spot for spot in spots if spot.group == back), spots[0])
+        width, height = sizes[front]
+        side = -1 if rng.random() < 0.5 else 1
+        x = behind.x + side * behind.width * rng.uniform(0.22, 0.42)
+        x = float(np.clip(x, width / 2, 1 - width / 2))
+        spots.append(_Spot(front, x, min(0.97, max(feet[front], behind.y + 0.08)), width, height))
+    return spots
+
+
+def _overlapping_pair(
+    rng: np.random.Generator,
+    groups: list[Group],
+    counts: list[int],
+    standing: list[int],
+    sizes: dict[int, tuple[float, float]],
+) -> tuple[int | None, int | None]:
+    """A small thing and a big one that it may stand in front of, sometimes."""
+    if rng.random() > 0.4:
+        return None, None
+    for back in standing:
+        for front in standing:
+            near = not groups[front].kind.far
+            small = (
+                sizes[front][1] < 0.72 * sizes[back][1] and sizes[front][0] < 0.8 * sizes[back][0]
+            )
+            if front != back and near and small and counts[front] == counts[back] == 1:
+                return front, back
+    return None, None
+
+
+def _in_a_row(
+    rng: np.random.Generator,
+    row: list[int],
+    counts: list[int],
+    sizes: dict[int, tuple[float, float]],
+    feet: dict[int, float],
+) -> list[_Spot]:
+    order = [row[place] for place in rng.permutation(len(row))]
+    columns = {number: _columns(counts[number], *sizes[number]) for number in order}
+    widths = {number: sizes[number][0] * (0.10 + 0.92 * columns[number]) for number in order}
+    while len(order) > 1 and sum(widths[number] for number in order) > 1.45:
+        order.remove(max(order, key=lambda number: widths[number]))
+    total = sum(widths[number] for number in order)
+    shrink = min(1.0, 0.96 / total)
+    gaps = rng.dirichlet(np.full(len(order) + 1, 1.6)) * (1 - shrink * total)
+    spots, left = [], 0.0
+    for number, gap in zip(order, gaps, strict=False):
+        left += float(gap)
+        size = (sizes[number][0] * shrink, sizes[number][1] * shrink)
+        spots += _block(
+            rng,
+            number,
+            counts[number],
+            size=size,
+            columns=columns[number],
+            left=left,
+            feet=feet[number],
+        )
+        left += widths[number] * shrink
+    return spots
+
+
+def _columns(count: int, width: float, height: float) -> float:
+    """How many of a group stand abreast; a half is the offset of a second row."""
+    if count == 1 or count * width < 0.62 or height > 0.8 * width:
+        return count
+    return -(-count // 2) + 0.5 * (count % 2 == 0)
+
+
+def _block(
+    rng: np.random.Generator,
+    number: int,
+    count: int,
+    *,
+    size: tuple[float, float],
+    columns: float,
+    left: float,
+    feet: float,
+) -> list[_Spot]:
+    """A group in one row, or in two where one would be too long."""
+    width, height = size
+    abreast = count if columns == count else -(-count // 2)
+    rise = min(0.62 * height, 0.24)
+    front = feet if abreast == count else min(0.97, feet + rise / 2)
+    spots = []
+    for step in range(count):
+        behind = step >= abreast
+        x = left + width * (0.55 + 0.92 * (step - abreast + 0.5 if behind else step))
+        sway = rng.uniform(-0.02, 0.02) if count > 1 else 0.0
+        y = min(0.97, front - rise * behind + sway)
+        spots.append(_Spot(number, float(x), float(y), width, height))
+    return spots
+
+
+def _float(
+    rng: np.random.Generator,
+    place: Place,
+    group: Group,
+    others: list[_Spot],
+    *,
+    number: int,
+    count: int,
+) -> list[_Spot]:
+    """In the air, where least is in the way."""
+    band = (
+        (0.14, 0.2) if group.kind.name in ("sun", "moon", "cloud") and place.standing else place.air
+    )
+    width, height = _size(group, count, near=0.5)
+    if place.horizon == 1.0 and count == 1:
+        width, height = min(0.8, width * 1.3), min(0.8, height * 1.3)
+    taken = [spot.extent(floating=False) for spot in others]
+    spots: list[_Spot] = []
+    for _ in range(count):
+        spot = min(
+            (_Spot(number, *_anywhere(rng, band, width, height), width, height) for _ in range(14)),
+            key=lambda spot: _crowding(spot.extent(floating=True), taken),
+        )
+        spots.append(spot)
+        taken.append(spot.extent(floating=True))
+    return spots
+
+
+def _anywhere(
+    rng: np.random.Generator, band: tuple[float, float], width: float, height: float
+) -> tuple[float, float]:
+    x = rng.uniform(width / 2, 1 - width / 2)
+    return float(x), float(max(rng.uniform(*band), height / 2 + 0.01))
+
+
+def _crowding(box: tuple[float, ...], taken: Sequence[tuple[float, ...]]) -> float:
+    """The area in which a box meets others, each with a margin around it."""
+    total = 0.0
+    for x1, y1, x2, y2 in taken:
+        width = min(box[2], x2 + 0.02) - max(box[0], x1 - 0.02)
+        height = min(box[3], y2 + 0.02) - max(box[1], y1 - 0.02)
+        total += max(width, 0.0) * max(height, 0.0)
+    return total
+
+
+def _dressed(
+    rng: np.random.Generator, place: Place, light: str, group: Group, spot: _Spot
+) -> Placement:
+    main = COLOURS[group.colour or "red"]
+    varied = tuple(float(np.clip(c * rng.uniform(0.94, 1.06), 0, 255)) for c in main)
+    second: RGB = COLOURS["yellow" if group.colour == "white" else "white"]
+    reach = 1.0 if group.floating else (0.98 - spot.y) / 0.5
+    tilt = rng.uniform(-1, 1) * group.kind.tilt if group.kind.tilt else 0.0
+    look = Look(
+        main=(varied[0], varied[1], varied[2]), second=second, pattern=group.pattern,
+        mirrored=group.faces == "left", tilt=float(tilt), light=LIGHTS[light],
+        depth=float(np.clip(0.5 * reach if group.floating else reach, 0, 1)),
+        variant=int(rng.integers(1 << 16)),
+    )  # fmt: skip
+    return Placement(spot.group, spot.x, spot.y, spot.height, look)

@@ -1,0 +1,104 @@
+"""The source of drawn scenes."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virtex.data.example import Example, Source
+from virtex.data.sources.scenes.composition import Picture, compose
+from virtex.data.sources.scenes.grammar import write_captions
+from virtex.data.sources.scenes.kinds import CATEGORIES, KIND_IDS
+from virtex.data.sources.scenes.layout import plan
+from virtex.errors import ConfigError
+
+CAPTIONS_PER_IMAGE = 5
+_SPLITS = {"train": 0, "val": 1, "test": 2}
+_PLANNING, _PAINTING, _WORDS = range(3)
+"""Streams of random numbers for one scene."""
+_VERSION = 1
+"""Part of `identity`; raised whenever the same seed would give other scenes."""
+
+
+class ScenesSource(Source):
+    """Drawn scenes with captions, labels, boxes and masks, made from a seed as they are asked for.
+
+    Scene i depends on nothing but (seed, split, i, image_size); the splits never share one.
+
+    Args:
+        num_images: How many scenes; a longer source starts with the same ones.
+        seed: Anything from 0 up.
+        split: `train`, `val` or `test`.
+        image_size: Width and height in pixels, 64 to 512.
+
+    Raises:
+        ConfigError: A number out of range or an unknown split.
+    """
+
+    categories = CATEGORIES
+
+    def __init__(
+        self, num_images: int, *, seed: int = 0, split: str = "train", image_size: int = 96
+    ) -> None:
+        problems = []
+        if num_images < 1:
+            problems.append(f"num_images is {num_images}; give 1 or more")
+        if seed < 0:
+            problems.append(f"seed is {seed}; give 0 or more")
+        if split not in _SPLITS:
+            problems.append(f"split is {split!r}; give one of {', '.join(_SPLITS)}")
+        if not 64 <= image_size <= 512:
+            problems.append(f"image_size is {image_size}; give 64 to 512")
+        if problems:
+            raise ConfigError("scenes cannot be drawn: " + "; ".join(problems))
+        self.num_images, self.seed, self.split, self.image_size = (
+            num_images,
+            seed,
+            split,
+            image_size,
+        )
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        if not -self.num_images <= index < self.num_images:
+            raise IndexError(f"scene {index} of {self.num_images}")
+        index %= self.num_images
+        scene = (self.seed, _SPLITS[self.split], index)
+        picture = _draw(scene, self.image_size)
+        words = np.random.default_rng((*scene, _WORDS))
+        captions = write_captions(picture, number=CAPTIONS_PER_IMAGE, rng=words)
+        kinds = [picture.layout.groups[thing.group].kind.name for thing in picture.things]
+        labels = tuple(KIND_IDS[kind] for kind in kinds)
+        return Example(
+            image_id=f"{self.split}-{self.seed}-{index:07d}",
+            image=picture.pixels,
+            captions=captions,
+            labels=tuple(sorted(set(labels))),
+            boxes=np.array([thing.box for thing in picture.things], np.float32),
+            box_labels=labels,
+            masks=tuple(run_lengths(thing.mask) for thing in picture.things),
+        )
+
+    def identity(self) -> dict[str, str | int]:
+        return {
+            "source": "scenes", "version": _VERSION, "split": self.split, "seed": self.seed,
+            "images": self.num_images, "image_size": self.image_size,
+        }  # fmt: skip
+
+
+def _draw(scene: tuple[int, int, int], size: int) -> Picture:
+    """A scene in which something can be seen; its plan does not depend on the size."""
+    planning = np.random.default_rng((*scene, _PLANNING))
+    painting = np.random.default_rng((*scene, _PAINTING))
+    while True:
+        picture = compose(plan(planning), size=size, rng=painting)
+        if picture.things:
+            return picture
+
+
+def run_lengths(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
+    """A mask (H, W) as COCO's uncompressed run lengths: column by column, zeros first."""
+    flat = mask.ravel(order="F")
+    edges = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]))
+    counts = np.diff(edges).tolist()
+    return {"size": list(mask.shape), "counts": [0, *counts] if flat[0] else counts}
