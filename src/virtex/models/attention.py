@@ -1,0 +1,128 @@
+"""Attention of packed caption tokens: to earlier tokens of their caption, and to the image's grid.
+
+Captions of a batch differ in length. All that treats tokens one by one runs on the P real tokens
+of the batch as (P, D); attention alone sees the padded shape (B, T, D). Without padding among the
+rows a COCO batch has less than half of them.
+
+Shapes: B captions, T tokens, P packed tokens, D width, A heads of d channels, N grid cells and
+K beams.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from virtex.models.kv_cache import LayerCache
+from virtex.models.linear import Linear
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the P packed tokens lie among B rows of T."""
+
+    rows: Tensor
+    """(P,) index of each packed token into the flattened (B * T)."""
+    batch_size: int
+    num_tokens: int
+    """T, the longest row."""
+
+    @classmethod
+    def of(cls, lengths: Tensor, *, device: torch.device, num_tokens: int) -> Self:
+        """The first `lengths` (B,) tokens of each row are real.
+
+        How many that are decides shapes, so the host has to know it: lengths on a GPU make it wait.
+        """
+        steps = torch.arange(num_tokens, device=lengths.device)
+        real = steps < lengths[:, None]  # (B, T)
+        rows = real.flatten().nonzero().squeeze(1)
+        return cls(rows.to(device, non_blocking=True), len(lengths), num_tokens)
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """(B, T, ...) to (P, ...)."""
+        return padded.flatten(0, 1).index_select(0, self.rows)
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """(P, ...) to (B, T, ...), with zeros between."""
+        padded = packed.new_zeros(self.batch_size * self.num_tokens, *packed.shape[1:])
+        padded = padded.index_copy(0, self.rows, packed)
+        return padded.unflatten(0, (self.batch_size, self.num_tokens))
+
+    @property
+    def positions(self) -> Tensor:
+        """(P,) position of each packed token in its caption."""
+        return self.rows % self.num_tokens
+
+
+class SelfAttention(nn.Module):
+    """Each token attends to itself and the tokens before it."""
+
+    def __init__(self, size: int, *, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+        self.in_projection = Linear(size, 3 * size)
+        self.out_projection = Linear(size, size)
+
+    def forward(self, hidden: Tensor, packing: Packing) -> Tensor:
+        """(P, D) to (P, D)."""
+        padded = packing.pad(self.in_projection(hidden))  # (B, T, 3D)
+        queries, keys, values = _heads(padded, 3, self.num_heads)  # (B, A, T, d) each
+        attended = scaled_dot_product_attention(
+            queries, keys, values, dropout_p=self.dropout if self.training else 0.0, is_causal=True
+        )
+        return self.out_projection(packing.pack(attended.transpose(1, 2).flatten(2)))
+
+    def step(self, hidden: Tensor, cache: LayerCache, kept: slice) -> Tensor:
+        """One token per beam, (B, K, D) to (B, K, D); it is remembered at the end of `kept`."""
+        projected = self.in_projection(hidden).unflatten(2, (3, self.num_heads, -1))
+        queries, keys, values = projected.unbind(2)  # (B, K, A, d) each
+        cache.keys[:, :, :, kept.stop - 1] = keys
+        cache.values[:, :, :, kept.stop - 1] = values
+        attended = scaled_dot_product_attention(
+            queries.flatten(0, 1)[:, :, None],
+            cache.keys.flatten(0, 1)[:, :, kept],
+            cache.values.flatten(0, 1)[:, :, kept],
+        )  # (B*K, A, 1, d)
+        return self.out_projection(attended.reshape(hidden.shape))
+
+
+class GridAttention(nn.Module):
+    """Each token attends to the cells of its image's feature grid."""
+
+    def __init__(self, size: int, *, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+        self.query = Linear(size, size)
+        self.key_value = Linear(size, 2 * size)
+        self.out_projection = Linear(size, size)
+
+    def keys_values(self, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """The grid (B, N, D) as keys and values, (B, A, N, d) each."""
+        keys, values = _heads(self.key_value(grid), 2, self.num_heads)
+        return keys, values
+
+    def forward(self, hidden: Tensor, packing: Packing, grid: Tensor) -> Tensor:
+        """(P, D) and a grid (B, N, D) to (P, D)."""
+        queries = packing.pad(self.query(hidden))  # (B, T, D)
+        attended = self._attend(queries, *self.keys_values(grid))
+        return self.out_projection(packing.pack(attended))
+
+    def step(self, hidden: Tensor, cache: LayerCache) -> Tensor:
+        """One token per beam, (B, K, D) to (B, K, D): an image's beams are so many queries."""
+        attended = self._attend(self.query(hidden), cache.grid_keys, cache.grid_values)
+        return self.out_projection(attended)
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        (queries,) = _heads(queries, 1, self.num_heads)
+        attended = scaled_dot_product_attention(
+            queries, keys, values, dropout_p=self.dropout if self.training else 0.0
+        )
+        return attended.transpose(1, 2).flatten(2)  # (B, T, D)
+
+
+def _heads(projected: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
+    """(B, T, parts * D) to as many tensors of (B, A, T, d)."""
+    split = projected.unflatten(2, (parts, num_heads, -1))  # (B, T, parts, A, d)
+    return split.permute(2, 0, 3, 1, 4).unbind(0)

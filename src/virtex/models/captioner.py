@@ -1,0 +1,144 @@
+"""Backbone and textual head: an image's caption as loss, logits, likelihood, or text.
+
+Desai and Johnson, "VirTex: Learning Visual Representations from Textual Annotations", CVPR 2021.
+A caption is [start] words [end]. Read backward it is the same tokens in reverse, so it begins with
+the end token and what is predicted last is the start token.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from virtex.errors import ConfigError
+from virtex.models.attention import Packing
+from virtex.models.backbone import Backbone
+from virtex.models.decoding import DecodingConfig, Generated, decode
+from virtex.models.kv_cache import KeyValueCache
+from virtex.models.textual_head import Direction, HeadConfig, TextualHead
+from virtex.tokens import PAD_ID
+
+
+class Captioner(nn.Module):
+    """A backbone whose grid a textual head captions, left to right and possibly right to left.
+
+    Everywhere: images (B, 3, H, W) normalised; tokens (B, T) int64, right-padded with PAD_ID, with
+    start and end; lengths (B,) with these two counted. Lengths on the CPU spare the host a wait.
+    """
+
+    def __init__(
+        self, backbone: Backbone, config: HeadConfig, vocab_size: int, *, bidirectional: bool
+    ) -> None:
+        super().__init__()
+        self.config, self.vocab_size = config, vocab_size
+        self.backbone = backbone
+        self.head = TextualHead(
+            backbone.num_channels, config, vocab_size, bidirectional=bidirectional
+        )
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether captions are read right to left as well."""
+        return len(self.head.directions) == 2
+
+    def loss(self, images: Tensor, tokens: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """Mean cross-entropy per predicted token, a scalar for each direction.
+
+        Padding and unknown tokens, which share an id, are no targets. With several
+        processes each takes the mean over its own tokens.
+        """
+        directions = self.head.directions
+        losses, targets, _ = self._token_losses(images, tokens, lengths, directions)
+        means = losses.sum(1) / (targets != PAD_ID).sum(1)
+        return dict(zip(directions, means, strict=True))
+
+    def logits(
+        self, images: Tensor, tokens: Tensor, lengths: Tensor, *, direction: Direction = "forward"
+    ) -> Tensor:
+        """Scores of each next token, (B, T, V): row t follows the first t + 1 tokens.
+
+        `tokens` are given left to right in both directions. Rows of padding are zero.
+        """
+        packing = self._packing(tokens, lengths)
+        inputs = packing.pack(read(tokens, lengths, direction))
+        grid = self.backbone(images)
+        hidden = self.head(inputs[None], packing, grid, directions=[direction])
+        return packing.pad(self.head.logits(hidden[0]))
+
+    @torch.no_grad()
+    def score(
+        self, images: Tensor, tokens: Tensor, lengths: Tensor, *, direction: Direction = "forward"
+    ) -> Tensor:
+        """Log-likelihood (B,) of each caption, its end token included; unknown tokens count 0."""
+        self._require_evaluation()
+        losses, _, packing = self._token_losses(images, tokens, lengths, [direction])
+        captions = packing.rows // packing.num_tokens
+        return losses.new_zeros(len(tokens)).index_add(0, captions, -losses[0])
+
+    @torch.no_grad()
+    def generate(
+        self, images: Tensor, decoding: DecodingConfig, *, rng: torch.Generator | None = None
+    ) -> Generated:
+        """The best caption of each image, written left to right; `rng` is for sampling."""
+        self._require_evaluation()
+        cache = self.start(images, num_beams=decoding.num_running(), num_steps=decoding.max_steps)
+        return decode(
+            self.step,
+            cache,
+            config=decoding,
+            batch_size=len(images),
+            device=images.device,
+            rng=rng,
+        ).best()
+
+    def start(
+        self, images: Tensor, *, num_beams: int, num_steps: int, direction: Direction = "forward"
+    ) -> KeyValueCache:
+        """What `step` needs to know of B images; room for `num_steps` steps of K beams."""
+        return self.head.start(
+            self.backbone(images), num_beams=num_beams, num_steps=num_steps, direction=direction
+        )
+
+    def step(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
+        """The last token of each beam (B, K) to logits of the next (B, K, V); the cache grows."""
+        return self.head.step(tokens, cache)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that are not decayed."""
+        return {f"head.{name}" for name in self.head.no_weight_decay()}
+
+    def _token_losses(
+        self,
+        images: Tensor,
+        tokens: Tensor,
+        lengths: Tensor,
+        directions: Sequence[Direction],
+    ) -> tuple[Tensor, Tensor, Packing]:
+        """Losses and targets, (R, P) each, of all tokens after the first, and where they lie."""
+        packing = self._packing(tokens[:, 1:], lengths - 1)
+        readings = [read(tokens, lengths, direction) for direction in directions]
+        inputs = torch.stack([packing.pack(reading[:, :-1]) for reading in readings])  # (R, P)
+        targets = torch.stack([packing.pack(reading[:, 1:]) for reading in readings])
+        hidden = self.head(inputs, packing, self.backbone(images), directions=directions)
+        return self.head.token_losses(hidden, targets), targets, packing
+
+    def _packing(self, tokens: Tensor, lengths: Tensor) -> Packing:
+        num_tokens = tokens.shape[1]
+        if num_tokens > self.config.max_tokens:
+            raise ConfigError(
+                f"captions of {num_tokens} tokens, but the textual head was built for "
+                f"{self.config.max_tokens}: cut the captions or raise head.max_tokens"
+            )
+        return Packing.of(lengths, device=tokens.device, num_tokens=num_tokens)
+
+    def _require_evaluation(self) -> None:
+        assert not self.training, "call .eval() first: dropout would spoil the result"
+
+
+def read(tokens: Tensor, lengths: Tensor, direction: Direction) -> Tensor:
+    """Captions (B, T) in the order in which a direction reads them; padding stays on the right."""
+    if direction == "forward":
+        return tokens
+    steps = torch.arange(tokens.shape[1], device=tokens.device)
+    source = lengths.to(tokens.device)[:, None] - 1 - steps  # (B, T)
+    return tokens.gather(1, source.clamp(min=0)).masked_fill(source < 0, PAD_ID)

@@ -1,0 +1,106 @@
+import huggingface_hub.constants
+import pytest
+import torch
+import torchvision
+
+from tests.models.small import SLIM
+from virtex import config as configs
+from virtex.errors import CheckpointError, ConfigError
+from virtex.models.backbone import Backbone, BackboneConfig
+
+SLIM_CONFIG = BackboneConfig("resnet18", options=SLIM)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_a_resnets_weights_bear_torchvisions_names(name):
+    expected = torchvision.models.get_model(name).state_dict()
+    state = Backbone(BackboneConfig(name)).state_dict()
+    shapes = {key.removeprefix("cnn."): value.shape for key, value in state.items()}
+    assert shapes == {
+        key: value.shape for key, value in expected.items() if not key.startswith("fc.")
+    }
+
+
+def test_a_resnet_computes_what_torchvisions_computes():
+    theirs = torchvision.models.resnet18().eval()
+    backbone = Backbone(BackboneConfig("resnet18")).eval()
+    state = {f"cnn.{k}": v for k, v in theirs.state_dict().items() if not k.startswith("fc.")}
+    backbone.load_state_dict(state)
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(theirs.fc(backbone.pooled(images)), theirs(images))
+
+
+def test_residual_blocks_start_as_the_identity():
+    backbone = Backbone(BackboneConfig("resnet50"))
+    last = [value for name, value in backbone.named_parameters() if name.endswith("bn3.weight")]
+    assert len(last) == 16
+    assert not any(value.any() for value in last)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "stride"),
+    [
+        ("resnet18", SLIM, 32),
+        ("resnet18", SLIM | {"output_stride": 16}, 16),
+        ("convnext_atto", {}, 32),
+        ("swin_tiny_patch4_window7_224", {"depths": [1, 1, 1, 1]}, 32),
+    ],
+)
+def test_a_grid_has_the_channels_and_stride_that_the_backbone_tells(name, options, stride):
+    backbone = Backbone(BackboneConfig(name, options=options))
+    grid = backbone(torch.randn(2, 3, 224, 224))
+    assert backbone.stride == stride
+    assert grid.shape == (2, backbone.num_channels, 224 // stride, 224 // stride)
+
+
+def test_the_layout_of_images_in_memory_does_not_change_the_grid():
+    backbone = Backbone(SLIM_CONFIG).eval()
+    images = torch.randn(2, 3, 64, 64)
+    expected = backbone(images)
+    backbone.to(memory_format=torch.channels_last)
+    grid = backbone(images.contiguous(memory_format=torch.channels_last))
+    assert grid.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(grid, expected)
+
+
+def test_a_frozen_backbone_stays_as_it_was_in_training():
+    backbone = Backbone(BackboneConfig("resnet18", frozen=True, options=SLIM)).train()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    backbone(torch.randn(4, 3, 64, 64))
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_trained_backbone_counts_batches():
+    backbone = Backbone(SLIM_CONFIG)
+    backbone(torch.randn(4, 3, 64, 64))
+    assert backbone.cnn.bn1.num_batches_tracked == 1
+
+
+def test_an_unknown_backbone_is_told_its_neighbours():
+    with pytest.raises(ConfigError, match=r"'resnet5'.*'resnet50'"):
+        Backbone(BackboneConfig("resnet5"))
+
+
+def test_a_network_without_a_grid_is_refused():
+    with pytest.raises(ConfigError, match=r"no feature grid.*\(1, 197, 192\)"):
+        Backbone(BackboneConfig("vit_tiny_patch16_224", options={"depth": 1}))
+
+
+def test_an_option_that_the_network_does_not_have_is_named():
+    with pytest.raises(ConfigError, match="output_strid'"):
+        Backbone(BackboneConfig("resnet18", options={"output_strid": 16}))
+
+
+def test_published_weights_without_a_network_are_an_error_that_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointError, match="fetch them on a machine that has a network"):
+        Backbone(BackboneConfig("resnet18", pretrained=True))
+
+
+def test_options_survive_the_way_through_yaml():
+    options = {"layers": [1, 1], "output_stride": 16, "drop_path_rate": 0.5, "avg_down": True}
+    config = BackboneConfig("resnet18", options=options | {"stem_type": "deep", "aa_layer": None})
+    assert configs.from_dict(BackboneConfig, configs.to_dict(config)) == config

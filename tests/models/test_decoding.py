@@ -1,0 +1,273 @@
+import itertools
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from tests.models.small import small_captioner
+from tests.oracles.decoding import (
+    EOS,
+    PrefixModel,
+    likeliest_caption,
+    nucleus_distribution,
+    slow_beam_search,
+)
+from virtex.errors import ConfigError
+from virtex.models.decoding import DecodingConfig, decode
+
+VOCAB_SIZE = 12
+
+
+class HistoryCache:
+    """Remembers whole histories (B, K, t), and which images they belong to."""
+
+    def __init__(self, batch_size, num_beams, first_image=0):
+        self.images = torch.arange(first_image, first_image + batch_size)
+        self.histories = torch.zeros(batch_size, num_beams, 0, dtype=torch.int64)
+        self.batch_sizes = []
+
+    def reorder(self, parents):
+        index = parents[..., None].expand_as(self.histories)
+        self.histories = self.histories.gather(1, index)
+
+    def keep(self, images):
+        self.images, self.histories = self.images[images], self.histories[images]
+
+    def drop_start(self):
+        self.histories = self.histories[..., 1:]
+
+    def step(self, model):
+        def step(last_tokens, cache):
+            assert cache is self
+            self.batch_sizes.append(len(last_tokens))
+            self.histories = torch.cat([self.histories, last_tokens[..., None]], dim=2)
+            rows = [
+                [model.logits(image, history) for history in beams]
+                for image, beams in zip(self.images.tolist(), self.histories.tolist(), strict=True)
+            ]
+            return torch.from_numpy(np.array(rows))
+
+        return step
+
+
+def run(model, config, *, batch_size=1, first_image=0, num_captions=1, rng=None):
+    cache = HistoryCache(batch_size, config.num_running(num_captions), first_image)
+    generated = decode(
+        cache.step(model),
+        cache,
+        config=config,
+        batch_size=batch_size,
+        num_captions=num_captions,
+        rng=rng,
+    )
+    return generated, cache
+
+
+def captions_of(generated):
+    """[image][caption] -> list of tokens without padding."""
+    pairs = zip(generated.tokens.tolist(), generated.lengths.tolist(), strict=True)
+    return [[row[:n] for row, n in zip(rows, lengths, strict=True)] for rows, lengths in pairs]
+
+
+@pytest.mark.parametrize("original", [False, True])
+@pytest.mark.parametrize(("num_beams", "per_node_beams"), [(5, 2), (3, 1), (2, 4), (1, 2)])
+@pytest.mark.parametrize("end_bonus", [-2.0, 2.0])
+def test_beam_search_finds_what_the_slow_search_finds(
+    original, num_beams, per_node_beams, end_bonus
+):
+    model = PrefixModel(VOCAB_SIZE, seed=3, end_bonus=end_bonus)
+    search = {"num_beams": num_beams, "per_node_beams": per_node_beams, "max_steps": 8}
+    config = DecodingConfig(original=original, **search)
+    batch_size = 6
+    generated, _ = run(model, config, batch_size=batch_size, num_captions=num_beams)
+    found = captions_of(generated)
+    for image in range(batch_size):
+        slow = slow_beam_search(partial(model.log_probs, image), original=original, **search)
+        assert found[image] == [tokens for tokens, _ in slow]
+        expected = torch.tensor([total for _, total in slow], dtype=torch.float32)
+        torch.testing.assert_close(generated.log_probs[image], expected, atol=1e-4, rtol=1e-5)
+
+
+def varied_captioner():
+    """Untrained, but what it writes depends on image and position, and may end early."""
+    captioner = small_captioner()
+    for module in captioner.head.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.reset_parameters()
+    with torch.no_grad():
+        captioner.head.output_bias.zero_()
+        captioner.head.visual_projection.weight.mul_(5)
+        captioner.head.embedding.positions.weight.mul_(5)
+    return captioner
+
+
+@pytest.mark.parametrize("original", [False, True])
+def test_the_captioners_cached_search_finds_what_computing_every_prefix_finds(original):
+    captioner = varied_captioner()
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    search = {"num_beams": 4, "per_node_beams": 2, "max_steps": 8}
+    generated = captioner.generate(images, DecodingConfig(original=original, **search))
+
+    @torch.no_grad()
+    def log_probs(image, prefix):
+        tokens, lengths = torch.tensor([prefix]), torch.tensor([len(prefix)])
+        logits = captioner.logits(images[image : image + 1], tokens, lengths)
+        return logits[0, -1].double().log_softmax(0).tolist()
+
+    for image in range(4):
+        slow = slow_beam_search(partial(log_probs, image), original=original, **search)
+        tokens, total = slow[0]
+        length = generated.lengths[image]
+        assert generated.tokens[image, :length].tolist() == tokens
+        assert generated.log_probs[image].item() == pytest.approx(total, abs=1e-3)
+    assert len(generated.tokens.unique(dim=0)) > 2
+    assert generated.lengths.min() < 8
+
+
+@pytest.mark.parametrize("original", [False, True])
+def test_the_best_caption_is_the_first_of_all_beams_although_its_search_stops_early(original):
+    model = PrefixModel(VOCAB_SIZE, seed=4, end_bonus=1.0)
+    config = DecodingConfig(original=original, max_steps=8)
+    best, early = run(model, config, batch_size=8)
+    every, late = run(model, config, batch_size=8, num_captions=5)
+    assert captions_of(best) == [captions[:1] for captions in captions_of(every)]
+    assert torch.equal(best.best().log_probs, every.best().log_probs)
+    assert sum(early.batch_sizes) < sum(late.batch_sizes)
+
+
+def test_enough_beams_find_the_likeliest_of_all_captions():
+    model = PrefixModel(7, seed=1)
+    config = DecodingConfig(num_beams=4**4, per_node_beams=7, max_steps=4)
+    generated, _ = run(model, config, batch_size=3)
+    for image in range(3):
+        tokens, total = likeliest_caption(
+            partial(model.log_probs, image), vocab_size=7, max_steps=4
+        )
+        assert captions_of(generated)[image][0] == tokens
+        assert generated.log_probs[image, 0].item() == pytest.approx(total, abs=1e-4)
+
+
+def test_greedy_search_is_a_single_beam():
+    model = PrefixModel(VOCAB_SIZE, seed=5)
+    greedy, _ = run(model, DecodingConfig(strategy="greedy"), batch_size=5)
+    single, _ = run(model, DecodingConfig(num_beams=1, per_node_beams=1), batch_size=5)
+    assert torch.equal(greedy.tokens, single.tokens)
+    assert torch.equal(greedy.log_probs, single.log_probs)
+
+
+@pytest.mark.parametrize("original", [False, True])
+@pytest.mark.parametrize("strategy", ["beam", "greedy", "nucleus"])
+def test_no_token_follows_itself_and_no_special_token_is_written(strategy, original):
+    model = PrefixModel(8, seed=6, end_bonus=-3.0)
+    config = DecodingConfig(strategy=strategy, original=original, max_steps=20)
+    rng = torch.Generator().manual_seed(0)
+    generated, _ = run(model, config, batch_size=10, rng=rng)
+    written = [tokens for captions in captions_of(generated) for tokens in captions]
+    assert max(map(len, written)) > 5
+    for tokens in written:
+        assert all(a != b for a, b in itertools.pairwise(tokens))
+    specials = {token for tokens in written for token in tokens} & {0, 1, 3}
+    assert bool(specials) == original
+
+
+@pytest.mark.parametrize("strategy", ["beam", "greedy", "nucleus"])
+def test_finished_images_leave_the_batch_and_change_nothing(strategy):
+    model = PrefixModel(VOCAB_SIZE, seed=7, end_bonus=1.5)
+    config = DecodingConfig(strategy=strategy, max_steps=10)
+    together, cache = run(model, config, batch_size=6, rng=torch.Generator().manual_seed(1))
+    assert cache.batch_sizes[-1] < 6
+    rng = torch.Generator().manual_seed(1)
+    for image in range(6):
+        alone, _ = run(model, config, first_image=image, rng=rng)
+        assert captions_of(alone)[0] == captions_of(together)[image]
+        torch.testing.assert_close(alone.log_probs[0], together.log_probs[image])
+
+
+def test_tokens_after_the_end_token_are_padding():
+    model = PrefixModel(VOCAB_SIZE, seed=8, end_bonus=1.5)
+    generated, _ = run(model, DecodingConfig(max_steps=10), batch_size=6, num_captions=5)
+    position = torch.arange(generated.tokens.shape[-1])
+    assert generated.tokens[position >= generated.lengths[..., None]].eq(0).all()
+    ended = generated.lengths < 10
+    last = generated.tokens.gather(2, generated.lengths[..., None] - 1)[..., 0]
+    assert last[ended].eq(EOS).all()
+    assert generated.tokens.shape[-1] == generated.lengths.max()
+
+
+def test_a_length_penalty_ranks_the_final_beams_by_likelihood_per_token():
+    model = PrefixModel(VOCAB_SIZE, seed=9, end_bonus=0.5)
+    search = {"num_beams": 5, "per_node_beams": 2, "max_steps": 8}
+    config = DecodingConfig(length_penalty=1.0, **search)
+    generated, _ = run(model, config, batch_size=8)
+    changed = 0
+    for image in range(8):
+        slow = slow_beam_search(partial(model.log_probs, image), **search)
+        tokens, total = max(slow, key=lambda beam: beam[1] / len(beam[0]))
+        assert captions_of(generated)[image][0] == tokens
+        assert generated.log_probs[image, 0].item() == pytest.approx(total, abs=1e-4)
+        changed += tokens != slow[0][0]
+    assert changed
+
+
+@pytest.mark.parametrize(("top_p", "temperature"), [(0.9, 1.0), (0.5, 1.0), (1.0, 0.5)])
+def test_nucleus_sampling_draws_from_the_truncated_distribution(top_p, temperature):
+    model = PrefixModel(VOCAB_SIZE, seed=10)
+    config = DecodingConfig("nucleus", max_steps=1, top_p=top_p, temperature=temperature)
+    rng = torch.Generator().manual_seed(2)
+    num_draws = 20_000
+    logits = torch.from_numpy(model.logits(0, [1]))
+    generated = decode(
+        lambda tokens, _: logits.expand(*tokens.shape, -1),
+        HistoryCache(1, num_draws),
+        config=config,
+        batch_size=1,
+        num_captions=num_draws,
+        rng=rng,
+    )
+    expected = nucleus_distribution(model.log_probs(0, [1]), top_p=top_p, temperature=temperature)
+    counts = np.bincount(generated.tokens[0, :, 0].numpy(), minlength=VOCAB_SIZE)
+    assert not counts[expected == 0].any()
+    deviation = np.sqrt(expected * (1 - expected) / num_draws)
+    assert (np.abs(counts / num_draws - expected) <= 4 * deviation).all()
+
+
+def test_samples_of_one_image_are_drawn_apart_and_carry_the_models_own_likelihood():
+    model = PrefixModel(VOCAB_SIZE, seed=11)
+    config = DecodingConfig("nucleus", max_steps=6, top_p=0.8, temperature=0.7)
+    rng = torch.Generator().manual_seed(3)
+    generated, _ = run(model, config, batch_size=2, num_captions=4, rng=rng)
+    for image, captions in enumerate(captions_of(generated)):
+        assert len({tuple(tokens) for tokens in captions}) > 1
+        for tokens, log_prob in zip(captions, generated.log_probs[image], strict=True):
+            total = sum(
+                model.log_probs(image, [1, *tokens[:i]])[token] for i, token in enumerate(tokens)
+            )
+            assert log_prob.item() == pytest.approx(total, abs=1e-4)
+
+
+def test_the_same_seed_gives_the_same_samples_and_another_seed_others():
+    model = PrefixModel(VOCAB_SIZE, seed=12)
+    config = DecodingConfig("nucleus", max_steps=6)
+
+    def sample(seed):
+        rng = torch.Generator().manual_seed(seed)
+        return captions_of(run(model, config, batch_size=4, rng=rng)[0])
+
+    assert sample(0) == sample(0)
+    assert sample(0) != sample(1)
+
+
+def test_a_vocabulary_smaller_than_the_beam_leaves_beams_that_are_impossible():
+    model = PrefixModel(5, seed=13)
+    generated, _ = run(model, DecodingConfig(max_steps=1), batch_size=1, num_captions=5)
+    assert generated.log_probs[0].isfinite().tolist() == [True, True, False, False, False]
+
+
+def test_settings_that_cannot_work_are_named_all_at_once():
+    with pytest.raises(ConfigError, match=r"num_beams is 0.*top_p is 1\.5.*temperature is 0"):
+        DecodingConfig(num_beams=0, top_p=1.5, temperature=0)
+    with pytest.raises(ConfigError, match="6 captions an image asked of 5 beams"):
+        run(PrefixModel(VOCAB_SIZE), DecodingConfig(), num_captions=6)
+    with pytest.raises(ConfigError, match="pass rng"):
+        run(PrefixModel(VOCAB_SIZE), DecodingConfig("nucleus"))

@@ -1,0 +1,172 @@
+import pytest
+import torch
+from torch import nn
+
+from tests.models.small import MAX_TOKENS, VOCAB_SIZE, small_batch, small_captioner
+from tests.oracles.textual_head import PaddedCaptioner
+from virtex.errors import ConfigError
+from virtex.models.attention import Packing
+from virtex.models.textual_head import DIRECTIONS, HeadConfig, TextualHead
+from virtex.zoo.legacy import to_released
+
+NORMS = pytest.mark.parametrize("norm", ["post", "pre"])
+
+
+def real_rows(lengths, num_tokens):
+    return torch.arange(num_tokens) < lengths[:, None]
+
+
+@NORMS
+def test_packed_logits_equal_those_of_the_padded_twin(norm):
+    captioner = small_captioner(norm)
+    images, tokens, lengths = batch = small_batch()
+    expected = PaddedCaptioner(captioner).logits(*batch)
+    real = real_rows(lengths, tokens.shape[1])
+    for direction in DIRECTIONS:
+        logits = captioner.logits(images, tokens, lengths, direction=direction)
+        torch.testing.assert_close(logits[real], expected[direction][real], rtol=1e-4, atol=1e-4)
+
+
+@NORMS
+def test_packed_losses_and_gradients_equal_those_of_the_padded_twin(norm):
+    captioner = small_captioner(norm).double()
+    images, tokens, lengths = small_batch()
+    batch = images.double(), tokens, lengths
+    twin = PaddedCaptioner(captioner)
+    losses, expected = captioner.loss(*batch), twin.loss(*batch)
+    torch.testing.assert_close(losses, expected)
+    sum(losses.values()).backward()
+    sum(expected.values()).backward()
+    gradients = to_released({name: value.grad for name, value in captioner.named_parameters()})
+    for name, parameter in twin.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, msg=name)
+
+
+def test_what_stands_in_the_padding_never_matters():
+    captioner = small_captioner()
+    images, tokens, lengths = small_batch()
+    garbage = tokens.where(real_rows(lengths, tokens.shape[1]), torch.tensor(7))
+    assert captioner.loss(images, garbage, lengths) == captioner.loss(images, tokens, lengths)
+
+
+def test_longer_padding_never_matters():
+    captioner = small_captioner()
+    images, tokens, lengths = small_batch()
+    wider = nn.functional.pad(tokens, (0, 1))
+    torch.testing.assert_close(
+        captioner.loss(images, wider, lengths), captioner.loss(images, tokens, lengths)
+    )
+
+
+@NORMS
+def test_a_token_never_sees_later_ones(norm):
+    captioner = small_captioner(norm)
+    images, tokens, lengths = small_batch()
+    changed = tokens.clone()
+    changed[1, 5] = tokens[1, 5] % (VOCAB_SIZE - 5) + 5
+    logits = captioner.logits(images, tokens, lengths)[1]
+    other = captioner.logits(images, changed, lengths)[1]
+    torch.testing.assert_close(logits[:5], other[:5])
+    assert not torch.isclose(logits[5:], other[5:]).all(1).any()
+
+
+def test_packing_and_padding_are_inverse():
+    lengths = torch.tensor([2, 0, 3])
+    packing = Packing.of(lengths, device=torch.device("cpu"), num_tokens=4)
+    padded = torch.randn(3, 4, 2) * real_rows(lengths, 4)[..., None]
+    assert torch.equal(packing.pad(packing.pack(padded)), padded)
+    assert packing.positions.tolist() == [0, 1, 0, 1, 2]
+
+
+def head(**config):
+    return TextualHead(16, HeadConfig(**config), 1000, bidirectional=True)
+
+
+def test_weights_start_normal_with_deviation_0_02():
+    textual_head = head(hidden_size=128, num_layers=2, norm="pre")
+    for name, parameter in textual_head.named_parameters():
+        if parameter.dim() == 2:
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.1), name
+            assert parameter.mean().abs() < 0.002, name
+    assert not textual_head.embedding.words.weight[0].any()
+
+
+def test_biases_start_as_those_of_torch():
+    textual_head = head(hidden_size=128)
+    attention = textual_head.decoders[0].layers[0].grid_attention
+    assert not any(layer.bias.any() for layer in attention.children())
+    for bias, inputs in [
+        (textual_head.output_bias, 128),
+        (textual_head.visual_projection.bias, 16),
+        (textual_head.decoders[1].layers[0].feedforward.contract.bias, 512),
+    ]:
+        assert 0.9 < bias.abs().max().item() * inputs**0.5 <= 1
+
+
+def test_decay_spares_norms_and_biases_of_embedding_and_transformers_alone():
+    textual_head = head(hidden_size=64, norm="pre")
+    spared = textual_head.no_weight_decay()
+    inside = [
+        module
+        for root in (textual_head.embedding, textual_head.decoders)
+        for module in root.modules()
+    ]
+    norms = [p for m in inside if isinstance(m, nn.LayerNorm) for p in m.parameters()]
+    biases = [m.bias for m in inside if isinstance(m, nn.Linear)]
+    expected = {id(parameter) for parameter in norms + biases}
+    parameters = dict(textual_head.named_parameters())
+    assert {id(parameters[name]) for name in spared} == expected
+    assert "output_bias" not in spared
+    assert "visual_projection.bias" not in spared
+
+
+def test_both_directions_own_no_more_than_their_transformer():
+    forward = TextualHead(16, HeadConfig(64), 100, bidirectional=False)
+    both = TextualHead(16, HeadConfig(64), 100, bidirectional=True)
+    extra = both.state_dict().keys() - forward.state_dict().keys()
+    assert {name.split(".layers.")[0] for name in extra} == {"decoders.1"}
+
+
+def test_heads_and_feedforward_follow_the_papers_rule():
+    config = HeadConfig(hidden_size=768)
+    assert (config.heads, config.feedforward) == (12, 3072)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_size": 100}, "100 is not a multiple of 64: set num_heads"),
+        ({"hidden_size": 64, "num_heads": 5}, "64 is not a multiple of num_heads 5"),
+        ({"num_layers": 0}, "num_layers must be at least 1"),
+        ({"feedforward_size": -1}, "feedforward_size must be at least 1"),
+        ({"dropout": 1.0}, "dropout 1.0"),
+        ({"norm": "both"}, "'both'"),
+        ({"max_tokens": 1}, "max_tokens 1"),
+        ({"dropout": -0.1, "max_tokens": 0}, "dropout.*max_tokens"),
+    ],
+)
+def test_a_size_that_cannot_work_is_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        HeadConfig(**options)
+
+
+def test_a_forward_head_does_not_read_backward():
+    captioner = small_captioner(bidirectional=False)
+    with pytest.raises(ConfigError, match="reads forward, not 'backward'"):
+        captioner.logits(*small_batch(), direction="backward")
+
+
+def test_dropout_acts_in_training_alone():
+    captioner = small_captioner(dropout=0.5)
+    batch = small_batch()
+    assert captioner.loss(*batch) == captioner.loss(*batch)
+    captioner.head.train()
+    assert captioner.loss(*batch) != captioner.loss(*batch)
+
+
+def test_captions_beyond_the_position_table_are_refused():
+    captioner = small_captioner()
+    images, tokens, lengths = small_batch()
+    wider = nn.functional.pad(tokens, (0, MAX_TOKENS))
+    with pytest.raises(ConfigError, match="captions of 19 tokens"):
+        captioner.logits(images, wider, lengths)
