@@ -1,0 +1,177 @@
+"""Kill a training run with SIGKILL many times, resume it each time, and compare bit for bit.
+
+    python benchmarks/resume.py --kills 20
+    python benchmarks/resume.py --command "python -m virtex.cli pretrain --config FILE --out {out}"
+
+Every other kill strikes while a checkpoint is being written, the others at a random moment. The run
+that was killed must end with the same newest checkpoint, to the last bit, and the same log.jsonl
+(speeds aside) as one that nobody disturbed. Exits 1 where it does not.
+"""
+
+import argparse
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from virtex.engine import checkpoint
+from virtex.engine.run import RunFolder
+
+TOY_RUN = Path(__file__).parents[1] / "tests" / "engine" / "toy_run.py"
+TOY = f"{sys.executable} {TOY_RUN} --width 20000 --num_steps 120 --out {{out}}"
+POLL = 0.001
+
+
+@dataclass
+class Timing:
+    """Seconds from the start of an undisturbed run to its first checkpoint, and to its end."""
+
+    first_checkpoint: float
+    end: float
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--command", default=TOY, help="{out} stands for the run folder")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        whole, cut = RunFolder(Path(folder, "whole")), RunFolder(Path(folder, "cut"))
+        timing = run_whole(options.command, whole)
+        kills = torture(options.command, cut, timing, kills=options.kills, seed=options.seed)
+        finish(options.command, cut)
+        return report(kills, compare(whole, cut))
+
+
+def start(command: str, folder: RunFolder) -> subprocess.Popen[bytes]:
+    """Start the run, its workers included, as a group that can be killed at once."""
+    arguments = shlex.split(command.format(out=folder.path))
+    return subprocess.Popen(arguments, start_new_session=True, stderr=subprocess.DEVNULL)
+
+
+def run_whole(command: str, folder: RunFolder) -> Timing:
+    """The run that nobody disturbs."""
+    began = time.monotonic()
+    process = start(command, folder)
+    while not folder.checkpoints.steps() and process.poll() is None:
+        time.sleep(POLL)
+    first = time.monotonic() - began
+    if process.wait() != 0:
+        sys.exit(f"the undisturbed run failed with exit code {process.returncode}")
+    return Timing(first, time.monotonic() - began)
+
+
+def torture(
+    command: str, folder: RunFolder, timing: Timing, *, kills: int, seed: int
+) -> dict[str, int]:
+    """Start and kill the run again and again; how many kills struck, and where."""
+    rng = random.Random(seed)
+    struck = {"at a random moment": 0, "during a checkpoint write": 0}
+    for number in range(kills):
+        process = start(command, folder)
+        if number % 2:
+            wait_for_write(folder, process)
+            time.sleep(rng.uniform(0, 0.02))
+        else:
+            training = (timing.end - timing.first_checkpoint) / kills
+            wait(
+                process,
+                rng.uniform(0.5, 1) * timing.first_checkpoint + rng.uniform(0, 3) * training,
+            )
+        if process.poll() is not None:
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        struck["during a checkpoint write" if temporary(folder) else "at a random moment"] += 1
+    return struck
+
+
+def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Sleep, unless the run ends before."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        time.sleep(POLL)
+
+
+def wait_for_write(folder: RunFolder, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a checkpoint begins to be written that was not being written before."""
+    left = {path: path.stat().st_mtime_ns for path in temporary(folder)}
+    while process.poll() is None:
+        for path in temporary(folder):
+            try:
+                if path.stat().st_mtime_ns != left.get(path):
+                    return
+            except FileNotFoundError:  # renamed in the meantime
+                pass
+        time.sleep(POLL)
+
+
+def temporary(folder: RunFolder) -> list[Path]:
+    """Checkpoints that are, or were, being written."""
+    return list(folder.checkpoints.path.glob(f"*{checkpoint.TEMPORARY}"))
+
+
+def finish(command: str, folder: RunFolder) -> None:
+    """Let the run come to its end."""
+    if start(command, folder).wait() != 0:
+        sys.exit("the run did not finish after it was killed")
+
+
+def compare(whole: RunFolder, cut: RunFolder) -> dict[str, list[str]]:
+    """What differs between the two runs, by subject."""
+    states = [folder.checkpoints.latest() or {} for folder in (whole, cut)]
+    for state in states:
+        state.pop("config", None)  # holds the folder's own name
+    logs = [read_log(folder.log_path) for folder in (whole, cut)]
+    return {
+        "newest checkpoint": list(differences(*states)),
+        "log.jsonl": list(differences(*logs)),
+        "leftovers": [str(path) for path in temporary(cut)],
+    }
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    records = map(json.loads, path.read_text().splitlines())
+    return [{k: v for k, v in record.items() if not k.startswith("speed/")} for record in records]
+
+
+def differences(a: object, b: object, name: str = "") -> Iterator[str]:
+    """Names of the values that are not identical."""
+    if isinstance(a, dict) and isinstance(b, dict) and list(a) == list(b):
+        for key in a:
+            yield from differences(a[key], b[key], f"{name}.{key}")
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        for index, (left, right) in enumerate(zip(a, b, strict=True)):
+            yield from differences(left, right, f"{name}[{index}]")
+    elif isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        if not torch.equal(a, b):
+            yield name
+    elif a != b:
+        yield name
+
+
+def report(kills: dict[str, int], found: dict[str, list[str]]) -> int:
+    """Print what was done and found; the exit code."""
+    print(
+        f"{sum(kills.values())} kills: " + ", ".join(f"{n} {where}" for where, n in kills.items())
+    )
+    for subject, names in found.items():
+        print(f"{subject}: {'WRONG: ' + ', '.join(names[:5]) if names else 'as it should be'}")
+    return int(any(found.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Checkpoints: written so that no crash costs the one before, read without trusting them.
+
+A file is a torch zip of plain values: `version`, `step`, and what the caller put in. It is written
+under a temporary name, synced, then renamed; older ones are removed only after that. It is read
+with weights_only=True, after its zip checksums were verified (torch itself skips them).
+"""
+
+import contextlib
+import logging
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from virtex.errors import CheckpointError
+
+VERSION = 1
+NAME = re.compile(r"step_(\d{8,})\.pt")
+TEMPORARY = ".tmp"
+log = logging.getLogger(__name__)
+
+
+def save(path: Path, values: dict[str, Any]) -> None:
+    """Write a checkpoint, all of it or nothing.
+
+    Raises:
+        CheckpointError: The disk is full, or the folder cannot be written.
+    """
+    temporary = path.with_name(path.name + TEMPORARY)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save({"version": VERSION, **values}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise CheckpointError(
+            f"cannot write {path}: {cause}. Free some space, or choose another folder; "
+            "checkpoints written before are untouched."
+        ) from error
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        CheckpointError: Missing, damaged, or written by a newer version of this package.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint {path}.")
+    _verify(path)
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is not what it seems
+        raise DamagedError(f"{path} cannot be read: {error}") from error
+    version = values.get("version") if isinstance(values, dict) else None
+    if not isinstance(version, int):
+        raise CheckpointError(f"{path} is no checkpoint of a virtex run (it has no version).")
+    if version > VERSION:
+        raise CheckpointError(
+            f"{path} has format {version}, this package reads up to {VERSION}: upgrade virtex."
+        )
+    return values
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint that is cut short, or whose checksums fail."""
+
+
+class CheckpointFolder:
+    """The checkpoints of one run, named by their step."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def at(self, step: int) -> Path:
+        """Where the checkpoint of a step lies."""
+        return self.path / f"step_{step:08d}.pt"
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints there are, oldest first; temporary files do not count."""
+        found = [NAME.fullmatch(file.name) for file in self.path.glob("step_*.pt")]
+        return sorted(int(match[1]) for match in found if match)
+
+    def latest(self) -> dict[str, Any] | None:
+        """The newest checkpoint that is whole, or None where there is none at all.
+
+        Raises:
+            CheckpointError: All are damaged.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return load(self.at(step))
+            except DamagedError as error:
+                log.warning("%s; falling back to the checkpoint before it.", error)
+        if steps:
+            raise CheckpointError(
+                f"all {len(steps)} checkpoints in {self.path} are damaged. Move the folder away to "
+                "begin anew."
+            )
+        return None
+
+    def remove_temporary(self) -> None:
+        """Remove what a run that was killed while writing left behind."""
+        for file in self.path.glob(f"step_*.pt{TEMPORARY}"):
+            file.unlink()
+
+    def prune(self, *, newest: int, keep: int, keep_every: int) -> None:
+        """Keep the last `keep` checkpoints up to step `newest`, and multiples of `keep_every`.
+
+        Later ones are left alone: where the run fell back behind them they are damaged, and must
+        not push a good one out. `keep` 0 keeps all.
+        """
+        if keep == 0:
+            return
+        steps = [step for step in self.steps() if step <= newest]
+        for step in steps[:-keep]:
+            if not (keep_every and step % keep_every == 0):
+                self.at(step).unlink()
+
+
+def _verify(path: Path) -> None:
+    """Check a torch zip's structure and checksums, which torch.load does not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise DamagedError(f"{path} is damaged: {error}") from error
+    if damaged is not None:
+        raise DamagedError(f"{path} is damaged: wrong checksum in {damaged}")
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename durable: it lives in the folder, not in the file."""
+    if os.name == "nt":  # where folders cannot be opened
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

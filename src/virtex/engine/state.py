@@ -1,0 +1,111 @@
+"""What training changes step by step: all that a checkpoint must hold."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.amp import GradScaler
+
+from virtex.engine.lookahead import Lookahead
+from virtex.engine.meter import LossWindow
+from virtex.engine.optim import OptimConfig, build_optimizer, load_optimizer
+from virtex.engine.run import RunConfig
+from virtex.errors import CheckpointError, VirTexError, listing
+from virtex.tasks.base import Task
+
+
+class TrainingState:
+    """A task with its optimizer, slow weights, loss scaler and unread losses, at `step`.
+
+    There is no generator state: randomness is a function of the seed and the step.
+    """
+
+    def __init__(
+        self, task: Task, *, run: RunConfig, optim: OptimConfig, device: torch.device
+    ) -> None:
+        self.task, self.device, self.step = task, device, 0
+        self.optimizer = build_optimizer(task, optim)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.lookahead = (
+            Lookahead(self.parameters, num_steps=optim.lookahead_steps, alpha=optim.lookahead_alpha)
+            if optim.lookahead_steps
+            else None
+        )
+        fp16 = run.precision == "fp16"
+        self.scaler = GradScaler(device.type, enabled=fp16)
+        self.losses = LossWindow(exempt="grad_norm" if fp16 else None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it as plain values and tensors."""
+        return {
+            "step": self.step,
+            "task": self.task.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "lookahead": self.lookahead.state_dict() if self.lookahead else None,
+            "scaler": self.scaler.state_dict(),
+            "losses": self.losses.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave.
+
+        Raises:
+            CheckpointError: It belongs to another task, optimizer or Lookahead setting.
+        """
+        load_weights(self.task, state["task"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        if (self.lookahead is None) != (state["lookahead"] is None):
+            raise CheckpointError(
+                "the checkpoint was written with optim.lookahead_steps "
+                f"{'0' if self.lookahead else 'above 0'}; set it back, or start a new run folder."
+            )
+        if self.lookahead:
+            self.lookahead.load_state_dict(state["lookahead"])
+        if state["scaler"]:  # empty unless the precision was fp16
+            self.scaler.load_state_dict(state["scaler"])
+        self.losses.load_state_dict(state["losses"], self.device)
+        self.step = state["step"]
+
+    @torch.no_grad()
+    def check_finite(self) -> None:
+        """Raise VirTexError where a weight or a buffer is not a number, so that none is saved."""
+        tensors = [value for value in self.task.state_dict().values() if value.is_floating_point()]
+        if not torch.stack([tensor.isnan().any() for tensor in tensors]).any():
+            norms = torch._foreach_norm(self.parameters, float("inf"))
+            if torch.stack(list(norms)).isfinite().all():
+                return
+        bad = [n for n, p in self.task.state_dict().items() if not p.isfinite().all()]
+        raise VirTexError(
+            f"training diverged: weights that are not finite after step {self.step} in "
+            f"{listing(bad)}. They were not saved; the same command resumes from the last good "
+            "checkpoint. Lower optim.lr and optim.backbone_lr, or warm up for longer."
+        )
+
+
+def load_weights(module: nn.Module, weights: dict[str, Any]) -> None:
+    """Load a state dict strictly.
+
+    Raises:
+        CheckpointError: Names all missing, unexpected and misshapen entries.
+    """
+    own = module.state_dict()
+    misshapen = [
+        f"{name} is {tuple(weights[name].shape)}, the model's is {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    problems = [
+        f"{len(names)} {kind}: {listing(names)}"
+        for kind, names in (
+            ("missing", sorted(own.keys() - weights.keys())),
+            ("unexpected", sorted(weights.keys() - own.keys())),
+            ("of another shape", misshapen),
+        )
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            "the checkpoint does not fit the model: " + "; ".join(problems) + ". Resume with the "
+            "config that the run began with, or start a new run folder."
+        )
+    module.load_state_dict(weights)

@@ -1,0 +1,61 @@
+"""Processes that train the toy task, forked from a server that has imported torch already."""
+
+import multiprocessing
+import socket
+import sys
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from tests.engine.toy_run import train
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.engine.toy_run"])
+PATIENCE = 60
+"""Seconds after which a process is taken to hang."""
+
+
+def _train(out: Path, options: dict) -> None:
+    sys.exit(train(out, **options))
+
+
+def launch(
+    out: Path, *, environment: dict[str, str] | None = None, **options: object
+) -> BaseProcess:
+    """Start training in one process."""
+    process = CONTEXT.Process(
+        target=_train, args=(out, {**options, "environment": environment}), daemon=True
+    )
+    process.start()
+    return process
+
+
+def launch_two(out: Path, **options: object) -> list[BaseProcess]:
+    """Start training in two processes that know each other as torchrun's would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    return [
+        launch(out, environment={**shared, "RANK": rank, "LOCAL_RANK": rank}, **options)
+        for rank in ("0", "1")
+    ]
+
+
+def wait_for_file(path: Path, *processes: BaseProcess) -> None:
+    """Wait until training has written a file."""
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert all(process.is_alive() for process in processes), f"no {path.name} was written"
+        assert time.monotonic() < deadline, f"no {path.name} in {PATIENCE} s"
+        time.sleep(0.002)
+
+
+def exit_codes(*processes: BaseProcess) -> list[int | None]:
+    """Wait until all have ended; None for one that hung, and was killed."""
+    for process in processes:
+        process.join(PATIENCE)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    return codes

@@ -1,0 +1,55 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine.processes import exit_codes, launch_two, wait_for_file
+from tests.engine.toy import toy_fit, toy_task
+from tests.engine.toy_run import toy_config
+from virtex.engine import checkpoint
+from virtex.engine.run import RunFolder
+
+TOY_RUN = Path(__file__).with_name("toy_run.py")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+def losses(folder: Path) -> list[float]:
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [json.loads(line)["train/loss"] for line in lines]
+
+
+def test_two_processes_under_torchrun_agree_with_each_other_and_with_one(tmp_path: Path) -> None:
+    two, one = tmp_path / "two", tmp_path / "one"
+    done = subprocess.run(
+        [*TORCHRUN, str(TOY_RUN), "--out", str(two), "--plain", "--num_steps", "20"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    ranks = [torch.load(two / f"weights_of_rank_{rank}.pt") for rank in range(2)]
+    assert torch.equal(*ranks)
+    task = toy_task(batch_norm=False, dropout=0.0)
+    toy_fit(task, RunFolder(one), toy_config(num_steps=20))
+    alone = torch.cat([parameter.detach().flatten() for parameter in task.parameters()])
+    torch.testing.assert_close(ranks[0], alone, rtol=1e-4, atol=1e-6)
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+
+
+def test_two_processes_stop_together_and_resume_bit_for_bit(tmp_path: Path) -> None:
+    cut, whole = RunFolder(tmp_path / "cut"), RunFolder(tmp_path / "whole")
+    processes = launch_two(cut.path, sleep=0.02)
+    wait_for_file(cut.checkpoints.at(6), *processes)
+    processes[1].terminate()  # one of them hears of it: both stop after the same step
+    assert exit_codes(*processes) == [143, 143]
+    assert 6 <= max(cut.checkpoints.steps()) < 40
+    assert exit_codes(*launch_two(cut.path)) == [0, 0]
+    assert exit_codes(*launch_two(whole.path)) == [0, 0]
+    weights = [checkpoint.load(folder.checkpoints.at(40))["task"] for folder in (cut, whole)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+    assert losses(cut.path) == losses(whole.path)

@@ -1,0 +1,91 @@
+"""A small task whose batches are a function of (seed, step): what the engine's tests train."""
+
+from collections.abc import Callable, Generator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from virtex import distributed
+from virtex.engine.loop import FitResult, fit
+from virtex.engine.optim import OptimConfig
+from virtex.engine.run import RunConfig, RunFolder, choose_device
+from virtex.tasks.base import Batch, Task, TaskOutput
+
+SIDE = 8
+
+
+class ToyTask(Task):
+    """A convolution and a linear layer that regress the mean brightness of an image."""
+
+    def __init__(self, *, width: int = 8, dropout: float = 0.1, batch_norm: bool = True) -> None:
+        super().__init__()
+        norm = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
+        self.backbone = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), norm)  # type: ignore[assignment]
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(width, 1)
+        self.steps_seen: list[int] = []
+
+    def forward(self, batch: Batch) -> TaskOutput:
+        grid = self.backbone(batch["image"].float() / 255)  # (B, C, H, W)
+        features = self.dropout(grid.relu().mean((2, 3)))  # (B, C)
+        error = self.head(features).squeeze(1) - batch["target"]
+        loss = error.square().mean()
+        return TaskOutput(loss, {"toy_square": loss.detach(), "toy_absolute": error.abs().mean()})
+
+    def no_weight_decay(self) -> set[str]:
+        return {"head.bias", "backbone.0.bias"}
+
+    def after_step(self, step: int) -> None:
+        self.steps_seen.append(step)
+
+
+def toy_task(**options: int | float | bool) -> ToyTask:
+    """A toy task whose weights are always the same."""
+    torch.manual_seed(0)
+    return ToyTask(**options)
+
+
+def toy_batch(step: int, *, batch_size: int) -> Batch:
+    """This process's share of the batch of a step."""
+    generator = np.random.default_rng((1, step))
+    images = torch.from_numpy(
+        generator.integers(0, 256, (batch_size, 3, SIDE, SIDE), dtype=np.uint8)
+    )
+    target: Tensor = images.float().mean((1, 2, 3)) / 255 + step % 3
+    world, rank = distributed.world_size(), distributed.rank()
+    return {"image": images.chunk(world)[rank], "target": target.chunk(world)[rank]}
+
+
+def toy_batches(batch_size: int, start_step: int) -> Generator[Batch]:
+    """Batches from `start_step` on, without end."""
+    step = start_step
+    while True:
+        yield toy_batch(step, batch_size=batch_size)
+        step += 1
+
+
+def toy_fit(
+    task: Task,
+    folder: RunFolder,
+    run: RunConfig,
+    *,
+    optim: OptimConfig | None = None,
+    batches: Callable[[int], Generator[Batch]] | None = None,
+    validate: Callable[[int], dict[str, float]] | None = None,
+    on_checkpoint: Callable[[int, Path], None] | None = None,
+) -> FitResult:
+    """`fit` on toy batches."""
+    return fit(
+        task,
+        batches or partial(toy_batches, run.batch_size),
+        folder=folder,
+        run=run,
+        optim=optim or OptimConfig(lr=0.05, backbone_lr=0.1),
+        device=choose_device(run.device),
+        config={"toy": True},
+        validate=validate,
+        on_checkpoint=on_checkpoint,
+    )

@@ -1,0 +1,77 @@
+"""Train the toy task as a process of its own: `python tests/engine/toy_run.py --out RUN`."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+
+from tests.engine.toy import toy_batches, toy_fit, toy_task
+from virtex import distributed
+from virtex.engine.run import RunConfig, RunFolder, choose_device
+from virtex.tasks.base import Batch
+
+
+def toy_config(*, num_steps: int = 40) -> RunConfig:
+    """The run that this file trains."""
+    return RunConfig(
+        num_steps=num_steps,
+        batch_size=8,
+        log_every=4,
+        checkpoint_every=6,
+        tensorboard=False,
+        device="cpu",
+    )
+
+
+def train(
+    out: Path,
+    *,
+    num_steps: int = 40,
+    width: int = 8,
+    sleep: float = 0.0,
+    plain: bool = False,
+    environment: dict[str, str] | None = None,
+) -> int:
+    """Train, and save this process's weights beside the run; gives the exit code.
+
+    Args:
+        sleep: Seconds before each batch.
+        plain: Without dropout and BatchNorm, so that processes compute what one would.
+        environment: Variables to set, as torchrun does.
+    """
+    os.environ.update(environment or {})
+    torch.set_num_threads(1)
+    run = toy_config(num_steps=num_steps)
+
+    def batches(start_step: int) -> Generator[Batch]:
+        for batch in toy_batches(run.batch_size, start_step):
+            time.sleep(sleep)
+            yield batch
+
+    with distributed.process_group(choose_device(run.device)):
+        task = toy_task(width=width, batch_norm=not plain, dropout=0.0 if plain else 0.1)
+        result = toy_fit(task, RunFolder(out), run, batches=batches)
+        weights = torch.cat([parameter.detach().flatten() for parameter in task.parameters()])
+        torch.save(weights, out / f"weights_of_rank_{distributed.rank()}.pt")
+    return result.exit_code
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--num_steps", type=int, default=40)
+    parser.add_argument("--width", type=int, default=8)
+    parser.add_argument("--sleep", type=float, default=0.0)
+    parser.add_argument("--plain", action="store_true")
+    options = vars(parser.parse_args())
+    return train(options.pop("out"), **options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
