@@ -1,0 +1,143 @@
+"""Linear probe and nearest neighbours on frozen, pooled features of images of one class each.
+
+The solvers and their sources stand in probes.py. `sgd` is the ImageNet-1k linear layer of Desai and
+Johnson, "VirTex", CVPR 2021, section 4.2, except that the features are computed once, from centre
+crops, instead of anew from random crops.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from virtex.data.example import Source
+from virtex.data.source import SourceConfig
+from virtex.errors import ConfigError, DataError, listing
+from virtex.models.backbone import Backbone
+from virtex.transfer.command import TransferConfig, extraction, run_protocol
+from virtex.transfer.features import Extraction, Features, check_same_classes, extract_features
+from virtex.transfer.metrics.classification import top_k_accuracy
+from virtex.transfer.probes import (
+    COSTS,
+    HELD_OUT,
+    Labels,
+    NeighborConfig,
+    Scores,
+    SgdConfig,
+    logistic_scores,
+    neighbor_scores,
+    sgd_scores,
+)
+from virtex.transfer.protocol import Protocol, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearProbe(Protocol):
+    """A linear classifier, and nearest neighbours beside it, on frozen features."""
+
+    headline: ClassVar[str] = "top1"
+    name: str = "linear"
+    extraction: Extraction = field(default_factory=Extraction)
+    solver: Literal["logistic", "sgd"] = "logistic"
+    sgd: SgdConfig = field(default_factory=SgdConfig)
+    neighbors: NeighborConfig = field(default_factory=NeighborConfig)
+    seed: int = 0
+
+    def settings(self) -> dict[str, Any]:
+        own = asdict(self.sgd) if self.solver == "sgd" else {"costs": COSTS, "held_out": HELD_OUT}
+        fit = {"solver": self.solver, **own}
+        return {**self.extraction.settings(), **fit, **asdict(self.neighbors)}
+
+    @property
+    def device(self) -> torch.device:
+        return self.extraction.device
+
+    def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
+        check_same_classes(train, test)
+        train_features = extract_features(backbone, train, self.extraction, name="training images")
+        test_features = extract_features(backbone, test, self.extraction, name="test images")
+        train_labels = single_labels(train_features, train)
+        test_labels = single_labels(test_features, test)
+        _check(train_labels, self.neighbors)
+        fitted = (train_features.values, train_labels, test_features.values)
+        num_classes = len(train.categories)
+        if self.solver == "sgd":
+            scores: Scores = sgd_scores(
+                *fitted,
+                num_classes=num_classes,
+                config=self.sgd,
+                device=self.device,
+                seed=self.seed,
+            )
+            cost = {}
+        else:
+            scores, best = logistic_scores(*fitted, num_classes=num_classes, seed=self.seed)
+            cost = {"cost": best}
+        votes = neighbor_scores(*fitted, num_classes=num_classes, config=self.neighbors)
+        counts = {"num_train": float(len(train_labels)), "num_test": float(len(test_labels))}
+        return {
+            **accuracies(test_labels, scores),
+            **{f"knn_{key}": value for key, value in accuracies(test_labels, votes).items()},
+            **cost,
+            **counts,
+        }
+
+
+def single_labels(features: Features, source: Source) -> Labels:
+    """(N,) the one class of each row of the features.
+
+    Raises:
+        DataError: Images without a class, or with several.
+    """
+    rows, classes = features.select(features.labels)
+    counts = np.bincount(rows, minlength=len(features.indices))  # (N,)
+    wrong = features.indices[counts != 1]
+    if len(wrong):
+        raise DataError(
+            f"a linear probe needs one class for each image, but {len(wrong)} of {len(counts)} "
+            f"have none or several: {listing(source[int(i)].location for i in wrong[:3])}. "
+            "For several classes an image use voc07."
+        )
+    return classes[np.argsort(rows, kind="stable")]
+
+
+def accuracies(labels: Labels, scores: NDArray[np.floating]) -> dict[str, float]:
+    """top1, and top5 where there are more than five classes, in percent."""
+    ranks = (1, 5) if scores.shape[1] > 5 else (1,)
+    return {f"top{k}": 100 * top_k_accuracy(labels, scores, k=k) for k in ranks}
+
+
+def _check(labels: Labels, neighbors: NeighborConfig) -> None:
+    """Refuse training images from which nothing can be learned or chosen."""
+    if len(np.unique(labels)) < 2:
+        raise DataError("all training images are of one class; a linear probe needs at least two.")
+    if len(labels) < max(neighbors.num_neighbors, round(1 / HELD_OUT)):
+        raise ConfigError(
+            f"{neighbors.num_neighbors} neighbours were asked for, but there are only "
+            f"{len(labels)} training images. Give more images, or lower neighbors.num_neighbors."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearConfig(TransferConfig):
+    """Options of `virtex transfer linear`."""
+
+    data: SourceConfig = field(default_factory=lambda: SourceConfig(source="classes"))
+    solver: Literal["logistic", "sgd"] = "logistic"
+    """logistic: the optimum, its cost chosen on held-out images; sgd: the paper's linear layer."""
+    sgd: SgdConfig = field(default_factory=SgdConfig)
+    neighbors: NeighborConfig = field(default_factory=NeighborConfig)
+
+
+def run(config: LinearConfig) -> Result:
+    """Score a backbone on images of one class each and write the result."""
+    protocol = LinearProbe(
+        extraction=extraction(config),
+        solver=config.solver,
+        sgd=config.sgd,
+        neighbors=config.neighbors,
+        seed=config.seed,
+    )
+    return run_protocol(protocol, config, config.data)

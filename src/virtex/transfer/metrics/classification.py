@@ -1,0 +1,72 @@
+"""Metrics of classification: arrays in, numbers out; every number is a share between 0 and 1."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def average_precision(present: NDArray[np.bool_], scores: NDArray[np.floating]) -> float:
+    """Area under the precision-recall steps, without interpolation; equal scores count together.
+
+    The sum over thresholds of (gain in recall) x (precision), as scikit-learn defines it; VOC's own
+    11-point and interpolated areas differ.
+
+    Args:
+        present: (N,) whether the class is present in each image; true at least once.
+        scores: (N,) higher where the class is more likely; finite.
+    """
+    _check_scores(scores)
+    if not present.any():
+        raise ValueError("average precision needs at least one image that shows the class")
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(present[order])  # (N,)
+    last_of_tie = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    hits_at = hits[last_of_tie]
+    precision = hits_at / (last_of_tie + 1)
+    return float(np.sum(np.diff(hits_at, prepend=0) * precision) / hits[-1])
+
+
+def average_precisions(
+    targets: NDArray[np.integer], scores: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Average precision of each class over the images whose answer for that class is known.
+
+    Args:
+        targets: (N, K) 1 present, -1 absent, 0 unknown (left out of that class).
+        scores: (N, K), higher where the class is more likely.
+
+    Returns:
+        (K,) values between 0 and 1.
+    """
+    known = targets != 0
+    values = [
+        average_precision(targets[known[:, k], k] > 0, scores[known[:, k], k])
+        for k in range(targets.shape[1])
+    ]
+    return np.array(values)
+
+
+def mean_average_precision(targets: NDArray[np.integer], scores: NDArray[np.floating]) -> float:
+    """The mean over classes of `average_precisions`."""
+    return float(average_precisions(targets, scores).mean())
+
+
+def top_k_accuracy(
+    labels: NDArray[np.integer], scores: NDArray[np.floating], *, k: int = 1
+) -> float:
+    """The share of images whose true class is among the k with the highest scores.
+
+    A class that ties with the true one counts as ranked before it, so constant scores earn nothing.
+
+    Args:
+        labels: (N,) the true class.
+        scores: (N, K) for each class.
+    """
+    _check_scores(scores)
+    true_scores = np.take_along_axis(scores, labels[:, None], axis=1)  # (N, 1)
+    ranks = (scores >= true_scores).sum(axis=1)  # (N,) 1 is the best
+    return float((ranks <= k).mean())
+
+
+def _check_scores(scores: NDArray[np.floating]) -> None:
+    if not np.isfinite(scores).all():
+        raise ValueError("scores hold NaN or infinity: a ranking of them means nothing")

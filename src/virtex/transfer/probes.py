@@ -1,0 +1,157 @@
+"""Classifiers on features: labelled training features and test features in, scores out.
+
+`logistic_scores` minimises L2-regularised cross-entropy on standardised features to its optimum;
+its cost comes from a held-out fifth of the training images. `sgd_scores` trains a linear layer as
+Desai and Johnson, "VirTex", CVPR 2021, section 4.2, do. `neighbor_scores` lets the k most similar
+training images vote, with weight exp(cosine / temperature), as in Wu et al., "Unsupervised Feature
+Learning via Non-Parametric Instance Discrimination", CVPR 2018, section 3.4.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+COSTS = tuple(float(cost) for cost in np.logspace(-5, 1, 7))
+HELD_OUT = 0.2
+"""Share of the training images that the cost is chosen on."""
+LOWEST = -1e6
+
+Values = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Scores = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class SgdConfig:
+    """The linear layer of the paper's ImageNet-1k protocol."""
+
+    epochs: int = 100
+    batch_size: int = 256
+    lr: float = 0.3
+    """Learning rate of the first step; it falls to 0 along a cosine, without warm-up."""
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class NeighborConfig:
+    """The vote of the nearest training images."""
+
+    num_neighbors: int = 20
+    temperature: float = 0.07
+    """Smaller lets the nearest ones count more."""
+
+
+def logistic_scores(
+    train_features: Values,
+    train_labels: Labels,
+    test_features: Values,
+    *,
+    num_classes: int,
+    seed: int,
+) -> tuple[Scores, float]:
+    """Log-probabilities of a logistic regression, and the cost that it chose.
+
+    Args:
+        train_features: (N, C)
+        train_labels: (N,)
+        test_features: (M, C)
+
+    Returns:
+        (M, K) scores, -inf free: a class without training images gets the lowest; and the cost.
+    """
+    scaler = StandardScaler().fit(train_features)
+    features = scaler.transform(train_features)
+    fitting, held_out = held_out_split(train_labels, seed=seed)
+    model = LogisticRegression(C=COSTS[0], max_iter=1000, warm_start=True)
+    accuracy = {}
+    for cost in COSTS:
+        model.set_params(C=cost).fit(features[fitting], train_labels[fitting])
+        accuracy[cost] = model.score(features[held_out], train_labels[held_out])
+    best = max(COSTS, key=lambda cost: accuracy[cost])
+    model = LogisticRegression(C=best, max_iter=1000).fit(features, train_labels)
+    log_probs = np.maximum(model.predict_log_proba(scaler.transform(test_features)), LOWEST)
+    scores = np.full((len(test_features), num_classes), 2 * LOWEST)
+    scores[:, model.classes_] = log_probs
+    return scores, best
+
+
+def held_out_split(labels: Labels, *, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions to fit on and to choose on: one in five is held out, evenly over the classes."""
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    every = round(1 / HELD_OUT)
+    held_out = np.zeros(len(labels), bool)
+    held_out[by_class[every // 2 :: every]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def sgd_scores(
+    train_features: Values,
+    train_labels: Labels,
+    test_features: Values,
+    *,
+    num_classes: int,
+    config: SgdConfig,
+    device: torch.device,
+    seed: int,
+) -> NDArray[np.float32]:
+    """(M, K) logits of a linear layer trained with SGD; arguments as of `logistic_scores`."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.from_numpy(train_features).to(device)  # (N, C)
+    labels = torch.from_numpy(train_labels).to(device)
+    layer = _linear_layer(features.shape[1], num_classes, generator).to(device)
+    optimizer = torch.optim.SGD(
+        layer.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay
+    )
+    num_steps = config.epochs * -(-len(labels) // config.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+    for _ in range(config.epochs):
+        order = torch.randperm(len(labels), generator=generator).to(device)
+        for batch in order.split(config.batch_size):
+            loss = nn.functional.cross_entropy(layer(features[batch]), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    with torch.inference_mode():
+        return layer(torch.from_numpy(test_features).to(device)).cpu().numpy()
+
+
+def _linear_layer(num_channels: int, num_classes: int, generator: torch.Generator) -> nn.Linear:
+    """Weights N(0, 0.01), biases 0."""
+    layer = nn.utils.skip_init(nn.Linear, num_channels, num_classes)  # draws no random numbers
+    nn.init.normal_(layer.weight, std=0.01, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def neighbor_scores(
+    train_features: Values,
+    train_labels: Labels,
+    test_features: Values,
+    *,
+    num_classes: int,
+    config: NeighborConfig,
+    chunk_size: int = 1024,
+) -> NDArray[np.float32]:
+    """(M, K) the weighted votes of the nearest training images; arguments as of `logistic_scores`.
+
+    Votes are relative to the nearest neighbour's, so that no temperature overflows. A class that
+    got no vote ranks by its place outside any tie with one that did.
+    """
+    train = nn.functional.normalize(torch.from_numpy(train_features), dim=1)  # (N, C)
+    labels = torch.from_numpy(train_labels)
+    votes = []
+    for chunk in torch.from_numpy(test_features).split(chunk_size):
+        cosines = nn.functional.normalize(chunk, dim=1) @ train.T  # (m, N)
+        nearest = cosines.topk(config.num_neighbors, dim=1)  # (m, k)
+        weights = torch.exp((nearest.values - nearest.values[:, :1]) / config.temperature)
+        empty = torch.zeros(len(chunk), num_classes)
+        votes.append(empty.scatter_add_(1, labels[nearest.indices], weights))
+    return torch.cat(votes).numpy()

@@ -1,0 +1,232 @@
+"""VOC07 linear: one SVM for each class on frozen, pooled features; mean average precision.
+
+The protocol of Desai and Johnson, "VirTex", CVPR 2021, section 4.1, after Goyal et al., "Scaling
+and Benchmarking Self-Supervised Visual Representation Learning", ICCV 2019. As in the released
+code, an image marked difficult for a class counts as absent while that class's SVM is trained, and
+is left out of its AP.
+
+Departure: liblinear solves the primal instead of the dual problem. The optimum is the same, but the
+primal solver draws no random numbers and converges at every cost.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold
+from sklearn.svm import LinearSVC
+from sklearn.utils.parallel import Parallel, delayed
+
+from virtex.data.example import Source
+from virtex.data.source import SourceConfig
+from virtex.errors import DataError, listing
+from virtex.models.backbone import Backbone
+from virtex.transfer.command import TransferConfig, extraction, run_protocol
+from virtex.transfer.features import Extraction, Features, check_same_classes, extract_features
+from virtex.transfer.metrics.classification import average_precision, average_precisions
+from virtex.transfer.protocol import Protocol, Result
+
+COSTS = (0.01, 0.1, 1.0, 10.0)
+NUM_FOLDS = 3
+CLASS_WEIGHT = {1: 2, -1: 1}
+MAX_ITER = 2000
+
+Targets = NDArray[np.int8]
+"""(N, K): 1 present, -1 absent, 0 unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiLabelSvm(Protocol):
+    """Linear SVMs on frozen features of images that show several classes at once."""
+
+    headline: ClassVar[str] = "mAP"
+    name: str = "voc07"
+    extraction: Extraction = field(default_factory=Extraction)
+    num_jobs: int = 2
+    """Classes solved at the same time."""
+    leave_out_rare: bool = False
+    """Leave out classes that too few images show, instead of refusing the data."""
+    seed: int = 0
+
+    def settings(self) -> dict[str, Any]:
+        solver = {"costs": list(COSTS), "num_folds": NUM_FOLDS, "max_iter": MAX_ITER}
+        weight = {"positive_weight": CLASS_WEIGHT[1], "leave_out_rare": self.leave_out_rare}
+        return {**self.extraction.settings(), **solver, **weight}
+
+    @property
+    def device(self) -> torch.device:
+        return self.extraction.device
+
+    def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
+        check_same_classes(train, test)
+        train_features = extract_features(backbone, train, self.extraction, name="training images")
+        test_features = extract_features(backbone, test, self.extraction, name="test images")
+        train_targets = multilabel_targets(train_features, len(train.categories))
+        test_targets = multilabel_targets(test_features, len(test.categories))
+        scored = self._scored_classes(train_targets, test_targets, train.categories)
+        values = 100 * voc07_average_precisions(
+            train_features.values,
+            train_targets[:, scored],
+            test_features.values,
+            test_targets[:, scored],
+            num_jobs=self.num_jobs,
+        )
+        names = [train.categories[index] for index in scored]
+        return {
+            "mAP": float(values.mean()),
+            **{f"AP/{name}": float(value) for name, value in zip(names, values, strict=True)},
+            "num_classes": float(len(names)),
+            "num_train": float(len(train_targets)),
+            "num_test": float(len(test_targets)),
+        }
+
+    def _scored_classes(
+        self, train: Targets, test: Targets, categories: tuple[str, ...]
+    ) -> NDArray[np.intp]:
+        """Indices of the classes that an SVM can be cross-validated and tested on."""
+        lacks = {
+            f"fewer than {NUM_FOLDS} training images show": (train > 0).sum(0) < NUM_FOLDS,
+            f"fewer than {NUM_FOLDS} training images lack": (train <= 0).sum(0) < NUM_FOLDS,
+            "no test image shows": ~(test > 0).any(0),
+        }
+        rare = np.any(list(lacks.values()), axis=0)  # (K,)
+        if rare.all() or (rare.any() and not self.leave_out_rare):
+            problems = [
+                f"{lack} {listing(categories[index] for index in np.flatnonzero(flags))}"
+                for lack, flags in lacks.items()
+                if flags.any()
+            ]
+            raise DataError(
+                f"cannot train and test an SVM for {rare.sum()} of {len(categories)} classes: "
+                f"{'; '.join(problems)}. {len(train)} training and {len(test)} test images were "
+                "given. Give more, or leave these classes out with leave_out_rare."
+            )
+        return np.flatnonzero(~rare)
+
+
+def multilabel_targets(features: Features, num_classes: int) -> Targets:
+    """(N, K): for each row of the features and each class 1 present, -1 absent, 0 unknown."""
+    targets = np.full((len(features.indices), num_classes), -1, np.int8)
+    targets[features.select(features.ignored_labels)] = 0
+    targets[features.select(features.labels)] = 1
+    return targets
+
+
+def voc07_map(
+    train_features: NDArray[np.float32],
+    train_targets: Targets,
+    test_features: NDArray[np.float32],
+    test_targets: Targets,
+    *,
+    num_jobs: int = 2,
+) -> float:
+    """The protocol's number, in percent, from pooled features.
+
+    Args:
+        train_features: (N, C), not normalised yet; test_features (M, C) likewise.
+        train_targets: (N, K) 1 present, -1 absent, 0 unknown; test_targets (M, K) likewise.
+        num_jobs: Classes solved at the same time.
+    """
+    values = voc07_average_precisions(
+        train_features, train_targets, test_features, test_targets, num_jobs=num_jobs
+    )
+    return float(100 * values.mean())
+
+
+def voc07_average_precisions(
+    train_features: NDArray[np.float32],
+    train_targets: Targets,
+    test_features: NDArray[np.float32],
+    test_targets: Targets,
+    *,
+    num_jobs: int = 2,
+) -> NDArray[np.float64]:
+    """(K,) the test AP of each class, between 0 and 1; arguments as of `voc07_map`."""
+    scores = svm_scores(
+        l2_normalized(train_features),
+        np.where(train_targets > 0, 1, -1).astype(np.int8),
+        l2_normalized(test_features),
+        num_jobs=num_jobs,
+    )
+    return average_precisions(test_targets, scores)
+
+
+def svm_scores(
+    train_features: NDArray[np.float32],
+    train_signs: NDArray[np.int8],
+    test_features: NDArray[np.float32],
+    *,
+    num_jobs: int,
+) -> NDArray[np.float64]:
+    """Each class's SVM, its cost chosen by cross-validation, on the test features.
+
+    The one place that knows the solver.
+
+    Args:
+        train_features: (N, C)
+        train_signs: (N, K) 1 or -1.
+        test_features: (M, C)
+
+    Returns:
+        (M, K) signed distances from the separating planes.
+    """
+    columns = Parallel(n_jobs=num_jobs, prefer="threads")(  # liblinear lets go of the GIL
+        delayed(_class_scores)(train_features, signs, test_features) for signs in train_signs.T
+    )
+    return np.stack(columns, axis=1)
+
+
+def _class_scores(
+    train_features: NDArray[np.float32],
+    signs: NDArray[np.int8],
+    test_features: NDArray[np.float32],
+) -> NDArray[np.float64]:
+    """(M,) one class's scores, by the first cost with the best cross-validated AP."""
+    cost = max(COSTS, key=lambda cost: _cross_validated_ap(train_features, signs, cost))
+    return _svm(cost).fit(train_features, signs).decision_function(test_features)
+
+
+def _cross_validated_ap(
+    features: NDArray[np.float32], signs: NDArray[np.int8], cost: float
+) -> float:
+    values = []
+    for train, held_out in StratifiedKFold(NUM_FOLDS).split(features, signs):
+        svm = _svm(cost).fit(features[train], signs[train])
+        scores = svm.decision_function(features[held_out])
+        values.append(average_precision(signs[held_out] > 0, scores))
+    return float(np.mean(values))
+
+
+def _svm(cost: float) -> LinearSVC:
+    return LinearSVC(C=cost, class_weight=CLASS_WEIGHT, max_iter=MAX_ITER, dual=False)
+
+
+def l2_normalized(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, C) rows of length 1; a row of zeros stays."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)  # (N, 1)
+    return (features / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voc07Config(TransferConfig):
+    """Options of `virtex transfer voc07`."""
+
+    data: SourceConfig = field(
+        default_factory=lambda: SourceConfig("voc", train_split="trainval", val_split="test")
+    )
+    leave_out_rare: bool = False
+    """Leave out classes that fewer than three training images or no test image show."""
+
+
+def run(config: Voc07Config) -> Result:
+    """Score a backbone on VOC2007 classification (or other data of its kind); write the result."""
+    protocol = MultiLabelSvm(
+        name="voc07" if config.data.source == "voc" else "multilabel-svm",
+        extraction=extraction(config),
+        num_jobs=max(1, config.num_workers),
+        leave_out_rare=config.leave_out_rare,
+        seed=config.seed,
+    )
+    return run_protocol(protocol, config, config.data)

@@ -1,0 +1,61 @@
+"""A small backbone, a source of noise and of bad images, and where the real data lie."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from virtex.data.example import Example, Source
+from virtex.models.backbone import Backbone, BackboneConfig
+
+SLIM = BackboneConfig("resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 32]})
+VOC_ROOT = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "voc2007"
+
+
+class Noise(Source):
+    """Images of noise, `bad` ones of which are no images; labels as given, or none."""
+
+    def __init__(
+        self,
+        num_images: int,
+        *,
+        labels: list[tuple[int, ...]] | None = None,
+        ignored: dict[int, tuple[int, ...]] | None = None,
+        bad: tuple[int, ...] = (),
+        split: str = "train",
+        categories: tuple[str, ...] = ("cat", "dog", "cow"),
+    ) -> None:
+        self.labels = labels or [()] * num_images
+        self.ignored, self.bad = ignored or {}, bad
+        self.split, self.categories = split, categories
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        pixels = np.random.default_rng(index).integers(0, 255, (40, 56, 3), np.uint8)
+        return Example(
+            f"noise-{index}",
+            b"no image at all" if index in self.bad else pixels,
+            labels=self.labels[index],
+            ignored_labels=self.ignored.get(index, ()),
+        )
+
+    def identity(self) -> dict[str, str | int]:
+        return {"source": "noise", "images": len(self), "split": self.split}
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    """A slim residual network, 32 channels, random but always the same."""
+    torch.manual_seed(0)
+    return Backbone(SLIM)
+
+
+@pytest.fixture
+def voc_root() -> Path:
+    """The real PASCAL VOC 2007 (train and val)."""
+    if not VOC_ROOT.is_dir():
+        pytest.skip("the real VOC2007 is not beside this repository")
+    return VOC_ROOT

@@ -1,0 +1,107 @@
+"""Features: in the source's order, from an unchanged backbone, and cached under the right key."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.transfer.conftest import Noise
+from virtex.data.example import Subset
+from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
+from virtex.models.backbone import Backbone
+from virtex.transfer.features import Extraction, extract_features
+
+QUICK = Extraction(image_size=32, batch_size=4, num_workers=0)
+
+
+def test_features_are_the_pooled_grids_in_the_sources_order(backbone: Backbone) -> None:
+    source = Noise(6)
+    transform = ValidationTransform(ImageConfig(size=32))
+    images = torch.stack([transform(source[index]) for index in range(6)])
+    with torch.no_grad():
+        expected = backbone.eval().pooled(normalize(images)).numpy()
+    features = extract_features(backbone, source, QUICK)
+    assert features.values.dtype == np.float32
+    assert features.indices.tolist() == list(range(6))
+    np.testing.assert_allclose(features.values, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_neither_batches_nor_workers_change_features(backbone: Backbone) -> None:
+    one = extract_features(backbone, Noise(7), QUICK)
+    other = extract_features(backbone, Noise(7), replace(QUICK, batch_size=3, num_workers=2))
+    np.testing.assert_allclose(other.values, one.values, rtol=1e-4, atol=1e-5)
+
+
+def test_bad_images_have_no_row_and_shift_nothing(backbone: Backbone) -> None:
+    whole = extract_features(backbone, Noise(9), QUICK)
+    holed = extract_features(backbone, Noise(9, bad=(2, 3, 8)), QUICK)
+    assert holed.indices.tolist() == [0, 1, 4, 5, 6, 7]
+    np.testing.assert_allclose(holed.values, whole.values[holed.indices], rtol=1e-4, atol=1e-5)
+
+
+def test_the_backbone_stays_as_it_was(backbone: Backbone) -> None:
+    backbone.train()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    strides = [parameter.stride() for parameter in backbone.parameters()]
+    extract_features(backbone, Noise(5), QUICK)
+    assert backbone.training
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    assert [parameter.stride() for parameter in backbone.parameters()] == strides
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+
+
+def test_bf16_features_are_near_those_of_fp32(backbone: Backbone) -> None:
+    exact = extract_features(backbone, Noise(8), QUICK).values
+    rough = extract_features(backbone, Noise(8), replace(QUICK, precision="bf16")).values
+    assert rough.dtype == np.float32
+    assert 0 < np.abs(rough - exact).max() < 0.05 * np.abs(exact).max()
+
+
+class Counting(Noise):
+    """Counts how many examples were asked for."""
+
+    num_read = 0
+
+    def __getitem__(self, index: int):  # type: ignore[no-untyped-def,override]
+        self.num_read += 1
+        return super().__getitem__(index)
+
+
+def test_a_second_call_reads_no_image(backbone: Backbone, tmp_path: Path) -> None:
+    source, cached = Counting(6), replace(QUICK, cache=tmp_path)
+    first = extract_features(backbone, source, cached)
+    assert source.num_read == 6
+    second = extract_features(backbone, source, replace(cached, batch_size=2))
+    assert source.num_read == 6
+    np.testing.assert_array_equal(second.values, first.values)
+    np.testing.assert_array_equal(second.indices, first.indices)
+
+
+def test_the_cache_tells_weights_data_and_transforms_apart(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    cached = replace(QUICK, cache=tmp_path)
+    source = Noise(6)
+    extract_features(backbone, source, cached)
+    for settings in (replace(cached, image_size=48), replace(cached, precision="bf16")):
+        extract_features(backbone, source, settings)
+    extract_features(backbone, Noise(5), cached)
+    extract_features(backbone, Subset(source, [0, 1]), cached)
+    extract_features(backbone, Subset(source, [0, 2]), cached)
+    with torch.no_grad():
+        next(backbone.buffers()).add_(1)
+    extract_features(backbone, source, cached)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 7
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".safetensors"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x00" * 20, b"cut"])
+def test_a_damaged_cache_is_made_anew(backbone: Backbone, tmp_path: Path, damage: bytes) -> None:
+    cached = replace(QUICK, cache=tmp_path)
+    first = extract_features(backbone, Noise(3), cached)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(damage)
+    again = extract_features(backbone, Noise(3), cached)
+    np.testing.assert_array_equal(again.values, first.values)

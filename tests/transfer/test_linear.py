@@ -1,0 +1,99 @@
+"""The linear protocol on a class folder, from the command line's config to the result."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.transfer.conftest import Noise
+from virtex.config import parse
+from virtex.errors import ConfigError, DataError
+from virtex.models.backbone import Backbone
+from virtex.transfer.features import Extraction, extract_features
+from virtex.transfer.linear import LinearConfig, LinearProbe, run, single_labels
+from virtex.transfer.probes import NeighborConfig
+from virtex.transfer.protocol import Result
+
+QUICK = Extraction(image_size=32, batch_size=8, num_workers=0)
+COLORS = {"blue": (30, 60, 220), "green": (40, 200, 60), "red": (220, 40, 40)}
+
+
+@pytest.fixture
+def colors(tmp_path: Path) -> Path:
+    """A class folder of noisy plain colours: train/<colour>/*.png and val/<colour>/*.png."""
+    rng = np.random.default_rng(0)
+    for split, num_images in (("train", 12), ("val", 5)):
+        for name, color in COLORS.items():
+            folder = tmp_path / "colors" / split / name
+            folder.mkdir(parents=True)
+            for number in range(num_images):
+                pixels = np.array(color) + rng.normal(0, 25, (36, 40, 3))
+                image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+                image.save(folder / f"{number}.png")
+    return tmp_path / "colors"
+
+
+def arguments(data: Path, out: Path) -> list[str]:
+    options = {"layers": "[1,1,1,1]", "channels": "[8,8,16,32]"}
+    backbone = [f"--backbone.options.{key}={value}" for key, value in options.items()]
+    return [
+        *("--init", "random", "--data.root", str(data), "--out", str(out)),
+        *("--image_size", "32", "--num_workers", "0", "--backbone.name", "resnet18", *backbone),
+        *("--neighbors.num_neighbors", "5", "--sgd.epochs", "20"),
+    ]
+
+
+@pytest.mark.parametrize("solver", ["logistic", "sgd"])
+def test_colors_are_told_apart_and_the_result_written(
+    colors: Path, tmp_path: Path, solver: str
+) -> None:
+    out = tmp_path / "scores"
+    line = [*arguments(colors, out), "--solver", solver]
+    result = run(parse(LinearConfig, line, prog="virtex transfer linear"))
+    assert result.numbers["top1"] == 100.0
+    assert result.numbers["knn_top1"] > 90
+    assert result.settings["solver"] == solver
+    assert result.initialisation["init"] == "random"
+    assert (result.numbers["num_train"], result.numbers["num_test"]) == (36, 15)
+    assert [Result.read(path).numbers for path in out.glob("*.json")] == [result.numbers]
+    assert len(list((out / "features").iterdir())) == 2
+
+
+def test_a_single_file_can_be_asked_for(colors: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores" / "mine.json"
+    run(parse(LinearConfig, arguments(colors, out), prog="virtex transfer linear"))
+    assert sorted(path.name for path in out.parent.iterdir()) == ["features", "mine.json"]
+
+
+def test_data_without_a_test_part_are_refused(colors: Path, tmp_path: Path) -> None:
+    line = arguments(colors / "train", tmp_path)
+    with pytest.raises(ConfigError, match="no test data"):
+        run(parse(LinearConfig, line, prog="virtex transfer linear"))
+
+
+def test_labels_stay_with_their_images_where_some_are_bad(backbone: Backbone) -> None:
+    source = Noise(5, labels=[(2,), (0,), (1,), (0,), (2,)], bad=(1, 4))
+    features = extract_features(backbone, source, QUICK)
+    assert single_labels(features, source).tolist() == [2, 1, 0]
+
+
+def test_images_of_several_classes_are_named(backbone: Backbone) -> None:
+    source = Noise(3, labels=[(0,), (0, 1), ()])
+    features = extract_features(backbone, source, QUICK)
+    with pytest.raises(DataError, match="2 of 3 have none or several: noise-1, noise-2"):
+        single_labels(features, source)
+
+
+def test_too_few_training_images_for_the_neighbors_are_refused(backbone: Backbone) -> None:
+    source = Noise(6, labels=[(0,), (1,)] * 3)
+    with pytest.raises(ConfigError, match="num_neighbors"):
+        LinearProbe(extraction=QUICK).measure(backbone, train=source, test=source)
+    probe = LinearProbe(extraction=QUICK, neighbors=NeighborConfig(num_neighbors=1))
+    assert probe.measure(backbone, train=source, test=source)["knn_top1"] == 100.0
+
+
+def test_a_single_class_is_refused(backbone: Backbone) -> None:
+    source = Noise(30, labels=[(1,)] * 30)
+    with pytest.raises(DataError, match="at least two"):
+        LinearProbe(extraction=QUICK).measure(backbone, train=source, test=source)

@@ -1,0 +1,100 @@
+"""Probes: each learns what can be learned, agrees with a plainer twin, and repeats itself."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+
+from virtex.transfer.linear import accuracies
+from virtex.transfer.probes import (
+    NeighborConfig,
+    SgdConfig,
+    held_out_split,
+    logistic_scores,
+    neighbor_scores,
+    sgd_scores,
+)
+
+CENTERS = np.random.default_rng(7).normal(size=(6, 12))
+CPU = torch.device("cpu")
+
+
+def blobs(seed: int, num_images: int, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(6, size=num_images)
+    features = CENTERS[labels] + spread * rng.normal(size=(num_images, 12))
+    return features.astype(np.float32), labels
+
+
+TRAIN, LABELS = blobs(0, 300)
+TEST, TEST_LABELS = blobs(1, 200)
+
+
+def test_all_probes_come_near_the_best_possible_accuracy() -> None:
+    nearest_center = ((TEST[:, None] - CENTERS) ** 2).sum(2).argmin(1)
+    best = (nearest_center == TEST_LABELS).mean()
+    logistic, _ = logistic_scores(TRAIN, LABELS, TEST, num_classes=6, seed=0)
+    sgd = sgd_scores(
+        TRAIN, LABELS, TEST, num_classes=6, config=SgdConfig(epochs=20), device=CPU, seed=0
+    )
+    votes = neighbor_scores(TRAIN, LABELS, TEST, num_classes=6, config=NeighborConfig())
+    for scores in (logistic, sgd, votes):
+        assert accuracies(TEST_LABELS, scores)["top1"] / 100 > best - 0.05
+
+
+def test_logistic_does_not_mind_the_scale_of_a_channel() -> None:
+    scale = np.geomspace(1e-3, 1e3, 12).astype(np.float32)
+    plain, cost = logistic_scores(TRAIN, LABELS, TEST, num_classes=6, seed=0)
+    scaled, same = logistic_scores(TRAIN * scale, LABELS, TEST * scale, num_classes=6, seed=0)
+    assert cost == same
+    np.testing.assert_allclose(scaled, plain, atol=0.02)
+
+
+def test_logistic_gives_the_lowest_score_to_a_class_it_never_saw() -> None:
+    few = LABELS != 4
+    scores, _ = logistic_scores(TRAIN[few], LABELS[few], TEST, num_classes=6, seed=0)
+    assert (scores.argmin(axis=1) == 4).all()
+    assert np.isfinite(scores).all()
+
+
+def test_the_held_out_fifth_is_drawn_evenly_from_all_classes() -> None:
+    labels = np.repeat(np.arange(4), 50)
+    fitting, held_out = held_out_split(labels, seed=3)
+    assert sorted([*fitting, *held_out]) == list(range(200))
+    assert np.bincount(labels[held_out]).tolist() == [10, 10, 10, 10]
+    assert held_out.tolist() != held_out_split(labels, seed=4)[1].tolist()
+
+
+def test_sgd_repeats_itself_exactly_and_leaves_the_global_generator_alone() -> None:
+    config = SgdConfig(epochs=2)
+    before = torch.get_rng_state()
+    first, again, other = (
+        sgd_scores(TRAIN, LABELS, TEST, num_classes=6, config=config, device=CPU, seed=seed)
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(before, torch.get_rng_state())
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_neighbors_vote_as_in_scikit_learn(temperature: float) -> None:
+    twin = KNeighborsClassifier(
+        20, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / temperature)
+    ).fit(TRAIN, LABELS)
+    config = NeighborConfig(temperature=temperature)
+    votes = neighbor_scores(TRAIN, LABELS, TEST, num_classes=6, config=config, chunk_size=64)
+    shares = votes / votes.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(shares, twin.predict_proba(TEST), atol=1e-4)
+
+
+def test_a_tiny_temperature_does_not_overflow() -> None:
+    config = NeighborConfig(temperature=1e-4)
+    votes = neighbor_scores(TRAIN, LABELS, TEST, num_classes=6, config=config)
+    assert np.isfinite(votes).all()
+    assert (votes.max(axis=1) >= 1).all()
+
+
+def test_top5_is_given_only_where_there_are_more_than_five_classes() -> None:
+    assert set(accuracies(TEST_LABELS, np.eye(6)[TEST_LABELS])) == {"top1", "top5"}
+    assert set(accuracies(np.array([0, 1]), np.eye(2))) == {"top1"}

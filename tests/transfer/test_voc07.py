@@ -1,0 +1,88 @@
+"""VOC07 linear against scikit-learn's own cross-validation, on features made up and real."""
+
+import numpy as np
+import pytest
+
+from tests.oracles.voc07_svm import slow_voc07_map
+from tests.transfer.conftest import Noise
+from virtex.errors import DataError
+from virtex.models.backbone import Backbone
+from virtex.transfer.features import Extraction, extract_features
+from virtex.transfer.voc07 import MultiLabelSvm, multilabel_targets, svm_scores, voc07_map
+
+QUICK = Extraction(image_size=32, batch_size=4, num_workers=0)
+
+
+def made_up(seed: int, num_images: int = 150) -> tuple[np.ndarray, np.ndarray]:
+    """Features in which each of four classes leaves a trace, and targets with unknowns."""
+    rng = np.random.default_rng(seed)
+    targets = rng.choice(np.array([-1, 0, 1], np.int8), (num_images, 4), p=[0.7, 0.05, 0.25])
+    traces = np.random.default_rng(99).normal(size=(4, 16))
+    features = np.abs(rng.normal(size=(num_images, 16)) + 0.7 * (targets == 1) @ traces)
+    return features.astype(np.float32), targets
+
+
+@pytest.mark.parametrize("dual", [False, True])
+def test_the_number_is_that_of_scikit_learns_cross_validation(dual: bool) -> None:
+    data = (*made_up(0), *made_up(1))
+    expected = slow_voc07_map(*data, dual=dual)
+    assert 30 < expected < 95
+    assert voc07_map(*data) == pytest.approx(expected, abs=1e-6 if not dual else 0.05)
+
+
+def test_the_number_does_not_depend_on_the_number_of_jobs_or_the_features_length() -> None:
+    train, train_targets, test, test_targets = (*made_up(0), *made_up(1))
+    value = voc07_map(train, train_targets, test, test_targets, num_jobs=1)
+    lengths = np.random.default_rng(3).uniform(1, 9, (len(train), 1)).astype(np.float32)
+    again = voc07_map(lengths * train, train_targets, test, test_targets, num_jobs=2)
+    assert again == pytest.approx(value, abs=1e-3)
+
+
+def test_unknown_test_images_do_not_count_and_unknown_training_images_count_as_absent() -> None:
+    train, train_targets, test, test_targets = (*made_up(0), *made_up(1))
+    value = voc07_map(train, train_targets, test, test_targets)
+    as_absent = np.where(train_targets == 0, -1, train_targets).astype(np.int8)
+    assert voc07_map(train, as_absent, test, test_targets) == value
+    known = np.where(test_targets == 0, -1, test_targets).astype(np.int8)
+    assert voc07_map(train, train_targets, test, known) != value
+
+
+def test_scores_of_a_class_do_not_depend_on_the_other_classes() -> None:
+    train, targets = made_up(0)
+    signs = np.where(targets > 0, 1, -1).astype(np.int8)
+    test, _ = made_up(1)
+    alone = svm_scores(train, signs[:, 2:3], test, num_jobs=1)
+    np.testing.assert_array_equal(svm_scores(train, signs, test, num_jobs=2)[:, 2:3], alone)
+
+
+def test_targets_say_present_absent_and_unknown_and_skip_bad_images(backbone: Backbone) -> None:
+    source = Noise(4, labels=[(0, 2), (), (), (1,)], ignored={2: (1,)}, bad=(1,))
+    features = extract_features(backbone, source, QUICK)
+    assert multilabel_targets(features, 3).tolist() == [[1, -1, 1], [-1, 0, -1], [-1, 1, -1]]
+
+
+def test_classes_that_cannot_be_learned_or_tested_are_named(backbone: Backbone) -> None:
+    train = Noise(8, labels=[(0,)] * 4 + [(1,)] * 4)
+    test = Noise(2, labels=[(0,), (2,)])
+    with pytest.raises(DataError) as caught:
+        MultiLabelSvm(extraction=QUICK).measure(backbone, train=train, test=test)
+    assert "training images show cow" in str(caught.value)
+    assert "no test image shows dog" in str(caught.value)
+    assert "lack" not in str(caught.value)
+
+
+def test_rare_classes_are_left_out_where_that_is_asked_for(backbone: Backbone) -> None:
+    train = Noise(8, labels=[(0, 2)] * 4 + [(1,)] * 4)
+    test = Noise(3, labels=[(0,), (2,), (2,)])
+    protocol = MultiLabelSvm(extraction=QUICK, leave_out_rare=True)
+    numbers = protocol.measure(backbone, train=train, test=test)
+    assert {key for key in numbers if key.startswith("AP/")} == {"AP/cat", "AP/cow"}
+    assert numbers["num_classes"] == 2
+    assert numbers["mAP"] == pytest.approx((numbers["AP/cat"] + numbers["AP/cow"]) / 2)
+    assert protocol.settings() != MultiLabelSvm(extraction=QUICK).settings()
+
+
+def test_other_classes_in_the_test_are_refused(backbone: Backbone) -> None:
+    test = Noise(3, categories=("cat", "dog", "hen"))
+    with pytest.raises(DataError, match="cow, hen"):
+        MultiLabelSvm(extraction=QUICK).measure(backbone, train=Noise(3), test=test)
