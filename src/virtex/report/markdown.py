@@ -1,0 +1,61 @@
+"""The report as Markdown: the same facts as the page, without charts and images."""
+
+from collections.abc import Iterable, Sequence
+
+from virtex.report.page import Page, RunPage, duration, signed
+from virtex.report.scores import Comparison
+
+
+def markdown_report(page: Page) -> str:
+    """The whole of report.md."""
+    blocks = [f"# {_text(page.title)}"]
+    if page.comparisons:
+        blocks += ["## Transfer", *(_comparison(item) for item in page.comparisons)]
+    for shown in page.runs:
+        blocks += _run(shown)
+    if page.timings:
+        rows = [(stage, duration(seconds)) for stage, seconds in page.timings]
+        total = ("together", duration(sum(seconds for _, seconds in page.timings)))
+        blocks += ["## Where the time went", _table(("stage", "time"), [*rows, total])]
+    if page.next_steps:
+        blocks.append("## What to try next")
+        blocks += [f"{_text(what)}:\n\n    {command}" for what, command in page.next_steps]
+    return "\n\n".join([*blocks, f"Made by virtex {page.version}."]) + "\n"
+
+
+def _comparison(comparison: Comparison) -> str:
+    rows = []
+    for score in comparison.scores:
+        value = f"{score.value:.1f}"
+        gain = "" if score.over_random is None else signed(score.over_random)
+        rows.append((score.init, f"**{value}**" if score.is_best else value, gain))
+    header = ("init", f"{comparison.headline}, %", "over random")
+    table = _table(header, rows, raw=1)
+    return f"### {_text(comparison.protocol)}\n\n{_text(comparison.about)}\n\n{table}"
+
+
+def _run(shown: RunPage) -> list[str]:
+    blocks = [f"## Pretraining: {_text(shown.run.name)}", _table(("", ""), shown.facts)]
+    if shown.run.samples:
+        rows = [
+            (sample.generated, f"{sample.log_likelihood:.1f}", " / ".join(sample.captions))
+            for sample in shown.run.samples
+        ]
+        title = f"Captions at step {shown.run.samples_step}"
+        header = ("generated", "log-likelihood", "by people")
+        blocks += [f"### {title}", _table(header, rows)]
+    return blocks
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, raw: int | None = None) -> str:
+    """A table; the column `raw` already is Markdown."""
+    lines = [" | ".join(_text(name) for name in header), " | ".join("---" for _ in header)]
+    for row in rows:
+        lines.append(" | ".join(c if i == raw else _text(c) for i, c in enumerate(row)))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _text(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    text = " ".join(text.split())
+    return "".join(f"\\{mark}" if mark in "\\`*_[]<>|#" else mark for mark in text)
