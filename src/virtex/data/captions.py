@@ -1,0 +1,52 @@
+"""Captions as token ids: start, text, end; cut to a length and padded to a batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from virtex.data.tokenizer import Tokenizer
+from virtex.errors import ConfigError
+from virtex.tokens import EOS_ID, PAD_ID, SOS_ID
+
+FEWEST_TOKENS = 3
+
+
+@dataclass(frozen=True)
+class EncodeCaption:
+    """A caption's text to its token ids, start and end included."""
+
+    tokenizer: Tokenizer
+    max_tokens: int
+    """Longest sequence, start and end included; the text of longer captions is cut."""
+    original: bool = False
+    """Cut the end token off with the text, as the released code did."""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < FEWEST_TOKENS:
+            raise ConfigError(
+                f"max_tokens {self.max_tokens} leaves no room for text between start and end: "
+                f"give {FEWEST_TOKENS} or more"
+            )
+
+    def __call__(self, caption: str) -> Tensor:
+        """Token ids (T,) int64, at most `max_tokens`."""
+        ids = self.tokenizer.encode(caption)
+        if self.original:
+            return torch.tensor([SOS_ID, *ids, EOS_ID][: self.max_tokens])
+        return torch.tensor([SOS_ID, *ids[: self.max_tokens - 2], EOS_ID])
+
+
+def pad_tokens(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Token sequences as one batch, padded on the right to the longest.
+
+    Args:
+        sequences: B tensors (T,) of token ids.
+
+    Returns:
+        Tokens (B, T) and their lengths before padding (B,), both int64.
+    """
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    return pad_sequence(list(sequences), batch_first=True, padding_value=PAD_ID), lengths

@@ -1,0 +1,381 @@
+"""Batches whose content is a function of seed and step alone.
+
+Training reads one endless row of positions: epoch after epoch, each a permutation of the examples
+from (seed, epoch). Batch t holds the positions from t * batch_size on, across the border of epochs;
+rank r takes the r-th part of it. The randomness of an example comes from (seed, epoch, index). So
+neither workers, nor ranks, nor the step at which a run was resumed change what is learned.
+
+An image that cannot be read is counted and logged, and another example drawn from
+(seed, epoch, index) takes its place, until too many are bad.
+"""
+
+import functools
+import logging
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from virtex.data.example import Example, Source
+from virtex.data.images import BadImageError
+from virtex.errors import ConfigError, DataError, VirTexError
+
+Encoded = dict[str, Tensor]
+Batch = dict[str, Tensor]
+Encode = Callable[[Example, np.random.Generator], Encoded]
+Collate = Callable[[Sequence[Encoded]], Batch]
+BadImage = tuple[str, str]
+"""Where an image is, and what is wrong with it."""
+
+MAX_STAND_INS = 30
+"""So many drawn examples that are all bad mean that the data is broken."""
+FEWEST_SEEN = 1000
+"""The share of bad images is taken of at least so many examples."""
+NUM_LOGGED = 10
+STAND_IN_STREAM = 1
+"""Sets the generator that draws stand-ins apart from the example's own."""
+VALIDATION_SEED = 0
+
+logger = logging.getLogger("virtex")
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """How batches are prepared; nothing here changes what is in them."""
+
+    num_workers: int = 4
+    """Processes that decode images, for each training process; 0: the training process itself."""
+    prefetch: int = 2
+    """Batches that each worker prepares ahead."""
+    bad_image_limit: float = 0.01
+    """Stop when more than this share of the examples seen (of 1,000 at least) cannot be read."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.num_workers < 0:
+            problems.append(f"num_workers {self.num_workers} must be 0 or more")
+        if self.prefetch < 1:
+            problems.append(f"prefetch {self.prefetch} must be 1 or more")
+        if not 0 <= self.bad_image_limit <= 1:
+            problems.append(f"bad_image_limit {self.bad_image_limit} must be from 0 to 1")
+        if problems:
+            raise ConfigError("loader options: " + "; ".join(problems))
+
+
+class Place(NamedTuple):
+    """One use of an example: which, and in which epoch."""
+
+    epoch: int
+    example_index: int
+
+
+def training_batches(
+    source: Source,
+    encode: Encode,
+    collate: Collate,
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    config: LoaderConfig | None = None,
+) -> "TrainingBatches":
+    """Endless batches, in the order that `seed` gives, from batch `start_step` on.
+
+    Args:
+        source: The examples.
+        encode: Example to tensors, in a worker: picklable, random through its generator alone.
+        collate: Encoded examples to a batch, in a worker: picklable.
+        seed: Of the order and of each example's generator; not negative.
+        batch_size: Over all ranks.
+        start_step: Number of batches that went before; skipping them costs nothing.
+        rank: Which part of each batch to give.
+        world_size: In how many parts each batch is split.
+        config: Workers, prefetching, and how many images may be bad.
+
+    Raises:
+        ConfigError: A batch cannot be split evenly over the ranks.
+        DataError: There are no examples; while iterating: too many images are bad.
+    """
+    config = config or LoaderConfig()
+    _check(source, batch_size=batch_size, world_size=world_size)
+    if seed < 0 or start_step < 0:
+        raise ConfigError(f"seed {seed} and start_step {start_step} must be 0 or more")
+    order = TrainingOrder(
+        len(source),
+        seed=seed,
+        batch_size=batch_size,
+        start_step=start_step,
+        rank=rank,
+        world_size=world_size,
+    )
+    reader = _Reader(source, encode, collate, seed=seed, replaces_bad=True)
+    return TrainingBatches(reader, order, config)
+
+
+def validation_batches(
+    source: Source,
+    encode: Encode,
+    collate: Collate,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    config: LoaderConfig | None = None,
+) -> Iterator[Batch]:
+    """All examples once, in order; each rank gives its own part of every batch.
+
+    An image that cannot be read is left out, so that a batch may be smaller; the last one is,
+    where the examples do not fill it, and some ranks may then have one batch fewer.
+
+    Args:
+        source: The examples.
+        encode: As in training; its generator depends on the example's index alone.
+        collate: As in training.
+        batch_size: Over all ranks.
+        rank: Which part of each batch to give.
+        world_size: In how many parts each batch is split.
+        config: Workers, prefetching, and how many images may be bad.
+
+    Raises:
+        ConfigError: A batch cannot be split evenly over the ranks.
+        DataError: There are no examples; while iterating: too many images are bad.
+    """
+    config = config or LoaderConfig()
+    _check(source, batch_size=batch_size, world_size=world_size)
+    parts = _validation_parts(len(source), batch_size, rank=rank, world_size=world_size)
+    reader = _Reader(source, encode, collate, seed=VALIDATION_SEED, replaces_bad=False)
+    return _validation(reader, parts, config)
+
+
+class TrainingOrder:
+    """Which examples make up this rank's part of each batch; iterates from `start_step` on."""
+
+    def __init__(
+        self,
+        num_examples: int,
+        *,
+        seed: int,
+        batch_size: int,
+        start_step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.num_examples, self.seed = num_examples, seed
+        self.batch_size, self.part = batch_size, batch_size // world_size
+        self.start_step, self.rank = start_step, rank
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        step = self.start_step
+        while True:
+            first = step * self.batch_size + self.rank * self.part
+            yield [self.place(position) for position in range(first, first + self.part)]
+            step += 1
+
+    def place(self, position: int) -> Place:
+        """The example at a position of the endless row."""
+        epoch, offset = divmod(position, self.num_examples)
+        return Place(epoch, int(permutation(self.seed, epoch, self.num_examples)[offset]))
+
+
+@functools.lru_cache(maxsize=2)
+def permutation(seed: int, epoch: int, num_examples: int) -> NDArray[np.int64]:
+    """The order of the examples in one epoch; kept for the batches that follow."""
+    return np.random.default_rng([seed, epoch]).permutation(num_examples)
+
+
+class TrainingBatches:
+    """An endless iterator over this rank's part of each batch.
+
+    Args:
+        reader: Examples to a batch.
+        order: Which examples, batch by batch.
+        config: Workers, prefetching, and how many images may be bad.
+    """
+
+    def __init__(
+        self, reader: "_Reader", order: Iterable[list[Place]], config: LoaderConfig
+    ) -> None:
+        self._tally = _Tally(config.bad_image_limit)
+        self._batches: Iterator[_Read] | None = iter(_data_loader(reader, order, config))
+
+    @property
+    def bad_images(self) -> list[BadImage]:
+        """Where each image that could not be read is, and why, as often as it was met."""
+        return self._tally.bad_images
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._batches is None:
+            raise StopIteration
+        try:
+            batch = self._tally.add(next(self._batches))
+        except VirTexError:
+            self.close()
+            raise
+        assert batch is not None  # every bad image has a stand-in
+        return batch
+
+    def close(self) -> None:
+        """Stop the workers; there are no batches any more."""
+        self._batches = None  # the torch iterator ends its workers when it is dropped
+
+
+class _Read(NamedTuple):
+    """What a worker sends: a batch and what went wrong on the way to it."""
+
+    batch: Batch | None
+    num_seen: int
+    bad_images: list[BadImage]
+    error: VirTexError | None = None
+
+
+class _Reader(Dataset[_Read]):
+    """Places to a batch, in a worker; torch calls it a data set, its items are batches."""
+
+    def __init__(
+        self,
+        source: Source,
+        encode: Encode,
+        collate: Collate,
+        *,
+        seed: int,
+        replaces_bad: bool,
+    ) -> None:
+        self.source, self.encode, self.collate = source, encode, collate
+        self.seed, self.replaces_bad = seed, replaces_bad
+
+    def __getitem__(self, places: list[Place]) -> _Read:
+        encoded: list[Encoded] = []
+        bad_images: list[BadImage] = []
+        try:
+            for place in places:
+                encoded.extend(self._read(place, bad_images))
+            batch = self.collate(encoded) if encoded else None
+        except VirTexError as error:  # torch would wrap it in the worker's traceback
+            return _Read(None, len(places), bad_images, error)
+        num_stand_ins = len(bad_images) if self.replaces_bad else 0
+        return _Read(batch, len(places) + num_stand_ins, bad_images)
+
+    def _read(self, place: Place, bad_images: list[BadImage]) -> list[Encoded]:
+        """The example at a place or its stand-in; none if it is bad and not to be replaced."""
+        for index in self._candidates(place):
+            rng = np.random.default_rng([self.seed, place.epoch, index])
+            try:
+                return [self.encode(self.source[index], rng)]
+            except BadImageError as error:
+                bad_images.append((error.location, error.reason))
+        if not self.replaces_bad:
+            return []
+        raise DataError(
+            f"{MAX_STAND_INS + 1} examples drawn one after the other cannot be read; the last is "
+            f"{bad_images[-1][0]}: {bad_images[-1][1]}. Check that the images are all there"
+        )
+
+    def _candidates(self, place: Place) -> Iterator[int]:
+        yield place.example_index
+        if self.replaces_bad:
+            rng = np.random.default_rng([self.seed, *place, STAND_IN_STREAM])
+            yield from rng.integers(len(self.source), size=MAX_STAND_INS).tolist()
+
+
+class _Tally:
+    """Counts bad images, names the first of them, and ends the run where they are too many."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit, self.num_seen = limit, 0
+        self.bad_images: list[BadImage] = []
+
+    def add(self, read: _Read) -> Batch | None:
+        """The batch that was read, once its bad images are counted."""
+        self.num_seen += read.num_seen
+        for location, reason in read.bad_images:
+            self.bad_images.append((location, reason))
+            if len(self.bad_images) <= NUM_LOGGED:
+                logger.warning("bad image %s: %s", location, reason)
+            if len(self.bad_images) == NUM_LOGGED:
+                logger.warning("further bad images are counted, not named")
+        if read.error is not None:
+            raise read.error
+        if len(self.bad_images) > self.limit * max(self.num_seen, FEWEST_SEEN):
+            location, reason = self.bad_images[-1]
+            raise DataError(
+                f"{len(self.bad_images)} of {self.num_seen} examples cannot be read, more than the "
+                f"{self.limit:.2%} that bad_image_limit allows; the last is {location}: {reason}. "
+                "Mend or remove these images, or raise the limit"
+            )
+        return read.batch
+
+
+def _validation_parts(
+    num_examples: int, batch_size: int, *, rank: int, world_size: int
+) -> Iterator[list[Place]]:
+    part = batch_size // world_size
+    for first in range(rank * part, num_examples, batch_size):
+        last = min(first + part, num_examples)
+        yield [Place(0, index) for index in range(first, last)]
+
+
+def _validation(
+    reader: _Reader, parts: Iterable[list[Place]], config: LoaderConfig
+) -> Iterator[Batch]:
+    tally, num_batches = _Tally(config.bad_image_limit), 0
+    for read in _data_loader(reader, parts, config):
+        batch = tally.add(read)
+        if batch is not None:
+            num_batches += 1
+            yield batch
+    if tally.bad_images and not num_batches:
+        location, reason = tally.bad_images[-1]
+        raise DataError(
+            f"none of the {tally.num_seen} examples can be read; the last is {location}: {reason}. "
+            "Check that the images are all there"
+        )
+
+
+def _data_loader(
+    reader: _Reader, parts: Iterable[list[Place]], config: LoaderConfig
+) -> DataLoader[_Read]:
+    return DataLoader(
+        reader,
+        batch_size=None,  # an item of the reader is a batch already
+        sampler=parts,
+        num_workers=config.num_workers,
+        prefetch_factor=config.prefetch if config.num_workers else None,
+        collate_fn=_unchanged,
+        worker_init_fn=_leave_signals_to_trainer,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(0),  # or torch draws from its global one
+    )
+
+
+def _leave_signals_to_trainer(worker: int) -> None:
+    """Ctrl-C and SLURM signal all processes, but the trainer needs its workers to finish a step.
+
+    They end when it drops them, or within seconds of its death.
+    """
+    del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _unchanged(read: Any) -> Any:
+    return read
+
+
+def _check(source: Source, *, batch_size: int, world_size: int) -> None:
+    if batch_size < 1 or batch_size % world_size:
+        raise ConfigError(
+            f"batch_size {batch_size} must be a multiple of the {world_size} processes"
+        )
+    if not len(source):
+        raise DataError("there are no examples to read: the source is empty")

@@ -1,0 +1,76 @@
+"""Millions of strings in a few flat buffers.
+
+A Python list of strings costs a forked worker a copy of every page whose reference counts it
+touches, and pickles string by string. A buffer is shared by all workers and pickles in one piece.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray]
+
+
+class PackedStrings(Sequence[str]):
+    """A read-only list of strings."""
+
+    def __init__(self, strings: Iterable[str]) -> None:
+        # File names may hold lone surrogates (bytes that are not UTF-8); they must come back.
+        encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
+        self._text = b"".join(encoded)
+        self._starts = starts_of([len(piece) for piece in encoded])
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]
+        index = range(len(self))[index]
+        piece = self._text[self._starts[index] : self._starts[index + 1]]
+        return piece.decode("utf-8", "surrogatepass")
+
+    def arrays(self) -> Arrays:
+        """The buffers, to be written to a file."""
+        return {"text": np.frombuffer(self._text, np.uint8), "starts": self._starts}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """The strings whose `arrays` these are."""
+        strings = cls(())
+        strings._text, strings._starts = arrays["text"].tobytes(), arrays["starts"]
+        return strings
+
+
+class PackedLists(Sequence[tuple[str, ...]]):
+    """A read-only list of lists of strings: the captions of each image."""
+
+    def __init__(self, lists: Sequence[Sequence[str]]) -> None:
+        self.strings = PackedStrings(string for strings in lists for string in strings)
+        self._starts = starts_of([len(strings) for strings in lists])
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, index: int) -> tuple[str, ...]:  # type: ignore[override]
+        index = range(len(self))[index]
+        first, end = self._starts[index : index + 2].tolist()
+        return tuple(self.strings[place] for place in range(first, end))
+
+    def arrays(self) -> Arrays:
+        """The buffers, to be written to a file."""
+        return {**self.strings.arrays(), "list_starts": self._starts}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """The lists whose `arrays` these are."""
+        lists = cls(())
+        lists.strings, lists._starts = PackedStrings.from_arrays(arrays), arrays["list_starts"]
+        return lists
+
+
+def starts_of(lengths: Sequence[int]) -> NDArray[np.int64]:
+    """Where each of M consecutive pieces starts, and where the last one ends: (M + 1,)."""
+    starts = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(np.asarray(lengths, np.int64), out=starts[1:])
+    return starts

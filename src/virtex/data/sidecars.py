@@ -1,0 +1,63 @@
+"""Captions that lie beside an image: lines of a .txt file, or "caption" in a .json file."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from virtex.data.checks import Problems, is_caption
+
+REMEDIES = {
+    "missing": "Put a .txt file of the same name beside each image, or remove the image.",
+    "empty": "Write one caption a line, or remove the image.",
+    "not UTF-8": "Save the text as UTF-8.",
+    "not valid JSON": "Write the .json file again, or put a .txt file beside the image.",
+}
+"""What can be wrong with an image's captions, and what to do."""
+
+
+class Sidecar(NamedTuple):
+    """The captions of an image, or what is wrong with them: a key of REMEDIES."""
+
+    captions: tuple[str, ...]
+    fault: str = ""
+
+
+def read_sidecar(text: bytes | None, metadata: bytes | None) -> Sidecar:
+    """The captions of an image.
+
+    Args:
+        text: Its .txt file, one caption a line; it wins over `metadata`.
+        metadata: Its .json file, where "caption" is a string or a list of strings.
+    """
+    if text is not None:
+        return _from_text(text)
+    return Sidecar((), "missing") if metadata is None else _from_json(metadata)
+
+
+def add_faults(image_ids: Sequence[str], faults: Sequence[str], problems: Problems) -> None:
+    """Note the images whose captions are faulty."""
+    for fault, remedy in REMEDIES.items():
+        faulty = [name for name, its in zip(image_ids, faults, strict=True) if its == fault]
+        problems.add_all(f"images whose caption is {fault}", faulty, remedy)
+
+
+def _from_text(data: bytes) -> Sidecar:
+    try:
+        lines = data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        return Sidecar((), "not UTF-8")
+    captions = tuple(line.strip() for line in lines if line.strip())
+    return Sidecar(captions, "" if captions else "empty")
+
+
+def _from_json(data: bytes) -> Sidecar:
+    try:
+        document: Any = json.loads(data)
+    except (ValueError, RecursionError):
+        return Sidecar((), "not valid JSON")
+    value = document.get("caption") if isinstance(document, dict) else None
+    if value is None:
+        return Sidecar((), "missing")
+    captions = tuple(value) if isinstance(value, list) else (value,)
+    good = bool(captions) and all(is_caption(caption) for caption in captions)
+    return Sidecar(captions if good else (), "" if good else "empty")

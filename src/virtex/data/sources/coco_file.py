@@ -1,0 +1,118 @@
+"""The files that COCO keeps its annotations in: lists of objects that refer to images by id."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from virtex.data.checks import Problems, read_json
+
+KINDS = ("captions", "instances", "image_info")
+Row = dict[str, Any]
+
+
+class CocoFile:
+    """One annotation file; what is wrong with it is noted in `problems` while it is read."""
+
+    def __init__(self, path: Path, problems: Problems) -> None:
+        self.name, self._problems = path.name, problems
+        self._document, self.sha256 = read_json(path, problems)
+        self._is_read = bool(self.sha256)
+
+    def rows(self, key: str) -> list[Row]:
+        """The objects listed under `key`."""
+        rows = self._document.get(key) if isinstance(self._document, dict) else None
+        if not isinstance(rows, list):
+            if self._is_read:
+                self._problems.add(f'{self.name} has no list "{key}". Is it in COCO\'s format?')
+            return []
+        bad = [f"entry {place}" for place, row in enumerate(rows) if not isinstance(row, dict)]
+        self.add_all(f'entries of "{key}" that are no objects', bad, "Remove or mend them.")
+        return [row for row in rows if isinstance(row, dict)]
+
+    def rows_with(self, key: str, fields: dict[str, Any]) -> list[Row]:
+        """The objects listed under `key` that have all `fields`, of the types named."""
+        good: list[Row] = []
+        bad: list[Row] = []
+        for row in self.rows(key):
+            whole = all(isinstance(row.get(name), kind) for name, kind in fields.items())
+            (good if whole else bad).append(row)
+        needed = " or ".join(f'"{name}"' for name in fields)
+        remedy = "Each needs them, text or whole number as in COCO's own files."
+        self.add_all(f'entries of "{key}" without {needed}', bad, remedy)
+        return good
+
+    def annotations(self, images: dict[str, int]) -> Iterator[tuple[int, Row]]:
+        """Each annotation with the position of its image.
+
+        Args:
+            images: Positions by image id.
+        """
+        rows = self.rows("annotations")
+        self.check_ids("annotation", [row["id"] for row in rows if "id" in row])
+        unknown = []
+        for row in rows:
+            image = images.get(str(row.get("image_id")))
+            if image is None:
+                unknown.append(f"image_id {row.get('image_id')}")
+            else:
+                yield image, row
+        self.add_all(
+            'annotations of an image that is not under "images"',
+            unknown,
+            "Add the image or remove the annotations.",
+        )
+
+    def check_ids(self, what: str, ids: Sequence[object]) -> None:
+        """Note ids that occur more than once."""
+        if len(set(texts := [str(one) for one in ids])) < len(ids):
+            twice = [one for one, count in Counter(texts).items() if count > 1]
+            self.add_all(f"{what} ids given more than once", twice, "Make each id unique.")
+
+    def add_all(self, what: str, items: Sequence[object], remedy: str) -> None:
+        """Note that all `items` of this file have the same problem."""
+        self._problems.add_all(f"{self.name}: {what}", items, remedy)
+
+
+def kinds_of(*, with_captions: bool, with_instances: bool) -> list[str]:
+    """The files that must be there; none in particular if only the images are wanted."""
+    return ["captions"] * with_captions + ["instances"] * with_instances
+
+
+def matching_split(root: Path, split: str, kinds: Sequence[str]) -> str | None:
+    """The split's name in the files, `split` or `split` with 2017 appended; None without files.
+
+    Args:
+        kinds: Files that the split must have; any one of KINDS if empty.
+    """
+    for name in (split, f"{split}2017"):
+        there = [annotation_path(root, kind, name).is_file() for kind in kinds or KINDS]
+        if all(there) if kinds else any(there):
+            return name
+    return None
+
+
+def annotation_path(root: Path, kind: str, split: str) -> Path:
+    """Where COCO keeps a file."""
+    return root / "annotations" / f"{kind}_{split}.json"
+
+
+def find_split(root: Path, split: str, kinds: Sequence[str], problems: Problems) -> str:
+    """As `matching_split`, for a split that must be there.
+
+    Raises:
+        DataError: It is not.
+    """
+    name = matching_split(root, split, kinds)
+    if name is not None:
+        return name
+    folder = root / "annotations"
+    needed = " and ".join(f"{kind}_{split}.json" for kind in kinds or KINDS[:1])
+    found = sorted(path.name for kind in KINDS for path in folder.glob(f"{kind}_*.json"))
+    problems.add(
+        f"{folder} must hold {needed} (or the same with 2017 after {split}) but holds "
+        f"{', '.join(found) or 'no such file'}. Name the folder above annotations with "
+        "--data.root, and what follows captions_ with --data.train_split or --data.val_split."
+    )
+    problems.check()
+    return split

@@ -1,0 +1,76 @@
+"""A folder of images with their captions beside them; also img2dataset's "files" layout."""
+
+from pathlib import Path
+
+from virtex.data.checks import Problems, is_image, sha256_of_strings, walk
+from virtex.data.example import Example, Source
+from virtex.data.packed import PackedLists, PackedStrings
+from virtex.data.sidecars import Sidecar, add_faults, read_sidecar
+
+
+class FolderSource(Source):
+    """Images at any depth under `root`; x.jpg has its captions in x.txt, or else in x.json.
+
+    Args:
+        root: The folder. Hidden files and folders in it are left out.
+        with_captions: Read captions; each image must have one.
+
+    Raises:
+        DataError: Everything that is wrong with the data.
+    """
+
+    def __init__(self, root: Path, *, with_captions: bool = True) -> None:
+        problems = Problems(f"the folder {root}")
+        if not root.is_dir():
+            problems.add("It is no folder. Name a folder of images with --data.root.")
+            problems.check()
+        self.root = root
+        names: list[str] = []
+        sidecars: list[Sidecar] = []
+        for prefix, files in walk(root):
+            present = set(files)
+            images = [name for name in files if is_image(name)]
+            names += [prefix + name for name in images]
+            if with_captions:
+                sidecars += [_read_beside(root / prefix, name, present) for name in images]
+        if not names:
+            problems.add("There are no images in it. Name a folder of images with --data.root.")
+        self.image_ids = PackedStrings(names)
+        self._captions: PackedLists | None = None
+        if with_captions:
+            add_faults(names, [sidecar.fault for sidecar in sidecars], problems)
+            self._captions = PackedLists([sidecar.captions for sidecar in sidecars])
+        problems.check()
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        name = self.image_ids[index]
+        captions = () if self._captions is None else self._captions[index]
+        return Example(image_id=name, image=self.root / name, captions=captions)
+
+    def identity(self) -> dict[str, str | int]:
+        place: dict[str, str | int] = {"source": "folder", "root": str(self.root)}
+        place["images"] = len(self)
+        if self._captions is None:
+            return {**place, "names_sha256": sha256_of_strings(self.image_ids)}
+        captions = self._captions.strings
+        names_and_captions = (text for texts in (self.image_ids, captions) for text in texts)
+        return {**place, "captions": len(captions), "sha256": sha256_of_strings(names_and_captions)}
+
+
+def _read_beside(folder: Path, image_name: str, present: set[str]) -> Sidecar:
+    """The captions in the files beside an image.
+
+    Args:
+        present: Names of the files in `folder`.
+    """
+    stem = image_name.rpartition(".")[0]
+    text = _read(folder, f"{stem}.txt", present)
+    metadata = None if text is not None else _read(folder, f"{stem}.json", present)
+    return read_sidecar(text, metadata)
+
+
+def _read(folder: Path, name: str, present: set[str]) -> bytes | None:
+    return (folder / name).read_bytes() if name in present else None

@@ -1,0 +1,128 @@
+"""A table of image paths and captions: CSV, TSV, JSON lines or Parquet."""
+
+import os
+from pathlib import Path
+
+from virtex.data.checks import Problems, absent_files, is_caption, path_inside, sha256_of_file
+from virtex.data.example import Example, Source
+from virtex.data.packed import PackedLists, PackedStrings
+from virtex.data.sources.table_rows import READERS, Columns, Row, read_rows
+
+
+class TableSource(Source):
+    """An image path and its caption, or a list of captions, in each row.
+
+    Rows of the same image are gathered; images come in the order of their first rows.
+
+    Args:
+        path: A .csv, .tsv, .jsonl or .parquet file.
+        image_root: Folder that image paths start from, and must stay in; else the table's own.
+        image_column: Its name; else the first of image, filepath, path, file_name there is.
+        caption_column: Its name; else the first of caption, captions, text, title there is.
+        with_captions: Read captions; each row must have one.
+
+    Raises:
+        DataError: Everything that is wrong with the data.
+        ConfigError: A Parquet file where pyarrow is not installed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        image_root: Path | None = None,
+        image_column: str | None = None,
+        caption_column: str | None = None,
+        with_captions: bool = True,
+    ) -> None:
+        problems = Problems(f"the table {path}")
+        self.path, self.image_root = path, image_root or path.parent
+        _check_paths(path, self.image_root, problems)
+        gathered = _Gathered(self.image_root, with_captions)
+        columns = Columns(image_column, caption_column, with_captions)
+        for row in read_rows(path, columns, problems):
+            gathered.add(row)
+        gathered.note(problems)
+        problems.check()
+        self._sha256 = sha256_of_file(path)
+        self.image_ids = PackedStrings(gathered.places)
+        self._captions = PackedLists(gathered.captions) if with_captions else None
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        name = self.image_ids[index]
+        captions = () if self._captions is None else self._captions[index]
+        return Example(image_id=name, image=self.image_root / name, captions=captions)
+
+    def identity(self) -> dict[str, str | int]:
+        counts = {"images": len(self)}
+        if self._captions is not None:
+            counts["captions"] = len(self._captions.strings)
+        root = str(self.image_root)
+        place = {"source": "table", "table": str(self.path), "root": root}
+        return {**place, **counts, "sha256": self._sha256}
+
+
+class _Gathered:
+    """Rows put together by image, and what is wrong with them."""
+
+    def __init__(self, root: Path, with_captions: bool) -> None:
+        self.root, self.with_captions = root, with_captions
+        self.places: dict[str, int] = {}
+        """Position of each image by its path below `root`."""
+        self.captions: list[list[str]] = []
+        self._absolute_root = os.path.abspath(root)  # noqa: PTH100 (resolve() would follow links)
+        self._broken: list[str] = []
+        self._pathless: list[str] = []
+        self._outside: list[str] = []
+        self._blank: list[str] = []
+
+    def add(self, row: Row) -> None:
+        if row.fault:
+            self._broken.append(f"row {row.line}: {row.fault}")
+            return
+        if not isinstance(row.image, str) or not row.image:
+            self._pathless.append(f"row {row.line}")
+            return
+        name = path_inside(self._absolute_root, row.image)
+        if name is None:
+            self._outside.append(f"row {row.line}: {row.image}")
+            return
+        place = self.places.setdefault(name, len(self.places))
+        if place == len(self.captions):
+            self.captions.append([])
+        if self.with_captions:
+            self._add_captions(row, place)
+
+    def note(self, problems: Problems) -> None:
+        """Say what is wrong with the rows, if anything."""
+        add = problems.add_all
+        add("rows that cannot be read", self._broken, "Mend or remove them.")
+        add("rows without an image path", self._pathless, "The path must be text.")
+        remedy = f"Paths must lie below {self.root}; name another folder with --data.image_root."
+        add("image paths that lead elsewhere", self._outside, remedy)
+        add("rows with an empty caption, or none", self._blank, "Write or remove them.")
+        remedy = f"Put them below {self.root}, or name another folder with --data.image_root."
+        add("images listed but absent", absent_files(self.root, self.places), remedy)
+        if not problems.texts and not self.places:
+            problems.add("It has no rows. Is it the right file?")
+
+    def _add_captions(self, row: Row, place: int) -> None:
+        captions = row.caption if isinstance(row.caption, list) else [row.caption]
+        good: list[str] = [caption for caption in captions if is_caption(caption)]
+        if not captions or len(good) < len(captions):
+            self._blank.append(f"row {row.line}")
+        self.captions[place] += good
+
+
+def _check_paths(path: Path, image_root: Path, problems: Problems) -> None:
+    if path.suffix.lower() not in READERS:
+        kinds = ", ".join(READERS)
+        problems.add(f"Its name must end in one of {kinds}. Name the file with --data.root.")
+    elif not path.is_file():
+        problems.add("There is no such file. Name the table itself with --data.root.")
+    if not image_root.is_dir():
+        problems.add(f"{image_root} is no folder. Name it with --data.image_root.")
+    problems.check()

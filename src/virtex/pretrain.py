@@ -1,0 +1,266 @@
+"""Pretraining: where data, task and engine meet."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from virtex import config as config_files
+from virtex import distributed
+from virtex.data.example import Source
+from virtex.data.loader import LoaderConfig, TrainingBatches, training_batches, validation_batches
+from virtex.data.source import SourceConfig, open_source
+from virtex.data.tokenizer import Tokenizer, train_tokenizer
+from virtex.data.transforms import ImageConfig
+from virtex.early_stopping import EarlyStopping, EarlyStoppingConfig
+from virtex.engine.loop import FitResult, evaluate, fit
+from virtex.engine.optim import OptimConfig
+from virtex.engine.run import RunConfig, RunFolder, choose_device
+from virtex.errors import ConfigError
+from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.samples import SampleWriter
+from virtex.tasks.base import Task, TaskConfig
+from virtex.tasks.captioning import CaptioningConfig
+from virtex.zoo.weights import save_weights
+
+FREE = (
+    "out", "num_samples", "loader.", "early_stopping.batch_size", "early_stopping.num_workers",
+    "run.log_every", "run.validate_every", "run.checkpoint_every", "run.keep_", "run.tensorboard",
+)  # fmt: skip
+"""Options that may change when a run is resumed: the weights that come out are the same."""
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """The vocabulary: trained on the training captions, or taken from a file."""
+
+    vocab_size: int = 10_000
+    """Number of pieces, the four special ones included."""
+    tokenizer_path: Path | None = None
+    """A SentencePiece model to use instead of training one."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """All options of a pretraining run."""
+
+    out: Path
+    """The run folder; a run that stands there already is resumed."""
+    data: SourceConfig = field(default_factory=SourceConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    task: TaskConfig = field(default_factory=CaptioningConfig)
+    """The pretext task, e.g. CaptioningConfig; `--task.help NAME` lists its options."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+    num_samples: int = 12
+    """How many validation images are captioned at each validation, to be looked at."""
+
+
+@dataclass(frozen=True)
+class TrainTokenizerConfig:
+    """Options of `virtex tokenizer`."""
+
+    out: Path
+    """The .model file to write."""
+    data: SourceConfig = field(default_factory=SourceConfig)
+    vocab_size: int = 10_000
+    """Number of pieces, the four special ones included."""
+
+
+def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
+    """The config of `virtex pretrain`; a run that stands at --out gives what is not named.
+
+    Raises:
+        ConfigError: An unknown option, or a value of the wrong type.
+    """
+    arguments = config_files.with_recipes(arguments, "pretrain")
+    out = config_files.value_of("--out", arguments)
+    if out is not None and (stored := RunFolder(Path(out)).config_path).is_file():
+        arguments = ["--config", str(stored), *arguments]
+    return config_files.parse(PretrainConfig, arguments, prog="virtex pretrain")
+
+
+def write_tokenizer(config: TrainTokenizerConfig) -> Tokenizer:
+    """Train a vocabulary on the captions of a source and write it."""
+    source = require(open_source(config.data, split="train"), "data")
+    tokenizer = train_tokenizer(all_captions(source), vocab_size=config.vocab_size)
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(config.out)
+    return tokenizer
+
+
+def pretrain(config: PretrainConfig) -> FitResult:
+    """Train, or go on training, the run at `config.out`.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: A mistake of the user's, before any work starts.
+    """
+    device = choose_device(config.run.device)
+    with distributed.process_group(device):
+        check_resumable(config)
+        train = require(open_source(config.data, split="train"), "data")
+        validation = open_source(config.data, split="val")
+        early_stopping = _early_stopping(config, device)
+        tokenizer = _tokenizer(config, train)
+        torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
+        task = config.task.build(Backbone(config.backbone), tokenizer, config.image)
+        folder = RunFolder(config.out)
+        if distributed.is_main():
+            folder.write_config(config_files.to_dict(config))
+            tokenizer.save(config.out / "tokenizer.model")
+        return fit(
+            task,
+            partial(_training_batches, train, task, config),
+            folder=folder,
+            run=config.run,
+            optim=config.optim,
+            device=device,
+            config=config_files.to_dict(config),
+            validate=validation and _Validation(config, task, validation, tokenizer, device),
+            on_checkpoint=_KeepWeights(config, task, tokenizer, early_stopping),
+        )
+
+
+def check_resumable(config: PretrainConfig) -> None:
+    """Refuse to go on with a run under options that would change what comes out.
+
+    Raises:
+        ConfigError: Names each option that differs.
+    """
+    stored = RunFolder(config.out).config_path
+    if not stored.is_file():
+        return
+    before, now = (
+        _flat(values) for values in (config_files.load(stored), config_files.to_dict(config))
+    )
+    changed = [
+        f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and not name.startswith(FREE)
+    ]
+    if changed:
+        raise ConfigError(
+            f"{config.out} holds a run with other options: {'; '.join(changed)}. Give the same "
+            "options to resume it, or another --out to start anew."
+        )
+
+
+def all_captions(source: Source) -> Iterator[str]:
+    """Every caption of every example."""
+    return (caption for index in range(len(source)) for caption in source[index].captions)
+
+
+def require(source: Source | None, option: str) -> Source:
+    """The source, or a ConfigError where the options name none."""
+    if source is None:
+        raise ConfigError(f"no training data is named: give --{option}.source and --{option}.root")
+    return source
+
+
+class _Validation:
+    """Validation loss, and captions of a few images, as the model stands."""
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        task: Task,
+        source: Source,
+        tokenizer: Tokenizer,
+        device: torch.device,
+    ) -> None:
+        self.config, self.task, self.source, self.device = config, task, source, device
+        self.samples = None
+        if distributed.is_main() and task.writer is not None and config.num_samples:
+            self.samples = SampleWriter(
+                config.out, source, tokenizer, config.image, limit=config.num_samples
+            )
+
+    def __call__(self, step: int) -> dict[str, float]:
+        batches = validation_batches(
+            self.source,
+            self.task.encode_validation,
+            self.task.collate,
+            batch_size=self.config.run.batch_size,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            config=self.config.loader,
+        )
+        numbers = evaluate(self.task, batches, run=self.config.run, device=self.device)
+        if self.samples is not None and self.task.writer is not None:
+            self.samples.write(self.task.writer, step=step, device=self.device)
+        return numbers
+
+
+@dataclass(frozen=True)
+class _KeepWeights:
+    """After each checkpoint: weights.safetensors becomes it, where it is the last or the best."""
+
+    config: PretrainConfig
+    task: Task
+    tokenizer: Tokenizer
+    early_stopping: EarlyStopping | None
+
+    def __call__(self, step: int, checkpoint: Path) -> None:
+        del checkpoint
+        if self.early_stopping and not self.early_stopping.is_best(self.task.backbone, step=step):
+            return
+        save_weights(
+            self.config.out / "weights.safetensors",
+            self.task.state_dict(),
+            config=config_files.to_dict(self.config),
+            tokenizer=self.tokenizer,
+            step=step,
+        )
+
+
+def _training_batches(
+    source: Source, task: Task, config: PretrainConfig, start_step: int
+) -> TrainingBatches:
+    return training_batches(
+        source,
+        task.encode,
+        task.collate,
+        seed=config.run.seed,
+        batch_size=config.run.batch_size,
+        start_step=start_step,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        config=config.loader,
+    )
+
+
+def _early_stopping(config: PretrainConfig, device: torch.device) -> EarlyStopping | None:
+    if config.early_stopping.protocol == "none" or not distributed.is_main():
+        return None
+    return EarlyStopping(config.early_stopping, config.out / "results", device)
+
+
+def _tokenizer(config: PretrainConfig, source: Source) -> Tokenizer:
+    """The run's own vocabulary if it has one; else the one named; else one trained by rank 0."""
+    own, named = config.out / "tokenizer.model", config.tokenizer.tokenizer_path
+    if own.is_file() or named is not None:
+        return Tokenizer.load(own if own.is_file() or named is None else named)
+    trained = None
+    if distributed.is_main():
+        trained = train_tokenizer(all_captions(source), vocab_size=config.tokenizer.vocab_size)
+    tokenizer = distributed.gather_objects(trained)[0]
+    assert isinstance(tokenizer, Tokenizer)
+    return tokenizer
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,149 @@
+"""The main job in minutes: draw scenes, pretrain on their captions, transfer, report."""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from virtex.data.source import SourceConfig, open_source
+from virtex.data.sources.scenes import kinds_named_in
+from virtex.data.sources.scenes.export import write_scenes
+from virtex.errors import ConfigError
+from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
+from virtex.report.report import write_report
+from virtex.transfer import voc07
+from virtex.transfer.protocol import Result, device_name, versions
+from virtex.zoo.predictor import load_captioner
+
+NUM_TRAIN, NUM_VAL = 8000, 1000
+NUM_CAPTIONED = 500
+"""Held-out scenes that are captioned to count what the captions get right."""
+NUM_PROCESSES = 2
+
+
+def quickstart(out: Path) -> Path:
+    """Do it all in `out`, or go on where a call before was cut.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        ConfigError: `out` holds something else.
+    """
+    scenes, run, results = out / "scenes", out / "run", out / "results"
+    timings = _Timings(out / "timings.json")
+    if out.exists() and any(out.iterdir()) and not timings.path.exists():
+        raise ConfigError(f"{out} holds other files; give --out a new folder")
+    with timings.stage("draw scenes"):
+        _draw(scenes)
+    arguments = ["--config", "quickstart", "--data.source", "coco", "--data.root", str(scenes)]
+    options = parse_pretrain([*arguments, "--out", str(run)])
+    with timings.stage("pretrain"):
+        pretrain(options)
+    for init in ("random", str(run)):
+        with timings.stage(f"transfer {'random' if init == 'random' else 'pretrained'}"):
+            voc07.run(_transfer(init, options, results))
+    with timings.stage("caption held-out scenes"):
+        caption_scenes(run, options.data).write(results)
+    page = write_report([out], out, title="virtex quickstart", next_steps=next_steps(run))
+    print(f"\n{page}")
+    return page
+
+
+def caption_scenes(run: Path, data: SourceConfig) -> Result:
+    """Caption held-out scenes, and count how often what a caption names is in the picture."""
+    start = time.perf_counter()
+    source = open_source(data, split="val", objects_needed=True)
+    assert source is not None
+    predictor = load_captioner(run)
+    examples = [source[index] for index in range(min(NUM_CAPTIONED, len(source)))]
+    captions = predictor.caption([example.image for example in examples])
+    pairs = [  # kinds that the caption names, kinds that the scene holds
+        (kinds_named_in(caption.text), {source.categories[label] for label in example.labels})
+        for caption, example in zip(captions, examples, strict=True)
+    ]
+    return Result(
+        protocol="scene-captions",
+        headline="objects right",
+        numbers={
+            "objects right": _percent(kind in held for named, held in pairs for kind in named),
+            "captions all right": _percent(bool(named) and named <= held for named, held in pairs),
+            "captions one right": _percent(bool(named & held) for named, held in pairs),
+        },
+        settings={"num_captions": len(captions), "decoding": "beam 5"},
+        initialisation={"init": str(run)},
+        data={"test": source.identity()},
+        seed=0,
+        versions=versions(),
+        device=device_name(predictor.device),
+        seconds=round(time.perf_counter() - start, 2),
+    )
+
+
+def next_steps(run: Path) -> list[tuple[str, str]]:
+    """What the report offers to try."""
+    return [
+        ("Caption pictures of your own", f"virtex caption {run} PICTURES"),
+        (
+            "Pretrain on your own images and captions (IMAGES: photo.jpg beside photo.txt)",
+            "virtex pretrain --config cpu_small --data.source folder --data.root IMAGES "
+            "--data.val_share 0.05 --out RUN",
+        ),
+        (
+            "Score a backbone on PASCAL VOC 2007",
+            "virtex transfer voc07 --init RUN --data.root VOCdevkit --out RUN/results",
+        ),
+    ]
+
+
+def _draw(scenes: Path) -> None:
+    """Write the scenes once; a call that was cut begins anew."""
+    if scenes.exists():
+        return
+    unfinished = scenes.with_name(scenes.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    write_scenes(
+        "coco", unfinished, num_train=NUM_TRAIN, num_val=NUM_VAL, num_processes=NUM_PROCESSES
+    )
+    unfinished.rename(scenes)
+
+
+def _transfer(init: str, options: PretrainConfig, results: Path) -> voc07.Voc07Config:
+    """One SVM a kind of object on the drawn scenes, at the resolution of pretraining."""
+    return voc07.Voc07Config(
+        init=init,
+        out=results,
+        data=options.data,
+        backbone=options.backbone if init == "random" else None,
+        image_size=options.image.size,
+    )
+
+
+class _Timings:
+    """Seconds of each stage, kept in a file for the report; a stage cut short adds up."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        start = time.perf_counter()
+        self._write()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 1)
+        self._write()
+        print(f"{name}: {self.seconds[name]:.0f} s", file=sys.stderr, flush=True)
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.seconds, indent=1) + "\n")
+
+
+def _percent(truths: Iterable[bool]) -> float:
+    values = list(truths)
+    return 100 * sum(values) / max(1, len(values))

@@ -1,0 +1,98 @@
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.data.sources.layouts import contents, jpeg, message_of, write
+from virtex.data.sidecars import read_sidecar
+from virtex.data.sources.folder import FolderSource
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write(tmp_path / "b" / "deep" / "2.PNG", jpeg())
+    write(tmp_path / "b" / "deep" / "2.txt", "\ufeff a cat \n\n the same cat\r\n")
+    write(tmp_path / "1.v2.jpg", jpeg())
+    write(tmp_path / "1.v2.txt", "a dog")
+    write(tmp_path / "notes.txt", "not a caption")
+    return tmp_path
+
+
+def test_each_line_of_the_text_beside_an_image_is_a_caption(root: Path) -> None:
+    source = FolderSource(root)
+    assert contents(source) == {"1.v2.jpg": ("a dog",), "b/deep/2.PNG": ("a cat", "the same cat")}
+    assert source[1].image == root / "b" / "deep" / "2.PNG"
+
+
+def test_the_layout_of_img2dataset_is_a_folder_like_any_other(tmp_path: Path) -> None:
+    for number, caption in enumerate(["a red car", "a blue bus"]):
+        stem = tmp_path / "00000" / f"{number:09d}"
+        write(stem.with_suffix(".jpg"), jpeg())
+        write(stem.with_suffix(".json"), json.dumps({"caption": caption, "url": "http://x/y"}))
+    write(tmp_path / "00000" / "000000001.txt", "text wins")
+    write(tmp_path / "00000_stats.json", "{}")
+    assert list(contents(FolderSource(tmp_path)).values()) == [("a red car",), ("text wins",)]
+
+
+def test_captions_are_not_read_unless_asked_for(root: Path) -> None:
+    (root / "1.v2.txt").unlink()
+    assert contents(FolderSource(root, with_captions=False)) == {"1.v2.jpg": (), "b/deep/2.PNG": ()}
+
+
+def test_identity_changes_with_any_caption_and_name(root: Path) -> None:
+    before = FolderSource(root).identity()
+    assert (before["images"], before["captions"]) == (2, 3)
+    write(root / "1.v2.txt", "a dot")
+    assert FolderSource(root).identity()["sha256"] != before["sha256"]
+
+
+def test_a_pickled_source_gives_the_same_examples(root: Path) -> None:
+    source = FolderSource(root)
+    assert contents(pickle.loads(pickle.dumps(source))) == contents(source)
+
+
+def test_every_kind_of_bad_caption_is_said_at_once(root: Path) -> None:
+    for name, text in {"a": None, "b": " \n", "c": b"\xff\xfe\xfa", "d": b"ok"}.items():
+        write(root / f"{name}.jpg", jpeg())
+        if text is not None:
+            write(root / f"{name}.txt", text)
+    for name, metadata in {
+        "e": '{"caption": ""}',
+        "f": "{",
+        "g": '{"url": ""}',
+        "h": '{"caption": null}',
+        "i": '{"caption": []}',
+        "j": '{"caption": [3]}',
+    }.items():
+        write(root / f"{name}.jpg", jpeg())
+        write(root / f"{name}.json", metadata)
+    message = message_of(FolderSource, root)
+    for part in (
+        "caption is missing: 3 (a.jpg, g.jpg, h.jpg). Put a .txt file",
+        "caption is empty: 4 (b.jpg, e.jpg, i.jpg and 1 more). Write one caption a line",
+        "caption is not UTF-8: 1 (c.jpg). Save the text as UTF-8.",
+        "caption is not valid JSON: 1 (f.jpg). Write the .json file again",
+    ):
+        assert part in message
+
+
+def test_a_folder_without_images_is_a_problem(tmp_path: Path) -> None:
+    write(tmp_path / "1.txt", "a dog")
+    assert "no images in it. Name a folder" in message_of(FolderSource, tmp_path)
+
+
+def test_a_missing_folder_is_a_problem(tmp_path: Path) -> None:
+    assert "It is no folder" in message_of(FolderSource, tmp_path / "nowhere")
+
+
+@settings(max_examples=200)
+@given(text=st.none() | st.binary(), metadata=st.none() | st.binary())
+def test_any_bytes_beside_an_image_give_captions_or_a_fault(
+    text: bytes | None, metadata: bytes | None
+) -> None:
+    sidecar = read_sidecar(text, metadata)
+    assert bool(sidecar.captions) != bool(sidecar.fault)
+    assert all(caption.strip() for caption in sidecar.captions)

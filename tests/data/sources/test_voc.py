@@ -1,0 +1,190 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.data.sources.layouts import jpeg, message_of, real_data, write
+from virtex.data.sources.voc import VocSource
+from virtex.data.sources.voc_annotations import parse_annotation
+from virtex.errors import DataError
+
+MARKS = {"cat": {"000001": 1, "000002": -1}, "train": {"000001": 0, "000002": -1}}
+CAT = "<object><name>cat</name>{box}</object>"
+BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+
+
+def annotation(*objects: str) -> str:
+    return f"<annotation>{''.join(objects)}</annotation>"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    voc = tmp_path / "VOCdevkit" / "VOC2007"
+    for split in ("train", "val"):
+        write(voc / f"ImageSets/Main/{split}.txt", "000001\n000002\n")
+        for name, marks in MARKS.items():
+            lines = [f"{image_id} {mark:2d}" for image_id, mark in marks.items()]
+            write(voc / f"ImageSets/Main/{name}_{split}.txt", "\n".join(lines))
+    for image_id in ("000001", "000002"):
+        write(voc / f"JPEGImages/{image_id}.jpg", jpeg())
+    cat = CAT.format(box=BOX.format(1, 2, 5, 6))
+    train = (
+        "<object><name>train</name><difficult>1</difficult><part><bndbox/></part>"
+        + BOX.format(3, 1.5, 8, 6)
+        + "</object>"
+    )
+    write(voc / "Annotations/000001.xml", annotation(cat, train))
+    write(voc / "Annotations/000002.xml", annotation())
+    return voc
+
+
+def spoil(root: Path, name: str, content: str) -> None:
+    write(root / name, content)
+
+
+def test_labels_and_difficult_ones_come_from_the_class_files(root: Path) -> None:
+    source = VocSource(root, split="train")
+    assert source.categories == ("cat", "train")
+    assert [example.labels for example in source] == [(0,), ()]
+    assert [example.ignored_labels for example in source] == [(1,), ()]
+    assert source[0].image == root / "JPEGImages" / "000001.jpg"
+    assert source[0].boxes is None
+    assert source.difficult(0) == ()
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2])
+def test_the_root_may_be_any_of_three_folders(root: Path, levels: int) -> None:
+    start = [root, *root.parents][levels]
+    assert VocSource(start, split="val").root == root
+
+
+def test_boxes_count_from_zero_and_end_after_their_last_pixel(root: Path) -> None:
+    source = VocSource(root, split="train", with_boxes=True)
+    first, second = source
+    assert first.boxes is not None
+    assert first.boxes.tolist() == [[0, 1, 5, 6], [2, 0.5, 8, 6]]
+    assert first.box_labels == (0, 1)
+    assert source.difficult(0) == (False, True)
+    assert second.boxes is not None
+    assert second.boxes.shape == (0, 4)
+
+
+def test_a_pickled_source_gives_the_same_examples(root: Path) -> None:
+    source = VocSource(root, split="train", with_boxes=True)
+    again = pickle.loads(pickle.dumps(source))
+    assert [example.labels for example in again] == [example.labels for example in source]
+    np.testing.assert_array_equal(again[0].boxes, source[0].boxes)
+
+
+def test_identity_changes_with_any_mark(root: Path) -> None:
+    before = VocSource(root, split="train").identity()
+    assert (before["images"], before["classes"], before["split"]) == (2, 2, "train")
+    spoil(root, "ImageSets/Main/cat_train.txt", "000001 1\n000002 1\n")
+    assert VocSource(root, split="train").identity()["sha256"] != before["sha256"]
+
+
+def test_a_missing_split_is_named_with_those_there_are(root: Path) -> None:
+    message = message_of(VocSource, root, split="test")
+    assert "test.txt is missing; splits found: train, val." in message
+    assert "--data.val_split" in message
+
+
+def test_all_problems_of_the_lists_are_said_at_once(root: Path) -> None:
+    spoil(root, "ImageSets/Main/train.txt", "000001\n000002\n000002\n000009\n../x\n")
+    spoil(root, "ImageSets/Main/cat_train.txt", "000001 1\n000002 2\n")
+    spoil(root, "ImageSets/Main/dog_val.txt", "000001 1\n000002 1\n")
+    message = message_of(VocSource, root, split="train")
+    for part in (
+        "1 images are listed more than once.",
+        "images listed but absent: 1 (000009.jpg). Put them into",
+        "images whose name is a path: 1 (../x)",
+        '"image 1": 1 (cat_train.txt: 000002 2)',
+        "class files that list other images: 2 (cat_train.txt, train_train.txt)",
+        "class files missing: 1 (dog_train.txt). Unpack",
+    ):
+        assert part in message
+
+
+def test_a_split_without_class_files_is_a_problem(root: Path) -> None:
+    spoil(root, "ImageSets/Main/test.txt", "000001\n")
+    message = message_of(VocSource, root, split="test")
+    assert "class files missing: 2 (cat_test.txt, train_test.txt)" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("<annotation>", "annotation files that are broken: 1 (000001.xml: no element found"),
+        (annotation(CAT.format(box="")), "a cat whose corners are"),
+        (annotation(CAT.format(box=BOX.format(1, 2, "x", 4))), "could not convert"),
+        (annotation(CAT.format(box=BOX.format("nan", 2, 3, 4))), "a cat whose corners are"),
+        (annotation(CAT.format(box=BOX.format(1, 2, 3, 1e9))), "a cat whose corners are"),
+        (annotation(CAT.format(box=BOX.format(5, 2, 3, 4))), "a cat whose box is turned"),
+        (annotation("<object/>"), "an object without a name"),
+        (annotation("<object><name>fox</name>" + BOX.format(1, 1, 2, 2) + "</object>"), "1 (fox)"),
+    ],
+)
+def test_broken_annotations_are_named(root: Path, content: str, part: str) -> None:
+    spoil(root, "Annotations/000001.xml", content)
+    assert part in message_of(VocSource, root, split="train", with_boxes=True)
+    assert len(VocSource(root, split="train")) == 2
+
+
+def test_missing_annotations_are_named(root: Path) -> None:
+    (root / "Annotations/000002.xml").unlink()
+    message = message_of(VocSource, root, split="train", with_boxes=True)
+    assert "annotation files missing: 1 (000002.xml). Unpack them into" in message
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_entities_are_refused_in_any_encoding(encoding: str) -> None:
+    bomb = '<!DOCTYPE a [<!ENTITY x "xxxxxxxx"><!ENTITY y "&x;&x;&x;">]><a>&y;</a>'
+    with pytest.raises(ValueError, match="document type"):
+        parse_annotation(bomb.encode(encoding))
+
+
+@settings(max_examples=200, deadline=None)
+@given(noise=st.binary(max_size=30), place=st.integers(0, 200))
+def test_wild_annotations_raise_nothing_but_a_data_error(
+    wild_root: Path, noise: bytes, place: int
+) -> None:
+    good = annotation(CAT.format(box=BOX.format(1, 2, 3, 4))).encode()
+    (wild_root / "Annotations/000002.xml").write_bytes(good[:place] + noise + good[place + 5 :])
+    try:
+        source = VocSource(wild_root, split="train", with_boxes=True)
+    except DataError as error:
+        assert "000002.xml" in str(error) or "classes of objects" in str(error)  # noqa: PT017
+    else:
+        assert source[0].boxes is not None
+
+
+@pytest.fixture(scope="module")
+def wild_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("wild")
+    for name, content in {
+        "ImageSets/Main/train.txt": "000002",
+        "ImageSets/Main/cat_train.txt": "000002 1",
+        "JPEGImages/000002.jpg": "",
+    }.items():
+        write(root / name, content)
+    (root / "Annotations").mkdir()
+    return root
+
+
+def test_voc2007_has_its_classes_images_and_difficult_boxes() -> None:
+    root = real_data("voc2007")
+    source = VocSource(root, split="train", with_boxes=True)
+    assert (len(source), len(source.categories)) == (2500, 20)
+    assert source.categories[0] == "aeroplane"
+    for index, example in enumerate(source):
+        # An image-level 0 stands for a class whose objects are all difficult.
+        easy = {
+            label
+            for label, is_difficult in zip(example.box_labels, source.difficult(index), strict=True)
+            if not is_difficult
+        }
+        assert easy <= set(example.labels)
+        assert set(example.box_labels) - easy == set(example.ignored_labels)

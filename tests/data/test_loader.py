@@ -1,0 +1,391 @@
+"""Batches are a function of seed and step alone, and bad images are replaced, named and counted."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.oracles import loader as oracle
+from virtex.data.example import Example, Source
+from virtex.data.images import BadImageError, decode_image
+from virtex.data.loader import (
+    Batch,
+    Encoded,
+    LoaderConfig,
+    TrainingOrder,
+    permutation,
+    training_batches,
+    validation_batches,
+)
+from virtex.errors import ConfigError, DataError
+
+IN_PROCESS = LoaderConfig(num_workers=0)
+
+
+class Numbers(Source):
+    """`count` examples, some of which cannot be read."""
+
+    def __init__(self, count: int, bad: Sequence[int] = ()) -> None:
+        self.count, self.bad = count, frozenset(bad)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        is_bad = index in self.bad
+        image = Path(f"gone/{index}.jpg") if is_bad else np.zeros((2, 2, 3), np.uint8)
+        return Example(str(index), image)
+
+    def identity(self) -> dict[str, str | int]:
+        return {"source": "numbers", "count": self.count}
+
+
+def encode(example: Example, rng: np.random.Generator) -> Encoded:
+    decode_image(example.image, name=example.location)
+    number = torch.tensor(int(example.image_id))
+    return {"number": number, "draw": torch.tensor(rng.random()), "pid": torch.tensor(os.getpid())}
+
+
+def encode_threads(example: Example, rng: np.random.Generator) -> Encoded:
+    return {"threads": torch.tensor(torch.get_num_threads())}
+
+
+def encode_wrongly(example: Example, rng: np.random.Generator) -> Encoded:
+    raise DataError("image 3 has no caption")
+
+
+def collate(encoded: Sequence[Encoded]) -> Batch:
+    return {key: torch.stack([item[key] for item in encoded]) for key in encoded[0]}
+
+
+def assert_same(ours: Batch, expected: Batch) -> None:
+    for key in ("number", "draw"):
+        assert torch.equal(ours[key], expected[key])
+
+
+@settings(deadline=None)
+@given(
+    num_examples=st.integers(1, 40),
+    seed=st.integers(0, 2**40),
+    step=st.integers(0, 30),
+    part=st.integers(1, 7),
+    world_size=st.sampled_from([1, 2, 4]),
+)
+def test_the_ranks_parts_make_up_the_twins_batch(
+    num_examples: int, seed: int, step: int, part: int, world_size: int
+) -> None:
+    batch_size = part * world_size
+    places = [
+        tuple(place)
+        for rank in range(world_size)
+        for place in next(
+            iter(
+                TrainingOrder(
+                    num_examples,
+                    seed=seed,
+                    batch_size=batch_size,
+                    start_step=step,
+                    rank=rank,
+                    world_size=world_size,
+                )
+            )
+        )
+    ]
+    expected = oracle.training_places(num_examples, seed=seed, step=step, batch_size=batch_size)
+    assert places == expected
+
+
+@settings(deadline=None)
+@given(num_examples=st.integers(1, 30), seed=st.integers(0, 100), batch_size=st.integers(1, 50))
+def test_every_epoch_holds_every_example_once(
+    num_examples: int, seed: int, batch_size: int
+) -> None:
+    order = TrainingOrder(num_examples, seed=seed, batch_size=batch_size)
+    num_steps = -(-3 * num_examples // batch_size)
+    row = [place for places in islice(order, num_steps) for place in places][: 3 * num_examples]
+    assert sorted(row) == [(epoch, index) for epoch in range(3) for index in range(num_examples)]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+@pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (1, 2), (3, 4)])
+def test_batches_are_the_twins_whatever_the_workers_and_ranks(
+    num_workers: int, rank: int, world_size: int
+) -> None:
+    source = Numbers(21, bad=[4])
+    ours = training_batches(
+        source,
+        encode,
+        collate,
+        seed=7,
+        batch_size=8,
+        start_step=3,
+        rank=rank,
+        world_size=world_size,
+        config=LoaderConfig(num_workers=num_workers),
+    )
+    for step, batch in zip(range(3, 9), ours, strict=False):
+        expected = oracle.training_batch(
+            source,
+            encode,
+            collate,
+            seed=7,
+            step=step,
+            batch_size=8,
+            rank=rank,
+            world_size=world_size,
+        )
+        assert_same(batch, expected)
+    ours.close()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (0, 2), (1, 2)])
+def test_validation_is_the_twins(num_workers: int, rank: int, world_size: int) -> None:
+    source = Numbers(21, bad=[0, 5, 20])
+    split = {"batch_size": 4, "rank": rank, "world_size": world_size}
+    config = LoaderConfig(num_workers=num_workers)
+    ours = list(validation_batches(source, encode, collate, config=config, **split))
+    expected = list(oracle.validation_batches(source, encode, collate, **split))
+    assert len(ours) == len(expected)
+    for batch, twin in zip(ours, expected, strict=True):
+        assert_same(batch, twin)
+
+
+def test_the_ranks_together_validate_every_example_once() -> None:
+    numbers = [
+        number
+        for rank in range(4)
+        for batch in validation_batches(
+            Numbers(21), encode, collate, batch_size=8, rank=rank, world_size=4, config=IN_PROCESS
+        )
+        for number in batch["number"].tolist()
+    ]
+    assert sorted(numbers) == list(range(21))
+
+
+def test_an_example_is_augmented_anew_in_each_epoch() -> None:
+    batches = training_batches(Numbers(1), encode, collate, seed=0, batch_size=4, config=IN_PROCESS)
+    assert len(set(next(batches)["draw"].tolist())) == 4
+
+
+def test_seeds_give_different_orders() -> None:
+    assert not np.array_equal(permutation(0, 0, 50), permutation(1, 0, 50))
+    assert not np.array_equal(permutation(0, 0, 50), permutation(0, 1, 50))
+
+
+def test_global_randomness_is_neither_read_nor_moved() -> None:
+    def first_batch() -> Batch:
+        config = LoaderConfig(num_workers=1)
+        return next(
+            training_batches(Numbers(9), encode, collate, seed=1, batch_size=3, config=config)
+        )
+
+    torch.manual_seed(1)
+    np.random.seed(1)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    batch = first_batch()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]
+    torch.manual_seed(2)
+    assert_same(first_batch(), batch)
+
+
+def test_starting_late_costs_no_reading_of_what_went_before() -> None:
+    source = Numbers(1_000_000)
+    permutation(0, 0, len(source))
+    start = time.process_time()
+    batches = training_batches(
+        source, encode, collate, seed=0, batch_size=10, start_step=99_000, config=IN_PROCESS
+    )
+    next(batches)
+    assert time.process_time() - start < 0.1
+
+
+def test_an_epochs_order_is_drawn_once() -> None:
+    permutation.cache_clear()
+    order = TrainingOrder(100, seed=0, batch_size=10)
+    list(islice(order, 25))
+    assert permutation.cache_info().misses == 3
+
+
+def test_bad_images_are_named_and_counted_as_often_as_met(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = Numbers(50, bad=[13])
+    for num_workers in (0, 2):
+        caplog.clear()
+        batches = training_batches(
+            source,
+            encode,
+            collate,
+            seed=0,
+            batch_size=10,
+            config=LoaderConfig(num_workers=num_workers),
+        )
+        with caplog.at_level(logging.WARNING, logger="virtex"):
+            numbers = torch.cat([batch["number"] for batch in islice(batches, 10)])
+        assert 13 not in numbers
+        assert len(numbers) == 100
+        assert {location for location, _ in batches.bad_images} == {"gone/13.jpg"}
+        assert len(batches.bad_images) >= 2
+        assert "gone/13.jpg: No such file" in caplog.text
+        batches.close()
+
+
+def test_a_single_early_bad_image_stops_nothing() -> None:
+    source = Numbers(2, bad=[0])
+    batches = training_batches(source, encode, collate, seed=0, batch_size=2, config=IN_PROCESS)
+    assert next(batches)["number"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_too_many_bad_images_stop_the_run(num_workers: int) -> None:
+    config = LoaderConfig(num_workers=num_workers, bad_image_limit=0.01)
+    batches = training_batches(
+        Numbers(100, bad=range(0, 100, 10)), encode, collate, seed=0, batch_size=10, config=config
+    )
+    with pytest.raises(DataError, match=r"11 of \d+ examples .* 1\.00%.*gone/\d+\.jpg") as caught:
+        list(islice(batches, 100))
+    assert not isinstance(caught.value, BadImageError)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_share_of_bad_images_within_the_limit_goes_on() -> None:
+    config = LoaderConfig(num_workers=0, bad_image_limit=0.11)
+    batches = training_batches(
+        Numbers(100, bad=range(0, 100, 10)), encode, collate, seed=0, batch_size=10, config=config
+    )
+    assert len(list(islice(batches, 300))) == 300
+    assert len(batches.bad_images) > 250
+
+
+def test_a_limit_of_zero_allows_no_bad_image() -> None:
+    config = LoaderConfig(num_workers=0, bad_image_limit=0.0)
+    with pytest.raises(DataError, match="bad_image_limit"):
+        next(
+            training_batches(
+                Numbers(4, bad=[2]), encode, collate, seed=0, batch_size=4, config=config
+            )
+        )
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_data_that_is_all_bad_stops_at_once(num_workers: int) -> None:
+    source, config = Numbers(10**6, bad=range(10**6)), LoaderConfig(num_workers=num_workers)
+    batches = training_batches(source, encode, collate, seed=0, batch_size=256, config=config)
+    with pytest.raises(DataError, match="one after the other"):
+        next(batches)
+    with pytest.raises(DataError):
+        list(validation_batches(source, encode, collate, batch_size=256, config=config))
+
+
+def test_a_small_validation_set_that_is_all_bad_is_an_error() -> None:
+    with pytest.raises(DataError, match="none of the 5 examples"):
+        list(
+            validation_batches(
+                Numbers(5, bad=range(5)), encode, collate, batch_size=2, config=IN_PROCESS
+            )
+        )
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_in_the_annotations_arrives_as_it_was_raised(num_workers: int) -> None:
+    config = LoaderConfig(num_workers=num_workers)
+    batches = training_batches(
+        Numbers(4), encode_wrongly, collate, seed=0, batch_size=2, config=config
+    )
+    with pytest.raises(DataError) as caught:
+        next(batches)
+    assert str(caught.value) == "image 3 has no caption"
+
+
+def test_workers_use_one_thread_each() -> None:
+    config = LoaderConfig(num_workers=1)
+    batches = training_batches(
+        Numbers(4), encode_threads, collate, seed=0, batch_size=4, config=config
+    )
+    assert next(batches)["threads"].tolist() == [1] * 4
+    batches.close()
+
+
+def test_closing_early_ends_the_workers() -> None:
+    config = LoaderConfig(num_workers=2)
+    batches = training_batches(Numbers(500), encode, collate, seed=0, batch_size=5, config=config)
+    workers = {int(pid) for batch in islice(batches, 6) for pid in batch["pid"]}
+    assert len(workers) == 2
+    start = time.monotonic()
+    batches.close()
+    assert time.monotonic() - start < 5
+    assert not any(is_running(pid) for pid in workers)
+    assert next(batches, None) is None
+
+
+def test_leaving_validation_early_ends_the_workers() -> None:
+    config = LoaderConfig(num_workers=1)
+    batches = validation_batches(Numbers(500), encode, collate, batch_size=5, config=config)
+    worker = int(next(batches)["pid"][0])
+    del batches
+    assert not is_running(worker)
+
+
+def test_workers_die_with_a_killed_main_process() -> None:
+    program = (
+        "import time\n"
+        "from tests.data.test_loader import *\n"
+        "batches = training_batches(Numbers(500), encode, collate, seed=0, batch_size=5,\n"
+        "                           config=LoaderConfig(num_workers=2))\n"
+        "print(*{int(pid) for batch in islice(batches, 6) for pid in batch['pid']}, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=root
+    ) as main:
+        assert main.stdout is not None
+        workers = [int(pid) for pid in main.stdout.readline().split()]
+        assert len(workers) == 2
+        assert all(map(is_running, workers))
+        main.send_signal(signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while any(map(is_running, workers)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+    assert not any(map(is_running, workers))
+
+
+def test_a_batch_that_cannot_be_split_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="batch_size 6 must be a multiple of the 4"):
+        training_batches(Numbers(9), encode, collate, seed=0, batch_size=6, world_size=4)
+
+
+def test_a_negative_seed_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="seed -1"):
+        training_batches(Numbers(9), encode, collate, seed=-1, batch_size=6)
+
+
+def test_an_empty_source_is_an_error() -> None:
+    with pytest.raises(DataError, match="no examples"):
+        training_batches(Numbers(0), encode, collate, seed=0, batch_size=2)
+
+
+def test_all_wrong_loader_options_are_named_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"num_workers -1.*prefetch 0.*bad_image_limit 2"):
+        LoaderConfig(num_workers=-1, prefetch=0, bad_image_limit=2)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process lives; one that ended but was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,183 @@
+"""Captions to token ids and back."""
+
+import pickle
+import tempfile
+import unicodedata
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from virtex.data.tokenizer import Tokenizer, normalize_caption, train_tokenizer
+from virtex.errors import CheckpointError, ConfigError, DataError
+from virtex.tokens import EOS_ID, MASK_ID, SOS_ID, UNK_ID
+
+CAPTIONS = (
+    "A brown dog runs on the left of a café.",
+    "Two cats sleep beside a red car",
+    "A woman rides a horse past 12 parked cars",
+    "a dog and a cat share a red couch",
+)
+WORDS = sorted({word for caption in CAPTIONS for word in normalize_caption(caption).split()})
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(CAPTIONS, vocab_size=60)
+
+
+def test_special_tokens_have_the_released_ids(tokenizer: Tokenizer) -> None:
+    assert tokenizer.id_to_piece(UNK_ID) == "<unk>"
+    assert tokenizer.id_to_piece(SOS_ID) == "[SOS]"
+    assert tokenizer.id_to_piece(EOS_ID) == "[EOS]"
+    assert tokenizer.id_to_piece(MASK_ID) == "[MASK]"
+    assert len(tokenizer) == tokenizer.vocab_size == 60
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(WORDS), max_size=12))
+def test_decoding_undoes_encoding(words: list[str]) -> None:
+    tokenizer = train_tokenizer_once()
+    assert tokenizer.decode(tokenizer.encode(" ".join(words))) == " ".join(words)
+
+
+def test_encoding_ignores_case_accents_and_spaces(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode("A  CAFÉ\n") == tokenizer.encode("a cafe")
+
+
+def test_every_training_character_is_known(tokenizer: Tokenizer) -> None:
+    assert all(UNK_ID not in tokenizer.encode(caption) for caption in CAPTIONS)
+
+
+def test_a_character_never_seen_is_unknown(tokenizer: Tokenizer) -> None:
+    assert UNK_ID in tokenizer.encode("z")
+
+
+def test_the_text_of_a_special_token_is_not_that_token(tokenizer: Tokenizer) -> None:
+    assert not {SOS_ID, EOS_ID, MASK_ID} & set(tokenizer.encode("[SOS] [EOS] [MASK]"))
+
+
+def test_decoding_drops_special_tokens_and_stops_at_the_end(tokenizer: Tokenizer) -> None:
+    dog, cat = tokenizer.encode("dog"), tokenizer.encode("cat")
+    assert tokenizer.decode([SOS_ID, *dog, MASK_ID, UNK_ID, EOS_ID, *cat]) == "dog"
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    assert normalize_caption(normalize_caption(text)) == normalize_caption(text)
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_normal_text_has_no_capitals_and_no_accents(text: str) -> None:
+    normal = normalize_caption(text)
+    assert normal == normal.lower()
+    assert not any(map(unicodedata.combining, normal))
+
+
+def test_training_is_deterministic_whatever_the_iterable(tokenizer: Tokenizer) -> None:
+    again = train_tokenizer((caption for caption in CAPTIONS), vocab_size=60)
+    assert again.model_bytes == tokenizer.model_bytes
+
+
+def test_training_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    train_tokenizer(CAPTIONS, vocab_size=50)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_caption_beyond_sentencepieces_own_limit_is_learned_from() -> None:
+    tokenizer = train_tokenizer(["a b " * 3000 + "q"], vocab_size=10)
+    assert UNK_ID not in tokenizer.encode("q")
+
+
+def test_too_large_a_vocabulary_names_the_largest_that_works() -> None:
+    with pytest.raises(ConfigError, match="ask for") as caught:
+        train_tokenizer(CAPTIONS, vocab_size=10_000)
+    largest = _number_before("or fewer", str(caught.value))
+    assert len(train_tokenizer(CAPTIONS, vocab_size=largest)) == largest
+    with pytest.raises(ConfigError):
+        train_tokenizer(CAPTIONS, vocab_size=largest + 1)
+
+
+def test_too_small_a_vocabulary_names_the_smallest_that_works() -> None:
+    with pytest.raises(ConfigError, match="ask for") as caught:
+        train_tokenizer(CAPTIONS, vocab_size=5)
+    smallest = _number_before("or more", str(caught.value))
+    assert len(train_tokenizer(CAPTIONS, vocab_size=smallest)) == smallest
+    with pytest.raises(ConfigError):
+        train_tokenizer(CAPTIONS, vocab_size=smallest - 1)
+
+
+@pytest.mark.parametrize("captions", [[], ["", "  "]])
+def test_no_text_to_train_on_is_an_error(captions: list[str]) -> None:
+    with pytest.raises(DataError, match="no captions"):
+        train_tokenizer(captions, vocab_size=20)
+
+
+def test_saving_and_pickling_keep_the_model(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path / "tokenizer.model")
+    for copy in (
+        Tokenizer.load(tmp_path / "tokenizer.model"),
+        pickle.loads(pickle.dumps(tokenizer)),
+    ):
+        assert copy == tokenizer
+        assert copy.encode(CAPTIONS[0]) == tokenizer.encode(CAPTIONS[0])
+
+
+def test_a_model_trained_as_the_released_one_loads(tmp_path: Path) -> None:
+    text_path = tmp_path / "captions.txt"
+    text_path.write_text("\n".join(map(normalize_caption, CAPTIONS)))
+    sentencepiece.SentencePieceTrainer.train(
+        f"--input={text_path} --model_prefix={tmp_path / 'old'} --vocab_size=60 --model_type=bpe "
+        "--character_coverage=1.0 --bos_id=-1 --eos_id=-1 --minloglevel=2 "
+        "--control_symbols=[SOS],[EOS],[MASK]"
+    )
+    tokenizer = Tokenizer.load(tmp_path / "old.model")
+    assert tokenizer.decode(tokenizer.encode("A red dog")) == "a red dog"
+
+
+def test_a_model_of_another_layout_is_refused(tmp_path: Path) -> None:
+    text_path = tmp_path / "captions.txt"
+    text_path.write_text("\n".join(CAPTIONS))
+    sentencepiece.SentencePieceTrainer.train(
+        f"--input={text_path} --model_prefix={tmp_path / 'plain'} --vocab_size=60 "
+        "--model_type=bpe --minloglevel=2"
+    )
+    with pytest.raises(CheckpointError, match=r"plain\.model.*layout"):
+        Tokenizer.load(tmp_path / "plain.model")
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"gone\.model"):
+        Tokenizer.load(tmp_path / "gone.model")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", bytes(100), bytes(range(256))])
+def test_bytes_that_are_no_model_are_refused(content: bytes) -> None:
+    with pytest.raises(CheckpointError):
+        Tokenizer(content)
+
+
+def test_a_model_cut_off_anywhere_is_refused(tokenizer: Tokenizer) -> None:
+    whole = tokenizer.model_bytes
+    for length in [*range(2000), *range(2000, len(whole), 9973), len(whole) - 1]:
+        with pytest.raises(CheckpointError):
+            Tokenizer(whole[:length])
+
+
+def train_tokenizer_once() -> Tokenizer:
+    if not _trained:
+        _trained.append(train_tokenizer(CAPTIONS, vocab_size=60))
+    return _trained[0]
+
+
+_trained: list[Tokenizer] = []
+
+
+def _number_before(words: str, message: str) -> int:
+    return int(message.split(f" {words}")[0].split()[-1])
