@@ -4,6 +4,7 @@ Nothing heavy is imported before a command is known, so that `virtex --help` ans
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
+    _log_to_stderr()
     try:
         return _run(arguments[0], arguments[1:])
     except VirTexError as error:
@@ -41,6 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _log_to_stderr() -> None:
+    """Let the package's own messages through: what it counted, skipped or kept."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("virtex")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)
 
 
 def _run(command: str, arguments: list[str]) -> int:
@@ -129,10 +140,26 @@ def _caption(arguments: list[str]) -> int:
 
 
 def _scenes(arguments: list[str]) -> int:
-    from virtex.config import parse
-    from virtex.data.sources.scenes import WriteScenesConfig, write_scenes_from
+    from virtex.data.sources.scenes.export import LAYOUTS, write_scenes
 
-    write_scenes_from(parse(WriteScenesConfig, arguments, prog="virtex scenes"))
+    parser = argparse.ArgumentParser("virtex scenes", description="Write drawn scenes to disk.")
+    parser.add_argument("layout", choices=sorted(LAYOUTS), help="whose layout")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    parser.add_argument("--num_train", type=int, default=8000, help="training scenes")
+    parser.add_argument("--num_val", type=int, default=1000, help="validation scenes")
+    parser.add_argument("--seed", type=int, default=0, help="other seeds give other scenes")
+    parser.add_argument("--image_size", type=int, default=96, help="side in pixels, 64 to 512")
+    parser.add_argument("--num_processes", type=int, default=2, help="processes that draw")
+    options = parser.parse_args(arguments)
+    write_scenes(
+        options.layout,
+        options.out,
+        num_train=options.num_train,
+        num_val=options.num_val,
+        seed=options.seed,
+        image_size=options.image_size,
+        num_processes=options.num_processes,
+    )
     return 0
 
 

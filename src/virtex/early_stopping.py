@@ -10,13 +10,13 @@ from typing import Literal
 
 import torch
 
-from virtex.data.source import SourceConfig, open_source
-from virtex.errors import ConfigError
+from virtex.data.source import SourceConfig
 from virtex.models.backbone import Backbone
+from virtex.transfer.command import open_splits
 from virtex.transfer.features import Extraction
 from virtex.transfer.linear import LinearProbe
 from virtex.transfer.protocol import Protocol, Result
-from virtex.transfer.voc07 import MultiLabelSvm
+from virtex.transfer.voc07 import MultiLabelSvm, protocol_name
 
 log = logging.getLogger("virtex")
 
@@ -42,25 +42,16 @@ class EarlyStopping:
     """The protocol with its data, opened up front, and the scores so far in RUN/results."""
 
     def __init__(self, config: EarlyStoppingConfig, folder: Path, device: torch.device) -> None:
-        self.train = open_source(config.data, split="train", captions_needed=False)
-        test = open_source(config.data, split="val", captions_needed=False)
-        if self.train is None or test is None:
-            raise ConfigError(
-                "early_stopping needs data to train and to test on: name both splits with "
-                "early_stopping.data.*"
-            )
-        self.test = test
+        self.train, self.test = open_splits(config.data)
         extraction = Extraction(
             image_size=config.image_size,
             batch_size=config.batch_size,
             num_workers=config.num_workers,
             device=device,
         )
-        protocols: dict[str, type[MultiLabelSvm] | type[LinearProbe]] = {
-            "voc07": MultiLabelSvm,
-            "linear": LinearProbe,
-        }
-        self.protocol: Protocol = protocols[config.protocol](extraction=extraction)
+        self.protocol: Protocol = LinearProbe(extraction=extraction)
+        if config.protocol == "voc07":
+            self.protocol = MultiLabelSvm(name=protocol_name(config.data), extraction=extraction)
         self.folder = folder
 
     def is_best(self, backbone: Backbone, *, step: int) -> bool:

@@ -1,6 +1,6 @@
 """What a user can do wrong. Everything else that goes wrong is our own mistake."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 
 class VirTexError(Exception):
@@ -19,8 +19,8 @@ class CheckpointError(VirTexError):
     """A weights file or checkpoint that cannot be read, or does not fit the model."""
 
 
-def listing(items: Sequence[object] | Iterable[object], *, limit: int = 3) -> str:
+def listing(items: Iterable[object], *, limit: int = 3) -> str:
     """The first few items as text, and how many more there are: `a, b, c and 17 more`."""
-    items = [str(item) for item in items]
-    shown = ", ".join(items[:limit])
-    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
+    texts = [str(item) for item in items]
+    shown = ", ".join(texts[:limit])
+    return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more"

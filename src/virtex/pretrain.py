@@ -105,12 +105,13 @@ def pretrain(config: PretrainConfig) -> FitResult:
     device = choose_device(config.run.device)
     with distributed.process_group(device):
         check_resumable(config)
+        torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
+        backbone = Backbone(config.backbone)
         train = require(open_source(config.data, split="train"), "data")
         validation = open_source(config.data, split="val")
         early_stopping = _early_stopping(config, device)
         tokenizer = _tokenizer(config, train)
-        torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
-        task = config.task.build(Backbone(config.backbone), tokenizer, config.image)
+        task = config.task.build(backbone, tokenizer, config.image)
         folder = RunFolder(config.out)
         if distributed.is_main():
             folder.write_config(config_files.to_dict(config))
@@ -123,7 +124,9 @@ def pretrain(config: PretrainConfig) -> FitResult:
             optim=config.optim,
             device=device,
             config=config_files.to_dict(config),
-            validate=validation and _Validation(config, task, validation, tokenizer, device),
+            validate=None
+            if validation is None
+            else _Validation(config, task, validation, tokenizer, device),
             on_checkpoint=_KeepWeights(config, task, tokenizer, early_stopping),
         )
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from virtex.data.source import SourceConfig, open_source
@@ -19,6 +20,8 @@ from virtex.transfer.protocol import Result, device_name, versions
 from virtex.zoo.predictor import load_captioner
 
 NUM_TRAIN, NUM_VAL = 8000, 1000
+TRANSFER_SHARE = 0.25
+"""Of the training scenes, for the SVMs; all validation scenes test them."""
 NUM_CAPTIONED = 500
 """Held-out scenes that are captioned to count what the captions get right."""
 NUM_PROCESSES = 2
@@ -42,7 +45,8 @@ def quickstart(out: Path) -> Path:
     arguments = ["--config", "quickstart", "--data.source", "coco", "--data.root", str(scenes)]
     options = parse_pretrain([*arguments, "--out", str(run)])
     with timings.stage("pretrain"):
-        pretrain(options)
+        if pretrain(options).reason == "interrupted":
+            raise KeyboardInterrupt
     for init in ("random", str(run)):
         with timings.stage(f"transfer {'random' if init == 'random' else 'pretrained'}"):
             voc07.run(_transfer(init, options, results))
@@ -60,7 +64,7 @@ def caption_scenes(run: Path, data: SourceConfig) -> Result:
     assert source is not None
     predictor = load_captioner(run)
     examples = [source[index] for index in range(min(NUM_CAPTIONED, len(source)))]
-    captions = predictor.caption([example.image for example in examples])
+    captions = predictor.caption([example.location for example in examples])
     pairs = [  # kinds that the caption names, kinds that the scene holds
         (kinds_named_in(caption.text), {source.categories[label] for label in example.labels})
         for caption, example in zip(captions, examples, strict=True)
@@ -116,7 +120,8 @@ def _transfer(init: str, options: PretrainConfig, results: Path) -> voc07.Voc07C
     return voc07.Voc07Config(
         init=init,
         out=results,
-        data=options.data,
+        data=replace(options.data, share=TRANSFER_SHARE),
+        leave_out_rare=True,
         backbone=options.backbone if init == "random" else None,
         image_size=options.image.size,
     )

@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.oracles import loader as oracle
 from virtex.data.example import Example, Source
@@ -23,11 +21,10 @@ from virtex.data.loader import (
     Batch,
     Encoded,
     LoaderConfig,
-    TrainingOrder,
-    permutation,
     training_batches,
     validation_batches,
 )
+from virtex.data.order import permutation
 from virtex.errors import ConfigError, DataError
 
 IN_PROCESS = LoaderConfig(num_workers=0)
@@ -72,49 +69,6 @@ def collate(encoded: Sequence[Encoded]) -> Batch:
 def assert_same(ours: Batch, expected: Batch) -> None:
     for key in ("number", "draw"):
         assert torch.equal(ours[key], expected[key])
-
-
-@settings(deadline=None)
-@given(
-    num_examples=st.integers(1, 40),
-    seed=st.integers(0, 2**40),
-    step=st.integers(0, 30),
-    part=st.integers(1, 7),
-    world_size=st.sampled_from([1, 2, 4]),
-)
-def test_the_ranks_parts_make_up_the_twins_batch(
-    num_examples: int, seed: int, step: int, part: int, world_size: int
-) -> None:
-    batch_size = part * world_size
-    places = [
-        tuple(place)
-        for rank in range(world_size)
-        for place in next(
-            iter(
-                TrainingOrder(
-                    num_examples,
-                    seed=seed,
-                    batch_size=batch_size,
-                    start_step=step,
-                    rank=rank,
-                    world_size=world_size,
-                )
-            )
-        )
-    ]
-    expected = oracle.training_places(num_examples, seed=seed, step=step, batch_size=batch_size)
-    assert places == expected
-
-
-@settings(deadline=None)
-@given(num_examples=st.integers(1, 30), seed=st.integers(0, 100), batch_size=st.integers(1, 50))
-def test_every_epoch_holds_every_example_once(
-    num_examples: int, seed: int, batch_size: int
-) -> None:
-    order = TrainingOrder(num_examples, seed=seed, batch_size=batch_size)
-    num_steps = -(-3 * num_examples // batch_size)
-    row = [place for places in islice(order, num_steps) for place in places][: 3 * num_examples]
-    assert sorted(row) == [(epoch, index) for epoch in range(3) for index in range(num_examples)]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
@@ -179,11 +133,6 @@ def test_an_example_is_augmented_anew_in_each_epoch() -> None:
     assert len(set(next(batches)["draw"].tolist())) == 4
 
 
-def test_seeds_give_different_orders() -> None:
-    assert not np.array_equal(permutation(0, 0, 50), permutation(1, 0, 50))
-    assert not np.array_equal(permutation(0, 0, 50), permutation(0, 1, 50))
-
-
 def test_global_randomness_is_neither_read_nor_moved() -> None:
     def first_batch() -> Batch:
         config = LoaderConfig(num_workers=1)
@@ -210,13 +159,6 @@ def test_starting_late_costs_no_reading_of_what_went_before() -> None:
     )
     next(batches)
     assert time.process_time() - start < 0.1
-
-
-def test_an_epochs_order_is_drawn_once() -> None:
-    permutation.cache_clear()
-    order = TrainingOrder(100, seed=0, batch_size=10)
-    list(islice(order, 25))
-    assert permutation.cache_info().misses == 3
 
 
 def test_bad_images_are_named_and_counted_as_often_as_met(

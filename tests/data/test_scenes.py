@@ -96,8 +96,8 @@ def test_another_size_shows_the_same_things_in_the_same_places():
     pairs = zip(ScenesSource(40, image_size=96), ScenesSource(40, image_size=192), strict=True)
     alike = [(small, large) for small, large in pairs if small.box_labels == large.box_labels]
     assert len(alike) > 35
-    for small, large in alike:
-        assert np.abs(2 * small.boxes - large.boxes).max() < 8
+    shifts = np.concatenate([2 * small.boxes - large.boxes for small, large in alike])
+    assert np.quantile(np.abs(shifts), 0.95) <= 3
     assert sum(small.captions == large.captions for small, large in alike) > 25
 
 

@@ -185,14 +185,13 @@ def test_finished_images_leave_the_batch_and_change_nothing(strategy):
 
 
 def test_tokens_after_the_end_token_are_padding():
-    model = PrefixModel(VOCAB_SIZE, seed=8, end_bonus=1.5)
+    model = PrefixModel(VOCAB_SIZE, seed=8, end_bonus=4.0)
     generated, _ = run(model, DecodingConfig(max_steps=10), batch_size=6, num_captions=5)
     position = torch.arange(generated.tokens.shape[-1])
     assert generated.tokens[position >= generated.lengths[..., None]].eq(0).all()
-    ended = generated.lengths < 10
     last = generated.tokens.gather(2, generated.lengths[..., None] - 1)[..., 0]
-    assert last[ended].eq(EOS).all()
-    assert generated.tokens.shape[-1] == generated.lengths.max()
+    assert last.eq(EOS).all()
+    assert generated.tokens.shape[-1] == generated.lengths.max() < 10
 
 
 def test_a_length_penalty_ranks_the_final_beams_by_likelihood_per_token():
@@ -262,6 +261,7 @@ def test_a_vocabulary_smaller_than_the_beam_leaves_beams_that_are_impossible():
     model = PrefixModel(5, seed=13)
     generated, _ = run(model, DecodingConfig(max_steps=1), batch_size=1, num_captions=5)
     assert generated.log_probs[0].isfinite().tolist() == [True, True, False, False, False]
+    assert set(generated.tokens[0, 2:].flatten().tolist()) == {EOS}
 
 
 def test_settings_that_cannot_work_are_named_all_at_once():

@@ -88,11 +88,13 @@ def test_drawn_scenes_go_through_the_same_protocol() -> None:
     assert result.numbers["num_classes"] == len(scored) < len(train.categories)
 
 
-def test_real_images_are_scored_above_chance_and_the_same_each_time(voc_root: Path) -> None:
+def test_real_images_are_scored_above_chance_and_the_same_from_kept_features(
+    voc_root: Path, tmp_path: Path
+) -> None:
     sources = [VocSource(voc_root, split=split) for split in ("train", "val")]
     train, test = (Subset(source, range(0, 2500, 8)) for source in sources)
     backbone, _ = load_backbone("random", config=BackboneConfig("resnet18"))
-    protocol = MultiLabelSvm(extraction=Extraction(image_size=64, num_workers=0), num_jobs=1)
+    protocol = MultiLabelSvm(extraction=Extraction(image_size=64, num_workers=0, cache=tmp_path))
     first, again = (protocol.measure(backbone, train=train, test=test) for _ in range(2))
     assert first == again
     assert 9 < first["mAP"] < 30

@@ -39,9 +39,15 @@ def task(tokenizer):
     """An untrained captioner whose captions differ from image to image."""
     torch.manual_seed(0)
     task = TASK.build(Backbone(SLIM), tokenizer, IMAGE)
-    for parameter in task.captioner.head.decoders.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    torch.nn.init.normal_(task.captioner.head.visual_projection.weight, std=1.0)
+    head = task.captioner.head
+    with torch.no_grad():
+        head.embedding.words.weight.normal_(std=0.3)
+        head.embedding.positions.weight.normal_()
+        head.visual_projection.weight.normal_()
+        for name, parameter in head.decoders.named_parameters():
+            if "norm" not in name:
+                parameter.normal_(std=0.3)
+        head.output_bias[2] = 6.0  # the end token: captions differ in length
     return task.eval()
 
 
@@ -103,6 +109,7 @@ def test_captions_do_not_depend_on_the_batch_size(strategy, predictor, pictures)
     decoding = DecodingConfig(strategy, max_steps=10)
     together = predictor.caption(pictures, decoding, seed=3)
     assert len({caption.text for caption in together}) > 1
+    assert len({len(caption.tokens) for caption in together}) > 1
     assert close(predictor.caption(pictures, decoding, batch_size=2, seed=3), together)
 
 

@@ -1,15 +1,13 @@
 """Batches whose content is a function of seed and step alone.
 
-Training reads one endless row of positions: epoch after epoch, each a permutation of the examples
-from (seed, epoch). Batch t holds the positions from t * batch_size on, across the border of epochs;
-rank r takes the r-th part of it. The randomness of an example comes from (seed, epoch, index). So
-neither workers, nor ranks, nor the step at which a run was resumed change what is learned.
+Which examples make up a batch is said in virtex.data.order; the randomness of each comes from
+(seed, epoch, index). So neither workers, nor ranks, nor the step at which a run was resumed change
+what is learned.
 
 An image that cannot be read is counted and logged, and another example drawn from
 (seed, epoch, index) takes its place, until too many are bad.
 """
 
-import functools
 import logging
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,12 +16,12 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from virtex.data.example import Example, Source
 from virtex.data.images import BadImageError
+from virtex.data.order import Place, TrainingOrder, validation_order
 from virtex.errors import ConfigError, DataError, VirTexError
 
 Encoded = dict[str, Tensor]
@@ -66,13 +64,6 @@ class LoaderConfig:
             problems.append(f"bad_image_limit {self.bad_image_limit} must be from 0 to 1")
         if problems:
             raise ConfigError("loader options: " + "; ".join(problems))
-
-
-class Place(NamedTuple):
-    """One use of an example: which, and in which epoch."""
-
-    epoch: int
-    example_index: int
 
 
 def training_batches(
@@ -150,45 +141,9 @@ def validation_batches(
     """
     config = config or LoaderConfig()
     _check(source, batch_size=batch_size, world_size=world_size)
-    parts = _validation_parts(len(source), batch_size, rank=rank, world_size=world_size)
+    parts = validation_order(len(source), batch_size, rank=rank, world_size=world_size)
     reader = _Reader(source, encode, collate, seed=VALIDATION_SEED, replaces_bad=False)
     return _validation(reader, parts, config)
-
-
-class TrainingOrder:
-    """Which examples make up this rank's part of each batch; iterates from `start_step` on."""
-
-    def __init__(
-        self,
-        num_examples: int,
-        *,
-        seed: int,
-        batch_size: int,
-        start_step: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.num_examples, self.seed = num_examples, seed
-        self.batch_size, self.part = batch_size, batch_size // world_size
-        self.start_step, self.rank = start_step, rank
-
-    def __iter__(self) -> Iterator[list[Place]]:
-        step = self.start_step
-        while True:
-            first = step * self.batch_size + self.rank * self.part
-            yield [self.place(position) for position in range(first, first + self.part)]
-            step += 1
-
-    def place(self, position: int) -> Place:
-        """The example at a position of the endless row."""
-        epoch, offset = divmod(position, self.num_examples)
-        return Place(epoch, int(permutation(self.seed, epoch, self.num_examples)[offset]))
-
-
-@functools.lru_cache(maxsize=2)
-def permutation(seed: int, epoch: int, num_examples: int) -> NDArray[np.int64]:
-    """The order of the examples in one epoch; kept for the batches that follow."""
-    return np.random.default_rng([seed, epoch]).permutation(num_examples)
 
 
 class TrainingBatches:
@@ -314,15 +269,6 @@ class _Tally:
                 "Mend or remove these images, or raise the limit"
             )
         return read.batch
-
-
-def _validation_parts(
-    num_examples: int, batch_size: int, *, rank: int, world_size: int
-) -> Iterator[list[Place]]:
-    part = batch_size // world_size
-    for first in range(rank * part, num_examples, batch_size):
-        last = min(first + part, num_examples)
-        yield [Place(0, index) for index in range(first, last)]
 
 
 def _validation(

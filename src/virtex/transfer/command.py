@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from virtex.data.example import Source
 from virtex.data.source import SourceConfig, Split, open_source
 from virtex.engine.run import choose_device
 from virtex.errors import ConfigError
@@ -80,6 +81,19 @@ def run_protocol(protocol: Protocol, config: TransferConfig, data: SourceConfig)
     Raises:
         ConfigError, DataError, CheckpointError: A mistake of the user's.
     """
+    train, test = open_splits(data)
+    backbone, initialisation = load(config)
+    result = protocol.run(backbone, train=train, test=test, initialisation=asdict(initialisation))
+    result.write(config.out)
+    return result
+
+
+def open_splits(data: SourceConfig) -> tuple[Source, Source]:
+    """What a protocol trains on, and what it tests on.
+
+    Raises:
+        ConfigError, DataError: A mistake of the user's; a missing test split is one too.
+    """
     train, test = (
         open_source(data, split=split, captions_needed=False, objects_needed=data.source == "coco")
         for split in get_args(Split)
@@ -89,10 +103,7 @@ def run_protocol(protocol: Protocol, config: TransferConfig, data: SourceConfig)
             f"there is no test data: name it with data.val_split, data.val_root or data.val_share "
             f"(source {data.source}, root {data.root})."
         )
-    backbone, initialisation = load(config)
-    result = protocol.run(backbone, train=train, test=test, initialisation=asdict(initialisation))
-    result.write(config.out)
-    return result
+    return train, test
 
 
 def _folder(out: Path) -> Path:

@@ -220,10 +220,15 @@ class Voc07Config(TransferConfig):
     """Leave out classes that fewer than three training images or no test image show."""
 
 
+def protocol_name(data: SourceConfig) -> str:
+    """Results on other data than VOC's must not be taken for VOC07's."""
+    return "voc07" if data.source == "voc" else "multilabel-svm"
+
+
 def run(config: Voc07Config) -> Result:
     """Score a backbone on VOC2007 classification (or other data of its kind); write the result."""
     protocol = MultiLabelSvm(
-        name="voc07" if config.data.source == "voc" else "multilabel-svm",
+        name=protocol_name(config.data),
         extraction=extraction(config),
         num_jobs=max(1, config.num_workers),
         leave_out_rare=config.leave_out_rare,

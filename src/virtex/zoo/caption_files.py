@@ -53,8 +53,8 @@ def caption_files(
         DataError: A path that is not there, or no image at all that can be read.
         CheckpointError: `init` holds no captioner.
     """
-    paths = find_images(images)
     predictor = load_captioner(init, device=choose_device(device))
+    paths = find_images(images)
     captioned = []
     console = Console(stderr=True)
     starts = track(

@@ -134,8 +134,9 @@ def _members(tar: tarfile.TarFile, num_bytes: int) -> Iterator[tarfile.TarInfo]:
     """
     place = -1
     for member in tar:
-        # A header may lie about sizes, and send tarfile back to where it has been.
-        if member.offset_data + max(member.size, 0) > num_bytes or tar.offset <= place:
+        # A header may lie about its size, and send tarfile back to where it has been.
+        is_whole = 0 <= member.size <= num_bytes - member.offset_data
+        if not is_whole or tar.offset <= place:
             raise BrokenShardError("a file in it reaches beyond its end")
         place = tar.offset
         if member.isreg() and not member.issparse():

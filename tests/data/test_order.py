@@ -1,0 +1,65 @@
+"""Which examples make up each batch."""
+
+from itertools import islice
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.oracles import loader as oracle
+from virtex.data.order import TrainingOrder, permutation
+
+
+@settings(deadline=None)
+@given(
+    num_examples=st.integers(1, 40),
+    seed=st.integers(0, 2**40),
+    step=st.integers(0, 30),
+    part=st.integers(1, 7),
+    world_size=st.sampled_from([1, 2, 4]),
+)
+def test_the_ranks_parts_make_up_the_twins_batch(
+    num_examples: int, seed: int, step: int, part: int, world_size: int
+) -> None:
+    batch_size = part * world_size
+    places = [
+        tuple(place)
+        for rank in range(world_size)
+        for place in next(
+            iter(
+                TrainingOrder(
+                    num_examples,
+                    seed=seed,
+                    batch_size=batch_size,
+                    start_step=step,
+                    rank=rank,
+                    world_size=world_size,
+                )
+            )
+        )
+    ]
+    expected = oracle.training_places(num_examples, seed=seed, step=step, batch_size=batch_size)
+    assert places == expected
+
+
+@settings(deadline=None)
+@given(num_examples=st.integers(1, 30), seed=st.integers(0, 100), batch_size=st.integers(1, 50))
+def test_every_epoch_holds_every_example_once(
+    num_examples: int, seed: int, batch_size: int
+) -> None:
+    order = TrainingOrder(num_examples, seed=seed, batch_size=batch_size)
+    num_steps = -(-3 * num_examples // batch_size)
+    row = [place for places in islice(order, num_steps) for place in places][: 3 * num_examples]
+    assert sorted(row) == [(epoch, index) for epoch in range(3) for index in range(num_examples)]
+
+
+def test_seeds_give_different_orders() -> None:
+    assert not np.array_equal(permutation(0, 0, 50), permutation(1, 0, 50))
+    assert not np.array_equal(permutation(0, 0, 50), permutation(0, 1, 50))
+
+
+def test_an_epochs_order_is_drawn_once() -> None:
+    permutation.cache_clear()
+    order = TrainingOrder(100, seed=0, batch_size=10)
+    list(islice(order, 25))
+    assert permutation.cache_info().misses == 3
