@@ -143,7 +143,7 @@ def _scenes(arguments: list[str]) -> int:
     from virtex.data.sources.scenes.export import LAYOUTS, write_scenes
 
     parser = argparse.ArgumentParser("virtex scenes", description="Write drawn scenes to disk.")
-    parser.add_argument("layout", choices=sorted(LAYOUTS), help="whose layout")
+    parser.add_argument("--layout", choices=sorted(LAYOUTS), required=True, help="whose layout")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--num_train", type=int, default=8000, help="training scenes")
     parser.add_argument("--num_val", type=int, default=1000, help="validation scenes")

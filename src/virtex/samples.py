@@ -44,7 +44,8 @@ class SampleWriter:
         was_training = captioner.training
         captioner.eval()
         images = normalize(self.images.to(device))
-        generated = captioner.generate(images, DecodingConfig())
+        longest = min(DecodingConfig.max_steps, captioner.config.max_tokens)
+        generated = captioner.generate(images, DecodingConfig(max_steps=longest))
         captioner.train(was_training)
         samples = [
             {

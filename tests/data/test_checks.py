@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.sources.layouts import message_of, write
+from tests.data.sources.layouts import ANY_TEXT, message_of, write
 from virtex.data.checks import (
     Problems,
     absent_files,
@@ -34,7 +34,7 @@ def test_no_problems_raise_nothing() -> None:
     Problems("the data").check()
 
 
-@given(st.text(st.characters()))
+@given(ANY_TEXT)
 def test_quoted_data_cannot_move_the_cursor(text: str) -> None:
     assert quoted(text).isprintable()
     assert len(quoted(text)) <= 103

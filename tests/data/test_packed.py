@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.data.sources.layouts import ANY_TEXT
 from virtex.data.packed import PackedLists, PackedStrings
 
-ANY_TEXT = st.text(st.characters())  # lone surrogates too, as in names that are not UTF-8
 LISTS = st.lists(st.lists(ANY_TEXT, max_size=4), max_size=6)
 
 

@@ -83,7 +83,7 @@ def test_coco_opens_both_splits_or_none_for_validation(tmp_path: Path) -> None:
     val = open_source(config, split="val", objects_needed=True)
     assert val is not None
     assert val.identity()["split"] == "val2017"
-    assert val.categories == ("bicycle", "dog")
+    assert val.categories == ("dog", "bicycle")
 
 
 def test_coco_reads_any_split_that_is_named(tmp_path: Path) -> None:

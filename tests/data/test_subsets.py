@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.data.sources.layouts import ANY_TEXT
 from virtex.data.example import Example, Source
 from virtex.data.subsets import FewerCaptions, held_out, random_share
 
@@ -55,7 +56,7 @@ def test_fewer_captions_are_the_first_ones() -> None:
     assert FewerCaptions(Numbers(4), 9)[0].captions == ("0 a", "0 b", "0 c")
 
 
-NAMES = st.lists(st.text(st.characters()), unique=True)
+NAMES = st.lists(ANY_TEXT, unique=True)
 
 
 @given(NAMES, NAMES, st.floats(0, 1))

@@ -186,18 +186,20 @@ def evaluate(
     was_training = task.training
     task.eval()
     torch.manual_seed(run.seed)
-    totals: dict[str, Tensor] = {}
-    num_examples = 0
+    names: list[str] = []
+    rows, sizes = [], []
     for batch in batches:
-        size = len(next(iter(batch.values())))
         with autocast(run.precision, device):
             output = task(to_device(batch, device, channels_last=run.channels_last))
-        for name, value in {"loss": output.loss, **output.logs}.items():
-            totals[name] = totals.get(name, 0) + value.detach().double() * size
-        num_examples += size
+        scalars = {"loss": output.loss, **output.logs}
+        names = list(scalars)
+        rows.append(torch.stack([value.detach().float() for value in scalars.values()]))
+        sizes.append(len(next(iter(batch.values()))))
     task.train(was_training)
-    sums = {name: float(value) for name, value in totals.items()}
-    return _means(distributed.gather_objects((sums, num_examples)))
+    table = torch.stack(rows).cpu().double() if rows else torch.empty(0, 0)  # (batches, names)
+    sums = torch.tensor(sizes, dtype=table.dtype) @ table
+    own = dict(zip(names, sums.tolist(), strict=True)), sum(sizes)
+    return _means(distributed.gather_objects(own))
 
 
 def _means(shares: list[Any]) -> dict[str, float]:

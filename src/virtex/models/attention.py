@@ -1,18 +1,20 @@
 """Attention of packed caption tokens: to earlier tokens of their caption, and to the image's grid.
 
 Captions of a batch differ in length. All that treats tokens one by one runs on the P real tokens
-of the batch as (P, D); attention alone sees the padded shape (B, T, D). Without padding among the
-rows a COCO batch has less than half of them.
+of the batch as (P, D); attention alone sees the padded shape (B, T, D). Of 256 COCO captions padded
+to 30 tokens, 45 % of the rows are real.
 
 Shapes: B captions, T tokens, P packed tokens, D width, A heads of d channels, N grid cells and
 K beams.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from virtex.models.kv_cache import LayerCache
@@ -56,6 +58,21 @@ class Packing:
         return self.rows % self.num_tokens
 
 
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, *, dropout: float, is_causal: bool = False
+) -> Tensor:
+    """Scaled dot-product attention, (B, A, T, d) to keys and values (B, A, N, d).
+
+    On a CPU the backward of PyTorch's flash kernel is slow for matrices as small as captions (a
+    fifth of a slim model's whole step), so training takes plain products there.
+    """
+    plain = queries.device.type == "cpu" and torch.is_grad_enabled()
+    with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+        return scaled_dot_product_attention(
+            queries, keys, values, dropout_p=dropout, is_causal=is_causal
+        )
+
+
 class SelfAttention(nn.Module):
     """Each token attends to itself and the tokens before it."""
 
@@ -69,8 +86,8 @@ class SelfAttention(nn.Module):
         """(P, D) to (P, D)."""
         padded = packing.pad(self.in_projection(hidden))  # (B, T, 3D)
         queries, keys, values = _heads(padded, 3, self.num_heads)  # (B, A, T, d) each
-        attended = scaled_dot_product_attention(
-            queries, keys, values, dropout_p=self.dropout if self.training else 0.0, is_causal=True
+        attended = attend(
+            queries, keys, values, dropout=self.dropout if self.training else 0.0, is_causal=True
         )
         return self.out_projection(packing.pack(attended.transpose(1, 2).flatten(2)))
 
@@ -116,9 +133,7 @@ class GridAttention(nn.Module):
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         (queries,) = _heads(queries, 1, self.num_heads)
-        attended = scaled_dot_product_attention(
-            queries, keys, values, dropout_p=self.dropout if self.training else 0.0
-        )
+        attended = attend(queries, keys, values, dropout=self.dropout if self.training else 0.0)
         return attended.transpose(1, 2).flatten(2)  # (B, T, D)
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import strategies as st
 from PIL import Image
 
 from virtex.data.example import Source
 from virtex.errors import DataError
 
+ANY_TEXT = st.text(st.characters(exclude_categories=()))
+"""Lone surrogates too: JSON may hold them, and names of files that are not UTF-8."""
 REAL_DATA = Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
 
 
@@ -77,7 +80,7 @@ def coco_documents() -> tuple[dict[str, Any], dict[str, Any]]:
         _object(12, 7, 18, [0, 0, 8, 6], crowd, crowd=1),
         _object(13, 3, 2, [0.5, 0, 2, 2], [square]),
     ]
-    categories = [{"id": 18, "name": "dog"}, {"id": 2, "name": "bicycle"}]
+    categories = [{"id": 18, "name": "bicycle"}, {"id": 2, "name": "dog"}]
     return (
         {"images": images, "annotations": captions},
         {"images": images, "annotations": objects, "categories": categories},

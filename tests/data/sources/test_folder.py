@@ -96,3 +96,8 @@ def test_any_bytes_beside_an_image_give_captions_or_a_fault(
     sidecar = read_sidecar(text, metadata)
     assert bool(sidecar.captions) != bool(sidecar.fault)
     assert all(caption.strip() for caption in sidecar.captions)
+
+
+def test_text_wins_over_metadata() -> None:
+    assert read_sidecar(b"a dog", b'{"caption": "a cat"}').captions == ("a dog",)
+    assert read_sidecar(b"", b'{"caption": "a cat"}').fault == "empty"

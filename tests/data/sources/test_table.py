@@ -55,6 +55,11 @@ def test_rows_of_the_same_image_are_gathered(root: Path, name: str) -> None:
     assert source[1].image == root / "sub" / "a.jpg"
 
 
+def test_blank_lines_are_no_rows(root: Path) -> None:
+    path = write(root / "t.csv", "image,caption\n\nb.jpg,x\n\n")
+    assert contents(TableSource(path)) == {"b.jpg": ("x",)}
+
+
 def test_jsonl_may_hold_lists_of_captions(root: Path) -> None:
     rows = [{"filepath": "b.jpg", "captions": ["x", "y"]}, {"filepath": "b.jpg", "captions": "z"}]
     assert contents(TableSource(write_jsonl(root / "t.jsonl", rows))) == {"b.jpg": ("x", "y", "z")}
@@ -127,6 +132,7 @@ def test_all_problems_of_a_jsonl_are_said_at_once(root: Path) -> None:
     rows = [
         {"image": "b.jpg", "caption": "fine"},
         {"image": "b.jpg"},
+        {"image": "b.jpg", "caption": []},
         {"image": "b.jpg", "caption": ["x", ""]},
         {"image": {"bytes": "x"}, "caption": "x"},
         "{broken",
@@ -134,10 +140,10 @@ def test_all_problems_of_a_jsonl_are_said_at_once(root: Path) -> None:
     ]
     message = message_of(TableSource, write_jsonl(root / "t.jsonl", rows))
     for part in (
-        "rows that cannot be read: 2 (row 5: Expecting property name",
-        "row 6: no object)",
-        "rows without an image path: 1 (row 4)",
-        "empty caption, or none: 2 (row 2, row 3)",
+        "rows that cannot be read: 2 (row 6: Expecting property name",
+        "row 7: no object)",
+        "rows without an image path: 1 (row 5)",
+        "empty caption, or none: 3 (row 2, row 3, row 4)",
     ):
         assert part in message
 

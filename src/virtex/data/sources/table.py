@@ -90,7 +90,7 @@ class _Gathered:
         if name is None:
             self._outside.append(f"row {row.line}: {row.image}")
             return
-        place = self.places.setdefault(name, len(self.places))
+        place = self.places.setdefault(name, len(self.captions))
         if place == len(self.captions):
             self.captions.append([])
         if self.with_captions:

@@ -111,22 +111,18 @@ def _read_jsonl(path: Path, columns: Columns) -> Iterator[Row]:
 
 def _read_parquet(path: Path, columns: Columns) -> Iterator[Row]:
     try:
-        import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise ConfigError(
             f'{path} is a Parquet file, which needs pyarrow: pip install "virtex[parquet]"'
         ) from error
     line = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            names = columns.choose(file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=NUM_PARQUET_ROWS, columns=names):
-                for values in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
-                    line += 1
-                    yield _row(line, values)
-    except pyarrow.ArrowException as error:
-        raise ValueError(str(error)) from error
+    with parquet.ParquetFile(path) as file:
+        names = columns.choose(file.schema_arrow.names)
+        for batch in file.iter_batches(batch_size=NUM_PARQUET_ROWS, columns=names):
+            for values in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
+                line += 1
+                yield _row(line, values)
 
 
 READERS: dict[str, Callable[[Path, Columns], Iterator[Row]]] = {

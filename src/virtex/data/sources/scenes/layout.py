@@ -15,7 +15,7 @@ from virtex.data.sources.scenes.places import PLACES, Place
 
 _GROUP_COUNTS = (0.18, 0.42, 0.28, 0.12)
 """How often a scene holds 1, 2, 3, 4 kinds of object."""
-_SKEW = 1.35
+_SKEW = 1.8
 """Exponent on the weights of kinds and places; the higher, the longer the tail of rare kinds."""
 _NEVER_IN = {
     "sun": ("night", "fog", "rain"), "moon": ("day", "fog", "rain"), "cloud": ("fog", "night"),
