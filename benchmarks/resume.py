@@ -95,7 +95,9 @@ def torture(
             break
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        struck["during a checkpoint write" if temporary(folder) else "at a random moment"] += 1
+        where = "during a checkpoint write" if temporary(folder) else "at a random moment"
+        struck[where] += 1
+        print(f"kill {number + 1} {where}, checkpoints {folder.checkpoints.steps()}", flush=True)
     return struck
 
 

@@ -117,7 +117,7 @@ def _caption(arguments: list[str]) -> int:
     parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
     parser.add_argument("--beams", type=int, default=5, help="beams of the search (default 5)")
     parser.add_argument("--nucleus", type=float, help="sample from the top-p nucleus instead")
-    parser.add_argument("--max_steps", type=int, default=30, help="longest caption, in tokens")
+    parser.add_argument("--max_steps", type=int, help="longest caption, in tokens (default 30)")
     parser.add_argument("--batch_size", type=int, default=32, help="images decoded at once")
     parser.add_argument("--seed", type=int, default=0, help="seed of nucleus sampling")
     parser.add_argument("--json", type=Path, help="also write the captions to this file")
@@ -125,13 +125,14 @@ def _caption(arguments: list[str]) -> int:
     from virtex.models.decoding import DecodingConfig
     from virtex.zoo.caption_files import caption_files
 
-    decoding = DecodingConfig(num_beams=options.beams, max_steps=options.max_steps)
+    decoding = DecodingConfig(num_beams=options.beams)
     if options.nucleus is not None:
         decoding = replace(decoding, strategy="nucleus", top_p=options.nucleus)
     caption_files(
         options.init,
         options.images,
         decoding=decoding,
+        max_steps=options.max_steps,
         batch_size=options.batch_size,
         seed=options.seed,
         json_path=options.json,

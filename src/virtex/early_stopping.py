@@ -36,6 +36,8 @@ class EarlyStoppingConfig:
     """Images at once."""
     num_workers: int = 2
     """Processes that decode images."""
+    leave_out_rare: bool = False
+    """voc07: leave out classes that fewer than three training images or no test image show."""
 
 
 class EarlyStopping:
@@ -51,7 +53,11 @@ class EarlyStopping:
         )
         self.protocol: Protocol = LinearProbe(extraction=extraction)
         if config.protocol == "voc07":
-            self.protocol = MultiLabelSvm(name=protocol_name(config.data), extraction=extraction)
+            self.protocol = MultiLabelSvm(
+                name=protocol_name(config.data),
+                extraction=extraction,
+                leave_out_rare=config.leave_out_rare,
+            )
         self.folder = folder
 
     def is_best(self, backbone: Backbone, *, step: int) -> bool:

@@ -16,7 +16,7 @@ from virtex.models.backbone import BackboneConfig
 from virtex.transfer.features import Extraction
 from virtex.transfer.protocol import Result
 from virtex.transfer.voc07 import MultiLabelSvm, Voc07Config, run
-from virtex.zoo.weights import load_backbone
+from virtex.zoo.weights import open_backbone
 
 COLORS = {"apple": (250, 30, 30), "sea": (20, 40, 250)}
 NUM_IMAGES = 40
@@ -76,7 +76,7 @@ def test_the_papers_splits_are_the_default_and_named_where_missing(tmp_path: Pat
 
 
 def test_drawn_scenes_go_through_the_same_protocol() -> None:
-    backbone, _ = load_backbone("random", config=SLIM)
+    backbone, _ = open_backbone("random", config=SLIM)
     train = ScenesSource(300, split="train", image_size=64)
     test = ScenesSource(150, split="val", image_size=64)
     extraction = Extraction(image_size=32, num_workers=0)
@@ -93,7 +93,7 @@ def test_real_images_are_scored_above_chance_and_the_same_from_kept_features(
 ) -> None:
     sources = [VocSource(voc_root, split=split) for split in ("train", "val")]
     train, test = (Subset(source, range(0, 2500, 8)) for source in sources)
-    backbone, _ = load_backbone("random", config=BackboneConfig("resnet18"))
+    backbone, _ = open_backbone("random", config=BackboneConfig("resnet18"))
     protocol = MultiLabelSvm(extraction=Extraction(image_size=64, num_workers=0, cache=tmp_path))
     first, again = (protocol.measure(backbone, train=train, test=test) for _ in range(2))
     assert first == again

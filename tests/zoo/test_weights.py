@@ -13,7 +13,7 @@ from virtex.engine import checkpoint
 from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.zoo.published import infer_resnet
-from virtex.zoo.weights import load_backbone, read_weights, save_weights
+from virtex.zoo.weights import open_backbone, read_weights, save_weights
 
 SLIM = BackboneConfig(name="resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]})
 RUN_CONFIG = {"backbone": to_dict(SLIM), "num_samples": 3}
@@ -119,7 +119,7 @@ def test_a_backbone_comes_back_from_each_form_of_a_run(form, run, task, tokenize
     elif form != "folder":
         weights, step = save(run / "weights.safetensors", task, tokenizer), 30
         init = weights if form == "weights" else run
-    backbone, initialisation = load_backbone(init)
+    backbone, initialisation = open_backbone(init)
     assert torch.equal(grid_of(backbone), grid_of(task.backbone))
     assert (initialisation.init, initialisation.step) == (str(init), step)
     assert initialisation.backbone == SLIM
@@ -133,24 +133,24 @@ def test_the_backbone_is_found_inside_a_captioner_and_not_in_its_momentum_copy(
     other = {f"momentum_copy.{name}": value + 1 for name, value in task.state_dict().items()}
     path = tmp_path / "weights.safetensors"
     save_weights(path, {**inner, **other}, config=RUN_CONFIG, tokenizer=tokenizer, step=1)
-    assert torch.equal(grid_of(load_backbone(path)[0]), grid_of(task.backbone))
+    assert torch.equal(grid_of(open_backbone(path)[0]), grid_of(task.backbone))
 
 
 def test_random_is_a_function_of_its_seed_and_leaves_the_global_generator_alone():
     before = torch.random.get_rng_state()
     first, again, other = (
-        grid_of(load_backbone("random", config=SLIM, seed=s)[0]) for s in (1, 1, 2)
+        grid_of(open_backbone("random", config=SLIM, seed=s)[0]) for s in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(before, torch.random.get_rng_state())
-    assert load_backbone("random", config=SLIM)[1].backbone == SLIM
+    assert open_backbone("random", config=SLIM)[1].backbone == SLIM
 
 
 def test_frozen_comes_from_the_caller_and_not_from_the_file(run):
     frozen = replace(SLIM, frozen=True)
-    assert not any(p.requires_grad for p in load_backbone(run, config=frozen)[0].parameters())
-    assert all(p.requires_grad for p in load_backbone(run)[0].parameters())
+    assert not any(p.requires_grad for p in open_backbone(run, config=frozen)[0].parameters())
+    assert all(p.requires_grad for p in open_backbone(run)[0].parameters())
 
 
 @pytest.mark.parametrize("kind", ["bare", "old", "wrapped", "moco", "virtex", "data parallel"])
@@ -180,7 +180,7 @@ def test_published_resnets_load_whatever_their_prefix(kind, tmp_path, resnet18):
     }[kind]
     path = tmp_path / "model.pth"
     torch.save(values, path, _use_new_zipfile_serialization=kind != "moco")
-    backbone, initialisation = load_backbone(path)
+    backbone, initialisation = open_backbone(path)
     torch.testing.assert_close(grid_of(backbone), torchvision_grid(resnet18))
     assert initialisation.backbone == BackboneConfig(name="resnet18")
     assert initialisation.step is None
@@ -208,7 +208,7 @@ def test_a_file_that_lacks_weights_or_has_too_many_names_them(tmp_path, resnet18
     path = tmp_path / "model.pth"
     torch.save(state, path)
     with pytest.raises(CheckpointError) as caught:
-        load_backbone(path)
+        open_backbone(path)
     message = str(caught.value)
     assert "1 missing: layer3.0.conv1.weight" in message
     assert "1 unexpected: layer9.weight" in message
@@ -217,14 +217,14 @@ def test_a_file_that_lacks_weights_or_has_too_many_names_them(tmp_path, resnet18
 
 def test_another_architecture_than_the_one_asked_for_is_refused(run, tmp_path, resnet18):
     with pytest.raises(CheckpointError, match=r"resnet18 with options .*but resnet34 .* asked"):
-        load_backbone(run, config=BackboneConfig(name="resnet34"))
+        open_backbone(run, config=BackboneConfig(name="resnet34"))
     path = tmp_path / "model.pth"
     torch.save(resnet18.state_dict(), path)
     with pytest.raises(CheckpointError, match=r"missing: layer1\.0\.bn3"):
-        load_backbone(path, config=BackboneConfig(name="resnet50"))
+        open_backbone(path, config=BackboneConfig(name="resnet50"))
     tagged = BackboneConfig(name="resnet18.tv_in1k", options=SLIM.options)
     assert torch.equal(
-        grid_of(load_backbone(run, config=tagged)[0]), grid_of(load_backbone(run)[0])
+        grid_of(open_backbone(run, config=tagged)[0]), grid_of(open_backbone(run)[0])
     )
 
 
@@ -251,7 +251,7 @@ def test_files_that_are_no_weights_are_refused_with_what_they_are(
     path = tmp_path / "model.pth"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
-        load_backbone(path)
+        open_backbone(path)
     assert not (tmp_path / "never").exists()
 
 
@@ -261,16 +261,16 @@ def test_a_torch_file_with_code_or_with_other_things_is_refused(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"more than weights \(torch.nn.modules.linear.Linear"
     ):
-        load_backbone(path)
+        open_backbone(path)
     torch.save([1, 2], path)
     with pytest.raises(CheckpointError, match="holds a list"):
-        load_backbone(path)
+        open_backbone(path)
     torch.save({"weight": torch.zeros(2)}, path)
     with pytest.raises(CheckpointError, match="no backbone that we know: its keys are weight"):
-        load_backbone(path)
+        open_backbone(path)
     torch.save({"conv1.weight": torch.zeros(2)}, path)
     with pytest.raises(CheckpointError, match="none of torchvision's"):
-        load_backbone(path)
+        open_backbone(path)
 
 
 @pytest.mark.parametrize("name", ["model.pth", "weights.safetensors"])
@@ -283,7 +283,7 @@ def test_a_file_cut_short_or_altered_is_refused(name, tmp_path, task, tokenizer)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match="damaged"):
-        load_backbone(path)
+        open_backbone(path)
 
 
 def test_a_bit_that_flipped_in_a_zip_is_noticed(tmp_path, task):
@@ -293,7 +293,7 @@ def test_a_bit_that_flipped_in_a_zip_is_noticed(tmp_path, task):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="damaged"):
-        load_backbone(path)
+        open_backbone(path)
 
 
 def test_safetensors_of_others_and_of_newer_versions_are_refused(tmp_path, task, tokenizer):
@@ -302,25 +302,25 @@ def test_safetensors_of_others_and_of_newer_versions_are_refused(tmp_path, task,
     path = tmp_path / "weights.safetensors"
     save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(CheckpointError, match="not one that this package wrote"):
-        load_backbone(path)
+        open_backbone(path)
     save_file(
         {"tokenizer": torch.zeros(2)}, path, {"format": "virtex", "version": "2", "config": "{}"}
     )
     with pytest.raises(CheckpointError, match="upgrade virtex"):
-        load_backbone(path)
+        open_backbone(path)
 
 
 def test_an_init_that_does_not_exist_lists_what_is_allowed(tmp_path):
     with pytest.raises(CheckpointError, match=r"'imagnet': no such file or folder\. INIT is ra"):
-        load_backbone("imagnet")
+        open_backbone("imagnet")
     with pytest.raises(CheckpointError, match="no run folder that has been trained"):
-        load_backbone(tmp_path)
+        open_backbone(tmp_path)
     with pytest.raises(ConfigError, match="unknown backbone 'resnet5'"):
-        load_backbone("random", config=BackboneConfig(name="resnet5"))
+        open_backbone("random", config=BackboneConfig(name="resnet5"))
 
 
 def test_imagenet_without_a_network_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(CheckpointError, match="cannot get the published weights of 'resnet50"):
-        load_backbone("imagenet")
+        open_backbone("imagenet")

@@ -11,7 +11,7 @@ from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.transfer.features import Extraction
 from virtex.transfer.protocol import Protocol, Result
-from virtex.zoo.weights import Initialisation, load_backbone
+from virtex.zoo.weights import Initialisation, open_backbone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +71,8 @@ def load(config: TransferConfig) -> tuple[Backbone, Initialisation]:
                 f"backbone_from gives `--init random` its architecture; with init {config.init!r}"
                 f"{' and backbone.*' if architecture else ''} it says nothing. Leave one out."
             )
-        architecture = load_backbone(config.backbone_from)[1].backbone
-    return load_backbone(config.init, config=architecture, seed=config.seed)
+        architecture = open_backbone(config.backbone_from)[1].backbone
+    return open_backbone(config.init, config=architecture, seed=config.seed)
 
 
 def run_protocol(protocol: Protocol, config: TransferConfig, data: SourceConfig) -> Result:

@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -35,6 +35,7 @@ def caption_files(
     images: Sequence[Path],
     *,
     decoding: DecodingConfig,
+    max_steps: int | None = None,
     batch_size: int = 32,
     seed: int = 0,
     device: str = "auto",
@@ -46,6 +47,8 @@ def caption_files(
 
     Args:
         init: A run folder or a weights file.
+        max_steps: Longest caption, in tokens; by default as many as `decoding` says, or fewer where
+            the model was built for fewer.
         images: Files, or folders that are searched to any depth.
         json_path: Where to write the captions too, as a JSON list.
 
@@ -55,6 +58,8 @@ def caption_files(
     """
     predictor = load_captioner(init, device=choose_device(device))
     paths = find_images(images)
+    longest = min(decoding.max_steps, predictor.captioner.config.max_tokens)
+    decoding = replace(decoding, max_steps=max_steps or longest)
     captioned = []
     console = Console(stderr=True)
     starts = track(

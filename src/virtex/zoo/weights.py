@@ -168,6 +168,16 @@ def read_trained(path: Path) -> Weights:
 
 def load_backbone(
     init: str | Path, *, config: BackboneConfig | None = None, seed: int = 0
+) -> Backbone:
+    """The backbone that INIT names: images (B, 3, H, W), normalised, to a grid (B, C, h, w).
+
+    Args and Raises as of `open_backbone`.
+    """
+    return open_backbone(init, config=config, seed=seed)[0]
+
+
+def open_backbone(
+    init: str | Path, *, config: BackboneConfig | None = None, seed: int = 0
 ) -> tuple[Backbone, Initialisation]:
     """The backbone that INIT names, and where it came from.
 

@@ -1,0 +1,217 @@
+"""Pretraining end to end on a few drawn scenes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import virtex
+from tests.small_run import OPTIONS, small_config
+from virtex import config
+from virtex.data.tokenizer import train_tokenizer
+from virtex.engine import checkpoint
+from virtex.errors import ConfigError, DataError
+from virtex.models.backbone import Backbone
+from virtex.pretrain import parse_pretrain, pretrain
+from virtex.zoo.weights import read_weights
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 6 steps."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert pretrain(small_config(out)).reason == "finished"
+    return out
+
+
+def records(run: Path, key: str) -> list[float]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line[key] for line in lines if key in line]
+
+
+def final_state(run: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(run / "checkpoints" / "step_00000006.pt")["task"]
+
+
+@pytest.mark.parametrize("recipe", config.recipe_paths("pretrain"), ids=lambda path: path.stem)
+def test_every_recipe_builds_its_task(recipe: Path, tmp_path: Path) -> None:
+    options = parse_pretrain(["--config", recipe.stem, "--out", str(tmp_path), "--data.root", "x"])
+    tokenizer = train_tokenizer(["a dog on the grass", "two cats"], vocab_size=24)
+    task = options.task.build(Backbone(options.backbone), tokenizer, options.image)
+    assert task.no_weight_decay() <= {name for name, _ in task.named_parameters()}
+
+
+def test_the_base_recipe_is_the_paper_s(tmp_path: Path) -> None:
+    options = parse_pretrain(["--config", "base", "--out", str(tmp_path), "--data.root", "x"])
+    optim, run = options.optim, options.run
+    assert (optim.backbone_lr, optim.lr, optim.momentum, optim.weight_decay) == (
+        0.2,
+        1e-3,
+        0.9,
+        1e-4,
+    )
+    assert (optim.lookahead_steps, optim.lookahead_alpha, optim.max_grad_norm) == (5, 0.5, 10)
+    assert (run.batch_size, run.num_steps, optim.warmup_steps) == (256, 500_000, 10_000)
+    assert (options.tokenizer.vocab_size, options.image.size) == (10_000, 224)
+
+
+def test_a_run_folder_holds_what_the_docs_say(run: Path) -> None:
+    names = {"config.yaml", "tokenizer.model", "log.jsonl", "samples.json", "weights.safetensors"}
+    assert names <= {path.name for path in run.iterdir()}
+    assert [path.stem for path in sorted((run / "checkpoints").iterdir())] == [
+        "step_00000002", "step_00000004", "step_00000006",
+    ]  # fmt: skip
+    samples = json.loads((run / "samples.json").read_text())
+    assert samples["step"] == 6
+    assert len(samples["samples"]) == 2
+    assert all((run / sample["image"]).is_file() for sample in samples["samples"])
+    assert len(records(run, "val/loss")) == 2
+
+
+def test_the_loss_falls_on_scenes(tmp_path: Path) -> None:
+    pretrain(small_config(tmp_path / "run", "--run.num_steps", "40"))
+    losses = records(tmp_path / "run", "train/loss")
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+
+
+def test_the_losses_of_the_first_steps_are_as_recorded(run: Path) -> None:
+    golden = json.loads((Path(__file__).parent / "golden" / "bicaptioning_scenes.json").read_text())
+    assert records(run, "train/loss") == pytest.approx(golden["losses"], rel=2e-3)
+
+
+@pytest.mark.parametrize("last", [2, 4])
+def test_a_run_cut_after_a_checkpoint_ends_with_the_same_bits(
+    run: Path, tmp_path: Path, last: int
+) -> None:
+    cut = tmp_path / "run"
+    shutil.copytree(run, cut)
+    for path in (cut / "checkpoints").iterdir():
+        if int(path.stem.removeprefix("step_")) > last:
+            path.unlink()
+    pretrain(small_config(cut))
+    assert records(cut, "train/loss") == records(run, "train/loss")
+    whole, resumed = final_state(run), final_state(cut)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_workers_change_nothing(run: Path, tmp_path: Path) -> None:
+    pretrain(small_config(tmp_path / "run", "--loader.num_workers", "2"))
+    whole, other = final_state(run), final_state(tmp_path / "run")
+    assert all(torch.equal(whole[name], other[name]) for name in whole)
+
+
+def test_resuming_with_other_options_is_refused_and_names_them(run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"optim\.lr was 0\.003, now 0\.1"):
+        pretrain(small_config(run, "--optim.lr", "0.1"))
+
+
+def test_a_run_needs_no_options_to_be_resumed(run: Path) -> None:
+    assert parse_pretrain(["--out", str(run)]) == small_config(run)
+
+
+def test_forward_captioning_trains_one_direction(tmp_path: Path) -> None:
+    pretrain(small_config(tmp_path / "run", "--task.bidirectional", "false"))
+    assert records(tmp_path / "run", "train/captioning_forward")
+    assert not records(tmp_path / "run", "train/captioning_backward")
+
+
+def test_the_weights_file_alone_captions_and_gives_the_backbone(run: Path, tmp_path: Path) -> None:
+    weights = shutil.copy(run / "weights.safetensors", tmp_path)
+    assert read_weights(Path(weights)).step == 6
+    predictor = virtex.load_captioner(weights)
+    [caption] = predictor.caption(run / "samples" / "0.jpg")
+    assert caption.log_likelihood < 0
+    grid = virtex.load_backbone(weights)(torch.zeros(1, 3, 64, 64))
+    assert grid.shape == (1, 16, 2, 2)
+
+
+def test_early_stopping_keeps_the_best_checkpoint_s_weights(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    protocol = ["--early_stopping.protocol", "voc07", "--early_stopping.image_size", "64"]
+    data = {"num_images": 300, "num_val_images": 200, "image_size": 64}
+    data_flags = [text for name, value in data.items()
+                  for text in (f"--early_stopping.data.{name}", str(value))]  # fmt: skip
+    options = small_config(out, *protocol, "--early_stopping.leave_out_rare", "true", *data_flags)
+    pretrain(options)
+    scores = {}
+    for path in (out / "results").glob("*.json"):
+        result = json.loads(path.read_text())
+        scores[result["initialisation"]["step"]] = result["numbers"]["mAP"]
+    assert set(scores) == {2, 4, 6}
+    best = max(scores, key=lambda step: (scores[step], -step))
+    assert read_weights(out / "weights.safetensors").step == best
+
+
+def folder_of_photos(root: Path, *, num_good: int, num_bad: int) -> Path:
+    root.mkdir()
+    for number in range(num_good + num_bad):
+        path = root / f"{number:03d}.jpg"
+        Image.new("RGB", (80, 64), (number, 100, 200)).save(path)
+        path.with_suffix(".txt").write_text(f"a photograph of colour number {number} at noon\n")
+        if number >= num_good:
+            path.write_bytes(path.read_bytes()[:200])
+    return root
+
+
+def photo_flags(root: Path) -> list[str]:
+    values = {"source": "folder", "root": root, "num_images": 8000, "num_val_images": 1000}
+    flags = [text for name, value in values.items() for text in (f"--data.{name}", str(value))]
+    return [*flags, "--data.image_size", "96", "--tokenizer.vocab_size", "40"]
+
+
+def test_a_corrupt_image_is_named_and_does_not_stop_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = folder_of_photos(tmp_path / "photos", num_good=20, num_bad=1)
+    result = pretrain(small_config(tmp_path / "run", *photo_flags(root)))
+    assert result.reason == "finished"
+    assert "020.jpg" in caplog.text
+
+
+def test_too_many_corrupt_images_stop_the_run(tmp_path: Path) -> None:
+    root = folder_of_photos(tmp_path / "photos", num_good=10, num_bad=10)
+    limit = ["--loader.bad_image_limit", "0"]
+    with pytest.raises(DataError, match="bad_image_limit"):
+        pretrain(small_config(tmp_path / "run", *photo_flags(root), *limit))
+
+
+def command(tmp_path: Path, *arguments: str) -> list[str]:
+    (tmp_path / "small.yaml").write_text(OPTIONS)
+    return ["-m", "virtex.cli", "pretrain", "--config", str(tmp_path / "small.yaml"), *arguments]
+
+
+def test_sigterm_to_the_whole_group_writes_a_checkpoint_and_exits_143(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    flags = ["--out", str(out), "--run.num_steps", "100000", "--loader.num_workers", "1"]
+    flags += ["--run.checkpoint_every", "0", "--run.validate_every", "0"]
+    process = subprocess.Popen(
+        [sys.executable, *command(tmp_path, *flags)], start_new_session=True, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (out / "log.jsonl").exists():
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors.decode()
+    [saved] = (out / "checkpoints").glob("step_*.pt")
+    assert checkpoint.load(saved)["step"] > 0
+
+
+def test_two_processes_see_the_same_batches_as_one(run: Path, tmp_path: Path) -> None:
+    """Exactly alike they cannot be: BatchNorm and mean losses are each process's own."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run(
+        [sys.executable, *torchrun, *command(tmp_path, "--out", str(tmp_path / "two"))],
+        check=True, timeout=120, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert records(tmp_path / "two", "train/loss") == pytest.approx(
+        records(run, "train/loss"), rel=0.05
+    )
