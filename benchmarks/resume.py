@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,14 +31,6 @@ TOY = f"{sys.executable} {TOY_RUN} --width 20000 --num_steps 120 --out {{out}}"
 POLL = 0.001
 
 
-@dataclass
-class Timing:
-    """Seconds from the start of an undisturbed run to its first checkpoint, and to its end."""
-
-    first_checkpoint: float
-    end: float
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -49,11 +40,17 @@ def main() -> int:
     parser.add_argument("--command", default=TOY, help="{out} stands for the run folder")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        whole, cut = RunFolder(Path(folder, "whole")), RunFolder(Path(folder, "cut"))
-        timing = run_whole(options.command, whole)
-        kills = torture(options.command, cut, timing, kills=options.kills, seed=options.seed)
-        finish(options.command, cut)
-        return report(kills, compare(whole, cut))
+        whole = RunFolder(Path(folder, "whole"))
+        seconds = run_whole(options.command, whole)
+        cuts = torture(
+            options.command,
+            Path(folder),
+            seconds=seconds,
+            kills=options.kills,
+            rng=random.Random(options.seed),
+        )
+        found = [compare(whole, cut) for cut in cuts]
+        return report(found)
 
 
 def start(command: str, folder: RunFolder) -> subprocess.Popen[bytes]:
@@ -62,43 +59,49 @@ def start(command: str, folder: RunFolder) -> subprocess.Popen[bytes]:
     return subprocess.Popen(arguments, start_new_session=True, stderr=subprocess.DEVNULL)
 
 
-def run_whole(command: str, folder: RunFolder) -> Timing:
-    """The run that nobody disturbs."""
+def run_whole(command: str, folder: RunFolder) -> float:
+    """The run that nobody disturbs; gives the seconds until it began to write a checkpoint."""
     began = time.monotonic()
     process = start(command, folder)
-    while not folder.checkpoints.steps() and process.poll() is None:
-        time.sleep(POLL)
-    first = time.monotonic() - began
-    if process.wait() != 0:
-        sys.exit(f"the undisturbed run failed with exit code {process.returncode}")
-    return Timing(first, time.monotonic() - began)
+    wait_for_write(folder, process)
+    seconds = time.monotonic() - began
+    check_end(process)
+    return seconds
 
 
 def torture(
-    command: str, folder: RunFolder, timing: Timing, *, kills: int, seed: int
-) -> dict[str, int]:
-    """Start and kill the run again and again; how many kills struck, and where."""
-    rng = random.Random(seed)
-    struck = {"at a random moment": 0, "during a checkpoint write": 0}
-    for number in range(kills):
-        process = start(command, folder)
-        if number % 2:
-            wait_for_write(folder, process)
+    command: str, root: Path, *, seconds: float, kills: int, rng: random.Random
+) -> list[RunFolder]:
+    """Start and kill a run until it has ended, and further runs until there were enough kills."""
+    cuts = [RunFolder(root / "cut-1")]
+    struck = 0
+    while struck < kills:
+        process = start(command, cuts[-1])
+        if struck % 2:
+            wait_for_write(cuts[-1], process)
             time.sleep(rng.uniform(0, 0.02))
         else:
-            training = (timing.end - timing.first_checkpoint) / kills
-            wait(
-                process,
-                rng.uniform(0.5, 1) * timing.first_checkpoint + rng.uniform(0, 3) * training,
-            )
+            wait(process, rng.uniform(0, 1.5 * seconds))
         if process.poll() is not None:
-            break
+            check_end(process)
+            cuts.append(RunFolder(root / f"cut-{len(cuts) + 1}"))
+            continue
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        where = "during a checkpoint write" if temporary(folder) else "at a random moment"
-        struck[where] += 1
-        print(f"kill {number + 1} {where}, checkpoints {folder.checkpoints.steps()}", flush=True)
-    return struck
+        struck += 1
+        where = "during a checkpoint write" if temporary(cuts[-1]) else "at a random moment"
+        steps = cuts[-1].checkpoints.steps()
+        print(
+            f"{cuts[-1].path.name}, kill {struck} {where}; it has checkpoints {steps}", flush=True
+        )
+    check_end(start(command, cuts[-1]))
+    return cuts
+
+
+def check_end(process: subprocess.Popen[bytes]) -> None:
+    """Let a run come to its end, which must be a good one."""
+    if process.wait() != 0:
+        sys.exit(f"a run failed with exit code {process.returncode}")
 
 
 def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
@@ -124,12 +127,6 @@ def wait_for_write(folder: RunFolder, process: subprocess.Popen[bytes]) -> None:
 def temporary(folder: RunFolder) -> list[Path]:
     """Checkpoints that are, or were, being written."""
     return list(folder.checkpoints.path.glob(f"*{checkpoint.TEMPORARY}"))
-
-
-def finish(command: str, folder: RunFolder) -> None:
-    """Let the run come to its end."""
-    if start(command, folder).wait() != 0:
-        sys.exit("the run did not finish after it was killed")
 
 
 def compare(whole: RunFolder, cut: RunFolder) -> dict[str, list[str]]:
@@ -165,14 +162,13 @@ def differences(a: object, b: object, name: str = "") -> Iterator[str]:
         yield name
 
 
-def report(kills: dict[str, int], found: dict[str, list[str]]) -> int:
-    """Print what was done and found; the exit code."""
-    print(
-        f"{sum(kills.values())} kills: " + ", ".join(f"{n} {where}" for where, n in kills.items())
-    )
-    for subject, names in found.items():
-        print(f"{subject}: {'WRONG: ' + ', '.join(names[:5]) if names else 'as it should be'}")
-    return int(any(found.values()))
+def report(found: list[dict[str, list[str]]]) -> int:
+    """Print what was found; the exit code."""
+    for number, subjects in enumerate(found, start=1):
+        for subject, names in subjects.items():
+            verdict = f"WRONG: {', '.join(names[:5])}" if names else "as it should be"
+            print(f"cut-{number} {subject}: {verdict}")
+    return int(any(any(subjects.values()) for subjects in found))
 
 
 if __name__ == "__main__":

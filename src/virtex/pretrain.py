@@ -140,9 +140,8 @@ def check_resumable(config: PretrainConfig) -> None:
     stored = RunFolder(config.out).config_path
     if not stored.is_file():
         return
-    before, now = (
-        _flat(values) for values in (config_files.load(stored), config_files.to_dict(config))
-    )
+    earlier = config_files.from_dict(PretrainConfig, config_files.load(stored))
+    before, now = (_flat(config_files.to_dict(options)) for options in (earlier, config))
     changed = [
         f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())

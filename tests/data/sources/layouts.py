@@ -13,7 +13,7 @@ from PIL import Image
 from virtex.data.example import Source
 from virtex.errors import DataError
 
-ANY_TEXT = st.text(st.characters(exclude_categories=()))
+ANY_TEXT = st.text(st.characters() | st.characters(categories=["Cs"]))
 """Lone surrogates too: JSON may hold them, and names of files that are not UTF-8."""
 REAL_DATA = Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
 

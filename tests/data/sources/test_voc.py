@@ -32,7 +32,8 @@ def root(tmp_path: Path) -> Path:
         write(voc / f"JPEGImages/{image_id}.jpg", jpeg())
     cat = CAT.format(box=BOX.format(1, 2, 5, 6))
     train = (
-        "<object><name>train</name><difficult>1</difficult><part><bndbox/></part>"
+        "<object><name>train</name><difficult>1</difficult>"
+        + f"<part><name>cab</name>{BOX.format(9, 9, 10, 10)}</part>"
         + BOX.format(3, 1.5, 8, 6)
         + "</object>"
     )
