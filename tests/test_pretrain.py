@@ -127,7 +127,7 @@ def test_the_weights_file_alone_captions_and_gives_the_backbone(run: Path, tmp_p
     weights = shutil.copy(run / "weights.safetensors", tmp_path)
     assert read_weights(Path(weights)).step == 6
     predictor = virtex.load_captioner(weights)
-    [caption] = predictor.caption(run / "samples" / "0.jpg")
+    [caption] = predictor.caption(next((run / "samples").iterdir()))
     assert caption.log_likelihood < 0
     grid = virtex.load_backbone(weights)(torch.zeros(1, 3, 64, 64))
     assert grid.shape == (1, 16, 2, 2)

@@ -121,6 +121,8 @@ def _caption(arguments: list[str]) -> int:
     parser.add_argument("--batch_size", type=int, default=32, help="images decoded at once")
     parser.add_argument("--seed", type=int, default=0, help="seed of nucleus sampling")
     parser.add_argument("--json", type=Path, help="also write the captions to this file")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--tokenizer", type=Path, help="the vocabulary of a released .pth")
     options = parser.parse_args(arguments)
     from virtex.models.decoding import DecodingConfig
     from virtex.zoo.caption_files import caption_files
@@ -135,6 +137,8 @@ def _caption(arguments: list[str]) -> int:
         max_steps=options.max_steps,
         batch_size=options.batch_size,
         seed=options.seed,
+        device=options.device,
+        tokenizer=options.tokenizer,
         json_path=options.json,
     )
     return 0

@@ -91,13 +91,8 @@ def _refuse_paths(values: Mapping[str, Any]) -> None:
             _refuse_paths(value)
 
 
-def save(config: object, path: Path) -> None:
-    """Write a config as YAML."""
-    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
-
-
 def load(path: Path) -> dict[str, Any]:
-    """The nested dict of a YAML file that `save` wrote.
+    """The nested dict that a YAML file holds.
 
     Raises:
         ConfigError: Not a YAML mapping.

@@ -3,10 +3,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
+
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for the main one, which alone trains vocabularies and runs protocols."""
 
 
 def rank() -> int:
@@ -31,7 +35,8 @@ def process_group(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or torch.distributed.is_initialized():
         yield
         return
-    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
     finally:
@@ -69,12 +74,6 @@ def any_true(flag: bool, device: torch.device) -> bool:
     value = torch.tensor([int(flag)], device=device)
     torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
     return bool(value.item())
-
-
-def barrier() -> None:
-    """Wait for all processes."""
-    if world_size() > 1:
-        torch.distributed.barrier()
 
 
 def gather_objects(value: object) -> list[object]:

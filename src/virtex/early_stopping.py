@@ -16,7 +16,7 @@ from virtex.transfer.command import open_splits
 from virtex.transfer.features import Extraction
 from virtex.transfer.linear import LinearProbe
 from virtex.transfer.protocol import Protocol, Result
-from virtex.transfer.voc07 import MultiLabelSvm, protocol_name
+from virtex.transfer.voc07 import MultiLabelSvm, protocol_name, with_voc_splits
 
 log = logging.getLogger("virtex")
 
@@ -44,7 +44,9 @@ class EarlyStopping:
     """The protocol with its data, opened up front, and the scores so far in RUN/results."""
 
     def __init__(self, config: EarlyStoppingConfig, folder: Path, device: torch.device) -> None:
-        self.train, self.test = open_splits(config.data)
+        data = with_voc_splits(config.data) if config.protocol == "voc07" else config.data
+        self.train, self.test = open_splits(data)
+        log.info("early stopping: %s on %s", config.protocol, self.test.identity())
         extraction = Extraction(
             image_size=config.image_size,
             batch_size=config.batch_size,

@@ -1,5 +1,6 @@
 """Pretraining: where data, task and engine meet."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,14 +18,16 @@ from virtex.data.tokenizer import Tokenizer, train_tokenizer
 from virtex.data.transforms import ImageConfig
 from virtex.early_stopping import EarlyStopping, EarlyStoppingConfig
 from virtex.engine.loop import FitResult, evaluate, fit
-from virtex.engine.optim import OptimConfig
-from virtex.engine.run import RunConfig, RunFolder, choose_device
+from virtex.engine.optim import OptimConfig, warmup_steps
+from virtex.engine.run import RunConfig, RunFolder, check_batch_size, choose_device
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.samples import SampleWriter
 from virtex.tasks.base import Task, TaskConfig
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.zoo.weights import save_weights
+
+log = logging.getLogger("virtex")
 
 FREE = (
     "out", "num_samples", "loader.", "early_stopping.batch_size", "early_stopping.num_workers",
@@ -78,18 +81,21 @@ def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
     """The config of `virtex pretrain`; a run that stands at --out gives what is not named.
 
     Raises:
-        ConfigError: An unknown option, or a value of the wrong type.
+        ConfigError: An unknown option, a value of the wrong type, or nothing but an --out that
+            holds no run.
     """
     arguments = config_files.with_recipes(arguments, "pretrain")
     out = config_files.value_of("--out", arguments)
-    if out is not None and (stored := RunFolder(Path(out)).config_path).is_file():
-        arguments = ["--config", str(stored), *arguments]
+    if out is not None and _has_begun(Path(out)):
+        arguments = ["--config", str(RunFolder(Path(out)).config_path), *arguments]
+    elif out is not None and len(arguments) <= 2:
+        raise ConfigError(f"{out} holds no run to resume; name a recipe with --config to begin one")
     return config_files.parse(PretrainConfig, arguments, prog="virtex pretrain")
 
 
 def write_tokenizer(config: TrainTokenizerConfig) -> Tokenizer:
     """Train a vocabulary on the captions of a source and write it."""
-    source = require(open_source(config.data, split="train"), "data")
+    source = _training_source(config.data)
     tokenizer = train_tokenizer(all_captions(source), vocab_size=config.vocab_size)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(config.out)
@@ -107,7 +113,9 @@ def pretrain(config: PretrainConfig) -> FitResult:
         check_resumable(config)
         torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
         backbone = Backbone(config.backbone)
-        train = require(open_source(config.data, split="train"), "data")
+        check_batch_size(config.run)
+        warmup_steps(config.optim, config.run.num_steps)
+        train = _training_source(config.data)
         validation = open_source(config.data, split="val")
         early_stopping = _early_stopping(config, device)
         tokenizer = _tokenizer(config, train)
@@ -115,7 +123,8 @@ def pretrain(config: PretrainConfig) -> FitResult:
         folder = RunFolder(config.out)
         if distributed.is_main():
             folder.write_config(config_files.to_dict(config))
-            tokenizer.save(config.out / "tokenizer.model")
+            if not _has_begun(config.out):
+                tokenizer.save(config.out / "tokenizer.model")
         return fit(
             task,
             partial(_training_batches, train, task, config),
@@ -137,10 +146,10 @@ def check_resumable(config: PretrainConfig) -> None:
     Raises:
         ConfigError: Names each option that differs.
     """
-    stored = RunFolder(config.out).config_path
-    if not stored.is_file():
+    if not _has_begun(config.out):
         return
-    earlier = config_files.from_dict(PretrainConfig, config_files.load(stored))
+    stored = config_files.load(RunFolder(config.out).config_path)
+    earlier = config_files.from_dict(PretrainConfig, stored)
     before, now = (_flat(config_files.to_dict(options)) for options in (earlier, config))
     changed = [
         f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
@@ -157,13 +166,6 @@ def check_resumable(config: PretrainConfig) -> None:
 def all_captions(source: Source) -> Iterator[str]:
     """Every caption of every example."""
     return (caption for index in range(len(source)) for caption in source[index].captions)
-
-
-def require(source: Source | None, option: str) -> Source:
-    """The source, or a ConfigError where the options name none."""
-    if source is None:
-        raise ConfigError(f"no training data is named: give --{option}.source and --{option}.root")
-    return source
 
 
 class _Validation:
@@ -196,7 +198,10 @@ class _Validation:
         )
         numbers = evaluate(self.task, batches, run=self.config.run, device=self.device)
         if self.samples is not None and self.task.writer is not None:
-            self.samples.write(self.task.writer, step=step, device=self.device)
+            try:
+                self.samples.write(self.task.writer, step=step, device=self.device)
+            except OSError as error:
+                log.error("cannot write the sample captions of step %d: %s", step, error)
         return numbers
 
 
@@ -247,14 +252,28 @@ def _early_stopping(config: PretrainConfig, device: torch.device) -> EarlyStoppi
 def _tokenizer(config: PretrainConfig, source: Source) -> Tokenizer:
     """The run's own vocabulary if it has one; else the one named; else one trained by rank 0."""
     own, named = config.out / "tokenizer.model", config.tokenizer.tokenizer_path
-    if own.is_file() or named is not None:
-        return Tokenizer.load(own if own.is_file() or named is None else named)
+    if _has_begun(config.out):
+        return Tokenizer.load(own)
+    if named is not None:
+        return Tokenizer.load(named)
     trained = None
     if distributed.is_main():
         trained = train_tokenizer(all_captions(source), vocab_size=config.tokenizer.vocab_size)
     tokenizer = distributed.gather_objects(trained)[0]
     assert isinstance(tokenizer, Tokenizer)
     return tokenizer
+
+
+def _training_source(data: SourceConfig) -> Source:
+    source = open_source(data, split="train")
+    assert source is not None  # only validation data may be left out
+    return source
+
+
+def _has_begun(out: Path) -> bool:
+    """Whether there is something to resume: a start that failed before that binds nobody."""
+    folder = RunFolder(out)
+    return folder.config_path.is_file() and bool(folder.checkpoints.steps())
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -139,9 +139,12 @@ class _Timings:
         print(f"{name} ...", file=sys.stderr, flush=True)
         start = time.perf_counter()
         self._write()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 1)
-        self._write()
+        try:
+            yield
+        finally:
+            before = self.seconds.get(name, 0.0)
+            self.seconds[name] = round(before + time.perf_counter() - start, 1)
+            self._write()
         print(f"{name}: {self.seconds[name]:.0f} s", file=sys.stderr, flush=True)
 
     def _write(self) -> None:

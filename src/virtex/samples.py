@@ -1,5 +1,6 @@
 """Captions of a few validation images, written during training for a person to look at."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from virtex.data.example import Example, Source
 from virtex.data.images import BadImageError, decode_image
 from virtex.data.tokenizer import Tokenizer
 from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
+from virtex.errors import DataError
 from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig
 
@@ -36,6 +38,8 @@ class SampleWriter:
         self.folder, self.tokenizer = folder, tokenizer
         seen = list(islice(_readable(source, ValidationTransform(image), limit), limit))
         self.examples = [example for example, _ in seen]
+        if not seen:
+            raise DataError(f"none of the validation images can be read, of {len(source)}")
         self.images = torch.stack([image for _, image in seen])  # (B, 3, H, W)
 
     @torch.no_grad()
@@ -49,13 +53,13 @@ class SampleWriter:
         captioner.train(was_training)
         samples = [
             {
-                "image": str(self._picture(number, example).relative_to(self.folder)),
+                "image": str(self._picture(example).relative_to(self.folder)),
                 "generated": self.tokenizer.decode(tokens.tolist()),
                 "log_likelihood": round(float(log_prob), 3),
                 "captions": list(example.captions),
             }
-            for number, (example, tokens, log_prob) in enumerate(
-                zip(self.examples, generated.tokens, generated.log_probs, strict=True)
+            for example, tokens, log_prob in zip(
+                self.examples, generated.tokens, generated.log_probs, strict=True
             )
         ]
         path = self.folder / "samples.json"
@@ -63,13 +67,16 @@ class SampleWriter:
         temporary.write_text(json.dumps({"step": step, "samples": samples}, indent=1))
         temporary.replace(path)
 
-    def _picture(self, number: int, example: Example) -> Path:
-        path = self.folder / "samples" / f"{number}.jpg"
+    def _picture(self, example: Example) -> Path:
+        name = hashlib.sha256(example.image_id.encode()).hexdigest()[:16]
+        path = self.folder / "samples" / f"{name}.jpg"
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             picture = Image.fromarray(decode_image(example.image))
             picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-            picture.save(path, quality=90)
+            temporary = path.with_suffix(".tmp")
+            picture.save(temporary, "JPEG", quality=90)
+            temporary.replace(path)
         return path
 
 

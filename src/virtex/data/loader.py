@@ -35,7 +35,6 @@ MAX_STAND_INS = 30
 """So many drawn examples that are all bad mean that the data is broken."""
 FEWEST_SEEN = 1000
 """The share of bad images is taken of at least so many examples."""
-NUM_LOGGED = 10
 STAND_IN_STREAM = 1
 """Sets the generator that draws stand-ins apart from the example's own."""
 VALIDATION_SEED = 0
@@ -254,11 +253,11 @@ class _Tally:
         """The batch that was read, once its bad images are counted."""
         self.num_seen += read.num_seen
         for location, reason in read.bad_images:
+            known = (location, reason) in self.bad_images
             self.bad_images.append((location, reason))
-            if len(self.bad_images) <= NUM_LOGGED:
-                logger.warning("bad image %s: %s", location, reason)
-            if len(self.bad_images) == NUM_LOGGED:
-                logger.warning("further bad images are counted, not named")
+            if not known:
+                count = len(self.bad_images)
+                logger.warning("bad image %s: %s (%d so far)", location, reason, count)
         if read.error is not None:
             raise read.error
         if len(self.bad_images) > self.limit * max(self.num_seen, FEWEST_SEEN):

@@ -60,8 +60,11 @@ class Tokenizer:
             raise CheckpointError(f"{path}: {error}") from error
 
     def save(self, path: Path | str) -> None:
-        """Write the SentencePiece model: the bytes that `load` reads."""
-        Path(path).write_bytes(self.model_bytes)
+        """Write the SentencePiece model: the bytes that `load` reads; all of them or nothing."""
+        temporary = Path(f"{path}.tmp")
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(self.model_bytes)
+        temporary.replace(path)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a caption, normalised first; no start and no end token."""

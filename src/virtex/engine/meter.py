@@ -78,8 +78,9 @@ class LossWindow:
 def _diverged(step: int, parts: list[str]) -> str:
     return (
         f"training diverged: {' and '.join(parts)} not finite, first at step {step}. Nothing was "
-        "saved since the last good checkpoint, from which the same command resumes. Lower optim.lr "
-        "and optim.backbone_lr, warm up for longer, or use run.precision bf16 in place of fp16."
+        "saved since the last good checkpoint. Resuming would diverge again: begin "
+        "a new run folder with a lower optim.lr and optim.backbone_lr, a longer warm-up, or "
+        "run.precision bf16 in place of fp16."
     )
 
 

@@ -107,12 +107,11 @@ class Keeper:
         """Save; where the disk is full, say so and train on, unless it is the last step."""
         try:
             self.save()
-        except CheckpointError as error:
+            self._tell()
+        except (CheckpointError, OSError) as error:
             if self.state.step == self.run.num_steps:
                 raise
             log.error("%s Training goes on.", error)
-        else:
-            self._tell()
 
     def save(self) -> None:
         """Save the state unless it is saved already, then remove old checkpoints.

@@ -77,8 +77,8 @@ class TrainingState:
         bad = [n for n, p in self.task.state_dict().items() if not p.isfinite().all()]
         raise VirTexError(
             f"training diverged: weights that are not finite after step {self.step} in "
-            f"{listing(bad)}. They were not saved; the same command resumes from the last good "
-            "checkpoint. Lower optim.lr and optim.backbone_lr, or warm up for longer."
+            f"{listing(bad)}. They were not saved. Resuming would diverge again: begin a new run "
+            "folder with a lower optim.lr and optim.backbone_lr, or a longer warm-up."
         )
 
 

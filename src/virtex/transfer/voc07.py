@@ -9,7 +9,7 @@ Departure: liblinear solves the primal instead of the dual problem. The optimum 
 primal solver draws no random numbers and converges at every cost.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -213,9 +213,8 @@ def l2_normalized(features: NDArray[np.float32]) -> NDArray[np.float32]:
 class Voc07Config(TransferConfig):
     """Options of `virtex transfer voc07`."""
 
-    data: SourceConfig = field(
-        default_factory=lambda: SourceConfig("voc", train_split="trainval", val_split="test")
-    )
+    data: SourceConfig = field(default_factory=lambda: SourceConfig("voc"))
+    """Where images and labels are; for VOC the splits are trainval and test unless named."""
     leave_out_rare: bool = False
     """Leave out classes that fewer than three training images or no test image show."""
 
@@ -223,6 +222,17 @@ class Voc07Config(TransferConfig):
 def protocol_name(data: SourceConfig) -> str:
     """Results on other data than VOC's must not be taken for VOC07's."""
     return "voc07" if data.source == "voc" else "multilabel-svm"
+
+
+def with_voc_splits(data: SourceConfig) -> SourceConfig:
+    """VOC's splits for this protocol, where none are named."""
+    if data.source != "voc":
+        return data
+    return replace(
+        data,
+        train_split=data.train_split or "trainval",
+        val_split=data.val_split or "test",
+    )
 
 
 def run(config: Voc07Config) -> Result:
@@ -234,4 +244,4 @@ def run(config: Voc07Config) -> Result:
         leave_out_rare=config.leave_out_rare,
         seed=config.seed,
     )
-    return run_protocol(protocol, config, config.data)
+    return run_protocol(protocol, config, with_voc_splits(config.data))

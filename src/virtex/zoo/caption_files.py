@@ -12,12 +12,14 @@ from rich.progress import track
 
 from virtex.data.images import BadImageError
 from virtex.engine.run import choose_device
-from virtex.errors import DataError, listing
+from virtex.errors import ConfigError, DataError, listing
 from virtex.models.decoding import DecodingConfig
 from virtex.zoo.predictor import Caption, Predictor, load_captioner
 
 log = logging.getLogger("virtex")
 
+CHUNK = 64
+"""Captions are printed, and nucleus sampling is seeded, by so many images."""
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 
@@ -39,6 +41,7 @@ def caption_files(
     batch_size: int = 32,
     seed: int = 0,
     device: str = "auto",
+    tokenizer: Path | None = None,
     json_path: Path | None = None,
 ) -> list[CaptionedFile]:
     """Caption files, and the files in folders, and print them as they come.
@@ -49,6 +52,7 @@ def caption_files(
         init: A run folder or a weights file.
         max_steps: Longest caption, in tokens; by default as many as `decoding` says, or fewer where
             the model was built for fewer.
+        tokenizer: The vocabulary of a released .pth, which holds none.
         images: Files, or folders that are searched to any depth.
         json_path: Where to write the captions too, as a JSON list.
 
@@ -56,19 +60,21 @@ def caption_files(
         DataError: A path that is not there, or no image at all that can be read.
         CheckpointError: `init` holds no captioner.
     """
-    predictor = load_captioner(init, device=choose_device(device))
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}, must be at least 1")
+    predictor = load_captioner(init, tokenizer=tokenizer, device=choose_device(device))
     paths = find_images(images)
     longest = min(decoding.max_steps, predictor.captioner.config.max_tokens)
     decoding = replace(decoding, max_steps=max_steps or longest)
     captioned = []
     console = Console(stderr=True)
     starts = track(
-        range(0, len(paths), batch_size), "captions", console=console, transient=True,
+        range(0, len(paths), CHUNK), "captions", console=console, transient=True,
         disable=not console.is_terminal,
     )  # fmt: skip
     for start in starts:
         for path, caption in _readable(
-            predictor, paths[start : start + batch_size], decoding, seed + start
+            predictor, paths[start : start + CHUNK], decoding, batch_size, seed + start
         ):
             captioned.append(CaptionedFile(str(path), caption.text, caption.log_likelihood))
             print(f"{path}\t{caption.text}", file=sys.stdout, flush=True)
@@ -107,16 +113,20 @@ def find_images(given: Sequence[Path]) -> list[Path]:
 
 
 def _readable(
-    predictor: Predictor, paths: Sequence[Path], decoding: DecodingConfig, seed: int
+    predictor: Predictor,
+    paths: Sequence[Path],
+    decoding: DecodingConfig,
+    batch_size: int,
+    seed: int,
 ) -> Iterator[tuple[Path, Caption]]:
     """The captions of a batch; where an image is bad, those of the others one by one."""
     try:
-        captions = predictor.caption(list(paths), decoding, batch_size=len(paths), seed=seed)
+        captions = predictor.caption(list(paths), decoding, batch_size=batch_size, seed=seed)
     except BadImageError as error:
         if len(paths) == 1:
             log.warning("left out: %s", error)
             return
         for path in paths:
-            yield from _readable(predictor, [path], decoding, seed)
+            yield from _readable(predictor, [path], decoding, batch_size, seed)
         return
     yield from zip(paths, captions, strict=True)
