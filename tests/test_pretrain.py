@@ -215,3 +215,15 @@ def test_two_processes_see_the_same_batches_as_one(run: Path, tmp_path: Path) ->
     assert records(tmp_path / "two", "train/loss") == pytest.approx(
         records(run, "train/loss"), rel=0.05
     )
+
+
+def test_a_start_that_failed_does_not_bind_the_next_one(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(ConfigError, match="warmup_steps"):
+        pretrain(small_config(out, "--optim.warmup_steps", "100"))
+    assert pretrain(small_config(out, "--run.num_steps", "2")).step == 2
+
+
+def test_a_mistyped_run_folder_does_not_begin_a_new_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no run"):
+        parse_pretrain(["--out", str(tmp_path / "typo")])

@@ -145,26 +145,10 @@ def _caption(arguments: list[str]) -> int:
 
 
 def _scenes(arguments: list[str]) -> int:
-    from virtex.data.sources.scenes.export import LAYOUTS, write_scenes
+    from virtex.config import parse
+    from virtex.data.sources.scenes import WriteScenesConfig, write_scenes_from
 
-    parser = argparse.ArgumentParser("virtex scenes", description="Write drawn scenes to disk.")
-    parser.add_argument("--layout", choices=sorted(LAYOUTS), required=True, help="whose layout")
-    parser.add_argument("--out", type=Path, required=True, help="a new folder")
-    parser.add_argument("--num_train", type=int, default=8000, help="training scenes")
-    parser.add_argument("--num_val", type=int, default=1000, help="validation scenes")
-    parser.add_argument("--seed", type=int, default=0, help="other seeds give other scenes")
-    parser.add_argument("--image_size", type=int, default=96, help="side in pixels, 64 to 512")
-    parser.add_argument("--num_processes", type=int, default=2, help="processes that draw")
-    options = parser.parse_args(arguments)
-    write_scenes(
-        options.layout,
-        options.out,
-        num_train=options.num_train,
-        num_val=options.num_val,
-        seed=options.seed,
-        image_size=options.image_size,
-        num_processes=options.num_processes,
-    )
+    write_scenes_from(parse(WriteScenesConfig, arguments, prog="virtex scenes"))
     return 0
 
 

@@ -161,7 +161,7 @@ def test_every_kind_can_be_drawn_and_has_a_place():
 
 def test_every_kind_occurs_and_few_kinds_make_up_most():
     counts = Counter()
-    for index in range(5000):
+    for index in range(10_000):
         layout = plan(np.random.default_rng((2, index)))
         counts.update({layout.groups[spot.group].kind.name for spot in layout.placements})
     assert set(counts) == set(CATEGORIES)

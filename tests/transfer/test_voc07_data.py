@@ -1,5 +1,6 @@
 """VOC07 linear on data: a tiny devkit, drawn scenes, and a few hundred real images."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from virtex.errors import DataError
 from virtex.models.backbone import BackboneConfig
 from virtex.transfer.features import Extraction
 from virtex.transfer.protocol import Result
-from virtex.transfer.voc07 import MultiLabelSvm, Voc07Config, run
+from virtex.transfer.voc07 import MultiLabelSvm, Voc07Config, run, with_voc_splits
 from virtex.zoo.weights import open_backbone
 
 COLORS = {"apple": (250, 30, 30), "sea": (20, 40, 250)}
@@ -70,7 +71,10 @@ def test_a_devkit_is_scored_from_the_command_line(tmp_path: Path) -> None:
 def test_the_papers_splits_are_the_default_and_named_where_missing(tmp_path: Path) -> None:
     write_devkit(tmp_path)
     config = parse(Voc07Config, arguments(tmp_path, tmp_path), prog="virtex transfer voc07")
-    assert (config.data.train_split, config.data.val_split) == ("trainval", "test")
+    data = with_voc_splits(config.data)
+    assert (data.train_split, data.val_split) == ("trainval", "test")
+    named = replace(data, train_split="train", val_split="val")
+    assert with_voc_splits(named) == named
     with pytest.raises(DataError, match="train, val"):
         run(config)
 
