@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,14 +39,17 @@ def test_an_unknown_command_exits_2_and_names_the_known_ones(
         (["pretrain", "--out", "{tmp}/run", "--data.source", "coco"], "root"),
         (["pretrain", "--out", "{tmp}/run", "--backbone.name", "resnet5"], "resnet50"),
         (["pretrain", "--out", "{tmp}/run", "--nonsense", "3"], "nonsense"),
+        (["pretrain", "--out", "{tmp}/file", "--backbone.name", "resnet18"], "is a file"),
+        (["transfer", "voc07", "--init", "random", "--out", "{tmp}/file"], "is a file"),
         (["transfer", "voc08"], "voc07"),
         (["caption", "{tmp}/no_run", "{tmp}/no_image.jpg"], "no_run"),
         (["report", "{tmp}/nowhere"], "nowhere"),
     ],
 )
 def test_a_mistake_exits_2_without_a_traceback(
-    arguments: list[str], told: str, tmp_path: object, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "file").write_text("in the way")
     assert main([argument.format(tmp=tmp_path) for argument in arguments]) == 2
     message = capsys.readouterr().err
     assert told in message

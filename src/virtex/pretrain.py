@@ -146,6 +146,8 @@ def check_resumable(config: PretrainConfig) -> None:
     Raises:
         ConfigError: Names each option that differs.
     """
+    if config.out.is_file():
+        raise ConfigError(f"out {config.out} is a file; give the folder of a run, or a new one")
     if not _has_begun(config.out):
         return
     stored = config_files.load(RunFolder(config.out).config_path)

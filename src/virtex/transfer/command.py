@@ -47,6 +47,8 @@ def extraction(config: TransferConfig) -> Extraction:
             f"image_size {config.image_size}, batch_size {config.batch_size} and num_workers "
             f"{config.num_workers} cannot work: the first two must be at least 1, the last 0."
         )
+    if _folder(config.out).is_file():
+        raise ConfigError(f"out {config.out} is a file; give a folder (or a .json file in one).")
     return Extraction(
         image_size=config.image_size,
         precision=config.precision,
