@@ -1,4 +1,5 @@
 import pickle
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,22 +85,27 @@ def test_a_weights_file_gives_back_what_was_saved(tmp_path, task, tokenizer):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["weights.safetensors"]
 
 
-@pytest.fixture
-def nearly_full_disk():
-    """No file may grow beyond 10 kB."""
+@contextmanager
+def files_up_to(num_bytes):
+    """No file of this process may grow beyond `num_bytes`, pytest's own output included."""
     resource = pytest.importorskip("resource", reason="limits of file sizes are a Unix matter")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_save_that_the_disk_cannot_hold_leaves_the_old_file_and_no_other(
-    tmp_path, task, tokenizer, nearly_full_disk
+    tmp_path, task, tokenizer
 ):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"old")
-    with pytest.raises(CheckpointError, match=r"cannot write .*Free some space"):
+    with (
+        pytest.raises(CheckpointError, match=r"cannot write .*Free some space"),
+        files_up_to(10_000),
+    ):
         save(path, task, tokenizer)
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["weights.safetensors"]
