@@ -21,6 +21,7 @@ from virtex.engine import checkpoint
 from virtex.errors import ConfigError, DataError
 from virtex.models.backbone import Backbone
 from virtex.pretrain import parse_pretrain, pretrain
+from virtex.tasks.base import TaskData
 from virtex.zoo.weights import read_weights
 
 
@@ -45,7 +46,9 @@ def final_state(run: Path) -> dict[str, torch.Tensor]:
 def test_every_recipe_builds_its_task(recipe: Path, tmp_path: Path) -> None:
     options = parse_pretrain(["--config", recipe.stem, "--out", str(tmp_path), "--data.root", "x"])
     tokenizer = train_tokenizer(["a dog on the grass", "two cats"], vocab_size=24)
-    task = options.task.build(Backbone(options.backbone), tokenizer, options.image)
+    task = options.task.build(
+        Backbone(options.backbone), TaskData(options.image, tokenizer, ("dog", "cat"), 10)
+    )
     assert task.no_weight_decay() <= {name for name, _ in task.named_parameters()}
 
 

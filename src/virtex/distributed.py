@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed
+import torch.distributed.nn.functional
 from torch import Tensor, nn
 
 PATIENCE = timedelta(hours=12)
@@ -62,9 +63,36 @@ def mean(value: Tensor) -> Tensor:
     """The mean of a tensor over all processes."""
     if world_size() == 1:
         return value
-    total = value.clone()
-    torch.distributed.all_reduce(total)
-    return total / world_size()
+    return total(value) / world_size()
+
+
+def gather(value: Tensor) -> Tensor:
+    """Every process's (B, ...), in rank order, as one (world_size * B, ...), without gradient."""
+    if world_size() == 1:
+        return value.detach()
+    parts = [torch.empty_like(value) for _ in range(world_size())]
+    torch.distributed.all_gather(parts, value.detach().contiguous())
+    return torch.cat(parts)
+
+
+def gather_with_gradient(value: Tensor) -> Tensor:
+    """As `gather`; each process's part gets the gradients of all processes' losses, summed.
+
+    `wrap` then divides by the number of processes, so that a loss which is a mean over each
+    process's own rows has the gradient of the mean over all rows.
+    """
+    if world_size() == 1:
+        return value
+    return torch.cat(torch.distributed.nn.functional.all_gather(value.contiguous()))
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, without gradient."""
+    if world_size() == 1:
+        return value.detach()
+    summed = value.detach().clone()
+    torch.distributed.all_reduce(summed)
+    return summed
 
 
 def any_true(flag: bool, device: torch.device) -> bool:

@@ -13,7 +13,7 @@ from virtex import config as config_files
 from virtex import distributed
 from virtex.data.example import Source
 from virtex.data.loader import LoaderConfig, TrainingBatches, training_batches, validation_batches
-from virtex.data.source import SourceConfig, open_source
+from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.tokenizer import Tokenizer, train_tokenizer
 from virtex.data.transforms import ImageConfig
 from virtex.early_stopping import EarlyStopping, EarlyStoppingConfig
@@ -23,7 +23,8 @@ from virtex.engine.run import RunConfig, RunFolder, check_batch_size, choose_dev
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.samples import SampleWriter
-from virtex.tasks.base import Task, TaskConfig
+from virtex.tasks import registry  # noqa: F401 (--task names a class that is found there)
+from virtex.tasks.base import Task, TaskConfig, TaskData
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.zoo.weights import save_weights
 
@@ -95,7 +96,7 @@ def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
 
 def write_tokenizer(config: TrainTokenizerConfig) -> Tokenizer:
     """Train a vocabulary on the captions of a source and write it."""
-    source = _training_source(config.data)
+    source = _training_source(config.data, Needs(captions=True))
     tokenizer = train_tokenizer(all_captions(source), vocab_size=config.vocab_size)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(config.out)
@@ -115,15 +116,16 @@ def pretrain(config: PretrainConfig) -> FitResult:
         backbone = Backbone(config.backbone)
         check_batch_size(config.run)
         warmup_steps(config.optim, config.run.num_steps)
-        train = _training_source(config.data)
-        validation = open_source(config.data, split="val")
+        train = _training_source(config.data, config.task.needs)
+        validation = open_source(config.data, split="val", needs=config.task.needs)
         early_stopping = _early_stopping(config, device)
-        tokenizer = _tokenizer(config, train)
-        task = config.task.build(backbone, tokenizer, config.image)
+        tokenizer = _tokenizer(config, train) if config.task.needs.captions else None
+        data = TaskData(config.image, tokenizer, train.categories, len(train))
+        task = config.task.build(backbone, data)
         folder = RunFolder(config.out)
         if distributed.is_main():
             folder.write_config(config_files.to_dict(config))
-            if not _has_begun(config.out):
+            if tokenizer is not None and not _has_begun(config.out):
                 tokenizer.save(config.out / "tokenizer.model")
         return fit(
             task,
@@ -135,8 +137,8 @@ def pretrain(config: PretrainConfig) -> FitResult:
             config=config_files.to_dict(config),
             validate=None
             if validation is None
-            else _Validation(config, task, validation, tokenizer, device),
-            on_checkpoint=_KeepWeights(config, task, tokenizer, early_stopping),
+            else _Validation(config, task, validation, data, device),
+            on_checkpoint=_KeepWeights(config, task, data, early_stopping),
         )
 
 
@@ -178,14 +180,14 @@ class _Validation:
         config: PretrainConfig,
         task: Task,
         source: Source,
-        tokenizer: Tokenizer,
+        data: TaskData,
         device: torch.device,
     ) -> None:
         self.config, self.task, self.source, self.device = config, task, source, device
         self.samples = None
         if distributed.is_main() and task.writer is not None and config.num_samples:
             self.samples = SampleWriter(
-                config.out, source, tokenizer, config.image, limit=config.num_samples
+                config.out, source, data.vocabulary, config.image, limit=config.num_samples
             )
 
     def __call__(self, step: int) -> dict[str, float]:
@@ -213,7 +215,7 @@ class _KeepWeights:
 
     config: PretrainConfig
     task: Task
-    tokenizer: Tokenizer
+    data: TaskData
     early_stopping: EarlyStopping | None
 
     def __call__(self, step: int, checkpoint: Path) -> None:
@@ -224,7 +226,8 @@ class _KeepWeights:
             self.config.out / "weights.safetensors",
             self.task.state_dict(),
             config=config_files.to_dict(self.config),
-            tokenizer=self.tokenizer,
+            tokenizer=self.data.tokenizer,
+            categories=self.data.categories,
             step=step,
         )
 
@@ -266,8 +269,8 @@ def _tokenizer(config: PretrainConfig, source: Source) -> Tokenizer:
     return tokenizer
 
 
-def _training_source(data: SourceConfig) -> Source:
-    source = open_source(data, split="train")
+def _training_source(data: SourceConfig, needs: Needs) -> Source:
+    source = open_source(data, split="train", needs=needs)
     assert source is not None  # only validation data may be left out
     return source
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from virtex.data.source import SourceConfig, open_source
+from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.sources.scenes import kinds_named_in
 from virtex.data.sources.scenes.export import write_scenes
 from virtex.errors import ConfigError
@@ -60,7 +60,7 @@ def quickstart(out: Path) -> Path:
 def caption_scenes(run: Path, data: SourceConfig) -> Result:
     """Caption held-out scenes, and count how often what a caption names is in the picture."""
     start = time.perf_counter()
-    source = open_source(data, split="val", objects_needed=True)
+    source = open_source(data, split="val", needs=Needs(captions=True, objects=True))
     assert source is not None
     predictor = load_captioner(run)
     examples = [source[index] for index in range(min(NUM_CAPTIONED, len(source)))]

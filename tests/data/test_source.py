@@ -16,7 +16,7 @@ from tests.data.sources.layouts import (
     write_tar,
 )
 from virtex import config as config_files
-from virtex.data.source import SourceConfig, open_source
+from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.errors import ConfigError, DataError
 
 
@@ -50,7 +50,7 @@ def write_classes(root: Path, *names: str) -> Path:
 LAYOUTS: dict[str, tuple[Callable[..., Path], dict[str, bool]]] = {
     "folder": (write_folder, {}),
     "webdataset": (write_shards, {}),
-    "classes": (write_classes, {"captions_needed": False}),
+    "classes": (write_classes, {"needs": Needs(labels=True)}),
 }
 
 
@@ -80,7 +80,7 @@ def test_coco_opens_both_splits_or_none_for_validation(tmp_path: Path) -> None:
     config = SourceConfig(source="coco", root=write_coco(tmp_path))
     assert open_source(config, split="val") is None
     write_coco(tmp_path, "val2017")
-    val = open_source(config, split="val", objects_needed=True)
+    val = open_source(config, split="val", needs=Needs(captions=True, objects=True))
     assert val is not None
     assert val.identity()["split"] == "val2017"
     assert val.categories == ("dog", "bicycle")
@@ -186,7 +186,7 @@ def test_class_folders_must_be_the_same_in_both_splits(tmp_path: Path) -> None:
     write(tmp_path / "val/dog/1.jpg", jpeg())
     config = SourceConfig(source="classes", root=tmp_path)
     for split in ("train", "val"):
-        message = message_of(open_source, config, split=split, captions_needed=False)
+        message = message_of(open_source, config, split=split, needs=Needs())
         assert "same classes" in message
 
 
@@ -207,16 +207,16 @@ def test_tables_are_two_files_or_one_with_a_share(tmp_path: Path) -> None:
 
 def test_voc_opens_with_and_without_boxes() -> None:
     config = SourceConfig(source="voc", root=real_data("voc2007"))
-    val = open_source(config, split="val", captions_needed=False, objects_needed=True)
+    val = open_source(config, split="val", needs=Needs(objects=True))
     assert val is not None
     assert len(val) == 2508
     assert val[0].boxes is not None
     config = replace(config, train_split="trainval", val_split="test")
-    train = open_source(config, split="train", captions_needed=False)
+    train = open_source(config, split="train", needs=Needs())
     assert train is not None
     assert len(train) == 5008
     with pytest.raises(DataError, match="splits found: train, val, trainval"):
-        open_source(config, split="val", captions_needed=False)
+        open_source(config, split="val", needs=Needs())
 
 
 def test_share_and_num_captions_touch_training_alone(tmp_path: Path) -> None:
@@ -282,7 +282,11 @@ def test_options_that_cannot_work_are_named(options: dict[str, Any], part: str) 
     [
         ("voc", {}, "captions are needed, and --data.source voc has none; these have: coco"),
         ("classes", {}, "captions are needed"),
-        ("folder", {"objects_needed": True}, "boxes are needed, and --data.source folder has none"),
+        (
+            "folder",
+            {"needs": Needs(captions=True, objects=True)},
+            "boxes are needed, and --data.source folder has none",
+        ),
     ],
 )
 def test_what_a_source_cannot_give_is_refused(

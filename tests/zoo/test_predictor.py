@@ -17,6 +17,7 @@ from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig
 from virtex.models.textual_head import HeadConfig
+from virtex.tasks.base import TaskData
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.zoo.legacy import to_released
 from virtex.zoo.predictor import Predictor, load_captioner
@@ -38,7 +39,7 @@ def tokenizer():
 def task(tokenizer):
     """An untrained captioner whose captions differ from image to image."""
     torch.manual_seed(0)
-    task = TASK.build(Backbone(SLIM), tokenizer, IMAGE)
+    task = TASK.build(Backbone(SLIM), TaskData(IMAGE, tokenizer))
     head = task.captioner.head
     with torch.no_grad():
         head.embedding.words.weight.normal_(std=0.3)

@@ -225,7 +225,8 @@ class _Reader(Dataset[_Read]):
         for index in self._candidates(place):
             rng = np.random.default_rng([self.seed, place.epoch, index])
             try:
-                return [self.encode(self.source[index], rng)]
+                encoded = self.encode(self.source[index], rng)
+                return [{**encoded, "index": torch.tensor(index)}]
             except BadImageError as error:
                 bad_images.append((error.location, error.reason))
         if not self.replaces_bad:

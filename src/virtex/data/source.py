@@ -15,37 +15,37 @@ from virtex.data.sources.scenes import ScenesSource
 from virtex.data.sources.table import TableSource
 from virtex.data.sources.voc import VocSource, split_list
 from virtex.data.sources.webdataset import WebdatasetSource
-from virtex.data.subsets import FewerCaptions, held_out, random_share
+from virtex.data.subsets import FewerCaptions, held_out, random_share, share_of_each_class
 from virtex.errors import DataError
 
-__all__ = ["SourceConfig", "Split", "open_source"]
+__all__ = ["Needs", "SourceConfig", "Split", "open_source"]
 
 Split = Literal["train", "val"]
+CAPTIONS = Needs(captions=True)
 
 
 def open_source(
     config: SourceConfig,
     *,
     split: Split,
-    captions_needed: bool = True,
-    objects_needed: bool = False,
+    needs: Needs = CAPTIONS,
 ) -> Source | None:
     """The training or validation data, checked; None where no validation data is named.
 
     Args:
-        captions_needed: Each image must have a caption; otherwise captions are not read.
-        objects_needed: Read boxes (scenes, coco, voc); COCO has labels only with them.
+        needs: What each image must come with; what is not needed is not read.
 
     Raises:
         ConfigError: Everything wrong with the options.
         DataError: Everything wrong with the data.
     """
-    needs = Needs(captions_needed, objects_needed)
     check_options(config, needs)
     source = _open(config, split, needs)
     if source is None or split == "val":
         return source
-    if config.share < 1:
+    if config.share < 1 and config.source == "classes":
+        source = share_of_each_class(source, config.share, seed=config.seed)
+    elif config.share < 1:
         source = random_share(source, config.share, seed=config.seed)
     if config.num_captions is not None:
         source = FewerCaptions(source, config.num_captions)
@@ -75,10 +75,11 @@ def _open_scenes(config: SourceConfig, split: Split) -> Source | None:
 
 def _open_coco(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
     root, name, is_named = _split_of(config, split)
-    kinds = kinds_of(with_captions=needs.captions, with_instances=needs.objects)
+    with_instances = needs.objects or needs.labels
+    kinds = kinds_of(with_captions=needs.captions, with_instances=with_instances)
     if not is_named and matching_split(root, name, kinds) is None:
         return None
-    return CocoSource(root, split=name, with_captions=needs.captions, with_instances=needs.objects)
+    return CocoSource(root, split=name, with_captions=needs.captions, with_instances=with_instances)
 
 
 def _open_voc(config: SourceConfig, split: Split, needs: Needs) -> Source | None:

@@ -45,7 +45,8 @@ class SourceConfig:
     seed: int = 0
     """Seed of the drawn scenes, of `val_share` and of `share`."""
     share: float = 1.0
-    """Share of the training images to use; a smaller share is part of every larger one."""
+    """Share of the training images to use, for classes that of each class; a smaller share is part
+    of every larger one."""
     num_captions: int | None = None
     """Use at most the first this many captions of each training image."""
 
@@ -53,8 +54,11 @@ class SourceConfig:
 class Needs(NamedTuple):
     """What a task asks of each image."""
 
-    captions: bool
-    objects: bool
+    captions: bool = False
+    objects: bool = False
+    """Boxes with their classes; masks where the source has them."""
+    labels: bool = False
+    """Classes present in the image."""
 
 
 IN_FOLDERS = frozenset({"root", "val_root", "train_split", "val_split", "val_share"})
@@ -72,6 +76,7 @@ OPTIONS: dict[str, frozenset[str]] = {
 """The options of each source, beside `source` and `share`."""
 WITH_CAPTIONS = frozenset({"scenes", "coco", "folder", "table", "webdataset"})
 WITH_OBJECTS = frozenset({"scenes", "coco", "voc"})
+WITH_LABELS = WITH_OBJECTS | {"classes"}
 
 
 def check_options(config: SourceConfig, needs: Needs) -> None:
@@ -158,6 +163,7 @@ def _unmet(config: SourceConfig, needs: Needs) -> list[str]:
     wanted = (
         ("captions", needs.captions, WITH_CAPTIONS),
         ("boxes", needs.objects, WITH_OBJECTS),
+        ("labels", needs.labels, WITH_LABELS),
     )
     return [
         f"{what} are needed, and --data.source {config.source} has none; these have: "

@@ -40,6 +40,21 @@ def random_share(source: Source, share: float, *, seed: int) -> Subset:
     return Subset(source, np.sort(chosen))  # type: ignore[arg-type]  # a sequence of int it is
 
 
+def share_of_each_class(source: Source, share: float, *, seed: int) -> Subset:
+    """A share of the examples of each class (one at least), in the order of `source`.
+
+    With the same seed a smaller share is part of every larger one. An example's class is its first
+    label.
+    """
+    classes = np.asarray([source[index].labels[0] for index in range(len(source))])
+    order = np.random.default_rng(seed).permutation(len(source))
+    chosen = []
+    for label in np.unique(classes):
+        members = order[classes[order] == label]
+        chosen.append(members[: max(1, round(share * len(members)))])
+    return Subset(source, np.sort(np.concatenate(chosen)))  # type: ignore[arg-type]
+
+
 def held_out(image_ids: Iterable[str], share: float, *, seed: int) -> NDArray[np.bool_]:
     """Which images (N,) are held out: those whose hash, of id and seed, falls below `share`.
 

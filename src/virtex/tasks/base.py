@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from virtex.data.example import Example
+from virtex.data.source_options import Needs
 from virtex.data.tokenizer import Tokenizer
 from virtex.data.transforms import ImageConfig
 from virtex.models.backbone import Backbone
@@ -42,6 +44,7 @@ class Task(nn.Module, ABC):
     encode_validation: Encode
     """For validation: without augmentation; the same tensors under the same names."""
     collate: Collate
+    """Each encoded example bears an `index` () as well: its place in the training data."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> TaskOutput:
@@ -62,9 +65,36 @@ class Task(nn.Module, ABC):
 
 
 @dataclass(frozen=True)
+class TaskData:
+    """What a task must know of its data to be built."""
+
+    image: ImageConfig
+    tokenizer: Tokenizer | None = None
+    """Where the task reads captions."""
+    categories: tuple[str, ...] = ()
+    """Names of the classes, where the data has some: a label is an index into them."""
+    num_examples: int = 0
+    """Of training, for tasks that remember each one."""
+
+    @property
+    def vocabulary(self) -> Tokenizer:
+        """The tokenizer, for a task that needs captions."""
+        assert self.tokenizer is not None, "a task that needs captions is given a tokenizer"
+        return self.tokenizer
+
+
+@dataclass(frozen=True)
 class TaskConfig(ABC):
     """Options of a pretext task; each task file has one subclass."""
 
+    @property
+    def needs(self) -> Needs:
+        """What each image must come with: checked before training."""
+        return Needs(captions=True)
+
+    writes_captions: ClassVar[bool] = False
+    """Whether the built task has a `writer`."""
+
     @abstractmethod
-    def build(self, backbone: Backbone, tokenizer: Tokenizer, image: ImageConfig) -> Task:
+    def build(self, backbone: Backbone, data: TaskData) -> Task:
         """The task around a backbone that is built already."""

@@ -7,49 +7,50 @@ cross-entropy per token of the caption read left to right plus that of it read r
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from virtex.data.captions import EncodeCaption, pad_tokens
 from virtex.data.example import Example
-from virtex.data.tokenizer import Tokenizer
-from virtex.data.transforms import ImageConfig, TrainTransform, ValidationTransform, normalize
+from virtex.data.transforms import TrainTransform, ValidationTransform, normalize
 from virtex.models.backbone import Backbone
 from virtex.models.captioner import Captioner
 from virtex.models.textual_head import HeadConfig
-from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskOutput
+from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskData, TaskOutput
 
 
 @dataclass(frozen=True)
 class CaptioningConfig(TaskConfig):
     """Predict captions token by token."""
 
+    writes_captions: ClassVar[bool] = True
     head: HeadConfig = field(default_factory=HeadConfig)
     bidirectional: bool = True
     """Predict captions right to left as well (bicaptioning); false is forward captioning."""
     original: bool = False
     """Cut long captions as the released code did, which loses their end token."""
 
-    def build(self, backbone: Backbone, tokenizer: Tokenizer, image: ImageConfig) -> "Captioning":
-        return Captioning(self, backbone, tokenizer, image)
+    def build(self, backbone: Backbone, data: TaskData) -> "Captioning":
+        return Captioning(self, backbone, data)
 
 
 class Captioning(Task):
     """Captioner and the two ways in which it reads examples."""
 
-    def __init__(
-        self, config: CaptioningConfig, backbone: Backbone, tokenizer: Tokenizer, image: ImageConfig
-    ) -> None:
+    def __init__(self, config: CaptioningConfig, backbone: Backbone, data: TaskData) -> None:
         super().__init__()
         encode_caption = EncodeCaption(
-            tokenizer, max_tokens=config.head.max_tokens, original=config.original
+            data.vocabulary, max_tokens=config.head.max_tokens, original=config.original
         )
         self.captioner = Captioner(
-            backbone, config.head, tokenizer.vocab_size, bidirectional=config.bidirectional
+            backbone, config.head, data.vocabulary.vocab_size, bidirectional=config.bidirectional
         )
-        self.encode = EncodeForTraining(TrainTransform(image), encode_caption)
-        self.encode_validation = EncodeForValidation(ValidationTransform(image), encode_caption)
+        self.encode = EncodeForTraining(TrainTransform(data.image), encode_caption)
+        self.encode_validation = EncodeForValidation(
+            ValidationTransform(data.image), encode_caption
+        )
         self.collate = collate
 
     @property

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from virtex.data.example import Source
-from virtex.data.source import SourceConfig, Split, open_source
+from virtex.data.source import Needs, SourceConfig, Split, open_source
 from virtex.engine.run import choose_device
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
@@ -97,8 +97,7 @@ def open_splits(data: SourceConfig) -> tuple[Source, Source]:
         ConfigError, DataError: A mistake of the user's; a missing test split is one too.
     """
     train, test = (
-        open_source(data, split=split, captions_needed=False, objects_needed=data.source == "coco")
-        for split in get_args(Split)
+        open_source(data, split=split, needs=Needs(labels=True)) for split in get_args(Split)
     )
     if train is None or test is None:
         raise ConfigError(

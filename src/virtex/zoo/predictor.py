@@ -21,8 +21,8 @@ from virtex.errors import CheckpointError, ConfigError, DataError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig
-from virtex.tasks import captioning  # noqa: F401 (a config names its task's class)
-from virtex.tasks.base import TaskConfig
+from virtex.tasks import registry  # noqa: F401 (a config names its task's class)
+from virtex.tasks.base import TaskConfig, TaskData
 from virtex.zoo.legacy import load_released
 from virtex.zoo.published import read_torch_file
 from virtex.zoo.weights import (
@@ -161,8 +161,8 @@ def load_captioner(
         if tokenizer is not None:
             raise ConfigError(f"{path} brings its own tokenizer: leave `tokenizer` out.")
         weights = read_trained(path)
-        captioner, image = _rebuild(weights, path)
-        return Predictor(captioner, weights.tokenizer, image, device=device)
+        captioner, data = _rebuild(weights, path)
+        return Predictor(captioner, data.vocabulary, data.image, device=device)
     captioner = load_released(read_torch_file(path), path)
     if tokenizer is None:
         raise ConfigError(
@@ -187,23 +187,26 @@ class _Trained:
     task: TaskConfig
 
 
-def _rebuild(weights: Weights, path: Path) -> tuple[Captioner, ImageConfig]:
-    """The trained captioner and the images it was trained on."""
+def _rebuild(weights: Weights, path: Path) -> tuple[Captioner, TaskData]:
+    """The trained captioner and the data it was trained on."""
     names = ("backbone", "image", "task")
     try:
         config = from_dict(_Trained, {name: weights.config[name] for name in names})
     except (ConfigError, KeyError) as error:
         raise CheckpointError(f"{path}: its config is not readable: {error}") from error
-    with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
-        backbone = Backbone(stored_backbone(weights.config, path))
-        task = config.task.build(backbone, weights.tokenizer, config.image)
-    load_strictly(task, weights.state, path)
-    if task.writer is None:
+    if not config.task.writes_captions:
         raise CheckpointError(
             f"{path} was trained by {type(config.task).__name__}, which writes no captions; "
             "load_backbone takes its backbone."
         )
-    return task.writer, config.image
+    if weights.tokenizer is None:
+        raise CheckpointError(f"{path} has no tokenizer.model in the run folder above it.")
+    data = TaskData(config.image, weights.tokenizer, weights.categories)
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
+        task = config.task.build(Backbone(stored_backbone(weights.config, path)), data)
+    load_strictly(task, weights.state, path)
+    assert task.writer is not None
+    return task.writer, data
 
 
 def as_list(images: Pictures) -> list[Picture]:

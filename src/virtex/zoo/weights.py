@@ -1,7 +1,8 @@
 """Weights files, and INIT: the one way to say where a backbone comes from.
 
-A weights file is a safetensors file of the task's state dict and, as bytes, the tokenizer's model;
-its metadata hold the run's config and step. It needs nothing beside it.
+A weights file is a safetensors file of the task's state dict and, as bytes, the tokenizer's model,
+if the task has one; its metadata hold the run's config, step and classes. It needs nothing beside
+it.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,8 +48,11 @@ class Weights:
     """The task's state dict."""
     config: dict[str, Any]
     """The run's config, as config.to_dict gives it."""
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
+    """None where the task read no captions."""
     step: int
+    categories: tuple[str, ...] = ()
+    """Names of the classes that the task learned, if it did."""
 
 
 @dataclass(frozen=True)
@@ -68,21 +73,24 @@ def save_weights(
     task_state: dict[str, Tensor],
     *,
     config: dict[str, Any],
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     step: int,
+    categories: Sequence[str] = (),
 ) -> None:
     """Write a weights file, all of it or nothing.
 
     Raises:
         CheckpointError: The disk is full, or the folder cannot be written.
     """
-    model = torch.frombuffer(bytearray(tokenizer.model_bytes), dtype=torch.uint8)
-    tensors = {**_unshared(task_state), TOKENIZER: model}
+    tensors = _unshared(task_state)
+    if tokenizer is not None:
+        tensors[TOKENIZER] = torch.frombuffer(bytearray(tokenizer.model_bytes), dtype=torch.uint8)
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
         "config": json.dumps(config),
         "step": str(step),
+        "categories": json.dumps(list(categories)),
     }
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -111,7 +119,7 @@ def read_weights(path: Path) -> Weights:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT or TOKENIZER not in state:
+    if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is a safetensors file, but not one that this package wrote (tensors "
             f"{listing(sorted(state))}). {ALLOWED}."
@@ -121,8 +129,14 @@ def read_weights(path: Path) -> Weights:
             f"{path} has format {metadata['version']}, this package reads up to {VERSION}: "
             "upgrade virtex."
         )
-    tokenizer = Tokenizer(state.pop(TOKENIZER).numpy().tobytes())
-    return Weights(state, json.loads(metadata["config"]), tokenizer, int(metadata["step"]))
+    model = state.pop(TOKENIZER, None)
+    return Weights(
+        state,
+        json.loads(metadata["config"]),
+        None if model is None else Tokenizer(model.numpy().tobytes()),
+        int(metadata["step"]),
+        tuple(json.loads(metadata.get("categories", "[]"))),
+    )
 
 
 def trained_file(init: str | Path) -> Path:
@@ -154,7 +168,7 @@ def is_trained_file(path: Path) -> bool:
 
 
 def read_trained(path: Path) -> Weights:
-    """Read a weights file or a checkpoint of a run, which needs the run's tokenizer beside it.
+    """Read a weights file, or a checkpoint of a run with the run's tokenizer beside it.
 
     Raises:
         CheckpointError: Damaged, or not ours.
@@ -162,7 +176,8 @@ def read_trained(path: Path) -> Weights:
     if path.suffix == ".safetensors":
         return read_weights(path)
     values = checkpoint.load(path)
-    tokenizer = Tokenizer.load(path.parent.parent / "tokenizer.model")
+    vocabulary = path.parent.parent / "tokenizer.model"
+    tokenizer = Tokenizer.load(vocabulary) if vocabulary.is_file() else None
     return Weights(values["task"], values["config"], tokenizer, values["step"])
 
 
