@@ -90,9 +90,28 @@ def test_a_dict_that_names_a_class_by_its_path_is_refused() -> None:
         config.from_dict(Drawing, values)
 
 
-def test_a_recipe_is_found_by_its_name_and_an_unknown_one_lists_the_known() -> None:
+def test_a_recipe_is_found_by_its_name_and_an_unknown_one_is_told_its_like() -> None:
     known = [path.stem for path in config.recipe_paths("pretrain")]
-    arguments = config.with_recipes(["--config", known[0], "--out", "x"], "pretrain")
+    arguments = config.with_recipes(["--config", "base", "--out", "x"], "pretrain")
+    assert arguments[0] == "--config"
     assert Path(arguments[1]).is_file()
-    with pytest.raises(ConfigError, match=known[0]):
-        config.with_recipes(["--config=nothing"], "pretrain")
+    assert arguments[2:] == ["--out", "x"]
+    with pytest.raises(ConfigError, match="gpu_small"):
+        config.with_recipes(["--config=gpu_smal"], "pretrain")
+    with pytest.raises(ConfigError, match=re.escape(", ".join(known))):
+        config.with_recipes(["--config=xyz"], "pretrain")
+
+
+def test_a_file_states_only_what_differs_from_the_one_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("pen: {width: 2}\nscale: [0.1, 0.2]\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\nshape: {class_path: Circle}\n")
+    (tmp_path / "c.yaml").write_text("extends: b.yaml\npen: {width: 5}\n")
+    arguments = config.with_recipes(["--out", "x", f"--config={tmp_path / 'c.yaml'}"], "pretrain")
+    assert parse(*arguments) == Drawing(Path("x"), Circle(), Pen(5), (0.1, 0.2))
+
+
+def test_files_that_extend_each_other_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(ConfigError, match="extend each other"):
+        config.with_recipes(["--config", str(tmp_path / "a.yaml")], "pretrain")

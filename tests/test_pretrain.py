@@ -18,6 +18,7 @@ from tests.small_run import OPTIONS, small_config
 from virtex import config
 from virtex.data.tokenizer import train_tokenizer
 from virtex.engine import checkpoint
+from virtex.engine.optim import warmup_steps
 from virtex.errors import ConfigError, DataError
 from virtex.models.backbone import Backbone
 from virtex.pretrain import parse_pretrain, pretrain
@@ -62,7 +63,11 @@ def test_the_base_recipe_is_the_paper_s(tmp_path: Path) -> None:
         1e-4,
     )
     assert (optim.lookahead_steps, optim.lookahead_alpha, optim.max_grad_norm) == (5, 0.5, 10)
-    assert (run.batch_size, run.num_steps, optim.warmup_steps) == (256, 500_000, 10_000)
+    assert (run.batch_size, run.num_steps, warmup_steps(optim, run.num_steps)) == (
+        256,
+        500_000,
+        10_000,
+    )
     assert (options.tokenizer.vocab_size, options.image.size) == (10_000, 224)
 
 

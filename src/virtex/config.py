@@ -6,6 +6,7 @@ over files.
 """
 
 import argparse
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from inspect import isabstract
@@ -19,6 +20,7 @@ from virtex.errors import ConfigError
 
 Config = TypeVar("Config")
 RECIPES = Path(__file__).parent / "configs"
+EXTENDS = "extends"
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
@@ -118,23 +120,38 @@ def value_of(flag: str, arguments: Sequence[str]) -> str | None:
 
 
 def with_recipes(arguments: Sequence[str], kind: str) -> list[str]:
-    """Arguments in which each `--config NAME` of a shipped recipe has become its file's path.
+    """Arguments in which each `--config NAME|FILE` has become the files that it stands for.
+
+    NAME is a shipped recipe. A file that says `extends: NAME|FILE` stands for that one and itself.
 
     Args:
         kind: The folder of recipes: pretrain, transfer or study.
 
     Raises:
-        ConfigError: Neither a file nor a recipe has that name.
+        ConfigError: Neither a file nor a recipe has that name; or files extend each other.
     """
     resolved, follows = [], False
     for argument in arguments:
         if follows:
-            argument = _recipe_path(argument, kind)
+            resolved += _with_extended(_recipe_path(argument, kind), kind)
         elif argument.startswith("--config="):
-            argument = "--config=" + _recipe_path(argument.removeprefix("--config="), kind)
+            resolved += _with_extended(_recipe_path(argument.partition("=")[2], kind), kind)
+        elif argument != "--config":
+            resolved.append(argument)
         follows = argument == "--config"
-        resolved.append(argument)
-    return resolved
+    return [*resolved, "--config"] if follows else resolved
+
+
+def _with_extended(path: str, kind: str, *, later: tuple[str, ...] = ()) -> list[str]:
+    """`--config` for what a file extends, then for itself, which wins."""
+    if path in later:
+        raise ConfigError(f"--config files extend each other: {' -> '.join([*later, path])}")
+    values = load(Path(path))
+    if EXTENDS not in values:
+        return ["--config", path]
+    extended = _recipe_path(str(values.pop(EXTENDS)), kind, folder=Path(path).parent)
+    own = ["--config", yaml.safe_dump(values, sort_keys=False)]
+    return [*_with_extended(extended, kind, later=(*later, path)), *(own if values else [])]
 
 
 def recipe_paths(kind: str) -> list[Path]:
@@ -142,14 +159,17 @@ def recipe_paths(kind: str) -> list[Path]:
     return sorted((RECIPES / kind).glob("*.yaml"))
 
 
-def _recipe_path(name: str, kind: str) -> str:
+def _recipe_path(name: str, kind: str, *, folder: Path = Path()) -> str:
+    """The file of that name, seen from `folder`, or else the shipped recipe."""
     shipped = RECIPES / kind / f"{name}.yaml"
-    if Path(name).is_file():
-        return name
+    if (folder / name).is_file():
+        return str(folder / name)
     if shipped.is_file():
         return str(shipped)
-    known = ", ".join(path.stem for path in recipe_paths(kind))
-    raise ConfigError(f"--config {name}: no such file, and no recipe of that name ({known})")
+    recipes = [path.stem for path in recipe_paths(kind)]
+    close = difflib.get_close_matches(name, recipes, n=3)
+    hint = f"Did you mean {' or '.join(close)}?" if close else f"Recipes: {', '.join(recipes)}."
+    raise ConfigError(f"--config {name}: no such file, and no recipe of that name. {hint}")
 
 
 def _instantiate(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.data.sources.layouts import ANY_TEXT
 from virtex.data.example import Example, Source
-from virtex.data.subsets import FewerCaptions, held_out, random_share
+from virtex.data.subsets import FewerCaptions, held_out, random_share, share_of_each_class
 
 
 class Numbers(Source):
@@ -41,6 +43,26 @@ def test_a_smaller_share_is_part_of_every_larger_one(
     assert set(small) <= set(large)
     assert len(small) == max(1, round(min(first, second) * size))
     assert small == sorted(small, key=int)
+
+
+class Classes(Numbers):
+    """As Numbers, each example in one class: a tenth of them in class 1, the others in class 0."""
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        example = super().__getitem__(index)
+        return replace(example, labels=(int(index % 10 == 0),))
+
+
+@pytest.mark.parametrize(("share", "sizes"), [(0.5, (90, 10)), (0.2, (36, 4)), (0.01, (2, 1))])
+def test_a_share_of_each_class_keeps_their_proportions(
+    share: float, sizes: tuple[int, int]
+) -> None:
+    subset = share_of_each_class(Classes(200), share, seed=0)
+    labels = [example.labels[0] for example in subset]
+    assert (labels.count(0), labels.count(1)) == sizes
+    assert ids(subset) == sorted(ids(subset), key=int)
+    whole = share_of_each_class(Classes(200), min(1, 2 * share), seed=0)
+    assert set(ids(subset)) <= set(ids(whole))
 
 
 def test_another_seed_gives_another_share() -> None:
