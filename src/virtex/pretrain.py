@@ -114,6 +114,7 @@ def pretrain(config: PretrainConfig) -> FitResult:
         check_resumable(config)
         torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
         backbone = Backbone(config.backbone)
+        backbone.grid_size(config.image.size)
         check_batch_size(config.run)
         warmup_steps(config.optim, config.run.num_steps)
         train = _training_source(config.data, config.task.needs)

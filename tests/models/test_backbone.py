@@ -83,9 +83,50 @@ def test_an_unknown_backbone_is_told_its_neighbours():
         Backbone(BackboneConfig("resnet5"))
 
 
+TINY_VIT = {"depth": 1, "embed_dim": 24, "num_heads": 2}
+
+
 def test_a_network_without_a_grid_is_refused():
-    with pytest.raises(ConfigError, match=r"no feature grid.*\(1, 197, 192\)"):
-        Backbone(BackboneConfig("vit_tiny_patch16_224", options={"depth": 1}))
+    options = {"stages": [1, 1, 1, 1], "embed_dim": 12}
+    with pytest.raises(ConfigError, match=r"no feature grid.*\(1, 49, 96\)"):
+        Backbone(BackboneConfig("hiera_tiny_224", options=options))
+
+
+def test_a_vits_grid_is_its_tokens_without_the_class_token():
+    backbone = Backbone(BackboneConfig("vit_tiny_patch16_224", options=TINY_VIT)).eval()
+    images = torch.randn(2, 3, 224, 224)
+    tokens = backbone.cnn.forward_features(images)  # (2, 1 + 14 * 14, 24)
+    assert (backbone.num_channels, backbone.stride) == (24, 16)
+    assert torch.equal(backbone(images).flatten(2), tokens[:, 1:].transpose(1, 2))
+
+
+def test_a_vits_position_embeddings_are_resized_to_the_image():
+    backbone = Backbone(BackboneConfig("vit_tiny_patch16_224", options=TINY_VIT)).eval()
+    assert backbone.grid_size(96) == (6, 6)
+    flat = torch.zeros(1, 3, 64, 64)
+    with torch.no_grad():
+        backbone.cnn.pos_embed[:, 1:] = torch.arange(14.0).repeat_interleave(14)[:, None]
+        embedded = backbone.cnn._pos_embed(backbone.cnn.patch_embed(flat))[0, 1:]  # (4 * 4, 24)
+    rows = embedded.view(4, 4, 24)
+    assert (rows[1:] > rows[:-1]).all()
+    torch.testing.assert_close(rows[:, 0], rows[:, 3])
+
+
+def test_parameters_beside_the_grid_are_not_trained():
+    options = {**TINY_VIT, "class_token": False, "global_pool": "map"}
+    backbone = Backbone(BackboneConfig("vit_tiny_patch16_224", options=options))
+    idle = {name for name, value in backbone.named_parameters() if not value.requires_grad}
+    assert idle
+    assert all(name.startswith(("cnn.attn_pool.", "cnn.fc_norm.")) for name in idle)
+
+
+def test_an_image_size_that_the_network_does_not_take_is_refused():
+    options = {"depths": [1, 1, 1, 1]}
+    backbone = Backbone(BackboneConfig("swin_tiny_patch4_window7_224", options=options))
+    assert backbone.grid_size(224) == (7, 7)
+    with pytest.raises(ConfigError, match=r"no images of 96 px.*\n.*image.size to 224"):
+        backbone.grid_size(96)
+    assert backbone.training
 
 
 def test_an_option_that_the_network_does_not_have_is_named():

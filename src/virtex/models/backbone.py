@@ -1,6 +1,7 @@
 """The visual backbone: any timm network that gives a feature grid. The only door to timm."""
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -19,7 +20,9 @@ class BackboneConfig:
     """Which network turns images into feature grids, and how it starts."""
 
     name: str = "resnet50"
-    """A timm model that gives a feature grid; `resnet50.tv_in1k` also names published weights."""
+    """A timm model that gives a feature grid, convolutional or ViT: resnet50, resnet101,
+    wide_resnet50_2, convnext_tiny, vit_small_patch16_224... `resnet50.tv_in1k` also names published
+    weights."""
     pretrained: bool = False
     """Start from timm's published weights instead of at random."""
     frozen: bool = False
@@ -33,6 +36,10 @@ class Backbone(nn.Module):
 
     Parameters lie under `cnn` and, for ResNets, bear torchvision's names. timm starts the last
     BatchNorm of each residual block at zero, as the paper does.
+
+    A ViT's grid is its tokens after the final norm, without class and register tokens; its position
+    embeddings are resized to the image. What the grid does not depend on (a pooling head) stays
+    untrained.
     """
 
     cnn: Any
@@ -42,26 +49,92 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         self.cnn = _create(config)
-        _, *cells = _probe(self.cnn, config.name).shape
+        grid, self.is_sequence = _probe(self.cnn, config.name)
+        _, *cells = grid.shape
         self.channels_come_last = cells[2] == self.cnn.num_features != cells[0]
         self.num_channels = cells[2] if self.channels_come_last else cells[0]
         self.stride = _probe_size(self.cnn) // cells[1]
+        self._leave_out_what_the_grid_does_not_need()
         if config.frozen:
             self.requires_grad_(False)
         self.train()
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) to their grid (B, C, h, w)."""
+        if self.is_sequence:
+            return _grid_of_tokens(self.cnn, images)
         grid = self.cnn.forward_features(images)
         return grid.permute(0, 3, 1, 2) if self.channels_come_last else grid
+
+    @torch.no_grad()
+    def grid_size(self, image_size: int) -> tuple[int, int]:
+        """Rows and columns (h, w) of the grid of a square image.
+
+        Raises:
+            ConfigError: The network takes no such images.
+        """
+        was_training = self.training
+        blank = torch.zeros(1, 3, image_size, image_size, device=next(self.parameters()).device)
+        try:
+            height, width = self.eval()(blank).shape[2:]
+        except (AssertionError, RuntimeError, ValueError) as error:
+            own = _probe_size(self.cnn)
+            raise ConfigError(
+                f"backbone {self.config.name!r} takes no images of {image_size} px: {error}\n"
+                f"Set image.size to {own}, or try backbone.options {{img_size: {image_size}}}."
+            ) from error
+        finally:
+            self.train(was_training)
+        return height, width
 
     def pooled(self, images: Tensor) -> Tensor:
         """The mean of the grid over its cells, (B, C)."""
         return self(images).mean((2, 3))
 
+    @torch.enable_grad()
+    def _leave_out_what_the_grid_does_not_need(self) -> None:
+        parameters = list(self.parameters())
+        size = _probe_size(self.cnn)
+        total = self.eval()(torch.zeros(1, 3, size, size)).sum()
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.requires_grad_(gradient is not None)
+
     def train(self, mode: bool = True) -> Self:
         """As nn.Module's, except that a frozen backbone's statistics stay where they are."""
         return super().train(mode and not self.config.frozen)
+
+    def stage_channels(self) -> dict[int, int]:
+        """Channels of the grids that `stages` can give, by stride, finest first.
+
+        Raises:
+            ConfigError: The network gives its last grid alone.
+        """
+        if self.is_sequence:
+            return {self.stride: self.num_channels}
+        if not hasattr(self.cnn, "forward_intermediates") or not hasattr(self.cnn, "feature_info"):
+            raise ConfigError(
+                f"backbone {self.config.name!r} gives its last grid alone, and grids of several "
+                "strides are needed. Choose a resnet, regnet, convnext, efficientnet, swin..."
+            )
+        channels = {stage["reduction"]: stage["num_chs"] for stage in self.cnn.feature_info}
+        return channels | {self.stride: self.num_channels}
+
+    def stages(self, images: Tensor, strides: Sequence[int]) -> list[Tensor]:
+        """Grids (B, C, h, w) at several strides, finest first, in one pass; at `stride` `forward`'s.
+
+        Of several stages of one stride it is the deepest; none deeper than the last one is run.
+        """
+        if list(strides) == [self.stride]:
+            return [self(images)]
+        places = {stage["reduction"]: n for n, stage in enumerate(self.cnn.feature_info)}
+        is_whole = strides[-1] == self.stride
+        last, grids = self.cnn.forward_intermediates(
+            images, indices=[places[stride] for stride in strides], stop_early=not is_whole
+        )
+        if is_whole:
+            grids[-1] = last.permute(0, 3, 1, 2) if self.channels_come_last else last
+        return list(grids)
 
 
 def _create(config: BackboneConfig) -> Any:
@@ -80,17 +153,29 @@ def _create(config: BackboneConfig) -> Any:
             f"timm cannot build {config.name!r} with options {options}: {error}\n"
             "backbone.options takes the keyword arguments of timm.create_model."
         ) from error
-    return _with_published_weights(config) if config.pretrained else model
+    if _is_sequence_of_fixed_size(model) and "dynamic_img_size" not in options:
+        try:
+            model = timm.create_model(
+                config.name, pretrained=False, num_classes=0, dynamic_img_size=True, **options
+            )
+            options["dynamic_img_size"] = True
+        except TypeError:
+            pass  # it takes images of its own size alone; `grid_size` says so
+    return _with_published_weights(config.name, options) if config.pretrained else model
 
 
-def _with_published_weights(config: BackboneConfig) -> Any:
+def _is_sequence_of_fixed_size(model: Any) -> bool:
+    return hasattr(model, "num_prefix_tokens") and bool(
+        model.pretrained_cfg.get("fixed_input_size")
+    )
+
+
+def _with_published_weights(name: str, options: dict[str, Any]) -> Any:
     try:
-        return timm.create_model(
-            config.name, pretrained=True, num_classes=0, **dict(config.options)
-        )
+        return timm.create_model(name, pretrained=True, num_classes=0, **options)
     except Exception as error:  # timm's hosts raise errors of several HTTP libraries
         raise CheckpointError(
-            f"cannot get the published weights of {config.name!r}: {error}\n"
+            f"cannot get the published weights of {name!r}: {error}\n"
             "They are fetched once over the network and then cached; fetch them on a machine that "
             "has a network, or set backbone.pretrained to false."
         ) from error
@@ -103,14 +188,28 @@ def _probe_size(model: Any) -> int:
 
 
 @torch.no_grad()
-def _probe(model: Any, name: str) -> Tensor:
-    """The network's grid of one blank image; an error where it gives none."""
+def _probe(model: Any, name: str) -> tuple[Tensor, bool]:
+    """The network's grid of one blank image, and whether it is made of a sequence of tokens.
+
+    Raises:
+        ConfigError: There is no grid.
+    """
     size = _probe_size(model)
-    features = model.eval().forward_features(torch.zeros(1, 3, size, size))
-    if not isinstance(features, Tensor) or features.dim() != 4:
+    images = torch.zeros(1, 3, size, size)
+    features = model.eval().forward_features(images)
+    if isinstance(features, Tensor) and features.dim() == 4:
+        return features, False
+    try:
+        return _grid_of_tokens(model, images), True
+    except (AttributeError, AssertionError, TypeError, ValueError) as error:
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ConfigError(
             f"backbone {name!r} gives no feature grid (B, C, h, w) but {shape}. "
-            "Choose a network with a grid: a resnet, regnet, convnext, efficientnet, swin..."
-        )
-    return features
+            "Choose a network with a grid: a resnet, regnet, convnext, efficientnet, swin, vit..."
+        ) from error
+
+
+def _grid_of_tokens(model: Any, images: Tensor) -> Tensor:
+    """The last tokens of a ViT, less class and register tokens, as a grid (B, C, h, w)."""
+    (grid,) = model.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
+    return grid
