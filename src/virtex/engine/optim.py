@@ -40,6 +40,8 @@ class OptimConfig:
     """The learning rate after warm-up: cosine or linear fall to 0, steps down, or constant."""
     warmup_steps: int | None = None
     """Steps of linear rise to the peak; null is 2 % of all steps, as in the paper."""
+    original: bool = False
+    """Count the warm-up from 0 as the released code does: its first step changes nothing."""
     milestones: tuple[int, ...] = ()
     """Multistep: numbers of finished steps after which the learning rate is cut."""
     gamma: float = 0.1
@@ -102,12 +104,12 @@ def lr_scale(config: OptimConfig, *, step: int, num_steps: int) -> float:
 
     With w warm-up steps, n steps in all and s = `step`: (s + 1) / w while s < w, so that the first
     step already learns and step w runs at the peak; then, with p = (s - w) / (n - w) in [0, 1),
-    cosine (1 + cos(pi p)) / 2, linear 1 - p, constant 1; multistep gamma ** (milestones <= s). The
-    released code has s / w in the warm-up, whose first step changes nothing, and is equal after it.
+    cosine (1 + cos(pi p)) / 2, linear 1 - p, constant 1; multistep gamma ** (milestones <= s).
+    With `original` the warm-up is s / w; all else is the same.
     """
     warmup = warmup_steps(config, num_steps)
     if step < warmup:
-        return (step + 1) / warmup
+        return (step if config.original else step + 1) / warmup
     progress = (step - warmup) / max(1, num_steps - warmup)
     if config.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))
