@@ -21,7 +21,9 @@ from virtex.errors import ConfigError
 Config = TypeVar("Config")
 RECIPES = Path(__file__).parent / "configs"
 EXTENDS = "extends"
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
+set_parsing_settings(
+    docstring_parse_attribute_docstrings=True, instantiate_subclass_spec_in_any=False
+)
 
 
 def parser_for(config_class: type, *, prog: str, description: str = "") -> ArgumentParser:
@@ -123,6 +125,7 @@ def with_recipes(arguments: Sequence[str], kind: str) -> list[str]:
     """Arguments in which each `--config NAME|FILE` has become the files that it stands for.
 
     NAME is a shipped recipe. A file that says `extends: NAME|FILE` stands for that one and itself.
+    Options as text, which have a line break, stay as they are.
 
     Args:
         kind: The folder of recipes: pretrain, transfer or study.
@@ -144,6 +147,8 @@ def with_recipes(arguments: Sequence[str], kind: str) -> list[str]:
 
 def _with_extended(path: str, kind: str, *, later: tuple[str, ...] = ()) -> list[str]:
     """`--config` for what a file extends, then for itself, which wins."""
+    if "\n" in path:
+        return ["--config", path]
     if path in later:
         raise ConfigError(f"--config files extend each other: {' -> '.join([*later, path])}")
     values = load(Path(path))
@@ -161,6 +166,8 @@ def recipe_paths(kind: str) -> list[Path]:
 
 def _recipe_path(name: str, kind: str, *, folder: Path = Path()) -> str:
     """The file of that name, seen from `folder`, or else the shipped recipe."""
+    if "\n" in name:
+        return name
     shipped = RECIPES / kind / f"{name}.yaml"
     if (folder / name).is_file():
         return str(folder / name)
