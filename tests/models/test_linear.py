@@ -5,7 +5,7 @@ from torch.nn.functional import linear as expected_linear
 from virtex.models.linear import Linear, linear
 
 
-@pytest.mark.parametrize("shape", [(7, 5), (2, 3, 5)])
+@pytest.mark.parametrize("shape", [(7, 5), (2, 3, 5), (0, 5)])
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_values_and_gradients_are_those_of_torch(shape, with_bias):
     generator = torch.Generator().manual_seed(0)

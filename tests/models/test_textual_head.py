@@ -5,7 +5,7 @@ from torch import nn
 from tests.models.small import MAX_TOKENS, VOCAB_SIZE, small_batch, small_captioner
 from tests.oracles.textual_head import PaddedCaptioner
 from virtex.errors import ConfigError
-from virtex.models.attention import Packing
+from virtex.models.attention import Packing, SelfAttention
 from virtex.models.textual_head import DIRECTIONS, HeadConfig, TextualHead
 from virtex.zoo.legacy import to_released
 
@@ -68,6 +68,73 @@ def test_a_token_never_sees_later_ones(norm):
     other = captioner.logits(images, changed, lengths)[1]
     torch.testing.assert_close(logits[:5], other[:5])
     assert not torch.isclose(logits[5:], other[5:]).all(1).any()
+
+
+WHOLE = torch.tensor([True, False, True, True])
+
+
+def asked_of(tokens, lengths):
+    """About half the tokens of each caption, never those of padding."""
+    asked = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(3)) < 0.5
+    return torch.randint_like(tokens, 4, VOCAB_SIZE) * (asked & real_rows(lengths, tokens.shape[1]))
+
+
+@NORMS
+def test_whole_captions_among_causal_ones_answer_as_the_padded_twin(norm):
+    captioner = small_captioner(norm).double()
+    images, tokens, lengths = small_batch()
+    twin, targets = PaddedCaptioner(captioner), asked_of(tokens, lengths)
+    options = {"lengths": lengths, "whole": WHOLE}
+    losses, captions = captioner.token_losses(
+        captioner.backbone(images.double()), tokens, targets, **options
+    )
+    expected = twin.answer_losses(images.double(), tokens, targets, **options)
+    torch.testing.assert_close(losses, expected)
+    assert captions.tolist() == targets.nonzero()[:, 0].tolist()
+    losses.sum().backward()
+    expected.sum().backward()
+    reached = {name: p.grad for name, p in captioner.named_parameters() if p.grad is not None}
+    gradients = to_released(reached)
+    for name, parameter in twin.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(gradients[name], parameter.grad, msg=name)
+
+
+def test_a_token_sees_later_ones_in_whole_captions_alone():
+    captioner = small_captioner().double()
+    images, tokens, lengths = small_batch()
+    grid, targets = captioner.backbone(images.double()), torch.zeros_like(tokens)
+    targets[:, 0] = 7
+    changed = tokens.clone()
+    changed[[0, 1, 3], 3] = tokens[[0, 1, 3], 3] % (VOCAB_SIZE - 5) + 5
+    losses, others = (
+        captioner.token_losses(grid, inputs, targets, lengths=lengths, whole=WHOLE)[0]
+        for inputs in (tokens, changed)
+    )
+    assert torch.isclose(losses, others, rtol=1e-9).tolist() == [False, True, True, False]
+
+
+def test_what_stands_in_the_padding_never_matters_to_whole_captions():
+    captioner = small_captioner()
+    images, tokens, lengths = small_batch()
+    grid, targets = captioner.backbone(images), asked_of(tokens, lengths)
+    garbage = tokens.where(real_rows(lengths, tokens.shape[1]), torch.tensor(7))
+    losses, others = (
+        captioner.token_losses(grid, inputs, targets, lengths=lengths, whole=WHOLE)[0]
+        for inputs in (tokens, garbage)
+    )
+    assert torch.equal(losses, others)
+
+
+def test_an_empty_row_makes_nothing_nan():
+    attention = SelfAttention(8, num_heads=2, dropout=0.0)
+    lengths, whole = torch.tensor([2, 0]), torch.tensor([True, True])
+    packing = Packing.of(lengths, device=torch.device("cpu"), num_tokens=3, whole=whole)
+    hidden = torch.randn(2, 8, requires_grad=True)
+    attention(hidden, packing).sum().backward()
+    assert packing.visible.any(3).all()
+    assert hidden.grad.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in attention.parameters())
 
 
 def test_packing_and_padding_are_inverse():

@@ -48,11 +48,13 @@ class PaddedHead(nn.Module):
         self.output = nn.Linear(config.hidden_size, vocab_size)
         self.output.weight = self.embedding.words.weight
 
-    def forward(self, grid: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
+    def forward(
+        self, grid: Tensor, tokens: Tensor, lengths: Tensor, *, is_causal: bool = True
+    ) -> Tensor:
         """Logits (B, T, V)."""
         size = tokens.shape[1]
         padding = torch.arange(size) >= lengths[:, None]
-        future = torch.ones(size, size, dtype=torch.bool).triu(1)
+        future = torch.ones(size, size, dtype=torch.bool).triu(1) if is_causal else None
         hidden = self.transformer(
             self.embedding(tokens),
             self.visual_projection(grid.flatten(2).permute(0, 2, 1)),
@@ -63,22 +65,24 @@ class PaddedHead(nn.Module):
 
 
 class PaddedCaptioner(nn.Module):
-    """A copy of a bidirectional `captioner`, weights included."""
+    """A copy of `captioner`, weights included."""
 
     def __init__(self, captioner: Captioner) -> None:
         super().__init__()
         sizes = captioner.backbone.num_channels, captioner.config, captioner.vocab_size
         self.visual = copy.deepcopy(captioner.backbone)
         self.textual = PaddedHead(*sizes)
-        self.backward_textual = PaddedHead(*sizes)
-        self.backward_textual.visual_projection = self.textual.visual_projection
-        self.backward_textual.embedding = self.textual.embedding
-        self.backward_textual.output = self.textual.output
+        if captioner.bidirectional:
+            self.backward_textual = PaddedHead(*sizes)
+            self.backward_textual.visual_projection = self.textual.visual_projection
+            self.backward_textual.embedding = self.textual.embedding
+            self.backward_textual.output = self.textual.output
         self.to(captioner.head.output_bias.dtype)
         self.load_state_dict(to_released(captioner.state_dict()))
         self.train(captioner.training)
 
     def logits(self, images: Tensor, tokens: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """In both directions."""
         grid = self.visual(images)
         reverse = reversed_captions(tokens, lengths)
         return {
@@ -97,6 +101,24 @@ class PaddedCaptioner(nn.Module):
             )
             for direction, reading in readings.items()
         }
+
+    def answer_losses(
+        self, images: Tensor, inputs: Tensor, targets: Tensor, *, lengths: Tensor, whole: Tensor
+    ) -> Tensor:
+        """Losses (M,) of all targets that are not 0, caption by caption."""
+        grid = self.visual(images)
+        losses = []
+        for row, length in enumerate(lengths.tolist()):
+            one = slice(row, row + 1)
+            logits = self.textual(
+                grid[one], inputs[one], lengths[one], is_causal=not bool(whole[row])
+            )
+            losses += [
+                cross_entropy(logits[0, t], targets[row, t])
+                for t in range(length)
+                if targets[row, t] != 0
+            ]
+        return torch.stack(losses)
 
 
 def reversed_captions(tokens: Tensor, lengths: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Attention of packed caption tokens: to earlier tokens of their caption, and to the image's grid.
+"""Attention of packed caption tokens: to tokens of their caption, and to the image's grid.
 
 Captions of a batch differ in length. All that treats tokens one by one runs on the P real tokens
 of the batch as (P, D); attention alone sees the padded shape (B, T, D). Of 256 COCO captions padded
@@ -30,17 +30,32 @@ class Packing:
     batch_size: int
     num_tokens: int
     """T, the longest row."""
+    visible: Tensor | None = None
+    """(B, 1, T, T) bool, which token (row) may attend to which (column); None: each to itself and
+    those before it."""
 
     @classmethod
-    def of(cls, lengths: Tensor, *, device: torch.device, num_tokens: int) -> Self:
+    def of(
+        cls,
+        lengths: Tensor,
+        *,
+        device: torch.device,
+        num_tokens: int,
+        whole: Tensor | None = None,
+    ) -> Self:
         """The first `lengths` (B,) tokens of each row are real.
 
         How many that are decides shapes, so the host has to know it: lengths on a GPU make it wait.
+
+        Args:
+            whole: (B,) bool, rows whose tokens attend to all of their row and not to those before
+                them alone; None for none.
         """
         steps = torch.arange(num_tokens, device=lengths.device)
         real = steps < lengths[:, None]  # (B, T)
-        rows = real.flatten().nonzero().squeeze(1)
-        return cls(rows.to(device, non_blocking=True), len(lengths), num_tokens)
+        rows = real.flatten().nonzero().squeeze(1).to(device, non_blocking=True)
+        visible = None if whole is None else _visible(lengths.to(device), num_tokens, whole)
+        return cls(rows, len(lengths), num_tokens, visible)
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, T, ...) to (P, ...)."""
@@ -58,8 +73,25 @@ class Packing:
         return self.rows % self.num_tokens
 
 
+def _visible(lengths: Tensor, num_tokens: int, whole: Tensor) -> Tensor:
+    """See `Packing.visible`. No real token sees padding; what padding sees is never taken up.
+
+    An empty row sees its first place all the same, since attention to nothing is NaN.
+    """
+    steps = torch.arange(num_tokens, device=lengths.device)
+    earlier = steps <= steps[:, None]  # (T, T)
+    real = steps < lengths.clamp(min=1)[:, None]  # (B, T)
+    return torch.where(whole[:, None, None], real[:, None], earlier)[:, None]
+
+
 def attend(
-    queries: Tensor, keys: Tensor, values: Tensor, *, dropout: float, is_causal: bool = False
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    dropout: float,
+    is_causal: bool = False,
+    visible: Tensor | None = None,
 ) -> Tensor:
     """Scaled dot-product attention, (B, A, T, d) to keys and values (B, A, N, d).
 
@@ -69,12 +101,12 @@ def attend(
     plain = queries.device.type == "cpu" and torch.is_grad_enabled()
     with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
         return scaled_dot_product_attention(
-            queries, keys, values, dropout_p=dropout, is_causal=is_causal
+            queries, keys, values, attn_mask=visible, dropout_p=dropout, is_causal=is_causal
         )
 
 
 class SelfAttention(nn.Module):
-    """Each token attends to itself and the tokens before it."""
+    """Each token attends to itself and those before it, or to its whole caption (see `Packing`)."""
 
     def __init__(self, size: int, *, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -87,7 +119,12 @@ class SelfAttention(nn.Module):
         padded = packing.pad(self.in_projection(hidden))  # (B, T, 3D)
         queries, keys, values = _heads(padded, 3, self.num_heads)  # (B, A, T, d) each
         attended = attend(
-            queries, keys, values, dropout=self.dropout if self.training else 0.0, is_causal=True
+            queries,
+            keys,
+            values,
+            dropout=self.dropout if self.training else 0.0,
+            is_causal=packing.visible is None,
+            visible=packing.visible,
         )
         return self.out_projection(packing.pack(attended.transpose(1, 2).flatten(2)))
 

@@ -65,6 +65,30 @@ class Captioner(nn.Module):
         hidden = self.head(inputs[None], packing, grid, directions=[direction])
         return packing.pad(self.head.logits(hidden[0]))
 
+    def token_losses(
+        self, grid: Tensor, inputs: Tensor, targets: Tensor, *, lengths: Tensor, whole: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of whatever is asked of the forward decoder, token by token.
+
+        Only for places where something is asked is there a product with the vocabulary.
+
+        Args:
+            grid: (B, C, h, w), what the backbone makes of the images.
+            inputs: (B, T) what the decoder reads; the first `lengths` (B,) of each row are real.
+            targets: (B, T) what it is to say at each place; PAD_ID where nothing is asked.
+            whole: (B,) bool, captions whose tokens see all of their caption's inputs; those of the
+                others see the inputs before them.
+
+        Returns:
+            Losses (M,) of all targets, and (M,) the caption each belongs to.
+        """
+        packing = self._packing(inputs, lengths, whole)
+        asked = packing.pack(targets)  # (P,)
+        places = asked.nonzero().squeeze(1)  # (M,)
+        hidden = self.head(packing.pack(inputs)[None], packing, grid, directions=["forward"])
+        losses = self.head.token_losses(hidden[:, places], asked[None, places])  # (1, M)
+        return losses[0], packing.rows[places] // packing.num_tokens
+
     @torch.no_grad()
     def score(
         self, images: Tensor, tokens: Tensor, lengths: Tensor, *, direction: Direction = "forward"
@@ -122,14 +146,14 @@ class Captioner(nn.Module):
         hidden = self.head(inputs, packing, self.backbone(images), directions=directions)
         return self.head.token_losses(hidden, targets), targets, packing
 
-    def _packing(self, tokens: Tensor, lengths: Tensor) -> Packing:
+    def _packing(self, tokens: Tensor, lengths: Tensor, whole: Tensor | None = None) -> Packing:
         num_tokens = tokens.shape[1]
         if num_tokens > self.config.max_tokens:
             raise ConfigError(
                 f"captions of {num_tokens} tokens, but the textual head was built for "
                 f"{self.config.max_tokens}: cut the captions or raise head.max_tokens"
             )
-        return Packing.of(lengths, device=tokens.device, num_tokens=num_tokens)
+        return Packing.of(lengths, device=tokens.device, num_tokens=num_tokens, whole=whole)
 
     def _require_evaluation(self) -> None:
         assert not self.training, "call .eval() first: dropout would spoil the result"

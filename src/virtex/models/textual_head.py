@@ -95,7 +95,7 @@ class TokenEmbedding(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention to earlier tokens, attention to the grid, feed-forward; each with a residual."""
+    """Attention to tokens, attention to the grid, feed-forward; each with a residual."""
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
@@ -215,7 +215,7 @@ class TextualHead(nn.Module):
 
         Args:
             tokens: (R, P) packed inputs, a row for each of `directions`.
-            packing: Where they lie; the same in every direction.
+            packing: Where they lie, and which see which; the same in every direction.
             grid: (B, C, h, w) feature grids.
 
         Returns:

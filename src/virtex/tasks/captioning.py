@@ -5,20 +5,18 @@ section 3. Each example shows one of its captions, drawn anew in each epoch; the
 cross-entropy per token of the caption read left to right plus that of it read right to left.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import numpy as np
 import torch
 
-from virtex.data.captions import EncodeCaption, pad_tokens
-from virtex.data.example import Example
+from virtex.data.captioned import CaptionedForTraining, CaptionedForValidation, collate_captioned
+from virtex.data.captions import EncodeCaption
 from virtex.data.transforms import TrainTransform, ValidationTransform, normalize
 from virtex.models.backbone import Backbone
 from virtex.models.captioner import Captioner
 from virtex.models.textual_head import HeadConfig
-from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskData, TaskOutput
+from virtex.tasks.base import Batch, Task, TaskConfig, TaskData, TaskOutput
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,11 @@ class Captioning(Task):
         self.captioner = Captioner(
             backbone, config.head, data.vocabulary.vocab_size, bidirectional=config.bidirectional
         )
-        self.encode = EncodeForTraining(TrainTransform(data.image), encode_caption)
-        self.encode_validation = EncodeForValidation(
+        self.encode = CaptionedForTraining(TrainTransform(data.image), encode_caption)
+        self.encode_validation = CaptionedForValidation(
             ValidationTransform(data.image), encode_caption
         )
-        self.collate = collate
+        self.collate = collate_captioned
 
     @property
     def backbone(self) -> Backbone:  # type: ignore[override]
@@ -69,36 +67,3 @@ class Captioning(Task):
 
     def no_weight_decay(self) -> set[str]:
         return {f"captioner.{name}" for name in self.captioner.no_weight_decay()}
-
-
-@dataclass(frozen=True)
-class EncodeForTraining:
-    """One caption drawn at random, and the image, changed together."""
-
-    transform: TrainTransform
-    encode_caption: EncodeCaption
-
-    def __call__(self, example: Example, generator: np.random.Generator) -> Encoded:
-        caption = example.captions[generator.integers(len(example.captions))]
-        image, caption = self.transform(example, caption, generator)
-        return {"image": image, "tokens": self.encode_caption(caption)}
-
-
-@dataclass(frozen=True)
-class EncodeForValidation:
-    """The first caption, and the image resized and cropped at its centre."""
-
-    transform: ValidationTransform
-    encode_caption: EncodeCaption
-
-    def __call__(self, example: Example, generator: np.random.Generator) -> Encoded:
-        del generator
-        tokens = self.encode_caption(example.captions[0])
-        return {"image": self.transform(example), "tokens": tokens}
-
-
-def collate(encoded: Sequence[Encoded]) -> Batch:
-    """Stack images (B, 3, H, W) and pad tokens (B, T) on the right."""
-    tokens, lengths = pad_tokens([item["tokens"] for item in encoded])
-    images = torch.stack([item["image"] for item in encoded])
-    return {"image": images, "tokens": tokens, "lengths": lengths}

@@ -1,0 +1,93 @@
+"""The words of a tokenised caption, and which of them name something that may be seen.
+
+Nouns, verbs and adjectives are an open class; function words (articles, prepositions, pronouns,
+conjunctions, auxiliaries) are few and known. So an English word that is none of these is taken for
+a concept word, without a tagger; for another language or a narrower choice there are word lists.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtex.data.tokenizer import Tokenizer, normalize_caption
+from virtex.errors import ConfigError
+from virtex.tokens import NUM_SPECIAL
+
+CLOSED_CLASS = """
+a about above across after against all along also am among an and another any anybody anyone
+anything are around as at away back be because been before behind being below beneath beside
+besides between beyond both but by can cannot could d did do does doing done down during each
+either else etc ever every everybody everyone everything few for from had has have having he her
+here hers herself him himself his how i if in inside into is it its itself just ll m many may me
+might mine more most much must my myself near neither next no nobody none nor not nothing of off
+on one ones onto or other others our ours ourselves out outside over own past per re s same shall
+she should since so some somebody someone something somewhere still such t than that the their
+theirs them themselves then there these they this those though through throughout till to together
+too toward towards under underneath until up upon us ve very via was we were what when where
+whether which while who whom whose why will with within without would yet you your yours yourself
+yourselves
+"""
+FUNCTION_WORDS = frozenset(CLOSED_CLASS.split())
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word as it was written, lower-case, and where its pieces stand in the caption."""
+
+    text: str
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FindConcepts:
+    """A caption's token ids to its concept words."""
+
+    tokenizer: Tokenizer
+    listed: frozenset[str] | None = None
+    """The concept words; None: all words but English function words."""
+
+    def __call__(self, tokens: Sequence[int]) -> list[Word]:
+        return [word for word in find_words(tokens, self.tokenizer) if self._is_concept(word.text)]
+
+    def _is_concept(self, text: str) -> bool:
+        return text not in FUNCTION_WORDS if self.listed is None else text in self.listed
+
+
+def find_words(tokens: Sequence[int], tokenizer: Tokenizer) -> Iterator[Word]:
+    """The words of a caption, in order; punctuation and special tokens divide them, as spaces do.
+
+    Args:
+        tokens: Ids, with or without start and end.
+        tokenizer: What made them.
+    """
+    text, places = "", list[int]()
+    for place, token in enumerate(tokens):
+        piece = tokenizer.id_to_piece(token) if token >= NUM_SPECIAL else ""
+        letters = "".join(letter for letter in piece if letter.isalnum())
+        if places and not piece[:1].isalnum():
+            yield Word(text, tuple(places))
+            text, places = "", []
+        if letters:
+            text += letters
+            places.append(place)
+    if places:
+        yield Word(text, tuple(places))
+
+
+def read_words(path: Path) -> frozenset[str]:
+    """The words of a text file, one a line, normalised as captions are.
+
+    Raises:
+        ConfigError: No such file; no words in it; or a line holds more than one.
+    """
+    try:
+        lines = [normalize_caption(line) for line in path.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the list of words {path}: {error}") from error
+    phrases = [line for line in lines if line and not line.isalnum()]
+    if phrases or not any(lines):
+        found = f"'{phrases[0]}'" if phrases else "nothing"
+        raise ConfigError(
+            f"{path} holds {found}, but a list of words is one word a line, letters and digits only"
+        )
+    return frozenset(filter(None, lines))
