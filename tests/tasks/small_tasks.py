@@ -1,0 +1,39 @@
+"""What the tests of pretext tasks are built from: a slim backbone, a vocabulary, drawn scenes."""
+
+from functools import cache
+
+import numpy as np
+import torch
+
+from tests.models.small import SLIM
+from virtex.data.sources.scenes import ScenesSource
+from virtex.data.tokenizer import Tokenizer, train_tokenizer
+from virtex.data.transforms import ImageConfig
+from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.tasks.base import Batch, Task, TaskConfig, TaskData
+
+IMAGE = ImageConfig(size=32)
+SCENES = ScenesSource(8, image_size=64)
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    captions = [caption for index in range(len(SCENES)) for caption in SCENES[index].captions]
+    return train_tokenizer([*captions, "a dog on the left", "a dog on the right"], vocab_size=150)
+
+
+def build(config: TaskConfig, *, categories: tuple[str, ...] = SCENES.categories) -> Task:
+    """A task whose initial weights are always the same."""
+    torch.manual_seed(0)
+    data = TaskData(IMAGE, tokenizer(), categories, len(SCENES))
+    return config.build(Backbone(BackboneConfig("resnet18", options=SLIM)), data)
+
+
+def scenes_batch(task: Task, indices: range = range(4)) -> Batch:
+    """A training batch of the scenes at these indices."""
+    return task.collate([task.encode(SCENES[i], np.random.default_rng(i)) for i in indices])
+
+
+def without_gradient(task: Task) -> list[str]:
+    """Names of trainable parameters that the last backward pass left out."""
+    return [n for n, p in task.named_parameters() if p.requires_grad and p.grad is None]

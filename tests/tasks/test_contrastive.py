@@ -1,0 +1,197 @@
+import math
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import logsigmoid
+
+from tests.oracles import contrastive as slow
+from tests.tasks.small_tasks import build, scenes_batch, without_gradient
+from tests.tasks.two_processes import in_one_process, in_two_processes
+from virtex.data.transforms import normalize
+from virtex.errors import ConfigError
+from virtex.models.text_encoder import TextEncoderConfig
+from virtex.tasks.base import Batch
+from virtex.tasks.contrastive import Contrastive, ContrastiveConfig, sigmoid_loss, softmax_loss
+
+TEXT = TextEncoderConfig(hidden_size=16, num_layers=2, num_heads=2)
+LOSSES = ["softmax", "sigmoid"]
+
+
+def small_task(loss: str) -> Contrastive:
+    """In training mode, but for BatchNorm, which would see other statistics in half a batch."""
+    task = build(ContrastiveConfig(loss=loss, embedding_size=8, text=TEXT))
+    with torch.no_grad():
+        for name, parameter in task.named_parameters():
+            if "bn" in name:
+                parameter.uniform_(0.5, 1.5)
+            elif name.startswith("text_encoder"):
+                parameter.normal_(std=0.3)
+    task.backbone.eval()
+    return task
+
+
+def embeddings(task: Contrastive, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    images = task.embed_images(normalize(batch["image"]))
+    return images, task.embed_texts(batch["tokens"], batch["lengths"])
+
+
+def unit_rows(num_rows: int, *, seed: int) -> torch.Tensor:
+    rows = torch.randn(num_rows, 5, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(rows.double(), dim=1)
+
+
+@pytest.mark.parametrize("num_pairs", [1, 2, 5])
+def test_losses_are_those_of_their_pairwise_twins(num_pairs: int):
+    images, texts = unit_rows(num_pairs, seed=1), unit_rows(num_pairs, seed=2)
+    own = torch.arange(num_pairs)
+    logits = 7 * images @ texts.T
+    expected = slow.softmax_loss(images, texts, scale=7)
+    assert softmax_loss(logits, logits.T, own).item() == pytest.approx(expected)
+    expected = slow.sigmoid_loss(images, texts, scale=7, bias=-2)
+    assert sigmoid_loss(logits - 2, own).item() == pytest.approx(expected)
+
+
+def test_shares_of_a_batch_average_to_the_loss_of_the_whole():
+    images, texts = unit_rows(6, seed=1), unit_rows(6, seed=2)
+    logits = 7 * images @ texts.T
+    own = torch.arange(6)
+    shares = [
+        softmax_loss(logits[rows], logits.T[rows], own[rows]) for rows in (slice(0, 3), slice(3, 6))
+    ]
+    torch.testing.assert_close(sum(shares) / 2, softmax_loss(logits, logits.T, own))
+    shares = [sigmoid_loss(logits[rows], own[rows]) for rows in (slice(0, 3), slice(3, 6))]
+    torch.testing.assert_close(sum(shares) / 2, sigmoid_loss(logits, own))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_of_a_batch_is_that_of_its_embeddings(loss: str):
+    task = small_task(loss)
+    batch = scenes_batch(task)
+    output = task(batch)
+    images, texts = (rows.detach() for rows in embeddings(task, batch))
+    if loss == "softmax":
+        expected = slow.softmax_loss(images, texts, scale=1 / 0.07)
+    else:
+        expected = slow.sigmoid_loss(images, texts, scale=10, bias=-10)
+    assert output.loss.item() == pytest.approx(expected, rel=1e-4)
+    assert output.logs["contrastive"].item() == output.loss.item()
+    temperature = {"softmax": 0.07, "sigmoid": 0.1}[loss]
+    assert output.logs["temperature"].item() == pytest.approx(temperature)
+    hits = [float((images[i] @ texts.T).argmax() == i) for i in range(4)]
+    assert output.logs["retrieval_top1"].item() == sum(hits) / 4
+
+
+def test_retrieval_is_right_where_each_image_is_nearest_to_its_own_caption():
+    task = small_task("softmax")
+    batch = scenes_batch(task)
+    pairs = unit_rows(4, seed=3).float()
+    task.embed_images = lambda images: pairs
+    task.embed_texts = lambda tokens, lengths: pairs
+    assert task(batch).logs["retrieval_top1"] == 1
+    task.embed_texts = lambda tokens, lengths: pairs.roll(1, dims=0)
+    assert task(batch).logs["retrieval_top1"] == 0
+
+
+def test_embeddings_have_unit_length_and_padding_does_not_change_them():
+    task = small_task("softmax").eval()
+    batch = scenes_batch(task)
+    images, texts = embeddings(task, batch)
+    assert images.shape == texts.shape == (4, 8)
+    torch.testing.assert_close(images.norm(dim=1), torch.ones(4))
+    torch.testing.assert_close(texts.norm(dim=1), torch.ones(4))
+    for row, length in enumerate(batch["lengths"].tolist()):
+        alone = task.embed_texts(batch["tokens"][row : row + 1, :length], torch.tensor([length]))
+        torch.testing.assert_close(alone[0], texts[row], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_logits_stay_exact_under_autocast(loss: str):
+    task = small_task(loss)
+    batch = scenes_batch(task)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = task(batch)
+        images, texts = (rows.detach() for rows in embeddings(task, batch))
+    assert output.loss.dtype == images.dtype == texts.dtype == torch.float32
+    if loss == "softmax":
+        expected = slow.softmax_loss(images, texts, scale=1 / 0.07)
+    else:
+        expected = slow.sigmoid_loss(images, texts, scale=10, bias=-10)
+    assert output.loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_parameter_learns(loss: str):
+    task = small_task(loss)
+    task(scenes_batch(task)).loss.backward()
+    assert without_gradient(task) == []
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradients_reach_both_sides_of_every_pair(loss: str):
+    task = small_task(loss)
+    batch = scenes_batch(task)
+    task(batch).loss.backward()
+    gradients = {name: parameter.grad for name, parameter in task.named_parameters()}
+    task.zero_grad()
+    images, texts = embeddings(task, batch)
+    logits = task.log_scale.exp() * images @ texts.T
+    if loss == "softmax":
+        likelihoods = (logits.log_softmax(0) + logits.log_softmax(1)).diagonal() / 2
+    else:
+        likelihoods = logsigmoid((2 * torch.eye(4) - 1) * (logits + task.bias)).sum(1)
+    (-likelihoods.mean()).backward()
+    for name, parameter in task.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_the_temperature_of_a_softmax_stays_at_or_above_a_hundredth():
+    for loss, expected in (("softmax", 100), ("sigmoid", 1000)):
+        task = small_task(loss)
+        with torch.no_grad():
+            task.log_scale.fill_(math.log(1000))
+        task.after_step(1)
+        assert task.log_scale.exp().item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_outside_the_backbone_only_matrices_are_decayed(loss: str):
+    task = small_task(loss)
+    expected = {
+        name
+        for name, parameter in task.named_parameters()
+        if parameter.dim() < 2 and not name.startswith("backbone.")
+    }
+    assert task.no_weight_decay() == expected
+    assert ("bias" in expected) == (loss == "sigmoid")
+
+
+def test_captions_are_cut_to_what_the_text_encoder_takes():
+    text = TextEncoderConfig(hidden_size=16, num_layers=1, num_heads=2, max_tokens=5)
+    task = build(ContrastiveConfig(text=text))
+    batch = scenes_batch(task)
+    assert batch["tokens"].shape[1] == 5
+    assert (batch["tokens"].gather(1, batch["lengths"][:, None] - 1) == 2).all()
+
+
+def test_options_that_cannot_work_are_refused_together():
+    with pytest.raises(ConfigError, match=r"'hinge'.*embedding_size 0"):
+        ContrastiveConfig(loss="hinge", embedding_size=0)
+
+
+def task_and_batch(loss: str) -> tuple[Contrastive, Batch]:
+    task = small_task(loss)
+    return task, scenes_batch(task)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_two_processes_learn_from_all_pairs_as_one_does(loss: str, tmp_path: Path):
+    make = partial(task_and_batch, loss)
+    one, two = in_one_process(make), in_two_processes(make, tmp_path)
+    for name in one["logs"]:
+        mean = sum(step["logs"][name] for step in two) / 2
+        assert mean == pytest.approx(one["logs"][name], rel=1e-5)
+    for step in two:
+        for name, gradient in one["gradients"].items():
+            torch.testing.assert_close(step["gradients"][name], gradient, rtol=1e-4, atol=1e-6)
