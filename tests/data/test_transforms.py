@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,51 @@ def test_colours_are_jittered_with_their_probability() -> None:
     assert 0.7 < np.mean(changed) < 0.9
 
 
+def test_colour_is_dropped_and_detail_blurred_with_their_probabilities() -> None:
+    still = ImageConfig(size=16, scale=(1, 1), ratio=(1, 1), flip_prob=0, jitter_prob=0)
+    plain = torch.from_numpy(picture(16, 16)).permute(2, 0, 1)
+    grey = replace(still, grayscale_prob=0.2)
+    greyed = [train(grey, picture(16, 16), seed=seed)[0] for seed in range(400)]
+    changed = [image for image in greyed if not torch.equal(image, plain)]
+    assert 0.13 < len(changed) / 400 < 0.27
+    assert all(torch.equal(image[0], image[1]) for image in changed)
+    large = replace(still, size=224, blur_prob=0.5)
+    blurred = [train(large, picture(224, 224), seed=seed)[0] for seed in range(40)]
+    sharp = torch.from_numpy(picture(224, 224)).permute(2, 0, 1)
+    changed = [image for image in blurred if not torch.equal(image, sharp)]
+    assert 0.25 < len(changed) / 40 < 0.75
+    assert all(image.is_contiguous() for image in changed)
+
+
+def test_a_blur_is_as_wide_as_mocos_at_224_pixels_and_shrinks_with_the_image() -> None:
+    """The spread of a white line is the blur's sigma."""
+    widest = {}
+    for size in (224, 448):
+        line = np.zeros((size, size, 3), np.uint8)
+        line[:, size // 2] = 255
+        config = ImageConfig(size=size, scale=(1, 1), ratio=(1, 1), blur_prob=1, **PLAIN)
+        distance = np.arange(size) - size // 2
+        sigmas = []
+        for seed in range(60):
+            row = train(config, line, seed=seed)[0][0, 5].double().numpy()
+            sigmas.append(np.sqrt((row * distance**2).sum() / row.sum()))
+        widest[size] = max(sigmas)
+        assert min(sigmas) < 0.5 * size / 224
+    assert 1.7 < widest[224] < 2.05
+    assert widest[448] == pytest.approx(2 * widest[224], rel=0.05)
+
+
+def test_options_that_are_off_draw_no_numbers() -> None:
+    """A crop takes 40, flip and jitter one each, the jitter's amounts and order 8."""
+    for seed in range(20):
+        rng, twin = (np.random.default_rng(seed) for _ in range(2))
+        TrainTransform(ImageConfig(size=16))(Example("1", picture(30, 40)), "", rng)
+        twin.random(40)
+        _, jitter = twin.random(2)
+        twin.random(8 if jitter < 0.8 else 0)
+        assert rng.random() == twin.random()
+
+
 def test_read_only_pixels_stay_as_they_are() -> None:
     pixels = picture(20, 20)
     pixels.flags.writeable = False
@@ -264,5 +310,6 @@ def test_transforms_are_picklable() -> None:
 
 
 def test_all_wrong_image_options_are_named_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"size 0.*scale \(0, 2\).*flip_prob 2.*hue 0\.6"):
-        ImageConfig(size=0, scale=(0, 2), flip_prob=2, hue=0.6)
+    wrong = r"size 0.*scale \(0, 2\).*flip_prob 2.*grayscale_prob 3.*blur_prob -1.*hue 0\.6"
+    with pytest.raises(ConfigError, match=wrong):
+        ImageConfig(size=0, scale=(0, 2), flip_prob=2, grayscale_prob=3, blur_prob=-1, hue=0.6)

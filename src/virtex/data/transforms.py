@@ -1,7 +1,8 @@
 """Image and caption changed together: crop, flip (which swaps left and right), colour jitter.
 
-The augmentation of Desai and Johnson (CVPR 2021), section 3.3. A training crop is taken from the
-file before anything is resized, so that no more of it is decoded than the crop needs.
+The augmentation of Desai and Johnson (CVPR 2021), section 3.3, and what MoCo's has beside it. A
+training crop is taken from the file before anything is resized, so that no more of it is decoded
+than the crop needs.
 """
 
 import functools
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from virtex.data.color_jitter import jitter_colors
 from virtex.data.example import Example
+from virtex.data.grey_and_blur import blur, drop_colors
 from virtex.data.images import BadImageError, Box, Pixels, decode_image, open_image
 from virtex.errors import ConfigError
 
@@ -27,7 +29,9 @@ __all__ = [
     "TrainTransform",
     "ValidationTransform",
     "decode_image",
+    "flip_and_recolor",
     "normalize",
+    "random_crop",
     "swap_left_and_right",
 ]
 
@@ -39,6 +43,10 @@ TRAINING_SURPLUS = 0.9
 crop, enlarged by 1.1, differs from the full one by 2.4 grey levels in the mean (COCO)."""
 VALIDATION_SURPLUS = 2
 """The same in validation, where differences are to stay invisible."""
+BLUR_SIGMAS = (0.1, 2.0)
+"""Range of a blur's sigma in pixels of an image of BLUR_SIZE, as in MoCo v2; it shrinks with the
+image, so that a small one loses the same detail and not all of it."""
+BLUR_SIZE = 224
 LEFT_OR_RIGHT = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
@@ -64,6 +72,11 @@ class ImageConfig:
     """Hue is turned by at most this share of the colour circle, at most 0.5."""
     jitter_prob: float = 0.8
     """Probability that brightness, contrast, saturation and hue are changed at all."""
+    grayscale_prob: float = 0.0
+    """Probability that all colour is dropped, after the jitter."""
+    blur_prob: float = 0.0
+    """Probability of a Gaussian blur, its sigma uniform from 0.1 to 2 pixels of a 224-pixel image;
+    for other sizes in proportion."""
     validation_resize: int | None = None
     """Short side before the centre crop in validation; null: size * 256 / 224, or `size` itself
     where `original` is set."""
@@ -86,7 +99,7 @@ class ImageConfig:
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Random crop, flip and colour jitter; the caption follows the flip."""
+    """Random crop, flip and change of colours; the caption follows the flip."""
 
     config: ImageConfig
 
@@ -98,27 +111,10 @@ class TrainTransform:
         Raises:
             BadImageError: The image is missing, corrupt, truncated or too large.
         """
-        config = self.config
-        file = open_image(example.image, name=example.location)
-        box = random_box(file.height, file.width, rng, scale=config.scale, ratio=config.ratio)
-        min_size = math.ceil(TRAINING_SURPLUS * config.size)
-        crop = file.decode(box, min_size=min_size)  # (h, w, 3)
-        flip, jitter = rng.random(2).tolist()
-        image = resize(crop, height=config.size, width=config.size)  # (3, size, size)
-        if flip < config.flip_prob:
-            image = image.flip(2)
-            caption = swap_left_and_right(caption, original=config.original)
-        if jitter < config.jitter_prob:
-            image = torch.from_numpy(
-                jitter_colors(
-                    image.numpy(),
-                    rng,
-                    brightness=config.brightness,
-                    contrast=config.contrast,
-                    saturation=config.saturation,
-                    hue=config.hue,
-                )
-            )
+        image = random_crop(example, self.config, rng)
+        image, is_mirrored = flip_and_recolor(image, self.config, rng)
+        if is_mirrored:
+            caption = swap_left_and_right(caption, original=self.config.original)
         return image, caption
 
 
@@ -144,6 +140,45 @@ class ValidationTransform:
         image = resize(pixels, height=height, width=width)  # (3, height, width)
         top, left = round((height - size) / 2), round((width - size) / 2)
         return image[:, top : top + size, left : left + size].contiguous()
+
+
+def random_crop(example: Example, config: ImageConfig, rng: np.random.Generator) -> Tensor:
+    """A random part of the image, made square: (3, size, size) uint8.
+
+    Raises:
+        BadImageError: The image is missing, corrupt, truncated or too large.
+    """
+    file = open_image(example.image, name=example.location)
+    box = random_box(file.height, file.width, rng, scale=config.scale, ratio=config.ratio)
+    crop = file.decode(box, min_size=math.ceil(TRAINING_SURPLUS * config.size))  # (h, w, 3)
+    return resize(crop, height=config.size, width=config.size)
+
+
+def flip_and_recolor(
+    image: Tensor, config: ImageConfig, rng: np.random.Generator
+) -> tuple[Tensor, bool]:
+    """An image (3, H, W) uint8 flipped, jittered, greyed and blurred, each with its probability.
+
+    Returns:
+        The image, and whether it was flipped.
+    """
+    flip, jitter = rng.random(2).tolist()
+    is_mirrored = flip < config.flip_prob
+    pixels = (image.flip(2) if is_mirrored else image).numpy()
+    if jitter < config.jitter_prob:
+        pixels = jitter_colors(
+            pixels,
+            rng,
+            brightness=config.brightness,
+            contrast=config.contrast,
+            saturation=config.saturation,
+            hue=config.hue,
+        )
+    if config.grayscale_prob and rng.random() < config.grayscale_prob:
+        pixels = drop_colors(pixels)
+    if config.blur_prob and rng.random() < config.blur_prob:
+        pixels = blur(pixels, sigma=rng.uniform(*BLUR_SIGMAS) * config.size / BLUR_SIZE)
+    return torch.from_numpy(pixels), is_mirrored
 
 
 def normalize(images: Tensor) -> Tensor:
@@ -247,7 +282,8 @@ def _problems(config: ImageConfig) -> list[str]:
         problems.append(f"scale {config.scale} must be two rising numbers above 0, up to 1")
     if not 0 < config.ratio[0] <= config.ratio[1]:
         problems.append(f"ratio {config.ratio} must be two rising numbers above 0")
-    for name in ("flip_prob", "jitter_prob", "brightness", "contrast", "saturation"):
+    shares = ("brightness", "contrast", "saturation")
+    for name in ("flip_prob", "jitter_prob", "grayscale_prob", "blur_prob", *shares):
         value = vars(config)[name]
         if not 0 <= value <= 1:
             problems.append(f"{name} {value} must be from 0 to 1")

@@ -1,0 +1,167 @@
+"""Momentum contrast as a pretext task: find the other view of an image among many keys.
+
+He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020, section 3
+and algorithm 1; with `mlp`, temperature 0.2 and blur it is v2 (Chen et al., 2020). Departures:
+
+- The momentum copy moves after a step instead of before the next forward pass: the same, since
+  before the first one it equals the encoder.
+- Keys join the queue when a step ends, all of its pieces in turn, so that pieces of an accumulated
+  batch see the negatives that the whole batch would. The queue's size is any: it wraps around.
+- Shuffled BatchNorm does not need several GPUs. A batch is encoded in groups, on one process too,
+  and every image's query and key are normalised among different images.
+
+Shapes: B images of this process, G of all processes, D projected size, Q keys in the queue.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from virtex import distributed
+from virtex.data.example import Example
+from virtex.data.source_options import Needs
+from virtex.data.transforms import TrainTransform, normalize
+from virtex.errors import ConfigError
+from virtex.models.backbone import Backbone
+from virtex.models.projection import Projection, Queue, follow, momentum_copy, similarities
+from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskData, TaskOutput
+
+
+@dataclass(frozen=True)
+class MocoConfig(TaskConfig):
+    """Tell a second view of an image from views of other images (MoCo); captions are not read."""
+
+    dim: int = 128
+    """Size D of the space in which views are compared."""
+    queue_size: int = 65_536
+    """Keys Q of earlier batches that serve as negatives; with few images, fewer than these."""
+    momentum: float = 0.999
+    """Share of itself that the slow encoder keeps at each step."""
+    temperature: float = 0.07
+    """Cosines are divided by it; MoCo v2 has 0.2."""
+    mlp: bool = False
+    """Project with two layers instead of one, as MoCo v2."""
+    group_size: int = 32
+    """Images that share BatchNorm's statistics, as on each GPU of the authors; there are two groups
+    at least, or a batch's statistics would tell which key is whose."""
+
+    def __post_init__(self) -> None:
+        least = {"dim": self.dim, "queue_size": self.queue_size, "group_size": self.group_size}
+        problems = [
+            f"{name} {value} must be at least 1" for name, value in least.items() if value < 1
+        ]
+        if not 0 <= self.momentum <= 1:
+            problems.append(f"momentum {self.momentum} must be from 0 to 1")
+        if self.temperature <= 0:
+            problems.append(f"temperature {self.temperature} must be above 0")
+        if problems:
+            raise ConfigError("MoCo: " + "; ".join(problems))
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def build(self, backbone: Backbone, data: TaskData) -> "Moco":
+        return Moco(self, backbone, data)
+
+
+class Moco(Task):
+    """An encoder that learns, a copy that follows it, and the queue of the copy's keys."""
+
+    def __init__(self, config: MocoConfig, backbone: Backbone, data: TaskData) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.projection = Projection(backbone.num_channels, config.dim, mlp=config.mlp)
+        self.momentum_backbone = momentum_copy(backbone)
+        self.momentum_projection = momentum_copy(self.projection)
+        self.queue = Queue(config.queue_size, config.dim)
+        self._new_keys: list[Tensor] = []
+        self.encode = EncodeTwoViews(TrainTransform(data.image))
+        self.encode_validation = self.encode
+        self.collate = collate
+
+    def forward(self, batch: Batch) -> TaskOutput:
+        queries, keys = self.queries_and_keys(batch["query_image"], batch["key_image"])
+        positives = (queries * keys).sum(1, keepdim=True)
+        negatives = similarities(queries, self.queue.keys)  # (B, Q)
+        logits = torch.cat([positives, negatives], 1) / self.config.temperature
+        loss = cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))
+        is_found = logits.detach().argmax(1) == 0
+        return TaskOutput(loss, {"moco_accuracy": is_found.float().mean()})
+
+    def queries_and_keys(self, queried: Tensor, keyed: Tensor) -> tuple[Tensor, Tensor]:
+        """Two views (B, 3, H, W) of the same images to (B, D) each; in training, keys are kept.
+
+        Evaluation has no statistics to hide, and processes may then have unequal batches.
+        """
+        if not self.training:
+            return self._query(queried), self._key(keyed)
+        num_groups = number_of_groups(len(queried), self.config.group_size)
+        queries = in_groups(self._query, queried, num_groups)
+        all_keys = shuffled(self._key, keyed, num_groups)  # (G, D)
+        self._new_keys.append(all_keys)
+        return queries, all_keys.chunk(distributed.world_size())[distributed.rank()]
+
+    def after_step(self, step: int) -> None:
+        del step
+        momentum = self.config.momentum
+        follow(self.momentum_backbone, self.backbone, momentum=momentum)
+        follow(self.momentum_projection, self.projection, momentum=momentum)
+        self.queue.push(torch.cat(self._new_keys))
+        self._new_keys.clear()
+
+    def _query(self, images: Tensor) -> Tensor:
+        return self.projection(self.backbone.pooled(normalize(images)))
+
+    @torch.no_grad()
+    def _key(self, images: Tensor) -> Tensor:
+        return self.momentum_projection(self.momentum_backbone.pooled(normalize(images)))
+
+
+@dataclass(frozen=True)
+class EncodeTwoViews:
+    """Two augmented views; in validation too, where the generator is the same each time."""
+
+    transform: TrainTransform
+
+    def __call__(self, example: Example, generator: np.random.Generator) -> Encoded:
+        query, _ = self.transform(example, "", generator)
+        key, _ = self.transform(example, "", generator)
+        return {"query_image": query, "key_image": key}
+
+
+def collate(encoded: Sequence[Encoded]) -> Batch:
+    """Stack what each example gives, name by name."""
+    return {name: torch.stack([item[name] for item in encoded]) for name in encoded[0]}
+
+
+def number_of_groups(batch_size: int, group_size: int) -> int:
+    """Groups of at most `group_size` on this process, so that there are two over all processes."""
+    fewest = 2 if distributed.world_size() == 1 else 1
+    return max(fewest, math.ceil(batch_size / group_size))
+
+
+def in_groups(encode: Callable[[Tensor], Tensor], images: Tensor, num_groups: int) -> Tensor:
+    """Images (B, 3, H, W) encoded a group at a time, each with BatchNorm statistics of its own."""
+    return torch.cat([encode(group) for group in images.chunk(num_groups)])
+
+
+@torch.no_grad()
+def shuffled(encode: Callable[[Tensor], Tensor], images: Tensor, num_groups: int) -> Tensor:
+    """The keys (G, D) of all processes' images, each encoded in another company (section 3.3).
+
+    Every process encodes its part of one order, which the main process draws; keys come back in
+    the order of the images, those of process 0 first.
+    """
+    everything = distributed.gather(images.contiguous())  # (G, 3, H, W)
+    drawn = torch.randperm(len(everything), device=images.device)
+    order = distributed.gather(drawn)[: len(everything)]
+    own = order.chunk(distributed.world_size())[distributed.rank()]
+    keys = in_groups(encode, everything[own], num_groups)  # (B, D)
+    return distributed.gather(keys)[order.argsort()]

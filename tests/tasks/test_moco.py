@@ -1,0 +1,229 @@
+"""Momentum contrast: its loss, its slow encoder, its queue, and BatchNorm's shuffled company."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.oracles.memories import info_nce
+from tests.tasks.small_tasks import IMAGE, SCENES, build, scenes_batch, without_gradient
+from tests.tasks.two_processes import in_one_process, in_two_processes
+from virtex import distributed
+from virtex.config import to_dict
+from virtex.data.example import Example
+from virtex.data.transforms import TrainTransform
+from virtex.engine.loop import split
+from virtex.engine.run import seed_step
+from virtex.errors import ConfigError
+from virtex.models.backbone import BackboneConfig
+from virtex.tasks.base import Batch, Task
+from virtex.tasks.moco import (
+    EncodeTwoViews,
+    Moco,
+    MocoConfig,
+    in_groups,
+    number_of_groups,
+    shuffled,
+)
+from virtex.zoo.weights import load_backbone, save_weights
+
+CONFIG = MocoConfig(dim=6, queue_size=10, momentum=0.75, temperature=0.2, group_size=4)
+
+
+def small_moco(config: MocoConfig = CONFIG) -> Moco:
+    task = build(config)
+    assert isinstance(task, Moco)
+    return task.train()
+
+
+def move(task: Moco) -> None:
+    """Change what is learned by gradient, as an optimizer would."""
+    with torch.no_grad():
+        for parameter in task.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+
+
+def state_of(task: Task) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in task.state_dict().items()}
+
+
+def changed(task: Task, before: dict[str, Tensor]) -> set[str]:
+    """First part of the names of what is no longer as it was."""
+    after = task.state_dict()
+    return {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("mlp", [False, True])
+def test_the_loss_and_the_accuracy_are_the_twins(mlp: bool) -> None:
+    task = small_moco(MocoConfig(dim=6, queue_size=10, temperature=0.2, mlp=mlp)).eval()
+    move(task)
+    batch = scenes_batch(task, range(8))
+    queries, keys = task.queries_and_keys(batch["query_image"], batch["key_image"])
+    queue = task.queue.keys
+    expected = info_nce(queries.tolist(), keys.tolist(), queue.tolist(), temperature=0.2)
+    output = task(batch)
+    assert output.loss.item() == pytest.approx(expected, rel=1e-5)
+    nearer = [bool((q @ k) > (queue @ q).max()) for q, k in zip(queries, keys, strict=True)]
+    assert output.logs["moco_accuracy"].item() == pytest.approx(np.mean(nearer))
+
+
+def test_gradients_reach_the_encoder_and_not_its_copy() -> None:
+    task = small_moco()
+    task(scenes_batch(task)).loss.backward()
+    assert without_gradient(task) == []
+    frozen = {name for name, p in task.named_parameters() if not p.requires_grad}
+    assert {name.partition(".")[0] for name in frozen} == {
+        "momentum_backbone",
+        "momentum_projection",
+    }
+
+
+def test_the_copy_stands_where_the_papers_algorithm_has_it() -> None:
+    """There the copy moves before each forward pass, here after each step."""
+    torch.manual_seed(1)
+    task, momentum = small_moco(), CONFIG.momentum
+    expected = task.backbone.cnn.conv1.weight.detach().clone()
+    for step in range(4):
+        learned = task.backbone.cnn.conv1.weight.detach()
+        expected = momentum * expected + (1 - momentum) * learned
+        torch.testing.assert_close(task.momentum_backbone.cnn.conv1.weight.data, expected)
+        task(scenes_batch(task))
+        move(task)
+        task.after_step(step + 1)
+
+
+def test_keys_of_all_pieces_join_the_queue_when_the_step_ends() -> None:
+    task = small_moco()
+    batch, before = scenes_batch(task, range(8)), task.queue.keys.clone()
+    keys = []
+    for piece in split(batch, 2):
+        task(piece)
+        keys.append(task._new_keys[-1])
+        assert torch.equal(task.queue.keys, before)
+    task.after_step(1)
+    assert torch.equal(task.queue.keys[:8], torch.cat(keys))
+    assert torch.equal(task.queue.keys[8:], before[8:])
+    task(batch)
+    task.after_step(2)
+    assert int(task.queue.position) == 6  # 16 keys went round a queue of 10
+
+
+def test_evaluation_changes_nothing_and_ignores_the_company() -> None:
+    task = small_moco().eval()
+    batch, before = scenes_batch(task, range(8)), state_of(task)
+    whole = task(batch).loss.item()
+    halves = [task(piece).loss.item() for piece in split(batch, 2)]
+    assert whole == pytest.approx(np.mean(halves), rel=1e-5)
+    assert changed(task, before) == set()
+    assert task._new_keys == []
+
+
+def test_a_training_step_moves_both_statistics_and_the_queue() -> None:
+    task = small_moco()
+    before = state_of(task)
+    task(scenes_batch(task))
+    assert changed(task, before) == {"backbone", "momentum_backbone"}  # BatchNorm's statistics
+    move(task)
+    task.after_step(1)
+    assert changed(task, before) == {name.partition(".")[0] for name in before}
+
+
+def test_keys_come_back_in_order_from_another_company() -> None:
+    images = torch.arange(12.0)[:, None]  # stand for their own numbers
+    torch.manual_seed(0)
+    assert torch.equal(shuffled(lambda group: group, images, num_groups=3), images)
+    companies: list[frozenset[float]] = []
+
+    def note(group: Tensor) -> Tensor:
+        companies.append(frozenset(group.flatten().tolist()))
+        return group
+
+    shuffled(note, images, num_groups=3)
+    together = [frozenset(group.flatten().tolist()) for group in images.chunk(3)]
+    assert sorted(map(len, companies)) == [4, 4, 4]
+    assert not set(companies) & set(together)
+
+
+def test_groups_have_statistics_of_their_own() -> None:
+    means = in_groups(lambda group: group.mean(0, keepdim=True), torch.arange(6.0)[:, None], 3)
+    assert means.flatten().tolist() == [0.5, 2.5, 4.5]
+
+
+def test_groups_are_no_larger_than_asked_and_two_at_least() -> None:
+    assert number_of_groups(256, 32) == 8
+    assert number_of_groups(33, 32) == 2
+    assert number_of_groups(16, 32) == 2
+
+
+def moco_after_two_steps() -> tuple[Task, Batch]:
+    """Each process has seen its half of the batch twice; their memories must be alike."""
+    torch.manual_seed(2)
+    task = small_moco()
+    batch = scenes_batch(task, range(8))
+    rank, world_size = distributed.rank(), distributed.world_size()
+    share = {name: value.chunk(world_size)[rank] for name, value in batch.items()}
+    for step in range(2):
+        seed_step(0, step, rank)
+        task(share)
+        torch.manual_seed(step)
+        move(task)
+        task.after_step(step + 1)
+    for value in (task.queue.keys, task.queue.position[None]):
+        ours, *others = distributed.gather(value).chunk(world_size)
+        assert all(torch.equal(ours, other) for other in others)
+    seed_step(0, 2, rank)
+    return task, batch
+
+
+def test_two_processes_find_the_keys_that_one_finds(tmp_path: Path) -> None:
+    one, two = (
+        in_one_process(moco_after_two_steps),
+        in_two_processes(moco_after_two_steps, tmp_path),
+    )
+    assert sum(step["loss"] for step in two) / 2 == pytest.approx(one["loss"], rel=1e-4)
+    for step in two:
+        for name in ("queue.keys", "queue.position"):
+            torch.testing.assert_close(step["state"][name], one["state"][name], atol=1e-4, rtol=0)
+        for name, gradient in one["gradients"].items():
+            if gradient is not None:
+                torch.testing.assert_close(
+                    step["gradients"][name], gradient, atol=1e-3, rtol=1e-3, msg=name
+                )
+
+
+def test_transfer_takes_the_encoder_and_not_its_copy(tmp_path: Path) -> None:
+    task = small_moco()
+    move(task)
+    backbone = BackboneConfig("resnet18", options=task.backbone.config.options)
+    path = tmp_path / "weights.safetensors"
+    config = {"backbone": to_dict(backbone)}
+    save_weights(path, task.state_dict(), config=config, tokenizer=None, step=1)
+    loaded = load_backbone(path).cnn.conv1.weight
+    assert torch.equal(loaded, task.backbone.cnn.conv1.weight)
+    assert not torch.equal(loaded, task.momentum_backbone.cnn.conv1.weight)
+
+
+def test_two_views_differ_follow_their_generator_and_need_no_caption() -> None:
+    encode = EncodeTwoViews(TrainTransform(IMAGE))
+    example = Example("1", SCENES[0].image)
+    first, again, other = (encode(example, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    assert torch.equal(first["query_image"], again["query_image"])
+    assert torch.equal(first["key_image"], again["key_image"])
+    assert not torch.equal(first["query_image"], first["key_image"])
+    assert not torch.equal(first["query_image"], other["query_image"])
+    assert pickle.loads(pickle.dumps(encode)) == encode
+
+
+def test_moco_asks_nothing_of_the_data_but_images() -> None:
+    assert not any(MocoConfig().needs)
+
+
+def test_all_wrong_options_are_named_at_once() -> None:
+    with pytest.raises(
+        ConfigError, match=r"dim 0.*queue_size 0.*group_size 0.*momentum 2.*temperature 0"
+    ):
+        MocoConfig(dim=0, queue_size=0, momentum=2, temperature=0, group_size=0)

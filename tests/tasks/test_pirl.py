@@ -1,0 +1,190 @@
+"""PIRL: its loss, its memory bank, and what it does without one."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.models.small import SLIM
+from tests.oracles.memories import moving_averages, nce
+from tests.tasks.small_tasks import IMAGE, SCENES, build, scenes_batch, without_gradient
+from tests.tasks.two_processes import in_one_process, in_two_processes
+from virtex import distributed
+from virtex.data.example import Example
+from virtex.data.transforms import ImageConfig, normalize
+from virtex.engine.loop import split
+from virtex.errors import ConfigError
+from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.tasks.base import Batch, Task, TaskData
+from virtex.tasks.pirl import Pirl, PirlConfig, noise_contrastive_loss
+
+CONFIG = PirlConfig(dim=6, num_negatives=5, temperature=0.2, jigsaw_share=0.3)
+
+
+def small_pirl(config: PirlConfig = CONFIG) -> Pirl:
+    """Without BatchNorm's dependence on the company."""
+    task = build(config)
+    assert isinstance(task, Pirl)
+    task.train().backbone.eval()
+    return task
+
+
+def puzzle_batch(task: Pirl, indices: range = range(4)) -> Batch:
+    return {**scenes_batch(task, indices), "index": torch.tensor(indices)}
+
+
+def features(task: Pirl, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """f of the images and g of the puzzles."""
+    with torch.no_grad():
+        images = task.projection(task.backbone.pooled(normalize(batch["image"])))
+        return images, task.project_puzzles(batch["patches"])
+
+
+def test_the_training_loss_is_the_twins() -> None:
+    task = small_pirl()
+    batch = puzzle_batch(task)
+    images, puzzles = features(task, batch)
+    bank = task.memory.entries.tolist()
+    torch.manual_seed(4)
+    drawn = task.memory.draw(5).tolist()
+    assert set(drawn) & {0, 1, 2, 3}  # some are the images' own, and are left out
+    negatives = [[bank[n] for n in drawn if n != example] for example in range(4)]
+    puzzle_loss, image_loss = (
+        nce(side.tolist(), bank[:4], negatives, temperature=0.2) for side in (puzzles, images)
+    )
+    torch.manual_seed(4)
+    output = task(batch)
+    assert output.loss.item() == pytest.approx(0.3 * puzzle_loss + 0.7 * image_loss, rel=1e-5)
+    assert output.logs["pirl_jigsaw"].item() == pytest.approx(puzzle_loss, rel=1e-5)
+    assert output.logs["pirl_image"].item() == pytest.approx(image_loss, rel=1e-5)
+
+
+def test_the_validation_loss_has_the_images_own_features_for_positives() -> None:
+    task = small_pirl().eval()
+    batch = puzzle_batch(task)
+    images, puzzles = features(task, batch)
+    before = task.memory.entries.clone()
+    torch.manual_seed(4)
+    drawn = task.memory.entries[task.memory.draw(5)].tolist()
+    expected = nce(puzzles.tolist(), images.tolist(), [drawn] * 4, temperature=0.2)
+    torch.manual_seed(4)
+    assert task(batch).loss.item() == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(task.memory.entries, before)
+    assert task._seen == []
+
+
+def test_the_estimator_stays_finite_where_one_pair_outdoes_all_others() -> None:
+    for best in range(3):
+        logits = torch.full((1, 3), -1 / 0.01)
+        logits[0, best] = 1 / 0.01
+        logits.requires_grad_()
+        loss = noise_contrastive_loss(logits)
+        loss.backward()
+        assert loss.isfinite()
+        assert logits.grad is not None
+        assert logits.grad.isfinite().all()
+        assert (loss.item() < 1e-3) == (best == 0)
+
+
+def test_a_negative_left_out_takes_no_part() -> None:
+    logits = torch.tensor([[1.0, 2.0, 0.5]])
+    with_gap = torch.tensor([[1.0, 2.0, -math.inf, 0.5]], requires_grad=True)
+    loss = noise_contrastive_loss(with_gap)
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), noise_contrastive_loss(logits))
+    assert with_gap.grad is not None
+    assert with_gap.grad.isfinite().all()
+
+
+def test_gradients_reach_all_that_is_trained() -> None:
+    task = small_pirl()
+    task(puzzle_batch(task)).loss.backward()
+    assert without_gradient(task) == []
+
+
+def test_memories_move_when_the_step_ends_for_the_images_of_all_pieces() -> None:
+    task = small_pirl()
+    batch = puzzle_batch(task, range(2, 6))
+    images, _ = features(task, batch)
+    before = task.memory.entries.clone()
+    for piece in split(batch, 2):
+        task(piece)
+        assert torch.equal(task.memory.entries, before)
+    task.after_step(1)
+    expected = moving_averages(before.tolist(), [2, 3, 4, 5], images.tolist(), momentum=0.5)
+    torch.testing.assert_close(task.memory.entries, torch.tensor(expected), atol=1e-5, rtol=0)
+    assert not torch.equal(task.memory.entries[2:6], before[2:6])
+
+
+def test_a_puzzle_in_another_order_has_other_features() -> None:
+    task = small_pirl()
+    patches = puzzle_batch(task)["patches"]
+    with torch.no_grad():
+        straight, turned = task.project_puzzles(patches), task.project_puzzles(patches.flip(1))
+    assert (straight - turned).norm(dim=1).min() > 1e-3
+
+
+def pirl_after_two_steps() -> tuple[Task, Batch]:
+    """Each process has seen its half of the batch twice; their memories must be alike."""
+    task = small_pirl(PirlConfig(dim=6, temperature=0.2))  # with all others for negatives
+    batch = puzzle_batch(task)
+    rank, world_size = distributed.rank(), distributed.world_size()
+    share = {name: value.chunk(world_size)[rank] for name, value in batch.items()}
+    for step in range(2):
+        task(share)
+        task.after_step(step + 1)
+    ours, *others = distributed.gather(task.memory.entries).chunk(world_size)
+    assert all(torch.equal(ours, other) for other in others)
+    return task, batch
+
+
+def test_two_processes_remember_and_learn_what_one_does(tmp_path: Path) -> None:
+    one, two = (
+        in_one_process(pirl_after_two_steps),
+        in_two_processes(pirl_after_two_steps, tmp_path),
+    )
+    assert sum(step["loss"] for step in two) / 2 == pytest.approx(one["loss"], rel=1e-5)
+    for step in two:
+        torch.testing.assert_close(
+            step["state"]["memory.entries"], one["state"]["memory.entries"], atol=1e-5, rtol=0
+        )
+        for name, gradient in one["gradients"].items():
+            torch.testing.assert_close(
+                step["gradients"][name], gradient, atol=1e-4, rtol=1e-3, msg=name
+            )
+
+
+def test_the_bank_has_a_place_for_each_training_image() -> None:
+    assert small_pirl().memory.entries.shape == (len(SCENES), 6)
+
+
+def test_without_training_images_there_is_nothing_to_remember() -> None:
+    for num_examples in (0, 1):
+        with pytest.raises(ConfigError, match=f"not {num_examples}"):
+            CONFIG.build(backbone(), TaskData(IMAGE, num_examples=num_examples))
+
+
+def test_patches_that_the_backbone_does_not_take_are_an_error() -> None:
+    with pytest.raises(ConfigError, match="images of 1 px into patches of 0"):
+        CONFIG.build(backbone(), TaskData(ImageConfig(size=1), num_examples=9))
+
+
+def backbone() -> Backbone:
+    return Backbone(BackboneConfig("resnet18", options=SLIM))
+
+
+def test_images_and_puzzles_need_no_caption() -> None:
+    assert not any(PirlConfig().needs)
+    encoded = small_pirl().encode(Example("1", SCENES[0].image), np.random.default_rng(0))
+    assert encoded["image"].shape == (3, 32, 32)
+    assert encoded["patches"].shape == (9, 3, 9, 9)
+
+
+def test_all_wrong_options_are_named_at_once() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"dim 0.*num_negatives 0.*memory_momentum 2.*jigsaw_share -1.*temperature 0",
+    ):
+        PirlConfig(dim=0, num_negatives=0, temperature=0, memory_momentum=2, jigsaw_share=-1)
