@@ -104,37 +104,46 @@ class Backbone(nn.Module):
         """As nn.Module's, except that a frozen backbone's statistics stay where they are."""
         return super().train(mode and not self.config.frozen)
 
+    @torch.no_grad()
     def stage_channels(self) -> dict[int, int]:
         """Channels of the grids that `stages` can give, by stride, finest first.
 
         Raises:
-            ConfigError: The network gives its last grid alone.
+            ConfigError: The network gives its last grid alone, or others than it tells of.
         """
         if self.is_sequence:
             return {self.stride: self.num_channels}
-        if not hasattr(self.cnn, "forward_intermediates") or not hasattr(self.cnn, "feature_info"):
+        told, seen = {self.stride: self.num_channels}, dict[int, int]()
+        if hasattr(self.cnn, "forward_intermediates") and hasattr(self.cnn, "feature_info"):
+            told = {stage["reduction"]: stage["num_chs"] for stage in self.cnn.feature_info} | told
+            was_training, size = self.training, _probe_size(self.cnn)
+            blank = torch.zeros(1, 3, size, size, device=next(self.parameters()).device)
+            grids = self.eval().stages(blank, list(told))
+            self.train(was_training)
+            seen = {size // grid.shape[2]: grid.shape[1] for grid in grids}
+        if seen != told:
             raise ConfigError(
-                f"backbone {self.config.name!r} gives its last grid alone, and grids of several "
-                "strides are needed. Choose a resnet, regnet, convnext, efficientnet, swin..."
+                f"backbone {self.config.name!r} does not give the grids of several strides that "
+                "are needed. Choose a resnet, regnet, convnext, efficientnet, swin..."
             )
-        channels = {stage["reduction"]: stage["num_chs"] for stage in self.cnn.feature_info}
-        return channels | {self.stride: self.num_channels}
+        return told
 
     def stages(self, images: Tensor, strides: Sequence[int]) -> list[Tensor]:
-        """Grids (B, C, h, w) at several strides, finest first, in one pass; at `stride` `forward`'s.
+        """Grids (B, C, h, w) at several strides, finest first, in one pass.
 
-        Of several stages of one stride it is the deepest; none deeper than the last one is run.
+        Of several stages of one stride it is the deepest, and for `self.stride` what `forward`
+        gives. Stages deeper than the last one are not run.
         """
         if list(strides) == [self.stride]:
             return [self(images)]
-        places = {stage["reduction"]: n for n, stage in enumerate(self.cnn.feature_info)}
-        is_whole = strides[-1] == self.stride
-        last, grids = self.cnn.forward_intermediates(
-            images, indices=[places[stride] for stride in strides], stop_early=not is_whole
-        )
-        if is_whole:
-            grids[-1] = last.permute(0, 3, 1, 2) if self.channels_come_last else last
-        return list(grids)
+        places = {stage["reduction"]: place for place, stage in enumerate(self.cnn.feature_info)}
+        indices = [places[stride] for stride in strides]
+        if strides[-1] != self.stride:
+            return self.cnn.forward_intermediates(
+                images, indices=indices, stop_early=True, intermediates_only=True
+            )
+        last, grids = self.cnn.forward_intermediates(images, indices=indices)
+        return [*grids[:-1], last.permute(0, 3, 1, 2) if self.channels_come_last else last]
 
 
 def _create(config: BackboneConfig) -> Any:

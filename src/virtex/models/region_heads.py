@@ -1,0 +1,323 @@
+"""Objects of an image: proposals on a feature pyramid, then the box, class and mask of each.
+
+Lin et al., "Feature Pyramid Networks" (CVPR 2017): levels, anchors, and the level that serves a
+region (equation 1). He et al., "Mask R-CNN" (ICCV 2017): boxes and masks. The parts are
+torchvision's; ours differ in this:
+
+- Strides are the backbone's. torchvision guesses them from the sizes of the first batch, which goes
+  wrong for padded or odd sizes and would differ after a resume.
+- Anchors, box deltas and logits are float32 under autocast too: eight bits of mantissa misplace a
+  box by pixels.
+- Losses can be had in evaluation mode.
+
+Linear layers start as torchvision's do (PyTorch's default), not as Detectron2's.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads, paste_masks_in_image
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.poolers import LevelMapper
+
+from virtex.errors import ConfigError
+from virtex.models.backbone import Backbone
+
+FINEST_STRIDE = 4
+"""The pyramid begins there; finer grids cost much and find little."""
+BOX_CELLS, MASK_CELLS = 7, 14
+"""Side of the grid that is read out of a region."""
+SAMPLES_PER_CELL = 2
+NUM_MASK_LAYERS = 4
+LOSS_NAMES = {
+    "loss_objectness": "objectness",
+    "loss_rpn_box_reg": "proposal_box",
+    "loss_classifier": "classifier",
+    "loss_box_reg": "box",
+    "loss_mask": "mask",
+}
+
+Size = tuple[int, int]
+"""Height and width."""
+
+
+@dataclass(frozen=True)
+class RegionConfig:
+    """Sizes of the pyramid and of what is learned on it; the defaults are Mask R-CNN's."""
+
+    pyramid_channels: int = 256
+    """Channels of each level of the pyramid, and of the mask head."""
+    box_width: int = 1024
+    """Width of the two layers that see a region before its class and box are told."""
+    anchor_scale: int = 8
+    """Side of an anchor in strides of its level: 32 pixels at stride 4. Halve it where most objects
+    are smaller than that."""
+    num_anchors: int = 256
+    """Anchors of an image that the proposal losses look at, at most half of them positive."""
+    num_regions: int = 512
+    """Regions of an image that the box losses look at, at most a quarter of them positive."""
+    num_proposals: int = 1000
+    """Proposals kept for an image; before suppression so many of each level."""
+    score_threshold: float = 0.05
+    """Predictions below it are dropped."""
+    num_detections: int = 100
+    """Predictions kept for an image."""
+
+    def __post_init__(self) -> None:
+        counts = {name: value for name, value in vars(self).items() if isinstance(value, int)}
+        problems = [
+            f"{name} {value} must be at least 1" for name, value in counts.items() if value < 1
+        ]
+        if not 0 <= self.score_threshold < 1:
+            problems.append(f"score_threshold {self.score_threshold} must be from 0 to below 1")
+        if problems:
+            raise ConfigError("regions: " + "; ".join(problems))
+
+
+class Detections(NamedTuple):
+    """What was found in one image: D objects, the surest first."""
+
+    boxes: Tensor
+    """(D, 4) corners x1 y1 x2 y2 in pixels."""
+    labels: Tensor
+    """(D,) from 1."""
+    scores: Tensor
+    """(D,)"""
+    masks: Tensor | None
+    """(D, H, W) bool, where masks were learned."""
+
+
+class RegionDetector(nn.Module):
+    """A backbone, a neck that makes named maps of its grids, proposals on them, and their heads.
+
+    Everywhere: images (B, 3, H, W) normalised; sizes, for each image the height and width that are
+    no padding. Targets, for each image: boxes (M, 4) in pixels, labels (M,) int64 from 1, and masks
+    (M, H, W) uint8 if masks are learned; M may be 0.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        neck: "Pyramid",
+        proposals: RegionProposalNetwork,
+        heads: RoIHeads,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.proposals, self.heads = backbone, neck, proposals, heads
+
+    def maps(self, images: Tensor) -> dict[str, Tensor]:
+        """The neck's maps (B, C, h, w) by name, on which proposals are made and regions read."""
+        return self.neck(self.backbone.stages(images, self.neck.stages))
+
+    def losses(
+        self, images: Tensor, sizes: Sequence[Size], targets: Sequence[dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Each loss, a scalar; their sum is to be minimised. In evaluation mode too.
+
+        Anchors and regions are sampled by torch's global generator.
+        """
+        maps, sizes = self.maps(images), list(sizes)
+        with _giving_losses(self.proposals, self.heads):
+            regions, first = self.proposals(ImageList(images, sizes), maps, targets)
+            _, second = self.heads(maps, regions, sizes, targets)
+        return {LOSS_NAMES[name]: loss for name, loss in {**first, **second}.items()}
+
+    @torch.no_grad()
+    def predict(
+        self, images: Tensor, sizes: Sequence[Size], *, image_sizes: Sequence[Size]
+    ) -> list[Detections]:
+        """What is found in each image.
+
+        Args:
+            image_sizes: Of the images before they were resized; boxes and masks are given in these.
+        """
+        assert not self.training, "call .eval() first: BatchNorm would spoil the result"
+        maps, sizes = self.maps(images), list(sizes)
+        regions, _ = self.proposals(ImageList(images, sizes), maps)
+        found, _ = self.heads(maps, regions, sizes)
+        return [_in_image(*one) for one in zip(found, sizes, image_sizes, strict=True)]
+
+
+class Pyramid(nn.Module):
+    """Feature pyramid over a backbone's grids, and one level above by taking every other cell.
+
+    Args:
+        grids: Channels of the backbone's grids by their stride, finest first.
+        num_channels: Of each level.
+    """
+
+    def __init__(self, grids: dict[int, int], num_channels: int) -> None:
+        super().__init__()
+        self.stages = tuple(grids)
+        """Strides of the grids that it takes."""
+        self.strides = (*grids, 2 * max(grids))
+        """Of the maps that it gives."""
+        self.pooled = {str(stride): stride for stride in grids}
+        """Names and strides of the maps that regions are read from."""
+        self.num_channels = num_channels
+        self.fpn = FeaturePyramidNetwork(list(grids.values()), num_channels, LastLevelMaxPool())
+
+    def forward(self, grids: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Grids (B, C, h, w) at `stages` to maps (B, num_channels, h, w) at `strides`."""
+        return self.fpn(dict(zip(self.pooled, grids, strict=True)))
+
+
+class Anchors(AnchorGenerator):
+    """Anchors of three shapes in each cell of maps of known strides, in float32.
+
+    Args:
+        sizes: Sides in pixels, for each map.
+        strides: Of each map.
+    """
+
+    def __init__(self, sizes: Sequence[Sequence[int]], strides: Sequence[int]) -> None:
+        super().__init__(tuple(map(tuple, sizes)), ((0.5, 1.0, 2.0),) * len(strides))
+        self.strides = tuple(strides)
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """The same anchors (A, 4) for each image."""
+        self.set_cell_anchors(torch.float32, feature_maps[0].device)
+        grids = [list(features.shape[2:]) for features in feature_maps]
+        levels = self.grid_anchors(grids, [[stride, stride] for stride in self.strides])
+        return [torch.cat(levels)] * len(image_list.image_sizes)
+
+
+def build_mask_rcnn(
+    backbone: Backbone, config: RegionConfig, *, num_categories: int, with_masks: bool
+) -> RegionDetector:
+    """Mask R-CNN on a feature pyramid; without masks it is Faster R-CNN.
+
+    Raises:
+        ConfigError: The backbone does not give the grids of several strides.
+    """
+    channels = backbone.stage_channels()
+    grids = {stride: channels[stride] for stride in channels if stride >= FINEST_STRIDE}
+    neck = Pyramid(grids, config.pyramid_channels)
+    sides = [[config.anchor_scale * stride] for stride in neck.strides]
+    proposals = build_proposals(neck.num_channels, Anchors(sides, neck.strides), config)
+    heads = build_heads(
+        pool_regions(neck.pooled, BOX_CELLS),
+        TwoMLPHead(neck.num_channels * BOX_CELLS**2, config.box_width),
+        FastRCNNPredictor(config.box_width, num_categories + 1),
+        config,
+    )
+    if with_masks:
+        add_mask_head(heads, neck, num_categories=num_categories)
+    return RegionDetector(backbone, neck, proposals, heads)
+
+
+def build_proposals(
+    num_channels: int, anchors: Anchors, config: RegionConfig
+) -> RegionProposalNetwork:
+    """The network that proposes regions on maps of `num_channels`."""
+    number = {"training": config.num_proposals, "testing": config.num_proposals}
+    return RegionProposalNetwork(
+        anchors,
+        _in_float32(RPNHead(num_channels, anchors.num_anchors_per_location()[0])),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=config.num_anchors,
+        positive_fraction=0.5,
+        pre_nms_top_n=number,
+        post_nms_top_n=number,
+        nms_thresh=0.7,
+    )
+
+
+def build_heads(
+    pool: MultiScaleRoIAlign, head: nn.Module, predictor: nn.Module, config: RegionConfig
+) -> RoIHeads:
+    """What tells each region's class and box.
+
+    Args:
+        pool: Maps and regions to (R, C, cells, cells).
+        head: These to (R, width).
+        predictor: These to class logits (R, K) and box deltas (R, 4 K), background first.
+    """
+    return RoIHeads(
+        pool,
+        head,
+        _in_float32(predictor),
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=config.num_regions,
+        positive_fraction=0.25,
+        bbox_reg_weights=None,
+        score_thresh=config.score_threshold,
+        nms_thresh=0.5,
+        detections_per_img=config.num_detections,
+    )
+
+
+def add_mask_head(heads: RoIHeads, neck: Pyramid, *, num_categories: int) -> None:
+    """Four convolutions and a mask of 28 x 28 for each class."""
+    width = neck.num_channels
+    heads.mask_roi_pool = pool_regions(neck.pooled, MASK_CELLS)
+    heads.mask_head = MaskRCNNHeads(width, [width] * NUM_MASK_LAYERS, dilation=1)
+    heads.mask_predictor = _in_float32(MaskRCNNPredictor(width, width, num_categories + 1))
+
+
+def pool_regions(strides: dict[str, int], num_cells: int) -> MultiScaleRoIAlign:
+    """What reads a grid of `num_cells` squared for each region, from the map that suits its size.
+
+    Args:
+        strides: Of the maps, by name, finest first.
+        num_cells: Side of the grid.
+    """
+    pool = MultiScaleRoIAlign(list(strides), num_cells, SAMPLES_PER_CELL)
+    levels = [stride.bit_length() - 1 for stride in strides.values()]
+    pool.scales = [1 / stride for stride in strides.values()]
+    pool.map_levels = LevelMapper(min(levels), max(levels))
+    return pool
+
+
+@contextmanager
+def _giving_losses(*parts: nn.Module) -> Iterator[None]:
+    """torchvision's parts compute losses in training mode alone; their layers keep their mode."""
+    modes = [part.training for part in parts]
+    for part in parts:
+        part.training = True
+    try:
+        yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode
+
+
+def _in_float32(module: nn.Module) -> nn.Module:
+    """The module, its outputs in float32 under autocast too."""
+    module.register_forward_hook(_outputs_to_float32)
+    return module
+
+
+def _outputs_to_float32(module: nn.Module, inputs: Any, outputs: Any) -> Any:
+    del module, inputs
+    return _to_float32(outputs)
+
+
+def _to_float32(outputs: Any) -> Any:
+    """A tensor, or tensors in tuples and lists."""
+    if isinstance(outputs, Tensor):
+        return outputs.float()
+    return type(outputs)(map(_to_float32, outputs))
+
+
+def _in_image(found: dict[str, Tensor], size: Size, image_size: Size) -> Detections:
+    """What torchvision found, scaled from the resized image to the image."""
+    (height, width), (image_height, image_width) = size, image_size
+    scale = [image_width / width, image_height / height] * 2
+    boxes = found["boxes"] * found["boxes"].new_tensor(scale)
+    masks = None
+    if "masks" in found:
+        masks = paste_masks_in_image(found["masks"], boxes, image_size)[:, 0] >= 0.5  # (D, H, W)
+    return Detections(boxes, found["labels"], found["scores"], masks)

@@ -1,0 +1,289 @@
+"""Mask R-CNN around our backbone, against torchvision's own."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import MultiScaleRoIAlign
+
+from tests.models.small import SLIM
+from virtex.errors import ConfigError
+from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.models.region_heads import (
+    LOSS_NAMES,
+    Anchors,
+    RegionConfig,
+    RegionDetector,
+    build_mask_rcnn,
+    pool_regions,
+)
+
+SIZE = 64
+NUM_CATEGORIES = 5
+SEED = 7
+SMALL = RegionConfig(
+    pyramid_channels=16, box_width=24, num_anchors=32, num_regions=16, num_proposals=40
+)
+
+
+def small_detector(*, with_masks: bool = True, **options) -> RegionDetector:
+    torch.manual_seed(0)
+    backbone = Backbone(BackboneConfig("resnet18", options=SLIM | options))
+    return build_mask_rcnn(backbone, SMALL, num_categories=NUM_CATEGORIES, with_masks=with_masks)
+
+
+def small_batch() -> tuple:
+    """Images (3, 3, 64, 64), sizes, and targets, of which the last is empty."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(3, 3, SIZE, SIZE, generator=generator)
+    boxes = [[[4, 6, 30, 40], [20, 20, 60, 50]], [[1, 2, 50, 22]], []]
+    labels = [[1, 5], [3], []]
+    targets = []
+    for corners, classes in zip(boxes, labels, strict=True):
+        masks = torch.zeros(len(classes), SIZE, SIZE, dtype=torch.uint8)
+        for mask, (x1, y1, x2, y2) in zip(masks, corners, strict=True):
+            mask[y1:y2, x1:x2] = 1
+        targets.append(
+            {
+                "boxes": torch.tensor(corners, dtype=torch.float32).reshape(-1, 4),
+                "labels": torch.tensor(classes, dtype=torch.int64),
+                "masks": masks,
+            }
+        )
+    return images, [(SIZE, SIZE)] * 3, targets
+
+
+def losses_of(detector: RegionDetector) -> dict:
+    torch.manual_seed(SEED)
+    return detector.losses(*small_batch())
+
+
+class GivenMaps(nn.Module):
+    """What torchvision takes for a backbone; seeds the sampling that follows it."""
+
+    out_channels = SMALL.pyramid_channels
+
+    def __init__(self, detector: RegionDetector) -> None:
+        super().__init__()
+        self.maps = detector.maps
+
+    def forward(self, images):
+        torch.manual_seed(SEED)
+        return self.maps(images)
+
+
+def torchvisions(detector: RegionDetector) -> MaskRCNN:
+    """torchvision's network with the same weights, images left as they are."""
+    strides = detector.neck.strides
+    sizes = tuple((8 * stride,) for stride in strides)
+    names = [str(stride) for stride in strides[:-1]]
+    reference = MaskRCNN(
+        GivenMaps(detector),
+        min_size=SIZE,
+        max_size=SIZE,
+        image_mean=[0.0] * 3,
+        image_std=[1.0] * 3,
+        rpn_anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes)),
+        rpn_pre_nms_top_n_train=SMALL.num_proposals,
+        rpn_pre_nms_top_n_test=SMALL.num_proposals,
+        rpn_post_nms_top_n_train=SMALL.num_proposals,
+        rpn_post_nms_top_n_test=SMALL.num_proposals,
+        rpn_batch_size_per_image=SMALL.num_anchors,
+        box_batch_size_per_image=SMALL.num_regions,
+        box_roi_pool=MultiScaleRoIAlign(names, 7, 2),
+        box_head=detector.heads.box_head,
+        box_predictor=detector.heads.box_predictor,
+        mask_roi_pool=MultiScaleRoIAlign(names, 14, 2),
+        mask_head=detector.heads.mask_head,
+        mask_predictor=detector.heads.mask_predictor,
+    )
+    reference.rpn.head = detector.proposals.head
+    return reference
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "strides"),
+    [
+        ("resnet18", SLIM, [2, 4, 8, 16, 32]),
+        ("resnet18", SLIM | {"output_stride": 16}, [2, 4, 8, 16]),
+        ("convnext_atto", {}, [4, 8, 16, 32]),
+        ("efficientnet_lite0", {}, [2, 4, 8, 16, 32]),
+        ("swin_tiny_patch4_window7_224", {"depths": [1, 1, 1, 1]}, [4, 8, 16, 32]),
+        ("vit_tiny_patch16_224", {"depth": 1}, [16]),
+    ],
+)
+def test_a_backbone_gives_the_grids_of_its_strides_and_its_own_last(name, options, strides):
+    backbone = Backbone(BackboneConfig(name, options=options)).eval()
+    channels = backbone.stage_channels()
+    assert list(channels) == strides
+    images = torch.randn(1, 3, 224, 224)
+    grids = backbone.stages(images, strides)
+    shapes = [(channels[stride], 224 // stride, 224 // stride) for stride in strides]
+    assert [tuple(grid.shape[1:]) for grid in grids] == shapes
+    assert torch.equal(grids[-1], backbone(images))
+    if len(strides) > 2:
+        middle = backbone.stages(images, strides[1:-1])
+        assert all(map(torch.equal, middle, grids[1:-1]))
+
+
+def test_asking_for_strides_leaves_a_backbone_as_it_was():
+    backbone = Backbone(BackboneConfig("resnet18", options=SLIM))
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    backbone.stage_channels()
+    assert backbone.cnn.bn1.training
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+
+
+def test_a_network_that_tells_wrong_strides_is_refused():
+    backbone = Backbone(BackboneConfig("tresnet_m"))
+    with pytest.raises(ConfigError, match="'tresnet_m' does not give the grids of several strides"):
+        build_mask_rcnn(backbone, SMALL, num_categories=1, with_masks=True)
+
+
+def test_losses_and_gradients_are_torchvisions():
+    detector = small_detector()
+    ours = losses_of(detector)
+    sum(ours.values()).backward()
+    gradients = {name: p.grad.clone() for name, p in detector.named_parameters()}
+    detector.zero_grad()
+    reference = torchvisions(detector)
+    images, _, targets = small_batch()
+    theirs = reference(list(images), targets)
+    sum(theirs.values()).backward()
+    for name, loss in theirs.items():
+        torch.testing.assert_close(ours[LOSS_NAMES[name]], loss, msg=name)
+    for name, parameter in detector.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], msg=name)
+
+
+def test_predictions_are_torchvisions():
+    detector = small_detector().eval()
+    reference = torchvisions(detector).eval()
+    images, sizes, _ = small_batch()
+    with torch.no_grad():
+        theirs = reference(list(images))
+    ours = detector.predict(images, sizes, image_sizes=sizes)
+    assert len(ours[0].labels) > 5
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.boxes, other["boxes"])
+        assert torch.equal(one.labels, other["labels"])
+        assert torch.equal(one.masks, other["masks"][:, 0] >= 0.5)
+
+
+def test_predictions_are_scaled_to_the_image():
+    detector = small_detector().eval()
+    images, sizes, _ = small_batch()
+    plain = detector.predict(images, sizes, image_sizes=sizes)
+    larger = detector.predict(images, sizes, image_sizes=[(128, 96)] * 3)
+    for one, other in zip(plain, larger, strict=True):
+        torch.testing.assert_close(one.boxes * torch.tensor([1.5, 2, 1.5, 2]), other.boxes)
+        assert other.masks.shape == (len(one.labels), 128, 96)
+        assert torch.equal(one.scores, other.scores)
+
+
+def test_nothing_is_found_in_padding():
+    detector = small_detector().eval()
+    images, _, _ = small_batch()
+    found = detector.predict(images, [(40, 64)] * 3, image_sizes=[(40, 64)] * 3)
+    assert all(len(one.labels) and one.boxes[:, 3].max() <= 40 for one in found)
+
+
+def test_losses_in_evaluation_are_those_of_training_where_batchnorm_rests():
+    detector = small_detector()
+    detector.train()
+    detector.backbone.eval()
+    training = losses_of(detector)
+    detector.eval()
+    evaluation = losses_of(detector)
+    assert set(evaluation) == {"objectness", "proposal_box", "classifier", "box", "mask"}
+    assert all(torch.equal(evaluation[name], training[name]) for name in training)
+    assert not any(module.training for module in detector.modules())
+
+
+def test_losses_in_evaluation_leave_batchnorms_statistics():
+    detector = small_detector().eval()
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    losses_of(detector)
+    assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items())
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_images_without_objects_give_every_parameter_a_gradient(with_masks):
+    detector = small_detector(with_masks=with_masks)
+    images, sizes, targets = small_batch()
+    losses = detector.losses(images[2:], sizes[2:], targets[2:])
+    sum(losses.values()).backward()
+    assert ("mask" in losses) is with_masks
+    assert losses["box"] == 0
+    for name, parameter in detector.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_under_autocast_boxes_and_losses_are_computed_in_float32():
+    detector = small_detector().eval()
+    images, sizes, targets = small_batch()
+    exact = losses_of(detector)
+    torch.manual_seed(SEED)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = detector.losses(images, sizes, targets)
+        boxes, _ = detector.proposals(ImageList(images, sizes), detector.maps(images))
+        found = detector.predict(images, sizes, image_sizes=sizes)
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    assert boxes[0].dtype == found[0].boxes.dtype == torch.float32
+    assert not torch.equal(boxes[0], boxes[0].bfloat16().float())
+    for name in ("objectness", "proposal_box"):
+        assert float(losses[name]) == pytest.approx(float(exact[name]), rel=0.02)
+
+
+def test_anchors_are_torchvisions_where_strides_divide_the_image():
+    strides, sizes = (4, 8, 16), ((32,), (64,), (128,))
+    images = torch.zeros(2, 3, 64, 96)
+    maps = [torch.zeros(2, 1, 64 // stride, 96 // stride) for stride in strides]
+    listed = ImageList(images, [(64, 96)] * 2)
+    theirs = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 3)(listed, maps)
+    ours = Anchors(sizes, strides)(listed, [part.bfloat16() for part in maps])
+    assert ours[0].dtype == torch.float32
+    assert all(map(torch.equal, ours, theirs))
+
+
+def test_anchors_lie_a_stride_apart_in_an_image_of_odd_size():
+    maps = [torch.zeros(1, 1, 4, 4)]  # of an image of 100 pixels, at stride 32
+    (anchors,) = Anchors([[32]], [32])(ImageList(torch.zeros(1, 3, 100, 100), [(100, 100)]), maps)
+    centers = (anchors[1::3, :2] + anchors[1::3, 2:]) / 2
+    assert centers[:5].tolist() == [[0, 0], [32, 0], [64, 0], [96, 0], [0, 32]]
+
+
+def test_regions_are_read_where_they_lie_whatever_the_first_batch_was():
+    maps = {"4": torch.randn(1, 2, 16, 16), "8": torch.randn(1, 2, 8, 8)}
+    boxes = [torch.tensor([[3.0, 5, 40, 33], [0, 0, 64, 64], [1, 1, 9, 9]])]
+    expected = MultiScaleRoIAlign(["4", "8"], 7, 2)(maps, boxes, [(64, 64)])
+    pool = pool_regions({"4": 4, "8": 8}, 7)
+    pool(maps, boxes, [(20, 30)])
+    torch.testing.assert_close(pool(maps, boxes, [(64, 64)]), expected)
+
+
+def test_a_large_region_is_read_from_a_coarse_map():
+    maps = {str(stride): torch.full((1, 1, 512 // stride, 512 // stride), float(stride))
+            for stride in (4, 8, 16, 32)}  # fmt: skip
+    boxes = [torch.tensor([[0.0, 0, side, side] for side in (111, 112, 223, 224, 448, 500)])]
+    read = pool_regions({name: int(name) for name in maps}, 7)(maps, boxes, [(512, 512)])
+    assert read[:, 0, 3, 3].tolist() == [4, 8, 8, 16, 32, 32]
+
+
+@pytest.mark.parametrize(
+    ("options", "strides"), [({}, (4, 8, 16, 32, 64)), ({"output_stride": 8}, (4, 8, 16))]
+)
+def test_the_pyramid_has_one_level_for_each_stride_and_one_above(options, strides):
+    detector = small_detector(**options)
+    assert detector.neck.strides == strides
+    maps = detector.maps(torch.randn(2, 3, 96, 96))
+    sides = [-(-96 // stride) for stride in strides]
+    assert [tuple(part.shape) for part in maps.values()] == [(2, 16, side, side) for side in sides]
+
+
+def test_all_wrong_options_are_named_at_once():
+    with pytest.raises(ConfigError, match=r"num_anchors 0.*score_threshold 1.5"):
+        RegionConfig(num_anchors=0, score_threshold=1.5)
