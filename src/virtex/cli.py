@@ -22,7 +22,9 @@ commands:
   pretrain     train a backbone from captions; resumes by itself
   transfer     score a backbone: voc07, linear
   caption      caption images with a trained run
+  export       write a model in the layout that another library reads
   scenes       write drawn scenes to disk in a benchmark's layout
+  study        a table of experiments: runs what is missing, then writes it
   report       gather results and logs into report.md and report.html
 
 `virtex COMMAND --help` lists the options of a command.
@@ -144,11 +146,37 @@ def _caption(arguments: list[str]) -> int:
     return 0
 
 
+def _export(arguments: list[str]) -> int:
+    from virtex.config import parse
+    from virtex.zoo.export import ExportConfig, export
+
+    init_comes_first = bool(arguments) and not arguments[0].startswith("-")
+    arguments = ["--init", *arguments] if init_comes_first else arguments
+    print(export(parse(ExportConfig, arguments, prog="virtex export")))
+    return 0
+
+
 def _scenes(arguments: list[str]) -> int:
     from virtex.config import parse
     from virtex.data.sources.scenes import WriteScenesConfig, write_scenes_from
 
     write_scenes_from(parse(WriteScenesConfig, arguments, prog="virtex scenes"))
+    return 0
+
+
+def _study(arguments: list[str]) -> int:
+    from virtex.config import parse, recipe_paths, with_recipes
+    from virtex.study import StudyConfig, study
+
+    if not arguments or arguments[0].startswith("-"):
+        known = ", ".join(path.stem for path in recipe_paths("study"))
+        if {"-h", "--help"} & set(arguments):
+            print(f"usage: virtex study NAME|FILE [options]\n\nNAME is one of: {known}")
+            return 0
+        raise ConfigError(f"virtex study needs a recipe or a file first; recipes are {known}.")
+    rest = with_recipes(["--config", *arguments], "study")
+    path = study(parse(StudyConfig, rest, prog="virtex study"))
+    print(f"{path.read_text()}\n{path}")
     return 0
 
 
@@ -171,7 +199,9 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "pretrain": _pretrain,
     "transfer": _transfer,
     "caption": _caption,
+    "export": _export,
     "scenes": _scenes,
+    "study": _study,
     "report": _report,
 }
 

@@ -1,7 +1,5 @@
-import pickle
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +11,6 @@ from virtex.data.tokenizer import train_tokenizer
 from virtex.engine import checkpoint
 from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
-from virtex.zoo.published import infer_resnet
 from virtex.zoo.weights import open_backbone, read_weights, save_weights
 
 SLIM = BackboneConfig(name="resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]})
@@ -192,20 +189,6 @@ def test_published_resnets_load_whatever_their_prefix(kind, tmp_path, resnet18):
     assert initialisation.step is None
 
 
-RESNETS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
-
-
-@pytest.mark.parametrize("name", [*RESNETS, "wide_resnet50_2", "wide_resnet101_2"])
-def test_torchvisions_resnets_are_recognised_and_fit(name, tmp_path):
-    with torch.device("meta"):
-        state = getattr(torchvision.models, name)().state_dict()
-        config = infer_resnet(state, tmp_path)
-        own = Backbone(config).cnn.state_dict()
-    assert config.name == name
-    state = {key: value.shape for key, value in state.items() if not key.startswith("fc.")}
-    assert state == {key: value.shape for key, value in own.items()}
-
-
 def test_a_file_that_lacks_weights_or_has_too_many_names_them(tmp_path, resnet18):
     state = resnet18.state_dict()
     del state["layer3.0.conv1.weight"]
@@ -234,51 +217,6 @@ def test_another_architecture_than_the_one_asked_for_is_refused(run, tmp_path, r
     )
 
 
-class Malicious:
-    def __reduce__(self):
-        return Path.touch, (Path("never"),)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "is empty"),
-        (b"  <!DOCTYPE html><html>Google Drive", "is a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
-        (b"PK\x03\x04 cut short", "is damaged"),
-        (b"\x00\x01\x02\x03", "damaged or no torch file"),
-        (pickle.dumps(Malicious(), protocol=2), "holds more than weights .* not loaded"),
-    ],
-)
-def test_files_that_are_no_weights_are_refused_with_what_they_are(
-    content, message, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "model.pth"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=message):
-        open_backbone(path)
-    assert not (tmp_path / "never").exists()
-
-
-def test_a_torch_file_with_code_or_with_other_things_is_refused(tmp_path):
-    path = tmp_path / "model.pth"
-    torch.save({"model": nn.Linear(2, 2)}, path)
-    with pytest.raises(
-        CheckpointError, match=r"more than weights \(torch.nn.modules.linear.Linear"
-    ):
-        open_backbone(path)
-    torch.save([1, 2], path)
-    with pytest.raises(CheckpointError, match="holds a list"):
-        open_backbone(path)
-    torch.save({"weight": torch.zeros(2)}, path)
-    with pytest.raises(CheckpointError, match="no backbone that we know: its keys are weight"):
-        open_backbone(path)
-    torch.save({"conv1.weight": torch.zeros(2)}, path)
-    with pytest.raises(CheckpointError, match="none of torchvision's"):
-        open_backbone(path)
-
-
 @pytest.mark.parametrize("name", ["model.pth", "weights.safetensors"])
 def test_a_file_cut_short_or_altered_is_refused(name, tmp_path, task, tokenizer):
     path = tmp_path / name
@@ -292,22 +230,14 @@ def test_a_file_cut_short_or_altered_is_refused(name, tmp_path, task, tokenizer)
         open_backbone(path)
 
 
-def test_a_bit_that_flipped_in_a_zip_is_noticed(tmp_path, task):
-    path = tmp_path / "model.pth"
-    torch.save(task.backbone.cnn.state_dict(), path)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="damaged"):
-        open_backbone(path)
-
-
 def test_safetensors_of_others_and_of_newer_versions_are_refused(tmp_path, task, tokenizer):
     from safetensors.torch import save_file
 
     path = tmp_path / "weights.safetensors"
     save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(CheckpointError, match="not one that this package wrote"):
+        read_weights(path)
+    with pytest.raises(CheckpointError, match="no backbone that we know: its keys are weight"):
         open_backbone(path)
     save_file(
         {"tokenizer": torch.zeros(2)}, path, {"format": "virtex", "version": "2", "config": "{}"}
@@ -317,7 +247,9 @@ def test_safetensors_of_others_and_of_newer_versions_are_refused(tmp_path, task,
 
 
 def test_an_init_that_does_not_exist_lists_what_is_allowed(tmp_path):
-    with pytest.raises(CheckpointError, match=r"'imagnet': no such file or folder\. INIT is ra"):
+    with pytest.raises(
+        CheckpointError, match=r"'imagnet': no such file or folder\. Did .* INIT is ra"
+    ):
         open_backbone("imagnet")
     with pytest.raises(CheckpointError, match="no run folder that has been trained"):
         open_backbone(tmp_path)

@@ -1,22 +1,32 @@
 """Released VirTex checkpoints to ours, and back.
 
-A released file is {"model": state dict, ...} or a bare state dict. It holds a weight that several
-modules share once for each of them, and cross-attention's three projections as one matrix.
+A released file is {"model": state dict, ...} or a bare state dict; its names may begin with
+`module.`, as data-parallel training leaves them, and old files lack BatchNorm's counters. It holds
+a weight that several modules share once for each of them, and cross-attention's three projections
+as one matrix.
+
+Mind: pre-norm is told from post-norm by the final LayerNorm, which every known pre-norm file has.
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from virtex.errors import CheckpointError, ConfigError, listing
 from virtex.models.backbone import Backbone
 from virtex.models.captioner import Captioner
 from virtex.models.textual_head import HeadConfig
-from virtex.zoo.published import backbone_state, infer_resnet
+from virtex.zoo.published import COUNTER, backbone_state, infer_resnet, unwrap
 
+Kind = Literal["bicaptioning", "captioning", "classification", "backbone"]
+"""What names tell: a masked language model has those of forward captioning, and token
+classification those of multi-label classification."""
+CNN = "visual.cnn."
+CAPTIONER = "captioner."
+"""What stands before a Captioner's names in the state dict of a task that trains one."""
 RENAMED = {
     "backbone.": "visual.",
     "head.decoders.0.": "textual.transformer.",
@@ -34,11 +44,45 @@ RENAMED = {
     "grid_norm.": "norm2.",
     "feedforward_norm.": "norm3.",
 }
-"""Parts of our names to theirs, replaced in this order."""
+"""Parts of a Captioner's names to theirs, replaced in this order."""
+
+
+class Classifier(nn.Module):
+    """A linear layer on the pooled grid: released token and multi-label classification."""
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.output = nn.Linear(backbone.num_channels, num_classes)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W), normalised, to a score for each class (B, V)."""
+        return self.output(self.backbone.pooled(images))
+
+
+def released_kind(state: Mapping[str, Tensor], path: Path) -> Kind:
+    """What a released state dict holds, by its names.
+
+    Raises:
+        CheckpointError: Nothing that was released.
+    """
+    if any(name.startswith("backward_textual.") for name in state):
+        return "bicaptioning"
+    textual = [name for name in state if name.startswith("textual.")]
+    if any(not name.startswith("textual.output.") for name in textual):
+        return "captioning"
+    if textual:
+        return "classification"
+    if "conv1.weight" in state or f"{CNN}conv1.weight" in state:
+        return "backbone"
+    raise CheckpointError(
+        f"{path} holds no released model: found {listing(state)}; expected {CNN}* with textual.*, "
+        "or a ResNet alone."
+    )
 
 
 def load_released(checkpoint: Mapping[str, Any], path: Path) -> Captioner:
-    """The model that a released file holds, on the CPU, in evaluation mode.
+    """The captioning model that a released file holds, on the CPU, in evaluation mode.
 
     Sizes are inferred from shapes, but for the number of attention heads, which follows the rule
     that all released models keep: hidden_size / 64. A masked language model has the names of a
@@ -52,30 +96,52 @@ def load_released(checkpoint: Mapping[str, Any], path: Path) -> Captioner:
         CheckpointError: Not a released captioning model; or weights are missing, too many, of
             another shape, or contradict each other.
     """
-    released = checkpoint.get("model", checkpoint)
-    if "textual.visual_projection.weight" not in released:
+    released = unwrap(checkpoint, path)
+    kind = released_kind(released, path)
+    if kind not in ("bicaptioning", "captioning"):
         raise CheckpointError(
-            f"{path} holds no released captioning model: its keys are {listing(released)}. "
-            "Released classification models and bare backbones serve as backbones only."
+            f"{path} holds no released captioning model, but a {kind} model: its keys are "
+            f"{listing(released)}. Classification models and bare backbones write no captions; "
+            "they serve as backbones only."
         )
     captioner = _build(released, path)
-    layout = released_layout(captioner.state_dict())
-    _check_names(expected=layout, found=released, path=path)
-    state = captioner.state_dict()
-    try:
-        for theirs, ours in layout.items():
-            sizes = [len(state[name]) for name in ours] if len(ours) > 1 else []
-            parts = released[theirs].split(sizes) if sizes else [released[theirs]]
-            state |= zip(ours, parts, strict=True)
-        captioner.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} is no whole released model: {error}") from error
+    _fill(captioner, released, path)
     _check_copies(captioner.state_dict(), released, path)
     return captioner.eval()
 
 
+def load_released_classifier(checkpoint: Mapping[str, Any], path: Path) -> Classifier:
+    """The classification model that a released file holds, on the CPU, in evaluation mode.
+
+    A row of the output belongs to each token id, or, in multi-label classification, to each of
+    COCO's 80 classes, after a row 0 that stands for none.
+
+    Raises:
+        CheckpointError: Not a released classification model; or weights are missing, too many or
+            of another shape.
+    """
+    released = unwrap(checkpoint, path)
+    kind = released_kind(released, path)
+    if kind != "classification" or "textual.output.weight" not in released:
+        raise CheckpointError(
+            f"{path} holds no released classification model: found {listing(released)} ({kind}); "
+            f"expected {CNN}*, textual.output.weight and textual.output.bias."
+        )
+    classifier = Classifier(_backbone(released, path), len(released["textual.output.weight"]))
+    _fill(classifier, released, path)
+    return classifier.eval()
+
+
 def to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A Captioner's state dict under the released names."""
+    """Our state dict under the released names.
+
+    Args:
+        state: Of a Captioner, a Classifier, a Backbone, or a task whose parts bear their names. A
+            backbone alone gets torchvision's names, as its released file has them.
+
+    Raises:
+        CheckpointError: Names that have no place in the released layout.
+    """
     return {
         theirs: state[ours[0]] if len(ours) == 1 else torch.cat([state[name] for name in ours])
         for theirs, ours in released_layout(state).items()
@@ -83,18 +149,32 @@ def to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def released_layout(names: Iterable[str]) -> dict[str, list[str]]:
-    """Released names to those of a Captioner, of which several may be stacked in one."""
-    names = list(names)
-    bidirectional = any(name.startswith("head.decoders.1.") for name in names)
+    """Released names to ours, of which several may be stacked in one: queries, keys, values."""
+    names = sorted(names, key=lambda name: ".key_value." in name)  # weights files are alphabetical
+    bidirectional = any(".decoders.1." in name for name in names)
     layout: dict[str, list[str]] = {}
+    strangers = []
     for name in names:
-        for theirs in _released_names(name, bidirectional=bidirectional):
+        found = _released_names(name.removeprefix(CAPTIONER), bidirectional=bidirectional)
+        strangers += [] if found else [name]
+        for theirs in found:
             layout.setdefault(theirs, []).append(name)
+    if strangers:
+        raise CheckpointError(
+            f"{listing(strangers)} have no place in the released layout, which holds a captioning, "
+            "masked language or classification model, or a backbone alone."
+        )
     return layout
 
 
 def _released_names(name: str, *, bidirectional: bool) -> list[str]:
     """Where the released model holds what we call `name`: more than once if it is shared."""
+    if name in ("output.weight", "output.bias"):
+        return [f"textual.{name}"]
+    if name.startswith("cnn."):
+        return [name.removeprefix("cnn.")]
+    if not name.startswith(("backbone.cnn.", "head.")):
+        return []
     for ours, theirs in RENAMED.items():
         name = name.replace(ours, theirs)
     names = [name]
@@ -120,26 +200,53 @@ def _build(released: Mapping[str, Tensor], path: Path) -> Captioner:
             norm="pre" if "textual.transformer.norm.weight" in released else "post",
             max_tokens=len(released["textual.embedding.positions.weight"]),
         )
-    except (KeyError, ConfigError) as error:
+    except KeyError as error:
+        raise CheckpointError(f"{path} is no whole released model: missing {error}") from error
+    except (ConfigError, ValueError) as error:
         raise CheckpointError(f"{path} is no whole released model: {error}") from error
-    backbone = Backbone(infer_resnet(backbone_state(dict(released), path), path))
     bidirectional = any(name.startswith("backward_textual.") for name in names)
-    return Captioner(backbone, head, vocab_size, bidirectional=bidirectional)
+    return Captioner(_backbone(released, path), head, vocab_size, bidirectional=bidirectional)
+
+
+def _backbone(released: Mapping[str, Tensor], path: Path) -> Backbone:
+    """A backbone of the architecture that the released names tell."""
+    return Backbone(infer_resnet(backbone_state(released, path), path))
+
+
+def _fill(model: nn.Module, released: Mapping[str, Tensor], path: Path) -> None:
+    """Put released weights into a model whose layout they must have."""
+    state = model.state_dict()
+    layout = released_layout(state)
+    _check_names(expected=layout, found=released, path=path)
+    try:
+        for theirs, ours in layout.items():
+            if theirs not in released:  # an old file's missing counter
+                continue
+            sizes = [len(state[name]) for name in ours] if len(ours) > 1 else []
+            parts = released[theirs].split(sizes) if sizes else [released[theirs]]
+            state |= zip(ours, parts, strict=True)
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} is no whole released model: {error}") from error
 
 
 def _check_names(*, expected: Iterable[str], found: Iterable[str], path: Path) -> None:
-    missing, unexpected = set(expected) - set(found), set(found) - set(expected)
+    expected, found = set(expected), set(found)
+    missing = sorted(name for name in expected - found if not name.endswith(COUNTER))
+    unexpected = sorted(found - expected)
     if missing or unexpected:
         raise CheckpointError(
-            f"{path} is no whole released model: missing {listing(sorted(missing)) or 'nothing'}; "
-            f"unexpected {listing(sorted(unexpected)) or 'nothing'}"
+            f"{path} is no whole released model: missing {listing(missing) or 'nothing'}; "
+            f"unexpected {listing(unexpected) or 'nothing'}"
         )
 
 
 def _check_copies(state: Mapping[str, Tensor], released: Mapping[str, Tensor], path: Path) -> None:
     """Refuse a file where the copies of a shared weight differ: one would be lost in silence."""
     differing = [
-        name for name, value in to_released(state).items() if not torch.equal(value, released[name])
+        name
+        for name, value in to_released(state).items()
+        if name in released and not torch.equal(value, released[name].to(value.dtype))
     ]
     if differing:
         raise CheckpointError(

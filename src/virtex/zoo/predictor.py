@@ -23,6 +23,7 @@ from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig
 from virtex.tasks import registry  # noqa: F401 (a config names its task's class)
 from virtex.tasks.base import TaskConfig, TaskData
+from virtex.zoo import registry as published_models
 from virtex.zoo.legacy import load_released
 from virtex.zoo.published import read_torch_file
 from virtex.zoo.weights import (
@@ -39,6 +40,8 @@ Picture = str | Path | Image.Image | Tensor | NDArray[np.uint8]
 """A path, a PIL image, or uint8 pixels: a tensor (3, H, W) or an array (H, W, 3)."""
 Pictures = Picture | Sequence[Picture]
 """One, several, or several stacked: a tensor (B, 3, H, W) or an array (B, H, W, 3)."""
+
+NO_TOKENIZER = "{what} holds no tokenizer: give the released SentencePiece model as `tokenizer`."
 
 
 @dataclass(frozen=True)
@@ -150,12 +153,21 @@ def load_captioner(
     """The captioner in a run folder, a weights file, a checkpoint, or a released VirTex file.
 
     Args:
+        init: Where that is, or a published name.
         tokenizer: The vocabulary of a released file, which holds none; ours bring their own.
 
     Raises:
         CheckpointError: Nothing there that captions images.
         ConfigError: A tokenizer is missing, or given where there is one already.
     """
+    published = published_models.named(init)
+    if published is not None and not published.writes_captions:
+        raise CheckpointError(
+            f"{published.name} is a {published.kind} model, which writes no captions; "
+            "load_backbone takes its backbone."
+        )
+    if published is not None and tokenizer is None:
+        raise ConfigError(NO_TOKENIZER.format(what=published.name))
     path = trained_file(init)
     if is_trained_file(path):
         if tokenizer is not None:
@@ -164,10 +176,10 @@ def load_captioner(
         captioner, data = _rebuild(weights, path)
         return Predictor(captioner, data.vocabulary, data.image, device=device)
     captioner = load_released(read_torch_file(path), path)
+    if published is not None:
+        published_models.check_captioner(captioner, published, path)
     if tokenizer is None:
-        raise ConfigError(
-            f"{path} holds no tokenizer: give the released SentencePiece model as `tokenizer`."
-        )
+        raise ConfigError(NO_TOKENIZER.format(what=path))
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = Tokenizer.load(tokenizer)
     if len(tokenizer) != captioner.vocab_size:

@@ -1,24 +1,35 @@
-"""Backbones that others published as torch files: torchvision's, MoCo's, the released VirTex's.
+"""Backbones that others published: torchvision's, timm's, MoCo's, the released VirTex's.
 
-A file is read with weights_only=True: one that holds more than weights is refused, not run.
+A torch file is read with weights_only=True: one that holds more than weights is refused, not run.
 """
 
 import pickle
 import re
 import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from virtex.errors import CheckpointError, listing
 from virtex.models.backbone import BackboneConfig
 
-PREFIXES = ("module.encoder_q.", "visual.cnn.", "module.", "")
-"""What stands before `conv1.weight` in MoCo's, VirTex's, data-parallel and torchvision's files."""
-CLASSIFIER = "fc."
-KINDS = "a torchvision ResNet's state dict, a MoCo checkpoint, or a released VirTex checkpoint"
+WRAPPERS = ("model", "state_dict")
+"""Keys under which a training checkpoint keeps its state dict."""
+DATA_PARALLEL = "module."
+PREFIXES = ("encoder_q.", "visual.cnn.", "")
+"""What stands before a network's names in MoCo's, VirTex's and everybody else's files."""
+CLASSIFIERS = ("fc.", "head.", "head_dist.", "classifier.")
+"""What classifiers are called: torchvision's, MoCo's projection, timm's."""
+COUNTER = "num_batches_tracked"
+"""BatchNorm's, which files from before PyTorch 0.4.1 lack."""
+KINDS = (
+    "a state dict of a torchvision or timm network, a MoCo checkpoint, or a released VirTex "
+    "checkpoint"
+)
 RESNETS: dict[tuple[bool, int, tuple[int, ...]], str] = {
     # bottlenecks, width of the first block, blocks of each stage
     (False, 64, (2, 2, 2, 2)): "resnet18",
@@ -59,31 +70,79 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     return values
 
 
-def backbone_state(values: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """The backbone's state dict, with torchvision's names and no classifier, in a file's `values`.
+def read_tensors(path: Path) -> dict[str, Any]:
+    """What a torch file or a safetensors file holds, on the CPU.
+
+    Raises:
+        CheckpointError: Damaged, something else, or holding more than weights and plain values.
+    """
+    return read_safetensors(path)[0] if path.suffix == ".safetensors" else read_torch_file(path)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: Damaged, or something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def unwrap(values: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """The state dict among a file's `values`, without data-parallel training's `module.`.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    for wrapper in WRAPPERS:
+        if isinstance(values.get(wrapper), Mapping):
+            values = values[wrapper]
+    strangers = [name for name, value in values.items() if not isinstance(value, Tensor)]
+    if strangers or not values:
+        raise CheckpointError(
+            f"{path} holds no state dict: found {listing(strangers) or 'nothing'}; expected "
+            f"tensors, bare or under {' or '.join(WRAPPERS)}. Allowed is {KINDS}."
+        )
+    if all(name.startswith(DATA_PARALLEL) for name in values):
+        return {name.removeprefix(DATA_PARALLEL): value for name, value in values.items()}
+    return dict(values)
+
+
+def backbone_state(
+    state: Mapping[str, Tensor], path: Path, *, names: Iterable[str] = ("conv1.weight",)
+) -> dict[str, Tensor]:
+    """The backbone's part of a state dict, without prefix and classifier.
+
+    Args:
+        names: Those of the network, by which its part is found; a ResNet's if left out.
 
     Raises:
         CheckpointError: No layout that we know.
     """
-    state = values
-    for wrapper in ("state_dict", "model"):
-        if isinstance(values.get(wrapper), dict):
-            state = values[wrapper]
-    for prefix in PREFIXES:
-        if f"{prefix}conv1.weight" in state:
-            break
-    else:
+    names = set(names)
+    found = {prefix: sum(f"{prefix}{name}" in state for name in names) for prefix in PREFIXES}
+    prefix = max(found, key=lambda prefix: found[prefix])
+    if not found[prefix]:
         raise CheckpointError(
-            f"{path} has no backbone that we know: its keys are {listing(list(state))}. "
-            f"Allowed is {KINDS}."
+            f"{path} has no backbone that we know: its keys are {listing(list(state))}; expected "
+            f"{listing(sorted(names))}. Allowed is {KINDS}."
         )
     bare = {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
-    return {name: value for name, value in bare.items() if not name.startswith(CLASSIFIER)}
+    return {
+        name: value
+        for name, value in bare.items()
+        if name in names or not name.startswith(CLASSIFIERS)
+    }
 
 
-def infer_resnet(state: dict[str, Tensor], path: Path) -> BackboneConfig:
+def infer_resnet(state: Mapping[str, Tensor], path: Path) -> BackboneConfig:
     """Which ResNet a state dict with torchvision's names belongs to.
 
     Raises:

@@ -1,23 +1,14 @@
-"""Weights files, and INIT: the one way to say where a backbone comes from.
+"""INIT: the one way to say where a backbone comes from."""
 
-A weights file is a safetensors file of the task's state dict and, as bytes, the tokenizer's model,
-if the task has one; its metadata hold the run's config, step and classes. It needs nothing beside
-it.
-"""
-
-import contextlib
+import difflib
 import hashlib
-import json
-import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from virtex.config import from_dict
@@ -26,33 +17,40 @@ from virtex.engine import checkpoint
 from virtex.engine.checkpoint import CheckpointFolder
 from virtex.errors import CheckpointError, ConfigError, listing
 from virtex.models.backbone import Backbone, BackboneConfig
-from virtex.zoo.published import backbone_state, infer_resnet, read_torch_file
+from virtex.zoo import registry
+from virtex.zoo.published import (
+    COUNTER,
+    backbone_state,
+    infer_resnet,
+    read_safetensors,
+    read_tensors,
+    unwrap,
+)
+from virtex.zoo.weights_file import FORMAT, WEIGHTS_NAME, Weights, read_weights, save_weights
 
-FORMAT = "virtex"
-VERSION = 1
-TOKENIZER = "tokenizer"
-WEIGHTS_NAME = "weights.safetensors"
+__all__ = [
+    "WEIGHTS_NAME",
+    "Initialisation",
+    "Weights",
+    "is_trained_file",
+    "load_backbone",
+    "load_strictly",
+    "open_backbone",
+    "read_trained",
+    "read_weights",
+    "save_weights",
+    "start_from",
+    "stored_backbone",
+    "trained_file",
+]
+
 IMAGENET = BackboneConfig(name="resnet50.tv_in1k", pretrained=True)
 """torchvision's ResNet-50, which the paper compares with, as timm publishes it."""
 ALLOWED = (
     "INIT is random, imagenet, a run folder, one of its checkpoints (checkpoints/step_*.pt), a "
-    f"{WEIGHTS_NAME}, or a .pth of a released VirTex, torchvision ResNet or MoCo model"
+    f"{WEIGHTS_NAME}, a .pth or .safetensors of a released VirTex, torchvision, timm or MoCo "
+    "model, or a published name (docs/zoo.md)"
 )
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A trained task, as plain values: all that is needed to use it or build on it."""
-
-    state: dict[str, Tensor]
-    """The task's state dict."""
-    config: dict[str, Any]
-    """The run's config, as config.to_dict gives it."""
-    tokenizer: Tokenizer | None
-    """None where the task read no captions."""
-    step: int
-    categories: tuple[str, ...] = ()
-    """Names of the classes that the task learned, if it did."""
 
 
 @dataclass(frozen=True)
@@ -68,88 +66,24 @@ class Initialisation:
     """Of the file, where there is one."""
 
 
-def save_weights(
-    path: Path,
-    task_state: dict[str, Tensor],
-    *,
-    config: dict[str, Any],
-    tokenizer: Tokenizer | None,
-    step: int,
-    categories: Sequence[str] = (),
-) -> None:
-    """Write a weights file, all of it or nothing.
-
-    Raises:
-        CheckpointError: The disk is full, or the folder cannot be written.
-    """
-    tensors = _unshared(task_state)
-    if tokenizer is not None:
-        tensors[TOKENIZER] = torch.frombuffer(bytearray(tokenizer.model_bytes), dtype=torch.uint8)
-    metadata = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "config": json.dumps(config),
-        "step": str(step),
-        "categories": json.dumps(list(categories)),
-    }
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise CheckpointError(
-            f"cannot write {path}: {error}. Free some space, or choose another folder."
-        ) from error
-
-
-def read_weights(path: Path) -> Weights:
-    """Read a weights file that `save_weights` wrote.
-
-    Raises:
-        CheckpointError: Damaged, written by something else, or by a newer version of this package.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} is a safetensors file, but not one that this package wrote (tensors "
-            f"{listing(sorted(state))}). {ALLOWED}."
-        )
-    if int(metadata["version"]) > VERSION:
-        raise CheckpointError(
-            f"{path} has format {metadata['version']}, this package reads up to {VERSION}: "
-            "upgrade virtex."
-        )
-    model = state.pop(TOKENIZER, None)
-    return Weights(
-        state,
-        json.loads(metadata["config"]),
-        None if model is None else Tokenizer(model.numpy().tobytes()),
-        int(metadata["step"]),
-        tuple(json.loads(metadata.get("categories", "[]"))),
-    )
-
-
 def trained_file(init: str | Path) -> Path:
     """The file that INIT names: itself, or in a run folder its weights, else its last checkpoint.
+
+    A published name is fetched, unless it was before; a file or folder of that name wins.
 
     Raises:
         CheckpointError: There is none.
     """
     path = Path(init).expanduser()
+    published = registry.named(init)
     if path.is_file():
         return path
+    if published is not None:
+        return registry.fetch(published)
     if not path.is_dir():
-        raise CheckpointError(f"{str(init)!r}: no such file or folder. {ALLOWED}.")
+        close = difflib.get_close_matches(str(init), ["random", "imagenet", *registry.names()])
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise CheckpointError(f"{str(init)!r}: no such file or folder.{hint} {ALLOWED}.")
     if (path / WEIGHTS_NAME).is_file():
         return path / WEIGHTS_NAME
     checkpoints = CheckpointFolder(path / "checkpoints")
@@ -163,8 +97,14 @@ def trained_file(init: str | Path) -> Path:
 
 
 def is_trained_file(path: Path) -> bool:
-    """Whether a file has the name of a weights file or checkpoint of this package."""
-    return path.suffix == ".safetensors" or checkpoint.NAME.fullmatch(path.name) is not None
+    """Whether a file is a weights file or a checkpoint of this package.
+
+    Raises:
+        CheckpointError: A damaged safetensors file.
+    """
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)[1].get("format") == FORMAT
+    return checkpoint.NAME.fullmatch(path.name) is not None
 
 
 def read_trained(path: Path) -> Weights:
@@ -191,6 +131,22 @@ def load_backbone(
     return open_backbone(init, config=config, seed=seed)[0]
 
 
+def start_from(init: str | Path, backbone: Backbone) -> Initialisation:
+    """Put the weights that INIT names into a backbone; `random` leaves it as it is.
+
+    The global generator is left as it was: what is built next starts as it would have anyway.
+
+    Raises:
+        CheckpointError: INIT cannot be found or read, or holds another architecture.
+    """
+    if str(init) == "random":
+        return Initialisation("random", backbone.config)
+    with torch.random.fork_rng(devices=[]):
+        opened, initialisation = open_backbone(init, config=backbone.config)
+    backbone.load_state_dict(opened.state_dict())
+    return replace(initialisation, backbone=backbone.config)
+
+
 def open_backbone(
     init: str | Path, *, config: BackboneConfig | None = None, seed: int = 0
 ) -> tuple[Backbone, Initialisation]:
@@ -210,17 +166,19 @@ def open_backbone(
     if str(init) == "imagenet":
         backbone = Backbone(replace(config or IMAGENET, pretrained=True))
         return backbone, Initialisation("imagenet", backbone.config)
-    path = trained_file(init)
+    published, path = registry.named(init), trained_file(init)
     step = None
     if is_trained_file(path):
         weights = read_trained(path)
-        state, step = _backbone_state(weights.state, path), weights.step
-        stored = stored_backbone(weights.config, path)
+        stored, step = stored_backbone(weights.config, path), weights.step
         _require_same(stored, config, path)
+        state: Mapping[str, Tensor] = _part_of_task(weights.state, path)
     else:
-        state = backbone_state(read_torch_file(path), path)
-        stored = config or infer_resnet(state, path)
+        state = unwrap(read_tensors(path), path)
+        stored = _architecture(state, config, published, path)
     backbone = Backbone(replace(stored, pretrained=False, frozen=bool(config and config.frozen)))
+    if step is None:
+        state = backbone_state(state, path, names=backbone.cnn.state_dict())
     load_strictly(backbone.cnn, state, path)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -235,14 +193,14 @@ def stored_backbone(config: dict[str, Any], path: Path) -> BackboneConfig:
         raise CheckpointError(f"{path}: its config has no readable backbone: {error}") from error
 
 
-def load_strictly(module: torch.nn.Module, state: dict[str, Tensor], path: Path) -> None:
+def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Load a state dict that must fit; BatchNorm's counters, which old files lack, may be missing.
 
     Raises:
         CheckpointError: Names what is missing, unexpected or of another shape.
     """
     own = module.state_dict()
-    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    counters = {name: value for name, value in own.items() if name.endswith(COUNTER)}
     state = {**counters, **state}
     misshapen = [
         f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
@@ -270,7 +228,7 @@ def _random(config: BackboneConfig, seed: int) -> Backbone:
         return Backbone(config)
 
 
-def _backbone_state(task_state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _part_of_task(task_state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The backbone's part of a task's state dict, which lies at the top or in one of its parts."""
     matches = (re.match(r"(?:\w+\.)?backbone\.cnn\.", name) for name in task_state)
     prefixes = sorted({match[0] for match in matches if match}, key=len)
@@ -280,6 +238,25 @@ def _backbone_state(task_state: dict[str, Tensor], path: Path) -> dict[str, Tens
     return {
         name.removeprefix(own): value for name, value in task_state.items() if name.startswith(own)
     }
+
+
+def _architecture(
+    state: Mapping[str, Tensor],
+    config: BackboneConfig | None,
+    published: registry.Published | None,
+    path: Path,
+) -> BackboneConfig:
+    """The network of others' weights: as it was asked for, or as its names and shapes tell."""
+    if config is not None and published is None:
+        return config
+    held = infer_resnet(backbone_state(state, path), path)
+    if published is not None and held != published.backbone:
+        raise CheckpointError(
+            f"{path} holds a {held.name}, but {published.name} was published with a "
+            f"{published.backbone.name}: it is another file. Remove it to fetch it anew."
+        )
+    _require_same(held, config, path)
+    return held
 
 
 def _require_same(stored: BackboneConfig, config: BackboneConfig | None, path: Path) -> None:
@@ -292,14 +269,3 @@ def _require_same(stored: BackboneConfig, config: BackboneConfig | None, path: P
             f"{path} holds a {held[0]} with options {held[1]}, but {asked[0]} with options "
             f"{asked[1]} was asked for. Leave the backbone out to take the file's."
         )
-
-
-def _unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous tensors of which no two share memory, as safetensors demands."""
-    seen: set[int] = set()
-    result = {}
-    for name, value in state.items():
-        shared = value.untyped_storage().data_ptr() in seen
-        seen.add(value.untyped_storage().data_ptr())
-        result[name] = value.detach().clone() if shared else value.detach().contiguous()
-    return result

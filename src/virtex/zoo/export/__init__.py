@@ -1,0 +1,5 @@
+"""Write a model in the layouts that other libraries read."""
+
+from virtex.zoo.export.command import ExportConfig, export
+
+__all__ = ["ExportConfig", "export"]

@@ -1,0 +1,161 @@
+"""What `virtex export` does: INIT in the layout that another library reads."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from virtex.errors import ConfigError
+from virtex.models.backbone import BackboneConfig
+from virtex.zoo.export import onnx_graph
+from virtex.zoo.export.layouts import (
+    detectron2_checkpoint,
+    released_checkpoint,
+    timm_state,
+    torchvision_state,
+)
+from virtex.zoo.export.model import Model, open_model
+from virtex.zoo.export.model_folder import write_model_folder
+from virtex.zoo.export.onnx_graph import Output, write_onnx
+from virtex.zoo.export.writing import save_tensors, save_torch
+from virtex.zoo.weights_file import save_weights
+
+Format = Literal[
+    "torchvision", "timm", "detectron2", "onnx", "safetensors", "original", "huggingface"
+]
+SUFFIXES: dict[str, tuple[str, ...]] = {
+    "torchvision": (".pth",),
+    "timm": (".safetensors", ".pth"),
+    "detectron2": (".pth",),
+    "onnx": (".onnx",),
+    "safetensors": (".safetensors",),
+    "original": (".pth",),
+}
+"""How the file of a format may end; huggingface writes a folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Options of `virtex export`."""
+
+    init: str
+    """What to export: a run folder, a weights file, imagenet, or a published checkpoint."""
+    format: Format
+    """torchvision, timm, detectron2: the backbone's weights under that library's names; onnx: the
+    backbone as a graph; safetensors: the whole task with its config and vocabulary, as INIT takes
+    it; original: the released VirTex layout; huggingface: a folder for the hub, with a card."""
+    out: Path
+    """The file to write; for huggingface the folder."""
+    overwrite: bool = False
+    """Replace what is at `out`; a folder's other files stay."""
+    backbone: BackboneConfig | None = None
+    """The architecture where INIT does not say it: for weights whose names and shapes fit none of
+    torchvision's ResNets."""
+    onnx_output: Output = "grid"
+    """What the graph gives: grid (B, C, h, w), or pooled (B, C), its mean over cells."""
+    image_size: int | None = None
+    """Side of the graph's images, in pixels; by default the run's, or 224."""
+
+    def __post_init__(self) -> None:
+        problems = [*_problems_of_out(self), *_problems_of_onnx(self)]
+        if problems:
+            raise ConfigError("\n- ".join(["the export options cannot work:", *problems]))
+
+
+def export(config: ExportConfig) -> Path:
+    """Write what INIT holds in another layout, all of it or nothing.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ConfigError: Options that cannot work, or a layout that cannot hold this model.
+        CheckpointError: INIT cannot be found or read, or `out` cannot be written.
+    """
+    if config.format == "onnx":
+        onnx_graph.check_installed()
+    WRITERS[config.format](config, open_model(config.init, config=config.backbone))
+    return config.out
+
+
+def _write_torchvision(config: ExportConfig, model: Model) -> None:
+    save_torch(torchvision_state(model.backbone), config.out)
+
+
+def _write_timm(config: ExportConfig, model: Model) -> None:
+    save = save_tensors if config.out.suffix == ".safetensors" else save_torch
+    save(timm_state(model.backbone), config.out)
+
+
+def _write_detectron2(config: ExportConfig, model: Model) -> None:
+    save_torch(detectron2_checkpoint(model.backbone), config.out)
+
+
+def _write_onnx(config: ExportConfig, model: Model) -> None:
+    size = config.image_size or model.image.size
+    write_onnx(model.backbone, config.out, image_size=size, output=config.onnx_output)
+
+
+def _write_safetensors(config: ExportConfig, model: Model) -> None:
+    trained = model.trained
+    if trained is None:
+        raise ConfigError(
+            f"--format safetensors writes a run of this package, and {config.init} is none. "
+            "`--format timm --out X.safetensors` writes its backbone."
+        )
+    save_weights(
+        config.out,
+        trained.state,
+        config=trained.config,
+        tokenizer=trained.tokenizer,
+        step=trained.step,
+        categories=trained.categories,
+    )
+
+
+def _write_original(config: ExportConfig, model: Model) -> None:
+    save_torch(released_checkpoint(model), config.out)
+
+
+def _write_huggingface(config: ExportConfig, model: Model) -> None:
+    write_model_folder(model, config.out)
+
+
+WRITERS: dict[str, Callable[[ExportConfig, Model], None]] = {
+    "torchvision": _write_torchvision,
+    "timm": _write_timm,
+    "detectron2": _write_detectron2,
+    "onnx": _write_onnx,
+    "safetensors": _write_safetensors,
+    "original": _write_original,
+    "huggingface": _write_huggingface,
+}
+
+
+def _problems_of_out(config: ExportConfig) -> list[str]:
+    if config.format not in WRITERS:
+        return [f"unknown format {config.format!r}; it is one of {', '.join(WRITERS)}."]
+    problems = []
+    allowed = SUFFIXES.get(config.format)
+    if allowed and config.out.suffix not in allowed:
+        problems.append(f"out {config.out} must end in {' or '.join(allowed)}.")
+    if config.out.exists() and not config.overwrite:
+        problems.append(f"out {config.out} exists: give another path, or --overwrite true.")
+    elif config.out.exists() and config.out.is_dir() != (allowed is None):
+        kind = "file" if config.out.is_file() else "folder"
+        problems.append(f"out {config.out} is a {kind}, --format {config.format} writes the other.")
+    return problems
+
+
+def _problems_of_onnx(config: ExportConfig) -> list[str]:
+    problems = []
+    if config.image_size is not None and config.image_size < 1:
+        problems.append(f"image_size is {config.image_size}, must be at least 1.")
+    if config.format != "onnx":
+        given = {"onnx_output": config.onnx_output != "grid", "image_size": config.image_size}
+        problems += [
+            f"{name} means nothing to --format {config.format}: leave it out."
+            for name, is_given in given.items()
+            if is_given
+        ]
+    return problems

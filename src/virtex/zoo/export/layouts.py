@@ -1,0 +1,142 @@
+"""The backbone's weights under the names of other libraries.
+
+detectron2's names are those that its tools/convert-torchvision-to-d2.py gives. Where that tool
+pickles arrays into a .pkl, ours is a torch file, which detectron2 reads as well and which runs no
+code.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from virtex.config import from_dict
+from virtex.errors import CheckpointError, ConfigError
+from virtex.models.backbone import Backbone
+from virtex.models.textual_head import HEAD_CHANNELS, HeadConfig
+from virtex.zoo.export.model import Model
+from virtex.zoo.legacy import to_released
+from virtex.zoo.published import RESNETS, infer_resnet
+
+PROBE_SIZE = 64
+TOLERANCE = 1e-4
+"""Largest difference from torchvision's own network, relative to the features beyond 1."""
+BLOCK = re.compile(r"layer(\d)\.(\d+)\.(.+)")
+PARTS = {
+    r"^bn(\d)\.": r"conv\1.norm.",
+    r"^downsample\.0\.": "shortcut.",
+    r"^downsample\.1\.": "shortcut.norm.",
+}
+"""Parts of a stem or block in torchvision to those in detectron2."""
+
+
+def timm_state(backbone: Backbone) -> dict[str, Tensor]:
+    """The state dict that timm.create_model(name, num_classes=0, **options) loads strictly."""
+    return {name: value.detach() for name, value in backbone.cnn.state_dict().items()}
+
+
+def torchvision_state(backbone: Backbone) -> dict[str, Tensor]:
+    """The state dict that torchvision's ResNet of the same name loads strictly, but for `fc`.
+
+    Raises:
+        ConfigError: The backbone is none of torchvision's ResNets, or computes something else.
+    """
+    state = timm_state(backbone)
+    name, reference = _torchvision_resnet(backbone, state)
+    images = torch.randn(2, 3, PROBE_SIZE, PROBE_SIZE, generator=torch.Generator().manual_seed(0))
+    reference.load_state_dict(state, assign=True)
+    with torch.no_grad():
+        expected, found = reference.eval()(images), backbone.eval().pooled(images)  # (2, C)
+    if not torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
+        raise ConfigError(
+            f"{_described(backbone)} has the weights of torchvision's {name}, but its options make "
+            "it compute something else. `--format timm` takes every backbone."
+        )
+    return state
+
+
+def detectron2_checkpoint(backbone: Backbone) -> dict[str, Any]:
+    """What detectron2's checkpointer takes for the weights of a ResNet.
+
+    Raises:
+        ConfigError: The backbone is none of torchvision's ResNets.
+    """
+    state = torchvision_state(backbone)
+    return {
+        "model": {detectron2_name(name): value for name, value in state.items()},
+        "__author__": "virtex",
+        "matching_heuristics": True,  # its names are the ends of those in a detector
+    }
+
+
+def released_checkpoint(model: Model) -> dict[str, Any]:
+    """What the released VirTex code loads: the whole task where it was released, or a backbone.
+
+    Raises:
+        ConfigError: The backbone is none of torchvision's ResNets, or the number of attention
+            heads, which the layout does not hold, is another than the released code takes.
+        CheckpointError: The task has parts that were never released.
+    """
+    torchvision_state(model.backbone)
+    if model.trained is None:
+        return {"model": to_released(model.backbone.state_dict())}
+    head = model.trained.config.get("task", {}).get("init_args", {}).get("head")
+    if head is not None:
+        _check_heads(from_dict(HeadConfig, head))
+    state = model.trained.state
+    # Where both are in one matrix, the query comes first; a weights file is sorted by name.
+    in_order = sorted(state, key=lambda name: ".key_value." in name)
+    return {"model": to_released({name: state[name] for name in in_order})}
+
+
+def _check_heads(head: HeadConfig) -> None:
+    if head.heads * HEAD_CHANNELS != head.hidden_size:
+        raise ConfigError(
+            f"the head has {head.heads} attention heads; the released code takes hidden_size / "
+            f"{HEAD_CHANNELS} = {head.hidden_size / HEAD_CHANNELS:g} and would compute something "
+            "else. `--format safetensors` holds any head."
+        )
+
+
+def detectron2_name(name: str) -> str:
+    """A name in torchvision's ResNet to that in detectron2's, which counts stages from 2."""
+    block = BLOCK.fullmatch(name)
+    prefix = f"res{int(block[1]) + 1}.{block[2]}." if block else "stem."
+    part = block[3] if block else name
+    for torchvisions, detectron2s in PARTS.items():
+        part = re.sub(torchvisions, detectron2s, part)
+    return prefix + part
+
+
+def _torchvision_resnet(backbone: Backbone, state: dict[str, Tensor]) -> tuple[str, Any]:
+    """torchvision's network of the same shapes, without values, and its name there."""
+    try:
+        name = infer_resnet(state, Path(backbone.config.name)).name
+    except CheckpointError as error:
+        raise ConfigError(_not_torchvision(backbone)) from error
+    with torch.device("meta"):
+        resnet = getattr(torchvision.models, name)()
+        resnet.fc = nn.Identity()
+    if _shapes(resnet.state_dict()) != _shapes(state):
+        raise ConfigError(_not_torchvision(backbone))
+    return name, resnet
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state.items()}
+
+
+def _not_torchvision(backbone: Backbone) -> str:
+    return (
+        f"{_described(backbone)} is none of torchvision's ResNets ({', '.join(RESNETS.values())}), "
+        "which --format torchvision, detectron2 and original demand. `--format timm` takes every "
+        "backbone."
+    )
+
+
+def _described(backbone: Backbone) -> str:
+    options = backbone.config.options
+    return f"backbone {backbone.config.name!r}" + (f" with options {options}" if options else "")

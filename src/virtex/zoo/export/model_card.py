@@ -1,0 +1,140 @@
+"""The README.md of a model folder: how to load it, data, recipe and scores."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from virtex.models.backbone import Backbone
+from virtex.zoo.export.model import Model
+from virtex.zoo.export.scores import Score
+
+TAGS = ("timm", "virtex", "image-feature-extraction")
+NO_SCORES = """None recorded. Measure the backbone, then export again to list the result here:
+
+    virtex transfer voc07 --init RUN --data.root VOCdevkit --out RUN/results
+"""
+IMAGES = """`images` (B, 3, H, W) are RGB, normalised with the mean and standard deviation that
+config.json holds, ImageNet's."""
+LICENCE = """virtex, the code, is MIT. The licence of the weights depends on the data that they were
+trained on; whoever publishes them states it as `license:` at the head of this file.
+"""
+
+
+def model_card(model: Model, *, title: str, scores: Sequence[Score]) -> str:
+    """The card as Markdown, with the front matter that the Hugging Face hub reads.
+
+    Raises:
+        CheckpointError: The run's config cannot be read.
+    """
+    captions = model.writes_captions()
+    sections = [
+        _front_matter(captions=captions),
+        f"# {title}\n\n{_origin(model)}",
+        f"## Use\n\n{_use(model, captions=captions)}",
+        *_training(model),
+        f"## Scores\n\n{_table(scores) if scores else NO_SCORES}",
+        f"## Licence\n\n{LICENCE}",
+    ]
+    return "\n".join(sections)
+
+
+def without_folders(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's config in which absolute paths have become their last part.
+
+    They are nobody's business where a model is published.
+    """
+    return {name: _without_folders(value) for name, value in values.items()}
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return without_folders(value)
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _front_matter(*, captions: bool) -> str:
+    values = {
+        "library_name": "timm",
+        "pipeline_tag": "image-feature-extraction",
+        "tags": [*TAGS, *(["image-to-text"] if captions else [])],
+    }
+    return f"---\n{yaml.safe_dump(values, sort_keys=False)}---\n"
+
+
+def _origin(model: Model) -> str:
+    name = model.backbone.config.name
+    if model.trained is None:
+        told = Path(model.initialisation.init).name
+        return f"The backbone `{name}` of `{told}`, in timm's layout.\n"
+    task = str(model.trained.config.get("task", {}).get("class_path", "an unknown task"))
+    return (
+        f"The backbone `{name}`, trained by `virtex pretrain` for {model.trained.step} steps on "
+        f"the pretext task {task.removesuffix('Config')}.\n"
+    )
+
+
+def _use(model: Model, *, captions: bool) -> str:
+    lines = [
+        "import timm",
+        "",
+        "# local-dir:FOLDER needs timm 1.0.16; where this is on the hub, hf-hub:OWNER/NAME",
+        'backbone = timm.create_model("local-dir:FOLDER", pretrained=True).eval()',
+        f"{_grid_line(model.backbone)}  # (B, C, h, w)",
+        "features = grid.mean((2, 3))  # (B, C)",
+    ]
+    if model.trained is not None:
+        lines += ["", "import virtex", "", 'backbone = virtex.load_backbone("FOLDER")']
+    if captions:
+        lines += ['virtex.load_captioner("FOLDER").caption(["photo.jpg"])']
+    code = "\n".join(lines)
+    size = f" In training they were {model.image.size} pixels square." if model.trained else ""
+    return f"```python\n{code}\n```\n\n{IMAGES}{size}\n"
+
+
+def _grid_line(backbone: Backbone) -> str:
+    """How timm gives the grid that virtex trains."""
+    if backbone.is_sequence:
+        return (
+            "(grid,) = backbone.forward_intermediates(\n"
+            "    images, indices=1, norm=True, intermediates_only=True\n)"
+        )
+    moved = ".permute(0, 3, 1, 2)" if backbone.channels_come_last else ""
+    return f"grid = backbone.forward_features(images){moved}"
+
+
+def _training(model: Model) -> list[str]:
+    """Data and recipe, as far as they are known."""
+    if model.trained is None:
+        return ["## Data and recipe\n\nNot recorded in the file that this was made from.\n"]
+    config = without_folders(model.trained.config)
+    data = config.pop("data", {})
+    config.pop("out", None)
+    return [f"## Data\n\n{_yaml(data)}", f"## Recipe\n\n{_yaml(config)}"]
+
+
+def _yaml(values: Mapping[str, Any]) -> str:
+    text = yaml.safe_dump(_set(values), sort_keys=False)
+    return f"```yaml\n{text}```\n"
+
+
+def _set(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are not null."""
+    return {
+        name: _set(value) if isinstance(value, Mapping) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _table(scores: Sequence[Score]) -> str:
+    rows = [
+        f"| {score.protocol} | {score.data} | {score.image_size or ''} | "
+        f"{score.number} {score.value:.2f} |"
+        for score in scores
+    ]
+    head = ["| protocol | data | image size | score |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows]) + "\n"

@@ -1,0 +1,79 @@
+"""A folder for the Hugging Face hub: the backbone for timm, the whole task for virtex, a card."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from virtex.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ImageConfig
+from virtex.models.backbone import Backbone
+from virtex.zoo.export.layouts import timm_state
+from virtex.zoo.export.model import Model
+from virtex.zoo.export.model_card import model_card, without_folders
+from virtex.zoo.export.scores import scores_of
+from virtex.zoo.export.writing import save_tensors, written_whole
+from virtex.zoo.weights_file import WEIGHTS_NAME, save_weights
+
+
+def write_model_folder(model: Model, path: Path) -> None:
+    """Write config.json and model.safetensors (timm's), README.md, and weights.safetensors (ours).
+
+    The last is there where a run of ours is exported; the folder is then itself an INIT.
+
+    Raises:
+        DataError: A result of the run cannot be read.
+        CheckpointError: The run's config cannot be read, or the folder not be written.
+    """
+    scores = [] if model.run is None else scores_of(model.initialisation, model.run)
+    card = model_card(model, title=path.name, scores=scores)
+    config = json.dumps(timm_config(model.backbone, model.image), indent=2)
+    with written_whole(path) as folder:
+        folder.mkdir()
+        (folder / "config.json").write_text(config + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        save_tensors(timm_state(model.backbone), folder / "model.safetensors")
+        if model.trained is not None:
+            _save_trained(model, folder / WEIGHTS_NAME)
+
+
+def timm_config(backbone: Backbone, image: ImageConfig) -> dict[str, Any]:
+    """What timm builds the network from, and how images are prepared for it."""
+    network = backbone.cnn
+    options = dict(backbone.config.options)
+    if getattr(network, "dynamic_img_size", False):  # of ViTs, which then take any image size
+        options["dynamic_img_size"] = True
+    known = network.pretrained_cfg
+    fixed = bool(known.get("fixed_input_size")) and not options.get("dynamic_img_size")
+    size = known["input_size"][-1] if fixed else image.size
+    return {
+        "architecture": backbone.config.name.partition(".")[0],
+        "num_classes": 0,
+        "num_features": network.num_features,
+        "model_args": options,
+        "pretrained_cfg": {
+            "input_size": [3, size, size],
+            "fixed_input_size": fixed,
+            "interpolation": "bilinear",
+            "crop_pct": image.size / image.validation_short_side,
+            "crop_mode": "center",
+            "mean": IMAGENET_MEAN,
+            "std": IMAGENET_STD,
+            "num_classes": 0,
+            "pool_size": None,
+            "first_conv": known.get("first_conv"),
+            "classifier": known.get("classifier"),
+        },
+    }
+
+
+def _save_trained(model: Model, path: Path) -> None:
+    """The whole task; the folders of whoever trained it are left out, but for its own options."""
+    assert model.trained is not None
+    config = model.trained.config
+    save_weights(
+        path,
+        model.trained.state,
+        config={**without_folders(config), "task": config.get("task", {})},
+        tokenizer=model.trained.tokenizer,
+        step=model.trained.step,
+        categories=model.trained.categories,
+    )

@@ -1,0 +1,175 @@
+"""hubconf.py: from a checkout, in an environment that has torch and torchvision alone."""
+
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from tests.zoo.file_server import Served, serving
+from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.zoo.legacy import to_released
+
+ROOT = Path(__file__).resolve().parents[1]
+BARE = """
+import importlib.util, json, sys, torch
+for name in ("timm", "virtex", "safetensors", "yaml"):
+    assert importlib.util.find_spec(name) is None, name
+root, weights = sys.argv[1:]
+model = torch.hub.load(root, "resnet50", source="local", pretrained=False).eval()
+with torch.no_grad():
+    shape = list(model(torch.zeros(2, 3, 224, 224)).shape)
+loaded = torch.hub.load(root, "resnet50", source="local", weights=weights)
+sys.path.insert(0, root)
+import hubconf
+entries = [name for name, value in vars(hubconf).items() if callable(value) and name[0] != "_"]
+total = loaded.conv1.weight.double().sum().item()
+print(json.dumps({"shape": shape, "entries": entries, "total": total}))
+"""
+
+
+def hub(name, **options):
+    return torch.hub.load(str(ROOT), name, source="local", **options)
+
+
+def requirements(name, found=None):
+    """A distribution and all that it requires, by name, extras left out."""
+    found = {} if found is None else found
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:  # for another platform or Python
+        return found
+    found[name] = distribution
+    for line in distribution.requires or []:
+        required = re.match(r"[\w.-]+", line)[0].lower()
+        if "extra ==" not in line and required not in found:
+            requirements(required, found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory):
+    """A virtual environment into which torch, torchvision and what they require are linked."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder / "venv", with_pip=False, symlinks=True)
+    exposed = folder / "exposed"
+    exposed.mkdir()
+    for distribution in requirements("torchvision").values():
+        for top in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
+            link, real = exposed / top, Path(distribution.locate_file(top))
+            if not link.exists() and real.exists():
+                link.symlink_to(real.resolve())
+    paths = {"base": str(folder / "venv"), "platbase": str(folder / "venv")}
+    packages = Path(sysconfig.get_path("purelib", scheme="venv", vars=paths))
+    (packages / "exposed.pth").write_text(f"{exposed}\n")
+    return folder / "venv" / "bin" / "python"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links packages, which needs rights on Windows")
+def test_torch_and_torchvision_are_all_that_is_needed(bare_python, tmp_path):
+    resnet = torchvision.models.resnet50()
+    torch.save(resnet.state_dict(), tmp_path / "resnet50.pth")
+    command = [bare_python, "-I", "-c", BARE, ROOT, tmp_path / "resnet50.pth"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["shape"] == [2, 2048, 7, 7]
+    assert sorted(result["entries"]) == ["resnet101", "resnet50", "wide_resnet50_2"]
+    assert result["total"] == pytest.approx(resnet.conv1.weight.double().sum().item())
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet101", "wide_resnet50_2"])
+def test_parameters_have_torchvisions_names_and_shapes(name):
+    with torch.device("meta"):
+        own = hub(name).state_dict()
+        theirs = getattr(torchvision.models, name)().state_dict()
+    shapes = {key: value.shape for key, value in theirs.items() if not key.startswith("fc.")}
+    assert {key: value.shape for key, value in own.items()} == shapes
+
+
+@torch.no_grad()
+def test_features_are_torchvisions_grid():
+    resnet = torchvision.models.resnet50().eval()
+    model = hub("resnet50").eval()
+    model.load_state_dict({k: v for k, v in resnet.state_dict().items() if k[:3] != "fc."})
+    images = torch.randn(2, 3, 64, 64)
+    stages = torch.nn.Sequential(*list(resnet.children())[:-2])
+    assert torch.equal(model(images), stages(images))
+
+
+def test_a_random_network_starts_as_the_papers_does():
+    model = hub("resnet50")
+    assert not any(block.bn3.weight.any() for block in model.layer2)
+
+
+LAYOUTS = ["bare", "wrapped", "virtex", "moco", "data parallel", "old", "classifier"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_load_from_each_layout(layout, tmp_path):
+    backbone = Backbone(BackboneConfig("resnet50"))
+    state = to_released(backbone.state_dict())
+    query = {f"module.encoder_q.{name}": value for name, value in state.items()}
+    other = {f"module.encoder_k.{name}": value + 1 for name, value in state.items()}
+    visual = {f"visual.cnn.{name}": value for name, value in state.items()}
+    values = {
+        "bare": state,
+        "wrapped": {"model": state, "iteration": 3},
+        "virtex": {"model": {**visual, "textual.output.bias": torch.zeros(3)}},
+        "moco": {"state_dict": {**other, **query, "module.queue": torch.zeros(2)}},
+        "data parallel": {f"module.{name}": value for name, value in visual.items()},
+        "old": {name: v for name, v in state.items() if "num_batches" not in name},
+        "classifier": {**state, "fc.weight": torch.zeros(3, 2048), "fc.bias": torch.zeros(3)},
+    }[layout]
+    torch.save(values, tmp_path / "model.pth")
+    model = hub("resnet50", weights=str(tmp_path / "model.pth"))
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_come_from_an_address_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    resnet = torchvision.models.resnet50()
+    torch.save(resnet.state_dict(), tmp_path / "model.pth")
+    with serving(Served((tmp_path / "model.pth").read_bytes())) as url:
+        model = hub("resnet50", weights=url)
+    assert torch.equal(model.conv1.weight, resnet.conv1.weight)
+    served = Served(b"", statuses=[404])
+    with serving(served) as url, pytest.raises(RuntimeError, match=r"404.*weights=PATH"):
+        hub("resnet50", weights=url.replace("file", "missing"))
+
+
+def test_what_does_not_fit_is_named(tmp_path):
+    path = str(tmp_path / "model.pth")
+    torch.save(torchvision.models.resnet18().state_dict(), path)
+    with pytest.raises(
+        RuntimeError, match=r"another network: missing: layer1\.0\.bn3.*another shape"
+    ):
+        hub("resnet50", weights=path)
+    torch.save([1, 2], path)
+    with pytest.raises(RuntimeError, match="holds a list, not a state dict"):
+        hub("resnet50", weights=path)
+    torch.save({"model": torch.nn.Linear(2, 2)}, path)
+    with pytest.raises(RuntimeError, match="damaged, or holds more than weights"):
+        hub("resnet50", weights=path)
+    with pytest.raises(RuntimeError, match=r"cannot read .*nothing\.pth"):
+        hub("resnet50", weights=str(tmp_path / "nothing.pth"))
+    with pytest.raises(ValueError, match="not both"):
+        hub("resnet50", pretrained=True, weights=path)
+
+
+def test_published_weights_are_those_of_the_zoo():
+    from virtex.zoo.registry import find
+
+    names = ["backbone_bicaptioning_R_50_L1_H2048", "bicaptioning_R_101_L1_H1024"]
+    names.append("bicaptioning_R_50W2X_L1_H1024")
+    source = (ROOT / "hubconf.py").read_text()
+    for name in names:
+        assert find(name).url.removeprefix("https://www.dropbox.com/s/") in source

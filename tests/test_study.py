@@ -1,0 +1,85 @@
+"""A study end to end on a few drawn scenes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.small_run import OPTIONS
+from virtex import cli
+from virtex.config import parse
+from virtex.errors import ConfigError
+from virtex.study import StudyConfig, planned_runs, study, table
+
+RECIPE = {
+    "rows": [
+        {"name": "random", "pretrain": None, "seeds": [0, 1]},
+        {"name": "two directions"},
+        {"name": "one direction", "pretrain": {"task": {"init_args": {"bidirectional": False}}}},
+    ],
+    "pretrain": {**yaml.safe_load(OPTIONS), "data": {}},
+    "image_size": 32,
+    "leave_out_rare": True,
+    "data": {"num_images": 24, "num_val_images": 8, "image_size": 64},
+    "target": {"source": "scenes", "num_images": 60, "num_val_images": 40, "image_size": 64},
+    "num_workers": 0,
+}
+
+
+def options(tmp_path: Path, **changes: object) -> list[str]:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({**RECIPE, **changes}))
+    return [str(path), "--out", str(tmp_path / "out")]
+
+
+def parsed(tmp_path: Path, **changes: object) -> StudyConfig:
+    return parse(StudyConfig, ["--config", *options(tmp_path, **changes)], prog="study")
+
+
+def test_a_study_runs_what_is_missing_and_writes_its_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = options(tmp_path)
+    assert cli.main(["study", *arguments, "--only", '["random", "one direction"]']) == 0
+    first = capsys.readouterr().out
+    assert "| random | 0 |" in first
+    assert "| one direction | 48 |" in first
+    assert "two directions" not in first
+    out = tmp_path / "out"
+    before = (out / "random" / "seed_1" / "result.json").stat().st_mtime_ns
+    assert cli.main(["study", *arguments]) == 0
+    assert (out / "random" / "seed_1" / "result.json").stat().st_mtime_ns == before
+    lines = (out / "table.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == [
+        "random", "two directions", "one direction",
+    ]  # fmt: skip
+    assert sum("**" in line for line in lines) == 1
+    config = json.loads((out / "one_direction" / "seed_0" / "result.json").read_text())
+    assert config["initialisation"]["step"] == 6
+
+
+def test_the_table_gives_mean_and_deviation_of_several_seeds(tmp_path: Path) -> None:
+    config = parsed(tmp_path, rows=RECIPE["rows"][:1])
+    study(config)
+    runs = planned_runs(config)
+    scores = [json.loads(run.result_path.read_text())["numbers"]["mAP"] for run in runs]
+    mean, half = sum(scores) / 2, abs(scores[0] - scores[1]) / 2
+    assert scores[0] != scores[1]
+    assert f"**{mean:.2f}** ± {2**0.5 * half:.2f} | 2 |" in table(config, runs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"only": ["nobody"]}, "nobody"),
+        ({"rows": [{"name": "x"}, {"name": "x"}]}, "name of its own"),
+        ({"rows": [{"name": "x", "pretrain": {"task": {"class_path": "NoTask"}}}]}, "row 'x'"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(
+    tmp_path: Path, changes: dict[str, object], part: str
+) -> None:
+    with pytest.raises(ConfigError, match=part):
+        study(parsed(tmp_path, **changes))
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,112 @@
+"""Others' checkpoints as INIT: timm's names, safetensors, and weights put into a given backbone."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from virtex.errors import CheckpointError
+from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.zoo.weights import open_backbone, start_from
+
+CONVNEXT = BackboneConfig(
+    "convnext_atto", options={"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}
+)
+VIT = BackboneConfig("vit_tiny_patch16_224", options={"embed_dim": 24, "depth": 2, "img_size": 64})
+RESNET = BackboneConfig("resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]})
+
+
+def timm_network(config):
+    """With timm's own classifier, and weights that differ from those of any new one."""
+    torch.manual_seed(1)
+    return timm.create_model(config.name, num_classes=10, **config.options).eval()
+
+
+def images():
+    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("config", [CONVNEXT, VIT, RESNET], ids=lambda config: config.name)
+@torch.no_grad()
+def test_timms_checkpoints_load_into_the_architecture_that_is_named(config, suffix, tmp_path):
+    network = timm_network(config)
+    path = tmp_path / f"model{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": network.state_dict(), "epoch": 300}, path)
+    else:
+        save_file(network.state_dict(), path, {"format": "pt"})
+    backbone, initialisation = open_backbone(path, config=config)
+    features = network.forward_features(images())
+    found = backbone.eval().cnn.forward_features(images())
+    torch.testing.assert_close(found, features)
+    assert initialisation.backbone == config
+    assert (initialisation.step, len(initialisation.sha256)) == (None, 64)
+
+
+def test_a_timm_resnet_in_safetensors_needs_no_architecture(tmp_path):
+    network = timm.create_model("resnet18")
+    save_file(network.state_dict(), tmp_path / "model.safetensors", {"format": "pt"})
+    backbone, initialisation = open_backbone(tmp_path / "model.safetensors")
+    assert initialisation.backbone == BackboneConfig("resnet18")
+    assert torch.equal(backbone.cnn.conv1.weight, network.conv1.weight)
+
+
+def test_an_architecture_that_a_file_does_not_tell_must_be_named(tmp_path):
+    path = tmp_path / "model.pth"
+    torch.save(timm_network(CONVNEXT).state_dict(), path)
+    with pytest.raises(CheckpointError, match=r"keys are stem.*; expected conv1\.weight"):
+        open_backbone(path)
+    with pytest.raises(CheckpointError, match=r"keys are stem.*; expected blocks\.0"):
+        open_backbone(path, config=VIT)
+
+
+def saved(tmp_path, config=RESNET):
+    network = timm_network(config)
+    torch.save(network.state_dict(), tmp_path / "model.pth")
+    return network, tmp_path / "model.pth"
+
+
+def test_a_backbone_starts_from_what_init_names(tmp_path):
+    network, path = saved(tmp_path)
+    network.bn1.running_mean.fill_(3.0)
+    torch.save(network.state_dict(), path)
+    backbone = Backbone(RESNET)
+    initialisation = start_from(path, backbone)
+    assert torch.equal(backbone.cnn.conv1.weight, network.conv1.weight)
+    assert torch.equal(backbone.cnn.bn1.running_mean, network.bn1.running_mean)
+    assert (initialisation.init, initialisation.backbone) == (str(path), RESNET)
+
+
+def test_starting_leaves_the_global_generator_and_a_frozen_backbone_as_they_are(tmp_path):
+    _, path = saved(tmp_path)
+    frozen = BackboneConfig(RESNET.name, frozen=True, options=RESNET.options)
+    backbone = Backbone(frozen)
+    before = torch.random.get_rng_state()
+    start_from(path, backbone)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+
+
+def test_random_leaves_a_backbone_as_it_was_built():
+    backbone = Backbone(RESNET)
+    before = [parameter.clone() for parameter in backbone.parameters()]
+    assert start_from("random", backbone).init == "random"
+    assert all(map(torch.equal, before, backbone.parameters()))
+
+
+def test_another_network_than_the_one_to_be_filled_is_refused(tmp_path):
+    _, path = saved(tmp_path)
+    with pytest.raises(CheckpointError, match="does not fit the architecture"):
+        start_from(path, Backbone(BackboneConfig("resnet34")))
+
+
+def test_a_moco_checkpoint_gives_its_query_encoder(tmp_path):
+    network = timm_network(RESNET)
+    own = {f"module.encoder_q.{name}": value for name, value in network.state_dict().items()}
+    other = {f"module.encoder_k.{name}": value + 1 for name, value in network.state_dict().items()}
+    values = {"state_dict": {**other, **own, "module.queue": nn.Parameter(torch.zeros(4, 8))}}
+    torch.save(values, tmp_path / "moco.pth.tar")
+    backbone, _ = open_backbone(tmp_path / "moco.pth.tar", config=RESNET)
+    assert torch.equal(backbone.cnn.conv1.weight, network.conv1.weight)

@@ -1,0 +1,190 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+import virtex
+from tests.zoo.file_server import Served, serving
+from virtex.data.tokenizer import train_tokenizer
+from virtex.errors import CheckpointError, ConfigError
+from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.models.captioner import Captioner
+from virtex.models.textual_head import HeadConfig
+from virtex.zoo import registry
+from virtex.zoo.legacy import to_released
+from virtex.zoo.registry import MODELS, Places, fetch, find, named, names, places_from, table
+from virtex.zoo.weights import open_backbone
+
+BEST = "bicaptioning_R_50_L1_H2048"
+VOCABULARY = 60
+
+
+@pytest.fixture(autouse=True)
+def own_places(monkeypatch, tmp_path):
+    """An empty cache, and a mirror that holds nothing yet: no test reaches a network."""
+    (tmp_path / "mirror").mkdir()
+    monkeypatch.setenv("VIRTEX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VIRTEX_MIRROR", str(tmp_path / "mirror"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def tokenizer():
+    return train_tokenizer(["a red ball on the table", "two dogs"], vocab_size=VOCABULARY)
+
+
+def small_captioner(name="resnet50", width=512, *, bidirectional=True):
+    head = HeadConfig(width, feedforward_size=8, max_tokens=5)
+    return Captioner(
+        Backbone(BackboneConfig(name)), head, VOCABULARY, bidirectional=bidirectional
+    ).eval()
+
+
+def mirrored(tmp_path, file_name, model):
+    torch.save({"model": to_released(model.state_dict())}, tmp_path / "mirror" / file_name)
+
+
+def test_every_name_of_the_papers_tables_is_there():
+    tables = {
+        "task_ablations": [
+            BEST,
+            "captioning_R_50_L1_H2048",
+            "token_classification_R_50",
+            "multilabel_classification_R_50",
+            "masked_lm_R_50_L1_H2048",
+        ],
+        "width_ablations": [f"bicaptioning_R_50_L1_H{h}" for h in (512, 768, 1024, 2048)],
+        "depth_ablations": [f"bicaptioning_R_50_L{n}_H1024" for n in (1, 2, 3, 4)],
+        "backbone_ablations": [f"bicaptioning_{r}_L1_H1024" for r in ("R_50", "R_50W2X", "R_101")],
+    }
+    expected = {f"{folder}/{name}" for folder, rows in tables.items() for name in rows}
+    assert {model.name for model in MODELS} == {*expected, f"backbone_{BEST}"}
+
+
+def test_names_tell_kind_and_architecture():
+    masked = find("masked_lm_R_50_L1_H2048")
+    assert (masked.kind, masked.backbone.name) == ("masked_lm", "resnet50")
+    deep = find("depth_ablations/bicaptioning_R_50_L3_H1024")
+    assert (deep.head.num_layers, deep.head.hidden_size) == (3, 1024)
+    wide = find("bicaptioning_R_50W2X_L1_H1024")
+    assert (wide.kind, wide.backbone.name) == ("bicaptioning", "wide_resnet50_2")
+    assert find("token_classification_R_50").head is None
+    alone = find(f"backbone_{BEST}")
+    assert (alone.kind, alone.head, alone.backbone.name) == ("backbone", None, "resnet50")
+
+
+def test_models_of_one_short_name_are_one_file_with_one_score():
+    by_file = {}
+    for model in MODELS:
+        by_file.setdefault(model.file_name, set()).add((model.url, model.voc07, model.imagenet))
+    assert all(len(facts) == 1 for facts in by_file.values())
+    addresses = {address for facts in by_file.values() for address, _, _ in facts}
+    assert len(addresses) == len(by_file)
+    assert all(address.startswith("https://") for address in addresses)
+
+
+def test_the_original_projects_names_are_known_too():
+    assert find(f"width_ablations/{BEST}.yaml") == find(f"width_ablations/{BEST}")
+
+
+def test_an_unknown_name_is_answered_with_the_closest():
+    with pytest.raises(CheckpointError, match=rf"Did you mean .*{BEST}"):
+        find("bicaptioning_R50_L1_H2048")
+    with pytest.raises(CheckpointError, match=rf"no such file or folder\. Did you mean .*{BEST}"):
+        virtex.load_backbone("bicaptioning_R50_L1_H2048")
+
+
+def test_a_file_or_folder_of_that_name_wins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert named(BEST) is not None
+    Path(BEST).mkdir()
+    assert named(BEST) is None
+    with pytest.raises(CheckpointError, match="no run folder that has been trained"):
+        open_backbone(BEST)
+
+
+def test_places_come_from_the_environment():
+    home = Path.home() / ".cache" / "virtex"
+    assert places_from({}) == Places(home, None)
+    assert places_from({"XDG_CACHE_HOME": "/x", "VIRTEX_MIRROR": ""}) == Places(Path("/x/virtex"))
+    both = {"VIRTEX_CACHE": "/c", "XDG_CACHE_HOME": "/x", "VIRTEX_MIRROR": "https://m"}
+    assert places_from(both) == Places(Path("/c"), "https://m")
+
+
+def test_a_mirrors_address_serves_a_file_once(tmp_path):
+    served = Served(b"PK weights")
+    with serving(served) as url:
+        places = Places(tmp_path / "cache", url.removesuffix("file.pth"))
+        paths = [fetch(name, places=places) for name in (f"task_ablations/{BEST}", BEST)]
+    assert paths == [tmp_path / "cache" / f"{BEST}.pth"] * 2
+    assert paths[0].read_bytes() == b"PK weights"
+    assert len(served.ranges) == 1
+
+
+def test_a_mirrors_folder_is_used_where_it_is(tmp_path):
+    with pytest.raises(CheckpointError, match=rf"no file .*{BEST}\.pth.*VIRTEX_MIRROR"):
+        fetch(BEST)
+    (tmp_path / "mirror" / f"{BEST}.pth").write_bytes(b"")
+    assert fetch(BEST) == tmp_path / "mirror" / f"{BEST}.pth"
+    assert not (tmp_path / "cache").exists()
+    with pytest.raises(CheckpointError, match="is a folder that holds it, or the http"):
+        fetch(BEST, places=Places(tmp_path, f"file://{tmp_path}/mirror"))
+
+
+def test_a_published_name_is_an_init(tmp_path):
+    backbone = Backbone(BackboneConfig("resnet50"))
+    mirrored(tmp_path, f"backbone_{BEST}.pth", backbone)
+    loaded, initialisation = open_backbone(f"backbone_{BEST}")
+    assert torch.equal(loaded.cnn.conv1.weight, backbone.cnn.conv1.weight)
+    assert initialisation.init == f"backbone_{BEST}"
+
+
+def test_a_captioner_is_loaded_by_its_published_name(tmp_path, tokenizer):
+    captioner = small_captioner()
+    mirrored(tmp_path, "bicaptioning_R_50_L1_H512.pth", captioner)
+    loaded = virtex.load_captioner("bicaptioning_R_50_L1_H512", tokenizer=tokenizer)
+    assert torch.equal(loaded.captioner.head.output_bias, captioner.head.output_bias)
+    backbone = virtex.load_backbone("bicaptioning_R_50_L1_H512")
+    assert torch.equal(backbone.cnn.conv1.weight, captioner.backbone.cnn.conv1.weight)
+
+
+def test_a_mixed_up_file_is_refused_with_what_it_holds(tmp_path, tokenizer):
+    mirrored(tmp_path, "bicaptioning_R_101_L1_H1024.pth", small_captioner())
+    with pytest.raises(CheckpointError, match=r"holds a resnet50, but .* with a resnet101"):
+        open_backbone("bicaptioning_R_101_L1_H1024")
+    expected = "found bicaptioning resnet50 L1 H512; expected bicaptioning resnet101 L1 H1024"
+    with pytest.raises(CheckpointError, match=expected):
+        virtex.load_captioner("bicaptioning_R_101_L1_H1024", tokenizer=tokenizer)
+    mirrored(tmp_path, "bicaptioning_R_50_L1_H512.pth", small_captioner(bidirectional=False))
+    with pytest.raises(CheckpointError, match="found captioning resnet50 L1 H512; expected bicap"):
+        virtex.load_captioner("bicaptioning_R_50_L1_H512", tokenizer=tokenizer)
+
+
+def test_another_architecture_than_the_published_one_is_not_forced_on_it(tmp_path):
+    mirrored(tmp_path, f"backbone_{BEST}.pth", Backbone(BackboneConfig("resnet50")))
+    with pytest.raises(CheckpointError, match=r"holds a resnet50 .* but resnet101 .* asked for"):
+        open_backbone(f"backbone_{BEST}", config=BackboneConfig("resnet101"))
+
+
+def test_what_cannot_work_is_said_before_anything_is_fetched(tokenizer):
+    with pytest.raises(CheckpointError, match="is a masked_lm model, which writes no captions"):
+        virtex.load_captioner("masked_lm_R_50_L1_H2048", tokenizer=tokenizer)
+    with pytest.raises(ConfigError, match=f"{BEST} holds no tokenizer"):
+        virtex.load_captioner(BEST)
+
+
+def test_the_table_has_a_row_for_each_model_and_says_whose_numbers_they_are():
+    rows = table().splitlines()
+    assert len(rows) == 2 + len(MODELS) + 2
+    assert "| task_ablations/masked_lm_R_50_L1_H2048 | masked_lm | 86.4 | 46.7 |" in rows
+    assert rows[-1].startswith("Scores are the paper's")
+
+
+def test_docs_hold_the_table():
+    docs = Path(__file__).resolve().parents[2] / "docs" / "zoo.md"
+    assert table() in docs.read_text()
+
+
+def test_short_and_full_names_are_listed():
+    assert {BEST, f"task_ablations/{BEST}", f"width_ablations/{BEST}"} <= set(names())
+    assert registry.named("resnet50") is None
