@@ -1,0 +1,130 @@
+"""What holds for every pretext task: it learns, resumes bit for bit, trains in two processes."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.small_run import small_config
+from tests.task_options import TASKS, task_flags
+from virtex import distributed
+from virtex.data.tokenizer import Tokenizer
+from virtex.engine import checkpoint
+from virtex.models.backbone import Backbone
+from virtex.pretrain import parse_pretrain, pretrain
+from virtex.tasks import registry
+from virtex.zoo.weights import load_backbone, read_weights
+
+NUM_LEARNING_STEPS = 40
+LONG_ENOUGH = f"""
+run: {{num_steps: {NUM_LEARNING_STEPS}, checkpoint_every: 20, validate_every: 20}}
+optim: {{lr: 0.01, backbone_lr: 0.01}}
+"""
+WITHOUT_BATCH_NORM = (
+    "--config",
+    """
+backbone: {options: {layers: [1, 1, 1, 1], channels: [8, 8, 16, 16], norm_layer: groupnorm1}}
+run: {num_steps: 4, checkpoint_every: 0, validate_every: 0}
+optim: {lr: 0.001, backbone_lr: 0.001}
+""",
+)
+TOLERANCE = {
+    "instance_segmentation": 0.2,  # each process draws its own regions
+    "pirl": 0.1,  # each process draws its own negatives
+    "captioning": 0.02,  # each process takes the mean over its own tokens
+    "bicaptioning": 0.02,
+    "masked_lm": 0.1,
+    "icmlm": 0.1,
+    "cappa": 0.02,
+}
+"""How far losses of one and two processes may differ; elsewhere they are equal but for rounding."""
+
+
+def records(run: Path, key: str) -> list[float]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line[key] for line in lines if key in line]
+
+
+def final_state(run: Path) -> dict[str, torch.Tensor]:
+    path = sorted((run / "checkpoints").iterdir())[-1]
+    return checkpoint.load(path)["task"]
+
+
+def test_every_registered_task_is_tested() -> None:
+    assert {name for name, _ in TASKS.values()} == {task.__name__ for task in registry.TASKS}
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a task, long enough to learn something."""
+    out = tmp_path_factory.mktemp(request.param) / "run"
+    flags = [*task_flags(request.param), "--config", LONG_ENOUGH, "--num_samples", "0"]
+    pretrain(small_config(out, *flags))
+    return out
+
+
+def test_the_loss_falls_on_scenes(learned: Path) -> None:
+    losses = records(learned, "train/loss")  # the first four fill MoCo's queue with real keys
+    assert statistics.fmean(losses[-10:]) < 0.97 * statistics.fmean(losses[4:14])
+
+
+def test_a_run_cut_in_two_ends_with_the_same_bits(learned: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "run"
+    shutil.copytree(learned, cut)
+    shutil.copy(learned.parent / "small.yaml", tmp_path)
+    (cut / "checkpoints" / f"step_{NUM_LEARNING_STEPS:08}.pt").unlink()
+    pretrain(parse_pretrain(["--out", str(cut)]))
+    assert records(cut, "train/loss") == records(learned, "train/loss")
+    whole, resumed = final_state(learned), final_state(cut)
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_the_backbone_comes_out(learned: Path) -> None:
+    backbone = load_backbone(learned)
+    assert isinstance(backbone, Backbone)
+    weights = read_weights(learned / "weights.safetensors")
+    assert isinstance(weights.tokenizer, Tokenizer) == (learned / "tokenizer.model").exists()
+    trained = [value for name, value in final_state(learned).items() if "backbone.cnn" in name]
+    assert any(torch.equal(value, next(backbone.parameters())) for value in trained)
+
+
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of each task by two processes, which are started but once."""
+    folder = tmp_path_factory.mktemp("two")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, "-m", "tests.test_every_task", str(folder)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+        cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_one_and_two_processes_agree(name: str, by_two: Path, tmp_path: Path) -> None:
+    """On a backbone without BatchNorm, whose statistics are each process's own."""
+    pretrain(small_config(tmp_path / "one", *task_flags(name), *WITHOUT_BATCH_NORM))
+    one, two = (records(run, "train/loss") for run in (tmp_path / "one", by_two / name))
+    assert two == pytest.approx(one, rel=TOLERANCE.get(name, 1e-3))
+
+
+def main() -> None:
+    """Train each task, in as many processes as torchrun started."""
+    torch.set_num_threads(1)
+    with distributed.process_group(torch.device("cpu")):
+        for name in TASKS:
+            out = Path(sys.argv[1]) / name
+            pretrain(small_config(out, *task_flags(name), *WITHOUT_BATCH_NORM))
+
+
+if __name__ == "__main__":
+    main()
