@@ -17,7 +17,7 @@ TASKS: dict[str, tuple[str, dict[str, object]]] = {
     "label_classification": ("LabelClassificationConfig", {}),
     "instance_segmentation": ("InstanceSegmentationConfig", {"regions": REGIONS}),
     "moco": ("MocoConfig", {"dim": 16, "queue_size": 16, "momentum": 0.9, "temperature": 0.2}),
-    "pirl": ("PirlConfig", {"dim": 16, "num_negatives": 8}),
+    "pirl": ("PirlConfig", {"dim": 16, "num_negatives": 100}),
     "clip": ("ContrastiveConfig", TEXT),
     "siglip": ("ContrastiveConfig", {**TEXT, "loss": "sigmoid"}),
 }

@@ -36,7 +36,6 @@ optim: {lr: 0.001, backbone_lr: 0.001}
 )
 TOLERANCE = {
     "instance_segmentation": 0.2,  # each process draws its own regions
-    "pirl": 0.1,  # each process draws its own negatives
     "captioning": 0.02,  # each process takes the mean over its own tokens
     "bicaptioning": 0.02,
     "masked_lm": 0.1,
@@ -70,8 +69,10 @@ def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_the_loss_falls_on_scenes(learned: Path) -> None:
-    losses = records(learned, "train/loss")  # the first four fill MoCo's queue with real keys
-    assert statistics.fmean(losses[-10:]) < 0.97 * statistics.fmean(losses[4:14])
+    losses = records(learned, "train/loss")
+    if learned.parent.name.startswith("moco"):
+        losses = losses[4:]  # until real keys fill the queue, the task is too easy
+    assert statistics.fmean(losses[-10:]) < 0.97 * statistics.fmean(losses[:10])
 
 
 def test_a_run_cut_in_two_ends_with_the_same_bits(learned: Path, tmp_path: Path) -> None:
