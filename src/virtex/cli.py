@@ -24,6 +24,7 @@ commands:
   caption      caption images with a trained run
   export       write a model in the layout that another library reads
   scenes       write drawn scenes to disk in a benchmark's layout
+  zoo          list the published models
   study        a table of experiments: runs what is missing, then writes it
   report       gather results and logs into report.md and report.html
 
@@ -164,6 +165,16 @@ def _scenes(arguments: list[str]) -> int:
     return 0
 
 
+def _zoo(arguments: list[str]) -> int:
+    argparse.ArgumentParser("virtex zoo", description="List the published models.").parse_args(
+        arguments
+    )
+    from virtex.zoo.registry import table
+
+    print(table())
+    return 0
+
+
 def _study(arguments: list[str]) -> int:
     from virtex.config import parse, recipe_paths, with_recipes
     from virtex.study import StudyConfig, study
@@ -201,6 +212,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "caption": _caption,
     "export": _export,
     "scenes": _scenes,
+    "zoo": _zoo,
     "study": _study,
     "report": _report,
 }

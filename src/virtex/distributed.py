@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed
-import torch.distributed.nn.functional
 from torch import Tensor, nn
 
 PATIENCE = timedelta(hours=12)
@@ -83,7 +83,18 @@ def gather_with_gradient(value: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return value
-    return torch.cat(torch.distributed.nn.functional.all_gather(value.contiguous()))
+    gathered: Tensor = _Gather.apply(value)
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return gather(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return total(gradient).chunk(world_size())[rank()]
 
 
 def total(value: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from virtex.samples import SampleWriter
 from virtex.tasks import registry  # noqa: F401 (--task names a class that is found there)
 from virtex.tasks.base import Task, TaskConfig, TaskData
 from virtex.tasks.captioning import CaptioningConfig
-from virtex.zoo.weights import save_weights
+from virtex.zoo.weights import save_weights, start_from
 
 log = logging.getLogger("virtex")
 
@@ -57,6 +57,9 @@ class PretrainConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    init: str = "random"
+    """Where the backbone starts: random, imagenet, a run folder, a weights file, a released or
+    torchvision .pth, or a name that `virtex zoo` lists."""
     task: TaskConfig = field(default_factory=CaptioningConfig)
     """The pretext task, e.g. CaptioningConfig; `--task.help NAME` lists its options."""
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -115,6 +118,8 @@ def pretrain(config: PretrainConfig) -> FitResult:
         torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
         backbone = Backbone(config.backbone)
         backbone.grid_size(config.image.size)
+        if not _has_begun(config.out):
+            start_from(config.init, backbone)
         check_batch_size(config.run)
         warmup_steps(config.optim, config.run.num_steps)
         train = _training_source(config.data, config.task.needs)

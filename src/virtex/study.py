@@ -20,6 +20,7 @@ from virtex.data.source import SourceConfig
 from virtex.errors import ConfigError, listing
 from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
 from virtex.transfer import voc07
+from virtex.transfer.command import open_splits
 from virtex.transfer.protocol import Result
 
 TABLE = "table.md"
@@ -85,9 +86,10 @@ def study(config: StudyConfig) -> Path:
 
     Raises:
         ConfigError: A mistake in the options of any row, before anything runs.
-        DataError: A mistake in the data.
+        DataError: A mistake in the data; in the target's before anything runs.
     """
     runs = planned_runs(config)
+    open_splits(voc07.with_voc_splits(config.target))
     for run in runs:
         if run.row.name in (config.only or [run.row.name]) and not run.result_path.exists():
             carry_out(run, config)

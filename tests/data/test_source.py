@@ -282,6 +282,7 @@ def test_options_that_cannot_work_are_named(options: dict[str, Any], part: str) 
     [
         ("voc", {}, "captions are needed, and --data.source voc has none; these have: coco"),
         ("classes", {}, "captions are needed"),
+        ("voc", {"needs": Needs(objects=True, masks=True)}, "masks are needed"),
         ("table", {"needs": Needs(labels=True)}, "labels are needed, and --data.source table"),
         (
             "folder",

@@ -56,9 +56,11 @@ class Needs(NamedTuple):
 
     captions: bool = False
     objects: bool = False
-    """Boxes with their classes; masks where the source has them."""
+    """Boxes with their classes."""
     labels: bool = False
     """Classes present in the image."""
+    masks: bool = False
+    """A mask for each box."""
 
 
 IN_FOLDERS = frozenset({"root", "val_root", "train_split", "val_split", "val_share"})
@@ -76,6 +78,7 @@ OPTIONS: dict[str, frozenset[str]] = {
 """The options of each source, beside `source` and `share`."""
 WITH_CAPTIONS = frozenset({"scenes", "coco", "folder", "table", "webdataset"})
 WITH_OBJECTS = frozenset({"scenes", "coco", "voc"})
+WITH_MASKS = frozenset({"scenes", "coco"})
 WITH_LABELS = WITH_OBJECTS | {"classes"}
 
 
@@ -164,6 +167,7 @@ def _unmet(config: SourceConfig, needs: Needs) -> list[str]:
         ("captions", needs.captions, WITH_CAPTIONS),
         ("boxes", needs.objects, WITH_OBJECTS),
         ("labels", needs.labels, WITH_LABELS),
+        ("masks", needs.masks, WITH_MASKS),
     )
     return [
         f"{what} are needed, and --data.source {config.source} has none; these have: "

@@ -45,7 +45,7 @@ class InstanceSegmentationConfig(TaskConfig):
 
     @property
     def needs(self) -> Needs:
-        return Needs(objects=True)
+        return Needs(objects=True, masks=self.masks)
 
     def build(self, backbone: Backbone, data: TaskData) -> "InstanceSegmentation":
         return InstanceSegmentation(self, backbone, data)

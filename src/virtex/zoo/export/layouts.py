@@ -86,10 +86,7 @@ def released_checkpoint(model: Model) -> dict[str, Any]:
     head = model.trained.config.get("task", {}).get("init_args", {}).get("head")
     if head is not None:
         _check_heads(from_dict(HeadConfig, head))
-    state = model.trained.state
-    # Where both are in one matrix, the query comes first; a weights file is sorted by name.
-    in_order = sorted(state, key=lambda name: ".key_value." in name)
-    return {"model": to_released({name: state[name] for name in in_order})}
+    return {"model": to_released(model.trained.state)}
 
 
 def _check_heads(head: HeadConfig) -> None:
