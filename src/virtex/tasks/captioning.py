@@ -28,7 +28,8 @@ class CaptioningConfig(TaskConfig):
     bidirectional: bool = True
     """Predict captions right to left as well (bicaptioning); false is forward captioning."""
     original: bool = False
-    """Cut long captions as the released code did, which loses their end token."""
+    """As the released code: cut long captions, which loses their end token, and start the backward
+    Transformer with the forward one's weights."""
 
     def build(self, backbone: Backbone, data: TaskData) -> "Captioning":
         return Captioning(self, backbone, data)
@@ -45,6 +46,9 @@ class Captioning(Task):
         self.captioner = Captioner(
             backbone, config.head, data.vocabulary.vocab_size, bidirectional=config.bidirectional
         )
+        if config.original and config.bidirectional:
+            forward, backward = self.captioner.head.decoders
+            backward.load_state_dict(forward.state_dict())
         self.encode = CaptionedForTraining(TrainTransform(data.image), encode_caption)
         self.encode_validation = CaptionedForValidation(
             ValidationTransform(data.image), encode_caption
