@@ -19,7 +19,7 @@ from virtex import config
 from virtex.data.tokenizer import train_tokenizer
 from virtex.engine import checkpoint
 from virtex.engine.optim import warmup_steps
-from virtex.errors import ConfigError, DataError
+from virtex.errors import CheckpointError, ConfigError, DataError
 from virtex.models.backbone import Backbone
 from virtex.pretrain import parse_pretrain, pretrain
 from virtex.tasks.base import TaskData
@@ -123,6 +123,21 @@ def test_resuming_with_other_options_is_refused_and_names_them(run: Path) -> Non
 
 def test_a_run_needs_no_options_to_be_resumed(run: Path) -> None:
     assert parse_pretrain(["--out", str(run)]) == small_config(run)
+
+
+def test_a_run_starts_from_the_backbone_of_another(run: Path, tmp_path: Path) -> None:
+    still = ["--optim.lr", "0", "--optim.backbone_lr", "0", "--task", "TokenClassificationConfig"]
+    pretrain(small_config(tmp_path / "run", "--init", str(run), *still))
+    before, after = (
+        dict(virtex.load_backbone(r).named_parameters()) for r in (run, tmp_path / "run")
+    )
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_start_that_does_not_fit_the_backbone_is_refused(run: Path, tmp_path: Path) -> None:
+    wider = '{"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 32]}'
+    with pytest.raises(CheckpointError, match="was asked for"):
+        pretrain(small_config(tmp_path / "run", "--init", str(run), "--backbone.options", wider))
 
 
 def test_forward_captioning_trains_one_direction(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def check_resumable(config: PretrainConfig) -> None:
 
 def all_captions(source: Source) -> Iterator[str]:
     """Every caption of every example."""
-    return (caption for index in range(len(source)) for caption in source[index].captions)
+    return (caption for index in range(len(source)) for caption in source.captions(index))
 
 
 class _Validation:

@@ -65,6 +65,11 @@ def test_a_share_of_each_class_keeps_their_proportions(
     assert set(ids(subset)) <= set(ids(whole))
 
 
+def test_captions_alone_are_those_of_the_example() -> None:
+    source = random_share(FewerCaptions(Numbers(10), 2), 0.5, seed=0)
+    assert [source.captions(i) for i in range(5)] == [example.captions for example in source]
+
+
 def test_another_seed_gives_another_share() -> None:
     shares = [tuple(ids(random_share(Numbers(100), 0.1, seed=seed))) for seed in range(3)]
     assert len(set(shares)) == 3

@@ -55,6 +55,10 @@ class Source(Sequence[Example]):
     @abstractmethod
     def __getitem__(self, index: int) -> Example: ...  # type: ignore[override]
 
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The captions of `[index]`, where they cost less than the example."""
+        return self[index].captions
+
     @abstractmethod
     def identity(self) -> dict[str, str | int]:
         """What this data is, for the record: source, root, counts, sha256 of the annotations."""
@@ -72,6 +76,9 @@ class Subset(Source):
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         return self.source[self.indices[index]]
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        return self.source.captions(self.indices[index])
 
     def identity(self) -> dict[str, str | int]:
         return {**self.source.identity(), "subset": len(self.indices)}

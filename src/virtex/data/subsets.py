@@ -26,6 +26,9 @@ class FewerCaptions(Source):
         example = self.source[index]
         return replace(example, captions=example.captions[: self.num_captions])
 
+    def captions(self, index: int) -> tuple[str, ...]:
+        return self.source.captions(index)[: self.num_captions]
+
     def identity(self) -> dict[str, str | int]:
         return {**self.source.identity(), "captions_per_image": self.num_captions}
 

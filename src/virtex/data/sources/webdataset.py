@@ -59,8 +59,10 @@ class WebdatasetSource(Source):
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         image_id = self.image_ids[index]
-        captions = () if self._captions is None else self._captions[index]
-        return Example(image_id=image_id, image=self._read(index), captions=captions)
+        return Example(image_id=image_id, image=self._read(index), captions=self.captions(index))
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        return () if self._captions is None else self._captions[index]
 
     def identity(self) -> dict[str, str | int]:
         captions = () if self._captions is None else self._captions.strings
