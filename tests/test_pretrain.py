@@ -121,6 +121,18 @@ def test_resuming_with_other_options_is_refused_and_names_them(run: Path) -> Non
         pretrain(small_config(run, "--optim.lr", "0.1"))
 
 
+def test_resuming_with_another_task_names_it_alone(run: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        pretrain(small_config(run, "--task", "TokenClassificationConfig"))
+    assert "task.class_path was 'CaptioningConfig'" in str(error.value)
+    assert "hidden_size" not in str(error.value)
+
+
+def test_an_unknown_task_is_told_its_like(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean MocoConfig"):
+        small_config(tmp_path / "run", "--task", "moco")
+
+
 def test_a_run_needs_no_options_to_be_resumed(run: Path) -> None:
     assert parse_pretrain(["--out", str(run)]) == small_config(run)
 

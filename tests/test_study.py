@@ -69,11 +69,32 @@ def test_the_table_gives_mean_and_deviation_of_several_seeds(tmp_path: Path) -> 
     assert f"**{mean:.2f}** ± {2**0.5 * half:.2f} | 2 |" in table(config, runs)
 
 
+def test_a_row_may_have_data_of_its_own(tmp_path: Path) -> None:
+    rows = [{"name": "half", "pretrain": {"data": {"share": 0.5}}, "seeds": [3]}]
+    [run] = planned_runs(parsed(tmp_path, rows=rows))
+    assert (run.options.data.share, run.options.data.num_images) == (0.5, 24)
+    assert run.options.run.seed == 3
+
+
+def test_a_study_does_not_go_on_with_other_options(tmp_path: Path) -> None:
+    study(parsed(tmp_path, rows=RECIPE["rows"][:2]))
+    longer = [{"name": "two directions", "pretrain": {"run": {"num_steps": 9}}}]
+    with pytest.raises(ConfigError, match="num_steps was 6, now 9"):
+        study(parsed(tmp_path, rows=longer))
+    with pytest.raises(ConfigError, match="another image_size"):
+        study(parsed(tmp_path, rows=RECIPE["rows"][:2], image_size=64))
+
+
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
         ({"only": ["nobody"]}, "nobody"),
-        ({"rows": [{"name": "x"}, {"name": "x"}]}, "name of its own"),
+        ({"rows": [{"name": "+x"}, {"name": "-X"}]}, "name of its own"),
+        ({"rows": [{"name": "x", "seeds": [1, 1]}]}, "seeds once"),
+        (
+            {"rows": [{"name": "y"}, {"name": "x", "pretrain": {"backbone": {"name": "resnet5"}}}]},
+            "unknown backbone",
+        ),
         ({"rows": [{"name": "x", "pretrain": {"task": {"class_path": "NoTask"}}}]}, "row 'x'"),
     ],
 )

@@ -54,9 +54,8 @@ def wrap(module: nn.Module) -> nn.Module:
     """The module with gradients averaged over processes; itself where there is one process."""
     if world_size() == 1:
         return module
-    device = next(module.parameters()).device
-    ids = [device.index] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(module, device_ids=ids)
+    # Without device_ids it moves no inputs: lengths are to stay on the host.
+    return nn.parallel.DistributedDataParallel(module)
 
 
 def mean(value: Tensor) -> Tensor:

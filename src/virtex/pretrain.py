@@ -1,8 +1,9 @@
 """Pretraining: where data, task and engine meet."""
 
+import difflib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from virtex import distributed
 from virtex.data.example import Source
 from virtex.data.loader import LoaderConfig, TrainingBatches, training_batches, validation_batches
 from virtex.data.source import Needs, SourceConfig, open_source
+from virtex.data.source_options import check_options
 from virtex.data.tokenizer import Tokenizer, train_tokenizer
 from virtex.data.transforms import ImageConfig
 from virtex.early_stopping import EarlyStopping, EarlyStoppingConfig
@@ -23,7 +25,7 @@ from virtex.engine.run import RunConfig, RunFolder, check_batch_size, choose_dev
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.samples import SampleWriter
-from virtex.tasks import registry  # noqa: F401 (--task names a class that is found there)
+from virtex.tasks import registry
 from virtex.tasks.base import Task, TaskConfig, TaskData
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.zoo.weights import save_weights, start_from
@@ -88,6 +90,7 @@ def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
         ConfigError: An unknown option, a value of the wrong type, or nothing but an --out that
             holds no run.
     """
+    _check_task(config_files.value_of("--task", arguments))
     arguments = config_files.with_recipes(arguments, "pretrain")
     out = config_files.value_of("--out", arguments)
     if out is not None and _has_begun(Path(out)):
@@ -95,6 +98,16 @@ def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
     elif out is not None and len(arguments) <= 2:
         raise ConfigError(f"{out} holds no run to resume; name a recipe with --config to begin one")
     return config_files.parse(PretrainConfig, arguments, prog="virtex pretrain")
+
+
+def _check_task(name: str | None) -> None:
+    """Raise ConfigError where `--task` names none."""
+    names = {task.__name__.lower(): task.__name__ for task in registry.TASKS}
+    if name is None or name in names.values() or "{" in name:
+        return
+    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)
+    hint = f" Did you mean {' or '.join(names[match] for match in close)}?" if close else ""
+    raise ConfigError(f"no task {name!r}.{hint} Tasks: {', '.join(names.values())}.")
 
 
 def write_tokenizer(config: TrainTokenizerConfig) -> Tokenizer:
@@ -114,14 +127,11 @@ def pretrain(config: PretrainConfig) -> FitResult:
     """
     device = choose_device(config.run.device)
     with distributed.process_group(device):
-        check_resumable(config)
+        check(config)
         torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
         backbone = Backbone(config.backbone)
-        backbone.grid_size(config.image.size)
         if not _has_begun(config.out):
             start_from(config.init, backbone)
-        check_batch_size(config.run)
-        warmup_steps(config.optim, config.run.num_steps)
         train = _training_source(config.data, config.task.needs)
         validation = open_source(config.data, split="val", needs=config.task.needs)
         early_stopping = _early_stopping(config, device)
@@ -148,6 +158,21 @@ def pretrain(config: PretrainConfig) -> FitResult:
         )
 
 
+def check(config: PretrainConfig) -> None:
+    """Find the mistakes in the options that can be found without reading any data.
+
+    Raises:
+        ConfigError: One of them.
+    """
+    check_resumable(config)
+    check_batch_size(config.run)
+    warmup_steps(config.optim, config.run.num_steps)
+    check_options(config.data, config.task.needs)
+    with torch.random.fork_rng(devices=[]):
+        architecture = Backbone(replace(config.backbone, pretrained=False))
+    architecture.grid_size(config.image.size)
+
+
 def check_resumable(config: PretrainConfig) -> None:
     """Refuse to go on with a run under options that would change what comes out.
 
@@ -161,10 +186,13 @@ def check_resumable(config: PretrainConfig) -> None:
     stored = config_files.load(RunFolder(config.out).config_path)
     earlier = config_files.from_dict(PretrainConfig, stored)
     before, now = (_flat(config_files.to_dict(options)) for options in (earlier, config))
+    names = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+    if "task.class_path" in names:  # each task has options of its own
+        names = {name for name in names if not name.startswith("task.init_args.")}
     changed = [
         f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and not name.startswith(FREE)
+        for name in sorted(names)
+        if not name.startswith(FREE)
     ]
     if changed:
         raise ConfigError(

@@ -18,7 +18,7 @@ import yaml
 from virtex.config import to_dict, with_recipes
 from virtex.data.source import SourceConfig
 from virtex.errors import ConfigError, listing
-from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
+from virtex.pretrain import PretrainConfig, check, parse_pretrain, pretrain
 from virtex.transfer import voc07
 from virtex.transfer.command import open_splits
 from virtex.transfer.protocol import Result
@@ -60,8 +60,8 @@ class StudyConfig:
     """Processes that decode images for the transfer, and threads that solve for classes."""
     leave_out_rare: bool = False
     """Leave out classes that too few images of `target` show, instead of refusing the data."""
-    only: list[str] | None = None
-    """Names of the rows to run; the table is written from whatever is there."""
+    only: list[str] | str | None = None
+    """The row to run, or a list of rows; the table is written from whatever is there."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,10 @@ def study(config: StudyConfig) -> Path:
         DataError: A mistake in the data; in the target's before anything runs.
     """
     runs = planned_runs(config)
-    open_splits(voc07.with_voc_splits(config.target))
+    check_scores(runs, config)
+    wanted = chosen_rows(config)
     for run in runs:
-        if run.row.name in (config.only or [run.row.name]) and not run.result_path.exists():
+        if run.row.name in wanted and not run.result_path.exists():
             carry_out(run, config)
     path = config.out / TABLE
     path.write_text(table(config, runs), encoding="utf-8")
@@ -102,21 +103,46 @@ def planned_runs(config: StudyConfig) -> list[Run]:
     """Every seed of every row, with its options checked.
 
     Raises:
-        ConfigError: Options that do not work, or names in `only` that no row has.
+        ConfigError: Options that do not work, or others than a run that stands there began with;
+            rows or seeds of one name; names in `only` that no row has.
+    """
+    folders = [config.out / re.sub(r"\W+", "_", row.name).lower() for row in config.rows]
+    alike = [
+        row.name
+        for row, folder in zip(config.rows, folders, strict=True)
+        if folders.count(folder) > 1 or len(set(row.seeds)) < len(row.seeds)
+    ]
+    if alike:
+        raise ConfigError(
+            f"rows {listing(alike)}: each needs a name of its own (letters and digits count), and "
+            "each of its seeds once."
+        )
+    chosen_rows(config)
+    runs = [
+        Run(row, folder / f"seed_{seed}", _options(config, row, seed, folder / f"seed_{seed}"))
+        for row, folder in zip(config.rows, folders, strict=True)
+        for seed in row.seeds
+    ]
+    for run in runs:
+        if run.row.pretrain is not None:
+            check(run.options)
+    return runs
+
+
+def chosen_rows(config: StudyConfig) -> list[str]:
+    """Names of the rows to run.
+
+    Raises:
+        ConfigError: `only` names rows that there are not.
     """
     names = [row.name for row in config.rows]
-    unknown = sorted(set(config.only or []) - set(names))
-    if unknown or len(set(names)) < len(names):
-        raise ConfigError(
-            f"rows of the study: {', '.join(names)}; each needs a name of its own, and only takes "
-            f"some of them{f', not {listing(unknown)}' if unknown else ''}."
-        )
-    return [
-        Run(row, folder, _options(config, row, seed=seed, out=folder))
-        for row in config.rows
-        for seed in row.seeds
-        for folder in [config.out / re.sub(r"\W+", "_", row.name) / f"seed_{seed}"]
-    ]
+    if config.only is None:
+        return names
+    only = [config.only] if isinstance(config.only, str) else config.only
+    unknown = [name for name in only if name not in names]
+    if unknown:
+        raise ConfigError(f"only: no row is called {listing(unknown)}; rows are {', '.join(names)}")
+    return only
 
 
 def carry_out(run: Run, config: StudyConfig) -> None:
@@ -173,14 +199,33 @@ def _line(run: Run, results: Sequence[Result], *, is_best: bool) -> str:
     return f"| {run.row.name} | {num_images:,} | {score} | {len(scores)} |"
 
 
-def _options(config: StudyConfig, row: Row, *, seed: int, out: Path) -> PretrainConfig:
-    """What a row pretrains with: the study's recipes and options, then its own.
+def check_scores(runs: Sequence[Run], config: StudyConfig) -> None:
+    """See that the scores that stand were measured as new ones will be.
+
+    Raises:
+        ConfigError: One was not.
+        DataError: A mistake in the target's data.
+    """
+    train, test = open_splits(voc07.with_voc_splits(config.target))
+    target = {"train": train.identity(), "test": test.identity()}
+    for run in runs:
+        if run.result_path.exists():
+            result = Result.read(run.result_path)
+            if (result.data, result.settings["image_size"]) != (target, config.image_size):
+                raise ConfigError(
+                    f"{run.result_path} was measured on other data or at another image_size: "
+                    "remove it, or give --out a new folder."
+                )
+
+
+def _options(config: StudyConfig, row: Row, seed: int, out: Path) -> PretrainConfig:
+    """What a row pretrains with: recipes, the study's data and options, then its own.
 
     Raises:
         ConfigError: They do not work together.
     """
-    data = {"data": to_dict(config.data), "run": {"seed": seed}}
-    own = [config.pretrain, row.pretrain or {}, data]
+    own = [{"data": to_dict(config.data)}, config.pretrain, row.pretrain or {}]
+    own.append({"run": {"seed": seed}})
     recipes = [part for name in config.recipes for part in ("--config", name)]
     texts = [part for values in own if values for part in ("--config", yaml.safe_dump(values))]
     try:

@@ -227,3 +227,20 @@ def test_all_wrong_options_are_named_at_once() -> None:
         ConfigError, match=r"dim 0.*queue_size 0.*group_size 0.*momentum 2.*temperature 0"
     ):
         MocoConfig(dim=0, queue_size=0, momentum=2, temperature=0, group_size=0)
+
+
+@pytest.mark.parametrize(("batch_size", "group_size"), [(1, 32), (3, 32), (9, 2), (10, 1)])
+def test_groups_of_one_image_are_refused(batch_size: int, group_size: int) -> None:
+    with pytest.raises(ConfigError, match="fewer than two"):
+        number_of_groups(batch_size, group_size)
+
+
+def test_groups_are_as_equal_as_can_be() -> None:
+    sizes: list[int] = []
+
+    def encode(group: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(group))
+        return group
+
+    in_groups(encode, torch.zeros(10, 1), number_of_groups(10, 3))
+    assert sizes == [3, 3, 2, 2]

@@ -15,17 +15,17 @@ from virtex.tokens import NUM_SPECIAL
 
 CLOSED_CLASS = """
 a about above across after against all along also am among an and another any anybody anyone
-anything are around as at away back be because been before behind being below beneath beside
-besides between beyond both but by can cannot could d did do does doing done down during each
-either else etc ever every everybody everyone everything few for from had has have having he her
-here hers herself him himself his how i if in inside into is it its itself just ll m many may me
-might mine more most much must my myself near neither next no nobody none nor not nothing of off
-on one ones onto or other others our ours ourselves out outside over own past per re s same shall
-she should since so some somebody someone something somewhere still such t than that the their
-theirs them themselves then there these they this those though through throughout till to together
-too toward towards under underneath until up upon us ve very via was we were what when where
-whether which while who whom whose why will with within without would yet you your yours yourself
-yourselves
+anything are aren around as at away back be because been before behind being below beneath beside
+besides between beyond both but by can cannot could couldn d did didn do does doesn doing don done
+down during each either else etc ever every everybody everyone everything few for from had hadn has
+hasn have haven having he her here hers herself him himself his how i if in inside into is isn it
+its itself just ll m many may me might mine more most much must my myself near neither next no
+nobody none nor not nothing of off on one ones onto or other others our ours ourselves out outside
+over own past per re s same shall she should shouldn since so some somebody someone something
+somewhere still such t than that the their theirs them themselves then there these they this those
+though through throughout till to together too toward towards under underneath until up upon us ve
+very via was wasn we were weren what when where whether which while who whom whose why will with
+within without would wouldn yet you your yours yourself yourselves
 """
 FUNCTION_WORDS = frozenset(CLOSED_CLASS.split())
 

@@ -164,10 +164,15 @@ def synchronized(model: nn.Module, now: bool) -> AbstractContextManager[None]:
 
 
 def to_device(batch: Batch, device: torch.device, *, channels_last: bool) -> Batch:
-    """Move a batch; images (B, 3, H, W) take the layout that convolutions have."""
+    """Move a batch; images (B, 3, H, W) take the layout that convolutions have.
+
+    `lengths` stay: shapes depend on them, and the host would have to wait for the device to tell.
+    """
     layouts = {True: torch.channels_last, False: torch.preserve_format}
     return {
-        name: value.to(
+        name: value
+        if name == "lengths"
+        else value.to(
             device, non_blocking=True, memory_format=layouts[channels_last and value.dim() == 4]
         )
         for name, value in batch.items()

@@ -63,8 +63,8 @@ class HeadConfig:
             problems.append(f"dropout {self.dropout} is not in [0, 1)")
         if self.norm not in ("post", "pre"):
             problems.append(f"norm {self.norm!r} is neither 'post' nor 'pre'")
-        if self.max_tokens < 2:
-            problems.append(f"max_tokens {self.max_tokens} leaves no room for start and end")
+        if self.max_tokens < 3:
+            problems.append(f"max_tokens {self.max_tokens} leaves no room for text")
         if problems:
             raise ConfigError("textual head: " + "; ".join(problems))
 

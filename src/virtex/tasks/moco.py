@@ -81,7 +81,7 @@ class Moco(Task):
         self.momentum_backbone = momentum_copy(backbone)
         self.momentum_projection = momentum_copy(self.projection)
         self.queue = Queue(config.queue_size, config.dim)
-        self._new_keys: list[Tensor] = []
+        self._new_keys: list[Tensor] = []  # of the step under way; empty whenever one is saved
         self.encode = EncodeTwoViews(TrainTransform(data.image))
         self.encode_validation = self.encode
         self.collate = collate
@@ -142,14 +142,25 @@ def collate(encoded: Sequence[Encoded]) -> Batch:
 
 
 def number_of_groups(batch_size: int, group_size: int) -> int:
-    """Groups of at most `group_size` on this process, so that there are two over all processes."""
+    """Groups of at most `group_size` on this process, so that there are two over all processes.
+
+    Raises:
+        ConfigError: BatchNorm would see groups of a single image.
+    """
     fewest = 2 if distributed.world_size() == 1 else 1
-    return max(fewest, math.ceil(batch_size / group_size))
+    num_groups = max(fewest, math.ceil(batch_size / group_size))
+    if batch_size < 2 * num_groups:
+        raise ConfigError(
+            f"MoCo: {batch_size} images at once on each process in {num_groups} groups leave fewer "
+            "than two in one; raise run.batch_size or task.group_size, or lower "
+            "run.accumulation_steps."
+        )
+    return num_groups
 
 
 def in_groups(encode: Callable[[Tensor], Tensor], images: Tensor, num_groups: int) -> Tensor:
     """Images (B, 3, H, W) encoded a group at a time, each with BatchNorm statistics of its own."""
-    return torch.cat([encode(group) for group in images.chunk(num_groups)])
+    return torch.cat([encode(group) for group in images.tensor_split(num_groups)])
 
 
 @torch.no_grad()

@@ -115,7 +115,7 @@ class Pirl(Task):
         self.projection = Projection(backbone.num_channels, config.dim)
         self.jigsaw_projection = JigsawProjection(backbone.num_channels, config.dim)
         self.memory = MemoryBank(data.num_examples, config.dim, momentum=config.memory_momentum)
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._seen: list[tuple[Tensor, Tensor]] = []  # in the step under way; else empty
         self.encode = EncodeImageAndPuzzle(TrainTransform(data.image), JigsawTransform(data.image))
         self.encode_validation = self.encode
         self.collate = collate
