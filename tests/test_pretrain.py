@@ -146,6 +146,31 @@ def test_a_run_starts_from_the_backbone_of_another(run: Path, tmp_path: Path) ->
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "{name: vit_tiny_patch16_224, options: {depth: 1, embed_dim: 24, num_heads: 2}}",
+        "{name: convnext_atto, options: {depths: [1, 1, 1, 1], dims: [8, 8, 16, 16]}}",
+        "{name: resnet50, options: {layers: [1, 1, 1, 1], channels: [8, 8, 16, 16]}}",
+    ],
+)
+def test_other_backbones_are_trained_and_come_out(backbone: str, tmp_path: Path) -> None:
+    options = f"backbone: {backbone}\n"
+    result = pretrain(small_config(tmp_path / "run", "--config", options, "--run.num_steps", "2"))
+    assert result.step == 2
+    loaded = virtex.load_backbone(tmp_path / "run")
+    assert loaded(torch.zeros(1, 3, 64, 64)).shape[1] == loaded.num_channels
+
+
+def test_a_frozen_backbone_stays_as_it_started(run: Path, tmp_path: Path) -> None:
+    frozen = ["--init", str(run), "--backbone.frozen", "true", "--run.num_steps", "2"]
+    pretrain(small_config(tmp_path / "run", *frozen))
+    before, after = (
+        virtex.load_backbone(folder).state_dict() for folder in (run, tmp_path / "run")
+    )
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_a_start_that_does_not_fit_the_backbone_is_refused(run: Path, tmp_path: Path) -> None:
     wider = '{"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 32]}'
     with pytest.raises(CheckpointError, match="was asked for"):

@@ -48,7 +48,7 @@ class Captioner(nn.Module):
         processes each takes the mean over its own tokens.
         """
         directions = self.head.directions
-        losses, targets, _ = self._token_losses(images, tokens, lengths, directions)
+        losses, targets, _ = self._next_token_losses(images, tokens, lengths, directions)
         means = losses.sum(1) / (targets != PAD_ID).sum(1)
         return dict(zip(directions, means, strict=True))
 
@@ -95,7 +95,7 @@ class Captioner(nn.Module):
     ) -> Tensor:
         """Log-likelihood (B,) of each caption, its end token included; unknown tokens count 0."""
         self._require_evaluation()
-        losses, _, packing = self._token_losses(images, tokens, lengths, [direction])
+        losses, _, packing = self._next_token_losses(images, tokens, lengths, [direction])
         captions = packing.rows // packing.num_tokens
         return losses.new_zeros(len(tokens)).index_add(0, captions, -losses[0])
 
@@ -131,7 +131,7 @@ class Captioner(nn.Module):
         """Names of the parameters that are not decayed."""
         return {f"head.{name}" for name in self.head.no_weight_decay()}
 
-    def _token_losses(
+    def _next_token_losses(
         self,
         images: Tensor,
         tokens: Tensor,
