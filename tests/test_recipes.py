@@ -105,5 +105,10 @@ def test_the_papers_moco_is_its_first_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", config.recipe_paths("study"), ids=lambda path: path.stem)
 def test_a_study_s_rows_are_valid(path: Path, tmp_path: Path) -> None:
     flags = ["--config", path.stem, "--out", str(tmp_path), "--data.source", "scenes"]
+    flags = [*flags, "--target.root", "x"]
     options = config.parse(StudyConfig, config.with_recipes(flags, "study"), prog="study")
-    assert len(planned_runs(options)) >= len(options.rows)
+    runs = planned_runs(options)
+    assert len(runs) >= len(options.rows)
+    if path.stem == "paper_data_efficiency":
+        shares = [(run.options.data.share, run.options.data.num_captions) for run in runs[1:]]
+        assert shares == [(0.1, None), (0.2, None), (0.5, None), (1.0, 1), (1.0, None)]

@@ -28,7 +28,12 @@ set_parsing_settings(
 
 def parser_for(config_class: type, *, prog: str, description: str = "") -> ArgumentParser:
     """A command-line parser with a flag for each field of `config_class`, and `--config FILE`."""
-    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    parser = ArgumentParser(
+        prog=prog,
+        usage=f"{prog} [--config NAME|FILE ...] [--option value ...]",
+        description=description,
+        exit_on_error=False,
+    )
     parser.add_argument("--config", action="config", help="YAML file; may be given several times")
     parser.add_class_arguments(config_class)
     return parser

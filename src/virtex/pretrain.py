@@ -97,7 +97,21 @@ def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
         arguments = ["--config", str(RunFolder(Path(out)).config_path), *arguments]
     elif out is not None and len(arguments) <= 2:
         raise ConfigError(f"{out} holds no run to resume; name a recipe with --config to begin one")
-    return config_files.parse(PretrainConfig, arguments, prog="virtex pretrain")
+    return config_files.parse(
+        PretrainConfig, arguments, prog="virtex pretrain", description=_guide()
+    )
+
+
+def _guide() -> str:
+    """What `--help` says before the options."""
+    recipes = ", ".join(path.stem for path in config_files.recipe_paths("pretrain"))
+    tasks = ", ".join(task.__name__ for task in registry.TASKS)
+    return (
+        "Train a backbone; the same command resumes a run that was cut. "
+        f"Recipes for --config: {recipes}. Tasks for --task: {tasks}; `--task.help NAME` lists the "
+        "options of one. --backbone.name takes any timm network with a grid, convolutional or ViT; "
+        "--init starts from weights."
+    )
 
 
 def _check_task(name: str | None) -> None:

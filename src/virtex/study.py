@@ -32,6 +32,8 @@ class Row:
 
     name: str
     """What the table calls it."""
+    recipes: list[str] = field(default_factory=list)
+    """Recipes of pretraining that follow the study's."""
     pretrain: dict[str, Any] | None = field(default_factory=dict)
     """Options of pretraining that differ from the study's; null: random weights, no pretraining."""
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -224,9 +226,13 @@ def _options(config: StudyConfig, row: Row, seed: int, out: Path) -> PretrainCon
     Raises:
         ConfigError: They do not work together.
     """
-    own = [{"data": to_dict(config.data)}, config.pretrain, row.pretrain or {}]
+    data = to_dict(config.data)
+    for amount, whole in (("share", 1.0), ("num_captions", None)):
+        if data[amount] == whole:  # then a recipe may say how much of the data it takes
+            del data[amount]
+    own = [{"data": data}, config.pretrain, row.pretrain or {}]
     own.append({"run": {"seed": seed}})
-    recipes = [part for name in config.recipes for part in ("--config", name)]
+    recipes = [part for name in [*config.recipes, *row.recipes] for part in ("--config", name)]
     texts = [part for values in own if values for part in ("--config", yaml.safe_dump(values))]
     try:
         return parse_pretrain([*with_recipes(recipes, "pretrain"), *texts, "--out", str(out)])
