@@ -1,14 +1,17 @@
 """VirTex backbones for torch.hub: needs torch and torchvision alone.
 
-    model = torch.hub.load(".", "resnet50", source="local", pretrained=True)
+    model = torch.hub.load(".", "resnet50", source="local", pretrained=True).eval()
 
 Each entry gives a torchvision ResNet that ends at its last grid: images (B, 3, H, W), normalised by
 ImageNet's mean and deviation, become features (B, 2048, 7, 7) at 224 pixels. Parameters have
 torchvision's names; `avgpool` and `fc` are nn.Identity.
 """
 
+import hashlib
+import http.client
 import os
-import pickle
+import pathlib
+import urllib.parse
 
 import torch
 import torchvision
@@ -18,6 +21,8 @@ dependencies = ["torch", "torchvision"]
 _ADDRESS = "https://www.dropbox.com/s/"
 _PREFIXES = ("encoder_q.", "visual.cnn.", "")
 """What stands before `conv1.weight` in MoCo's, VirTex's and torchvision's files."""
+_OLDEST_TORCH = (2, 6)
+"""Before it, weights_only=True could be made to run what a file says (CVE-2025-32434)."""
 
 
 def resnet50(pretrained: bool = False, weights: str | None = None, **kwargs):
@@ -71,28 +76,68 @@ class _GridResNet(torchvision.models.ResNet):
 def _filled(model, pretrained, weights, published):
     if pretrained and weights is not None:
         raise ValueError("give pretrained=True or weights=..., not both")
-    source = _ADDRESS + published if pretrained else weights
-    if source is not None:
-        _load(model, _read(os.fspath(source)), source)
+    if pretrained or weights is not None:
+        _refuse_old_torch()
+    if pretrained:
+        path = _fetched(_ADDRESS + published, _basename(published))
+    elif weights is not None:
+        source = os.fspath(weights)
+        is_address = source.startswith(("http://", "https://"))
+        path = _fetched(source, _own_name(source)) if is_address else source
+    else:
+        return model
+    _load(model, _read(path), path)
     return model
 
 
-def _read(source):
-    """What a file or an address holds; nothing in it is run."""
-    is_address = source.startswith(("http://", "https://"))
-    try:
-        if is_address:
-            return torch.hub.load_state_dict_from_url(source, map_location="cpu", weights_only=True)
-        return torch.load(source, map_location="cpu", weights_only=True)
-    except OSError as error:
-        hint = ". Fetch it where there is a network, and give the file as weights=PATH"
-        raise RuntimeError(f"cannot read {source}: {error}{hint if is_address else ''}") from error
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        kept = f"{torch.hub.get_dir()}/checkpoints" if is_address else source
+def _refuse_old_torch():
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _OLDEST_TORCH:
         raise RuntimeError(
-            f"{source} is damaged, or holds more than weights: {error}\nRemove it ({kept}), and "
-            "fetch it again."
+            f"torch {torch.__version__} may run what a file says even if asked for weights alone "
+            "(CVE-2025-32434): upgrade to torch 2.6 or later to load weights."
+        )
+
+
+def _basename(address):
+    return urllib.parse.urlsplit(address).path.rpartition("/")[2]
+
+
+def _own_name(address):
+    """A name that no other address has: many end in `model.pth`."""
+    try:
+        name = _basename(address)
+    except ValueError as error:
+        raise RuntimeError(f"cannot read {address}: {error}") from error
+    return f"{hashlib.sha256(address.encode()).hexdigest()[:16]}-{name}"
+
+
+def _fetched(address, name):
+    """Where the file of an address lies in torch.hub's cache, fetched unless it is there."""
+    path = pathlib.Path(torch.hub.get_dir(), "checkpoints", name)
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(address, str(path))
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise RuntimeError(
+            f"cannot read {address}: {error}. Fetch it where there is a network, and give the file "
+            "as weights=PATH"
         ) from error
+    return path
+
+
+def _read(path):
+    """What a file holds; nothing in it is run."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise RuntimeError(f"cannot read {path}: {error}") from error
+    except Exception as error:  # torch raises many kinds, and some advise to load unsafely
+        raise RuntimeError(
+            f"{path} is damaged, no torch file, or holds more than weights "
+            f"({type(error).__name__}): it was not loaded. Remove it and fetch it again, or ask "
+            "its author for the bare state dict."
+        ) from None
 
 
 def _load(model, values, source):
@@ -102,6 +147,9 @@ def _load(model, values, source):
             values = values[wrapper]
     if not isinstance(values, dict):
         raise RuntimeError(f"{source} holds a {type(values).__name__}, not a state dict")
+    strangers = [repr(name) for name in values if not isinstance(name, str)]
+    if strangers:
+        raise RuntimeError(f"{source} holds no state dict: found {', '.join(strangers[:3])}")
     state = {name.removeprefix("module."): value for name, value in values.items()}
     prefix = next((p for p in _PREFIXES if f"{p}conv1.weight" in state), "")
     state = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}

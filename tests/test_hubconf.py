@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import traceback
 import venv
 from pathlib import Path
 
@@ -133,9 +134,14 @@ def test_weights_load_from_each_layout(layout, tmp_path):
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
-def test_weights_come_from_an_address_too(tmp_path, monkeypatch):
+@pytest.fixture
+def addresses(tmp_path, monkeypatch):
+    """A cache of torch.hub's own, and no proxy on the way to a server here."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+
+
+def test_weights_come_from_an_address_too(tmp_path, addresses):
     resnet = torchvision.models.resnet50()
     torch.save(resnet.state_dict(), tmp_path / "model.pth")
     with serving(Served((tmp_path / "model.pth").read_bytes())) as url:
@@ -144,6 +150,57 @@ def test_weights_come_from_an_address_too(tmp_path, monkeypatch):
     served = Served(b"", statuses=[404])
     with serving(served) as url, pytest.raises(RuntimeError, match=r"404.*weights=PATH"):
         hub("resnet50", weights=url.replace("file", "missing"))
+
+
+def test_two_addresses_of_one_file_name_are_two_files(tmp_path, addresses):
+    torch.manual_seed(0)
+    for _ in range(2):
+        resnet = torchvision.models.resnet50()
+        torch.save(resnet.state_dict(), tmp_path / "model.pth")
+        served = Served((tmp_path / "model.pth").read_bytes())
+        with serving(served) as url:
+            for _ in range(2):
+                model = hub("resnet50", weights=url)
+        assert torch.equal(model.conv1.weight, resnet.conv1.weight)
+        assert len(served.ranges) == 1
+
+
+def test_an_address_that_is_none_is_refused(addresses):
+    for address in ("http://[bad/model.pth", "http://127.0.0.1:port/model.pth"):
+        with pytest.raises(RuntimeError, match=r"cannot read http://"):
+            hub("resnet50", weights=address)
+
+
+def test_what_arrived_and_is_no_weights_file_is_named_with_where_it_lies(tmp_path, addresses):
+    with serving(Served(b"hello")) as url, pytest.raises(RuntimeError) as caught:
+        hub("resnet50", weights=url)
+    (kept,) = (tmp_path / "hub" / "checkpoints").iterdir()
+    assert f"{kept} is damaged" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello text\n", b"\x00\x01", b"\x80\x02", b"PK\x03\x04", b"r"]
+)
+def test_what_is_no_torch_file_is_refused(content, tmp_path):
+    (tmp_path / "model.pth").write_bytes(content)
+    with pytest.raises(RuntimeError, match=r"model\.pth is damaged, no torch file, or holds more"):
+        hub("resnet50", weights=str(tmp_path / "model.pth"))
+
+
+def test_torchs_advice_to_load_unsafely_is_not_passed_on(tmp_path):
+    torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / "model.pth")
+    with pytest.raises(RuntimeError) as caught:
+        hub("resnet50", weights=str(tmp_path / "model.pth"))
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "Re-running `torch.load`" not in shown
+
+
+def test_a_torch_that_may_run_what_a_file_says_loads_no_weights(tmp_path, monkeypatch):
+    torch.save(torchvision.models.resnet50().state_dict(), tmp_path / "model.pth")
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    with pytest.raises(RuntimeError, match=r"torch 2\.5\.1.*upgrade to torch 2\.6"):
+        hub("resnet50", weights=str(tmp_path / "model.pth"))
+    hub("resnet50")
 
 
 def test_what_does_not_fit_is_named(tmp_path):
@@ -156,8 +213,11 @@ def test_what_does_not_fit_is_named(tmp_path):
     torch.save([1, 2], path)
     with pytest.raises(RuntimeError, match="holds a list, not a state dict"):
         hub("resnet50", weights=path)
+    torch.save({3: torch.zeros(2)}, path)
+    with pytest.raises(RuntimeError, match="holds no state dict: found 3"):
+        hub("resnet50", weights=path)
     torch.save({"model": torch.nn.Linear(2, 2)}, path)
-    with pytest.raises(RuntimeError, match="damaged, or holds more than weights"):
+    with pytest.raises(RuntimeError, match="or holds more than weights"):
         hub("resnet50", weights=path)
     with pytest.raises(RuntimeError, match=r"cannot read .*nothing\.pth"):
         hub("resnet50", weights=str(tmp_path / "nothing.pth"))

@@ -116,10 +116,11 @@ def _transfer(arguments: list[str]) -> int:
 
 def _caption(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("virtex caption", description="Caption images.")
-    parser.add_argument("init", help="a run folder or a weights file")
+    parser.add_argument("init", help="a run folder, a weights file, a released .pth, a zoo name")
     parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
     parser.add_argument("--beams", type=int, default=5, help="beams of the search (default 5)")
     parser.add_argument("--nucleus", type=float, help="sample from the top-p nucleus instead")
+    parser.add_argument("--original", action="store_true", help="search as the released code did")
     parser.add_argument("--max_steps", type=int, help="longest caption, in tokens (default 30)")
     parser.add_argument("--batch_size", type=int, default=32, help="images decoded at once")
     parser.add_argument("--seed", type=int, default=0, help="seed of nucleus sampling")
@@ -130,7 +131,7 @@ def _caption(arguments: list[str]) -> int:
     from virtex.models.decoding import DecodingConfig
     from virtex.zoo.caption_files import caption_files
 
-    decoding = DecodingConfig(num_beams=options.beams)
+    decoding = DecodingConfig(num_beams=options.beams, original=options.original)
     if options.nucleus is not None:
         decoding = replace(decoding, strategy="nucleus", top_p=options.nucleus)
     caption_files(
@@ -148,12 +149,9 @@ def _caption(arguments: list[str]) -> int:
 
 
 def _export(arguments: list[str]) -> int:
-    from virtex.config import parse
-    from virtex.zoo.export import ExportConfig, export
+    from virtex.zoo.export import export, parse_export
 
-    init_comes_first = bool(arguments) and not arguments[0].startswith("-")
-    arguments = ["--init", *arguments] if init_comes_first else arguments
-    print(export(parse(ExportConfig, arguments, prog="virtex export")))
+    print(export(parse_export(arguments)))
     return 0
 
 

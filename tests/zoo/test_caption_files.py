@@ -9,8 +9,10 @@ from PIL import Image
 from tests.small_run import small_config
 from virtex.cli import main
 from virtex.errors import DataError
+from virtex.models.decoding import DecodingConfig
 from virtex.pretrain import pretrain
 from virtex.zoo.caption_files import find_images
+from virtex.zoo.predictor import load_captioner
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,21 @@ def test_nucleus_captions_do_not_depend_on_the_batch_size(
         assert main(["caption", str(run), str(photos), *flags]) == 0
         texts.append([line["caption"] for line in json.loads(path.read_text())])
     assert texts[0] == texts[1]
+
+
+def test_original_searches_as_the_released_code_did(
+    run: Path, photos: Path, tmp_path: Path
+) -> None:
+    paths = sorted(photos.rglob("*.png"))
+    flags = ["--original", "--json", str(tmp_path / "c.json")]
+    assert main(["caption", str(run), str(photos), *flags]) == 0
+    found = [line["log_likelihood"] for line in json.loads((tmp_path / "c.json").read_text())]
+    captioner = load_captioner(run)
+    for original in (True, False):
+        decoding = DecodingConfig(original=original, max_steps=12)
+        captions = captioner.caption(list(paths), decoding)
+        same = found == pytest.approx([caption.log_likelihood for caption in captions], abs=1e-4)
+        assert same == original
 
 
 def test_paths_that_are_not_there_are_all_named(tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import TaskData
 from virtex.tasks.captioning import CaptioningConfig
-from virtex.zoo.export import ExportConfig, export
-from virtex.zoo.legacy import load_released
+from virtex.zoo.export import ExportConfig, export, parse_export
+from virtex.zoo.legacy import load_released, to_released
+from virtex.zoo.registry import find
 from virtex.zoo.weights import load_backbone, open_backbone, read_weights, save_weights
 
 SLIM = BackboneConfig("resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]})
@@ -227,11 +228,36 @@ def test_a_graph_takes_images_of_the_size_that_is_given(run, tmp_path):
 
 def test_a_graph_that_cannot_be_shown_to_agree_is_not_written(tmp_path):
     backbone = Backbone(SLIM)
-    backbone.cnn.conv1.weight.data.fill_(float("nan"))
+    backbone.cnn.conv1.weight.data.fill_(3e38)
     torch.save(backbone.cnn.state_dict(), tmp_path / "init.pth")
     with pytest.raises(ConfigError, match="differ by nan"):
         exported(tmp_path / "init.pth", "onnx", tmp_path / "out.onnx", backbone=SLIM)
     assert [path.name for path in tmp_path.iterdir()] == ["init.pth"]
+
+
+SUFFIX = {"timm": ".pth", "onnx": ".onnx", "safetensors": ".safetensors", "huggingface": ""}
+FORMATS = ["torchvision", "timm", "detectron2", "onnx", "safetensors", "original", "huggingface"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("part", ["backbone.cnn.bn1.running_var", "head.output_bias"])
+def test_weights_that_are_no_numbers_are_written_in_no_format(part, format, run, tmp_path):
+    weights = read_weights(run.folder + "/weights.safetensors")
+    (name,) = [name for name in weights.state if name.endswith(part)]
+    weights.state[name].view(-1)[0] = float("nan")
+    save_weights(
+        tmp_path / "run.safetensors",
+        weights.state,
+        config=weights.config,
+        tokenizer=weights.tokenizer,
+        step=30,
+    )
+    out = tmp_path / f"out{SUFFIX.get(format, '.pth')}"
+    with pytest.raises(
+        CheckpointError, match=rf"no numbers: .*{part.removeprefix('backbone.cnn.')}"
+    ):
+        exported(tmp_path / "run.safetensors", format, out)
+    assert not out.exists()
 
 
 def test_a_missing_onnx_package_is_named_with_its_remedy(run, tmp_path, monkeypatch):
@@ -276,6 +302,25 @@ def test_the_original_layout_gives_the_captioner_back(resnet18_run, tmp_path):
     assert list(values) == ["model"]
     captioner = load_released(values, path)
     assert same(captioner.state_dict(), resnet18_run.task.captioner.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["captioner", "classifier"])
+def test_a_released_model_is_written_whole_in_the_original_layout(kind, resnet18_run, tmp_path):
+    released = to_released(resnet18_run.task.state_dict())
+    if kind == "classifier":
+        state = {name: value for name, value in released.items() if "textual" not in name}
+        output = {
+            "textual.output.weight": torch.ones(81, 512),
+            "textual.output.bias": torch.ones(81),
+        }
+        released = state | output
+    torch.save({"model": released, "iteration": 3}, tmp_path / "init.pth")
+    path = exported(tmp_path / "init.pth", "original", tmp_path / "out.pth")
+    assert same(read_torch(path)["model"], released)
+    released["textual.output.bias"][0] = float("inf")
+    torch.save(released, tmp_path / "init.pth")
+    with pytest.raises(CheckpointError, match=r"no numbers: .*output"):
+        exported(tmp_path / "init.pth", "original", tmp_path / "out2.pth")
 
 
 def test_a_bare_backbone_keeps_torchvisions_names_in_the_original_layout(tmp_path):
@@ -401,9 +446,21 @@ def test_the_folder_of_a_bare_backbone_says_what_is_not_known(tmp_path):
     folder = exported(tmp_path / "init.pth", "huggingface", tmp_path / "model")
     card = (folder / "README.md").read_text()
     assert "Not recorded" in card
-    assert "None recorded" in card
+    assert "None was measured" in card
+    assert "virtex transfer" not in card
     assert "import virtex" not in card
     assert not (folder / "weights.safetensors").exists()
+
+
+def test_the_card_of_a_published_model_tells_paper_address_and_data(tmp_path, monkeypatch):
+    name = "multilabel_classification_R_50"
+    monkeypatch.setenv("VIRTEX_MIRROR", str(tmp_path))
+    torch.save(torchvision_resnet("resnet50").state_dict(), tmp_path / f"{name}.pth")
+    card = (exported(name, "huggingface", tmp_path / "model") / "README.md").read_text()
+    for told in (name, find(name).url, "arXiv:2006.06666", "train2017: images and their object"):
+        assert told in card
+    assert "VOC07 linear mAP 86.2, ImageNet-1k linear top-1 46.2" in card
+    assert "virtex transfer" not in card
 
 
 def test_what_exists_is_replaced_only_when_asked_for(run, tmp_path):
@@ -424,6 +481,14 @@ def test_other_files_of_a_folder_stay_when_it_is_overwritten(run, tmp_path):
     assert "as it was" not in (tmp_path / "model" / "README.md").read_text()
     assert (tmp_path / "model" / ".git").is_dir()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_overwriting_a_folder_leaves_no_weights_of_another_model(run, tmp_path):
+    folder = exported(run.folder, "huggingface", tmp_path / "model")
+    torch.save(torchvision_resnet("resnet18").state_dict(), tmp_path / "init.pth")
+    exported(tmp_path / "init.pth", "huggingface", folder, overwrite=True)
+    assert not (folder / "weights.safetensors").exists()
+    assert (folder / "model.safetensors").exists()
 
 
 def test_a_place_that_cannot_be_written_is_named(run, tmp_path):
@@ -459,4 +524,29 @@ def test_the_command_writes_and_prints_where(run, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(out)
     assert "conv1.weight" in load_file(out)
     assert main(["export", run.folder, "--format", "caffe", "--out", str(out)]) == 2
-    assert "caffe" in capsys.readouterr().err
+    told = "unknown format 'caffe'; it is one of torchvision, timm"
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "INIT --format timm --out OUT",
+        "--format timm INIT --out OUT",
+        "--format=timm --out OUT INIT",
+        "--format timm --out OUT --overwrite true INIT",
+        "--out OUT --init INIT --format timm",
+    ],
+)
+def test_init_may_stand_anywhere_among_the_flags(arguments, tmp_path):
+    places = {"INIT": "runs/slim", "OUT": str(tmp_path / "out.pth")}
+    config = parse_export([places.get(word, word) for word in arguments.split()])
+    assert (config.init, config.format) == ("runs/slim", "timm")
+    assert config.out == tmp_path / "out.pth"
+
+
+def test_a_second_init_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="runs/other"):
+        parse_export(
+            ["runs/slim", "runs/other", "--format", "timm", "--out", str(tmp_path / "o.pth")]
+        )

@@ -1,5 +1,6 @@
 """Torch files that others published: what is taken, and what is refused."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def test_torchvisions_resnets_are_recognised_and_fit(name, tmp_path):
     assert state == {key: value.shape for key, value in own.items()}
 
 
+class Hostile:
+    """What a pickle may hold that runs a command when it is read carelessly."""
+
+    def __reduce__(self):
+        return os.system, ("touch never",)
+
+
 class Malicious:
     def __reduce__(self):
         return Path.touch, (Path("never"),)
@@ -40,7 +48,12 @@ class Malicious:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
         (b"PK\x03\x04 cut short", "is damaged"),
         (b"\x00\x01\x02\x03", "damaged or no torch file"),
-        (pickle.dumps(Malicious(), protocol=2), "holds more than weights .* not loaded"),
+        (
+            pickle.dumps(Malicious(), protocol=2),
+            r"more than weights \(getattr\).* not loaded",
+        ),
+        (pickle.dumps(Hostile(), protocol=2), r"more than weights \(\w+\.system\).* not loaded"),
+        (pickle.dumps(Hostile(), protocol=4), "holds more than weights: it was not loaded"),
     ],
 )
 def test_files_that_are_no_weights_are_refused_with_what_they_are(
@@ -69,6 +82,9 @@ def test_a_torch_file_with_code_or_with_other_things_is_refused(tmp_path):
         open_backbone(path)
     torch.save({"step": 3, "conv1.weight": torch.zeros(2)}, path)
     with pytest.raises(CheckpointError, match="holds no state dict: found step; expected tensors"):
+        open_backbone(path)
+    torch.save({3: torch.zeros(2), "conv1.weight": torch.zeros(2)}, path)
+    with pytest.raises(CheckpointError, match="holds no state dict: found 3; expected tensors"):
         open_backbone(path)
     torch.save({"weight": torch.zeros(2)}, path)
     with pytest.raises(CheckpointError, match="no backbone that we know: its keys are weight"):

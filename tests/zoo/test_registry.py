@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from virtex.models.textual_head import HeadConfig
 from virtex.zoo import registry
 from virtex.zoo.legacy import to_released
 from virtex.zoo.registry import MODELS, Places, fetch, find, named, names, places_from, table
-from virtex.zoo.weights import open_backbone
+from virtex.zoo.weights import open_backbone, trained_file
 
 BEST = "bicaptioning_R_50_L1_H2048"
 VOCABULARY = 60
@@ -112,13 +113,60 @@ def test_places_come_from_the_environment():
 
 
 def test_a_mirrors_address_serves_a_file_once(tmp_path):
-    served = Served(b"PK weights")
+    served = Served(b"PK\x03\x04 weights")
     with serving(served) as url:
         places = Places(tmp_path / "cache", url.removesuffix("file.pth"))
         paths = [fetch(name, places=places) for name in (f"task_ablations/{BEST}", BEST)]
     assert paths == [tmp_path / "cache" / f"{BEST}.pth"] * 2
-    assert paths[0].read_bytes() == b"PK weights"
+    assert paths[0].read_bytes() == b"PK\x03\x04 weights"
     assert len(served.ranges) == 1
+
+
+def test_what_is_no_torch_file_never_enters_the_cache(tmp_path):
+    with serving(Served(b'{"error": "gone"}')) as url:
+        places = Places(tmp_path / "cache", url.removesuffix("file.pth"))
+        with pytest.raises(CheckpointError, match="gave another file than expected"):
+            fetch(BEST, places=places)
+    assert not list((tmp_path / "cache").glob("[!.]*"))
+
+
+def test_a_damaged_file_in_the_cache_is_named_with_what_to_do(tmp_path, monkeypatch, tokenizer):
+    monkeypatch.delenv("VIRTEX_MIRROR")
+    cached = tmp_path / "cache" / f"{BEST}.pth"
+    cached.parent.mkdir()
+    cached.write_bytes(b"PK\x03\x04 cut short")
+    for load in (virtex.load_backbone, partial(virtex.load_captioner, tokenizer=tokenizer)):
+        with pytest.raises(CheckpointError, match=rf"damaged.*Remove {cached} to fetch it anew"):
+            load(BEST)
+
+
+def test_a_mirror_that_is_no_address_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"cannot fetch http://\[bad"):
+        fetch(BEST, places=Places(tmp_path, "http://[bad"))
+
+
+@pytest.mark.parametrize("text", ["~nobody_of_that_name/run", "x" * 300])
+def test_what_can_be_no_path_is_refused(text, monkeypatch):
+    for load in (virtex.load_backbone, virtex.load_captioner, registry.named, trained_file):
+        with pytest.raises(CheckpointError, match="cannot be a path here"):
+            load(text)
+    with pytest.raises(CheckpointError, match="cannot be a path here"):
+        places_from({"VIRTEX_CACHE": text})
+
+
+def test_a_published_file_that_writes_no_captions_is_told_by_its_name(tmp_path, tokenizer):
+    path = tmp_path / "mirror" / "masked_lm_R_50_L1_H2048.pth"
+    mirrored(tmp_path, path.name, small_captioner(bidirectional=False))
+    with pytest.raises(CheckpointError, match="is a masked_lm model, which writes no captions"):
+        virtex.load_captioner(path, tokenizer=tokenizer)
+    path.rename(tmp_path / "mine.pth")
+    virtex.load_captioner(tmp_path / "mine.pth", tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("init", ["random", "imagenet"])
+def test_a_bare_initialisation_writes_no_captions(init):
+    with pytest.raises(CheckpointError, match=f"^{init} is a backbone alone, which writes no"):
+        virtex.load_captioner(init)
 
 
 def test_a_mirrors_folder_is_used_where_it_is(tmp_path):
@@ -169,7 +217,7 @@ def test_another_architecture_than_the_published_one_is_not_forced_on_it(tmp_pat
 def test_what_cannot_work_is_said_before_anything_is_fetched(tokenizer):
     with pytest.raises(CheckpointError, match="is a masked_lm model, which writes no captions"):
         virtex.load_captioner("masked_lm_R_50_L1_H2048", tokenizer=tokenizer)
-    with pytest.raises(ConfigError, match=f"{BEST} holds no tokenizer"):
+    with pytest.raises(ConfigError, match=rf"{BEST} holds no tokenizer.*--tokenizer.*docs/zoo\.md"):
         virtex.load_captioner(BEST)
 
 

@@ -11,7 +11,13 @@ from virtex.data.tokenizer import train_tokenizer
 from virtex.engine import checkpoint
 from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
-from virtex.zoo.weights import open_backbone, read_weights, save_weights
+from virtex.zoo.weights import (
+    load_backbone,
+    open_backbone,
+    read_trained,
+    read_weights,
+    save_weights,
+)
 
 SLIM = BackboneConfig(name="resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]})
 RUN_CONFIG = {"backbone": to_dict(SLIM), "num_samples": 3}
@@ -127,6 +133,61 @@ def test_a_backbone_comes_back_from_each_form_of_a_run(form, run, task, tokenize
     assert (initialisation.init, initialisation.step) == (str(init), step)
     assert initialisation.backbone == SLIM
     assert len(initialisation.sha256) == 64
+
+
+def test_a_loaded_backbone_is_in_evaluation_mode(run):
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for backbone in (load_backbone(run), load_backbone("random", config=SLIM)):
+        assert not backbone.training
+        with torch.no_grad():
+            together, alone = backbone(images)[:1], backbone(images[:1])
+        torch.testing.assert_close(together, alone)
+
+
+def test_a_checkpoint_has_the_classes_of_the_weights_beside_it(run, task, tokenizer, caplog):
+    path = run / "checkpoints" / "step_00000020.pt"
+    assert read_trained(path).categories == ()
+    weights = run / "weights.safetensors"
+    save_weights(
+        weights, task.state_dict(), config=RUN_CONFIG, tokenizer=None, step=3, categories=["dog"]
+    )
+    assert read_trained(path).categories == ("dog",)
+    weights.write_bytes(b"cut")
+    assert read_trained(path).categories == ()
+    assert "names of the classes" in caplog.text
+
+
+def test_a_checkpoint_that_lacks_its_task_is_refused(tmp_path):
+    path = tmp_path / "checkpoints" / "step_00000020.pt"
+    checkpoint.save(path, {"config": RUN_CONFIG, "step": 20})
+    with pytest.raises(CheckpointError, match="no checkpoint of a run: it has no task"):
+        open_backbone(path)
+
+
+def test_a_checkpoint_under_another_name_is_known_for_what_it_is(run):
+    path = (run / "checkpoints" / "step_00000020.pt").rename(run / "best.pth")
+    with pytest.raises(CheckpointError, match=r"checkpoint of a virtex run under another name"):
+        open_backbone(path)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"version": "one", "config": "{}", "step": "3"},
+        {"version": "1"},
+        {"version": "1", "config": "{", "step": "3"},
+        {"version": "1", "config": "[]", "step": "3"},
+        {"version": "1", "config": "{}", "step": "x"},
+    ],
+)
+def test_metadata_that_cannot_be_read_are_refused(metadata, tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "weights.safetensors"
+    save_file({"a": torch.zeros(2)}, path, {"format": "virtex", **metadata})
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors (says|holds)"):
+        open_backbone(path)
 
 
 def test_the_backbone_is_found_inside_a_captioner_and_not_in_its_momentum_copy(

@@ -60,7 +60,10 @@ def load(path: Path) -> dict[str, Any]:
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not what it seems
-        raise DamagedError(f"{path} cannot be read: {error}") from error
+        raise DamagedError(
+            f"{path} cannot be read ({type(error).__name__}): it is damaged, or holds more than "
+            "weights and plain values; nothing in it was run"
+        ) from error
     version = values.get("version") if isinstance(values, dict) else None
     if not isinstance(version, int):
         raise CheckpointError(f"{path} is no checkpoint of a virtex run (it has no version).")

@@ -49,7 +49,7 @@ def caption_files(
     An image that cannot be read is reported and left out.
 
     Args:
-        init: A run folder or a weights file.
+        init: A run folder, a weights file, a released file or a published name.
         max_steps: Longest caption, in tokens; by default as many as `decoding` says, or fewer where
             the model was built for fewer.
         tokenizer: The vocabulary of a released .pth, which holds none.

@@ -46,6 +46,7 @@ def download(
     path: Path,
     *,
     sha256: str | None = None,
+    beginnings: tuple[bytes, ...] = (b"",),
     max_bytes: int = MAX_BYTES,
     pause: float = PAUSE,
     console: Console | None = None,
@@ -54,6 +55,7 @@ def download(
 
     Args:
         sha256: Of the file, where it is known; a file that has another is refused.
+        beginnings: How such a file may begin; one that begins otherwise is refused.
         max_bytes: A larger file is refused.
         pause: Seconds before the second attempt.
         console: Where progress is shown, if it is a terminal; stderr if left out.
@@ -62,20 +64,19 @@ def download(
         `path`.
 
     Raises:
-        CheckpointError: No network, no such file, a web page instead of it, another checksum, too
-            large, cut short time and again, or no place to write it.
+        CheckpointError: No network, no such file, something else instead of it, another checksum,
+            too large, cut short time and again, or no place to write it.
     """
     if path.is_file():
         return path
-    if urlsplit(url).scheme not in SCHEMES:
-        raise CheckpointError(f"cannot fetch {url}: only http and https are. {_remedy(path)}")
+    _check_address(url, path)
     target = PartialFile(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with target.locked():
             if not path.is_file():  # another process may have fetched it meanwhile
                 _fetch(url, target, max_bytes, pause, console or Console(stderr=True))
-                _check(url, target, sha256)
+                _check(url, target, sha256, beginnings)
                 target.finish()
     except OSError as error:
         raise CheckpointError(
@@ -83,6 +84,15 @@ def download(
             "cache (VIRTEX_CACHE)."
         ) from error
     return path
+
+
+def _check_address(url: str, path: Path) -> None:
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError as error:
+        raise CheckpointError(f"cannot fetch {url}: {error}. {_remedy(path)}") from error
+    if scheme not in SCHEMES:
+        raise CheckpointError(f"cannot fetch {url}: only http and https are. {_remedy(path)}")
 
 
 def _fetch(url: str, target: PartialFile, max_bytes: int, pause: float, console: Console) -> None:
@@ -120,6 +130,8 @@ def _answer(url: str, target: PartialFile) -> Iterator[http.client.HTTPResponse]
         if error.code in PASSING:
             raise _CutError(answer) from error
         raise CheckpointError(f"cannot fetch {url}: {answer}. {_remedy(target.path)}") from error
+    except (ValueError, http.client.InvalidURL) as error:  # the address, or one it redirects to
+        raise CheckpointError(f"cannot fetch {url}: {error}. {_remedy(target.path)}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise _CutError(f"{reason} (is there a network?)") from error
@@ -203,7 +215,17 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
         yield chunk
 
 
-def _check(url: str, target: PartialFile, sha256: str | None) -> None:
+def _check(
+    url: str, target: PartialFile, sha256: str | None, beginnings: tuple[bytes, ...]
+) -> None:
+    with target.part.open("rb") as file:
+        head = file.read(16)
+    if not head.startswith(beginnings):
+        target.clear()
+        raise CheckpointError(
+            f"{url} gave another file than expected: it begins with {head!r}. It was removed. "
+            f"{_remedy(target.path)}"
+        )
     found = sha256 if sha256 is None else target.sha256()
     if found != sha256:
         target.clear()
@@ -255,7 +277,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if after not in SCHEMES or (before, after) == ("https", "http"):
-            raise CheckpointError(f"{req.full_url} redirects to {newurl}: not followed.")
+            raise ValueError(f"it redirects to {newurl}, which is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -8,7 +8,7 @@ as one matrix.
 Mind: pre-norm is told from post-norm by the final LayerNorm, which every known pre-norm file has.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -202,7 +202,7 @@ def _build(released: Mapping[str, Tensor], path: Path) -> Captioner:
         )
     except KeyError as error:
         raise CheckpointError(f"{path} is no whole released model: missing {error}") from error
-    except (ConfigError, ValueError) as error:
+    except (ConfigError, ValueError, TypeError) as error:  # TypeError: len of a scalar
         raise CheckpointError(f"{path} is no whole released model: {error}") from error
     bidirectional = any(name.startswith("backward_textual.") for name in names)
     return Captioner(_backbone(released, path), head, vocab_size, bidirectional=bidirectional)
@@ -217,27 +217,42 @@ def _fill(model: nn.Module, released: Mapping[str, Tensor], path: Path) -> None:
     """Put released weights into a model whose layout they must have."""
     state = model.state_dict()
     layout = released_layout(state)
-    _check_names(expected=layout, found=released, path=path)
-    try:
-        for theirs, ours in layout.items():
-            if theirs not in released:  # an old file's missing counter
-                continue
-            sizes = [len(state[name]) for name in ours] if len(ours) > 1 else []
-            parts = released[theirs].split(sizes) if sizes else [released[theirs]]
-            state |= zip(ours, parts, strict=True)
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} is no whole released model: {error}") from error
+    _check_layout(
+        {theirs: _stacked_shape([state[name] for name in ours]) for theirs, ours in layout.items()},
+        {name: tuple(value.shape) for name, value in released.items()},
+        path,
+    )
+    for theirs, ours in layout.items():
+        if theirs not in released:  # an old file's missing counter
+            continue
+        sizes = [len(state[name]) for name in ours] if len(ours) > 1 else []
+        parts = released[theirs].split(sizes) if sizes else [released[theirs]]
+        state |= zip(ours, parts, strict=True)
+    model.load_state_dict(state)
 
 
-def _check_names(*, expected: Iterable[str], found: Iterable[str], path: Path) -> None:
-    expected, found = set(expected), set(found)
-    missing = sorted(name for name in expected - found if not name.endswith(COUNTER))
-    unexpected = sorted(found - expected)
-    if missing or unexpected:
+def _stacked_shape(tensors: Sequence[Tensor]) -> tuple[int, ...]:
+    """Of tensors one below the other, or of one alone."""
+    first = tuple(tensors[0].shape)
+    return first if len(tensors) == 1 else (sum(map(len, tensors)), *first[1:])
+
+
+def _check_layout(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], path: Path
+) -> None:
+    """Compare names and shapes, by the released names."""
+    missing = sorted(n for n in expected.keys() - found.keys() if not n.endswith(COUNTER))
+    unexpected = sorted(found.keys() - expected.keys())
+    misshapen = [
+        f"{name} {found[name]} for {expected[name]}"
+        for name in sorted(expected.keys() & found.keys())
+        if found[name] != expected[name]
+    ]
+    if missing or unexpected or misshapen:
         raise CheckpointError(
             f"{path} is no whole released model: missing {listing(missing) or 'nothing'}; "
-            f"unexpected {listing(unexpected) or 'nothing'}"
+            f"unexpected {listing(unexpected) or 'nothing'}; of another shape "
+            f"{listing(misshapen) or 'nothing'}"
         )
 
 

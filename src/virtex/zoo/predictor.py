@@ -41,7 +41,10 @@ Picture = str | Path | Image.Image | Tensor | NDArray[np.uint8]
 Pictures = Picture | Sequence[Picture]
 """One, several, or several stacked: a tensor (B, 3, H, W) or an array (B, H, W, 3)."""
 
-NO_TOKENIZER = "{what} holds no tokenizer: give the released SentencePiece model as `tokenizer`."
+NO_TOKENIZER = (
+    "{what} holds no tokenizer: give the SentencePiece model that it was trained with as "
+    "`tokenizer`, on the command line --tokenizer FILE. None is published: see docs/zoo.md."
+)
 
 
 @dataclass(frozen=True)
@@ -160,12 +163,7 @@ def load_captioner(
         CheckpointError: Nothing there that captions images.
         ConfigError: A tokenizer is missing, or given where there is one already.
     """
-    published = published_models.named(init)
-    if published is not None and not published.writes_captions:
-        raise CheckpointError(
-            f"{published.name} is a {published.kind} model, which writes no captions; "
-            "load_backbone takes its backbone."
-        )
+    published = _published_writer(init)
     if published is not None and tokenizer is None:
         raise ConfigError(NO_TOKENIZER.format(what=published.name))
     path = trained_file(init)
@@ -175,8 +173,10 @@ def load_captioner(
         weights = read_trained(path)
         captioner, data = _rebuild(weights, path)
         return Predictor(captioner, data.vocabulary, data.image, device=device)
-    captioner = load_released(read_torch_file(path), path)
-    if published is not None:
+    if published is None:
+        captioner = load_released(read_torch_file(path), path)
+    else:
+        captioner = load_released(published_models.read_fetched(path), path)
         published_models.check_captioner(captioner, published, path)
     if tokenizer is None:
         raise ConfigError(NO_TOKENIZER.format(what=path))
@@ -188,6 +188,26 @@ def load_captioner(
             f"{captioner.vocab_size}: give the one it was trained with."
         )
     return Predictor(captioner, tokenizer, ImageConfig(), device=device)
+
+
+def _published_writer(init: str | Path) -> published_models.Published | None:
+    """The published model that INIT names, if it names one.
+
+    Raises:
+        CheckpointError: What INIT names, or a published file is called, writes no captions.
+    """
+    if str(init) in ("random", "imagenet"):
+        raise CheckpointError(
+            f"{init} is a backbone alone, which writes no captions; load_backbone takes it."
+        )
+    published = published_models.named(init)
+    model = published or published_models.of_file(Path(init))
+    if model is not None and not model.writes_captions:
+        raise CheckpointError(
+            f"{init} is a {model.kind} model, which writes no captions; load_backbone takes its "
+            "backbone."
+        )
+    return published
 
 
 @dataclass(frozen=True)

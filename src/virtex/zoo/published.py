@@ -30,6 +30,13 @@ KINDS = (
     "a state dict of a torchvision or timm network, a MoCo checkpoint, or a released VirTex "
     "checkpoint"
 )
+UNSAFE = re.compile(
+    r"(?:Unsupported global: GLOBAL|Trying to load unsupported GLOBAL|Trying to call reduce for) "
+    r"(\S+)"
+)
+"""How torch names what a file would have called."""
+RUN_KEYS = {"version", "step", "config", "task"}
+"""What a checkpoint of this package holds, among others."""
 RESNETS: dict[tuple[bool, int, tuple[int, ...]], str] = {
     # bottlenecks, width of the first block, blocks of each stage
     (False, 64, (2, 2, 2, 2)): "resnet18",
@@ -52,11 +59,12 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        unsafe = re.search(
-            r"(?:Unsupported global: GLOBAL|Trying to call reduce for) (\S+)", str(error)
-        )
-        if unsafe is None:
-            raise CheckpointError(f"{path} is damaged or no torch file.") from error
+        unsafe = UNSAFE.search(str(error))
+        if unsafe is None:  # torch's own message advises to read the file unsafely
+            raise CheckpointError(
+                f"{path} is damaged or no torch file, or holds more than weights: it was not "
+                "loaded. Fetch it again, or ask its author for the bare state dict."
+            ) from error
         raise CheckpointError(
             f"{path} holds more than weights ({unsafe[1]}) and might run code: it was not loaded. "
             "Ask its author for the bare state dict."
@@ -99,10 +107,19 @@ def unwrap(values: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: There is none.
     """
+    if values.keys() >= RUN_KEYS:
+        raise CheckpointError(
+            f"{path} is a checkpoint of a virtex run under another name. Name it as it was, "
+            "RUN/checkpoints/step_*.pt with eight digits, with the run's tokenizer.model in RUN."
+        )
     for wrapper in WRAPPERS:
         if isinstance(values.get(wrapper), Mapping):
             values = values[wrapper]
-    strangers = [name for name, value in values.items() if not isinstance(value, Tensor)]
+    strangers = [
+        name
+        for name, value in values.items()
+        if not isinstance(name, str) or not isinstance(value, Tensor)
+    ]
     if strangers or not values:
         raise CheckpointError(
             f"{path} holds no state dict: found {listing(strangers) or 'nothing'}; expected "
@@ -153,7 +170,7 @@ def infer_resnet(state: Mapping[str, Tensor], path: Path) -> BackboneConfig:
         for stage in (1, 2, 3, 4)
     )
     first = state.get("layer1.0.conv1.weight")
-    width = 0 if first is None else first.shape[0]
+    width = len(first) if first is not None and first.dim() else 0
     name = RESNETS.get(("layer1.0.conv3.weight" in state, width, blocks))
     if name is None:
         raise CheckpointError(

@@ -11,13 +11,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from virtex.errors import CheckpointError
 from virtex.models.backbone import BackboneConfig
 from virtex.models.captioner import Captioner
 from virtex.models.textual_head import HeadConfig
 from virtex.zoo.download import download
+from virtex.zoo.published import read_torch_file
 
 Kind = Literal[
     "bicaptioning",
@@ -34,6 +35,8 @@ ARCHITECTURE = re.compile(
 )
 CACHE, MIRROR = "VIRTEX_CACHE", "VIRTEX_MIRROR"
 """Environment variables: the folder of fetched files; the folder or address to take them from."""
+TORCH_FILE = (b"PK\x03\x04", b"\x80")
+"""How a torch file begins: a zip, or a pickle in files from before PyTorch 1.6."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,30 @@ def named(name: str | Path) -> Published | None:
     A name may lack its folder (models of one short name are one file), and may end in `.yaml`, as
     the original project's names do.
     """
-    if Path(name).expanduser().exists():
+    if path_of(name).exists():
         return None
     asked = str(name).removesuffix(".yaml")
     return next((model for model in MODELS if asked in (model.name, _short(model.name))), None)
+
+
+def of_file(path: Path) -> Published | None:
+    """The model whose file is called so, or None."""
+    return next((model for model in MODELS if model.file_name == path.name), None)
+
+
+def path_of(text: str | Path) -> Path:
+    """A path that the user gave, `~` expanded; there may be nothing at it.
+
+    Raises:
+        CheckpointError: Nothing can be called so, or it cannot be looked at.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # a name too long; no such user's home
+        told = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{str(text)!r} cannot be a path here: {told}.") from error
+    return path
 
 
 def find(name: str) -> Published:
@@ -148,8 +171,8 @@ def find(name: str) -> Published:
 
 def places_from(environment: Mapping[str, str]) -> Places:
     """The places that environment variables name: VIRTEX_CACHE, VIRTEX_MIRROR, XDG_CACHE_HOME."""
-    user_cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = Path(environment.get(CACHE) or user_cache / "virtex").expanduser()
+    user_cache = Path(environment.get("XDG_CACHE_HOME") or "~/.cache")
+    cache = path_of(environment.get(CACHE) or user_cache / "virtex")
     return Places(cache, environment.get(MIRROR) or None)
 
 
@@ -165,18 +188,31 @@ def fetch(model: str | Published, *, places: Places | None = None) -> Path:
     """
     model = find(model) if isinstance(model, str) else model
     places = places or places_from(os.environ)
-    if places.mirror is None:
-        return download(model.url, places.cache / model.file_name, sha256=model.sha256)
-    if places.mirror.startswith(("http://", "https://")):
+    url = model.url
+    if places.mirror is not None:
         url = f"{places.mirror.rstrip('/')}/{model.file_name}"
-        return download(url, places.cache / model.file_name, sha256=model.sha256)
-    local = Path(places.mirror).expanduser() / model.file_name
+    if places.mirror is None or places.mirror.startswith(("http://", "https://")):
+        cached = places.cache / model.file_name
+        return download(url, cached, sha256=model.sha256, beginnings=TORCH_FILE)
+    local = path_of(places.mirror) / model.file_name
     if not local.is_file():
         raise CheckpointError(
             f"no file {local}. The mirror ({MIRROR}) is a folder that holds it, or the http(s) "
             "address of one."
         )
     return local
+
+
+def read_fetched(path: Path) -> dict[str, Any]:
+    """What the file of a published model holds, on the CPU.
+
+    Raises:
+        CheckpointError: It is damaged, or something else; says how to fetch it anew.
+    """
+    try:
+        return read_torch_file(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} Remove {path} to fetch it anew.") from error
 
 
 def check_captioner(captioner: Captioner, published: Published, path: Path) -> None:

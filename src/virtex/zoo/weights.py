@@ -26,7 +26,14 @@ from virtex.zoo.published import (
     read_tensors,
     unwrap,
 )
-from virtex.zoo.weights_file import FORMAT, WEIGHTS_NAME, Weights, read_weights, save_weights
+from virtex.zoo.weights_file import (
+    FORMAT,
+    WEIGHTS_NAME,
+    Weights,
+    read_weights,
+    save_weights,
+    stored_categories,
+)
 
 __all__ = [
     "WEIGHTS_NAME",
@@ -74,7 +81,7 @@ def trained_file(init: str | Path) -> Path:
     Raises:
         CheckpointError: There is none.
     """
-    path = Path(init).expanduser()
+    path = registry.path_of(init)
     published = registry.named(init)
     if path.is_file():
         return path
@@ -108,7 +115,9 @@ def is_trained_file(path: Path) -> bool:
 
 
 def read_trained(path: Path) -> Weights:
-    """Read a weights file, or a checkpoint of a run with the run's tokenizer beside it.
+    """Read a weights file, or a checkpoint of a run with what lies in the run's folder.
+
+    That is the tokenizer, and in the weights file the names of the classes.
 
     Raises:
         CheckpointError: Damaged, or not ours.
@@ -116,9 +125,14 @@ def read_trained(path: Path) -> Weights:
     if path.suffix == ".safetensors":
         return read_weights(path)
     values = checkpoint.load(path)
-    vocabulary = path.parent.parent / "tokenizer.model"
+    absent = sorted({"task", "config", "step"} - values.keys())
+    if absent:
+        raise CheckpointError(f"{path} is no checkpoint of a run: it has no {listing(absent)}.")
+    run = path.parent.parent
+    vocabulary = run / "tokenizer.model"
     tokenizer = Tokenizer.load(vocabulary) if vocabulary.is_file() else None
-    return Weights(values["task"], values["config"], tokenizer, values["step"])
+    categories = stored_categories(run / WEIGHTS_NAME)
+    return Weights(values["task"], values["config"], tokenizer, values["step"], categories)
 
 
 def load_backbone(
@@ -126,9 +140,10 @@ def load_backbone(
 ) -> Backbone:
     """The backbone that INIT names: images (B, 3, H, W), normalised, to a grid (B, C, h, w).
 
-    Args and Raises as of `open_backbone`.
+    In evaluation mode: an image's features depend on no other image. Args and Raises as of
+    `open_backbone`.
     """
-    return open_backbone(init, config=config, seed=seed)[0]
+    return open_backbone(init, config=config, seed=seed)[0].eval()
 
 
 def start_from(init: str | Path, backbone: Backbone) -> Initialisation:
@@ -174,7 +189,8 @@ def open_backbone(
         _require_same(stored, config, path)
         state: Mapping[str, Tensor] = _part_of_task(weights.state, path)
     else:
-        state = unwrap(read_tensors(path), path)
+        values = read_tensors(path) if published is None else registry.read_fetched(path)
+        state = unwrap(values, path)
         stored = _architecture(state, config, published, path)
     backbone = Backbone(replace(stored, pretrained=False, frozen=bool(config and config.frozen)))
     if step is None:

@@ -6,6 +6,7 @@ if the task has one; its metadata hold the run's config, step and classes.
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from virtex.data.tokenizer import Tokenizer
 from virtex.errors import CheckpointError, listing
 from virtex.zoo.published import read_safetensors
 
+log = logging.getLogger("virtex")
 FORMAT = "virtex"
 VERSION = 1
 TOKENIZER = "tokenizer"
@@ -93,19 +95,43 @@ def read_weights(path: Path) -> Weights:
             f"{path} is a safetensors file, but not one that this package wrote (tensors "
             f"{listing(sorted(state))}). load_backbone takes a backbone out of it."
         )
-    if int(metadata["version"]) > VERSION:
-        raise CheckpointError(
-            f"{path} has format {metadata['version']}, this package reads up to {VERSION}: "
-            "upgrade virtex."
-        )
+    config, step, categories = _parsed(metadata, path)
     model = state.pop(TOKENIZER, None)
-    return Weights(
-        state,
-        json.loads(metadata["config"]),
-        None if model is None else Tokenizer(model.numpy().tobytes()),
-        int(metadata["step"]),
-        tuple(json.loads(metadata.get("categories", "[]"))),
-    )
+    tokenizer = None if model is None else Tokenizer(model.numpy().tobytes())
+    return Weights(state, config, tokenizer, step, categories)
+
+
+def stored_categories(path: Path) -> tuple[str, ...]:
+    """The names of the classes in a weights file, if it is there; its tensors are not read."""
+    if not path.is_file():
+        return ()
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _parsed(file.metadata() or {}, path)[2]
+    except (SafetensorError, OSError, CheckpointError) as error:
+        log.warning("the names of the classes, if any, are left out: %s: %s", path, error)
+        return ()
+
+
+def _parsed(metadata: dict[str, str], path: Path) -> tuple[dict[str, Any], int, tuple[str, ...]]:
+    """Config, step and categories."""
+    try:
+        version = int(metadata["version"])
+        if version > VERSION:
+            raise CheckpointError(
+                f"{path} has format {version}, this package reads up to {VERSION}: upgrade virtex."
+            )
+        config, step = json.loads(metadata["config"]), int(metadata["step"])
+        categories = tuple(json.loads(metadata.get("categories", "[]")))
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} says that it is a weights file, but its metadata cannot be read "
+            f"({type(error).__name__}: {error}). Write it anew: `virtex export RUN --format "
+            "safetensors`."
+        ) from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds a config that is no mapping: {config!r}")
+    return config, step, categories
 
 
 def _unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:

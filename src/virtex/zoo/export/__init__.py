@@ -1,5 +1,5 @@
 """Write a model in the layouts that other libraries read."""
 
-from virtex.zoo.export.command import ExportConfig, export
+from virtex.zoo.export.command import ExportConfig, export, parse_export
 
-__all__ = ["ExportConfig", "export"]
+__all__ = ["ExportConfig", "export", "parse_export"]

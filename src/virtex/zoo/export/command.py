@@ -1,10 +1,11 @@
 """What `virtex export` does: INIT in the layout that another library reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from virtex import config as config_files
 from virtex.errors import ConfigError
 from virtex.models.backbone import BackboneConfig
 from virtex.zoo.export import onnx_graph
@@ -47,7 +48,8 @@ class ExportConfig:
     out: Path
     """The file to write; for huggingface the folder."""
     overwrite: bool = False
-    """Replace what is at `out`; a folder's other files stay."""
+    """Replace what is at `out`; a folder's other files stay, but for another model's
+    weights.safetensors."""
     backbone: BackboneConfig | None = None
     """The architecture where INIT does not say it: for weights whose names and shapes fit none of
     torchvision's ResNets."""
@@ -60,6 +62,29 @@ class ExportConfig:
         problems = [*_problems_of_out(self), *_problems_of_onnx(self)]
         if problems:
             raise ConfigError("\n- ".join(["the export options cannot work:", *problems]))
+
+
+def parse_export(arguments: Sequence[str]) -> ExportConfig:
+    """The config of `virtex export`; INIT needs no flag and may stand anywhere.
+
+    Raises:
+        ConfigError: An unknown option, or a value that is not allowed.
+    """
+    format_name = config_files.value_of("--format", arguments)
+    if format_name is not None and format_name not in WRITERS:
+        raise ConfigError(_unknown_format(format_name))
+    return config_files.parse(ExportConfig, _with_init_flag(arguments), prog="virtex export")
+
+
+def _with_init_flag(arguments: Sequence[str]) -> list[str]:
+    """Put `--init` before the first argument that is neither a flag nor a flag's value."""
+    is_value = False
+    for position, argument in enumerate(arguments):
+        if not is_value and not argument.startswith("-"):
+            return [*arguments[:position], "--init", *arguments[position:]]
+        takes_value = argument.startswith("--") and "=" not in argument
+        is_value = takes_value and not is_value and argument not in ("--help", "--print_config")
+    return list(arguments)
 
 
 def export(config: ExportConfig) -> Path:
@@ -132,9 +157,13 @@ WRITERS: dict[str, Callable[[ExportConfig, Model], None]] = {
 }
 
 
+def _unknown_format(name: str) -> str:
+    return f"unknown format {name!r}; it is one of {', '.join(WRITERS)}."
+
+
 def _problems_of_out(config: ExportConfig) -> list[str]:
     if config.format not in WRITERS:
-        return [f"unknown format {config.format!r}; it is one of {', '.join(WRITERS)}."]
+        return [_unknown_format(config.format)]
     problems = []
     allowed = SUFFIXES.get(config.format)
     if allowed and config.out.suffix not in allowed:

@@ -17,9 +17,10 @@ from virtex.config import from_dict
 from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone
 from virtex.models.textual_head import HEAD_CHANNELS, HeadConfig
-from virtex.zoo.export.model import Model
-from virtex.zoo.legacy import to_released
-from virtex.zoo.published import RESNETS, infer_resnet
+from virtex.zoo.export.model import Model, check_finite
+from virtex.zoo.legacy import load_released, load_released_classifier, released_kind, to_released
+from virtex.zoo.published import RESNETS, infer_resnet, read_tensors, unwrap
+from virtex.zoo.weights import trained_file
 
 PROBE_SIZE = 64
 TOLERANCE = 1e-4
@@ -73,20 +74,42 @@ def detectron2_checkpoint(backbone: Backbone) -> dict[str, Any]:
 
 
 def released_checkpoint(model: Model) -> dict[str, Any]:
-    """What the released VirTex code loads: the whole task where it was released, or a backbone.
+    """What the released VirTex code loads: a whole task or released model, or a backbone alone.
 
     Raises:
         ConfigError: The backbone is none of torchvision's ResNets, or the number of attention
             heads, which the layout does not hold, is another than the released code takes.
-        CheckpointError: The task has parts that were never released.
+        CheckpointError: The task has parts that were never released, or a released file lacks some.
     """
     torchvision_state(model.backbone)
     if model.trained is None:
-        return {"model": to_released(model.backbone.state_dict())}
+        return {"model": to_released(_others_state(model))}
     head = model.trained.config.get("task", {}).get("init_args", {}).get("head")
     if head is not None:
         _check_heads(from_dict(HeadConfig, head))
     return {"model": to_released(model.trained.state)}
+
+
+def _others_state(model: Model) -> dict[str, Tensor]:
+    """Under our names, what an INIT holds that is no run of ours: a released model, or a backbone.
+
+    Raises:
+        CheckpointError: A released model that is not whole, or has weights that are not finite.
+    """
+    init = model.initialisation.init
+    backbone = model.backbone.state_dict()
+    if model.initialisation.sha256 is None:  # no file: random, imagenet
+        return backbone
+    path = trained_file(init)
+    values = read_tensors(path)
+    state = unwrap(values, path)
+    if not any(name.startswith("textual.") for name in state):
+        return backbone
+    is_classifier = released_kind(state, path) == "classification"
+    load = load_released_classifier if is_classifier else load_released
+    whole: dict[str, Tensor] = load(values, path).state_dict()
+    check_finite(whole, init)
+    return whole
 
 
 def _check_heads(head: HeadConfig) -> None:

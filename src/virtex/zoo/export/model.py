@@ -1,11 +1,14 @@
 """What INIT holds, as an export sees it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from virtex.config import from_dict
 from virtex.data.transforms import ImageConfig
-from virtex.errors import CheckpointError, ConfigError
+from virtex.errors import CheckpointError, ConfigError, listing
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.tasks import registry  # noqa: F401 (a config names its task's class)
 from virtex.tasks.base import TaskConfig
@@ -57,14 +60,16 @@ def open_model(init: str, *, config: BackboneConfig | None = None) -> Model:
         config: The architecture, where INIT does not say it.
 
     Raises:
-        CheckpointError: INIT cannot be found or read.
+        CheckpointError: INIT cannot be found or read, or holds weights that are not finite.
     """
     backbone, initialisation = open_backbone(init, config=config)
     backbone.eval()
+    check_finite(backbone.cnn.state_dict(), init)
     if initialisation.step is None:
         return Model(backbone, initialisation, ImageConfig())
     path = trained_file(init)
     trained = read_trained(path)
+    check_finite(trained.state, init)
     try:
         image = from_dict(ImageConfig, trained.config.get("image", {}))
     except ConfigError as error:
@@ -72,3 +77,17 @@ def open_model(init: str, *, config: BackboneConfig | None = None) -> Model:
     in_checkpoints = path.parent.name == "checkpoints"
     run = path.parent.parent if in_checkpoints else path.parent
     return Model(backbone, initialisation, image, trained, run)
+
+
+def check_finite(state: Mapping[str, Tensor], init: str) -> None:
+    """Refuse weights that are no numbers, which no layout makes better.
+
+    Raises:
+        CheckpointError: Names them.
+    """
+    broken = [name for name, value in state.items() if not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"{init} holds weights that are infinite or no numbers: {listing(sorted(broken))}. "
+            "Its training diverged, or the file is broken: export an earlier checkpoint."
+        )

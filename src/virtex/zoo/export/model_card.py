@@ -9,12 +9,16 @@ import yaml
 from virtex.models.backbone import Backbone
 from virtex.zoo.export.model import Model
 from virtex.zoo.export.scores import Score
+from virtex.zoo.registry import Published, named
 
 TAGS = ("timm", "virtex", "image-feature-extraction")
 NO_SCORES = """None recorded. Measure the backbone, then export again to list the result here:
 
     virtex transfer voc07 --init RUN --data.root VOCdevkit --out RUN/results
 """
+NO_SCORES_OF_OTHERS = "None was measured by this package.\n"
+PAPER = """Karan Desai and Justin Johnson, "VirTex: Learning Visual Representations from Textual
+Annotations", CVPR 2021, arXiv:2006.06666"""
 IMAGES = """`images` (B, 3, H, W) are RGB, normalised with the mean and standard deviation that
 config.json holds, ImageNet's."""
 LICENCE = """virtex, the code, is MIT. The licence of the weights depends on the data that they were
@@ -29,12 +33,13 @@ def model_card(model: Model, *, title: str, scores: Sequence[Score]) -> str:
         CheckpointError: The run's config cannot be read.
     """
     captions = model.writes_captions()
+    published = named(model.initialisation.init)
     sections = [
         _front_matter(captions=captions),
-        f"# {title}\n\n{_origin(model)}",
+        f"# {title}\n\n{_origin(model, published)}",
         f"## Use\n\n{_use(model, captions=captions)}",
-        *_training(model),
-        f"## Scores\n\n{_table(scores) if scores else NO_SCORES}",
+        *_training(model, published),
+        f"## Scores\n\n{_table(scores) if scores else _no_scores(model, published)}",
         f"## Licence\n\n{LICENCE}",
     ]
     return "\n".join(sections)
@@ -65,8 +70,13 @@ def _front_matter(*, captions: bool) -> str:
     return f"---\n{yaml.safe_dump(values, sort_keys=False)}---\n"
 
 
-def _origin(model: Model) -> str:
+def _origin(model: Model, published: Published | None) -> str:
     name = model.backbone.config.name
+    if published is not None:
+        return (
+            f"The backbone `{name}` of the VirTex project's `{published.name}` ({published.kind}), "
+            f"in timm's layout.\n\n- file: <{published.url}>\n- paper: {PAPER}\n"
+        )
     if model.trained is None:
         told = Path(model.initialisation.init).name
         return f"The backbone `{name}` of `{told}`, in timm's layout.\n"
@@ -106,8 +116,14 @@ def _grid_line(backbone: Backbone) -> str:
     return f"grid = backbone.forward_features(images){moved}"
 
 
-def _training(model: Model) -> list[str]:
+def _training(model: Model, published: Published | None) -> list[str]:
     """Data and recipe, as far as they are known."""
+    if published is not None:
+        labels = "object labels" if published.kind == "multilabel_classification" else "captions"
+        return [
+            f"## Data\n\nCOCO, train2017: images and their {labels}.\n",
+            "## Recipe\n\nThe paper's; not recorded in the file that this was made from.\n",
+        ]
     if model.trained is None:
         return ["## Data and recipe\n\nNot recorded in the file that this was made from.\n"]
     config = without_folders(model.trained.config)
@@ -128,6 +144,16 @@ def _set(values: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in values.items()
         if value is not None
     }
+
+
+def _no_scores(model: Model, published: Published | None) -> str:
+    """What to do about it, or whose figures there are instead."""
+    if published is not None:
+        return (
+            f"The paper's, in percent: VOC07 linear mAP {published.voc07:.1f}, ImageNet-1k linear "
+            f"top-1 {published.imagenet:.1f}. {NO_SCORES_OF_OTHERS}"
+        )
+    return NO_SCORES_OF_OTHERS if model.trained is None else NO_SCORES
 
 
 def _table(scores: Sequence[Score]) -> str:

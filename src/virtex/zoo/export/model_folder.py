@@ -17,7 +17,8 @@ from virtex.zoo.weights_file import WEIGHTS_NAME, save_weights
 def write_model_folder(model: Model, path: Path) -> None:
     """Write config.json and model.safetensors (timm's), README.md, and weights.safetensors (ours).
 
-    The last is there where a run of ours is exported; the folder is then itself an INIT.
+    The last is there where a run of ours is exported; the folder is then itself an INIT. Otherwise
+    one that lies there is removed: it belongs to another model.
 
     Raises:
         DataError: A result of the run cannot be read.
@@ -33,6 +34,8 @@ def write_model_folder(model: Model, path: Path) -> None:
         save_tensors(timm_state(model.backbone), folder / "model.safetensors")
         if model.trained is not None:
             _save_trained(model, folder / WEIGHTS_NAME)
+        else:
+            (path / WEIGHTS_NAME).unlink(missing_ok=True)
 
 
 def timm_config(backbone: Backbone, image: ImageConfig) -> dict[str, Any]:
