@@ -232,6 +232,50 @@ def test_share_and_num_captions_touch_training_alone(tmp_path: Path) -> None:
     assert (identity["subset"], identity["captions_per_image"]) == (2, 1)
 
 
+def write_table(root: Path, *names: str) -> Path:
+    rows = [f"{name}.jpg,{caption}" for name in names for caption in ("a cat", "a dog")]
+    for name in names:
+        write(root / f"{name}.jpg", jpeg())
+    write(root / "table.csv", "\n".join(["image,caption", *rows]))
+    return root / "table.csv"
+
+
+def write_captioned_folder(root: Path, *names: str) -> Path:
+    for name in names:
+        write(root / f"{name}.jpg", jpeg())
+        write(root / f"{name}.txt", "a cat\na dog")
+    return root
+
+
+def write_captioned_shard(root: Path, *names: str) -> Path:
+    files = {}
+    for name in names:
+        files |= {f"{name}.jpg": jpeg(), f"{name}.txt": "a cat\na dog"}
+    write_tar(root / "one.tar", files)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("source", "write_source"),
+    [
+        ("folder", write_captioned_folder),
+        ("webdataset", write_captioned_shard),
+        ("table", write_table),
+    ],
+)
+def test_share_and_num_captions_serve_every_source_of_captions(
+    source: Any, write_source: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = write_source(tmp_path, *"abcdef")
+    config = SourceConfig(source=source, root=root)
+    whole = open_source(config, split="train")
+    part = open_source(replace(config, share=0.5, num_captions=1), split="train")
+    assert whole is not None
+    assert part is not None
+    assert [len(example.captions) for example in whole] == [2] * 6
+    assert [part.captions(index) for index in range(len(part))] == [("a cat",)] * 3
+
+
 def test_all_wrong_options_are_said_at_once(tmp_path: Path) -> None:
     config = SourceConfig(
         source="coco", val_share=1.5, image_column="x", num_images=3, share=0, num_captions=0
