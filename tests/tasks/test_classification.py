@@ -9,6 +9,7 @@ import torch
 from tests.oracles import classification as slow
 from tests.tasks.small_tasks import SCENES, build, scenes_batch, tokenizer, without_gradient
 from tests.tasks.two_processes import in_one_process, in_two_processes
+from virtex.data.source_options import Needs
 from virtex.data.transforms import normalize
 from virtex.errors import ConfigError
 from virtex.models.k_hot import NO_TARGET
@@ -110,7 +111,7 @@ def test_label_targets_are_rows_of_the_output_and_the_released_row_0_stays_unuse
 
 def test_labels_need_no_caption():
     task = build(LabelClassificationConfig())
-    assert LabelClassificationConfig().needs == (False, False, True)
+    assert LabelClassificationConfig().needs == Needs(labels=True)
     assert targets_of(task, replace(SCENES[0], captions=())) == list(SCENES[0].labels)
 
 
