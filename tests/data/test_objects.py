@@ -82,10 +82,8 @@ def test_an_image_keeps_its_shape_and_stays_within_the_input(height, width, size
     assert 0 <= left <= width - crop_width
     assert max(out_height, out_width) <= size
     scale = zoom * size / max(height, width)
-    assert abs(out_height - crop_height * scale) <= 0.5 + 0.5 * scale or 1 in (
-        crop_height,
-        out_height,
-    )
+    tolerance = 0.5 + 0.5 * scale
+    assert abs(out_height - crop_height * scale) <= tolerance or 1 in (crop_height, out_height)
     assert abs(out_width - crop_width * scale) <= tolerance or 1 in (crop_width, out_width)
 
 
