@@ -20,7 +20,4 @@ num_samples: 2
 
 def small_config(out: Path, *arguments: str) -> PretrainConfig:
     """The options above, with others from the command line over them."""
-    path = out.parent / "small.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(OPTIONS)
-    return parse_pretrain(["--config", str(path), "--out", str(out), *arguments])
+    return parse_pretrain(["--config", OPTIONS, "--out", str(out), *arguments])

@@ -78,7 +78,6 @@ def test_the_loss_falls_on_scenes(learned: Path) -> None:
 def test_a_run_cut_in_two_ends_with_the_same_bits(learned: Path, tmp_path: Path) -> None:
     cut = tmp_path / "run"
     shutil.copytree(learned, cut)
-    shutil.copy(learned.parent / "small.yaml", tmp_path)
     (cut / "checkpoints" / f"step_{NUM_LEARNING_STEPS:08}.pt").unlink()
     pretrain(parse_pretrain(["--out", str(cut)]))
     assert records(cut, "train/loss") == records(learned, "train/loss")
