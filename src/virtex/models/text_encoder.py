@@ -13,10 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from virtex.errors import ConfigError
+from virtex.models.transformer_sizes import HEAD_CHANNELS, size_problems
 from virtex.tokens import PAD_ID
-
-HEAD_CHANNELS = 64
-"""Channels of an attention head where num_heads does not say otherwise, as in CLIP."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +37,14 @@ class TextEncoderConfig:
     """Longest caption, with its start and end tokens; the text of longer ones is cut."""
 
     def __post_init__(self) -> None:
-        problems = []
-        if min(self.hidden_size, self.num_layers) < 1:
-            problems.append("hidden_size and num_layers must be at least 1")
-        elif self.hidden_size % (self.num_heads or HEAD_CHANNELS):
-            problems.append(
-                f"hidden_size {self.hidden_size} is not a multiple of "
-                + (f"num_heads {self.num_heads}" if self.num_heads else "64: set num_heads too")
-            )
-        if min(self.num_heads, self.feedforward_size) < 0:
-            problems.append("num_heads and feedforward_size must be at least 1, or 0 for the rule")
-        if not 0 <= self.dropout < 1:
-            problems.append(f"dropout {self.dropout} is not in [0, 1)")
-        if self.max_tokens < 3:
-            problems.append(f"max_tokens {self.max_tokens} leaves no room for text")
+        problems = size_problems(
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            feedforward_size=self.feedforward_size,
+            dropout=self.dropout,
+            max_tokens=self.max_tokens,
+        )
         if problems:
             raise ConfigError("text encoder: " + "; ".join(problems))
 

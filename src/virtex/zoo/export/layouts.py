@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from virtex.config import from_dict
 from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone
-from virtex.models.textual_head import HEAD_CHANNELS, HeadConfig
+from virtex.models.textual_head import HeadConfig
+from virtex.models.transformer_sizes import HEAD_CHANNELS
 from virtex.zoo.export.model import Model, check_finite
 from virtex.zoo.legacy import load_released, load_released_classifier, released_kind, to_released
 from virtex.zoo.published import RESNETS, infer_resnet, read_tensors, unwrap
