@@ -23,6 +23,11 @@ Encode = Callable[[Example, np.random.Generator], Encoded]
 Collate = Callable[[Sequence[Encoded]], Batch]
 
 
+def stack(encoded: Sequence[Encoded]) -> Batch:
+    """Collate examples whose tensors have one shape each: stacked, name by name."""
+    return {name: torch.stack([item[name] for item in encoded]) for name in encoded[0]}
+
+
 @dataclass
 class TaskOutput:
     """What a step gives back: the scalar to minimise, and scalars to log (detached)."""

@@ -14,7 +14,7 @@ Shapes: B images of this process, G of all processes, D projected size, Q keys i
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ from virtex.data.transforms import TrainTransform, normalize
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
 from virtex.models.projection import Projection, Queue, follow, momentum_copy, similarities
-from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskData, TaskOutput
+from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskData, TaskOutput, stack
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Moco(Task):
         self._new_keys: list[Tensor] = []  # of the step under way; empty whenever one is saved
         self.encode = EncodeTwoViews(TrainTransform(data.image))
         self.encode_validation = self.encode
-        self.collate = collate
+        self.collate = stack
 
     def forward(self, batch: Batch) -> TaskOutput:
         queries, keys = self.queries_and_keys(batch["query_image"], batch["key_image"])
@@ -134,11 +134,6 @@ class EncodeTwoViews:
         query, _ = self.transform(example, "", generator)
         key, _ = self.transform(example, "", generator)
         return {"query_image": query, "key_image": key}
-
-
-def collate(encoded: Sequence[Encoded]) -> Batch:
-    """Stack what each example gives, name by name."""
-    return {name: torch.stack([item[name] for item in encoded]) for name in encoded[0]}
 
 
 def number_of_groups(batch_size: int, group_size: int) -> int:

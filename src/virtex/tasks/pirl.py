@@ -20,7 +20,6 @@ with the training loss.
 Shapes: B images, D projected size, N negatives, P side of a patch.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +36,7 @@ from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
 from virtex.models.linear import Linear
 from virtex.models.projection import MemoryBank, Projection, similarities
-from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskData, TaskOutput
+from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskData, TaskOutput, stack
 
 LARGEST_SHARE = 1 - 1e-6
 """Of a negative; its logarithm stays finite where one negative outdoes all other pairs."""
@@ -118,7 +117,7 @@ class Pirl(Task):
         self._seen: list[tuple[Tensor, Tensor]] = []  # in the step under way; else empty
         self.encode = EncodeImageAndPuzzle(TrainTransform(data.image), JigsawTransform(data.image))
         self.encode_validation = self.encode
-        self.collate = collate
+        self.collate = stack
 
     def forward(self, batch: Batch) -> TaskOutput:
         puzzles = self.project_puzzles(batch["patches"])
@@ -180,11 +179,6 @@ class EncodeImageAndPuzzle:
     def __call__(self, example: Example, generator: np.random.Generator) -> Encoded:
         image, _ = self.transform(example, "", generator)
         return {"image": image, "patches": self.jigsaw(example, generator)}
-
-
-def collate(encoded: Sequence[Encoded]) -> Batch:
-    """Stack what each example gives, name by name."""
-    return {name: torch.stack([item[name] for item in encoded]) for name in encoded[0]}
 
 
 def noise_contrastive_loss(logits: Tensor) -> Tensor:
