@@ -141,9 +141,10 @@ def pretrain(config: PretrainConfig) -> FitResult:
     """
     device = choose_device(config.run.device)
     with distributed.process_group(device):
-        check(config)
+        check_options_alone(config)
         torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
         backbone = Backbone(config.backbone)
+        backbone.grid_size(config.image.size)
         if not _has_begun(config.out):
             start_from(config.init, backbone)
         train = _training_source(config.data, config.task.needs)
@@ -178,13 +179,18 @@ def check(config: PretrainConfig) -> None:
     Raises:
         ConfigError: One of them.
     """
+    check_options_alone(config)
+    with torch.random.fork_rng(devices=[]):
+        architecture = Backbone(replace(config.backbone, pretrained=False))
+    architecture.grid_size(config.image.size)
+
+
+def check_options_alone(config: PretrainConfig) -> None:
+    """The part of `check` that needs no network to be built."""
     check_resumable(config)
     check_batch_size(config.run)
     warmup_steps(config.optim, config.run.num_steps)
     check_options(config.data, config.task.needs)
-    with torch.random.fork_rng(devices=[]):
-        architecture = Backbone(replace(config.backbone, pretrained=False))
-    architecture.grid_size(config.image.size)
 
 
 def check_resumable(config: PretrainConfig) -> None:
