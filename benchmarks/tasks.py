@@ -93,9 +93,10 @@ def prepare(
     encoded = []
     for index in range(arguments.batch):
         rng = np.random.default_rng(index)
-        encoded.append({**task.encode(source[index], rng), "index": torch.tensor(index)})
+        encoded.append(task.encode(source[index], rng))
     task.to(device=arguments.device, memory_format=torch.channels_last).train()
-    return task, to_device(task.collate(encoded), task_device(task), channels_last=True)
+    batch = {**task.collate(encoded), "index": torch.arange(arguments.batch)}
+    return task, to_device(batch, task_device(task), channels_last=True)
 
 
 def compare(task: Task, batch: Batch, arguments: argparse.Namespace) -> tuple[float, float]:

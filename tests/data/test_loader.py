@@ -331,3 +331,13 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_repetitions_of_an_example_are_changed_in_other_ways() -> None:
+    batches = training_batches(
+        Numbers(3), encode, collate, seed=0, batch_size=9, repeats=np.full(3, 3.0),
+        config=IN_PROCESS,
+    )  # fmt: skip
+    batch = next(batches)
+    assert sorted(batch["number"].tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert len(set(batch["draw"].tolist())) == 9

@@ -1,5 +1,6 @@
 """Which examples make up each batch."""
 
+from collections import Counter
 from itertools import islice
 
 import numpy as np
@@ -23,7 +24,7 @@ def test_the_ranks_parts_make_up_the_twins_batch(
 ) -> None:
     batch_size = part * world_size
     places = [
-        tuple(place)
+        tuple(place[:2])
         for rank in range(world_size)
         for place in next(
             iter(
@@ -50,7 +51,7 @@ def test_every_epoch_holds_every_example_once(
     order = TrainingOrder(num_examples, seed=seed, batch_size=batch_size)
     num_steps = -(-3 * num_examples // batch_size)
     row = [place for places in islice(order, num_steps) for place in places][: 3 * num_examples]
-    assert sorted(row) == [(epoch, index) for epoch in range(3) for index in range(num_examples)]
+    assert sorted(row) == [(epoch, index, 0) for epoch in range(3) for index in range(num_examples)]
 
 
 def test_seeds_give_different_orders() -> None:
@@ -63,3 +64,42 @@ def test_an_epochs_order_is_drawn_once() -> None:
     order = TrainingOrder(100, seed=0, batch_size=10)
     list(islice(order, 25))
     assert permutation.cache_info().misses == 3
+
+
+REPEATS = np.array([1.0, 1.5, 2.25, 1.0])
+
+
+def test_a_factor_is_how_often_an_example_comes_in_an_epoch() -> None:
+    order = TrainingOrder(4, seed=3, batch_size=1, repeats=REPEATS)
+    row = [places[0] for places in islice(order, 12_000)]
+    last = row[-1].epoch
+    counts = np.array(
+        [Counter(place.example_index for place in row if place.epoch < last)[i] for i in range(4)]
+    )
+    np.testing.assert_allclose(counts / last, REPEATS, atol=0.03)
+    per_epoch = Counter(place[:2] for place in row if place.epoch < last)
+    assert {per_epoch[epoch, 1] for epoch in range(last)} == {1, 2}
+    assert {per_epoch[epoch, 2] for epoch in range(last)} == {2, 3}
+
+
+def test_repetitions_within_an_epoch_are_numbered() -> None:
+    order = TrainingOrder(4, seed=3, batch_size=1, repeats=REPEATS)
+    row = [places[0] for places in islice(order, 300)]
+    assert len(set(row)) == len(row)
+    copies = sorted(place.copy for place in row if place[:2] == (0, 2))
+    assert copies == list(range(len(copies)))
+
+
+@settings(deadline=None)
+@given(step=st.integers(0, 40), world_size=st.sampled_from([1, 2]))
+def test_repetitions_do_not_depend_on_where_one_begins(step: int, world_size: int) -> None:
+    whole = TrainingOrder(4, seed=3, batch_size=6, repeats=REPEATS)
+    begun = [
+        TrainingOrder(
+            4, seed=3, batch_size=6, start_step=step, rank=rank, world_size=world_size,
+            repeats=REPEATS,
+        )
+        for rank in range(world_size)
+    ]  # fmt: skip
+    parts = [place for order in begun for place in next(iter(order))]
+    assert parts == next(islice(whole, step, None))

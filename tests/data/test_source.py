@@ -296,7 +296,7 @@ def test_all_wrong_options_are_said_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"source": "photos"}, "it is one of scenes, coco, folder"),
+        ({"source": "photos"}, "it is one of scenes, coco, lvis, folder"),
         ({"source": "scenes", "root": Path("x")}, "--data.root x means nothing"),
         ({"source": "coco", "root": Path("x"), "seed": 3}, "--data.seed 3 means nothing"),
         ({"source": "table"}, "needs --data.root: the table, a file"),
@@ -312,6 +312,27 @@ def test_all_wrong_options_are_said_at_once(tmp_path: Path) -> None:
             {"source": "voc", "root": Path("x"), "train_split": "trainval"},
             "Give --data.val_split test",
         ),
+        (
+            {
+                "source": "voc",
+                "root": Path("x"),
+                "train_split": "2007_trainval+2012_trainval",
+                "val_split": "2012_val",
+            },
+            "VOC's 2012_trainval and 2012_val share images",
+        ),
+        (
+            {"source": "voc", "root": Path("x"), "val_split": "2007_trainval"},
+            "VOC's train and 2007_trainval share images",
+        ),
+        (
+            {"source": "folder", "root": Path("x"), "bad_object_limit": 0.1},
+            "--data.bad_object_limit 0.1 means nothing to --data.source folder",
+        ),
+        (
+            {"source": "coco", "root": Path("x"), "bad_object_limit": 1.0},
+            "--data.bad_object_limit must be at least 0 and below 1, not 1.0.",
+        ),
         ({"num_images": 0}, "--data.num_images must be at least 1"),
         ({"num_val_images": -1}, "--data.num_val_images must be at least 0"),
         ({"image_size": 0}, "--data.image_size must be at least 1"),
@@ -326,6 +347,8 @@ def test_options_that_cannot_work_are_named(options: dict[str, Any], part: str) 
     [
         ("voc", {}, "captions are needed, and --data.source voc has none; these have: coco"),
         ("classes", {}, "captions are needed"),
+        ("lvis", {}, "captions are needed"),
+        ("inaturalist", {"needs": Needs(objects=True)}, "boxes are needed"),
         ("voc", {"needs": Needs(objects=True, masks=True)}, "masks are needed"),
         ("table", {"needs": Needs(labels=True)}, "labels are needed, and --data.source table"),
         (

@@ -6,8 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.sources.layouts import ANY_TEXT
-from virtex.data.example import Example, Source
-from virtex.data.subsets import FewerCaptions, held_out, random_share, share_of_each_class
+from virtex.data.example import Example, Source, Subset
+from virtex.data.subsets import (
+    FewerCaptions,
+    few_shots,
+    held_out,
+    labelled_share,
+    random_share,
+    repeat_factors,
+    share_of_each_class,
+)
+from virtex.errors import DataError
 
 
 class Numbers(Source):
@@ -63,6 +72,127 @@ def test_a_share_of_each_class_keeps_their_proportions(
     assert ids(subset) == sorted(ids(subset), key=int)
     whole = share_of_each_class(Classes(200), min(1, 2 * share), seed=0)
     assert set(ids(subset)) <= set(ids(whole))
+
+
+class Labelled(Numbers):
+    """As Numbers, with the labels given; reading a whole example is a mistake."""
+
+    frequencies = ("r", "c", "f")
+
+    def __init__(self, labels: list[tuple[int, ...]]) -> None:
+        super().__init__(len(labels))
+        self.all_labels = labels
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        raise AssertionError("the labels alone are cheaper")
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        return self.all_labels[index]
+
+
+LABELS = st.lists(st.sets(st.integers(0, 6), max_size=3).map(tuple), min_size=1, max_size=60)
+ONE_LABEL = st.lists(st.integers(0, 4).map(lambda label: (label,)), min_size=1, max_size=60)
+SHOTS, SEEDS = st.integers(1, 6), st.integers(0, 3)
+
+
+def shown(labels: list[tuple[int, ...]]) -> dict[int, int]:
+    """How many of the images show each class."""
+    return {label: sum(label in one for one in labels) for label in range(7)}
+
+
+@given(LABELS, SHOTS, SEEDS)
+def test_few_shots_show_each_class_often_enough(
+    labels: list[tuple[int, ...]], num_shots: int, seed: int
+) -> None:
+    source = Labelled(labels)
+    if not any(labels):
+        with pytest.raises(DataError, match="has a class"):
+            few_shots(source, num_shots, seed=seed)
+        return
+    indices = list(few_shots(source, num_shots, seed=seed).indices)
+    assert indices == sorted(set(indices))
+    chosen, whole = shown([labels[index] for index in indices]), shown(labels)
+    for label, count in whole.items():
+        assert chosen[label] >= min(num_shots, count)
+    assert len(indices) <= sum(min(num_shots, count) for count in whole.values())
+    assert indices == list(few_shots(source, num_shots, seed=seed).indices)
+
+
+@given(ONE_LABEL, SHOTS, SHOTS, SEEDS)
+def test_fewer_shots_of_one_label_are_part_of_more(
+    labels: list[tuple[int, ...]], first: int, second: int, seed: int
+) -> None:
+    source = Labelled(labels)
+    few, more = (
+        set(few_shots(source, number, seed=seed).indices) for number in sorted((first, second))
+    )
+    assert few <= more
+    whole = shown(labels)
+    for label, count in shown([labels[index] for index in few]).items():
+        assert count == min(first, second, whole[label])
+
+
+def test_an_image_drawn_for_a_rare_class_counts_for_the_common_ones_in_it() -> None:
+    for seed in range(5):
+        source = Labelled([*[(1,)] * 30, (0, 1), *[(1,)] * 30])
+        assert list(few_shots(source, 1, seed=seed).indices) == [30]
+
+
+def test_another_seed_draws_other_shots() -> None:
+    source = Labelled([(index % 2,) for index in range(200)])
+    draws = {tuple(few_shots(source, 5, seed=seed).indices) for seed in range(4)}
+    assert len(draws) == 4
+
+
+def test_a_labelled_share_keeps_proportions_where_each_image_has_one_label() -> None:
+    single = Labelled([(int(index % 10 == 0),) for index in range(200)])
+    part = labelled_share(single, 0.2, seed=0)
+    labels = [part.labels(index)[0] for index in range(len(part))]
+    assert (labels.count(0), labels.count(1)) == (36, 4)
+    several = Labelled([(0, 1), *single.all_labels[1:]])
+    assert len(labelled_share(several, 0.2, seed=0)) == 40
+    assert list(labelled_share(several, 0.2, seed=0).indices) == list(
+        random_share(several, 0.2, seed=0).indices
+    )
+
+
+@given(LABELS, st.floats(0.001, 1))
+def test_repeat_factors_equal_those_of_a_slow_twin(
+    labels: list[tuple[int, ...]], threshold: float
+) -> None:
+    shares = {label: count / len(labels) for label, count in shown(labels).items()}
+    expected = [
+        max([1.0, *((threshold / shares[label]) ** 0.5 for label in one)]) for one in labels
+    ]
+    np.testing.assert_allclose(repeat_factors(Labelled(labels), threshold), expected)
+
+
+def test_a_rare_class_repeats_its_images_and_the_common_ones_in_them() -> None:
+    source = Labelled([(0, 1), *[(0,)] * 98, ()])
+    factors = repeat_factors(source, 0.04)
+    assert factors.tolist() == [2.0] + [1.0] * 99
+
+
+def test_parts_pass_on_labels_and_frequencies() -> None:
+    source = FewerCaptions(Subset(Labelled([(0,), (1,), (2, 1)]), [2, 0]), 1)
+    assert [source.labels(index) for index in range(2)] == [(2, 1), (0,)]
+    assert source.frequencies == ("r", "c", "f")
+
+
+def test_a_subset_tells_which_examples_it_holds() -> None:
+    def identity(*chains: list[int]) -> dict[str, str | int]:
+        source: Source = Numbers(9)
+        for indices in chains:
+            source = Subset(source, indices)
+        return source.identity()
+
+    assert identity([1, 2])["subset"] == identity([1, 3])["subset"] == 2
+    assert identity([1, 2]) == identity([1, 2])
+    hashes = [
+        identity(*chains)["subset_sha256"]
+        for chains in ([[1, 2]], [[1, 3]], [[2, 1]], [[1, 2, 3], [0, 1]], [[4, 2, 3], [0, 1]])
+    ]
+    assert len(set(hashes)) == len(hashes)
 
 
 def test_captions_alone_are_those_of_the_example() -> None:

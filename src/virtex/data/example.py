@@ -1,5 +1,6 @@
 """What every source of data yields: one image with whatever is known about it."""
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+NUM_HASH_DIGITS = 16
+"""Enough to tell the subsets of one source apart."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +37,14 @@ class Example:
     """COCO segmentations: a list of polygons, or {"size": [H, W], "counts": ...}."""
     crowd: tuple[bool, ...] = ()
     """True where a box stands for a group (COCO's `iscrowd`); empty where none does."""
+    difficult: tuple[bool, ...] = ()
+    """True where missing a box counts for nothing (VOC's `difficult`); empty where none is so."""
+    areas: NDArray[np.float32] | None = None
+    """(M,) pixels that each object covers, where the annotations say so."""
+    absent_labels: tuple[int, ...] = ()
+    """Classes that somebody looked for and did not find (LVIS's negatives)."""
+    incomplete_labels: tuple[int, ...] = ()
+    """Classes of which not every object has a box (LVIS's `not_exhaustive`)."""
 
     @property
     def location(self) -> str:
@@ -48,6 +60,8 @@ class Source(Sequence[Example]):
 
     categories: tuple[str, ...] = ()
     """Class names; a label is an index into them. Empty where there are no classes."""
+    frequencies: tuple[str, ...] = ()
+    """For each class r (rare), c (common) or f (frequent), where the data tell (LVIS)."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -59,6 +73,10 @@ class Source(Sequence[Example]):
         """The captions of `[index]`, where they cost less than the example."""
         return self[index].captions
 
+    def labels(self, index: int) -> tuple[int, ...]:
+        """The labels of `[index]`, where they cost less than the example."""
+        return self[index].labels
+
     @abstractmethod
     def identity(self) -> dict[str, str | int]:
         """What this data is, for the record: source, root, counts, sha256 of the annotations."""
@@ -69,7 +87,7 @@ class Subset(Source):
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         self.source, self.indices = source, indices
-        self.categories = source.categories
+        self.categories, self.frequencies = source.categories, source.frequencies
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -80,5 +98,15 @@ class Subset(Source):
     def captions(self, index: int) -> tuple[str, ...]:
         return self.source.captions(self.indices[index])
 
+    def labels(self, index: int) -> tuple[int, ...]:
+        return self.source.labels(self.indices[index])
+
     def identity(self) -> dict[str, str | int]:
-        return {**self.source.identity(), "subset": len(self.indices)}
+        whole = self.source.identity()
+        digest = hashlib.sha256(str(whole.get("subset_sha256", "")).encode())
+        digest.update(np.asarray(self.indices, np.int64).tobytes())
+        return {
+            **whole,
+            "subset": len(self.indices),
+            "subset_sha256": digest.hexdigest()[:NUM_HASH_DIGITS],
+        }

@@ -1,5 +1,7 @@
 """Batches whose content is a function of seed and step alone.
 
+Each has, beside what the task collates, `index` (B,): the places of its examples in the source.
+
 Which examples make up a batch is said in virtex.data.order; the randomness of each comes from
 (seed, epoch, index). So neither workers, nor ranks, nor the step at which a run was resumed change
 what is learned.
@@ -16,6 +18,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -75,6 +78,7 @@ def training_batches(
     start_step: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    repeats: NDArray[np.float64] | None = None,
     config: LoaderConfig | None = None,
 ) -> "TrainingBatches":
     """Endless batches, in the order that `seed` gives, from batch `start_step` on.
@@ -88,6 +92,7 @@ def training_batches(
         start_step: Number of batches that went before; skipping them costs nothing.
         rank: Which part of each batch to give.
         world_size: In how many parts each batch is split.
+        repeats: (N,) how often each example comes in an epoch, at least 1; null: once.
         config: Workers, prefetching, and how many images may be bad.
 
     Raises:
@@ -105,6 +110,7 @@ def training_batches(
         start_step=start_step,
         rank=rank,
         world_size=world_size,
+        repeats=repeats,
     )
     reader = _Reader(source, encode, collate, seed=seed, replaces_bad=True)
     return TrainingBatches(reader, order, config)
@@ -209,24 +215,28 @@ class _Reader(Dataset[_Read]):
         self.seed, self.replaces_bad = seed, replaces_bad
 
     def __getitem__(self, places: list[Place]) -> _Read:
-        encoded: list[Encoded] = []
+        read: list[tuple[int, Encoded]] = []
         bad_images: list[BadImage] = []
         try:
             for place in places:
-                encoded.extend(self._read(place, bad_images))
-            batch = self.collate(encoded) if encoded else None
+                read.extend(self._read(place, bad_images))
+            batch = self._collate(read) if read else None
         except VirTexError as error:  # torch would wrap it in the worker's traceback
             return _Read(None, len(places), bad_images, error)
         num_stand_ins = len(bad_images) if self.replaces_bad else 0
         return _Read(batch, len(places) + num_stand_ins, bad_images)
 
-    def _read(self, place: Place, bad_images: list[BadImage]) -> list[Encoded]:
+    def _collate(self, read: list[tuple[int, Encoded]]) -> Batch:
+        indices, encoded = zip(*read, strict=True)
+        return {**self.collate(encoded), "index": torch.tensor(indices)}
+
+    def _read(self, place: Place, bad_images: list[BadImage]) -> list[tuple[int, Encoded]]:
         """The example at a place or its stand-in; none if it is bad and not to be replaced."""
         for index in self._candidates(place):
-            rng = np.random.default_rng([self.seed, place.epoch, index])
+            copy = [place.copy] if place.copy else []
+            rng = np.random.default_rng([self.seed, place.epoch, index, *copy])
             try:
-                encoded = self.encode(self.source[index], rng)
-                return [{**encoded, "index": torch.tensor(index)}]
+                return [(index, self.encode(self.source[index], rng))]
             except BadImageError as error:
                 bad_images.append((error.location, error.reason))
         if not self.replaces_bad:
@@ -239,7 +249,7 @@ class _Reader(Dataset[_Read]):
     def _candidates(self, place: Place) -> Iterator[int]:
         yield place.example_index
         if self.replaces_bad:
-            rng = np.random.default_rng([self.seed, *place, STAND_IN_STREAM])
+            rng = np.random.default_rng([self.seed, *place[:2], STAND_IN_STREAM])
             yield from rng.integers(len(self.source), size=MAX_STAND_INS).tolist()
 
 

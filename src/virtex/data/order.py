@@ -3,25 +3,37 @@
 Training reads one endless row of positions: epoch after epoch, each a permutation of the examples
 from (seed, epoch). Batch t holds the positions from t * batch_size on, across the border of epochs;
 rank r takes the r-th part of it.
+
+Examples may be repeated: one of factor 2.3 comes twice in each epoch, and a third time in 30 % of
+them, drawn from (seed, epoch), as in the repeat-factor sampling of Gupta et al., "LVIS", CVPR 2019.
 """
 
 import functools
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+REPEATS_STREAM = 2
+"""Sets the generator that draws repetitions apart from the one that permutes."""
+
 
 class Place(NamedTuple):
-    """One use of an example: which, and in which epoch."""
+    """One use of an example: which, in which epoch, and the how-manieth there."""
 
     epoch: int
     example_index: int
+    copy: int = 0
 
 
 class TrainingOrder:
-    """Which examples make up this rank's part of each batch; iterates from `start_step` on."""
+    """Which examples make up this rank's part of each batch; iterates from `start_step` on.
+
+    Args:
+        repeats: (num_examples,) how often each comes in an epoch, at least 1; null: once.
+    """
 
     def __init__(
         self,
@@ -32,10 +44,13 @@ class TrainingOrder:
         start_step: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        repeats: NDArray[np.float64] | None = None,
     ) -> None:
         self.num_examples, self.seed = num_examples, seed
         self.batch_size, self.part = batch_size, batch_size // world_size
         self.start_step, self.rank = start_step, rank
+        self.repeats, self._ends = repeats, [0]
+        self._uses: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
     def __iter__(self) -> Iterator[list[Place]]:
         step = self.start_step
@@ -46,8 +61,31 @@ class TrainingOrder:
 
     def place(self, position: int) -> Place:
         """The example at a position of the endless row."""
-        epoch, offset = divmod(position, self.num_examples)
-        return Place(epoch, int(permutation(self.seed, epoch, self.num_examples)[offset]))
+        if self.repeats is None:
+            epoch, offset = divmod(position, self.num_examples)
+            return Place(epoch, int(permutation(self.seed, epoch, self.num_examples)[offset]))
+        epoch = self._epoch_of(position)
+        examples, copies = self._epoch(epoch)
+        offset = int(permutation(self.seed, epoch, len(examples))[position - self._ends[epoch]])
+        return Place(epoch, int(examples[offset]), int(copies[offset]))
+
+    def _epoch_of(self, position: int) -> int:
+        while self._ends[-1] <= position:
+            self._ends.append(self._ends[-1] + len(self._epoch(len(self._ends) - 1)[0]))
+        return bisect_right(self._ends, position) - 1
+
+    def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All uses of an epoch before they are permuted: which example, the how-manieth of it."""
+        if epoch not in self._uses:
+            assert self.repeats is not None
+            draws = np.random.default_rng([self.seed, epoch, REPEATS_STREAM])
+            whole = np.floor(self.repeats)
+            more = draws.random(len(self.repeats)) < self.repeats - whole
+            counts = whole.astype(np.int64) + more
+            starts = np.cumsum(counts) - counts
+            examples = np.repeat(np.arange(len(counts)), counts)
+            self._uses = {epoch: (examples, np.arange(len(examples)) - starts[examples])}
+        return self._uses[epoch]
 
 
 @functools.lru_cache(maxsize=2)

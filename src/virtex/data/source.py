@@ -11,9 +11,16 @@ from virtex.data.sources.classes import ClassesSource, check_same_classes
 from virtex.data.sources.coco import CocoSource
 from virtex.data.sources.coco_file import kinds_of, matching_split
 from virtex.data.sources.folder import FolderSource
+from virtex.data.sources.inaturalist import (
+    InaturalistSource,
+    check_same_categories,
+    find_annotations,
+)
+from virtex.data.sources.lvis import LvisSource, lvis_path
 from virtex.data.sources.scenes import ScenesSource
 from virtex.data.sources.table import TableSource
-from virtex.data.sources.voc import VocSource, split_list
+from virtex.data.sources.voc import VocSource
+from virtex.data.sources.voc_splits import has_split
 from virtex.data.sources.webdataset import WebdatasetSource
 from virtex.data.subsets import FewerCaptions, held_out, random_share, share_of_each_class
 from virtex.errors import DataError
@@ -22,6 +29,7 @@ __all__ = ["Needs", "SourceConfig", "Split", "open_source"]
 
 Split = Literal["train", "val"]
 CAPTIONS = Needs(captions=True)
+WITH_ONE_LABEL = frozenset({"classes", "inaturalist"})
 
 
 def open_source(
@@ -43,7 +51,7 @@ def open_source(
     source = _open(config, split, needs)
     if source is None or split == "val":
         return source
-    if config.share < 1 and config.source == "classes":
+    if config.share < 1 and config.source in WITH_ONE_LABEL:
         source = share_of_each_class(source, config.share, seed=config.seed)
     elif config.share < 1:
         source = random_share(source, config.share, seed=config.seed)
@@ -58,6 +66,10 @@ def _open(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
             return _open_scenes(config, split)
         case "coco":
             return _open_coco(config, split, needs)
+        case "lvis":
+            return _open_lvis(config, split, needs)
+        case "inaturalist":
+            return _open_inaturalist(config, split)
         case "voc":
             return _open_voc(config, split, needs)
         case "table":
@@ -79,14 +91,47 @@ def _open_coco(config: SourceConfig, split: Split, needs: Needs) -> Source | Non
     kinds = kinds_of(with_captions=needs.captions, with_instances=with_instances)
     if not is_named and matching_split(root, name, kinds) is None:
         return None
-    return CocoSource(root, split=name, with_captions=needs.captions, with_instances=with_instances)
+    return CocoSource(
+        root,
+        split=name,
+        with_captions=needs.captions,
+        with_instances=with_instances,
+        bad_object_limit=config.bad_object_limit,
+    )
+
+
+def _open_lvis(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
+    root, name, is_named = _split_of(config, split)
+    if not is_named and not lvis_path(root, name).is_file():
+        return None
+    return LvisSource(
+        root,
+        split=name,
+        with_instances=needs.objects or needs.labels,
+        bad_object_limit=config.bad_object_limit,
+    )
+
+
+def _open_inaturalist(config: SourceConfig, split: Split) -> Source | None:
+    root, name, is_named = _split_of(config, split)
+    if not is_named and find_annotations(root, name) is None:
+        return None
+    source = InaturalistSource(root, split=name)
+    if split == "val":
+        train_root, train_name, _ = _split_of(config, "train")
+        paths = find_annotations(train_root, train_name), find_annotations(root, name)
+        if paths[0] is not None and paths[1] is not None:
+            check_same_categories(paths[0], paths[1])
+    return source
 
 
 def _open_voc(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
     root, name, is_named = _split_of(config, split)
-    if not is_named and not split_list(root, name).is_file():
+    if not is_named and not has_split(root, name):
         return None
-    return VocSource(root, split=name, with_boxes=needs.objects)
+    return VocSource(
+        root, split=name, with_boxes=needs.objects, bad_object_limit=config.bad_object_limit
+    )
 
 
 def _open_table(config: SourceConfig, split: Split, needs: Needs) -> Source | None:

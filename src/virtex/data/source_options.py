@@ -4,9 +4,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from virtex.data.sources.voc_splits import overlap
 from virtex.errors import ConfigError
 
-SourceName = Literal["scenes", "coco", "folder", "table", "webdataset", "classes", "voc"]
+SourceName = Literal[
+    "scenes", "coco", "lvis", "folder", "table", "webdataset", "classes", "inaturalist", "voc"
+]
+BAD_OBJECT_LIMIT = 0.001
+"""COCO's own files hold a handful of degenerate objects among 860,000."""
 
 
 @dataclass(frozen=True)
@@ -15,15 +20,16 @@ class SourceConfig:
 
     source: SourceName = "scenes"
     """Layout of the data. scenes: drawn on the fly, nothing to download; coco: COCO's annotation
-    files; folder: images with captions in .txt or .json beside them; table: CSV, TSV, JSONL or
-    Parquet; webdataset: tar shards; classes: one folder a class; voc: PASCAL VOC."""
+    files; lvis: LVIS v1; folder: images with captions in .txt or .json beside them; table: CSV,
+    TSV, JSONL or Parquet; webdataset: tar shards; classes: one folder a class; inaturalist:
+    iNaturalist 2018; voc: PASCAL VOC."""
     root: Path | None = None
     """Folder of the data; for table the file itself."""
     val_root: Path | None = None
     """Folder (for table: file) of the validation data, where it is not under `root`."""
     train_split: str | None = None
     """Name of the training split: train by default; for folder, webdataset and classes a subfolder,
-    or all of `root` where there is none."""
+    or all of `root` where there is none; for voc also with years: 2007_trainval+2012_trainval."""
     val_split: str | None = None
     """Name of the validation split: val by default; without it, or `val_root` or `val_share`,
     there is no validation."""
@@ -45,10 +51,13 @@ class SourceConfig:
     seed: int = 0
     """Seed of the drawn scenes, of `val_share` and of `share`."""
     share: float = 1.0
-    """Share of the training images to use, for classes that of each class; a smaller share is part
-    of every larger one."""
+    """Share of the training images to use, for classes and inaturalist that of each class; a
+    smaller share is part of every larger one."""
     num_captions: int | None = None
     """Use at most the first this many captions of each training image."""
+    bad_object_limit: float = BAD_OBJECT_LIMIT
+    """For coco, lvis and voc: share of the objects that may be bad (outside their image, or without
+    area); those are dropped and named in the log, more are an error."""
 
 
 class Needs(NamedTuple):
@@ -66,20 +75,22 @@ class Needs(NamedTuple):
 IN_FOLDERS = frozenset({"root", "val_root", "train_split", "val_split", "val_share"})
 OPTIONS: dict[str, frozenset[str]] = {
     "scenes": frozenset({"num_images", "num_val_images", "image_size", "seed"}),
-    "coco": IN_FOLDERS - {"val_share"},
+    "coco": IN_FOLDERS - {"val_share"} | {"bad_object_limit"},
+    "lvis": IN_FOLDERS - {"val_share"} | {"bad_object_limit"},
     "folder": IN_FOLDERS,
     "table": frozenset(
         {"root", "val_root", "val_share", "image_root", "image_column", "caption_column"}
     ),
     "webdataset": IN_FOLDERS,
     "classes": IN_FOLDERS,
-    "voc": IN_FOLDERS - {"val_share"},
+    "inaturalist": IN_FOLDERS - {"val_share"},
+    "voc": IN_FOLDERS - {"val_share"} | {"bad_object_limit"},
 }
 """The options of each source, beside `source` and `share`."""
 WITH_CAPTIONS = frozenset({"scenes", "coco", "folder", "table", "webdataset"})
-WITH_OBJECTS = frozenset({"scenes", "coco", "voc"})
-WITH_MASKS = frozenset({"scenes", "coco"})
-WITH_LABELS = WITH_OBJECTS | {"classes"}
+WITH_OBJECTS = frozenset({"scenes", "coco", "lvis", "voc"})
+WITH_MASKS = frozenset({"scenes", "coco", "lvis"})
+WITH_LABELS = WITH_OBJECTS | {"classes", "inaturalist"}
 
 
 def check_options(config: SourceConfig, needs: Needs) -> None:
@@ -129,6 +140,7 @@ def _out_of_range(config: SourceConfig) -> list[str]:
         "num_images": (config.num_images >= 1, "at least 1"),
         "num_val_images": (config.num_val_images >= 0, "at least 0"),
         "image_size": (config.image_size >= 1, "at least 1"),
+        "bad_object_limit": (0 <= config.bad_object_limit < 1, "at least 0 and below 1"),
     }
     return [
         f"--data.{name} must be {allowed}, not {getattr(config, name)}."
@@ -153,11 +165,12 @@ def _contradictions(config: SourceConfig) -> list[str]:
             f"training and validation are the same split, {train}. Give another --data.val_split "
             "or --data.train_split, or a --data.val_root."
         )
-    if config.source == "voc" and train == "trainval" and val != "test" and not config.val_root:
-        problems.append(
-            f"VOC's trainval holds the images of {val}. Give --data.val_split test, or train on "
-            "train."
-        )
+    elif config.source == "voc" and config.val_root is None:
+        problems += [
+            f"VOC's {one} and {other} share images, to be trained on and tested on. Give "
+            "--data.val_split test, or train on train."
+            for one, other in overlap(train, val)
+        ]
     return problems
 
 

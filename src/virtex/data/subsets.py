@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtex.data.example import Example, Source, Subset
+from virtex.errors import DataError
 
 NUM_HASHES = 2**64
 
@@ -17,7 +18,7 @@ class FewerCaptions(Source):
 
     def __init__(self, source: Source, num_captions: int) -> None:
         self.source, self.num_captions = source, num_captions
-        self.categories = source.categories
+        self.categories, self.frequencies = source.categories, source.frequencies
 
     def __len__(self) -> int:
         return len(self.source)
@@ -28,6 +29,9 @@ class FewerCaptions(Source):
 
     def captions(self, index: int) -> tuple[str, ...]:
         return self.source.captions(index)[: self.num_captions]
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        return self.source.labels(index)
 
     def identity(self) -> dict[str, str | int]:
         return {**self.source.identity(), "captions_per_image": self.num_captions}
@@ -49,13 +53,78 @@ def share_of_each_class(source: Source, share: float, *, seed: int) -> Subset:
     With the same seed a smaller share is part of every larger one. An example's class is its first
     label.
     """
-    classes = np.asarray([source[index].labels[0] for index in range(len(source))])
+    classes = np.asarray([source.labels(index)[0] for index in range(len(source))])
     order = np.random.default_rng(seed).permutation(len(source))
     chosen = []
     for label in np.unique(classes):
         members = order[classes[order] == label]
         chosen.append(members[: max(1, round(share * len(members)))])
     return Subset(source, np.sort(np.concatenate(chosen)))  # type: ignore[arg-type]
+
+
+def labelled_share(source: Source, share: float, *, seed: int) -> Subset:
+    """A share of the examples: of each class, where each example has exactly one label.
+
+    With the same seed a smaller share is part of every larger one.
+    """
+    _, counts = _label_lists(source)
+    if (counts == 1).all():
+        return share_of_each_class(source, share, seed=seed)
+    return random_share(source, share, seed=seed)
+
+
+def few_shots(source: Source, num_shots: int, *, seed: int) -> Subset:
+    """Examples that show each class at least `num_shots` times, in the order of `source`.
+
+    They are drawn class by class, the rarest first, each until it is shown often enough by those
+    drawn so far; a class with fewer examples gives all that it has. Where each example has one
+    label, fewer shots are part of more of the same seed.
+
+    Raises:
+        DataError: No example has a label.
+    """
+    assert num_shots >= 1
+    labels, counts = _label_lists(source)
+    if not len(labels):
+        raise DataError(
+            f"none of the {len(source):,} training images has a class: there are none to draw from."
+        )
+    images = np.repeat(np.arange(len(source)), counts)  # (P,) the image of each label
+    place_of = np.argsort(np.random.default_rng(seed).permutation(len(source)))
+    order = np.lexsort((place_of[images], labels))  # by class, within it at random
+    sizes = np.bincount(labels)
+    members = np.split(images[order], np.cumsum(sizes)[:-1])
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    is_chosen = np.zeros(len(source), np.bool_)
+    shown = np.zeros(len(sizes), np.int64)
+    for label in np.argsort(sizes, kind="stable").tolist():
+        unseen = members[label][~is_chosen[members[label]]]
+        for image in unseen[: max(0, num_shots - shown[label])].tolist():
+            is_chosen[image] = True
+            shown[labels[starts[image] : starts[image + 1]]] += 1
+    return Subset(source, np.flatnonzero(is_chosen))  # type: ignore[arg-type]
+
+
+def repeat_factors(source: Source, threshold: float) -> NDArray[np.float64]:
+    """(N,) how often an epoch shows each example, so that rare classes are seen more often.
+
+    Repeat-factor sampling of Gupta et al., "LVIS", CVPR 2019: class c, shown by a share f of the
+    examples, asks for max(1, sqrt(threshold / f)); an example repeats as its most asking class.
+    """
+    labels, counts = _label_lists(source)
+    shares = np.bincount(labels) / len(source)
+    with np.errstate(divide="ignore"):  # of a class that no example shows
+        factors = np.maximum(1, np.sqrt(threshold / shares))
+    repeats = np.ones(len(source))
+    np.maximum.at(repeats, np.repeat(np.arange(len(source)), counts), factors[labels])
+    return repeats
+
+
+def _label_lists(source: Source) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The labels (P,) of all examples, one example after the other; how many each has (N,)."""
+    lists = [source.labels(index) for index in range(len(source))]
+    labels = np.fromiter((label for one in lists for label in one), np.int64)
+    return labels, np.asarray([len(one) for one in lists], np.int64)
 
 
 def held_out(image_ids: Iterable[str], share: float, *, seed: int) -> NDArray[np.bool_]:

@@ -49,7 +49,7 @@ class Task(nn.Module, ABC):
     encode_validation: Encode
     """For validation: without augmentation; the same tensors under the same names."""
     collate: Collate
-    """Each encoded example bears an `index` () as well: its place in the training data."""
+    """The loader adds `index` (B,): the places of the examples in the source."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> TaskOutput:

@@ -42,6 +42,19 @@ def root(tmp_path: Path) -> Path:
     return voc
 
 
+def write_2012(root: Path) -> Path:
+    """A VOC2012 beside VOC2007, with one image; the devkit."""
+    voc = root.with_name("VOC2012")
+    for split in ("train", "trainval"):
+        write(voc / f"ImageSets/Main/{split}.txt", "2008_000001\n")
+        for name, mark in (("cat", -1), ("train", 1)):
+            write(voc / f"ImageSets/Main/{name}_{split}.txt", f"2008_000001 {mark}\n")
+    write(voc / "JPEGImages/2008_000001.jpg", jpeg())
+    train = f"<object><name>train</name>{BOX.format(1, 1, 4.5, 6)}</object>"
+    write(voc / "Annotations/2008_000001.xml", annotation(train))
+    return root.parent
+
+
 def spoil(root: Path, name: str, content: str) -> None:
     write(root / name, content)
 
@@ -53,7 +66,8 @@ def test_labels_and_difficult_ones_come_from_the_class_files(root: Path) -> None
     assert [example.ignored_labels for example in source] == [(1,), ()]
     assert source[0].image == root / "JPEGImages" / "000001.jpg"
     assert source[0].boxes is None
-    assert source.difficult(0) == ()
+    assert source[0].difficult == ()
+    assert [source.labels(index) for index in range(2)] == [(0,), ()]
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2])
@@ -68,7 +82,8 @@ def test_boxes_count_from_zero_and_end_after_their_last_pixel(root: Path) -> Non
     assert first.boxes is not None
     assert first.boxes.tolist() == [[0, 1, 5, 6], [2, 0.5, 8, 6]]
     assert first.box_labels == (0, 1)
-    assert source.difficult(0) == (False, True)
+    assert first.difficult == (False, True)
+    assert second.difficult == ()
     assert second.boxes is not None
     assert second.boxes.shape == (0, 4)
 
@@ -115,9 +130,85 @@ def test_a_split_without_class_files_is_a_problem(root: Path) -> None:
     assert "class files missing: 2 (cat_test.txt, train_test.txt)" in message
 
 
+def test_years_are_joined_in_the_order_they_are_named(root: Path) -> None:
+    devkit = write_2012(root)
+    source = VocSource(devkit, split="2007_train+2012_trainval", with_boxes=True)
+    assert [example.image_id for example in source] == ["000001", "000002", "2008_000001"]
+    assert [example.labels for example in source] == [(0,), (), (1,)]
+    assert [source.labels(index) for index in range(3)] == [(0,), (), (1,)]
+    assert source[0].image == root / "JPEGImages" / "000001.jpg"
+    last = source[-1]
+    assert last.image == devkit / "VOC2012" / "JPEGImages" / "2008_000001.jpg"
+    assert last.boxes is not None
+    assert last.boxes.tolist() == [[0, 0, 4.5, 6]]
+    identity = source.identity()
+    assert (identity["split"], identity["root"]) == ("2007_train+2012_trainval", str(devkit))
+    assert identity["sha256"] != VocSource(devkit, split="2007_train").identity()["sha256"]
+
+
+def test_a_split_without_a_year_is_that_of_2007_or_of_the_folder_named(root: Path) -> None:
+    devkit = write_2012(root)
+    ids = [
+        VocSource(place, split=split)[0].image_id
+        for place, split in (
+            (devkit, "train"),
+            (devkit / "VOC2012", "train"),
+            (devkit / "VOC2012", "2012_train"),
+            (devkit.parent, "2012_train"),
+        )
+    ]
+    assert ids == ["000001", "2008_000001", "2008_000001", "2008_000001"]
+
+
+def test_a_year_that_is_missing_is_never_another_ones(root: Path) -> None:
+    message = message_of(VocSource, root, split="2012_train")
+    assert "VOC2012/ImageSets/Main/train.txt is missing" in message.replace("\\", "/")
+    assert "2007_trainval+2012_trainval" in message
+
+
+def test_years_must_have_other_images_and_the_same_classes(root: Path) -> None:
+    devkit = write_2012(root)
+    message = message_of(VocSource, devkit, split="train+2007_val")
+    assert "images in more than one of the splits: 2 (000001, 000002)" in message
+    for split in ("train", "trainval"):
+        spoil(devkit / "VOC2012", f"ImageSets/Main/dog_{split}.txt", "2008_000001 1\n")
+    message = message_of(VocSource, devkit, split="train+2012_train")
+    assert "have other classes: dog only in one of them" in message
+
+
+SIZE = "<size><width>8</width><height>6</height></size>"
+
+
+@pytest.mark.parametrize(
+    ("box", "is_bad"),
+    [((1, 1, 8, 6), False), ((-1, -1, 10, 8), False), ((-2, 1, 8, 6), True), ((1, 1, 11, 6), True),
+     ((1, 1, 8, 9), True), ((9, 1, 10, 6), True), ((8, 6, 8, 6), False)],
+)  # fmt: skip
+def test_a_box_outside_its_image_is_bad(
+    root: Path, box: tuple[float, ...], is_bad: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    cat = CAT.format(box=BOX.format(*box))
+    spoil(root, "Annotations/000002.xml", annotation(SIZE, cat))
+    if is_bad:
+        message = message_of(VocSource, root, split="train", with_boxes=True)
+        assert "1 of its 3 objects are bad" in message
+        assert "1 (000002.xml: cat (" in message
+    source = VocSource(root, split="train", with_boxes=True, bad_object_limit=0.4)
+    assert len(source[1].box_labels) == 1 - is_bad
+    assert len(source[0].box_labels) == 2
+    assert ("were dropped" in caplog.text) == is_bad
+
+
+def test_annotations_without_any_object_are_a_problem(root: Path) -> None:
+    spoil(root, "Annotations/000001.xml", annotation())
+    message = message_of(VocSource, root, split="train", with_boxes=True)
+    assert "No objects are annotated." in message
+
+
 @pytest.mark.parametrize(
     ("content", "part"),
     [
+        (annotation("<size><width>0</width><height>6</height></size>"), "a <size> whose height"),
         ("<annotation>", "annotation files that are broken: 1 (000001.xml: no element found"),
         (annotation(CAT.format(box="")), "a cat whose corners are"),
         (annotation(CAT.format(box=BOX.format(1, 2, "x", 4))), "could not convert"),
@@ -157,7 +248,8 @@ def test_wild_annotations_raise_nothing_but_a_data_error(
     try:
         source = VocSource(wild_root, split="train", with_boxes=True)
     except DataError as error:
-        assert "000002.xml" in str(error) or "classes of objects" in str(error)  # noqa: PT017
+        parts = ("000002.xml", "classes of objects", "No objects are annotated")
+        assert any(part in str(error) for part in parts)  # noqa: PT017
     else:
         assert source[0].boxes is not None
 
@@ -180,11 +272,12 @@ def test_voc2007_has_its_classes_images_and_difficult_boxes() -> None:
     source = VocSource(root, split="train", with_boxes=True)
     assert (len(source), len(source.categories)) == (2500, 20)
     assert source.categories[0] == "aeroplane"
-    for index, example in enumerate(source):
+    for example in source:
+        difficult = example.difficult or (False,) * len(example.box_labels)
         # An image-level 0 stands for a class whose objects are all difficult.
         easy = {
             label
-            for label, is_difficult in zip(example.box_labels, source.difficult(index), strict=True)
+            for label, is_difficult in zip(example.box_labels, difficult, strict=True)
             if not is_difficult
         }
         assert easy <= set(example.labels)

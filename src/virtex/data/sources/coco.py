@@ -1,18 +1,13 @@
 """COCO's captions and instances, and any data set written in COCO's layout."""
 
-import os
 from pathlib import Path
 
-from virtex.data.checks import (
-    Problems,
-    absent_files,
-    is_caption,
-    path_inside,
-    paused_collection,
-)
+from virtex.data.checks import Problems, is_caption, paused_collection
 from virtex.data.example import Example, Source
 from virtex.data.packed import PackedLists, PackedStrings
+from virtex.data.source_options import BAD_OBJECT_LIMIT
 from virtex.data.sources.coco_file import KINDS, CocoFile, annotation_path, find_split, kinds_of
+from virtex.data.sources.coco_images import positions_of, read_images
 from virtex.data.sources.coco_instances import Instances, read_instances
 
 
@@ -26,7 +21,8 @@ class CocoSource(Source):
         root: Folder that holds `annotations` and a folder of images for each split.
         split: As in the files: val2017. Where there is no such file, 2017 is appended.
         with_captions: Read captions; each image must have one.
-        with_instances: Read labels, boxes, masks, crowd; an image may have none.
+        with_instances: Read labels, boxes, masks, crowd, areas; an image may have none.
+        bad_object_limit: Share of the objects that may be bad; those are dropped.
 
     Raises:
         DataError: Everything that is wrong with the data.
@@ -40,6 +36,7 @@ class CocoSource(Source):
         split: str,
         with_captions: bool = True,
         with_instances: bool = False,
+        bad_object_limit: float = BAD_OBJECT_LIMIT,
     ) -> None:
         problems = Problems(f"COCO data in {root} (split {split})")
         kinds = kinds_of(with_captions=with_captions, with_instances=with_instances)
@@ -48,15 +45,17 @@ class CocoSource(Source):
         kinds = kinds or [kind for kind in KINDS if paths[kind].is_file()][:1]
         files = {kind: CocoFile(paths[kind], problems) for kind in kinds}
         self._sha256 = {f"{kind}_sha256": file.sha256 for kind, file in files.items()}
-        ids, self._names = _read_images(files[kinds[0]], root / self.split, problems)
+        ids, self._names = read_images(files[kinds[0]], root / self.split, problems)
         self._image_ids = PackedStrings(ids)
-        positions = {image_id: place for place, image_id in enumerate(dict.fromkeys(ids))}
+        positions = positions_of(ids)
         self._captions: PackedLists | None = None
         self._instances: Instances | None = None
         if with_captions:
             self._captions = _read_captions(files.pop("captions"), positions)
         if with_instances:
-            self._instances = read_instances(files.pop("instances"), positions)
+            self._instances = read_instances(
+                files.pop("instances"), positions, bad_object_limit=bad_object_limit
+            )
             self.categories = self._instances.categories
         problems.check()
 
@@ -68,9 +67,15 @@ class CocoSource(Source):
         example = Example(
             image_id=self._image_ids[index],
             image=self.root / self.split / self._names[index],
-            captions=() if self._captions is None else self._captions[index],
+            captions=self.captions(index),
         )
         return example if self._instances is None else self._instances.added_to(example, index)
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        return () if self._captions is None else self._captions[index]
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        return () if self._instances is None else self._instances.image_labels[index]
 
     def identity(self) -> dict[str, str | int]:
         counts: dict[str, str | int] = {"images": len(self)}
@@ -80,29 +85,6 @@ class CocoSource(Source):
             counts["instances"] = len(self._instances)
         place = {"source": "coco", "root": str(self.root), "split": self.split}
         return {**place, **counts, **self._sha256}
-
-
-def _read_images(
-    file: CocoFile, folder: Path, problems: Problems
-) -> tuple[list[str], PackedStrings]:
-    """Ids, and paths relative to `folder`, of all images."""
-    rows = file.rows_with("images", {"id": int | str, "file_name": str})
-    ids = [str(row["id"]) for row in rows]
-    file.check_ids("image", ids)
-    absolute = os.path.abspath(folder)  # noqa: PTH100 (resolve() would follow links)
-    names = [path_inside(absolute, row["file_name"]) for row in rows]
-    leaving = [row["file_name"] for row, name in zip(rows, names, strict=True) if name is None]
-    file.add_all(f"images outside {folder}", leaving, "Move them into it.")
-    paths = [name or "" for name in names]
-    if not rows:
-        problems.add(f"{file.name} lists no images. Is it the right file?")
-    elif not folder.is_dir():
-        problems.add(f"the folder of images, {folder}, is missing. Unpack the images there.")
-    else:
-        absent = absent_files(folder, (name for name in paths if name))
-        remedy = f"Put them into {folder}, or remove them from {file.name}."
-        file.add_all("images listed but absent", absent, remedy)
-    return ids, PackedStrings(paths)
 
 
 def _read_captions(file: CocoFile, positions: dict[str, int]) -> PackedLists:

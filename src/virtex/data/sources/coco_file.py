@@ -15,16 +15,22 @@ class CocoFile:
     """One annotation file; what is wrong with it is noted in `problems` while it is read."""
 
     def __init__(self, path: Path, problems: Problems) -> None:
-        self.name, self._problems = path.name, problems
+        self.name, self.problems = path.name, problems
         self._document, self.sha256 = read_json(path, problems)
         self._is_read = bool(self.sha256)
+        self._rows: dict[str, list[Row]] = {}
 
     def rows(self, key: str) -> list[Row]:
-        """The objects listed under `key`."""
+        """The objects listed under `key`; what is wrong with them is noted once."""
+        if key not in self._rows:
+            self._rows[key] = self._find_rows(key)
+        return self._rows[key]
+
+    def _find_rows(self, key: str) -> list[Row]:
         rows = self._document.get(key) if isinstance(self._document, dict) else None
         if not isinstance(rows, list):
             if self._is_read:
-                self._problems.add(f'{self.name} has no list "{key}". Is it in COCO\'s format?')
+                self.problems.add(f'{self.name} has no list "{key}". Is it in COCO\'s format?')
             return []
         bad = [f"entry {place}" for place, row in enumerate(rows) if not isinstance(row, dict)]
         self.add_all(f'entries of "{key}" that are no objects', bad, "Remove or mend them.")
@@ -69,9 +75,14 @@ class CocoFile:
             twice = [one for one, count in Counter(texts).items() if count > 1]
             self.add_all(f"{what} ids given more than once", twice, "Make each id unique.")
 
+    def add(self, text: str) -> None:
+        """Note one problem of this file, which could be read; `text` ends with what to do."""
+        if self._is_read:
+            self.problems.add(f"{self.name}: {text}")
+
     def add_all(self, what: str, items: Sequence[object], remedy: str) -> None:
         """Note that all `items` of this file have the same problem."""
-        self._problems.add_all(f"{self.name}: {what}", items, remedy)
+        self.problems.add_all(f"{self.name}: {what}", items, remedy)
 
 
 def kinds_of(*, with_captions: bool, with_instances: bool) -> list[str]:

@@ -1,43 +1,25 @@
 """COCO's instances: classes, boxes and masks of all objects, in flat arrays."""
 
-import json
 import math
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from virtex.data.example import Example
-from virtex.data.packed import PackedStrings, starts_of
+from virtex.data.packed import starts_of
+from virtex.data.sources.bad_objects import box_faults, without_bad_ones
 from virtex.data.sources.coco_file import CocoFile, Row
+from virtex.data.sources.coco_images import read_sizes
+from virtex.data.sources.coco_masks import Masks, is_numbers, read_masks
+from virtex.data.sources.label_lists import LabelLists
 
 MAX_PIXEL = 1e6
 """No box lies this far out."""
-
-
-@dataclass(frozen=True, eq=False)
-class Masks:
-    """COCO segmentations of M objects: polygons as numbers, run lengths as JSON."""
-
-    coordinates: NDArray[np.float64]
-    polygon_starts: NDArray[np.int64]
-    """Where each polygon starts in `coordinates`."""
-    object_starts: NDArray[np.int64]
-    """(M + 1,) the polygon that each object starts with; an object of run lengths has none."""
-    run_lengths: PackedStrings
-    """(M,) empty for an object of polygons."""
-
-    def __getitem__(self, index: int) -> Any:
-        """The segmentation as COCO's file gives it."""
-        if text := self.run_lengths[index]:
-            return json.loads(text)
-        first, end = self.object_starts[index : index + 2].tolist()
-        bounds = self.polygon_starts[first : end + 1].tolist()
-        return [self.coordinates[start:stop].tolist() for start, stop in pairwise(bounds)]
+Rows = Sequence[tuple[int, Row]]
+"""Annotations, each with the position of its image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +35,11 @@ class Instances:
     """(M,)"""
     starts: NDArray[np.int64]
     """(N + 1,) the object that each image starts with."""
+    areas: NDArray[np.float32] | None
+    """(M,) pixels; None where the file does not say them."""
     masks: Masks | None
+    image_labels: LabelLists
+    """The classes present in each image."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,56 +47,106 @@ class Instances:
     def added_to(self, example: Example, index: int) -> Example:
         """The example, image number `index`, with its objects."""
         first, end = self.starts[index : index + 2].tolist()
-        labels = tuple(self.labels[first:end].tolist())
         crowd = tuple(self.crowd[first:end].tolist())
+        masks = () if self.masks is None else map(self.masks.__getitem__, range(first, end))
         return replace(
             example,
-            labels=tuple(sorted(set(labels))),
+            labels=self.image_labels[index],
             boxes=self.boxes[first:end],
-            box_labels=labels,
-            masks=()
-            if self.masks is None
-            else tuple(map(self.masks.__getitem__, range(first, end))),
+            box_labels=tuple(self.labels[first:end].tolist()),
+            masks=tuple(masks),
             crowd=crowd if any(crowd) else (),
+            areas=None if self.areas is None else self.areas[first:end],
         )
 
+    def only(self, kept: NDArray[np.bool_]) -> "Instances":
+        """Those objects that `kept` (M,) is true of."""
+        num_images = len(self.starts) - 1
+        images, labels = self.images[kept], self.labels[kept]
+        counts = np.bincount(images, minlength=num_images)
+        return replace(
+            self,
+            boxes=self.boxes[kept],
+            labels=labels,
+            crowd=self.crowd[kept],
+            starts=starts_of(counts.tolist()),
+            areas=None if self.areas is None else self.areas[kept],
+            masks=None if self.masks is None else self.masks.only(kept),
+            image_labels=LabelLists.of_pairs(images, labels, num_images=num_images),
+        )
 
-def read_instances(file: CocoFile, positions: dict[str, int]) -> Instances:
-    """All objects in a file, and its categories in the order of their ids.
+    @property
+    def images(self) -> NDArray[np.int64]:
+        """(M,) the position of each object's image."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+
+def read_instances(
+    file: CocoFile, positions: dict[str, int], *, bad_object_limit: float
+) -> Instances:
+    """The objects in a file, and its categories in the order of their ids.
 
     Args:
         positions: Positions of the images by their ids.
+        bad_object_limit: Share of the objects that may be bad; those are dropped.
     """
-    categories = _read_categories(file)
-    label_of = {category_id: label for label, category_id in enumerate(categories)}
+    categories = read_categories(file)
     rows = sorted(file.annotations(positions), key=lambda pair: pair[0])
+    if not rows:
+        file.add("no objects are listed for these images. Is it the right file?")
+    images = np.asarray([position for position, _ in rows], np.int64)
+    labels = np.asarray(read_labels(file, rows, categories), np.int32)
     boxes = np.asarray(_read_boxes(file, rows), np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    counts = np.bincount([position for position, _ in rows], minlength=len(positions))
-    return Instances(
+    instances = Instances(
         categories=tuple(categories.values()),
         boxes=boxes,
-        labels=np.asarray(_read_labels(file, rows, label_of), np.int32),
+        labels=labels,
         crowd=np.asarray([bool(row.get("iscrowd")) for _, row in rows], np.bool_),
-        starts=starts_of(counts.tolist()),
-        masks=_read_masks(file, rows),
+        starts=starts_of(np.bincount(images, minlength=len(positions)).tolist()),
+        areas=_read_areas(file, rows),
+        masks=read_masks(file, rows),
+        image_labels=LabelLists.of_pairs(images, labels, num_images=len(positions)),
     )
+    kept = without_bad_ones(
+        _faults(instances, read_sizes(file, positions)),
+        lambda index: _named(*rows[index]),
+        subject=file.name,
+        limit=bad_object_limit,
+        problems=file.problems,
+    )
+    return instances if kept.all() else instances.only(kept)
 
 
-def _read_categories(file: CocoFile) -> dict[int, str]:
+def _faults(instances: Instances, image_sizes: NDArray[np.float64]) -> dict[str, NDArray[np.bool_]]:
+    """What may be wrong with an object, and which ones (M,) it is true of."""
+    faults = box_faults(instances.boxes, image_sizes[instances.images])
+    if instances.masks is not None:
+        faults["masks without area"] = instances.masks.without_area
+    if instances.areas is not None:
+        faults['"area" of 0 or less'] = instances.areas <= 0
+    return faults
+
+
+def _named(position: int, row: Row) -> str:
+    return f"annotation {row.get('id')} of image {row['image_id']}: {row.get('bbox')}"
+
+
+def read_categories(file: CocoFile) -> dict[int, str]:
+    """Names by id, in the order of the ids."""
     rows = file.rows_with("categories", {"id": int, "name": str})
     file.check_ids("category", [row["id"] for row in rows])
     return {row["id"]: row["name"] for row in sorted(rows, key=lambda row: row["id"])}
 
 
-def _read_labels(
-    file: CocoFile, rows: Sequence[tuple[int, Row]], label_of: dict[int, int]
-) -> list[int]:
+def read_labels(file: CocoFile, rows: Rows, categories: dict[int, str]) -> list[int]:
+    """The label of each annotation: the place of its category among all; 0 if it is unknown."""
+    label_of = {category_id: label for label, category_id in enumerate(categories)}
     labels, unknown = [], []
     for _, row in rows:
         category = row.get("category_id")
         label = label_of.get(category) if isinstance(category, int) else None
-        labels.append(-1 if label is None else label)
+        labels.append(label or 0)
         if label is None:
             unknown.append(f"annotation {row.get('id')}: category_id {category}")
     remedy = "Add the category or remove the annotations."
@@ -118,55 +154,33 @@ def _read_labels(
     return labels
 
 
-def _read_boxes(file: CocoFile, rows: Sequence[tuple[int, Row]]) -> list[list[float]]:
-    """x, y, width, height of each object; zeros for those noted as broken."""
+def _read_boxes(file: CocoFile, rows: Rows) -> list[list[float]]:
+    """x, y, width, height of each object; NaN for those noted as broken."""
     boxes, broken = [], []
     for _, row in rows:
         box = row.get("bbox")
         if is_box(box):
             boxes.append(box)
         else:
-            boxes.append([0.0] * 4)
+            boxes.append([math.nan] * 4)
             broken.append(f"annotation {row.get('id')}: {box}")
     remedy = "It is [x, y, width, height] in pixels."
     file.add_all('annotations whose "bbox" is missing or broken', broken, remedy)
     return boxes
 
 
-def _read_masks(file: CocoFile, rows: Sequence[tuple[int, Row]]) -> Masks | None:
-    """The segmentations; None where no object has one."""
-    if not any("segmentation" in row for _, row in rows):
+def _read_areas(file: CocoFile, rows: Rows) -> NDArray[np.float32] | None:
+    """The pixels that each object covers; None where the file says it of none."""
+    if not any("area" in row for _, row in rows):
         return None
-    coordinates, polygon_starts, num_polygons = array("d"), [0], []
-    run_lengths, broken = [], []
-    for _, row in rows:
-        mask = row.get("segmentation")
-        polygons: list[list[float]] = mask if is_polygons(mask) else []
-        if not polygons and not is_run_lengths(mask):
-            broken.append(f"annotation {row.get('id')}")
-        for polygon in polygons:
-            coordinates.extend(polygon)
-            polygon_starts.append(len(coordinates))
-        num_polygons.append(len(polygons))
-        run_lengths.append("" if polygons else json.dumps(mask))
-    remedy = 'It is a list of polygons [x, y, x, y, ...], or {"size": [H, W], "counts": ...}.'
-    file.add_all('annotations whose "segmentation" is missing or broken', broken, remedy)
-    return Masks(
-        coordinates=np.asarray(coordinates),
-        polygon_starts=np.asarray(polygon_starts, np.int64),
-        object_starts=starts_of(num_polygons),
-        run_lengths=PackedStrings(run_lengths),
-    )
-
-
-def is_numbers(value: Any) -> TypeGuard[list[float]]:
-    """Whether a value is a list of finite numbers."""
-    if not isinstance(value, list) or not set(map(type, value)) <= {int, float}:
-        return False
-    try:
-        return math.isfinite(sum(map(float, value)))
-    except OverflowError:  # a whole number beyond what a float holds
-        return False
+    areas = [row.get("area") for _, row in rows]
+    broken = [place for place, area in enumerate(areas) if not is_numbers([area])]
+    for place in broken:
+        areas[place] = math.nan
+    names = [f"annotation {rows[place][1].get('id')}" for place in broken]
+    remedy = "Write it for each of them, or for none."
+    file.add_all('annotations whose "area" is missing or no number', names, remedy)
+    return np.asarray(areas, np.float32)
 
 
 def is_box(value: Any) -> TypeGuard[list[float]]:
@@ -174,18 +188,3 @@ def is_box(value: Any) -> TypeGuard[list[float]]:
     if not is_numbers(value) or len(value) != 4:
         return False
     return max(map(abs, value)) < MAX_PIXEL and min(value[2:]) >= 0
-
-
-def is_polygons(mask: Any) -> TypeGuard[list[list[float]]]:
-    """Whether a segmentation is a list of polygons."""
-    if not isinstance(mask, list) or not mask:
-        return False
-    return all(is_numbers(polygon) and polygon and len(polygon) % 2 == 0 for polygon in mask)
-
-
-def is_run_lengths(mask: Any) -> bool:
-    """Whether a segmentation is in COCO's run-length form."""
-    if not isinstance(mask, dict) or not isinstance(mask.get("counts"), list | str):
-        return False
-    size = mask.get("size")
-    return is_numbers(size) and len(size) == 2

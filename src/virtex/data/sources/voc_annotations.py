@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 from xml.etree import ElementTree
@@ -9,8 +10,11 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from virtex.data.checks import Problems, absent_files, quoted
+from virtex.data.checks import Problems, quoted
+from virtex.data.example import Example
 from virtex.data.packed import starts_of
+from virtex.data.sources.bad_objects import box_faults, without_bad_ones
+from virtex.errors import listing
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 MAX_PIXEL = 1e6
@@ -26,7 +30,19 @@ class VocObject(NamedTuple):
     is_difficult: bool
 
 
-class Objects(NamedTuple):
+class VocAnnotation(NamedTuple):
+    """One annotation file."""
+
+    size: tuple[float, float]
+    """Height and width of the image; NaN where the file does not say them."""
+    objects: list[VocObject]
+
+
+NOTHING = VocAnnotation((math.nan, math.nan), [])
+
+
+@dataclass(frozen=True, eq=False)
+class VocObjects:
     """All objects (M) of all images (N), ordered by image."""
 
     boxes: NDArray[np.float32]
@@ -38,63 +54,98 @@ class Objects(NamedTuple):
     starts: NDArray[np.int64]
     """(N + 1,) the object that each image starts with."""
 
-    def of(self, index: int) -> "Objects":
-        """The objects of one image."""
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def added_to(self, example: Example, index: int) -> Example:
+        """The example, image number `index`, with its objects."""
         first, end = self.starts[index : index + 2].tolist()
-        return Objects(
+        difficult = tuple(self.is_difficult[first:end].tolist())
+        return replace(
+            example,
             boxes=self.boxes[first:end],
-            labels=self.labels[first:end],
-            is_difficult=self.is_difficult[first:end],
-            starts=np.array([0, end - first]),
+            box_labels=tuple(self.labels[first:end].tolist()),
+            difficult=difficult if any(difficult) else (),
         )
 
 
 def read_objects(
-    folder: Path, image_ids: Sequence[str], categories: Sequence[str], problems: Problems
-) -> Objects:
-    """The objects of all images, from one XML file an image."""
-    names = [f"{image_id}.xml" for image_id in image_ids]
-    absent = absent_files(folder, names)
-    problems.add_all("annotation files missing", absent, f"Unpack them into {folder}.")
-    per_image = [] if absent else _parse_all(folder, names, problems)
-    objects = [one for its_objects in per_image for one in its_objects]
+    files: Sequence[Path],
+    categories: Sequence[str],
+    problems: Problems,
+    *,
+    bad_object_limit: float,
+) -> VocObjects:
+    """The objects of all images, from one XML file an image.
+
+    Args:
+        bad_object_limit: Share of the objects that may be bad; those are dropped.
+    """
+    annotations = _parse_all(files, problems)
+    objects = [one for annotation in annotations for one in annotation.objects]
+    if not objects:
+        problems.add("No objects are annotated. Unpack Annotations again.")
     label_of = {name: label for label, name in enumerate(categories)}
     unknown = sorted({one.name for one in objects} - label_of.keys())
     remedy = "Add their files to ImageSets/Main or remove the objects."
     problems.add_all("classes of objects that have no file in ImageSets/Main", unknown, remedy)
     boxes = np.asarray([one.box for one in objects], np.float32).reshape(-1, 4)
     boxes[:, :2] -= 1
-    return Objects(
-        boxes=boxes,
-        labels=np.asarray([label_of.get(one.name, -1) for one in objects], np.int32),
-        is_difficult=np.asarray([one.is_difficult for one in objects], np.bool_),
-        starts=starts_of([len(its_objects) for its_objects in per_image]),
+    images = np.repeat(np.arange(len(files)), [len(one.objects) for one in annotations])
+    sizes = np.asarray([one.size for one in annotations]).reshape(-1, 2)[images]
+    kept = without_bad_ones(
+        box_faults(boxes, sizes),
+        lambda index: f"{files[images[index]].name}: {objects[index].name} {objects[index].box}",
+        subject="Annotations",
+        limit=bad_object_limit,
+        problems=problems,
+    )
+    return VocObjects(
+        boxes=boxes[kept],
+        labels=np.asarray([label_of.get(one.name, -1) for one in objects], np.int32)[kept],
+        is_difficult=np.asarray([one.is_difficult for one in objects], np.bool_)[kept],
+        starts=starts_of(np.bincount(images[kept], minlength=len(files)).tolist()),
     )
 
 
-def parse_annotation(data: bytes) -> list[VocObject]:
-    """The objects that an annotation file lists.
+def parse_annotation(data: bytes) -> VocAnnotation:
+    """What an annotation file says.
 
     Raises:
         ValueError, ElementTree.ParseError: What is wrong with the file.
     """
     parser = ElementTree.XMLParser(target=_NoDoctype())
     parser.feed(data)
-    return [_parse_object(element) for element in parser.close().findall("object")]
+    root = parser.close()
+    return VocAnnotation(_parse_size(root), [_parse_object(one) for one in root.findall("object")])
 
 
-def _parse_all(folder: Path, names: Sequence[str], problems: Problems) -> list[list[VocObject]]:
-    """The objects of each file; none of a file that is broken."""
-    per_image: list[list[VocObject]] = []
-    broken = []
-    for name in names:
+def _parse_all(files: Sequence[Path], problems: Problems) -> list[VocAnnotation]:
+    """The content of each file; no objects for a file that is absent or broken."""
+    annotations, absent, broken = [], [], []
+    for path in files:
+        annotations.append(NOTHING)
         try:
-            per_image.append(parse_annotation((folder / name).read_bytes()))
+            annotations[-1] = parse_annotation(path.read_bytes())
+        except FileNotFoundError:
+            absent.append(path.name)
         except (ValueError, OSError, ElementTree.ParseError) as error:
-            per_image.append([])
-            broken.append(f"{name}: {error}")
-    problems.add_all("annotation files that are broken", broken, "Unpack them again.")
-    return per_image
+            broken.append(f"{path.name}: {error}")
+    folders = listing(sorted({str(path.parent) for path in files}))
+    problems.add_all("annotation files missing", absent, f"Unpack them into {folders}.")
+    problems.add_all("annotation files that are broken", broken, "Mend them or unpack them again.")
+    return annotations
+
+
+def _parse_size(root: ElementTree.Element) -> tuple[float, float]:
+    """Height and width of the image; NaN where there is no <size>."""
+    if root.find("size") is None:
+        return NOTHING.size
+    texts = [root.findtext(f"size/{side}") for side in ("height", "width")]
+    height, width = (float(text or "nan") for text in texts)
+    if not (0 < height < math.inf and 0 < width < math.inf):
+        raise ValueError(f"a <size> whose height and width are {quoted(texts)}")
+    return height, width
 
 
 def _parse_object(element: ElementTree.Element) -> VocObject:

@@ -1,0 +1,153 @@
+"""LVIS v1 (Gupta et al., CVPR 2019): COCO's images with a long tail of classes."""
+
+from pathlib import Path
+
+import numpy as np
+
+from virtex.data.checks import Problems, paused_collection
+from virtex.data.example import Example, Source
+from virtex.data.packed import PackedStrings
+from virtex.data.source_options import BAD_OBJECT_LIMIT
+from virtex.data.sources.coco_file import CocoFile
+from virtex.data.sources.coco_images import positions_of, read_images
+from virtex.data.sources.coco_instances import Instances, read_categories, read_instances
+from virtex.data.sources.label_lists import LabelLists
+
+FREQUENCIES = frozenset("rcf")
+START = "lvis_v1_"
+URL_PARTS = 2
+"""A `coco_url` ends with folder and name of the image: train2017/000000000009.jpg."""
+
+
+class LvisSource(Source):
+    """root/annotations/lvis_v1_{split}.json, with COCO's images in root/train2017 and val2017.
+
+    Not every class was looked for in every image: those looked for in vain are `absent_labels`, and
+    `incomplete_labels` those of which not every object has a box.
+
+    Args:
+        root: Folder that holds `annotations` and COCO's folders of images.
+        split: train or val.
+        with_instances: Read labels, boxes, masks, areas; an image may have none.
+        bad_object_limit: Share of the objects that may be bad; those are dropped.
+
+    Raises:
+        DataError: Everything that is wrong with the data.
+    """
+
+    @paused_collection()
+    def __init__(
+        self,
+        root: Path,
+        *,
+        split: str,
+        with_instances: bool = True,
+        bad_object_limit: float = BAD_OBJECT_LIMIT,
+    ) -> None:
+        problems = Problems(f"LVIS data in {root} (split {split})")
+        self.root, self.split = root, split
+        _check_split(root, split, problems)
+        file = CocoFile(lvis_path(root, split), problems)
+        self._sha256 = file.sha256
+        ids, self._names = read_images(file, root, problems, field="coco_url", path_of=_path_of)
+        self._image_ids = PackedStrings(ids)
+        self._instances: Instances | None = None
+        if with_instances:
+            positions, categories = positions_of(ids), read_categories(file)
+            self.frequencies = _read_frequencies(file)
+            self._absent = _read_lists(file, "neg_category_ids", positions, categories)
+            self._incomplete = _read_lists(
+                file, "not_exhaustive_category_ids", positions, categories
+            )
+            self._instances = read_instances(file, positions, bad_object_limit=bad_object_limit)
+            self.categories = self._instances.categories
+        problems.check()
+
+    def __len__(self) -> int:
+        return len(self._image_ids)
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        index = range(len(self))[index]
+        image_id, path = self._image_ids[index], self.root / self._names[index]
+        if self._instances is None:
+            return Example(image_id=image_id, image=path)
+        example = Example(
+            image_id=image_id,
+            image=path,
+            absent_labels=self._absent[index],
+            incomplete_labels=self._incomplete[index],
+        )
+        return self._instances.added_to(example, index)
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        return () if self._instances is None else self._instances.image_labels[index]
+
+    def identity(self) -> dict[str, str | int]:
+        identity: dict[str, str | int] = {
+            "source": "lvis",
+            "root": str(self.root),
+            "split": self.split,
+            "images": len(self),
+            "sha256": self._sha256,
+        }
+        if self._instances is not None:
+            identity["instances"] = len(self._instances)
+        return identity
+
+
+def lvis_path(root: Path, split: str) -> Path:
+    """Where LVIS keeps the annotations of a split."""
+    return root / "annotations" / f"{START}{split}.json"
+
+
+def _check_split(root: Path, split: str, problems: Problems) -> None:
+    path = lvis_path(root, split)
+    if path.is_file():
+        return
+    found = sorted(one.name for one in path.parent.glob(f"{START}*.json"))
+    problems.add(
+        f"{path} is missing; found: {', '.join(found) or 'no such file'}. Name the folder above "
+        f"annotations with --data.root, and what follows {START} with --data.train_split or "
+        "--data.val_split."
+    )
+    problems.check()
+
+
+def _path_of(url: str) -> str:
+    return "/".join(url.split("/")[-URL_PARTS:])
+
+
+def _read_frequencies(file: CocoFile) -> tuple[str, ...]:
+    """r, c or f of each category, in the order of their ids."""
+    rows = file.rows_with("categories", {"id": int, "name": str})
+    rows = sorted(rows, key=lambda row: row["id"])
+    found = [row.get("frequency") for row in rows]
+    broken = [
+        f"{row['name']}: {one}"
+        for row, one in zip(rows, found, strict=True)
+        if not isinstance(one, str) or one not in FREQUENCIES
+    ]
+    file.add_all('categories whose "frequency" is not r, c or f', broken, "Take LVIS v1's file.")
+    return tuple(map(str, found))
+
+
+def _read_lists(
+    file: CocoFile, field: str, positions: dict[str, int], categories: dict[int, str]
+) -> LabelLists:
+    """The labels that each image lists, as ids of categories, under `field`."""
+    label_of = {category_id: label for label, category_id in enumerate(categories)}
+    images, labels, broken = [], [], []
+    for row in file.rows("images"):
+        place, ids = positions.get(str(row.get("id"))), row.get(field)
+        if place is None:
+            continue
+        if isinstance(ids, list) and all(isinstance(one, int) and one in label_of for one in ids):
+            images += [place] * len(ids)
+            labels += [label_of[one] for one in ids]
+        else:
+            broken.append(f"image {row.get('id')}: {ids}")
+    remedy = "It lists ids of categories; take LVIS v1's file."
+    file.add_all(f'images whose "{field}" is missing or broken', broken, remedy)
+    return LabelLists.of_pairs(
+        np.asarray(images, np.int64), np.asarray(labels, np.int32), num_images=len(positions)
+    )
