@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
@@ -14,14 +15,31 @@ PATIENCE = timedelta(hours=12)
 """How long processes wait for the main one, which alone trains vocabularies and runs protocols."""
 
 
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+
+
 def rank() -> int:
     """This process's number, 0 where there is one process."""
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    return torch.distributed.get_rank() if _is_one_of_several() else 0
 
 
 def world_size() -> int:
-    """How many processes train together."""
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    """How many processes work together."""
+    return torch.distributed.get_world_size() if _is_one_of_several() else 1
+
+
+def _is_one_of_several() -> bool:
+    return torch.distributed.is_initialized() and not _alone.get()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Work as if there were no other processes, for what one of them does while the others wait."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
 
 
 def is_main() -> bool:
@@ -103,6 +121,24 @@ def total(value: Tensor) -> Tensor:
     summed = value.detach().clone()
     torch.distributed.all_reduce(summed)
     return summed
+
+
+def total_with_gradient(value: Tensor) -> Tensor:
+    """As `total`; each process's part gets the gradients of all processes' losses, summed."""
+    if world_size() == 1:
+        return value
+    summed: Tensor = _Total.apply(value)
+    return summed
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return total(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return total(gradient)
 
 
 def any_true(flag: bool, device: torch.device) -> bool:

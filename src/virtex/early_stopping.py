@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from virtex import distributed
 from virtex.data.source import SourceConfig
 from virtex.models.backbone import Backbone
 from virtex.transfer.command import open_splits
@@ -76,12 +77,13 @@ class EarlyStopping:
 
     def _score(self, backbone: Backbone, step: int) -> float:
         was_training = backbone.training
-        result = self.protocol.run(
-            backbone,
-            train=self.train,
-            test=self.test,
-            initialisation={"init": str(self.folder.parent), "step": step},
-        )
+        with distributed.alone():  # the main process scores, the others wait
+            result = self.protocol.run(
+                backbone,
+                train=self.train,
+                test=self.test,
+                initialisation={"init": str(self.folder.parent), "step": step},
+            )
         backbone.train(was_training)
         result.write(self._path(step))
         return result.score

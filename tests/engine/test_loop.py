@@ -2,6 +2,7 @@ import json
 import os
 import signal
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 from tests.engine.toy import ToyTask, toy_batch, toy_batches, toy_fit, toy_task
 from virtex.engine import checkpoint
-from virtex.engine.loop import evaluate, split
+from virtex.engine.loop import evaluate, split, to_device
 from virtex.engine.optim import OptimConfig, lr_scale
 from virtex.engine.run import RunConfig, RunFolder
 from virtex.errors import CheckpointError, ConfigError, VirTexError
@@ -230,8 +231,12 @@ def test_a_signal_lets_the_step_finish_and_saves(folder: RunFolder, number: int)
 def test_a_second_interrupt_acts_at_once(folder: RunFolder) -> None:
     class Impatient(ToyTask):
         def forward(self, batch: Batch) -> TaskOutput:
+            noted = signal.getsignal(signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
+            while signal.getsignal(signal.SIGINT) is noted:  # another thread may have got it first
+                time.sleep(0.001)
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
             return super().forward(batch)
 
     with pytest.raises(KeyboardInterrupt):
@@ -265,3 +270,10 @@ def test_deterministic_kernels_are_used_when_asked(folder: RunFolder, asked: boo
         assert torch.are_deterministic_algorithms_enabled() == asked
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def test_what_shapes_depend_on_stays_on_the_host():
+    batch = {name: torch.zeros(2, 1) for name in ("image", "boxes", "sizes", "num_objects")}
+    moved = to_device(batch, torch.device("meta"), channels_last=True)
+    on_host = {name for name, value in moved.items() if value.device.type == "cpu"}
+    assert on_host == {"sizes", "num_objects"}

@@ -2,6 +2,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 from tests.models.small import SLIM
 from virtex import config as configs
@@ -70,6 +71,39 @@ def test_a_frozen_backbone_stays_as_it_was_in_training():
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_frozen_norm_layers_stay_as_they_were_and_the_rest_learns():
+    backbone = Backbone(BackboneConfig("resnet18", frozen_norm=True, options=SLIM)).eval().train()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    optimizer = torch.optim.SGD(backbone.parameters(), 0.1, weight_decay=0.1)
+    backbone(torch.randn(4, 3, 64, 64)).square().mean().backward()
+    optimizer.step()
+    norms = {name for name, part in backbone.named_modules() if isinstance(part, nn.BatchNorm2d)}
+    for name, value in backbone.state_dict().items():
+        is_norm = name.rpartition(".")[0] in norms
+        assert torch.equal(value, before[name]) is is_norm, name
+
+
+def test_frozen_norm_normalises_by_the_running_statistics_in_training_too():
+    backbone = Backbone(BackboneConfig("regnety_002", frozen_norm=True))
+    images = torch.randn(2, 3, 64, 64)
+    training = backbone.train()(images)
+    torch.testing.assert_close(backbone.eval()(images), training)
+
+
+def test_frozen_norm_without_batchnorm_is_refused():
+    with pytest.raises(ConfigError, match="'convnext_atto' has no BatchNorm"):
+        Backbone(BackboneConfig("convnext_atto", frozen_norm=True))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "regnetx_002", "convnext_atto"])
+def test_the_last_stage_makes_the_last_grid_of_the_one_before(name):
+    backbone = Backbone(BackboneConfig(name)).eval()
+    images = torch.randn(1, 3, 96, 64)
+    (grid,) = backbone.stages(images, [16])
+    assert torch.equal(backbone.last_stage()(grid), backbone(images))
+    assert not backbone.training
 
 
 def test_a_trained_backbone_counts_batches():

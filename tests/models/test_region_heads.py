@@ -1,5 +1,7 @@
 """Mask R-CNN around our backbone, against torchvision's own."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -24,14 +26,23 @@ SIZE = 64
 NUM_CATEGORIES = 5
 SEED = 7
 SMALL = RegionConfig(
-    pyramid_channels=16, box_width=24, num_anchors=32, num_regions=16, num_proposals=40
+    pyramid_channels=16,
+    box_width=24,
+    num_anchors=32,
+    num_regions=16,
+    num_candidates=60,
+    num_test_candidates=50,
+    num_proposals=40,
+    num_test_proposals=30,
 )
 
 
-def small_detector(*, with_masks: bool = True, **options) -> RegionDetector:
+def small_detector(
+    *, with_masks: bool = True, config: RegionConfig = SMALL, **options
+) -> RegionDetector:
     torch.manual_seed(0)
     backbone = Backbone(BackboneConfig("resnet18", options=SLIM | options))
-    return build_mask_rcnn(backbone, SMALL, num_categories=NUM_CATEGORIES, with_masks=with_masks)
+    return build_mask_rcnn(backbone, config, num_categories=NUM_CATEGORIES, with_masks=with_masks)
 
 
 def small_batch() -> tuple:
@@ -86,10 +97,10 @@ def torchvisions(detector: RegionDetector) -> MaskRCNN:
         image_mean=[0.0] * 3,
         image_std=[1.0] * 3,
         rpn_anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes)),
-        rpn_pre_nms_top_n_train=SMALL.num_proposals,
-        rpn_pre_nms_top_n_test=SMALL.num_proposals,
+        rpn_pre_nms_top_n_train=SMALL.num_candidates,
+        rpn_pre_nms_top_n_test=SMALL.num_test_candidates,
         rpn_post_nms_top_n_train=SMALL.num_proposals,
-        rpn_post_nms_top_n_test=SMALL.num_proposals,
+        rpn_post_nms_top_n_test=SMALL.num_test_proposals,
         rpn_batch_size_per_image=SMALL.num_anchors,
         box_batch_size_per_image=SMALL.num_regions,
         box_roi_pool=MultiScaleRoIAlign(names, 7, 2),
@@ -285,5 +296,40 @@ def test_the_pyramid_has_one_level_for_each_stride_and_one_above(options, stride
 
 
 def test_all_wrong_options_are_named_at_once():
-    with pytest.raises(ConfigError, match=r"num_anchors 0.*score_threshold 1.5"):
-        RegionConfig(num_anchors=0, score_threshold=1.5)
+    with pytest.raises(ConfigError, match=r"num_anchors 0.*num_candidates 0.*score_threshold 1.5"):
+        RegionConfig(num_anchors=0, score_threshold=1.5, num_candidates=0)
+
+
+def counts_of(detector: RegionDetector) -> list[int]:
+    """Candidates and proposals in training, and the same in testing."""
+    proposals, counts = detector.proposals, []
+    for training in (True, False):
+        proposals.training = training
+        counts += [proposals.pre_nms_top_n(), proposals.post_nms_top_n()]
+    return counts
+
+
+def test_a_pyramid_has_detectron2s_numbers_of_proposals_unless_told_otherwise():
+    assert counts_of(small_detector(config=RegionConfig())) == [2000, 1000, 1000, 1000]
+    assert counts_of(small_detector()) == [60, 40, 50, 30]
+
+
+def test_a_normalised_pyramid_has_batchnorm_in_place_of_each_bias():
+    plain = small_detector()
+    normed = small_detector(config=dataclasses.replace(SMALL, pyramid_norm=True))
+    convolutions = 2 * len(plain.neck.stages)
+    assert num_of(plain.neck, nn.BatchNorm2d) == 0
+    assert num_of(normed.neck, nn.BatchNorm2d) == num_of(normed.neck, nn.Conv2d) == convolutions
+    assert [conv.bias for conv in normed.neck.modules() if isinstance(conv, nn.Conv2d)] == (
+        [None] * convolutions
+    )
+    maps = normed.maps(small_batch()[0])
+    for name in normed.neck.pooled:
+        mean = maps[name].mean((0, 2, 3))
+        torch.testing.assert_close(mean, torch.zeros(16), atol=1e-5, rtol=0)
+    sum(losses_of(normed).values()).backward()
+    assert all(parameter.grad is not None for parameter in normed.parameters())
+
+
+def num_of(module: nn.Module, kind: type) -> int:
+    return sum(isinstance(part, kind) for part in module.modules())

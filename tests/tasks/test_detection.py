@@ -1,25 +1,37 @@
-"""Instance segmentation as a pretext task."""
+"""Instance segmentation as a pretext task, and detectors for transfer."""
 
 import dataclasses
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import box_iou
 
 from tests.models.small import SLIM
+from tests.tasks.two_processes import in_one_process, in_two_processes
+from virtex import distributed
 from virtex.data.example import Example
 from virtex.data.source import SourceConfig
 from virtex.data.source_options import check_options
 from virtex.data.sources.scenes import ScenesSource
 from virtex.data.transforms import ImageConfig
-from virtex.engine.loop import evaluate, split
-from virtex.engine.run import RunConfig
+from virtex.engine.loop import evaluate, fit, split
+from virtex.engine.optim import OptimConfig, build_optimizer
+from virtex.engine.run import RunConfig, RunFolder
 from virtex.errors import ConfigError, DataError
 from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.models.batch_norm import estimate_statistics, synchronize
 from virtex.models.region_heads import RegionConfig
 from virtex.tasks.base import TaskData
-from virtex.tasks.detection import InstanceSegmentation, InstanceSegmentationConfig, targets_of
+from virtex.tasks.detection import (
+    Detection,
+    DetectionConfig,
+    InstanceSegmentationConfig,
+    targets_of,
+)
+from virtex.tasks.registry import TASKS
 
 SIZE = 64
 SCENES = ScenesSource(6, image_size=64)
@@ -29,24 +41,38 @@ SMALL = RegionConfig(
 )
 
 
-def small_task(**options) -> InstanceSegmentation:
+def small_task(**options) -> Detection:
     torch.manual_seed(0)
     config = InstanceSegmentationConfig(regions=SMALL, **options)
     data = TaskData(ImageConfig(size=SIZE), categories=SCENES.categories)
     return config.build(Backbone(BackboneConfig("resnet18", options=SLIM)), data)
 
 
-def batch_of(task: InstanceSegmentation, *examples: Example) -> dict:
+def small_detection(
+    architecture: str, *, regions: RegionConfig = SMALL, backbone: str = "resnet18", **options
+) -> Detection:
+    """Of images of one size unless told otherwise; masks with fpn."""
+    torch.manual_seed(0)
+    sizes = {"train_sizes": (SIZE,), "test_size": SIZE, "max_size": 2 * SIZE}
+    config = DetectionConfig(
+        architecture, regions, masks=architecture == "fpn", **{**sizes, **options}
+    )
+    data = TaskData(ImageConfig(), categories=SCENES.categories)
+    sized = SLIM if backbone == "resnet18" else {}
+    return config.build(Backbone(BackboneConfig(backbone, options=sized)), data)
+
+
+def batch_of(task: Detection, *examples: Example) -> dict:
     generator = np.random.default_rng(0)
     return task.collate([task.encode_validation(example, generator) for example in examples])
 
 
-def loss_of(task: InstanceSegmentation, batch: dict) -> torch.Tensor:
+def loss_of(task: Detection, batch: dict) -> torch.Tensor:
     torch.manual_seed(3)
     return task(batch).loss
 
 
-def overfit(task: InstanceSegmentation, batch: dict, *, num_steps: int) -> list[float]:
+def overfit(task: Detection, batch: dict, *, num_steps: int) -> list[float]:
     optimizer = torch.optim.AdamW(task.parameters(), 0.01)
     losses = []
     for step in range(num_steps):
@@ -73,7 +99,7 @@ def test_what_was_learned_by_heart_is_found_again():
     for module in batch_norm:  # statistics of two images, so that evaluation sees what training saw
         module.momentum = 1.0
     task(batch)
-    found = task.eval().predict(batch, torch.tensor([[SIZE, SIZE]] * 2))
+    found = task.eval().predict(batch)
     for one, target in zip(found, targets_of(batch), strict=True):
         for mask, label in zip(target["masks"].bool(), target["labels"], strict=True):
             masks = one.masks[one.labels == label]
@@ -155,7 +181,7 @@ def test_boxes_alone_can_be_learned_from_data_without_masks():
     examples = [dataclasses.replace(SCENES[place], masks=()) for place in range(2)]
     output = task(batch_of(task, *examples))
     assert "mask" not in output.logs
-    (found, _) = task.eval().predict(batch_of(task, *examples), torch.tensor([[64, 64]] * 2))
+    (found, _) = task.eval().predict(batch_of(task, *examples))
     assert found.masks is None
 
 
@@ -186,3 +212,177 @@ def test_the_backbone_is_the_one_that_was_given():
     batch = batch_of(task, SCENES[0], SCENES[1])
     task(batch).loss.backward()
     assert backbone.cnn.conv1.weight.grad.any()
+
+
+@pytest.mark.parametrize("architecture", ["fpn", "c4"])
+def test_a_detector_learns_two_scenes_by_heart_and_finds_them_again(architecture):
+    regions = dataclasses.replace(SMALL, anchor_scale=4)
+    task = small_detection(architecture, regions=regions)
+    batch = batch_of(task, SCENES[0], SCENES[1])
+    losses = overfit(task, batch, num_steps=60)
+    assert np.mean(losses[-3:]) < 0.4 * losses[0]
+    estimate_statistics(task, [batch], task)
+    for one, target in zip(task.eval().predict(batch), targets_of(batch), strict=True):
+        for box, label in zip(target["boxes"], target["labels"], strict=True):
+            overlaps = box_iou(box[None], one.boxes[one.labels == label])
+            assert overlaps.numel()
+            assert overlaps.max() > 0.4
+        assert (one.masks is not None) is (architecture == "fpn")
+
+
+def test_statistics_of_sampled_regions_are_estimated_twice_alike():
+    task = small_detection("c4")
+    batches = [batch_of(task, SCENES[0], SCENES[1]), batch_of(task, SCENES[2])]
+    norm, seen = task.detector.heads.box_head.norm, []
+    for _ in range(2):
+        assert estimate_statistics(task, batches, task) == 2
+        seen.append(norm.running_mean.clone())
+    assert seen[0].any()
+    assert torch.equal(*seen)
+
+
+@pytest.mark.parametrize("architecture", ["fpn", "c4"])
+def test_what_is_found_lies_in_the_pixels_of_the_file(architecture):
+    regions = dataclasses.replace(SMALL, score_threshold=0.0)
+    tall = dataclasses.replace(BARE, image=np.zeros((90, 30, 3), np.uint8))
+    task = small_detection(architecture, regions=regions, max_size=100).eval()
+    batch = batch_of(task, SCENES[0], tall)
+    assert batch["image"].shape == (2, 3, 128, 64)
+    assert batch["sizes"].tolist() == [[64, 64], [100, 33]]
+    assert batch["image_sizes"].tolist() == [[64, 64], [90, 30]]
+    first, second = task.predict(batch)
+    assert len(first.boxes) == len(second.boxes) == 100
+    assert first.boxes.max() <= 64
+    assert 64 < second.boxes[:, 3].max() <= 90
+    assert second.boxes[:, 2].max() <= 30
+    if architecture == "fpn":
+        assert second.masks.shape[1:] == (90, 30)
+
+
+@pytest.mark.parametrize("architecture", ["fpn", "c4"])
+def test_a_detector_takes_images_without_objects(architecture):
+    task = small_detection(architecture)
+    task(batch_of(task, BARE, BARE)).loss.backward()
+    assert not [name for name, value in task.named_parameters() if value.grad is None]
+    assert loss_of(task, batch_of(task, BARE, SCENES[1])).isfinite()
+
+
+def test_targets_stay_where_they_are_in_a_batch_that_a_larger_image_makes_larger():
+    task = small_detection("fpn").eval()
+    large = dataclasses.replace(BARE, image=np.zeros((30, 60, 3), np.uint8))
+    alone, padded = batch_of(task, SCENES[1]), batch_of(task, SCENES[1], large)
+    assert padded["image"].shape[3] == 128
+    (one,), (two, _) = targets_of(alone), targets_of(padded)
+    assert torch.equal(one["boxes"], two["boxes"])
+    assert torch.equal(one["masks"], two["masks"][:, :SIZE, :SIZE])
+    assert not two["masks"][:, :, SIZE:].any()
+
+
+def test_training_images_are_resized_and_flipped_and_nothing_else():
+    task = small_detection("fpn", train_sizes=(32, 48, 64), flip_prob=1.0)
+    sides = set()
+    for seed in range(20):
+        encoded = task.encode(SCENES[0], np.random.default_rng(seed))
+        sides.add(encoded["image"].shape[1])
+        if encoded["image"].shape[1] == SIZE:
+            plain = task.encode_validation(SCENES[0], np.random.default_rng(0))
+            assert torch.equal(encoded["image"].flip(2), plain["image"])
+            assert torch.equal(SIZE - encoded["boxes"][:, [2, 0]], plain["boxes"][:, [0, 2]])
+    assert sides == {32, 48, 64}
+
+
+@pytest.mark.parametrize(("options", "side"), [({}, 32), ({"output_stride": 16}, 16)])
+def test_a_batch_is_padded_to_whole_cells_of_the_coarsest_grid(options, side):
+    backbone = Backbone(BackboneConfig("resnet18", options=SLIM | options))
+    config = DetectionConfig("fpn", SMALL, train_sizes=(33,), test_size=33, max_size=80)
+    task = config.build(backbone, TaskData(ImageConfig(), categories=SCENES.categories))
+    assert batch_of(task, SCENES[0])["image"].shape[2:] == (-(-33 // side) * side,) * 2
+
+
+@pytest.mark.parametrize("architecture", ["fpn", "c4"])
+def test_the_backbones_parameters_are_optimised_once_and_at_its_own_rate(architecture):
+    task = small_detection(architecture)
+    optim = OptimConfig(lr=0.5, backbone_lr=0.25, momentum=0.9)
+    rates = {
+        name: group["peak_lr"]
+        for group in build_optimizer(task, optim).state_dict()["param_groups"]
+        for name in group["param_names"]
+    }
+    assert set(rates) == {name for name, _ in task.named_parameters()}
+    assert {rates[name] for name in rates if "layer4" in name} == {0.25}
+    assert {rates[name] for name in rates if "backbone.cnn" not in name} == {0.5}
+
+
+@pytest.mark.parametrize("architecture", ["fpn", "c4"])
+def test_a_run_that_was_cut_ends_with_the_same_bits(architecture, tmp_path):
+    weights = []
+    for folder, stops in (("whole", (4,)), ("cut", (2, 4))):
+        for num_steps in stops:
+            task = small_detection(architecture, train_sizes=(48, 64))
+            run = RunConfig(
+                num_steps=num_steps, batch_size=2, device="cpu", checkpoint_every=2,
+                tensorboard=False,
+            )  # fmt: skip
+            optim = OptimConfig(optimizer="adamw", schedule="constant", warmup_steps=0)
+            fit(
+                task, partial(batches_from, task), folder=RunFolder(tmp_path / folder), run=run,
+                optim=optim, device=torch.device("cpu"), config={},
+            )  # fmt: skip
+        weights.append(task.state_dict())
+    whole, cut = weights
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def batches_from(task: Detection, step: int):
+    """Batches of two scenes, a function of the step."""
+    while True:
+        encoded = [task.encode(SCENES[(2 * step + place) % 6], np.random.default_rng((step, place)))
+                   for place in range(2)]  # fmt: skip
+        yield task.collate(encoded)
+        step += 1
+
+
+@pytest.mark.parametrize("architecture", ["fpn", "c4"])
+def test_two_processes_train_alike(architecture, tmp_path):
+    make = partial(synchronized_detector, architecture)
+    steps = in_two_processes(make, tmp_path)
+    one = in_one_process(make)
+    assert sum(step["loss"] for step in steps) / 2 == pytest.approx(one["loss"], rel=0.2)
+    for kind in ("state", "gradients"):
+        for name, value in steps[0][kind].items():
+            assert torch.equal(steps[1][kind][name], value), name
+
+
+def synchronized_detector(architecture: str) -> tuple[Detection, dict]:
+    """With BatchNorm over all processes, and two batches; each process draws its own regions."""
+    task = small_detection(architecture).train()
+    synchronize(task, torch.device("cpu"))
+    torch.manual_seed(distributed.rank())
+    return task, batch_of(task, *(SCENES[place] for place in range(4)))
+
+
+def test_all_that_is_wrong_with_a_detector_is_told_at_once():
+    with pytest.raises(ConfigError, match=r"(?s)masks need.*fpn.*pyramid_norm.*flip_prob 2"):
+        DetectionConfig("c4", RegionConfig(pyramid_norm=True), flip_prob=2)
+    with pytest.raises(ConfigError, match="train_sizes is empty"):
+        DetectionConfig(train_sizes=())
+    with pytest.raises(ConfigError, match="max_size 700"):
+        DetectionConfig(max_size=700)
+
+
+def test_the_detectors_defaults_are_those_of_detectron2():
+    config = DetectionConfig()
+    assert config.train_sizes == tuple(range(640, 801, 32))
+    assert (config.test_size, config.max_size, config.flip_prob) == (800, 1333, 0.5)
+    assert config.needs.masks
+    assert DetectionConfig not in TASKS
+
+
+@pytest.mark.parametrize("architecture", ["fpn", "c4"])
+def test_batch_norm_alone_is_not_decayed(architecture: str) -> None:
+    task = small_detection(architecture)
+    exempt = task.no_weight_decay()
+    assert "detector.backbone.cnn.bn1.weight" in exempt
+    assert not any("conv" in name or "predictor" in name for name in exempt)
+    build_optimizer(task, OptimConfig())

@@ -31,9 +31,12 @@ from virtex.engine.run import (
 )
 from virtex.engine.signals import StopSignals
 from virtex.engine.state import TrainingState
+from virtex.models.batch_norm import synchronize
 from virtex.tasks.base import Batch, Task
 
 CPU = torch.device("cpu")
+ON_HOST = frozenset({"lengths", "num_objects", "sizes", "image_sizes"})
+"""Tensors of a batch that shapes depend on."""
 
 
 class BatchStream(Protocol):
@@ -87,6 +90,8 @@ def fit(
     configure_torch(run, device)
     layout = torch.channels_last if run.channels_last else torch.preserve_format
     task.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
+    if run.sync_batch_norm:
+        synchronize(task, device)
     state = TrainingState(task, run=run, optim=optim, device=device)
     keeper = Keeper(state, folder, run=run, config=config, on_checkpoint=on_checkpoint)
     keeper.resume()
@@ -166,12 +171,12 @@ def synchronized(model: nn.Module, now: bool) -> AbstractContextManager[None]:
 def to_device(batch: Batch, device: torch.device, *, channels_last: bool) -> Batch:
     """Move a batch; images (B, 3, H, W) take the layout that convolutions have.
 
-    `lengths` stay: shapes depend on them, and the host would have to wait for the device to tell.
+    Those in ON_HOST stay: the host would have to wait for the device to tell it the shapes.
     """
     layouts = {True: torch.channels_last, False: torch.preserve_format}
     return {
         name: value
-        if name == "lengths"
+        if name in ON_HOST
         else value.to(
             device, non_blocking=True, memory_format=layouts[channels_last and value.dim() == 4]
         )

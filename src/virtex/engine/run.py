@@ -41,10 +41,15 @@ class RunConfig:
     """Arithmetic of forward and backward; weights are always kept in fp32."""
     channels_last: bool = True
     """Keep images and convolutions in the layout that most hardware prefers."""
+    sync_batch_norm: bool = False
+    """Take BatchNorm's statistics over the images of all processes, not of each alone."""
     compile: bool = False
     """Compile the task with torch.compile: slow to start, faster steps."""
     deterministic: bool = False
     """On a GPU: only deterministic kernels, so that a resumed run is bit-identical there too."""
+    cudnn_benchmark: bool = True
+    """On a GPU: choose the fastest convolutions for each new size of images; slower where sizes
+    vary from batch to batch."""
     log_every: int = 20
     """Steps between two records in log.jsonl and TensorBoard."""
     validate_every: int = 2000
@@ -130,7 +135,7 @@ def configure_torch(config: RunConfig, device: torch.device) -> None:
     """Set this process's GPU, and choose between the fastest kernels and deterministic ones."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    torch.backends.cudnn.benchmark = not config.deterministic
+    torch.backends.cudnn.benchmark = config.cudnn_benchmark and not config.deterministic
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.deterministic)

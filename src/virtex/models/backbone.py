@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from virtex.errors import CheckpointError, ConfigError
+from virtex.models.batch_norm import batch_norms
 
+LAST_STAGES = ("layer4", "s4", "stages.3")
+"""What timm calls the last stage of a ResNet, a RegNet and a ConvNeXt."""
 PROBE_SIZE = 64
 """Side, in pixels, of the blank image that shows what grid a network gives."""
 
@@ -27,6 +30,9 @@ class BackboneConfig:
     """Start from timm's published weights instead of at random."""
     frozen: bool = False
     """Train neither the weights nor BatchNorm's running statistics."""
+    frozen_norm: bool = False
+    """Of BatchNorm alone, train neither weights and biases nor running statistics: for fine-tuning
+    published weights with few images in a batch."""
     options: dict[str, bool | int | float | str | list[int] | None] = field(default_factory=dict)
     """Passed to timm.create_model, e.g. {layers: [1, 1, 1, 1], channels: [32, 64, 128, 256]}."""
 
@@ -55,8 +61,7 @@ class Backbone(nn.Module):
         self.num_channels = cells[2] if self.channels_come_last else cells[0]
         self.stride = _probe_size(self.cnn) // cells[1]
         self._leave_out_what_the_grid_does_not_need()
-        if config.frozen:
-            self.requires_grad_(False)
+        self._freeze()
         self.train()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -101,8 +106,24 @@ class Backbone(nn.Module):
             parameter.requires_grad_(gradient is not None)
 
     def train(self, mode: bool = True) -> Self:
-        """As nn.Module's, except that a frozen backbone's statistics stay where they are."""
-        return super().train(mode and not self.config.frozen)
+        """As nn.Module's, except that frozen statistics stay where they are."""
+        super().train(mode and not self.config.frozen)
+        if self.config.frozen_norm:
+            for layer in batch_norms(self):
+                layer.training = False
+        return self
+
+    def _freeze(self) -> None:
+        if self.config.frozen:
+            self.requires_grad_(False)
+        if self.config.frozen_norm:
+            layers = batch_norms(self)
+            if not layers:
+                raise ConfigError(
+                    f"backbone {self.config.name!r} has no BatchNorm: set frozen_norm to false"
+                )
+            for layer in layers:
+                layer.requires_grad_(False)
 
     @torch.no_grad()
     def stage_channels(self) -> dict[int, int]:
@@ -127,6 +148,38 @@ class Backbone(nn.Module):
                 "are needed. Choose a resnet, regnet, convnext, efficientnet, swin..."
             )
         return told
+
+    @torch.no_grad()
+    def last_stage(self) -> nn.Module:
+        """What makes the grid of the last stride but one into that of the last, as in `forward`.
+
+        Raises:
+            ConfigError: No part of the network does that alone.
+        """
+        modules = dict(self.cnn.named_modules())
+        candidates = [modules[name] for name in LAST_STAGES if name in modules]
+        strides = list(self.stage_channels())
+        if not candidates or len(strides) < 2:
+            raise self._no_last_stage()
+        was_training, size = self.training, _probe_size(self.cnn)
+        ramp = torch.linspace(-1, 1, 3 * size**2, device=next(self.parameters()).device)
+        before, after = self.eval().stages(ramp.view(1, 3, size, size), strides[-2:])
+        try:
+            is_whole = torch.equal(candidates[0](before), after)
+        except RuntimeError:  # the strides of the last stages are one
+            is_whole = False
+        finally:
+            self.train(was_training)
+        if not is_whole:
+            raise self._no_last_stage()
+        return candidates[0]
+
+    def _no_last_stage(self) -> ConfigError:
+        return ConfigError(
+            f"backbone {self.config.name!r} has no last stage that can be run on regions (C4). "
+            "Choose a resnet, resnext, regnet or convnext with its usual stride of 32, or the "
+            "architecture fpn."
+        )
 
     def stages(self, images: Tensor, strides: Sequence[int]) -> list[Tensor]:
         """Grids (B, C, h, w) at several strides, finest first, in one pass.

@@ -9,14 +9,16 @@ torchvision's; ours differ in this:
 - Anchors, box deltas and logits are float32 under autocast too: eight bits of mantissa misplace a
   box by pixels.
 - Losses can be had in evaluation mode.
+- Box losses are torchvision's smooth L1, which is squared below 1/9; regions are read without the
+  half-pixel shift that Detectron2 has.
 
 Linear layers start as torchvision's do (PyTorch's default), not as Detectron2's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +37,18 @@ from virtex.models.backbone import Backbone
 
 FINEST_STRIDE = 4
 """The pyramid begins there; finer grids cost much and find little."""
+ANCHOR_RATIOS = (0.5, 1.0, 2.0)
 BOX_CELLS, MASK_CELLS = 7, 14
 """Side of the grid that is read out of a region."""
 SAMPLES_PER_CELL = 2
 NUM_MASK_LAYERS = 4
+PYRAMID_COUNTS = {
+    "num_candidates": 2000,
+    "num_test_candidates": 1000,
+    "num_proposals": 1000,
+    "num_test_proposals": 1000,
+}
+"""How many regions are proposed on a pyramid where RegionConfig does not say: Detectron2's."""
 LOSS_NAMES = {
     "loss_objectness": "objectness",
     "loss_rpn_box_reg": "proposal_box",
@@ -53,28 +63,37 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class RegionConfig:
-    """Sizes of the pyramid and of what is learned on it; the defaults are Mask R-CNN's."""
+    """Sizes of what is learned on a backbone's grids; the defaults are Mask R-CNN's."""
 
     pyramid_channels: int = 256
-    """Channels of each level of the pyramid, and of the mask head."""
+    """Channels of each level of the pyramid, and of the mask head; C4 has no pyramid."""
+    pyramid_norm: bool = False
+    """BatchNorm after each convolution of the pyramid."""
     box_width: int = 1024
-    """Width of the two layers that see a region before its class and box are told."""
+    """Width of the two layers that see a region before its class and box are told; C4 has the
+    backbone's last stage there."""
     anchor_scale: int = 8
     """Side of an anchor in strides of its level: 32 pixels at stride 4. Halve it where most objects
-    are smaller than that."""
+    are smaller than that. C4 has anchors of the same five sizes in each cell of its one grid."""
     num_anchors: int = 256
     """Anchors of an image that the proposal losses look at, at most half of them positive."""
     num_regions: int = 512
     """Regions of an image that the box losses look at, at most a quarter of them positive."""
-    num_proposals: int = 1000
-    """Proposals kept for an image; before suppression so many of each level."""
+    num_candidates: int | None = None
+    """Training: proposals of each level before suppression; null: 2,000, and 12,000 for C4."""
+    num_test_candidates: int | None = None
+    """Validation: the same; null: 1,000, and 6,000 for C4."""
+    num_proposals: int | None = None
+    """Training: proposals of an image after suppression; null: 1,000, and 2,000 for C4."""
+    num_test_proposals: int | None = None
+    """Validation: the same; null: 1,000."""
     score_threshold: float = 0.05
     """Predictions below it are dropped."""
     num_detections: int = 100
     """Predictions kept for an image."""
 
     def __post_init__(self) -> None:
-        counts = {name: value for name, value in vars(self).items() if isinstance(value, int)}
+        counts = {name: value for name, value in vars(self).items() if type(value) is int}
         problems = [
             f"{name} {value} must be at least 1" for name, value in counts.items() if value < 1
         ]
@@ -82,6 +101,13 @@ class RegionConfig:
             problems.append(f"score_threshold {self.score_threshold} must be from 0 to below 1")
         if problems:
             raise ConfigError("regions: " + "; ".join(problems))
+
+    def with_counts(self, counts: Mapping[str, int]) -> Self:
+        """The same, with these numbers in place of each null."""
+        missing: dict[str, Any] = {
+            name: count for name, count in counts.items() if vars(self)[name] is None
+        }
+        return replace(self, **missing)
 
 
 class Detections(NamedTuple):
@@ -97,8 +123,19 @@ class Detections(NamedTuple):
     """(D, H, W) bool, where masks were learned."""
 
 
+class Neck(nn.Module):
+    """Grids (B, C, h, w) of a backbone to named maps, where regions are proposed and read."""
+
+    stages: tuple[int, ...]
+    """Strides of the grids that it takes."""
+    strides: tuple[int, ...]
+    """Of the maps that it gives."""
+    pooled: dict[str, int]
+    """Names and strides of the maps that regions are read from."""
+
+
 class RegionDetector(nn.Module):
-    """A backbone, a neck that makes named maps of its grids, proposals on them, and their heads.
+    """A backbone, its neck, proposals on the neck's maps, and what is told of each.
 
     Everywhere: images (B, 3, H, W) normalised; sizes, for each image the height and width that are
     no padding. Targets, for each image: boxes (M, 4) in pixels, labels (M,) int64 from 1, and masks
@@ -106,11 +143,7 @@ class RegionDetector(nn.Module):
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        neck: "Pyramid",
-        proposals: RegionProposalNetwork,
-        heads: RoIHeads,
+        self, backbone: Backbone, neck: Neck, proposals: RegionProposalNetwork, heads: RoIHeads
     ) -> None:
         super().__init__()
         self.backbone, self.neck, self.proposals, self.heads = backbone, neck, proposals, heads
@@ -148,24 +181,25 @@ class RegionDetector(nn.Module):
         return [_in_image(*one) for one in zip(found, sizes, image_sizes, strict=True)]
 
 
-class Pyramid(nn.Module):
+class Pyramid(Neck):
     """Feature pyramid over a backbone's grids, and one level above by taking every other cell.
 
     Args:
         grids: Channels of the backbone's grids by their stride, finest first.
         num_channels: Of each level.
+        with_norm: BatchNorm after each convolution, which then has no bias.
     """
 
-    def __init__(self, grids: dict[int, int], num_channels: int) -> None:
+    def __init__(self, grids: dict[int, int], num_channels: int, *, with_norm: bool) -> None:
         super().__init__()
         self.stages = tuple(grids)
-        """Strides of the grids that it takes."""
         self.strides = (*grids, 2 * max(grids))
-        """Of the maps that it gives."""
         self.pooled = {str(stride): stride for stride in grids}
-        """Names and strides of the maps that regions are read from."""
         self.num_channels = num_channels
-        self.fpn = FeaturePyramidNetwork(list(grids.values()), num_channels, LastLevelMaxPool())
+        norm = nn.BatchNorm2d if with_norm else None
+        self.fpn = FeaturePyramidNetwork(
+            list(grids.values()), num_channels, LastLevelMaxPool(), norm_layer=norm
+        )
 
     def forward(self, grids: Sequence[Tensor]) -> dict[str, Tensor]:
         """Grids (B, C, h, w) at `stages` to maps (B, num_channels, h, w) at `strides`."""
@@ -173,7 +207,7 @@ class Pyramid(nn.Module):
 
 
 class Anchors(AnchorGenerator):
-    """Anchors of three shapes in each cell of maps of known strides, in float32.
+    """Anchors of each size in three shapes in each cell of maps of known strides, in float32.
 
     Args:
         sizes: Sides in pixels, for each map.
@@ -181,7 +215,7 @@ class Anchors(AnchorGenerator):
     """
 
     def __init__(self, sizes: Sequence[Sequence[int]], strides: Sequence[int]) -> None:
-        super().__init__(tuple(map(tuple, sizes)), ((0.5, 1.0, 2.0),) * len(strides))
+        super().__init__(tuple(map(tuple, sizes)), (ANCHOR_RATIOS,) * len(strides))
         self.strides = tuple(strides)
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
@@ -200,9 +234,10 @@ def build_mask_rcnn(
     Raises:
         ConfigError: The backbone does not give the grids of several strides.
     """
+    config = config.with_counts(PYRAMID_COUNTS)
     channels = backbone.stage_channels()
     grids = {stride: channels[stride] for stride in channels if stride >= FINEST_STRIDE}
-    neck = Pyramid(grids, config.pyramid_channels)
+    neck = Pyramid(grids, config.pyramid_channels, with_norm=config.pyramid_norm)
     sides = [[config.anchor_scale * stride] for stride in neck.strides]
     proposals = build_proposals(neck.num_channels, Anchors(sides, neck.strides), config)
     heads = build_heads(
@@ -219,8 +254,7 @@ def build_mask_rcnn(
 def build_proposals(
     num_channels: int, anchors: Anchors, config: RegionConfig
 ) -> RegionProposalNetwork:
-    """The network that proposes regions on maps of `num_channels`."""
-    number = {"training": config.num_proposals, "testing": config.num_proposals}
+    """The network that proposes regions on maps of `num_channels`; `config` has all counts."""
     return RegionProposalNetwork(
         anchors,
         _in_float32(RPNHead(num_channels, anchors.num_anchors_per_location()[0])),
@@ -228,8 +262,14 @@ def build_proposals(
         bg_iou_thresh=0.3,
         batch_size_per_image=config.num_anchors,
         positive_fraction=0.5,
-        pre_nms_top_n=number,
-        post_nms_top_n=number,
+        pre_nms_top_n={
+            "training": config.num_candidates,
+            "testing": config.num_test_candidates,
+        },
+        post_nms_top_n={
+            "training": config.num_proposals,
+            "testing": config.num_test_proposals,
+        },
         nms_thresh=0.7,
     )
 

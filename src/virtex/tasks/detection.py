@@ -1,27 +1,29 @@
-"""Instance segmentation as a pretext task: Mask R-CNN trained from scratch.
+"""Find objects: Mask R-CNN as a pretext task, and detectors around a backbone to be judged.
 
-He et al., "Mask R-CNN" (ICCV 2017), as VirTex's tables use it: learned on COCO from a random start,
-after which the backbone alone is transferred. The loss is the sum of five: whether an anchor holds
-an object, and where; of which class a region is, where its box is, and which pixels are the object.
+He et al., "Mask R-CNN" (ICCV 2017). As a pretext task it is learned on COCO from a random start,
+after which the backbone alone is transferred; images are squares. For transfer a pretrained
+backbone is fine-tuned in Mask R-CNN or in Faster R-CNN C4 (models/c4.py), on images resized by
+their shorter side. The loss is the sum of five: whether an anchor holds an object, and where; of
+which class a region is, where its box is, and which pixels are the object.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from virtex.data.objects import (
-    ObjectTrainTransform,
-    ObjectValidationTransform,
-    collate_objects,
-    unpack_masks,
-)
+from virtex.data.masks import unpack_masks
+from virtex.data.object_transforms import ShorterSideTransform, WholeImageTransform, ZoomTransform
+from virtex.data.objects import ObjectCollate
 from virtex.data.source_options import Needs
 from virtex.data.transforms import normalize
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
-from virtex.models.region_heads import Detections, RegionConfig, build_mask_rcnn
-from virtex.tasks.base import Batch, Task, TaskConfig, TaskData, TaskOutput
+from virtex.models.batch_norm import batch_norms
+from virtex.models.c4 import build_c4
+from virtex.models.region_heads import Detections, RegionConfig, RegionDetector, build_mask_rcnn
+from virtex.tasks.base import Batch, Collate, Encode, Task, TaskConfig, TaskData, TaskOutput
 
 
 @dataclass(frozen=True)
@@ -47,30 +49,109 @@ class InstanceSegmentationConfig(TaskConfig):
     def needs(self) -> Needs:
         return Needs(objects=True, masks=self.masks)
 
-    def build(self, backbone: Backbone, data: TaskData) -> "InstanceSegmentation":
-        return InstanceSegmentation(self, backbone, data)
+    def build(self, backbone: Backbone, data: TaskData) -> "Detection":
+        detector = build_mask_rcnn(
+            backbone, self.regions, num_categories=len(data.categories), with_masks=self.masks
+        )
+        return Detection(
+            detector,
+            encode=ZoomTransform(data.image, self.zoom, self.masks),
+            encode_validation=WholeImageTransform(data.image.size, self.masks),
+            collate=ObjectCollate(size=data.image.size),
+        )
 
 
-class InstanceSegmentation(Task):
-    """Mask R-CNN, and the two ways in which it reads examples."""
+@dataclass(frozen=True)
+class DetectionConfig(TaskConfig):
+    """Fine-tune a backbone inside a detector: for transfer, no pretext task.
+
+    Images are resized and flipped as said here; none of the image options applies.
+    """
+
+    architecture: Literal["fpn", "c4"] = "fpn"
+    """fpn: Mask R-CNN (without masks Faster R-CNN) on a feature pyramid. c4: Faster R-CNN on the
+    grid of stride 16, the backbone's last stage run on each region."""
+    regions: RegionConfig = field(default_factory=RegionConfig)
+    masks: bool = True
+    """Learn masks, which needs fpn and data that has masks."""
+    train_sizes: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
+    """Lengths of a training image's shorter side in pixels; one is drawn each time."""
+    test_size: int = 800
+    """Length of a validation image's shorter side."""
+    max_size: int = 1333
+    """The longer side becomes no longer than this; the shorter one follows."""
+    flip_prob: float = 0.5
+    """Probability of a left-right flip in training."""
+
+    def __post_init__(self) -> None:
+        sizes = (*self.train_sizes, self.test_size)
+        checks = {
+            "masks need the architecture fpn: set masks to false for c4": (
+                self.masks and self.architecture == "c4"
+            ),
+            "regions.pyramid_norm is set, and c4 has no pyramid: leave it out": (
+                self.regions.pyramid_norm and self.architecture == "c4"
+            ),
+            "train_sizes is empty: give one or more lengths": not self.train_sizes,
+            f"train_sizes {self.train_sizes}, test_size {self.test_size} must be from 1 to "
+            f"max_size {self.max_size}": not 1 <= min(sizes) <= max(sizes) <= self.max_size,
+            f"flip_prob {self.flip_prob} must be from 0 to 1": not 0 <= self.flip_prob <= 1,
+        }
+        problems = [problem for problem, is_so in checks.items() if is_so]
+        if problems:
+            raise ConfigError("task: " + "; ".join(problems))
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(objects=True, masks=self.masks)
+
+    def build(self, backbone: Backbone, data: TaskData) -> "Detection":
+        return Detection(
+            self._detector(backbone, num_categories=len(data.categories)),
+            encode=ShorterSideTransform(
+                self.train_sizes, self.max_size, self.flip_prob, self.masks
+            ),
+            encode_validation=ShorterSideTransform(
+                (self.test_size,), self.max_size, 0.0, self.masks
+            ),
+            collate=ObjectCollate(multiple=backbone.stride),
+        )
+
+    def _detector(self, backbone: Backbone, *, num_categories: int) -> RegionDetector:
+        if self.architecture == "c4":
+            return build_c4(backbone, self.regions, num_categories=num_categories)
+        return build_mask_rcnn(
+            backbone, self.regions, num_categories=num_categories, with_masks=self.masks
+        )
+
+
+class Detection(Task):
+    """A detector, and the ways in which it reads examples."""
 
     def __init__(
-        self, config: InstanceSegmentationConfig, backbone: Backbone, data: TaskData
+        self,
+        detector: RegionDetector,
+        *,
+        encode: Encode,
+        encode_validation: Encode,
+        collate: Collate,
     ) -> None:
         super().__init__()
-        self.detector = build_mask_rcnn(
-            backbone,
-            config.regions,
-            num_categories=len(data.categories),
-            with_masks=config.masks,
-        )
-        self.encode = ObjectTrainTransform(data.image, config.zoom, config.masks)
-        self.encode_validation = ObjectValidationTransform(data.image, config.masks)
-        self.collate = collate_objects
+        self.detector = detector
+        self.encode, self.encode_validation, self.collate = encode, encode_validation, collate
 
     @property
     def backbone(self) -> Backbone:  # type: ignore[override]
         return self.detector.backbone
+
+    def no_weight_decay(self) -> set[str]:
+        """Weights and biases of BatchNorm, as in Detectron2."""
+        norms = {
+            parameter
+            for layer in batch_norms(self)
+            for parameter in layer.parameters(recurse=False)
+        }
+        return {name for name, parameter in self.named_parameters() if parameter in norms}
 
     def forward(self, batch: Batch) -> TaskOutput:
         losses = self.detector.losses(
@@ -79,15 +160,11 @@ class InstanceSegmentation(Task):
         logs = {name: loss.detach() for name, loss in losses.items()}
         return TaskOutput(torch.stack(list(losses.values())).sum(), logs)
 
-    def predict(self, batch: Batch, image_sizes: Tensor) -> list[Detections]:
-        """What is found in each image, in pixels of the images as they were before resizing.
-
-        Args:
-            image_sizes: (B, 2) their heights and widths.
-        """
+    def predict(self, batch: Batch) -> list[Detections]:
+        """What is found in each image, in pixels of the images as their files have them."""
         images = normalize(batch["image"])
         return self.detector.predict(
-            images, _sizes(batch["sizes"]), image_sizes=_sizes(image_sizes)
+            images, _sizes(batch["sizes"]), image_sizes=_sizes(batch["image_sizes"])
         )
 
 
@@ -95,11 +172,13 @@ def targets_of(batch: Batch) -> list[dict[str, Tensor]]:
     """What the detector is to find in each image of a batch: boxes, labels, masks."""
     height, width = batch["image"].shape[2:]
     targets = []
-    for place, labels in enumerate(batch["box_labels"]):
-        is_object = labels > 0
-        target = {"boxes": batch["boxes"][place, is_object], "labels": labels[is_object]}
+    for place, number in enumerate(batch["num_objects"].tolist()):
+        target = {
+            "boxes": batch["boxes"][place, :number],
+            "labels": batch["box_labels"][place, :number],
+        }
         if "masks" in batch:
-            target["masks"] = unpack_masks(batch["masks"][place, is_object], height, width)
+            target["masks"] = unpack_masks(batch["masks"][place, :number], height, width)
         targets.append(target)
     return targets
 

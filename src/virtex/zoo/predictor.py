@@ -76,7 +76,7 @@ class Predictor:
     ) -> None:
         self.captioner = captioner.eval().to(device)
         self.tokenizer, self.device = tokenizer, torch.device(device)
-        self._transform = ValidationTransform(image)
+        self.image, self._transform = image, ValidationTransform(image)
         self._encode = EncodeCaption(
             tokenizer, max_tokens=captioner.config.max_tokens, original=False
         )

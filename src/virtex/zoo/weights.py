@@ -192,7 +192,9 @@ def open_backbone(
         values = read_tensors(path) if published is None else registry.read_fetched(path)
         state = unwrap(values, path)
         stored = _architecture(state, config, published, path)
-    backbone = Backbone(replace(stored, pretrained=False, frozen=bool(config and config.frozen)))
+    frozen, frozen_norm = (config.frozen, config.frozen_norm) if config else (False, False)
+    architecture = replace(stored, pretrained=False, frozen=frozen, frozen_norm=frozen_norm)
+    backbone = Backbone(architecture)
     if step is None:
         state = backbone_state(state, path, names=backbone.cnn.state_dict())
     load_strictly(backbone.cnn, state, path)
