@@ -12,6 +12,7 @@ from virtex.transfer.probes import (
     held_out_split,
     logistic_scores,
     neighbor_scores,
+    neighbor_shares,
     sgd_scores,
 )
 
@@ -86,6 +87,26 @@ def test_neighbors_vote_as_in_scikit_learn(temperature: float) -> None:
     votes = neighbor_scores(TRAIN, LABELS, TEST, num_classes=6, config=config, chunk_size=64)
     shares = votes / votes.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(shares, twin.predict_proba(TEST), atol=1e-4)
+
+
+def test_shares_of_one_class_an_image_are_the_votes_and_of_several_do_not_disturb_each_other() -> (
+    None
+):
+    config = NeighborConfig(num_neighbors=7)
+    one_hot = np.eye(6, dtype=bool)[LABELS]
+    votes = neighbor_scores(TRAIN, LABELS, TEST, num_classes=6, config=config)
+    shares = neighbor_shares(TRAIN, one_hot, TEST, config=config, chunk_size=64)
+    np.testing.assert_allclose(shares, votes / votes.sum(axis=1, keepdims=True), atol=1e-6)
+    several = np.concatenate([one_hot, ~one_hot[:, :1]], axis=1)
+    more = neighbor_shares(TRAIN, several, TEST, config=config)
+    np.testing.assert_allclose(more[:, :6], shares, atol=1e-6)
+    np.testing.assert_allclose(more[:, 6], 1 - shares[:, 0], atol=1e-6)
+
+
+def test_all_images_vote_where_there_are_fewer_than_neighbours() -> None:
+    few = neighbor_shares(TRAIN[:3], np.eye(3, dtype=bool), TEST, config=NeighborConfig())
+    assert few.shape == (len(TEST), 3)
+    np.testing.assert_allclose(few.sum(axis=1), 1, atol=1e-6)
 
 
 def test_a_tiny_temperature_does_not_overflow() -> None:

@@ -7,8 +7,10 @@ from tests.oracles.voc07_svm import slow_voc07_map
 from tests.transfer.conftest import Noise
 from virtex.errors import DataError
 from virtex.models.backbone import Backbone
-from virtex.transfer.features import Extraction, extract_features
-from virtex.transfer.voc07 import MultiLabelSvm, multilabel_targets, svm_scores, voc07_map
+from virtex.transfer.features import CPU, Extraction, extract_features
+from virtex.transfer.metrics.classification import average_precision
+from virtex.transfer.svm import svm_scores
+from virtex.transfer.voc07 import MultiLabelSvm, multilabel_targets, voc07_map
 
 QUICK = Extraction(image_size=32, batch_size=4, num_workers=0)
 
@@ -30,11 +32,11 @@ def test_the_number_is_that_of_scikit_learns_cross_validation(dual: bool) -> Non
     assert voc07_map(*data) == pytest.approx(expected, abs=1e-6 if not dual else 0.05)
 
 
-def test_the_number_does_not_depend_on_the_number_of_jobs_or_the_features_length() -> None:
+def test_the_number_does_not_depend_on_the_features_length() -> None:
     train, train_targets, test, test_targets = (*made_up(0), *made_up(1))
-    value = voc07_map(train, train_targets, test, test_targets, num_jobs=1)
+    value = voc07_map(train, train_targets, test, test_targets)
     lengths = np.random.default_rng(3).uniform(1, 9, (len(train), 1)).astype(np.float32)
-    again = voc07_map(lengths * train, train_targets, test, test_targets, num_jobs=2)
+    again = voc07_map(lengths * train, train_targets, test, test_targets)
     assert again == pytest.approx(value, abs=1e-3)
 
 
@@ -51,8 +53,9 @@ def test_scores_of_a_class_do_not_depend_on_the_other_classes() -> None:
     train, targets = made_up(0)
     signs = np.where(targets > 0, 1, -1).astype(np.int8)
     test, _ = made_up(1)
-    alone = svm_scores(train, signs[:, 2:3], test, num_jobs=1)
-    np.testing.assert_array_equal(svm_scores(train, signs, test, num_jobs=2)[:, 2:3], alone)
+    alone = svm_scores(train, signs[:, 2:3], test, device=CPU)
+    together = svm_scores(train, signs, test, device=CPU)[:, 2:3]
+    np.testing.assert_allclose(together, alone, atol=1e-3)
 
 
 def test_targets_say_present_absent_and_unknown_and_skip_bad_images(backbone: Backbone) -> None:
@@ -80,6 +83,24 @@ def test_rare_classes_are_left_out_where_that_is_asked_for(backbone: Backbone) -
     assert numbers["num_classes"] == 2
     assert numbers["mAP"] == pytest.approx((numbers["AP/cat"] + numbers["AP/cow"]) / 2)
     assert protocol.settings() != MultiLabelSvm(extraction=QUICK).settings()
+
+
+def test_nearest_neighbours_stand_beside_the_svms_with_unknown_images_left_out(
+    backbone: Backbone,
+) -> None:
+    train = Noise(12, labels=[(0,), (1,), (0, 1), ()] * 3)
+    test = Noise(6, labels=[(0,), (1,), ()] * 2, ignored={2: (0,)})
+    protocol = MultiLabelSvm(extraction=QUICK, leave_out_rare=True)
+    numbers = protocol.measure(backbone, train=train, test=test)
+    values, others = (extract_features(backbone, s, QUICK).values for s in (train, test))
+    values, others = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (values, others))
+    weights = np.exp(others @ values.T / 0.07)  # all 12 vote
+    shares = (weights @ np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 3)) / weights.sum(1)[:, None]
+    known = np.array([True, True, False, True, True, True])
+    cat = average_precision(np.array([1, 0, 0, 1, 0, 0], bool)[known], shares[known, 0])
+    dog = average_precision(np.array([0, 1, 0, 0, 1, 0], bool), shares[:, 1])
+    assert numbers["knn_mAP"] == pytest.approx(50 * (cat + dog))
+    assert protocol.settings()["num_neighbors"] == 20
 
 
 def test_other_classes_in_the_test_are_refused(backbone: Backbone) -> None:

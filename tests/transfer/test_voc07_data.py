@@ -58,7 +58,7 @@ def arguments(root: Path, out: Path) -> list[str]:
 def test_a_devkit_is_scored_from_the_command_line(tmp_path: Path) -> None:
     write_devkit(tmp_path)
     line = [*arguments(tmp_path, tmp_path / "out"), "--data.train_split", "train"]
-    result = run(
+    (result,) = run(
         parse(Voc07Config, [*line, "--data.val_split", "val"], prog="virtex transfer voc07")
     )
     assert result.protocol == "voc07"

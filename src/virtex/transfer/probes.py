@@ -4,17 +4,19 @@
 its cost comes from a held-out fifth of the training images. `sgd_scores` trains a linear layer as
 Desai and Johnson, "VirTex", CVPR 2021, section 4.2, do. `neighbor_scores` lets the k most similar
 training images vote, with weight exp(cosine / temperature), as in Wu et al., "Unsupervised Feature
-Learning via Non-Parametric Instance Discrimination", CVPR 2018, section 3.4.
+Learning via Non-Parametric Instance Discrimination", CVPR 2018, section 3.4; `neighbor_shares` is
+the same for images of several classes.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from torch import nn
+from torch import Tensor, nn
 
 COSTS = tuple(float(cost) for cost in np.logspace(-5, 1, 7))
 HELD_OUT = 0.2
@@ -145,13 +147,48 @@ def neighbor_scores(
     Votes are relative to the nearest neighbour's, so that no temperature overflows. A class that
     got no vote ranks by its place outside any tie with one that did.
     """
-    train = nn.functional.normalize(torch.from_numpy(train_features), dim=1)  # (N, C)
     labels = torch.from_numpy(train_labels)
     votes = []
+    for nearest, weights in _neighbors(train_features, test_features, config, chunk_size):
+        empty = torch.zeros(len(nearest), num_classes)
+        votes.append(empty.scatter_add_(1, labels[nearest], weights))
+    return torch.cat(votes).numpy()
+
+
+def neighbor_shares(
+    train_features: Values,
+    present: NDArray[np.bool_],
+    test_features: Values,
+    *,
+    config: NeighborConfig,
+    chunk_size: int = 1024,
+) -> NDArray[np.float32]:
+    """(M, K) the share of the nearest training images' weights that is of images with the class.
+
+    For images of several classes each. Where there are fewer training images than neighbours are
+    asked for, all of them vote.
+
+    Args:
+        train_features: (N, C)
+        present: (N, K) which training images show which classes.
+        test_features: (M, C)
+    """
+    config = replace(config, num_neighbors=min(config.num_neighbors, len(train_features)))
+    shown = torch.from_numpy(present).float()  # (N, K)
+    shares = []
+    for nearest, weights in _neighbors(train_features, test_features, config, chunk_size):
+        weights = weights / weights.sum(1, keepdim=True)
+        shares.append((weights[:, None] @ shown[nearest]).squeeze(1))
+    return torch.cat(shares).numpy()
+
+
+def _neighbors(
+    train_features: Values, test_features: Values, config: NeighborConfig, chunk_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each chunk of test images their nearest training images (m, k), and weights (m, k)."""
+    train = nn.functional.normalize(torch.from_numpy(train_features), dim=1)  # (N, C)
     for chunk in torch.from_numpy(test_features).split(chunk_size):
         cosines = nn.functional.normalize(chunk, dim=1) @ train.T  # (m, N)
         nearest = cosines.topk(config.num_neighbors, dim=1)  # (m, k)
         weights = torch.exp((nearest.values - nearest.values[:, :1]) / config.temperature)
-        empty = torch.zeros(len(chunk), num_classes)
-        votes.append(empty.scatter_add_(1, labels[nearest.indices], weights))
-    return torch.cat(votes).numpy()
+        yield nearest.indices, weights
