@@ -61,10 +61,14 @@ def top_k_accuracy(
         labels: (N,) the true class.
         scores: (N, K) for each class.
     """
+    return float((true_ranks(labels, scores) <= k).mean())
+
+
+def true_ranks(labels: NDArray[np.integer], scores: NDArray[np.floating]) -> NDArray[np.int64]:
+    """(N,) the place of the true class among the scores, 1 being the best; arguments as above."""
     _check_scores(scores)
     true_scores = np.take_along_axis(scores, labels[:, None], axis=1)  # (N, 1)
-    ranks = (scores >= true_scores).sum(axis=1)  # (N,) 1 is the best
-    return float((ranks <= k).mean())
+    return (scores >= true_scores).sum(axis=1)
 
 
 def _check_scores(scores: NDArray[np.floating]) -> None:

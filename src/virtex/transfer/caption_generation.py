@@ -1,0 +1,195 @@
+"""Captions of all images of a source, by one process or several, kept in a file."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from virtex import distributed
+from virtex.data.example import Example, Source, Subset
+from virtex.data.loader import Batch, LoaderConfig, validation_batches
+from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
+from virtex.engine.run import autocast
+from virtex.errors import DataError
+from virtex.models.decoding import DecodingConfig
+from virtex.transfer.protocol import digest
+from virtex.zoo.predictor import Predictor
+
+
+class Written(NamedTuple):
+    """What a model says of an image."""
+
+    caption: str
+    log_likelihood: float
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How images become captions."""
+
+    decoding: DecodingConfig
+    image: ImageConfig
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = 0
+    """Of nucleus sampling."""
+    batch_size: int = 64
+    """Over all processes."""
+    num_workers: int = 2
+
+    def settings(self) -> dict[str, Any]:
+        """What may change the captions, but for the seed, as plain values."""
+        return {
+            "image_size": self.image.size,
+            "decoding": asdict(self.decoding),
+            "precision": self.precision,
+        }
+
+
+def captions_of(
+    source: Source, predictor: Predictor, generation: Generation, *, folder: Path, model: Any
+) -> dict[str, Written]:
+    """The caption of each image that can be read, by image id, in the source's order.
+
+    Every process gets all of them. They are kept in the folder; a second call reads them from
+    there.
+
+    Args:
+        folder: Gets a file `captions/KEY.json` in COCO's results layout.
+        model: Plain values that name the model: captions of another one are not taken for its own.
+
+    Raises:
+        DataError: Too many bad images, or a file of captions that is damaged.
+    """
+    key = digest([generation.settings(), generation.seed, model, _identity(source)])
+    path = folder / "captions" / f"{key}.json"
+    captions = _read(path) if path.is_file() else None
+    found = distributed.gather_objects(captions is not None)
+    if captions is not None and all(found):  # or a process sees another file system
+        return captions
+    captions = generate(source, predictor, generation)
+    if distributed.is_main():
+        _write(captions, path)
+    return captions
+
+
+def generate(source: Source, predictor: Predictor, generation: Generation) -> dict[str, Written]:
+    """As `captions_of`, without a file."""
+    own: dict[int, Written] = {}
+    for batch in _batches(source, generation):
+        own.update(_caption(predictor, batch, generation))
+    parts = cast(list[dict[int, Written]], distributed.gather_objects(own))
+    captions = {index: written for part in parts for index, written in part.items()}
+    if not captions:
+        raise DataError(f"none of the {len(source)} images can be read.")
+    return {source[index].image_id: captions[index] for index in sorted(captions)}
+
+
+@dataclass(frozen=True)
+class _EncodeImage:
+    """An image as validation sees it."""
+
+    transform: ValidationTransform
+
+    def __call__(self, example: Example, generator: np.random.Generator) -> dict[str, Tensor]:
+        del generator
+        return {"image": self.transform(example)}
+
+
+def _stack(encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {"image": torch.stack([item["image"] for item in encoded])}  # (B, 3, H, W)
+
+
+def _batches(source: Source, generation: Generation) -> Iterator[Batch]:
+    """This process's part of the images, with a progress bar on a terminal."""
+    batches = validation_batches(
+        source,
+        _EncodeImage(ValidationTransform(generation.image)),
+        _stack,
+        batch_size=generation.batch_size,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        config=LoaderConfig(num_workers=generation.num_workers),
+    )
+    console = Console(stderr=True)
+    is_shown = console.is_terminal and distributed.is_main()
+    num_batches = -(-len(source) // generation.batch_size)
+    return iter(
+        track(
+            batches, "captions", num_batches, console=console, transient=True, disable=not is_shown
+        )
+    )
+
+
+@torch.inference_mode()
+def _caption(predictor: Predictor, batch: Batch, generation: Generation) -> dict[int, Written]:
+    """The captions of a batch, by the images' places in the source."""
+    indices, decoding = batch["index"].tolist(), generation.decoding
+    images = normalize(batch["image"].to(predictor.device, non_blocking=True))
+    rng = None
+    if decoding.strategy == "nucleus":
+        rng = _draws_from(indices[0], decoding.max_steps, seed=generation.seed)
+    with autocast(generation.precision, predictor.device):
+        generated = predictor.captioner.generate(images, decoding, rng=rng)
+    rows = zip(
+        indices,
+        generated.tokens.tolist(),
+        generated.lengths.tolist(),
+        generated.log_probs.tolist(),
+        strict=True,
+    )
+    return {
+        index: Written(predictor.tokenizer.decode(tokens[:length]), log_prob)
+        for index, tokens, length, log_prob in rows
+    }
+
+
+def _draws_from(index: int, num_steps: int, *, seed: int) -> torch.Generator:
+    """The randomness of image `index` and those that follow, however they are batched."""
+    rng = torch.Generator().manual_seed(seed)
+    torch.rand(index * num_steps, generator=rng)
+    return rng
+
+
+def _identity(source: Source) -> Any:
+    """A source's identity; of a subset, which images it has, not just how many."""
+    if isinstance(source, Subset):
+        return [_identity(source.source), digest([int(index) for index in source.indices])]
+    return source.identity()
+
+
+def _read(path: Path) -> dict[str, Written]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            str(row["image_id"]): Written(row["caption"], row["log_likelihood"]) for row in rows
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} does not hold captions ({type(error).__name__}: {error}). Remove it: they are "
+            "then written again."
+        ) from error
+
+
+def _write(captions: Mapping[str, Written], path: Path) -> None:
+    """Write in COCO's results layout, whole or not at all."""
+    rows = [
+        {"image_id": int(name) if _is_number(name) else name, **written._asdict()}
+        for name, written in captions.items()
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _is_number(image_id: str) -> bool:
+    """Whether an id is a whole number, as COCO's are, that is read back as it was."""
+    return image_id.isascii() and image_id.isdecimal() and str(int(image_id)) == image_id

@@ -1,0 +1,245 @@
+"""Captioning: captions of held-out images, scored against people's.
+
+The protocol of Desai and Johnson, "VirTex", CVPR 2021, section 4.5: COCO val2017, beam search with
+five beams over at most 30 steps, CIDEr-D and SPICE on PTB tokens.
+
+Nothing is trained, so there is no train split, and INIT is a captioner rather than a backbone. The
+captions are kept in COCO's results layout beside the result; a second call with the same model,
+data and decoding scores them anew instead of writing them again.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from virtex import distributed
+from virtex.data.example import Source
+from virtex.data.source import Needs, SourceConfig, open_source
+from virtex.data.transforms import ImageConfig
+from virtex.engine.run import choose_device
+from virtex.errors import ConfigError
+from virtex.models.decoding import DecodingConfig
+from virtex.transfer.caption_generation import Generation, Written, captions_of
+from virtex.transfer.java_metrics import check_java_metrics, meteor, spice
+from virtex.transfer.metrics.captioning import (
+    Tokenized,
+    bleu_scores,
+    cider_score,
+    degeneracy,
+    rouge_score,
+    tokenize,
+)
+from virtex.transfer.protocol import Result, device_name, versions
+from virtex.zoo.predictor import Predictor, load_captioner
+from virtex.zoo.weights import open_backbone
+
+NAME = "captioning"
+HEADLINES = {
+    "cider": "CIDEr-D", "bleu": "BLEU-4", "rouge": "ROUGE-L", "meteor": "METEOR", "spice": "SPICE",
+}  # fmt: skip
+"""Which number of a metric stands for it."""
+COUNTS = ("mean_words", "vocabulary")
+"""Of the report on degenerate captions those that are no shares."""
+PAPER_SPLIT, PAPER_IMAGES = "val2017", 5000
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptioningProtocolConfig:
+    """Options of `virtex transfer captioning`."""
+
+    init: str
+    """Whose captions: a run folder, a weights file, a released VirTex .pth, or a published name."""
+    out: Path
+    """Folder for the result (or a .json file) and for the captions, which a second call reuses."""
+    data: SourceConfig = field(default_factory=lambda: SourceConfig("coco"))
+    """Images with captions; those of the val split are captioned."""
+    tokenizer: Path | None = None
+    """The vocabulary of a released .pth, which holds none."""
+    num_beams: int = 5
+    """Captions of an image that are followed at once."""
+    original: bool = False
+    """Search as the released code did."""
+    nucleus: float | None = None
+    """Sample from the tokens whose probabilities sum to this, instead of searching."""
+    max_steps: int | None = None
+    """Longest caption, in tokens; by default 30, or fewer where the model was built for fewer."""
+    batch_size: int = 64
+    """Images captioned at once, over all processes."""
+    num_workers: int = 2
+    """Processes that decode images, for each process of the command."""
+    device: str = "auto"
+    """auto (the GPU if there is one), cpu, cuda, cuda:1, mps."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the model."""
+    seed: int = 0
+    """Of nucleus sampling."""
+    metrics: tuple[Literal["cider", "bleu", "rouge", "meteor", "spice"], ...] = (
+        "cider",
+        "bleu",
+        "rouge",
+    )
+    """Which scores; the first one's is the headline. meteor and spice need Java and
+    virtex[metrics], spice needs CoreNLP's models too."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the captions go."""
+        return self.out.parent if self.out.suffix == ".json" else self.out
+
+
+def run(config: CaptioningProtocolConfig) -> list[Result]:
+    """Caption the val split, score the captions, write both.
+
+    Returns:
+        The result on the main process, none on the others.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: A mistake of the user's.
+    """
+    check_options(config)
+    device = choose_device(config.device)
+    with distributed.process_group(device):
+        source = _open_images(config.data)
+        result = _measure(config, source, device)
+        if not distributed.is_main():
+            return []
+        result.write(config.out)
+    return [result]
+
+
+def _open_images(data: SourceConfig) -> Source:
+    source = open_source(data, split="val", needs=Needs(captions=True))
+    if source is None:
+        raise ConfigError(
+            "there are no images to caption: name them with data.val_split, data.val_root or "
+            f"data.val_share (source {data.source}, root {data.root})."
+        )
+    return source
+
+
+def _measure(config: CaptioningProtocolConfig, source: Source, device: torch.device) -> Result:
+    """The result; its numbers are taken on the main process, and the same on all."""
+    start = time.perf_counter()
+    initialisation = asdict(open_backbone(config.init)[1])
+    predictor = load_captioner(config.init, tokenizer=config.tokenizer, device=device)
+    if config.tokenizer is not None:
+        initialisation["tokenizer"] = hashlib.sha256(config.tokenizer.read_bytes()).hexdigest()
+    generation = generation_of(config, predictor)
+    captions = captions_of(
+        source, predictor, generation, folder=config.folder, model=initialisation
+    )
+    own = numbers(captions, source, config.metrics) if distributed.is_main() else None
+    return Result(
+        protocol=NAME,
+        headline=HEADLINES[config.metrics[0]],
+        numbers=distributed.gather_objects(own)[0],  # type: ignore[arg-type]
+        settings={**generation.settings(), "metrics": list(config.metrics)},
+        initialisation=initialisation,
+        data={"test": source.identity()},
+        seed=config.seed,
+        versions=versions(),
+        device=device_name(device),
+        seconds=round(time.perf_counter() - start, 2),
+        as_in_paper=as_in_paper(generation, source),
+    )
+
+
+def check_options(config: CaptioningProtocolConfig) -> None:
+    """Find the mistakes in the options, before anything is loaded.
+
+    Raises:
+        ConfigError: All of them.
+    """
+    problems = []
+    if config.batch_size < 1:
+        problems.append(f"batch_size {config.batch_size} must be at least 1")
+    if config.num_workers < 0:
+        problems.append(f"num_workers {config.num_workers} must be 0 or more")
+    if config.seed < 0:
+        problems.append(f"seed {config.seed} must be 0 or more")
+    if config.folder.is_file():
+        problems.append(f"out {config.out} is a file; give a folder (or a .json file in one)")
+    if str(config.init) in ("random", "imagenet"):
+        problems.append(f"init {config.init} is a backbone alone, which writes no captions")
+    unknown = [name for name in config.metrics if name not in HEADLINES]
+    if unknown or not config.metrics:
+        problems.append(f"metrics {list(config.metrics)} must be some of {', '.join(HEADLINES)}")
+    if problems:
+        raise ConfigError("\n- ".join(["the options cannot work:", *problems]))
+    check_java_metrics(config.metrics)
+
+
+def generation_of(config: CaptioningProtocolConfig, predictor: Predictor) -> Generation:
+    """How this command turns images into captions."""
+    longest = min(DecodingConfig.max_steps, predictor.captioner.config.max_tokens)
+    decoding = DecodingConfig(
+        strategy="beam" if config.nucleus is None else "nucleus",
+        num_beams=config.num_beams,
+        max_steps=longest if config.max_steps is None else config.max_steps,
+        top_p=DecodingConfig.top_p if config.nucleus is None else config.nucleus,
+        original=config.original,
+    )
+    return Generation(
+        decoding=decoding,
+        image=predictor.image,
+        precision=config.precision,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+    )
+
+
+def as_in_paper(generation: Generation, source: Source) -> bool:
+    """Whether settings and data are those of the paper's own figure."""
+    identity = source.identity()
+    data = (identity.get("source"), identity.get("split"), len(source))
+    paper = Generation(DecodingConfig(), ImageConfig())
+    same_settings = generation.settings() == paper.settings()
+    return same_settings and data == ("coco", PAPER_SPLIT, PAPER_IMAGES)
+
+
+def numbers(
+    captions: Mapping[str, Written], source: Source, metrics: Sequence[str]
+) -> dict[str, float]:
+    """All scores and the report on degenerate captions; shares in percent.
+
+    Raises:
+        DataError: Captions of images that the source has not.
+    """
+    examples = (source[index] for index in range(len(source)))
+    references = {
+        example.image_id: example.captions for example in examples if example.image_id in captions
+    }
+    tokenized = tokenize({name: one.caption for name, one in captions.items()}, references)
+    scores: dict[str, float] = {}
+    for name in dict.fromkeys(metrics):
+        scores |= SCORES[name](tokenized)
+    report = degeneracy(tokenized.candidates)
+    return {
+        **{name: 100 * value for name, value in scores.items()},
+        **{name: value * (1 if name in COUNTS else 100) for name, value in report.items()},
+        "num_images": float(len(captions)),
+        "num_bad": float(len(source) - len(captions)),
+    }
+
+
+def _meteor(tokenized: Tokenized) -> dict[str, float]:
+    return {"METEOR": meteor(tokenized.candidates, tokenized.references)}
+
+
+def _spice(tokenized: Tokenized) -> dict[str, float]:
+    return {"SPICE": spice(tokenized.candidates, tokenized.references)}
+
+
+SCORES: dict[str, Callable[[Tokenized], dict[str, float]]] = {
+    "cider": cider_score,
+    "bleu": bleu_scores,
+    "rouge": rouge_score,
+    "meteor": _meteor,
+    "spice": _spice,
+}

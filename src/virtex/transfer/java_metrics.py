@@ -1,0 +1,181 @@
+"""METEOR and SPICE, which only their authors' Java programs compute.
+
+pycocoevalcap (`pip install 'virtex[metrics]'`) brings both programs; they are started here, not by
+its wrappers: nothing is downloaded, nothing is written into the installed package, and a program
+that fails or hangs ends with an error. SPICE needs Stanford CoreNLP as well, which nobody may pass
+on within a Python package.
+
+Denkowski and Lavie, "Meteor Universal", 2014. Anderson et al., "SPICE", ECCV 2016.
+"""
+
+import json
+import logging
+import math
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from virtex.errors import ConfigError
+
+Words = Sequence[str]
+PATIENCE = 7200.0
+"""Seconds after which a program is taken to hang; SPICE parses some 20 captions a second."""
+CORENLP = "stanford-corenlp-3.6.0"
+CORENLP_URL = "https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip"
+METEOR_JAR, SPICE_JAR = Path("meteor/meteor-1.5.jar"), Path("spice/spice-1.0.jar")
+MOST_LINES = 4
+
+logger = logging.getLogger("virtex")
+
+
+def check_java_metrics(names: Iterable[str]) -> None:
+    """See, before any work, that the programs for `meteor` and `spice` are there.
+
+    Raises:
+        ConfigError: Everything that is missing, and where to get it.
+    """
+    wanted = {"meteor": METEOR_JAR, "spice": SPICE_JAR}
+    jars = {name: wanted[name] for name in names if name in wanted}
+    if not jars:
+        return
+    problems = (
+        [] if shutil.which("java") else ["no program `java` is found: install a Java runtime"]
+    )
+    package = _package()
+    if package is None:
+        problems.append("pycocoevalcap is not installed: pip install 'virtex[metrics]'")
+    else:
+        problems += [f"{package / jar} is missing: install pycocoevalcap again"
+                     for jar in jars.values() if not (package / jar).is_file()]  # fmt: skip
+        if "spice" in jars:
+            problems += _missing_models(package / "spice" / "lib")
+    if problems:
+        told = "\n- ".join([f"{' and '.join(jars)} cannot be computed:", *problems])
+        raise ConfigError(f"{told}\nOr leave them out of `metrics`.")
+
+
+def meteor(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
+    """METEOR 1.5 of all captions together, between 0 and 1.
+
+    Raises:
+        ConfigError: Its program is not there, or failed.
+    """
+    check_java_metrics(["meteor"])
+    num_references = max(map(len, references))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write_lines(folder / "candidates", candidates)
+        # The program wants as many references of each caption. It takes the best of them: one
+        # that is there twice changes nothing.
+        filled = ([*own, *[own[0]] * (num_references - len(own))] for own in references)
+        _write_lines(folder / "references", (words for own in filled for words in own))
+        files = [str(folder / "candidates"), str(folder / "references")]
+        options = ["-l", "en", "-norm", "-r", str(num_references)]
+        printed = _run_jar(METEOR_JAR, *files, *options, memory="2G", folder=folder)
+    found = re.search(r"^Final score:\s*(\S+)", printed, re.MULTILINE)
+    if found is None:
+        raise ConfigError(f"METEOR printed no final score, but {_told(printed)}")
+    return float(found[1])
+
+
+def spice(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
+    """The mean SPICE of the captions, between 0 and 1.
+
+    Raises:
+        ConfigError: Its program or CoreNLP is not there, or failed.
+    """
+    check_java_metrics(["spice"])
+    rows = [
+        {"image_id": index, "test": " ".join(words), "refs": [" ".join(truth) for truth in truths]}
+        for index, (words, truths) in enumerate(zip(candidates, references, strict=True))
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "captions.json").write_text(json.dumps(rows), encoding="utf-8")
+        files = [str(folder / "captions.json"), "-out", str(folder / "scores.json")]
+        _run_jar(SPICE_JAR, *files, "-silent", memory="8G", folder=folder)
+        try:
+            scored = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"SPICE wrote no scores that can be read: {error}") from error
+    return mean_spice(scored)
+
+
+def mean_spice(scored: list[dict]) -> float:
+    """The mean F-score in what the SPICE program writes.
+
+    Raises:
+        ConfigError: No caption has a score.
+    """
+    values = [float(row["scores"]["All"]["f"] or "nan") for row in scored]
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        raise ConfigError(f"SPICE gave none of {len(values)} captions a score.")
+    if len(known) < len(values):
+        logger.warning("SPICE gave %d captions no score; left out", len(values) - len(known))
+    return sum(known) / len(known)
+
+
+def _package() -> Path | None:
+    """The folder of pycocoevalcap; importing it would do no good."""
+    found = find_spec("pycocoevalcap")
+    places = list(found.submodule_search_locations or []) if found else []
+    return Path(places[0]) if places else None
+
+
+def _missing_models(folder: Path) -> list[str]:
+    names = [f"{CORENLP}.jar", f"{CORENLP}-models.jar"]
+    missing = [name for name in names if not (folder / name).is_file()]
+    if not missing:
+        return []
+    return [
+        f"SPICE needs {' and '.join(missing)}: fetch {CORENLP_URL} (0.5 GB) and put "
+        f"{'them' if len(missing) > 1 else 'it'} from that archive into {folder}"
+    ]
+
+
+def _write_lines(path: Path, captions: Iterable[Words]) -> None:
+    path.write_text("".join(" ".join(words) + "\n" for words in captions), encoding="utf-8")
+
+
+def _run_jar(jar: Path, *arguments: str, memory: str, folder: Path) -> str:
+    """What a Java program prints.
+
+    Raises:
+        ConfigError: It failed, or took too long.
+    """
+    package = _package()
+    assert package is not None, "check_java_metrics sees to it"
+    options = [f"-Xmx{memory}", "-Dfile.encoding=UTF-8", "-jar", str(package / jar)]
+    try:
+        done = subprocess.run(
+            ["java", *options, *arguments],
+            capture_output=True,
+            cwd=folder,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(
+            f"{jar.name} did not end within {PATIENCE:.0f} s and was stopped. Score fewer "
+            "captions, or leave it out of `metrics`."
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"java cannot be started: {error}") from error
+    if done.returncode:
+        raise ConfigError(
+            f"{jar.name} ended with code {done.returncode}: "
+            f"{_told(done.stderr.decode(errors='replace'))}. It may take up to {memory} of memory."
+        )
+    return done.stdout.decode(errors="replace")
+
+
+def _told(text: str) -> str:
+    """The first lines of what a program said, without Java's list of calls."""
+    lines = [line.strip() for line in text.splitlines()]
+    told = [line for line in lines if line and not line.startswith(("at ", "..."))]
+    return " / ".join(told[:MOST_LINES]) or "nothing"

@@ -1,0 +1,169 @@
+"""Precision at each recall by COCO's and LVIS's rules; the one module that knows faster-coco-eval.
+
+A difficult object may be matched once, by the same overlap as any other; neither the match nor its
+absence counts. COCO's `ignore` cannot say so, for the published program overwrites it with
+`iscrowd`; here such an object has an area in none of the ranges, and those do not count either.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+from faster_coco_eval import mask as run_lengths
+from numpy.typing import NDArray
+
+from virtex.transfer.metrics.objects import FoundObjects, RunLengths, TrueObjects, compressed
+
+Kind = Literal["box", "mask"]
+Range = tuple[float, float]
+"""Areas in pixels; both ends count in."""
+Rows = list[dict[str, Any]]
+"""Annotations as COCO's files hold them."""
+
+LIBRARY_KINDS = {"box": "bbox", "mask": "segm"}
+NUM_OVERLAPS, NUM_RECALLS = 10, 101
+"""Overlaps from 0.5 to 0.95, recalls from 0 to 1."""
+NO_AREA = -1.0
+CLASSES_AT_ONCE = 10
+"""The library has an entry for each pair of image and class, and LVIS 24 million such pairs; in
+small blocks they take half the memory, and no longer."""
+
+
+def precision_at_recalls(
+    truth: Sequence[TrueObjects],
+    found: Sequence[FoundObjects],
+    *,
+    kind: Kind,
+    num_classes: int,
+    area_ranges: Sequence[Range],
+    max_detections: int,
+    federated: bool = False,
+) -> NDArray[np.float64]:
+    """Precision of each class at 10 overlaps and 101 recalls; -1 where no object counts.
+
+    Args:
+        truth: The objects of each image.
+        found: The detections in the same images.
+        kind: Whether boxes or masks have to overlap.
+        num_classes: Labels are below it.
+        area_ranges: A of them; objects outside do not count, nor do unmatched detections.
+        max_detections: How many of a class count in an image, the surest first.
+        federated: Whether detections of a class that is incomplete count only if they match an
+            object (LVIS). There must be none of a class that is neither annotated in the image nor
+            known to be absent: the library may fail on their masks.
+
+    Returns:
+        (10, 101, K, A)
+    """
+    true_table, found_table = _true_table(truth, kind), _found_table(found, kind)
+    precision = np.full((NUM_OVERLAPS, NUM_RECALLS, num_classes, len(area_ranges)), -1.0)
+    present = np.unique(true_table.labels).tolist()
+    for start in range(0, len(present), CLASSES_AT_ONCE):
+        labels = present[start : start + CLASSES_AT_ONCE]
+        true_rows, found_rows = true_table.rows(labels), found_table.rows(labels)
+        shown = sorted({row["image_id"] for row in (*true_rows, *found_rows)})
+        evaluation = COCOeval_faster(
+            _dataset(true_rows, [_image(index, truth[index]) for index in shown], labels),
+            _dataset(found_rows, [_image(index, truth[index]) for index in shown], labels),
+            LIBRARY_KINDS[kind],
+            print_function=_silent,
+            lvis_style=federated,
+        )
+        evaluation.params.maxDets = [max_detections]
+        evaluation.params.areaRng = list(map(list, area_ranges))
+        evaluation.evaluate()
+        precision[:, :, labels] = evaluation.eval["precision"][..., 0]
+    return precision
+
+
+def _silent(*_: object) -> None:
+    """In place of the library's progress messages."""
+
+
+def _dataset(rows: Rows, images: Rows, labels: Sequence[int]) -> COCO:
+    categories = [{"id": label, "frequency": "f"} for label in labels]  # read, but not used here
+    content = {"images": images, "categories": categories, "annotations": rows}
+    return COCO(content, print_function=_silent)
+
+
+def _image(index: int, true: TrueObjects) -> dict[str, Any]:
+    return {
+        "id": index,
+        "height": int(true.size[0]),
+        "width": int(true.size[1]),
+        "neg_category_ids": set(true.absent_labels),
+        "not_exhaustive_category_ids": set(true.incomplete_labels),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """Objects (R) of all images, ordered by class; within a class as they were given."""
+
+    labels: NDArray[np.int64]
+    columns: dict[str, NDArray[Any]]
+    """(R, ...) by COCO's names of the fields."""
+    masks: list[RunLengths] | None
+
+    def rows(self, labels: Sequence[int]) -> Rows:
+        """The objects of these classes, in ascending order, with ids from 1."""
+        chosen = np.flatnonzero(np.isin(self.labels, labels))
+        fields = {name: values[chosen].tolist() for name, values in self.columns.items()}
+        fields["id"] = list(range(1, len(chosen) + 1))
+        if self.masks is not None:
+            fields["segmentation"] = [dict(self.masks[row]) for row in chosen.tolist()]
+        return [dict(zip(fields, row, strict=True)) for row in zip(*fields.values(), strict=True)]
+
+
+def _true_table(truth: Sequence[TrueObjects], kind: Kind) -> _Table:
+    areas = [np.where(one.difficult, NO_AREA, one.areas) for one in truth]
+    crowd = [one.crowd.astype(np.int64) for one in truth]
+    columns = {"area": np.concatenate(areas), "iscrowd": np.concatenate(crowd)}
+    return _table(truth, columns, _masks(truth, kind))
+
+
+def _found_table(found: Sequence[FoundObjects], kind: Kind) -> _Table:
+    masks = _masks(found, kind)
+    areas = np.prod(_sides(_corners(found)), axis=1)
+    if masks is not None:
+        areas = np.asarray(run_lengths.area(masks), np.float64)  # pycocotools' takes 255 at most
+    scores = np.concatenate([one.scores for one in found]).astype(np.float64)
+    return _table(found, {"area": areas, "score": scores}, masks)
+
+
+def _table(
+    per_image: Sequence[TrueObjects | FoundObjects],
+    columns: dict[str, NDArray[Any]],
+    masks: list[RunLengths] | None,
+) -> _Table:
+    """Objects of all images; columns (R,) and masks are in the images' order."""
+    labels = np.concatenate([one.labels for one in per_image]).astype(np.int64)  # (R,)
+    images = np.repeat(np.arange(len(per_image)), [len(one.labels) for one in per_image])
+    corners = _corners(per_image)
+    boxes = np.concatenate([corners[:, :2], _sides(corners)], axis=1)  # (R, 4)
+    columns = {"image_id": images, "category_id": labels, "bbox": boxes, **columns}
+    order = np.argsort(labels, kind="stable")
+    return _Table(
+        labels[order],
+        {name: values[order] for name, values in columns.items()},
+        None if masks is None else [masks[row] for row in order.tolist()],
+    )
+
+
+def _masks(per_image: Sequence[TrueObjects | FoundObjects], kind: Kind) -> list[RunLengths] | None:
+    """Compressed masks (R) of all images, where they are needed."""
+    if kind == "box":
+        return None
+    return [compressed(mask) for one in per_image for mask in one.masks or ()]
+
+
+def _corners(per_image: Sequence[TrueObjects | FoundObjects]) -> NDArray[np.float64]:
+    """Boxes (R, 4) of all images."""
+    return np.concatenate([one.boxes for one in per_image]).astype(np.float64)
+
+
+def _sides(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Widths and heights (R, 2) of boxes (R, 4)."""
+    return corners[:, 2:] - corners[:, :2]

@@ -1,0 +1,147 @@
+"""Average precision of boxes and masks, as COCO, LVIS and VOC define it; shares between 0 and 1.
+
+COCO's rules are those of its published program. LVIS's are those of Gupta et al., "LVIS", CVPR
+2019, section 3: detections of a class that nobody looked for in an image do not count, and where
+not every object of a class is annotated, only those that match one do.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virtex.transfer.metrics.coco_precision import Kind, Range, precision_at_recalls
+from virtex.transfer.metrics.objects import (
+    FoundObjects,
+    TrueObjects,
+    check_parallel,
+    encode_masks,
+)
+from virtex.transfer.metrics.voc_detection import voc_scores
+
+__all__ = [
+    "FoundObjects",
+    "TrueObjects",
+    "coco_scores",
+    "encode_masks",
+    "lvis_scores",
+    "voc_scores",
+]
+
+ALL_AREAS: Range = (0, 1e5**2)
+SIZES: dict[str, Range] = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e5**2)}
+"""Pixels of small, medium and large objects."""
+FREQUENCIES = ("r", "c", "f")
+AT_50, AT_75 = 0, 5
+"""Places of these overlaps among the ten from 0.5 to 0.95."""
+
+
+def coco_scores(
+    truth: Sequence[TrueObjects],
+    found: Sequence[FoundObjects],
+    *,
+    num_classes: int,
+    max_detections: int = 100,
+) -> dict[str, float]:
+    """COCO's average precision of boxes, and of masks where there are any.
+
+    Args:
+        truth: The objects of each image.
+        found: The detections in the same images.
+        num_classes: Labels are below it.
+        max_detections: How many of a class count in an image, the surest first.
+
+    Returns:
+        box_AP (the mean over overlaps from 0.5 to 0.95), box_AP50, box_AP75, box_APs, box_APm and
+        box_APl, and the same with mask_; without those for which no object counts.
+
+    Raises:
+        ValueError: The arguments do not fit together.
+    """
+    scores: dict[str, float] = {}
+    for kind in _kinds(truth, found, num_classes):
+        precision = precision_at_recalls(
+            truth,
+            found,
+            kind=kind,
+            num_classes=num_classes,
+            area_ranges=(ALL_AREAS, *SIZES.values()),
+            max_detections=max_detections,
+        )  # (10, 101, K, 4)
+        sizes = {f"AP{name}": precision[..., 1 + place] for place, name in enumerate(SIZES)}
+        scores |= _means(kind, {**_overlaps(precision[..., 0]), **sizes})
+    return scores
+
+
+def lvis_scores(
+    truth: Sequence[TrueObjects],
+    found: Sequence[FoundObjects],
+    *,
+    frequencies: Sequence[str],
+    max_detections: int = 300,
+) -> dict[str, float]:
+    """LVIS's average precision of boxes, and of masks where there are any.
+
+    Args:
+        truth: The objects of each image, and the classes that are absent or incomplete there.
+        found: The detections in the same images.
+        frequencies: For each class r (rare), c (common) or f (frequent).
+        max_detections: How many count in an image, of all classes together, the surest first.
+
+    Returns:
+        box_AP (the mean over overlaps from 0.5 to 0.95), box_AP50, box_AP75, box_APr, box_APc and
+        box_APf, and the same with mask_; without those for which no object counts.
+
+    Raises:
+        ValueError: The arguments do not fit together.
+    """
+    if unknown := sorted(set(frequencies) - set(FREQUENCIES)):
+        raise ValueError(f"frequencies are {unknown}; give one of {', '.join(FREQUENCIES)} a class")
+    kinds = _kinds(truth, found, len(frequencies))
+    judged = [_judged(*pair, max_detections) for pair in zip(truth, found, strict=True)]
+    scores: dict[str, float] = {}
+    for kind in kinds:
+        precision = precision_at_recalls(
+            truth,
+            judged,
+            kind=kind,
+            num_classes=len(frequencies),
+            area_ranges=(ALL_AREAS,),
+            max_detections=max_detections,
+            federated=True,
+        )[..., 0]  # (10, 101, K)
+        of_class = np.array(list(frequencies))  # (K,)
+        groups = {f"AP{one}": precision[:, :, of_class == one] for one in FREQUENCIES}
+        scores |= _means(kind, {**_overlaps(precision), **groups})
+    return scores
+
+
+def _kinds(
+    truth: Sequence[TrueObjects], found: Sequence[FoundObjects], num_classes: int
+) -> tuple[Kind, ...]:
+    has_masks = check_parallel(truth, found, num_classes)
+    return ("box", "mask") if has_masks else ("box",)
+
+
+def _judged(true: TrueObjects, found: FoundObjects, max_detections: int) -> FoundObjects:
+    """The surest detections, and of them those of classes that somebody looked for."""
+    surest = np.argsort(-found.scores, kind="stable")[:max_detections]
+    rows = surest[np.isin(found.labels[surest], [*true.labels.tolist(), *true.absent_labels])]
+    return replace(
+        found,
+        boxes=found.boxes[rows],
+        labels=found.labels[rows],
+        scores=found.scores[rows],
+        masks=None if found.masks is None else [found.masks[row] for row in rows.tolist()],
+    )
+
+
+def _overlaps(precision: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    return {"AP": precision, "AP50": precision[AT_50], "AP75": precision[AT_75]}
+
+
+def _means(kind: Kind, groups: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """The mean precision of each group that has any; -1 stands for none."""
+    known = {f"{kind}_{name}": values[values > -1] for name, values in groups.items()}
+    return {name: float(values.mean()) for name, values in known.items() if values.size}

@@ -1,0 +1,226 @@
+"""The captioning protocol from end to end, on drawn scenes written as COCO's captions are."""
+
+import json
+import os
+import shutil
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine.processes import CONTEXT, exit_codes
+from tests.small_run import small_config
+from virtex.config import parse, with_recipes
+from virtex.data.source import SourceConfig
+from virtex.data.sources.coco import CocoSource
+from virtex.data.sources.scenes.export import write_scenes
+from virtex.errors import CheckpointError, ConfigError, DataError
+from virtex.models.decoding import DecodingConfig
+from virtex.pretrain import pretrain
+from virtex.transfer.captioning import CaptioningProtocolConfig, run
+from virtex.transfer.protocol import Result
+from virtex.zoo.predictor import load_captioner
+
+NUM_IMAGES = 6
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a few steps that says something."""
+    out = tmp_path_factory.mktemp("captioning") / "run"
+    pretrain(small_config(out, "--run.num_steps", "4", "--task.head.max_tokens", "12"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scenes") / "coco"
+    write_scenes("coco", root, num_train=2, num_val=NUM_IMAGES, image_size=64)
+    return root
+
+
+@pytest.fixture
+def config(trained: Path, scenes: Path, tmp_path: Path) -> CaptioningProtocolConfig:
+    return CaptioningProtocolConfig(
+        init=str(trained),
+        out=tmp_path / "results",
+        data=SourceConfig("coco", root=scenes),
+        num_beams=2,
+        batch_size=4,
+        num_workers=0,
+        device="cpu",
+    )
+
+
+def captions_path(config: CaptioningProtocolConfig) -> Path:
+    (path,) = config.out.glob("captions/*.json")
+    return path
+
+
+def written(config: CaptioningProtocolConfig) -> list[dict]:
+    return json.loads(captions_path(config).read_text())
+
+
+def put_captions(config: CaptioningProtocolConfig, texts: list[str]) -> None:
+    """Say something else of the images than the model did."""
+    rows = [{**row, "caption": text} for row, text in zip(written(config), texts, strict=True)]
+    captions_path(config).write_text(json.dumps(rows))
+
+
+def test_captions_are_written_in_cocos_layout_and_scored(
+    config: CaptioningProtocolConfig,
+) -> None:
+    (result,) = run(config)
+    source = CocoSource(config.data.root, split="val")
+    rows = written(config)
+    assert [str(row["image_id"]) for row in rows] == [example.image_id for example in source]
+    assert all(isinstance(row["image_id"], int) and row["log_likelihood"] < 0 for row in rows)
+    (path,) = config.out.glob("captioning-*.json")
+    assert Result.read(path) == result
+    assert (result.headline, result.numbers["num_images"]) == ("CIDEr-D", NUM_IMAGES)
+    assert result.initialisation["step"] == 4
+    assert result.data["test"]["split"] == "val2017"
+    assert not result.as_in_paper
+    names = {"CIDEr-D", "BLEU-1", "BLEU-4", "ROUGE-L", "unique_captions", "repeated_word"}
+    names |= {"repeated_trigram", "empty_captions", "mean_words", "vocabulary", "num_bad"}
+    assert names < result.numbers.keys()
+
+
+def test_the_captions_are_those_of_the_predictor(config: CaptioningProtocolConfig) -> None:
+    run(config)
+    predictor = load_captioner(config.init)
+    source = CocoSource(config.data.root, split="val")
+    decoding = DecodingConfig(num_beams=2, max_steps=12)
+    expected = predictor.caption([example.image for example in source], decoding)
+    assert [row["caption"] for row in written(config)] == [one.text for one in expected]
+    likelihoods = [row["log_likelihood"] for row in written(config)]
+    assert likelihoods == pytest.approx([one.log_likelihood for one in expected], abs=1e-4)
+
+
+def test_numbers_are_those_of_the_captions_that_were_kept(
+    config: CaptioningProtocolConfig,
+) -> None:
+    run(config)
+    source = CocoSource(config.data.root, split="val")
+    put_captions(config, [example.captions[0] for example in source])
+    (perfect,) = run(config)
+    assert perfect.numbers["BLEU-4"] == pytest.approx(100)
+    put_captions(config, ["a a bear"] * NUM_IMAGES)
+    (dull,) = run(config)
+    assert dull.numbers["unique_captions"] == pytest.approx(100 / NUM_IMAGES)
+    assert dull.numbers["repeated_word"] == 100
+    assert dull.numbers["mean_words"] == 3
+    assert dull.score < perfect.score
+
+
+def test_other_settings_get_captions_of_their_own(config: CaptioningProtocolConfig) -> None:
+    run(config)
+    run(replace(config, metrics=("rouge",)))
+    assert len(list(config.out.glob("captions/*.json"))) == 1
+    run(replace(config, num_beams=1))
+    run(replace(config, nucleus=0.9, seed=3))
+    run(replace(config, nucleus=0.9, seed=4))
+    assert len(list(config.out.glob("captions/*.json"))) == 4
+
+
+def test_captions_of_other_images_are_an_error(config: CaptioningProtocolConfig) -> None:
+    run(config)
+    rows = written(config)
+    captions_path(config).write_text(json.dumps([{**rows[0], "image_id": 77}, *rows[1:]]))
+    with pytest.raises(DataError, match=r"no references \(77\)"):
+        run(config)
+    captions_path(config).write_text("[{]")
+    with pytest.raises(DataError, match="Remove it"):
+        run(config)
+
+
+@pytest.mark.parametrize("nucleus", [None, 0.9])
+def test_captions_do_not_depend_on_the_batch_size(
+    config: CaptioningProtocolConfig, nucleus: float | None
+) -> None:
+    texts = []
+    for size in (1, 4):
+        own = replace(config, out=config.out / str(size), batch_size=size, nucleus=nucleus)
+        run(own)
+        texts.append([row["caption"] for row in written(own)])
+    assert texts[0] == texts[1]
+
+
+def test_bf16_captions_all_images(config: CaptioningProtocolConfig) -> None:
+    (result,) = run(replace(config, precision="bf16"))
+    assert result.numbers["num_images"] == NUM_IMAGES
+
+
+def test_a_corrupt_image_is_counted_and_left_out(
+    config: CaptioningProtocolConfig, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(config.data.root, tmp_path / "coco"))
+    broken = sorted((root / "val2017").iterdir())[2]
+    broken.write_bytes(b"no image")
+    own = replace(config, data=SourceConfig("coco", root=root))
+    (result,) = run(own)
+    assert (result.numbers["num_images"], result.numbers["num_bad"]) == (NUM_IMAGES - 1, 1)
+    assert int(broken.stem) not in [row["image_id"] for row in written(own)]
+
+
+def _share(config: CaptioningProtocolConfig, rank: int, port: str) -> None:
+    """One of two processes."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    torch.set_num_threads(1)
+    assert len(run(config)) == (1 if rank == 0 else 0)
+
+
+def test_two_processes_give_the_result_of_one(config: CaptioningProtocolConfig) -> None:
+    alone, together = replace(config, out=config.out / "1"), replace(config, out=config.out / "2")
+    (expected,) = run(alone)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = [
+        CONTEXT.Process(target=_share, args=(together, rank, port), daemon=True)
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    assert exit_codes(*processes) == [0, 0]
+    (path,) = together.out.glob("captioning-*.json")
+    assert Result.read(path).numbers == pytest.approx(expected.numbers)
+    told = [
+        [(row["image_id"], row["caption"]) for row in written(one)] for one in (together, alone)
+    ]
+    assert told[0] == told[1]
+
+
+def test_mistakes_in_the_options_are_all_named(config: CaptioningProtocolConfig) -> None:
+    wrong = replace(config, batch_size=0, num_workers=-1, metrics=("cider", "rogue"), init="random")
+    with pytest.raises(ConfigError) as raised:
+        run(wrong)
+    assert all(
+        word in str(raised.value) for word in ("batch_size 0", "num_workers -1", "rogue", "random")
+    )
+
+
+def test_data_without_a_val_split_are_refused(
+    config: CaptioningProtocolConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="no images to caption"):
+        run(replace(config, data=SourceConfig("scenes", num_images=4, num_val_images=0)))
+
+
+def test_weights_that_write_no_captions_are_refused(
+    config: CaptioningProtocolConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "classes"
+    pretrain(small_config(out, "--task", "TokenClassificationConfig", "--run.num_steps", "1"))
+    with pytest.raises(CheckpointError, match="writes no captions"):
+        run(replace(config, init=str(out)))
+
+
+def test_the_recipe_is_the_papers(tmp_path: Path) -> None:
+    flags = ["--config", "captioning", "--init", "RUN", "--out", str(tmp_path)]
+    recipe = parse(CaptioningProtocolConfig, with_recipes(flags, "transfer"), prog="virtex")
+    assert recipe == CaptioningProtocolConfig(init="RUN", out=tmp_path)
+    assert (recipe.num_beams, recipe.metrics[0], recipe.data.source) == (5, "cider", "coco")

@@ -1,0 +1,96 @@
+"""PTB tokens: worked cases, each as the Java tokenizer answers, and that tokenizer itself."""
+
+import json
+import shutil
+import subprocess
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from virtex.transfer.metrics.ptb_tokens import ptb_tokens
+
+CASES = {
+    "A man, a plan; a canal: Panama!": "a man a plan a canal panama",
+    'The sign says "Free Wi-Fi".': "the sign says free wi-fi",
+    "The dog's bone isn't it, it's the cats' toy.": "the dog 's bone is n't it it 's the cats toy",
+    "THE DOG'S BONE ISN'T HERE": "the dog 's bone is n't here",
+    "I can't, won't, cannot; they're gonna": "i ca n't wo n't can not they 're gon na",
+    "Lemme and gimme, I wanna and gotta": "lem me and gim me i wan na and got ta",
+    "'Tis 5 o'clock, y'all; 'em 'n' rock 'n' roll": "'t is 5 o'clock y' all 'em 'n' rock 'n' roll",
+    "hors d'oeuvres at the Dunkin' Donuts, ma'am": "hors d'oeuvres at the dunkin' donuts ma'am",
+    "Mr. Smith of St. Louis vs. Dr. Jones etc.": "mr. smith of st. louis vs. dr. jones etc.",
+    "Sold in the U.S. by J. Doe at 7:30 p.m.": "sold in the u.s. by j. doe at 7:30 p.m.",
+    "He ate vitamin C. The end": "he ate vitamin c the end",
+    "No. 5 of Ore., no. Not here in Ore": "no. 5 of ore. no not here in ore",
+    "A cat is on it., a dog under it.": "a cat is on it. a dog under it",
+    "A bed.The lamp is off.": "a bed.the lamp is off",
+    "He paid $1,000.50 (50% off) for 3.5 kg": "he paid $ 1,000.50 -lrb- 50 % off -rrb- for 3.5 kg",
+    "oranges,2 bananas and .90 cents from 6-8:30": "oranges ,2 bananas and .90 cents from 6-8 :30",
+    "a black/white bus-stop in the '90s or 1990s": "a black/white bus-stop in the '90s or 1990s",
+    "AT&T and M&M's, black & white": "at&t and m&m 's black & white",
+    "what?! wow!! stop... -- no? #1 @home #fun": "what ?! wow !! stop no # 1 @home #fun",
+    "see http://example.com/a-b, or me@example.com": "see http://example.com/a-b or me@example.com",
+    "“Curly” quotes — don’t … 2½ cups": "curly quotes do n't 2 1/2 cups",
+    "the naïve café 🙂 at 日本": "the naïve café at 日本",
+    "smile :) [sic] {x} <b>": "smile :-rrb- -lsb- sic -rsb- -lcb- x -rcb- <b>",
+    "": "",
+    " . , ' \" ": "",
+}
+PACKAGE = find_spec("pycocoevalcap")
+TOKENIZER = "edu.stanford.nlp.process.PTBTokenizer"
+PUNCTUATION = {"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"}
+NUM_CAPTIONS = 8000
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    if shutil.which("java") is None or PACKAGE is None:
+        pytest.skip("needs java and pycocoevalcap")
+    assert PACKAGE.submodule_search_locations
+    return Path(PACKAGE.submodule_search_locations[0])
+
+
+def java_tokens(package: Path, lines: list[str], folder: Path) -> list[list[str]]:
+    """What the Java tokenizer answers, less punctuation.
+
+    It looks into the next line, so a line that starts no sentence stands between any two.
+    """
+    path = folder / "lines.txt"
+    path.write_text("".join(f"{line}\nx y\n" for line in lines), encoding="utf-8")
+    jar = package / "tokenizer" / "stanford-corenlp-3.4.1.jar"
+    command = ["java", "-Dfile.encoding=UTF-8", "-cp", str(jar), TOKENIZER]
+    done = subprocess.run(
+        [*command, "-preserveLines", "-lowerCase", str(path)], capture_output=True, check=True
+    )
+    answers = done.stdout.decode().split("\n")[: 2 * len(lines) : 2]
+    return [[word for word in answer.split() if word not in PUNCTUATION] for answer in answers]
+
+
+@pytest.mark.parametrize("caption", CASES)
+def test_worked_cases(caption: str) -> None:
+    assert " ".join(ptb_tokens(caption)) == CASES[caption]
+
+
+def test_the_worked_cases_are_what_java_answers(package: Path, tmp_path: Path) -> None:
+    answers = java_tokens(package, list(CASES), tmp_path)
+    told = dict(zip(CASES, (" ".join(answer) for answer in answers), strict=True))
+    assert told == CASES
+
+
+def test_thousands_of_real_captions_get_the_words_that_java_gives(
+    package: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(package / "spice" / "spice-1.0.jar") as jar:
+        rows = json.loads(jar.read("coco/annotations/captions_val2014.json"))["annotations"]
+    texts = [row["caption"].replace("\n", " ") for row in rows]
+    odd = [text for text in texts if not text.rstrip(" .").replace(" ", "").isalpha()]
+    chosen = [*odd[:: len(odd) // (NUM_CAPTIONS // 2)], *texts[:: 2 * len(texts) // NUM_CAPTIONS]]
+    answers = java_tokens(package, chosen, tmp_path)
+    differ = [
+        (text, answer)
+        for text, answer in zip(chosen, answers, strict=True)
+        if ptb_tokens(text) != answer
+    ]
+    assert not differ
