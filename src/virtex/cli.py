@@ -20,7 +20,7 @@ commands:
   quickstart   draw scenes, pretrain on their captions, transfer, write report.html
   tokenizer    train a SentencePiece vocabulary on captions
   pretrain     train a backbone from captions; resumes by itself
-  transfer     score a backbone: voc07, linear
+  transfer     score a backbone: classification, detection, segmentation, captioning
   caption      caption images with a trained run
   export       write a model in the layout that another library reads
   scenes       write drawn scenes to disk in a benchmark's layout
@@ -95,6 +95,7 @@ def _pretrain(arguments: list[str]) -> int:
 
 def _transfer(arguments: list[str]) -> int:
     from virtex.config import parse, with_recipes
+    from virtex.transfer.command import summary
     from virtex.transfer.protocols import PROTOCOLS
 
     name = arguments[0] if arguments and not arguments[0].startswith("-") else ""
@@ -107,10 +108,12 @@ def _transfer(arguments: list[str]) -> int:
             f"virtex transfer needs a protocol, got {name!r}; allowed are {known}. "
             "`virtex transfer PROTOCOL --help` says what it needs."
         )
-    config_class, run = PROTOCOLS[name]
-    rest = with_recipes(arguments[1:], "transfer")
-    result = run(parse(config_class, rest, prog=f"virtex transfer {name}"))
-    print(result.summary())
+    protocol = PROTOCOLS[name]
+    rest = with_recipes(["--config", name, *arguments[1:]], "transfer")
+    prog = f"virtex transfer {name}"
+    results = protocol.run(parse(protocol.config, rest, prog=prog, description=protocol.about))
+    if results:  # else another process has them
+        print(summary(results))
     return 0
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.report.conftest import CAPTIONS, make_result, write_log
 from virtex.errors import DataError
+from virtex.report.reading import find
 from virtex.report.report import write_report
 
 
@@ -129,3 +130,13 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
 def test_a_report_needs_no_torch() -> None:
     code = "import sys, virtex.report.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_trainings_and_captions_of_protocols_are_no_runs_and_no_results(run_folder: Path) -> None:
+    before = find([run_folder])
+    results = run_folder / "results"
+    write_log(results / "training" / "0123456789abcdef", num_steps=20)
+    (results / "captions").mkdir()
+    (results / "captions" / "0123456789abcdef.json").write_text("[]")
+    assert find([run_folder]) == before
+    assert find([results / "training" / "0123456789abcdef"]).runs

@@ -1,5 +1,7 @@
 """Which results are compared with which, and what they are called."""
 
+from dataclasses import replace
+
 from tests.report.conftest import make_result
 from virtex.report.scores import compare
 from virtex.transfer.protocol import Result
@@ -43,11 +45,35 @@ def test_the_gain_is_over_the_same_architecture_at_random() -> None:
     assert [gain for init, gain in gains.items() if init.startswith("random")] == [None, None]
 
 
-def test_seeds_of_the_random_start_all_stand_and_are_averaged() -> None:
+def test_seeds_of_one_start_are_averaged() -> None:
     seeds = [make_result("random", 20.0 + 2 * seed, seed=seed) for seed in range(3)]
     (group,) = compare([*seeds, make_result("run", 50.0)])
-    assert len({score.init for score in group.scores}) == 4
-    assert group.scores[0].over_random == 28.0
+    run, random = group.scores
+    assert (random.value, random.deviation, len(random.results)) == (22.0, 2.0, 3)
+    assert random.written == "22.0 ± 2.0"
+    assert (run.over_random, run.written) == (28.0, "50.0")
+
+
+def test_few_labels_of_several_seeds_are_the_same_data() -> None:
+    results = [
+        make_result(
+            "run", 30.0 + seed, seed=seed,
+            data={"train": {"source": "voc", "subset": 50, "subset_sha256": str(seed)}},
+        )
+        for seed in range(2)
+    ]  # fmt: skip
+    (group,) = compare(results)
+    assert [len(score.results) for score in group.scores] == [2]
+
+
+def test_the_papers_figures_stand_beside_results_of_its_protocol_alone() -> None:
+    voc07 = make_result("run", 80.0, protocol="voc07")
+    (ours,), (papers,) = compare([voc07]), compare([replace(voc07, as_in_paper=True)])
+    assert ours.references == ()
+    values = {reference.name: reference.value for reference in papers.references}
+    assert values["bicaptioning_R_50_L1_H2048 (the paper's figure)"] == 88.7
+    assert len(values) == 5
+    assert [score.init for score in papers.scores] == ["run"]
 
 
 def test_of_the_checkpoints_of_a_run_the_best_stands_with_its_step() -> None:

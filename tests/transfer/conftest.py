@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from virtex.data.example import Example, Source
 from virtex.models.backbone import Backbone, BackboneConfig
 
 SLIM = BackboneConfig("resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 32]})
+COLORS = {"blue": (30, 60, 220), "green": (40, 200, 60), "red": (220, 40, 40)}
 VOC_ROOT = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "voc2007"
 
 
@@ -26,19 +28,19 @@ class Noise(Source):
         split: str = "train",
         categories: tuple[str, ...] = ("cat", "dog", "cow"),
     ) -> None:
-        self.labels = labels or [()] * num_images
+        self.label_lists = labels or [()] * num_images
         self.ignored, self.bad = ignored or {}, bad
         self.split, self.categories = split, categories
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.label_lists)
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         pixels = np.random.default_rng(index).integers(0, 255, (40, 56, 3), np.uint8)
         return Example(
             f"noise-{index}",
             b"no image at all" if index in self.bad else pixels,
-            labels=self.labels[index],
+            labels=self.label_lists[index],
             ignored_labels=self.ignored.get(index, ()),
         )
 
@@ -59,3 +61,23 @@ def voc_root() -> Path:
     if not VOC_ROOT.is_dir():
         pytest.skip("the real VOC2007 is not beside this repository")
     return VOC_ROOT
+
+
+def write_colors(root: Path) -> None:
+    """A class folder of noisy plain colours: train/<colour>/*.png and val/<colour>/*.png."""
+    rng = np.random.default_rng(0)
+    for split, num_images in (("train", 12), ("val", 5)):
+        for name, color in COLORS.items():
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(num_images):
+                pixels = np.array(color) + rng.normal(0, 25, (36, 40, 3))
+                image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+                image.save(folder / f"{number}.png")
+
+
+@pytest.fixture
+def colors(tmp_path: Path) -> Path:
+    """What `write_colors` writes."""
+    write_colors(tmp_path / "colors")
+    return tmp_path / "colors"

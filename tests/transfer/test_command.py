@@ -1,12 +1,13 @@
 """What all transfer commands share: contradictions refused, the same start at random."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.transfer.conftest import SLIM
+from virtex.config import recipe_paths
 from virtex.errors import ConfigError
 from virtex.models.backbone import BackboneConfig
 from virtex.transfer.command import TransferConfig, extraction, load
@@ -48,5 +49,9 @@ def test_sizes_that_cannot_work_are_refused(changes: dict[str, int]) -> None:
 
 
 def test_every_protocol_has_options_that_name_init_and_out() -> None:
-    for config_class, _ in PROTOCOLS.values():
-        assert issubclass(config_class, TransferConfig)
+    for command in PROTOCOLS.values():
+        assert {"init", "out", "data"} <= {field.name for field in fields(command.config)}
+
+
+def test_every_protocol_has_a_recipe_of_its_name() -> None:
+    assert set(PROTOCOLS) <= {path.stem for path in recipe_paths("transfer")}

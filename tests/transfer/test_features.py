@@ -11,6 +11,7 @@ from tests.transfer.conftest import Noise
 from virtex.data.example import Subset
 from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
 from virtex.models.backbone import Backbone
+from virtex.transfer import features
 from virtex.transfer.features import Extraction, extract_features
 
 QUICK = Extraction(image_size=32, batch_size=4, num_workers=0)
@@ -93,15 +94,33 @@ def test_the_cache_tells_weights_data_and_transforms_apart(
     with torch.no_grad():
         next(backbone.buffers()).add_(1)
     extract_features(backbone, source, cached)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 7
-    assert not [path for path in tmp_path.iterdir() if path.suffix != ".safetensors"]
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 7
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert all(path.suffix == ".safetensors" for path in files)
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 20, b"cut"])
 def test_a_damaged_cache_is_made_anew(backbone: Backbone, tmp_path: Path, damage: bytes) -> None:
     cached = replace(QUICK, cache=tmp_path)
     first = extract_features(backbone, Noise(3), cached)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*/*")
     path.write_bytes(damage)
     again = extract_features(backbone, Noise(3), cached)
     np.testing.assert_array_equal(again.values, first.values)
+
+
+def test_a_cut_extraction_goes_on_with_the_next_chunk(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "CHUNK", 2)
+    cached, source = replace(QUICK, cache=tmp_path), Noise(5, bad=(2,))
+    whole = extract_features(backbone, source, replace(QUICK, cache=None))
+    extract_features(backbone, source, cached)
+    first, second, third = sorted(tmp_path.glob("*/*"))
+    second.unlink()
+    times = [path.stat().st_mtime_ns for path in (first, third)]
+    again = extract_features(backbone, source, cached)
+    assert second.is_file()
+    assert [path.stat().st_mtime_ns for path in (first, third)] == times
+    assert again.indices.tolist() == [0, 1, 3, 4]
+    np.testing.assert_allclose(again.values, whole.values, atol=1e-5)

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from tests.transfer.conftest import Noise
 from virtex.config import parse
@@ -16,22 +14,6 @@ from virtex.transfer.probes import NeighborConfig
 from virtex.transfer.protocol import Result
 
 QUICK = Extraction(image_size=32, batch_size=8, num_workers=0)
-COLORS = {"blue": (30, 60, 220), "green": (40, 200, 60), "red": (220, 40, 40)}
-
-
-@pytest.fixture
-def colors(tmp_path: Path) -> Path:
-    """A class folder of noisy plain colours: train/<colour>/*.png and val/<colour>/*.png."""
-    rng = np.random.default_rng(0)
-    for split, num_images in (("train", 12), ("val", 5)):
-        for name, color in COLORS.items():
-            folder = tmp_path / "colors" / split / name
-            folder.mkdir(parents=True)
-            for number in range(num_images):
-                pixels = np.array(color) + rng.normal(0, 25, (36, 40, 3))
-                image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-                image.save(folder / f"{number}.png")
-    return tmp_path / "colors"
 
 
 def arguments(data: Path, out: Path) -> list[str]:
@@ -50,7 +32,7 @@ def test_colors_are_told_apart_and_the_result_written(
 ) -> None:
     out = tmp_path / "scores"
     line = [*arguments(colors, out), "--solver", solver]
-    result = run(parse(LinearConfig, line, prog="virtex transfer linear"))
+    (result,) = run(parse(LinearConfig, line, prog="virtex transfer linear"))
     assert result.numbers["top1"] == 100.0
     assert result.numbers["knn_top1"] > 90
     assert result.settings["solver"] == solver

@@ -26,10 +26,11 @@ def markdown_report(page: Page) -> str:
 def _comparison(comparison: Comparison) -> str:
     rows = []
     for score in comparison.scores:
-        value = f"{score.value:.1f}"
+        value = f"**{score.written}**" if score.is_best else score.written
         gain = "" if score.over_random is None else signed(score.over_random)
-        rows.append((score.init, f"**{value}**" if score.is_best else value, gain))
-    header = ("init", f"{comparison.headline}, %", "over random")
+        rows.append((score.init, value, gain, str(len(score.results))))
+    rows += [(known.name, f"{known.value:.1f}", "", "") for known in comparison.references]
+    header = ("init", f"{comparison.headline}, %", "over random", "seeds")
     table = _table(header, rows, raw=1)
     return f"### {_text(comparison.protocol)}\n\n{_text(comparison.about)}\n\n{table}"
 

@@ -66,7 +66,8 @@ def find(folders: Sequence[Path]) -> Findings:
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:
         raise DataError(f"no such folder: {listing(missing)}. Give run folders or result folders.")
-    runs = tuple(_read_run(path.parent, folders) for path in _files(folders, "log.jsonl"))
+    logs = _files(folders, "log.jsonl", outside="training")  # a protocol's own training is no run
+    runs = tuple(_read_run(path.parent, folders) for path in logs)
     results = tuple(Result.read(path) for path in _files(folders, "*.json") if _is_result(path))
     timings: dict[str, float] = {}
     for path in _files(folders, "timings.json"):
@@ -79,9 +80,14 @@ def find(folders: Sequence[Path]) -> Findings:
     return Findings(runs, results, timings)
 
 
-def _files(folders: Sequence[Path], pattern: str) -> list[Path]:
-    """Files of that name at or below the folders, each once."""
-    found = (path for folder in folders for path in sorted(folder.rglob(pattern)))
+def _files(folders: Sequence[Path], pattern: str, *, outside: str | None = None) -> list[Path]:
+    """Files of that name at or below the folders, each once; none below a folder `outside`."""
+    found = (
+        path
+        for folder in folders
+        for path in sorted(folder.rglob(pattern))
+        if outside not in path.relative_to(folder).parts
+    )
     return list({path.resolve(): path for path in found}.values())
 
 

@@ -2,20 +2,48 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 from virtex.transfer.protocol import Result, digest
+
+SEED_DEPENDENT = frozenset({"root", "subset_sha256"})
+"""What does not tell data apart: where they lie, and which images a seed drew."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One initialisation's number in a comparison."""
+    """One initialisation's number in a comparison: the mean over its seeds."""
 
     init: str
-    result: Result
+    results: tuple[Result, ...]
+    """One for each seed."""
     value: float
+    deviation: float | None
+    """Over the seeds; none where there is one."""
     is_best: bool
     over_random: float | None
     """How much more than the same architecture at random; none where that was not measured."""
+    share: float
+    """The value as a share of the axis, 0 to 1."""
+
+    @property
+    def result(self) -> Result:
+        """The first seed's."""
+        return self.results[0]
+
+    @property
+    def written(self) -> str:
+        """The value with its deviation."""
+        deviation = "" if self.deviation is None else f" ± {self.deviation:.1f}"
+        return f"{self.value:.1f}{deviation}"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A number that others reported, to stand beside ours."""
+
+    name: str
+    value: float
     share: float
     """The value as a share of the axis, 0 to 1."""
 
@@ -33,8 +61,10 @@ class Comparison:
     """Splits, resolution and data, in a line."""
     scores: tuple[Score, ...]
     """Best first."""
+    references: tuple[Reference, ...]
+    """The paper's own, where settings and data are the paper's."""
     details: tuple[tuple[str, tuple[float | None, ...]], ...]
-    """The other numbers: name, and the value for each of `scores`."""
+    """The other numbers: name, and the mean over seeds for each of `scores`."""
 
 
 def compare(results: Sequence[Result]) -> tuple[Comparison, ...]:
@@ -47,28 +77,66 @@ def compare(results: Sequence[Result]) -> tuple[Comparison, ...]:
 
 
 def _comparison(results: Sequence[Result]) -> Comparison:
-    ranked = sorted(_best_steps(results), key=lambda result: -result.score)
-    top = max(100.0, ranked[0].score)
+    rows = sorted(_seeds_together(_best_steps(results)), key=_mean, reverse=True)
+    firsts = [row[0] for row in rows]
+    numbers = _paper_numbers(firsts)
+    top = max([100.0, _mean(rows[0]), *numbers.values()])
     scores = tuple(
         Score(
             init=name,
-            result=result,
-            value=result.score,
-            is_best=len(ranked) > 1 and result.score == ranked[0].score,
-            over_random=_over_random(result, ranked),
-            share=max(0.0, result.score / top),
+            results=tuple(row),
+            value=_mean(row),
+            deviation=stdev(result.score for result in row) if len(row) > 1 else None,
+            is_best=len(rows) > 1 and _mean(row) == _mean(rows[0]),
+            over_random=_over_random(row, rows),
+            share=max(0.0, _mean(row) / top),
         )
-        for name, result in zip(_names(ranked), ranked, strict=True)
+        for name, row in zip(_names(firsts), rows, strict=True)
     )
-    others = [key for key in ranked[0].numbers if key != ranked[0].headline]
-    details = tuple((key, tuple(result.numbers.get(key) for result in ranked)) for key in others)
-    return Comparison(ranked[0].protocol, ranked[0].headline, _about(ranked[0]), scores, details)
+    references = tuple(Reference(name, value, value / top) for name, value in numbers.items())
+    first = firsts[0]
+    others = [key for key in first.numbers if key != first.headline]
+    details = tuple((key, tuple(_mean_of(key, row) for row in rows)) for key in others)
+    return Comparison(first.protocol, first.headline, _about(first), scores, references, details)
+
+
+def _mean(row: Sequence[Result]) -> float:
+    return fmean(result.score for result in row)
+
+
+def _mean_of(key: str, row: Sequence[Result]) -> float | None:
+    values = [result.numbers[key] for result in row if key in result.numbers]
+    return fmean(values) if values else None
+
+
+def _seeds_together(results: Sequence[Result]) -> list[list[Result]]:
+    """Results of one initialisation, whatever the seed."""
+    rows: dict[str, list[Result]] = {}
+    for result in results:
+        rows.setdefault(digest(result.initialisation), []).append(result)
+    return list(rows.values())
+
+
+def _paper_numbers(results: Sequence[Result]) -> dict[str, float]:
+    """What the paper's task ablations reached under the same protocol; none for another one."""
+    protocol = results[0].protocol
+    if not any(result.as_in_paper for result in results) or protocol not in ("voc07", "imagenet"):
+        return {}
+    from virtex.zoo.registry import MODELS  # brings torch
+
+    return {
+        f"{model.name.rpartition('/')[2]} (the paper's figure)": {
+            "voc07": model.voc07, "imagenet": model.imagenet,
+        }[protocol]
+        for model in MODELS
+        if model.name.startswith("task_ablations/")
+    }  # fmt: skip
 
 
 def _same_data(result: Result) -> dict[str, dict[str, str | int]]:
-    """The data's identity wherever it lies."""
+    """The data's identity wherever it lies, and whichever share of it a seed drew."""
     return {
-        role: {key: value for key, value in identity.items() if key != "root"}
+        role: {key: value for key, value in identity.items() if key not in SEED_DEPENDENT}
         for role, identity in result.data.items()
     }
 
@@ -86,17 +154,18 @@ def _best_steps(results: Sequence[Result]) -> list[Result]:
     return list(best.values())
 
 
-def _over_random(result: Result, results: Sequence[Result]) -> float | None:
+def _over_random(row: Sequence[Result], rows: Sequence[Sequence[Result]]) -> float | None:
     """Difference to the mean of the random initialisations of the same architecture."""
     random = [
         other.score
-        for other in results
+        for others in rows
+        for other in others
         if other.initialisation["init"] == "random"
-        and _architecture(other) == _architecture(result)
+        and _architecture(other) == _architecture(row[0])
     ]
-    if not random or result.initialisation["init"] == "random":
+    if not random or row[0].initialisation["init"] == "random":
         return None
-    return result.score - sum(random) / len(random)
+    return _mean(row) - fmean(random)
 
 
 def _architecture(result: Result) -> tuple[str, object]:
@@ -112,7 +181,7 @@ def _names(results: Sequence[Result]) -> list[str]:
     short = {init: _short(init, set(inits)) for init in inits}
     names = [f"{short[i]}, step {s}" if s else short[i] for i, s in zip(inits, steps, strict=True)]
     return [
-        name if names.count(name) == 1 else f"{name} {_architecture(result)[0]}, seed {result.seed}"
+        name if names.count(name) == 1 else f"{name} {_architecture(result)[0]}"
         for name, result in zip(names, results, strict=True)
     ]
 

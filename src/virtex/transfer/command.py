@@ -1,11 +1,15 @@
-"""What all `virtex transfer` commands share: which backbone, how it runs, where results go."""
+"""What all `virtex transfer` commands share: which backbone, on what data, where results go."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Literal, get_args
 
+from virtex import distributed
 from virtex.data.example import Source
 from virtex.data.source import Needs, SourceConfig, Split, open_source
+from virtex.data.subsets import few_shots, labelled_share
 from virtex.engine.run import choose_device
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
@@ -15,29 +19,58 @@ from virtex.zoo.weights import Initialisation, open_backbone
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransferConfig:
-    """Options of every protocol that works on frozen features."""
+class CommandConfig:
+    """Options of every protocol that takes a backbone."""
 
     init: str
-    """Whose backbone: random, imagenet, a run folder, or a weights file."""
+    """Whose backbone: random, imagenet, a run folder, a weights file, or a published name."""
     out: Path
-    """Folder for the result (or a .json file), and for features/, which a second call reuses."""
+    """Folder for the result (or a .json file) and for what a second call reuses."""
     backbone: BackboneConfig | None = None
     """The architecture where INIT does not say it: for random, imagenet, bare weights."""
     backbone_from: str | None = None
     """For `--init random`: take the architecture of this run folder or weights file."""
+    seed: int = 0
+    """Of random initial weights, of few labels, of the order of training."""
+    num_seeds: int = 1
+    """Measure so many times, with seeds from `seed` on: a result each, mean and deviation over
+    all."""
+
+    @property
+    def seeds(self) -> range:
+        """All seeds."""
+        return range(self.seed, self.seed + self.num_seeds)
+
+    @property
+    def folder(self) -> Path:
+        """Where what is not the result goes."""
+        return self.out.parent if self.out.suffix == ".json" else self.out
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledConfig(CommandConfig):
+    """Options of every protocol that classifies images."""
+
+    labels: float = 1.0
+    """Share of the training images of each class to use, 0.01 for 1 %; other ones for each seed."""
+    shots: int | None = None
+    """Use this many training images of each class; other ones for each seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig(LabelledConfig):
+    """Options of every protocol that works on frozen features."""
+
     image_size: int = 224
     """Side of the centre crop, in pixels; the short side is resized to image_size * 256 / 224."""
     batch_size: int = 64
-    """Images at once through the backbone."""
+    """Images at once through the backbone, over all processes."""
     num_workers: int = 2
-    """Processes that decode images, and threads that solve for classes."""
+    """Processes that decode images, for each process of the command."""
     device: str = "auto"
     """auto (the GPU if there is one), cpu, cuda, cuda:1, mps."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the backbone."""
-    seed: int = 0
-    """Of random initial weights and of whatever the protocol draws."""
 
 
 def extraction(config: TransferConfig) -> Extraction:
@@ -47,19 +80,17 @@ def extraction(config: TransferConfig) -> Extraction:
             f"image_size {config.image_size}, batch_size {config.batch_size} and num_workers "
             f"{config.num_workers} cannot work: the first two must be at least 1, the last 0."
         )
-    if _folder(config.out).is_file():
-        raise ConfigError(f"out {config.out} is a file; give a folder (or a .json file in one).")
     return Extraction(
         image_size=config.image_size,
         precision=config.precision,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
         device=choose_device(config.device),
-        cache=_folder(config.out) / "features",
+        cache=config.folder / "features",
     )
 
 
-def load(config: TransferConfig) -> tuple[Backbone, Initialisation]:
+def load(config: CommandConfig) -> tuple[Backbone, Initialisation]:
     """The backbone that the command names, and where it came from.
 
     Raises:
@@ -77,28 +108,79 @@ def load(config: TransferConfig) -> tuple[Backbone, Initialisation]:
     return open_backbone(config.init, config=architecture, seed=config.seed)
 
 
-def run_protocol(protocol: Protocol, config: TransferConfig, data: SourceConfig) -> Result:
-    """Measure the backbone that a command names on its data, and write the result to its `out`.
+def run_protocol(protocol: Protocol, config: CommandConfig, data: SourceConfig) -> list[Result]:
+    """Measure the backbone that a command names on its data, and write a result for each seed.
+
+    Returns:
+        The results on the main process, none on the others.
 
     Raises:
         ConfigError, DataError, CheckpointError: A mistake of the user's.
     """
-    train, test = open_splits(data)
-    backbone, initialisation = load(config)
-    result = protocol.run(backbone, train=train, test=test, initialisation=asdict(initialisation))
-    result.write(config.out)
-    return result
+    check_command(config)
+    with distributed.process_group(protocol.device):
+        train, test = open_splits(data, protocol.needs)
+        results = []
+        for seed in config.seeds:
+            backbone, initialisation = load(replace(config, seed=seed))
+            result = replace(protocol, seed=seed).run(
+                backbone,
+                train=with_fewer_labels(train, config, seed=seed),
+                test=test,
+                initialisation=asdict(initialisation),
+            )
+            if distributed.is_main():
+                result.write(config.out)
+                results.append(result)
+    return results
 
 
-def open_splits(data: SourceConfig) -> tuple[Source, Source]:
+def check_command(config: CommandConfig) -> None:
+    """Find the mistakes in the options that all commands have.
+
+    Raises:
+        ConfigError: All of them.
+    """
+    problems = []
+    if config.folder.is_file():
+        problems.append(f"out {config.out} is a file; give a folder (or a .json file in one)")
+    if config.num_seeds < 1 or config.seed < 0:
+        problems.append(f"seed {config.seed} must be 0 or more, num_seeds {config.num_seeds} 1")
+    if config.num_seeds > 1 and config.out.suffix == ".json":
+        problems.append(f"out {config.out} is one file for {config.num_seeds} seeds: give a folder")
+    if isinstance(config, LabelledConfig):
+        problems += _label_problems(config)
+    if problems:
+        raise ConfigError("\n- ".join(["the options cannot work:", *problems]))
+
+
+def _label_problems(config: LabelledConfig) -> list[str]:
+    problems = []
+    if not 0 < config.labels <= 1:
+        problems.append(f"labels {config.labels} must be above 0 and at most 1: 0.01 is 1 %")
+    if config.shots is not None and config.shots < 1:
+        problems.append(f"shots {config.shots} must be at least 1")
+    if config.shots is not None and config.labels < 1:
+        problems.append("labels and shots both say how many training images: leave one out")
+    return problems
+
+
+def with_fewer_labels(train: Source, config: CommandConfig, *, seed: int) -> Source:
+    """The part of the training images that a command allows."""
+    if not isinstance(config, LabelledConfig):
+        return train
+    if config.shots is not None:
+        return few_shots(train, config.shots, seed=seed)
+    return labelled_share(train, config.labels, seed=seed) if config.labels < 1 else train
+
+
+def open_splits(data: SourceConfig, needs: Needs = Needs(labels=True)) -> tuple[Source, Source]:  # noqa: B008
     """What a protocol trains on, and what it tests on.
 
     Raises:
         ConfigError, DataError: A mistake of the user's; a missing test split is one too.
     """
-    train, test = (
-        open_source(data, split=split, needs=Needs(labels=True)) for split in get_args(Split)
-    )
+    train, test = (open_source(data, split=split, needs=needs) for split in get_args(Split))
     if train is None or test is None:
         raise ConfigError(
             f"there is no test data: name it with data.val_split, data.val_root or data.val_share "
@@ -107,5 +189,17 @@ def open_splits(data: SourceConfig) -> tuple[Source, Source]:
     return train, test
 
 
-def _folder(out: Path) -> Path:
-    return out.parent if out.suffix == ".json" else out
+def summary(results: Sequence[Result]) -> str:
+    """Each result in a line; of several seeds mean and deviation in a last one."""
+    lines = [result.summary() for result in results]
+    if len(results) > 1:
+        lines.append(_over_seeds(results))
+    return "\n".join(lines)
+
+
+def _over_seeds(results: Sequence[Result]) -> str:
+    first, scores = results[0], [result.score for result in results]
+    return (
+        f"{first.protocol} {first.headline} {fmean(scores):.2f} +- {stdev(scores):.2f} "
+        f"(mean and deviation over {len(scores)} seeds)"
+    )

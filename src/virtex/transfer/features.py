@@ -4,19 +4,20 @@ import copy
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from virtex import distributed
 from virtex.data.example import Example, Source, Subset
 from virtex.data.loader import LoaderConfig, validation_batches
 from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
@@ -26,7 +27,9 @@ from virtex.models.backbone import Backbone
 from virtex.transfer.protocol import digest
 
 CPU = torch.device("cpu")
-LAYOUT = 1
+CHUNK = 20_000
+"""Images whose features are written together: what a cut command loses at most."""
+LAYOUT = 2
 """Raise it where the same key would come to mean other features."""
 
 
@@ -48,8 +51,7 @@ class Extraction:
         return {"image_size": self.image_size, "precision": self.precision}
 
 
-@dataclass(frozen=True, eq=False)
-class Features:
+class Features(NamedTuple):
     """Pooled features of the images of a source that could be read, and what is in the images."""
 
     values: NDArray[np.float32]
@@ -66,7 +68,9 @@ class Features:
         return np.searchsorted(self.indices, pairs[:, 0]), pairs[:, 1]
 
 
-TABLES = tuple(field.name for field in fields(Features))
+TABLES = Features._fields
+NO_PAIRS = np.zeros((0, 2), np.int64)
+NOTHING = Features(np.zeros((0, 0), np.float32), np.zeros(0, np.int64), NO_PAIRS, NO_PAIRS)
 
 
 def extract_features(
@@ -75,7 +79,8 @@ def extract_features(
     """The backbone's globally pooled grid for each image of a source, in its order.
 
     An image that cannot be read has no row, and `indices` says so; the loader refuses data where
-    too many are bad. The backbone itself stays as it is: a copy runs, in eval mode.
+    too many are bad. The backbone itself stays as it is: a copy runs, in eval mode. Processes share
+    the work; the main one gets the features, the others no rows.
 
     Args:
         name: What the progress bar calls the images.
@@ -83,16 +88,35 @@ def extract_features(
     Raises:
         DataError: Too many bad images.
     """
-    path = None
-    if extraction.cache is not None:
-        path = extraction.cache / f"{_key(backbone, source, extraction)}.safetensors"
-        cached = _load(path)
-        if cached is not None:
-            return cached
-    features = _compute(backbone, source, extraction, name)
-    if path is not None:
-        _save(features, path)
+    spans = [
+        range(start, min(start + CHUNK, len(source))) for start in range(0, len(source), CHUNK)
+    ]
+    folder = extraction.cache and extraction.cache / _key(backbone, source, extraction)
+    kept: list[Features | None] = [None] * len(spans)
+    if folder and distributed.is_main():
+        kept = [_load(_chunk_path(folder, span)) for span in spans]
+    missing = distributed.gather_objects([chunk is None for chunk in kept])[0]
+    chunks = []
+    with _Runner(backbone, source, extraction, name) as run:
+        for span, chunk, is_missing in zip(spans, kept, missing, strict=True):  # type: ignore[call-overload]
+            chunks.append(run(span) if is_missing else chunk)
+            if is_missing and folder and distributed.is_main():
+                _save(chunks[-1], _chunk_path(folder, span))
+    if not distributed.is_main():
+        return NOTHING
+    features = Features(*(np.concatenate(tables) for tables in zip(*chunks, strict=True)))
+    if not len(features.indices):
+        raise DataError(f"none of the {len(source)} {name} can be read.")
     return features
+
+
+def weights_digest(backbone: Backbone) -> str:
+    """The same for two backbones exactly if their weights and statistics are."""
+    weights = hashlib.sha256()
+    for name, value in sorted(backbone.state_dict().items()):
+        weights.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        weights.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return weights.hexdigest()
 
 
 def check_same_classes(train: Source, test: Source) -> None:
@@ -111,35 +135,61 @@ def check_same_classes(train: Source, test: Source) -> None:
         )
 
 
-def _compute(backbone: Backbone, source: Source, extraction: Extraction, name: str) -> Features:
-    backbone = copy.deepcopy(backbone).eval().requires_grad_(False)
-    backbone.to(extraction.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    num_batches = -(-len(source) // extraction.batch_size)
-    console = Console(stderr=True)
-    parts = []
-    for batch in track(
-        _batches(source, extraction),
-        f"features of {name}",
-        num_batches,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ):
-        values = _forward(backbone, batch.pop("image"), extraction)
-        parts.append({"values": values, **batch})
-    if not parts:
-        raise DataError(f"none of the {len(source)} {name} can be read.")
-    return Features(**{key: torch.cat([part[key] for part in parts]).numpy() for key in TABLES})
+class _Runner:
+    """Images of a span of the source to features, this process doing its share; shows progress."""
 
+    def __init__(
+        self, backbone: Backbone, source: Source, extraction: Extraction, name: str
+    ) -> None:
+        self.source, self.extraction = source, extraction
+        self.backbone = copy.deepcopy(backbone).eval().requires_grad_(False)
+        self.backbone.to(extraction.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        console = Console(stderr=True)
+        shown = console.is_terminal and distributed.is_main()
+        self.progress = Progress(console=console, transient=True, disable=not shown)
+        self.task = self.progress.add_task(f"features of {name}", total=len(source))
 
-@torch.inference_mode()
-def _forward(backbone: Backbone, images: Tensor, extraction: Extraction) -> Tensor:
-    device = extraction.device
-    images = normalize(images.to(device, non_blocking=True))
-    images = images.contiguous(memory_format=torch.channels_last)
-    with autocast(extraction.precision, device):
-        grid = backbone(images)  # (B, C, h, w)
-    return grid.float().mean((2, 3)).cpu()  # (B, C)
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, span: range) -> Features:
+        nothing = NOTHING._replace(values=np.zeros((0, self.backbone.num_channels), np.float32))
+        own = [{key: torch.from_numpy(table) for key, table in nothing._asdict().items()}]
+        for batch in self._batches(span):
+            own.append({"values": self._forward(batch.pop("image")), **batch})
+            self.progress.update(self.task, completed=int(batch["indices"][-1]))
+        parts: list[Any] = distributed.gather_objects(
+            {key: torch.cat([part[key] for part in own]).numpy() for key in TABLES}
+        )
+        tables = {key: np.concatenate([part[key] for part in parts]) for key in TABLES}
+        order = np.argsort(tables["indices"], kind="stable")
+        tables["values"], tables["indices"] = tables["values"][order], tables["indices"][order]
+        return Features(**tables)
+
+    @torch.inference_mode()
+    def _forward(self, images: Tensor) -> Tensor:
+        device = self.extraction.device
+        images = normalize(images.to(device, non_blocking=True))
+        images = images.contiguous(memory_format=torch.channels_last)
+        with autocast(self.extraction.precision, device):
+            grid = self.backbone(images)  # (B, C, h, w)
+        return grid.float().mean((2, 3)).cpu()  # (B, C)
+
+    def _batches(self, span: range) -> Iterator[dict[str, Tensor]]:
+        config = self.extraction
+        return validation_batches(
+            _Numbered(self.source, span),
+            _EncodeImage(ValidationTransform(ImageConfig(size=config.image_size))),
+            _collate,
+            batch_size=config.batch_size,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            config=LoaderConfig(num_workers=config.num_workers),
+        )
 
 
 @dataclass(frozen=True)
@@ -175,53 +225,44 @@ def _collate(encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class _Numbered(Source):
-    """A source whose image ids are the positions, so that a batch knows which examples it holds."""
+    """A span of a source; an image's id is its position, so that a batch knows what it holds."""
 
     source: Source
+    span: range
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.span)
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
-        return replace(self.source[index], image_id=str(index))
+        place = self.span[index]
+        return replace(self.source[place], image_id=str(place))
 
     def identity(self) -> dict[str, str | int]:
         return self.source.identity()
 
 
-def _batches(source: Source, extraction: Extraction) -> Iterator[dict[str, Tensor]]:
-    return iter(
-        validation_batches(
-            _Numbered(source),
-            _EncodeImage(ValidationTransform(ImageConfig(size=extraction.image_size))),
-            _collate,
-            batch_size=extraction.batch_size,
-            config=LoaderConfig(num_workers=extraction.num_workers),
-        )
-    )
-
-
 def _key(backbone: Backbone, source: Source, extraction: Extraction) -> str:
     """Names the features by everything that they depend on."""
-    weights = hashlib.sha256()
-    for name, value in sorted(backbone.state_dict().items()):
-        weights.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        weights.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest([LAYOUT, weights.hexdigest(), _identity(source), extraction.settings()])
+    parts = [weights_digest(backbone), data_identity(source), extraction.settings()]
+    return digest([LAYOUT, *parts])
 
 
-def _identity(source: Source) -> Any:
+def data_identity(source: Source) -> Any:
     """A source's identity; of a subset, which examples it has, not just how many."""
     if isinstance(source, Subset):
-        return [_identity(source.source), digest([int(index) for index in source.indices])]
+        return [data_identity(source.source), digest([int(index) for index in source.indices])]
     return source.identity()
+
+
+def _chunk_path(folder: Path, span: range) -> Path:
+    return folder / f"{span.start:09}.safetensors"
 
 
 def _load(path: Path) -> Features | None:
     """Features saved before; none where the file is missing or cut short."""
     try:
         with safe_open(path, framework="numpy") as file:
-            return Features(**{name: file.get_tensor(name) for name in TABLES})
+            return Features(*(file.get_tensor(name) for name in TABLES))
     except (FileNotFoundError, SafetensorError):
         return None
 
@@ -230,5 +271,7 @@ def _save(features: Features, path: Path) -> None:
     """Write whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: np.ascontiguousarray(getattr(features, name)) for name in TABLES}, temporary)
+    save_file(
+        {name: np.ascontiguousarray(table) for name, table in features._asdict().items()}, temporary
+    )
     temporary.replace(path)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from virtex import distributed
 from virtex.data.example import Source
 from virtex.data.source import SourceConfig
 from virtex.errors import ConfigError, DataError, listing
@@ -43,7 +44,6 @@ class LinearProbe(Protocol):
     solver: Literal["logistic", "sgd"] = "logistic"
     sgd: SgdConfig = field(default_factory=SgdConfig)
     neighbors: NeighborConfig = field(default_factory=NeighborConfig)
-    seed: int = 0
 
     def settings(self) -> dict[str, Any]:
         own = asdict(self.sgd) if self.solver == "sgd" else {"costs": COSTS, "held_out": HELD_OUT}
@@ -58,6 +58,8 @@ class LinearProbe(Protocol):
         check_same_classes(train, test)
         train_features = extract_features(backbone, train, self.extraction, name="training images")
         test_features = extract_features(backbone, test, self.extraction, name="test images")
+        if not distributed.is_main():
+            return {}
         train_labels = single_labels(train_features, train)
         test_labels = single_labels(test_features, test)
         _check(train_labels, self.neighbors)
@@ -131,8 +133,8 @@ class LinearConfig(TransferConfig):
     neighbors: NeighborConfig = field(default_factory=NeighborConfig)
 
 
-def run(config: LinearConfig) -> Result:
-    """Score a backbone on images of one class each and write the result."""
+def run(config: LinearConfig) -> list[Result]:
+    """Score a backbone on images of one class each and write the results."""
     protocol = LinearProbe(
         extraction=extraction(config),
         solver=config.solver,

@@ -8,12 +8,13 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from virtex.data.example import Source
+from virtex.data.source_options import Needs
 from virtex.errors import DataError
 
 if TYPE_CHECKING:  # reading results, as a report does, needs no torch
@@ -21,7 +22,9 @@ if TYPE_CHECKING:  # reading results, as a report does, needs no torch
 
     from virtex.models.backbone import Backbone
 
-PACKAGES = ("virtex", "torch", "torchvision", "timm", "scikit-learn", "numpy")
+PACKAGES = (
+    "virtex", "torch", "torchvision", "timm", "scikit-learn", "faster-coco-eval", "numpy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,9 @@ class Result:
     versions: dict[str, str]
     device: str
     seconds: float
-    """Wall time of the measurement."""
+    """Wall time of the measurement; less where parts of it were there from before."""
+    as_in_paper: bool = False
+    """Whether settings and data are those of the paper's own figure."""
 
     @property
     def score(self) -> float:
@@ -103,7 +108,13 @@ class Result:
         """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            result = cls(**{field.name: values[field.name] for field in fields(cls)})
+            result = cls(
+                **{
+                    field.name: values[field.name]
+                    for field in fields(cls)
+                    if field.name in values or field.default is MISSING
+                }
+            )
             result.score  # noqa: B018
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
@@ -113,6 +124,7 @@ class Result:
         return result
 
 
+@dataclass(frozen=True, kw_only=True)
 class Protocol(ABC):
     """A way to measure a backbone: learns something small on top of it and tests that.
 
@@ -120,8 +132,10 @@ class Protocol(ABC):
     """
 
     headline: ClassVar[str]
+    needs: ClassVar[Needs] = Needs(labels=True)
+    """What each image must come with."""
     name: str
-    seed: int
+    seed: int = 0
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -129,7 +143,12 @@ class Protocol(ABC):
 
     @abstractmethod
     def measure(self, backbone: "Backbone", *, train: Source, test: Source) -> dict[str, float]:
-        """The numbers, `headline` among them."""
+        """The numbers, `headline` among them; called on every process, the main one's count."""
+
+    def as_in_paper(self, train: Source, test: Source) -> bool:
+        """Whether settings and data are those of the paper's own figure."""
+        del train, test
+        return False
 
     @property
     @abstractmethod
@@ -149,12 +168,14 @@ class Protocol(ABC):
         Args:
             initialisation: Where the weights came from; at least `init`.
         """
+        from virtex import distributed  # brings torch, which reading results does not need
+
         start = time.perf_counter()
         numbers = self.measure(backbone, train=train, test=test)
         return Result(
             protocol=self.name,
             headline=self.headline,
-            numbers=numbers,
+            numbers=distributed.gather_objects(numbers)[0],  # type: ignore[arg-type]
             settings=self.settings(),
             initialisation=dict(initialisation),
             data={"train": train.identity(), "test": test.identity()},
@@ -162,6 +183,7 @@ class Protocol(ABC):
             versions=versions(),
             device=device_name(self.device),
             seconds=round(time.perf_counter() - start, 2),
+            as_in_paper=self.as_in_paper(train, test),
         )
 
 
@@ -171,12 +193,16 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: "torch.device") -> str:
-    """What the device is called: `cpu`, or the GPU's product name."""
-    if device.type != "cuda":
-        return device.type
-    import torch
+    """What the device is called: `cpu`, or the GPU's product name; how many, if several."""
+    from virtex import distributed
 
-    return torch.cuda.get_device_name(device)
+    name = device.type
+    if device.type == "cuda":
+        import torch
+
+        name = torch.cuda.get_device_name(device)
+    number = distributed.world_size()
+    return f"{number} x {name}" if number > 1 else name
 
 
 def digest(values: Any) -> str:

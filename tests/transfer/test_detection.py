@@ -1,0 +1,161 @@
+"""Detection protocols end to end on drawn scenes in each benchmark's layout, and their parts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as run_lengths
+
+from virtex.config import parse, with_recipes
+from virtex.data.example import Example
+from virtex.data.sources.scenes.export import write_scenes
+from virtex.engine.optim import lr_scale
+from virtex.errors import DataError
+from virtex.transfer import detection
+from virtex.transfer.detection import DetectionProtocolConfig, run_lengths_of, true_objects
+from virtex.transfer.protocol import Result
+
+SMALL = """
+backbone: {name: resnet18, options: {layers: [1, 1, 1, 1], channels: [8, 8, 16, 16]}}
+task: {train_sizes: [64, 80], test_size: 64, max_size: 128}
+num_statistics_batches: 2
+optim: {lr: 0.01, backbone_lr: 0.01, milestones: [3], warmup_steps: 1}
+run: {batch_size: 4, num_steps: 4, checkpoint_every: 2, tensorboard: false, device: cpu}
+loader: {num_workers: 0}
+"""
+PYRAMID = "task: {regions: {pyramid_channels: 16, box_width: 32, num_regions: 32}}"
+LAYOUTS = {"coco-segmentation": "coco", "lvis-segmentation": "lvis", "voc-detection": "voc"}
+
+
+def config_of(recipe: str, *arguments: str) -> DetectionProtocolConfig:
+    line = with_recipes(["--config", recipe, *arguments], "transfer")
+    return parse(DetectionProtocolConfig, line, prog="virtex transfer")
+
+
+def small(recipe: str, data: Path, out: Path, *arguments: str) -> DetectionProtocolConfig:
+    sizes = () if recipe == "voc-detection" else ("--config", f"\n{PYRAMID}")
+    splits = ("--data.train_split", "2007_trainval") if recipe == "voc-detection" else ()
+    places = ("--init", "random", "--data.root", str(data), "--out", str(out))
+    return config_of(recipe, "--config", SMALL, *sizes, *splits, *places, *arguments)
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A few scenes in each layout."""
+    folder = tmp_path_factory.mktemp("layouts")
+    for layout in LAYOUTS.values():
+        write_scenes(layout, folder / layout, num_train=10, num_val=6, image_size=64)
+    return {layout: folder / layout for layout in LAYOUTS.values()}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "num_steps", "drops"),
+    [
+        ("coco-segmentation", 180_000, (120_000, 160_000)),
+        ("coco_segmentation_1x", 90_000, (60_000, 80_000)),
+        ("lvis-segmentation", 180_000, (120_000, 160_000)),
+        ("lvis_segmentation_imagenet", 180_000, (120_000, 160_000)),
+        ("voc-detection", 24_000, (18_000, 22_000)),
+    ],
+)
+def test_the_recipes_are_the_papers(recipe: str, num_steps: int, drops: tuple[int, ...]) -> None:
+    config = config_of(recipe, "--init", "random", "--out", "out")
+    assert (config.run.num_steps, config.optim.milestones) == (num_steps, drops)
+    assert config.run.batch_size == 16
+    assert config.optim.lr == config.optim.backbone_lr == 0.02
+    assert config.run.sync_batch_norm
+    assert lr_scale(config.optim, step=drops[0], num_steps=num_steps) == pytest.approx(0.1)
+    is_lvis = recipe.startswith("lvis")
+    assert config.task.regions.num_detections == (300 if is_lvis else 100)
+    assert config.repeat_threshold == (0.001 if is_lvis else 0)
+    assert config.frozen_norm == (recipe == "lvis_segmentation_imagenet")
+    has_norm = recipe not in ("lvis_segmentation_imagenet", "voc-detection")
+    assert config.task.regions.pyramid_norm == has_norm
+
+
+@pytest.mark.parametrize("recipe", LAYOUTS)
+def test_a_protocol_runs_from_files_to_a_result(
+    recipe: str, layouts: dict[str, Path], tmp_path: Path
+) -> None:
+    (result,) = detection.run(small(recipe, layouts[LAYOUTS[recipe]], tmp_path))
+    assert result.protocol == recipe
+    assert result.headline == ("box_AP" if recipe == "voc-detection" else "mask_AP")
+    assert 0 <= result.score <= 100
+    expected = {
+        "coco-segmentation": {"mask_AP50", "box_AP75"},
+        "lvis-segmentation": {"mask_APr", "box_AP"},
+        "voc-detection": {"voc07_AP50", "box_AP50"},
+    }
+    assert expected[recipe] <= result.numbers.keys()
+    assert (result.numbers["num_train"], result.numbers["num_test"]) == (10, 6)
+    (path,) = tmp_path.glob("*.json")
+    assert Result.read(path).numbers == result.numbers
+
+
+def test_a_cut_training_ends_with_the_same_numbers_and_bits(
+    layouts: dict[str, Path], tmp_path: Path
+) -> None:
+    config = small("coco-segmentation", layouts["coco"], tmp_path, "--run.keep_checkpoints", "0")
+    (whole,) = detection.run(config)
+    first, last = sorted(tmp_path.glob("training/*/checkpoints/*.pt"))
+    weights = torch.load(last, weights_only=True)["task"]
+    last.unlink()
+    (again,) = detection.run(config)
+    resumed = torch.load(last, weights_only=True)["task"]
+    assert first.is_file()
+    assert all(torch.equal(value, resumed[name]) for name, value in weights.items())
+    assert again.numbers == whole.numbers
+
+
+def test_an_image_that_cannot_be_read_is_counted_not_scored(
+    layouts: dict[str, Path], tmp_path: Path
+) -> None:
+    data = tmp_path / "coco"
+    write_scenes("coco", data, num_train=8, num_val=4, image_size=64)
+    sorted((data / "val2017").iterdir())[1].write_bytes(b"no image")
+    (result,) = detection.run(small("coco-segmentation", data, tmp_path / "out"))
+    assert result.numbers["num_test"] == 3
+
+
+def test_training_data_without_objects_are_refused(tmp_path: Path) -> None:
+    write_scenes("coco", tmp_path / "coco", num_train=4, num_val=4, image_size=64)
+    path = tmp_path / "coco" / "annotations" / "instances_train2017.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "annotations": []}))
+    with pytest.raises(DataError, match="no object"):
+        detection.run(small("coco-segmentation", tmp_path / "coco", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_classes_in_the_test_are_refused(tmp_path: Path) -> None:
+    write_scenes("coco", tmp_path / "coco", num_train=4, num_val=4, image_size=64)
+    path = tmp_path / "coco" / "annotations" / "instances_val2017.json"
+    values = json.loads(path.read_text())
+    values["categories"][0]["name"] = "unicorn"
+    path.write_text(json.dumps(values))
+    with pytest.raises(DataError, match="unicorn"):
+        detection.run(small("coco-segmentation", tmp_path / "coco", tmp_path / "out"))
+
+
+def test_polygons_become_the_pixels_they_enclose() -> None:
+    square = [[1.0, 1.0, 5.0, 1.0, 5.0, 4.0, 1.0, 4.0]]
+    mask = run_lengths.decode(run_lengths_of(square, (6, 8)))
+    assert mask.shape == (6, 8)
+    assert mask.sum() == 12
+    counts = {"size": [6, 8], "counts": [0, 2, 46]}
+    assert run_lengths.decode(run_lengths_of(counts, (6, 8))).sum() == 2
+
+
+def test_areas_are_the_annotations_own_else_the_masks_else_the_boxes() -> None:
+    example = Example(
+        "1", b"", boxes=np.array([[1, 1, 5, 4]], np.float32), box_labels=(2,),
+        masks=([[1.0, 1.0, 5.0, 1.0, 5.0, 4.0]],), areas=np.array([3.0], np.float32),
+    )  # fmt: skip
+    told = true_objects(example, (6, 8), with_masks=True)
+    assert told.areas.tolist() == [3.0]
+    assert told.labels.tolist() == [2]
+    without = Example("1", b"", boxes=example.boxes, box_labels=(2,), masks=example.masks)
+    assert 4 <= true_objects(without, (6, 8), with_masks=True).areas[0] <= 8
+    assert true_objects(without, (6, 8), with_masks=False).areas.tolist() == [12.0]

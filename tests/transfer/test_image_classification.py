@@ -1,0 +1,152 @@
+"""Classifiers trained on augmented images: recipes, few labels, resuming, bad data."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.transfer.conftest import Noise
+from virtex.config import parse, with_recipes
+from virtex.engine.loop import FitResult
+from virtex.engine.optim import lr_scale
+from virtex.errors import ConfigError, DataError
+from virtex.models.backbone import Backbone
+from virtex.transfer import image_classification, training
+from virtex.transfer.image_classification import ImageClassificationConfig, check_single_labels
+from virtex.transfer.image_classification import protocol as protocol_of
+from virtex.transfer.protocol import Result
+
+SMALL = """
+image: {size: 32}
+backbone: {name: resnet18, options: {layers: [1, 1, 1, 1], channels: [8, 8, 16, 32]}}
+epochs: 4
+run: {batch_size: 12, tensorboard: false, device: cpu}
+loader: {num_workers: 0}
+"""
+
+
+def config_of(recipe: str, *arguments: str) -> ImageClassificationConfig:
+    line = with_recipes(["--config", recipe, *arguments], "transfer")
+    return parse(ImageClassificationConfig, line, prog="virtex transfer")
+
+
+def small(recipe: str, data: Path, out: Path, *arguments: str) -> ImageClassificationConfig:
+    places = ("--init", "random", "--data.root", str(data), "--out", str(out))
+    return config_of(recipe, "--config", SMALL, *places, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "num_images", "num_steps", "drops"),
+    [
+        ("imagenet", 1_281_167, 500_500, ()),
+        ("imagenet_moco", 1_281_167, 500_500, (300_300, 400_400)),
+        ("imagenet_multistep", 1_281_167, 500_500, (300_300, 400_400)),
+        ("inaturalist", 437_513, 171_000, (119_700, 153_900)),
+    ],
+)
+def test_epochs_become_the_papers_steps(
+    recipe: str, num_images: int, num_steps: int, drops: tuple[int, ...]
+) -> None:
+    protocol = protocol_of(config_of(recipe, "--init", "random", "--out", "out"))
+    counted = protocol.training.for_images(num_images, seed=0)
+    assert (counted.run.num_steps, counted.optim.milestones) == (num_steps, drops)
+    assert lr_scale(counted.optim, step=0, num_steps=num_steps) == 1.0
+
+
+def test_a_linear_layer_tells_colors_apart_and_leaves_the_backbone(
+    colors: Path, tmp_path: Path
+) -> None:
+    config = small("imagenet", colors, tmp_path / "out", "--optim.lr", "30", "--knn", "true",
+                   "--neighbors.num_neighbors", "3")  # fmt: skip
+    (result,) = image_classification.run(config)
+    assert result.protocol == "linear-augmented"  # these are not ImageNet's classes
+    assert result.numbers["top1"] > 80
+    assert result.numbers["knn_top1"] > 80
+    (path,) = (tmp_path / "out").glob("*.json")
+    written = Result.read(path)
+    assert written.numbers == result.numbers
+    assert written.settings_hash == result.settings_hash
+    (state,) = (tmp_path / "out" / "training").glob("*/checkpoints/*.pt")
+    weights = torch.load(state, weights_only=True)["task"]
+    torch.manual_seed(0)
+    untouched = Backbone(config.backbone)  # type: ignore[arg-type]
+    for name, value in untouched.state_dict().items():
+        torch.testing.assert_close(weights[f"backbone.{name}"], value, rtol=0, atol=0)
+
+
+def test_fine_tuning_changes_the_backbone(colors: Path, tmp_path: Path) -> None:
+    config = small("finetune", colors, tmp_path, "--drop_epochs", "[3]")
+    (result,) = image_classification.run(config)
+    assert result.protocol == "finetune"
+    (state,) = tmp_path.glob("training/*/checkpoints/*.pt")
+    stem = torch.load(state, weights_only=True)["task"]["backbone.cnn.conv1.weight"]
+    torch.manual_seed(0)
+    assert not torch.equal(stem, Backbone(config.backbone).state_dict()["cnn.conv1.weight"])  # type: ignore[arg-type]
+
+
+def test_a_training_that_was_cut_goes_on_to_the_same_bits(colors: Path, tmp_path: Path) -> None:
+    keep = ("--run.checkpoint_every", "5", "--run.keep_checkpoints", "0")
+    config = small("finetune", colors, tmp_path, *keep)
+    (whole,) = image_classification.run(config)
+    first, *_, last = sorted(tmp_path.glob("training/*/checkpoints/*.pt"))
+    weights = torch.load(last, weights_only=True)["task"]
+    for checkpoint in last.parent.iterdir():
+        if checkpoint != first:
+            checkpoint.unlink()
+    (again,) = image_classification.run(config)
+    resumed = torch.load(last, weights_only=True)["task"]
+    assert all(torch.equal(value, resumed[name]) for name, value in weights.items())
+    assert again.numbers == whole.numbers
+
+
+def test_another_seed_is_another_training(colors: Path, tmp_path: Path) -> None:
+    config = small("imagenet", colors, tmp_path)
+    for seed in (0, 0, 1):
+        image_classification.run(replace(config, seed=seed))
+    assert len(list((tmp_path / "training").iterdir())) == 2
+
+
+def test_a_training_that_is_told_to_stop_writes_no_result(
+    colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = FitResult(3, "interrupted")
+    monkeypatch.setattr(training, "fit", lambda *arguments, **keywords: stopped)
+    with pytest.raises(KeyboardInterrupt):
+        image_classification.run(small("imagenet", colors, tmp_path))
+    assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--run.num_steps", "10"), "epochs 4 and run.num_steps 10"),
+        (("--epochs", "null", "--drop_epochs", "[2]"), "drop_epochs counts in epochs"),
+        (("--drop_epochs", "[3, 2]"), "must rise"),
+        (("--run.seed", "3"), "--seed"),
+        (("--labels", "0"), "labels 0.0 must be above 0"),
+        (("--labels", "0.5", "--shots", "2"), "leave one out"),
+        (("--num_seeds", "0"), "num_seeds"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    arguments: tuple[str, ...], message: str, colors: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        image_classification.run(small("imagenet", colors, tmp_path, *arguments))
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_images_of_several_classes_are_named_before_training() -> None:
+    source = Noise(3, labels=[(0,), (0, 1), ()])
+    with pytest.raises(DataError, match="2 of 3 training images have none or several: noise-1"):
+        check_single_labels(source, "training")
+
+
+def test_few_shots_are_other_images_for_each_seed(colors: Path, tmp_path: Path) -> None:
+    config = small("imagenet", colors, tmp_path, "--shots", "2", "--num_seeds", "3")
+    results = image_classification.run(config)
+    assert [result.seed for result in results] == [0, 1, 2]
+    assert {result.numbers["num_train"] for result in results} == {6.0}
+    assert len({str(result.data["train"]) for result in results}) > 1
+    assert len(list(tmp_path.glob("*.json"))) == 3

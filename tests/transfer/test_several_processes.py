@@ -1,0 +1,95 @@
+"""Protocols by two processes give what one gives."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.transfer.conftest import write_colors
+from virtex import distributed
+from virtex.config import parse, with_recipes
+from virtex.data.sources.scenes.export import write_scenes
+from virtex.transfer.protocols import PROTOCOLS
+
+SMALL = """
+backbone: {name: resnet18, options: {layers: [1, 1, 1, 1], channels: [8, 8, 16, 32],
+  norm_layer: groupnorm1}}
+"""
+FROZEN = "image_size: 32\nbatch_size: 8\nnum_workers: 0\ndevice: cpu\n"
+TRAINED = """
+run: {batch_size: 12, tensorboard: false, device: cpu}
+loader: {num_workers: 0}
+"""
+DETECTOR = """
+run: {num_steps: 2}
+optim: {lr: 0.001, backbone_lr: 0.001, milestones: [1], warmup_steps: 0}
+task: {train_sizes: [64], test_size: 64, max_size: 64,
+  regions: {pyramid_norm: false, pyramid_channels: 16, box_width: 32, num_regions: 32}}
+num_statistics_batches: 0
+"""
+IMAGES = "image: {size: 32}\nepochs: 2\noptim: {lr: 10.0}\n"
+OPTIONS = {
+    "linear": ("colors", [FROZEN, "neighbors: {num_neighbors: 3}\n"]),
+    "voc07": ("voc", [FROZEN, "leave_out_rare: true\n"]),
+    "imagenet": ("colors", [TRAINED, IMAGES]),
+    "coco-segmentation": ("coco", [TRAINED, DETECTOR]),
+}
+
+
+def measure(folder: Path, out: Path) -> dict[str, dict[str, float]]:
+    """The numbers of each protocol, on as many processes as there are."""
+    numbers = {}
+    for name, (data, texts) in OPTIONS.items():
+        configs = [part for text in [SMALL, *texts] for part in ("--config", f"\n{text}")]
+        places = ("--init", "random", "--data.root", str(folder / data), "--out", str(out / name))
+        line = with_recipes(["--config", name, *configs, *places], "transfer")
+        results = PROTOCOLS[name].run(parse(PROTOCOLS[name].config, line, prog="test"))
+        assert len(results) == int(distributed.is_main())
+        for result in results:
+            numbers[name] = result.numbers
+    return numbers
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
+    """What one process and what two measured."""
+    folder = tmp_path_factory.mktemp("data")
+    write_colors(folder / "colors")
+    for layout in ("voc", "coco"):
+        write_scenes(layout, folder / layout, num_train=24, num_val=10, image_size=64)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, "-m", "tests.transfer.test_several_processes", str(folder)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return measure(folder, folder / "one"), json.loads((folder / "two.json").read_text())
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_two_processes_measure_what_one_does(name: str, both: tuple[dict, dict]) -> None:
+    one, two = (numbers[name] for numbers in both)
+    if name == "coco-segmentation":  # each process draws its own regions
+        assert one.keys() == two.keys()
+        assert one["num_test"] == two["num_test"] == 10
+    else:
+        assert two == pytest.approx(one, abs=1e-3)
+
+
+def main() -> None:
+    """Measure, in as many processes as torchrun started."""
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    with distributed.process_group(torch.device("cpu")):
+        numbers = measure(folder, folder / "two")
+        if distributed.is_main():
+            (folder / "two.json").write_text(json.dumps(numbers))
+
+
+if __name__ == "__main__":
+    main()
