@@ -141,6 +141,14 @@ class _Total(torch.autograd.Function):
         return total(gradient)
 
 
+@torch.no_grad()
+def share_buffers(module: nn.Module) -> None:
+    """Give every process the main one's buffers, the running statistics of BatchNorm among them."""
+    if world_size() > 1:
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
 def any_true(flag: bool, device: torch.device) -> bool:
     """Whether `flag` is true on any process."""
     if world_size() == 1:
@@ -157,6 +165,15 @@ def gather_objects(value: object) -> list[object]:
     values: list[object] = [None] * world_size()
     torch.distributed.all_gather_object(values, value)
     return values
+
+
+def gather_on_main(value: object) -> list[object]:
+    """Each process's picklable value, in rank order, on the main process; nothing on the others."""
+    if world_size() == 1:
+        return [value]
+    values: list[object] = [None] * world_size()
+    torch.distributed.gather_object(value, values if is_main() else None)
+    return values if is_main() else []
 
 
 def _adopt_slurm() -> None:

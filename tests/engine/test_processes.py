@@ -53,3 +53,6 @@ def test_two_processes_stop_together_and_resume_bit_for_bit(tmp_path: Path) -> N
     weights = [checkpoint.load(folder.checkpoints.at(40))["task"] for folder in (cut, whole)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
     assert losses(cut.path) == losses(whole.path)
+    for rank in range(2):  # with BatchNorm's statistics, which each process takes of its own share
+        state = torch.load(whole.path / f"state_of_rank_{rank}.pt")
+        assert all(torch.equal(state[name], weights[1][name]) for name in weights[1])

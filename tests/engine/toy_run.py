@@ -57,6 +57,7 @@ def train(
     with distributed.process_group(choose_device(run.device)):
         task = toy_task(width=width, batch_norm=not plain, dropout=0.0 if plain else 0.1)
         result = toy_fit(task, RunFolder(out), run, batches=batches)
+        torch.save(task.state_dict(), out / f"state_of_rank_{distributed.rank()}.pt")
         weights = torch.cat([parameter.detach().flatten() for parameter in task.parameters()])
         torch.save(weights, out / f"weights_of_rank_{distributed.rank()}.pt")
     return result.exit_code

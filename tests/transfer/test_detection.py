@@ -12,7 +12,7 @@ from virtex.config import parse, with_recipes
 from virtex.data.example import Example
 from virtex.data.sources.scenes.export import write_scenes
 from virtex.engine.optim import lr_scale
-from virtex.errors import DataError
+from virtex.errors import ConfigError, DataError
 from virtex.transfer import detection
 from virtex.transfer.detection import DetectionProtocolConfig, run_lengths_of, true_objects
 from virtex.transfer.protocol import Result
@@ -107,6 +107,33 @@ def test_a_cut_training_ends_with_the_same_numbers_and_bits(
     assert first.is_file()
     assert all(torch.equal(value, resumed[name]) for name, value in weights.items())
     assert again.numbers == whole.numbers
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_another"),
+    [
+        (("--task.test_size", "80", "--task.regions.num_detections", "50"), False),
+        (("--num_statistics_batches", "1"), False),
+        (("--task.train_sizes", "[64]"), True),
+        (("--repeat_threshold", "0.5"), True),
+        (("--frozen_norm", "true"), True),
+    ],
+)
+def test_options_of_the_test_alone_train_nothing_anew(
+    changes: tuple[str, ...], is_another: bool, layouts: dict[str, Path], tmp_path: Path
+) -> None:
+    short = ("--run.num_steps", "1", "--optim.milestones", "[]", "--optim.schedule", "constant")
+    for arguments in ((), changes):
+        detection.run(small("coco-segmentation", layouts["coco"], tmp_path, *short, *arguments))
+    assert len(list((tmp_path / "training").iterdir())) == 1 + is_another
+
+
+def test_lvis_scores_of_data_without_frequencies_are_refused_before_training(
+    layouts: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="rare, common or frequent"):
+        detection.run(small("coco-segmentation", layouts["coco"], tmp_path, "--metric", "lvis"))
+    assert not (tmp_path / "training").exists()
 
 
 def test_an_image_that_cannot_be_read_is_counted_not_scored(

@@ -1,6 +1,5 @@
 """Classifiers trained on augmented images: recipes, few labels, resuming, bad data."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,8 @@ def config_of(recipe: str, *arguments: str) -> ImageClassificationConfig:
 
 def small(recipe: str, data: Path, out: Path, *arguments: str) -> ImageClassificationConfig:
     places = ("--init", "random", "--data.root", str(data), "--out", str(out))
-    return config_of(recipe, "--config", SMALL, *places, *arguments)
+    drops = ("--drop_epochs", "[3]" if recipe == "finetune" else "[]")
+    return config_of(recipe, "--config", SMALL, *drops, *places, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_linear_layer_tells_colors_apart_and_leaves_the_backbone(
 
 
 def test_fine_tuning_changes_the_backbone(colors: Path, tmp_path: Path) -> None:
-    config = small("finetune", colors, tmp_path, "--drop_epochs", "[3]")
+    config = small("finetune", colors, tmp_path)
     (result,) = image_classification.run(config)
     assert result.protocol == "finetune"
     (state,) = tmp_path.glob("training/*/checkpoints/*.pt")
@@ -100,11 +100,41 @@ def test_a_training_that_was_cut_goes_on_to_the_same_bits(colors: Path, tmp_path
     assert again.numbers == whole.numbers
 
 
-def test_another_seed_is_another_training(colors: Path, tmp_path: Path) -> None:
-    config = small("imagenet", colors, tmp_path)
-    for seed in (0, 0, 1):
-        image_classification.run(replace(config, seed=seed))
-    assert len(list((tmp_path / "training").iterdir())) == 2
+@pytest.mark.parametrize(
+    ("changes", "is_another"),
+    [
+        (("--seed", "1"), True),
+        (("--frozen", "false"), True),
+        (("--shots", "3"), True),
+        (("--optim.lr", "0.1"), True),
+        (("--image.flip_prob", "0"), True),
+        (("--backbone.options.act_layer", "gelu"), True),
+        (("--run.precision", "bf16"), True),
+        (("--knn", "true", "--neighbors.num_neighbors", "2"), False),
+        (("--run.log_every", "1"), False),
+        (("--loader.num_workers", "1"), False),
+    ],
+)
+def test_what_weights_depend_on_makes_another_training(
+    changes: tuple[str, ...], is_another: bool, colors: Path, tmp_path: Path
+) -> None:
+    for arguments in ((), changes, changes):
+        image_classification.run(small("imagenet", colors, tmp_path, *arguments))
+    assert len(list((tmp_path / "training").iterdir())) == 1 + is_another
+
+
+def test_nearest_neighbours_beside_it_leave_the_protocol_the_same() -> None:
+    alone, beside = (
+        protocol_of(config_of("imagenet", "--init", "random", "--out", "out", "--knn", knn))
+        for knn in ("false", "true")
+    )
+    assert alone.settings() == beside.settings()
+    assert beside.neighbors is not None
+
+
+def test_freezing_by_the_backbones_own_options_is_refused(colors: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--frozen"):
+        image_classification.run(small("finetune", colors, tmp_path, "--backbone.frozen", "true"))
 
 
 def test_a_training_that_is_told_to_stop_writes_no_result(
@@ -121,8 +151,22 @@ def test_a_training_that_is_told_to_stop_writes_no_result(
     ("arguments", "message"),
     [
         (("--run.num_steps", "10"), "epochs 4 and run.num_steps 10"),
-        (("--epochs", "null", "--drop_epochs", "[2]"), "drop_epochs counts in epochs"),
+        (("--epochs", "null", "--drop_epochs", "[2]"), "count in epochs"),
         (("--drop_epochs", "[3, 2]"), "must rise"),
+        (("--drop_epochs", "[2, 4]"), "lie beyond the 4 epochs"),
+        (
+            (
+                "--epochs",
+                "null",
+                "--run.num_steps",
+                "5",
+                "--optim.schedule",
+                "multistep",
+                "--optim.milestones",
+                "[5]",
+            ),
+            "lie beyond the 5 steps",
+        ),
         (("--run.seed", "3"), "--seed"),
         (("--labels", "0"), "labels 0.0 must be above 0"),
         (("--labels", "0.5", "--shots", "2"), "leave one out"),

@@ -83,6 +83,9 @@ def fit(
         on_checkpoint: Called on the main process once a scheduled checkpoint is safe, and again on
             resuming from one, since a kill may have come in between.
 
+    Returns:
+        How it ended; every process then holds the weights and statistics that were saved.
+
     Raises:
         VirTexError: A loss or weight is not finite; nothing bad has been saved.
     """
@@ -118,9 +121,11 @@ def fit(
                 reporter.report_training(speed)
             with speed.pause():
                 if validate and due(state.step, run.validate_every, run.num_steps):
+                    distributed.share_buffers(task)
                     reporter.report_validation(validate)
                 if due(state.step, run.checkpoint_every, run.num_steps):
                     keeper.save_scheduled()
+    distributed.share_buffers(task)
     return FitResult(state.step, "finished")
 
 

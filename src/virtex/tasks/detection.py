@@ -57,6 +57,7 @@ class InstanceSegmentationConfig(TaskConfig):
             detector,
             encode=ZoomTransform(data.image, self.zoom, self.masks),
             encode_validation=WholeImageTransform(data.image.size, self.masks),
+            encode_image=WholeImageTransform(data.image.size, False),
             collate=ObjectCollate(size=data.image.size),
         )
 
@@ -114,6 +115,7 @@ class DetectionConfig(TaskConfig):
             encode_validation=ShorterSideTransform(
                 (self.test_size,), self.max_size, 0.0, self.masks
             ),
+            encode_image=ShorterSideTransform((self.test_size,), self.max_size, 0.0, False),
             collate=ObjectCollate(multiple=backbone.stride),
         )
 
@@ -134,11 +136,14 @@ class Detection(Task):
         *,
         encode: Encode,
         encode_validation: Encode,
+        encode_image: Encode,
         collate: Collate,
     ) -> None:
         super().__init__()
         self.detector = detector
         self.encode, self.encode_validation, self.collate = encode, encode_validation, collate
+        self.encode_image = encode_image
+        """As `encode_validation`, without masks: all that `predict` needs."""
 
     @property
     def backbone(self) -> Backbone:  # type: ignore[override]

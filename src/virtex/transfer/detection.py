@@ -28,14 +28,15 @@ from virtex.data.source import Needs, SourceConfig
 from virtex.data.subsets import repeat_factors
 from virtex.data.transforms import ImageConfig
 from virtex.engine.optim import OptimConfig
-from virtex.engine.run import RunConfig, check_batch_size
+from virtex.engine.run import RunConfig
+from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
 from virtex.models.batch_norm import estimate_statistics
 from virtex.models.region_heads import Detections
 from virtex.tasks.base import Batch, TaskData
 from virtex.tasks.detection import Detection, DetectionConfig
 from virtex.transfer.command import CommandConfig, run_protocol
-from virtex.transfer.features import check_same_classes, data_identity, weights_digest
+from virtex.transfer.features import backbone_digest, check_same_classes, data_identity
 from virtex.transfer.metrics.detection import (
     FoundObjects,
     TrueObjects,
@@ -53,10 +54,12 @@ from virtex.transfer.training import (
     check_training,
     copied,
     forward,
-    train,
+    run_training,
 )
 
 Metric = Literal["coco", "lvis", "voc"]
+TEST_ONLY = ("score_threshold", "num_detections", "num_test_candidates", "num_test_proposals")
+"""Options of regions that no weight depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +96,17 @@ class DetectionProtocol(Protocol):
 
     def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
         check_same_classes(train, test)
+        self._check_metric(test)
         train = with_objects(train)
         task = self._trained(backbone, train, test)
-        found = ask(task, test, _Finder(task), self.training, name="test images")
+        found = ask(
+            task,
+            test,
+            _Finder(task),
+            self.training,
+            encode=task.encode_image,
+            images_at_once=1,  # padding to other images' size would change what is found
+        )
         if not distributed.is_main():
             return {}
         truth = [
@@ -106,22 +117,28 @@ class DetectionProtocol(Protocol):
         counts = {"num_train": float(len(train)), "num_test": float(len(found))}
         return {**{name: 100 * score for name, score in scores.items()}, **counts}
 
-    def _trained(self, backbone: Backbone, train_on: Source, test: Source) -> Detection:
-        training = self.training.for_images(len(train_on), seed=self.seed)
-        check_batch_size(training.run)
+    def _check_metric(self, test: Source) -> None:
+        if self.metric == "lvis" and not test.frequencies:
+            raise ConfigError(
+                "metric lvis needs classes marked rare, common or frequent, which the data do not "
+                "tell; take --data.source lvis, or metric coco."
+            )
+
+    def _trained(self, backbone: Backbone, train: Source, test: Source) -> Detection:
+        training = self.training.for_images(len(train), seed=self.seed)
         torch.manual_seed(self.seed)
         task = self.task.build(
             copied(backbone, frozen_norm=self.frozen_norm),
-            TaskData(ImageConfig(), None, train_on.categories, len(train_on)),
+            TaskData(ImageConfig(), None, train.categories, len(train)),
         )
         repeats = None
         if self.repeat_threshold:
-            repeats = repeat_factors(train_on, self.repeat_threshold)
-        own = [asdict(self.task), self.frozen_norm, self.repeat_threshold]
-        key = [*own, weights_digest(backbone), data_identity(train_on)]
-        train(task, training, train=train_on, test=test, key=key, repeats=repeats)
+            repeats = repeat_factors(train, self.repeat_threshold)
+        own = [training_options(self.task), self.frozen_norm, self.repeat_threshold]
+        key = [*own, backbone_digest(backbone), data_identity(train)]
+        run_training(task, training, train=train, test=test, key=key, repeats=repeats)
         if self.num_statistics_batches:
-            with closing(batches_of(train_on, task, training, repeats=repeats)) as batches:
+            with closing(batches_of(train, task, training, repeats=repeats)) as batches:
                 estimate_statistics(
                     task,
                     batches,
@@ -163,6 +180,15 @@ class _Finder:
             (size, found_objects(found))
             for size, found in zip(sizes, self.task.predict(batch), strict=True)
         ]
+
+
+def training_options(task: DetectionConfig) -> dict[str, Any]:
+    """The options that trained weights depend on, as plain values."""
+    options = asdict(task)
+    del options["test_size"]
+    for name in TEST_ONLY:
+        del options["regions"][name]
+    return options
 
 
 def with_objects(source: Source) -> Source:

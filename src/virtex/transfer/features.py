@@ -29,7 +29,7 @@ from virtex.transfer.protocol import digest
 CPU = torch.device("cpu")
 CHUNK = 20_000
 """Images whose features are written together: what a cut command loses at most."""
-LAYOUT = 2
+LAYOUT = 3
 """Raise it where the same key would come to mean other features."""
 
 
@@ -110,9 +110,10 @@ def extract_features(
     return features
 
 
-def weights_digest(backbone: Backbone) -> str:
-    """The same for two backbones exactly if their weights and statistics are."""
-    weights = hashlib.sha256()
+def backbone_digest(backbone: Backbone) -> str:
+    """The same for two backbones exactly if architecture, weights and statistics are."""
+    name, options = backbone.config.name.partition(".")[0], backbone.config.options
+    weights = hashlib.sha256(digest([name, options]).encode())
     for name, value in sorted(backbone.state_dict().items()):
         weights.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         weights.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -162,9 +163,11 @@ class _Runner:
         for batch in self._batches(span):
             own.append({"values": self._forward(batch.pop("image")), **batch})
             self.progress.update(self.task, completed=int(batch["indices"][-1]))
-        parts: list[Any] = distributed.gather_objects(
+        parts: list[Any] = distributed.gather_on_main(
             {key: torch.cat([part[key] for part in own]).numpy() for key in TABLES}
         )
+        if not parts:
+            return NOTHING
         tables = {key: np.concatenate([part[key] for part in parts]) for key in TABLES}
         order = np.argsort(tables["indices"], kind="stable")
         tables["values"], tables["indices"] = tables["values"][order], tables["indices"][order]
@@ -243,7 +246,7 @@ class _Numbered(Source):
 
 def _key(backbone: Backbone, source: Source, extraction: Extraction) -> str:
     """Names the features by everything that they depend on."""
-    parts = [weights_digest(backbone), data_identity(source), extraction.settings()]
+    parts = [backbone_digest(backbone), data_identity(source), extraction.settings()]
     return digest([LAYOUT, *parts])
 
 

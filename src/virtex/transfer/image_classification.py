@@ -23,7 +23,7 @@ from virtex.data.loader import LoaderConfig
 from virtex.data.source import SourceConfig
 from virtex.data.transforms import ImageConfig, normalize
 from virtex.engine.optim import OptimConfig
-from virtex.engine.run import RunConfig, check_batch_size
+from virtex.engine.run import RunConfig
 from virtex.errors import DataError, listing
 from virtex.models.backbone import Backbone
 from virtex.tasks.base import Batch, TaskData
@@ -31,16 +31,16 @@ from virtex.tasks.classification import Classification, LabelClassificationConfi
 from virtex.transfer.command import LabelledConfig, run_protocol
 from virtex.transfer.features import (
     Extraction,
+    backbone_digest,
     check_same_classes,
     data_identity,
     extract_features,
-    weights_digest,
 )
 from virtex.transfer.linear import accuracies, single_labels
 from virtex.transfer.metrics.classification import true_ranks
 from virtex.transfer.probes import NeighborConfig, neighbor_scores
 from virtex.transfer.protocol import Protocol, Result
-from virtex.transfer.training import Training, ask, check_training, copied, train
+from virtex.transfer.training import Training, ask, check_training, copied, run_training
 
 INITIAL_DEVIATION = 0.01
 WORDNET_ID = re.compile(r"n\d{8}")
@@ -61,12 +61,14 @@ class ImageClassification(Protocol):
     """Also score nearest neighbours on the frozen features."""
 
     def settings(self) -> dict[str, Any]:
+        training = self.training.settings()
+        if self.frozen:
+            del training["backbone_lr"]
         return {
             "image_size": self.image.size,
             "frozen": self.frozen,
             "image": asdict(self.image),
-            **self.training.settings(),
-            "neighbors": self.neighbors and asdict(self.neighbors),
+            **training,
         }
 
     @property
@@ -85,28 +87,31 @@ class ImageClassification(Protocol):
         for source, name in ((train, "training"), (test, "test")):
             check_single_labels(source, name)
         task = self._trained(backbone, train, test)
-        ranks = ask(task, test, _Ranks(task), self.training, name="test images")
+        ranks = ask(task, test, _Ranks(task), self.training)
+        neighbors = self._neighbors(backbone, train, test)
+        if not distributed.is_main():
+            return {}
         found = np.fromiter(ranks.values(), np.int64)
         places = (1, 5) if len(train.categories) > 5 else (1,)
         return {
             **{f"top{k}": 100 * float((found <= k).mean()) for k in places},
-            **self._neighbors(backbone, train, test),
+            **neighbors,
             "num_train": float(len(train)),
             "num_test": float(len(found)),
         }
 
-    def _trained(self, backbone: Backbone, train_on: Source, test: Source) -> Classification:
-        training = self.training.for_images(len(train_on), seed=self.seed)
-        check_batch_size(training.run)
+    def _trained(self, backbone: Backbone, train: Source, test: Source) -> Classification:
+        training = self.training.for_images(len(train), seed=self.seed)
         torch.manual_seed(self.seed)
         task = LabelClassificationConfig().build(
             copied(backbone, frozen=self.frozen),
-            TaskData(self.image, None, train_on.categories, len(train_on)),
+            TaskData(self.image, None, train.categories, len(train)),
         )
         nn.init.normal_(task.output.weight, std=INITIAL_DEVIATION)
         nn.init.zeros_(task.output.bias)
-        key = [asdict(self.image), weights_digest(backbone), data_identity(train_on)]
-        train(task, training, train=train_on, test=test, key=key)
+        own = ["classification", self.frozen, asdict(self.image)]
+        key = [*own, backbone_digest(backbone), data_identity(train)]
+        run_training(task, training, train=train, test=test, key=key)
         return task
 
     def _neighbors(self, backbone: Backbone, train: Source, test: Source) -> dict[str, float]:
@@ -210,12 +215,12 @@ def protocol_name(config: ImageClassificationConfig) -> str:
 
 
 def _is_imagenet(data: SourceConfig) -> bool:
-    """Whether the class folders bear WordNet's ids."""
+    """Whether there are 1,000 class folders that bear WordNet's ids."""
     if data.source != "classes" or data.root is None:
         return False
     folders = Path(data.root / (data.train_split or "train")).glob("[!.]*")
     names = [folder.name for folder in folders]
-    return bool(names) and all(WORDNET_ID.fullmatch(name) for name in names)
+    return len(names) == 1000 and all(WORDNET_ID.fullmatch(name) for name in names)
 
 
 def run(config: ImageClassificationConfig) -> list[Result]:

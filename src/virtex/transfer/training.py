@@ -23,10 +23,10 @@ from virtex.data.example import Source
 from virtex.data.loader import LoaderConfig, TrainingBatches, training_batches, validation_batches
 from virtex.engine.loop import evaluate, fit, to_device
 from virtex.engine.optim import OptimConfig
-from virtex.engine.run import RunConfig, RunFolder, autocast, choose_device
+from virtex.engine.run import RunConfig, RunFolder, autocast, check_batch_size, choose_device
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
-from virtex.tasks.base import Batch, Task, TaskOutput
+from virtex.tasks.base import Batch, Encode, Task, TaskOutput
 from virtex.transfer.protocol import digest
 
 Answer = TypeVar("Answer")
@@ -38,6 +38,8 @@ FREE = frozenset(
      "cudnn_benchmark"}
 )  # fmt: skip
 """Options of a run that are no choice of the protocol's."""
+LAYOUT = 1
+"""Raise it where the same key would come to mean other weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +63,22 @@ class Training:
     def settings(self) -> dict[str, Any]:
         """What may change the numbers, as plain values."""
         run = {name: value for name, value in asdict(self.run).items() if name not in FREE}
-        lengths = {"epochs": self.epochs, "drop_epochs": list(self.drop_epochs)}
+        settings = {**run, **asdict(self.optim)}
         if self.epochs is not None:
-            del run["num_steps"]
-        return {**run, **lengths, **asdict(self.optim)}
+            settings |= {"epochs": self.epochs, "drop_epochs": list(self.drop_epochs)}
+            del settings["num_steps"]
+        if self.drop_epochs:
+            settings["schedule"] = "multistep"
+        return settings
 
     def for_images(self, num_images: int, *, seed: int) -> "Training":
-        """The same with epochs counted in steps."""
+        """The same with epochs counted in steps.
+
+        Raises:
+            ConfigError: A batch cannot be cut into equal shares.
+        """
         run = replace(self.run, seed=seed)
+        check_batch_size(run)
         if self.epochs is None:
             return replace(self, run=run)
         steps = -(-num_images // run.batch_size)
@@ -86,32 +96,53 @@ def check_training(training: Training) -> None:
     Raises:
         ConfigError: All of them.
     """
-    problems = []
-    if training.epochs is None and training.drop_epochs:
-        problems.append("drop_epochs counts in epochs: give epochs, or optim.milestones in steps")
-    if training.run.seed != RunConfig.seed:
-        problems.append("the seed of a protocol is `--seed`, not run.seed: leave the latter out")
-    if training.epochs is not None and training.epochs < 1:
-        problems.append(f"epochs {training.epochs} must be at least 1")
-    if training.epochs is not None and training.run.num_steps != RunConfig.num_steps:
-        problems.append(
-            f"epochs {training.epochs} and run.num_steps {training.run.num_steps} both say how "
-            "long to train: give `--epochs null` to count in steps"
-        )
-    if training.epochs is not None and training.optim.milestones:
-        problems.append("optim.milestones counts in steps: give drop_epochs, or `--epochs null`")
-    if list(training.drop_epochs) != sorted(set(training.drop_epochs)):
-        problems.append(f"drop_epochs {list(training.drop_epochs)} must rise")
+    run, optim, epochs, drops = training.run, training.optim, training.epochs, training.drop_epochs
+    problems = [text for is_wrong, text in _checks(run, optim, epochs, drops) if is_wrong]
     if problems:
         raise ConfigError("\n- ".join(["the training options cannot work:", *problems]))
 
 
-def train(
+def _checks(
+    run: RunConfig, optim: OptimConfig, epochs: int | None, drops: tuple[int, ...]
+) -> list[tuple[bool, str]]:
+    counts_epochs, length = epochs is not None, run.num_steps if epochs is None else epochs
+    own = drops if counts_epochs else optim.milestones
+    cuts, unit = ("drop_epochs", "epochs") if counts_epochs else ("optim.milestones", "steps")
+    return [
+        (
+            run.seed != RunConfig.seed,
+            "the seed of a protocol is `--seed`, not run.seed: leave the latter out",
+        ),
+        (
+            bool(drops) and not counts_epochs,
+            f"drop_epochs {list(drops)} count in epochs: with `--epochs null` give `--drop_epochs "
+            "[] --optim.schedule multistep --optim.milestones` in steps",
+        ),
+        (length < 1, f"epochs {epochs} must be at least 1"),
+        (
+            counts_epochs and run.num_steps != RunConfig.num_steps,
+            f"epochs {epochs} and run.num_steps {run.num_steps} both say how long to train: give "
+            "`--epochs null` to count in steps",
+        ),
+        (
+            counts_epochs and bool(optim.milestones),
+            "optim.milestones counts in steps: give drop_epochs, or `--epochs null`",
+        ),
+        (list(drops) != sorted(set(drops)), f"drop_epochs {list(drops)} must rise"),
+        (
+            bool(own) and max(own) >= length > 0,
+            f"{cuts} {list(own)} lie beyond the {length} {unit} of this training, so that the "
+            f"learning rate would never fall; give others",
+        ),
+    ]
+
+
+def run_training(
     task: Task,
     training: Training,
     *,
     train: Source,
-    test: Source | None,
+    test: Source,
     key: Sequence[object],
     repeats: Repeats = None,
 ) -> Path:
@@ -121,7 +152,7 @@ def train(
         training: In steps.
         train: What it trains on.
         test: Whose loss is told every `run.validate_every` steps, where that is not 0.
-        key: With the training's own settings, all that the trained weights depend on.
+        key: With the training's own settings and seed, all that the trained weights depend on.
         repeats: (N,) how often each training image comes in an epoch; null: once.
 
     Returns:
@@ -131,13 +162,13 @@ def train(
         KeyboardInterrupt: The run was told to stop; it is saved, and the same call resumes it.
     """
     settings = training.settings()
-    place = training.folder / digest([settings, training.run.seed, *key])
+    place = training.folder / digest([LAYOUT, settings, training.run.seed, *key])
     folder = RunFolder(place)
     config = {"training": settings, "seed": training.run.seed}
     if distributed.is_main():
         folder.write_config(config)
     validate = None
-    if test is not None and training.run.validate_every > 0:
+    if training.run.validate_every > 0:
         validate = partial(_loss, task, test, training)
     outcome = fit(
         task,
@@ -161,37 +192,52 @@ def ask(
     answer: Callable[[Batch], Sequence[Answer]],
     training: Training,
     *,
-    name: str,
+    encode: Encode | None = None,
+    images_at_once: int | None = None,
 ) -> dict[int, Answer]:
     """What a task answers about each image that can be read, by the image's place in `source`.
 
     Args:
         answer: A batch (B) on the device to B answers; called in evaluation mode.
-        name: What the progress bar calls the images.
+        encode: How an image is read; by default as in validation.
+        images_at_once: On each process; by default its share of a training batch.
 
     Returns:
-        Those of all processes, on every process.
+        All answers in the order of `source` on the main process, none on the others.
     """
     task.to(training.device).eval()
+    world_size = distributed.world_size()
+    batch_size = world_size * images_at_once if images_at_once else training.run.batch_size
+    batches = _validation(source, task, training, encode=encode, batch_size=batch_size)
     own: dict[int, Answer] = {}
     with torch.inference_mode():
-        for batch in _with_progress(_validation(source, task, training), source, training, name):
+        for batch in _with_progress(batches, -(-len(source) // batch_size)):
             indices = batch["index"].tolist()
             moved = to_device(batch, training.device, channels_last=training.run.channels_last)
             with autocast(training.run.precision, training.device):
                 own |= zip(indices, answer(moved), strict=True)
-    everyone: list[Any] = distributed.gather_objects(own)
-    return {index: part[index] for part in everyone for index in part}
+    parts: list[Any] = distributed.gather_on_main(own)
+    answers = {index: part[index] for part in parts for index in part}
+    return {index: answers[index] for index in sorted(answers)}
 
 
 def copied(backbone: Backbone, *, frozen: bool = False, frozen_norm: bool = False) -> Backbone:
-    """A copy that may be trained: all of it, all but its BatchNorm, or nothing."""
-    weights = backbone.state_dict()
-    config = replace(backbone.config, pretrained=False, frozen=frozen, frozen_norm=frozen_norm)
+    """A copy that may be trained: all of it, all but its BatchNorm, or nothing.
+
+    Raises:
+        ConfigError: The backbone's own options freeze what the protocol does not.
+    """
+    own = backbone.config
+    if (own.frozen and not frozen) or (own.frozen_norm and not (frozen or frozen_norm)):
+        raise ConfigError(
+            "backbone.frozen and backbone.frozen_norm are the protocol's to say: leave them out, "
+            "and use its --frozen or --frozen_norm."
+        )
+    config = replace(own, pretrained=False, frozen=frozen, frozen_norm=frozen_norm)
     with torch.random.fork_rng(devices=[]):
-        backbone = Backbone(config)
-    backbone.load_state_dict(weights)
-    return backbone
+        copy = Backbone(config)
+    copy.load_state_dict(backbone.state_dict())
+    return copy
 
 
 def batches_of(
@@ -223,12 +269,14 @@ def forward(task: Task, training: Training, batch: Batch) -> TaskOutput:
         return task(to_device(batch, training.device, channels_last=training.run.channels_last))
 
 
-def _validation(source: Source, task: Task, training: Training) -> Iterator[Batch]:
+def _validation(
+    source: Source, task: Task, training: Training, *, encode: Encode | None, batch_size: int
+) -> Iterator[Batch]:
     return validation_batches(
         source,
-        task.encode_validation,
+        encode or task.encode_validation,
         task.collate,
-        batch_size=training.run.batch_size,
+        batch_size=batch_size,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         config=training.loader,
@@ -237,18 +285,16 @@ def _validation(source: Source, task: Task, training: Training) -> Iterator[Batc
 
 def _loss(task: Task, source: Source, training: Training, step: int) -> dict[str, float]:
     del step
-    batches = _validation(source, task, training)
+    batches = _validation(source, task, training, encode=None, batch_size=training.run.batch_size)
     return evaluate(task, batches, run=training.run, device=training.device)
 
 
-def _with_progress(
-    batches: Iterator[Batch], source: Source, training: Training, name: str
-) -> Iterator[Batch]:
+def _with_progress(batches: Iterator[Batch], total: int) -> Iterator[Batch]:
     console = Console(stderr=True)
     yield from track(
         batches,
-        f"testing on {name}",
-        -(-len(source) // training.run.batch_size),
+        "testing",
+        total,
         console=console,
         transient=True,
         disable=not (console.is_terminal and distributed.is_main()),
