@@ -14,9 +14,20 @@ from virtex.data.checks import (
     path_inside,
     paused_collection,
     quoted,
+    sha256_of_captions,
     walk,
 )
 from virtex.errors import DataError
+
+CAPTIONED = st.dictionaries(st.sampled_from("abc"), st.lists(st.sampled_from(["a", "b", "x y"])))
+
+
+@given(CAPTIONED, CAPTIONED)
+def test_a_sha256_of_captions_tells_which_image_each_belongs_to(
+    one: dict[str, list[str]], other: dict[str, list[str]]
+) -> None:
+    first, second = (sha256_of_captions(data.keys(), data.values()) for data in (one, other))
+    assert (first == second) == (list(one.items()) == list(other.items()))
 
 
 def test_all_problems_are_said_at_once_with_count_examples_and_remedy() -> None:

@@ -341,3 +341,21 @@ def test_repetitions_of_an_example_are_changed_in_other_ways() -> None:
     batch = next(batches)
     assert sorted(batch["number"].tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert len(set(batch["draw"].tolist())) == 9
+
+
+def test_a_repetition_shares_its_randomness_with_no_other_use_of_an_example() -> None:
+    batches = training_batches(
+        Numbers(3), encode, collate, seed=5, batch_size=9, repeats=np.full(3, 3.0),
+        config=IN_PROCESS,
+    )  # fmt: skip
+    draws = set(next(batches)["draw"].tolist())
+    own, others = (
+        {
+            torch.tensor(np.random.default_rng([5, 0, index, *more]).random()).item()
+            for index in range(3)
+            for more in streams
+        }
+        for streams in ([()], [(1,), (2,)])
+    )
+    assert own < draws
+    assert not others & draws

@@ -13,7 +13,13 @@ from pycocotools import mask as coco_masks
 from tests.data.small_objects import SCENES, filled
 from virtex.data.example import Example
 from virtex.data.images import Box, open_image
-from virtex.data.masks import Placement, draw_mask, pack_masks, unpack_masks
+from virtex.data.masks import (
+    Placement,
+    compressed_mask,
+    draw_mask,
+    pack_masks,
+    unpack_masks,
+)
 from virtex.data.object_transforms import place
 from virtex.data.objects import find_objects
 from virtex.data.sources.coco import CocoSource
@@ -50,6 +56,30 @@ def test_run_lengths_are_the_same_compressed_or_not():
     assert np.array_equal(draw_mask(packed, placement), expected)
     text = {**packed, "counts": packed["counts"].decode()}
     assert np.array_equal(draw_mask(text, placement), expected)
+
+
+@pytest.mark.parametrize("too_short", [[1.5, 1.5], [1.0, 1.0, 9.0, 9.0]])
+def test_polygons_too_short_for_an_area_are_left_out_of_compressed_masks(too_short):
+    square = [0, 0, 4, 0, 4, 4, 0, 4]
+    expected = filled(10, 14, (0, 0, 4, 4))
+    for segmentation in ([too_short, square], [square, too_short], [square]):
+        assert np.array_equal(coco_masks.decode(compressed_mask(segmentation, 10, 14)), expected)
+        drawn = draw_mask(segmentation, Placement(Box(0, 0, 10, 14), 10, 14))
+        assert np.array_equal(drawn, expected)
+    nothing = compressed_mask([too_short], 10, 14)
+    assert tuple(nothing["size"]) == (10, 14)
+    assert not coco_masks.decode(nothing).any()
+
+
+def test_a_compressed_mask_is_the_mask_whatever_its_form():
+    mask = SCENES[1].masks[0]
+    compressed = compressed_mask(mask, *mask["size"])
+    text = {**compressed, "counts": compressed["counts"].decode()}
+    expected = _drawn(mask, mask["size"])
+    assert expected.any()
+    for form in (compressed, text):
+        again = compressed_mask(form, *mask["size"])
+        assert np.array_equal(coco_masks.decode(again), expected)
 
 
 def test_run_lengths_at_twice_the_size_double_each_pixel():

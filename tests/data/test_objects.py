@@ -105,7 +105,7 @@ def test_a_batch_is_padded_to_the_image_with_most_objects():
 
 def test_data_without_masks_is_told_what_to_do():
     example = dataclasses.replace(SCENES[0], masks=())
-    with pytest.raises(DataError, match=r"0 masks.*--task.masks false"):
+    with pytest.raises(DataError, match=r"0 masks.*coco, lvis, scenes.*\(masks: false\)"):
         found(example, place(64, 64, size=64))
 
 

@@ -90,6 +90,17 @@ def test_repetitions_within_an_epoch_are_numbered() -> None:
     assert copies == list(range(len(copies)))
 
 
+def test_repetitions_are_drawn_apart_from_what_happens_to_an_example() -> None:
+    num_examples = 40
+    order = TrainingOrder(num_examples, seed=3, batch_size=100, repeats=np.full(num_examples, 1.5))
+    places = [place for batch in islice(order, 4) for place in batch]
+    for epoch in (0, 1):
+        twice = {place.example_index for place in places if place[::2] == (epoch, 1)}
+        for index in range(num_examples):
+            draws = np.random.default_rng([3, epoch, index]).random(num_examples)
+            assert twice != set(np.flatnonzero(draws < 0.5).tolist())
+
+
 @settings(deadline=None)
 @given(step=st.integers(0, 40), world_size=st.sampled_from([1, 2]))
 def test_repetitions_do_not_depend_on_where_one_begins(step: int, world_size: int) -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from virtex.data.sources.scenes import CATEGORIES, ScenesSource, kinds_named_in
+from virtex.data.sources.scenes import CATEGORIES, ScenesSource, composition, kinds_named_in
+from virtex.data.sources.scenes import source as scenes_source
 from virtex.data.sources.scenes.composition import compose
 from virtex.data.sources.scenes.grammar import write_captions
 from virtex.data.sources.scenes.kinds import KINDS
@@ -118,6 +119,31 @@ def test_identity_tells_apart_what_gives_other_scenes():
     ]  # fmt: skip
     assert len({tuple(source.identity().items()) for source in identities}) == 5
     assert ScenesSource(10).identity() == ScenesSource(10).identity()
+
+
+def test_labels_alone_are_those_of_the_example(source, examples):
+    labels = [source.labels(index) for index in range(NUM_SCENES)]
+    assert labels == [example.labels for example in examples]
+    assert source.labels(-1) == labels[-1]
+    with pytest.raises(IndexError):
+        source.labels(NUM_SCENES)
+
+
+def test_labels_alone_are_those_of_the_first_plan_that_shows_something(source, monkeypatch):
+    monkeypatch.setattr(composition, "_LEAST_AREA", 0.2)
+    firsts = [plan(np.random.default_rng((0, 0, index, 0))) for index in range(8)]
+    assert not all(composition.visible_things(layout, size=96) for layout in firsts)
+    for index in range(8):
+        assert source.labels(index) == source[index].labels
+
+
+def test_labels_alone_are_found_without_painting(source, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("the labels alone are cheaper")
+
+    monkeypatch.setattr(composition, "paint", never)
+    monkeypatch.setattr(scenes_source, "write_captions", never)
+    assert source.labels(3)
 
 
 def test_labels_are_the_kinds_of_the_boxes(examples):

@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -136,6 +137,26 @@ def test_an_image_drawn_for_a_rare_class_counts_for_the_common_ones_in_it() -> N
     for seed in range(5):
         source = Labelled([*[(1,)] * 30, (0, 1), *[(1,)] * 30])
         assert list(few_shots(source, 1, seed=seed).indices) == [30]
+
+
+@given(ONE_LABEL, st.floats(0.001, 1) | st.sampled_from([0.1, 0.25, 0.5, 1.0]), SEEDS)
+def test_a_share_of_each_class_equals_that_of_a_slow_twin(
+    labels: list[tuple[int, ...]], share: float, seed: int
+) -> None:
+    order = np.random.default_rng(seed).permutation(len(labels)).tolist()
+    expected: list[int] = []
+    for label in set(labels):
+        members = [index for index in order if labels[index] == label]
+        expected += members[: max(1, round(share * len(members)))]
+    indices = list(share_of_each_class(Labelled(labels), share, seed=seed).indices)
+    assert indices == sorted(expected)
+
+
+def test_a_share_of_many_classes_takes_no_time_for_each_of_them() -> None:
+    source = Labelled([(index % 20_000,) for index in range(100_000)])
+    start = time.process_time()
+    assert len(share_of_each_class(source, 0.4, seed=0)) == 40_000
+    assert time.process_time() - start < 1
 
 
 def test_another_seed_draws_other_shots() -> None:

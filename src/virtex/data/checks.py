@@ -106,6 +106,15 @@ def sha256_of_strings(strings: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def sha256_of_captions(image_ids: Iterable[str], captions: Iterable[Sequence[str]]) -> str:
+    """A sha256 over images and the captions of each, none of which is empty."""
+    return sha256_of_strings(
+        text
+        for image_id, texts in zip(image_ids, captions, strict=True)
+        for text in (image_id, *texts, "")
+    )
+
+
 def is_caption(value: object) -> TypeGuard[str]:
     """Whether a value is text that is not blank."""
     if not isinstance(value, str) or not value.strip():

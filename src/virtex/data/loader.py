@@ -3,8 +3,8 @@
 Each has, beside what the task collates, `index` (B,): the places of its examples in the source.
 
 Which examples make up a batch is said in virtex.data.order; the randomness of each comes from
-(seed, epoch, index). So neither workers, nor ranks, nor the step at which a run was resumed change
-what is learned.
+(seed, epoch, index), and of a repeated one from which repetition it is. So neither workers, nor
+ranks, nor the step at which a run was resumed change what is learned.
 
 An image that cannot be read is counted and logged, and another example drawn from
 (seed, epoch, index) takes its place, until too many are bad.
@@ -40,6 +40,9 @@ FEWEST_SEEN = 1000
 """The share of bad images is taken of at least so many examples."""
 STAND_IN_STREAM = 1
 """Sets the generator that draws stand-ins apart from the example's own."""
+COPY_STREAM = 0x2B1D_FACE_3A5E_7EED
+"""Sets the generators of an example's repetitions apart from that of its stand-ins, and from its
+own, which ends with zeros since numpy pads seeds with them."""
 VALIDATION_SEED = 0
 
 logger = logging.getLogger("virtex")
@@ -233,7 +236,7 @@ class _Reader(Dataset[_Read]):
     def _read(self, place: Place, bad_images: list[BadImage]) -> list[tuple[int, Encoded]]:
         """The example at a place or its stand-in; none if it is bad and not to be replaced."""
         for index in self._candidates(place):
-            copy = [place.copy] if place.copy else []
+            copy = [place.copy, COPY_STREAM] if place.copy else []
             rng = np.random.default_rng([self.seed, place.epoch, index, *copy])
             try:
                 return [(index, self.encode(self.source[index], rng))]

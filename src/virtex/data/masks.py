@@ -10,6 +10,7 @@ from torch import Tensor
 
 from virtex.data.example import Example
 from virtex.data.images import Box
+from virtex.data.source_options import WITH_MASKS
 from virtex.errors import DataError
 
 Boxes = NDArray[np.float32]
@@ -40,7 +41,7 @@ def draw_mask(segmentation: Any, placement: Placement) -> Mask:
     """
     (top, left, crop_height, crop_width), height, width = placement
     if isinstance(segmentation, dict):
-        mask = _decode(segmentation)
+        mask = _decode(compressed_mask(segmentation, *segmentation["size"]))
         rows = top + _sources(height, crop_height)
         columns = left + _sources(width, crop_width)
         return mask[rows[:, None], columns]
@@ -48,12 +49,28 @@ def draw_mask(segmentation: Any, placement: Placement) -> Mask:
     polygons = [
         ((np.reshape(polygon, (-1, 2)) - (left, top)) * scale).ravel().tolist()
         for polygon in segmentation
-        if len(polygon) >= FEWEST_COORDINATES
     ]
-    if not polygons:
-        return np.zeros((height, width), np.bool_)
-    encoded = run_lengths.merge(run_lengths.frPyObjects(polygons, height, width))
-    return run_lengths.decode(encoded).astype(np.bool_)
+    return _decode(compressed_mask(polygons, height, width))
+
+
+def compressed_mask(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """A COCO segmentation as compressed run lengths.
+
+    Polygons too short to have an area are left out; where no other is left, the mask is empty.
+
+    Args:
+        segmentation: Polygons in pixels of the image, or run lengths, compressed or not.
+        height: Of the image; run lengths have their own.
+        width: Likewise.
+    """
+    if isinstance(segmentation, dict):
+        if not isinstance(segmentation["counts"], list):
+            return segmentation
+        return run_lengths.frPyObjects(segmentation, *segmentation["size"])
+    polygons = [one for one in segmentation if len(one) >= FEWEST_COORDINATES]
+    if not polygons:  # merged, they would be a mask of no size
+        return run_lengths.encode(np.zeros((height, width), np.uint8, order="F"))
+    return run_lengths.merge(run_lengths.frPyObjects(polygons, height, width))
 
 
 def box_around(mask: Mask) -> Boxes:
@@ -92,8 +109,8 @@ def check_masks(example: Example, image_size: tuple[int, int]) -> None:
     if len(example.masks) != len(example.box_labels):
         raise DataError(
             f"{example.location} has {len(example.box_labels)} boxes and {len(example.masks)} "
-            "masks. Use data with masks (--data.source coco or scenes), or learn boxes alone with "
-            "--task.masks false."
+            f"masks. Use data with masks (--data.source {', '.join(sorted(WITH_MASKS))}), or learn "
+            "boxes alone (masks: false)."
         )
     for mask in example.masks:
         if isinstance(mask, dict) and tuple(mask["size"]) != image_size:
@@ -109,8 +126,6 @@ def _sources(length: int, source_length: int) -> NDArray[np.int64]:
     return ((np.arange(length) + 0.5) * source_length / length).astype(np.int64)
 
 
-def _decode(segmentation: dict[str, Any]) -> Mask:
-    """Run lengths, compressed or not, to pixels."""
-    if isinstance(segmentation["counts"], list):
-        segmentation = run_lengths.frPyObjects(segmentation, *segmentation["size"])
-    return run_lengths.decode(segmentation).astype(np.bool_)
+def _decode(compressed: dict[str, Any]) -> Mask:
+    """Compressed run lengths to pixels."""
+    return run_lengths.decode(compressed).astype(np.bool_)

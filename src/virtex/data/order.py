@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-REPEATS_STREAM = 2
-"""Sets the generator that draws repetitions apart from the one that permutes."""
+REPEATS_STREAM = 0x5EED_0F5E_7EA1_C0DE
+"""Sets the generator that draws an epoch's repetitions apart from all others. Numpy pads seeds with
+zeros, and an example's seed goes on with its index: a short number would be some example's."""
 
 
 class Place(NamedTuple):
@@ -90,7 +91,10 @@ class TrainingOrder:
 
 @functools.lru_cache(maxsize=2)
 def permutation(seed: int, epoch: int, num_examples: int) -> NDArray[np.int64]:
-    """The order of the examples in one epoch; kept for the batches that follow."""
+    """The order of the examples in one epoch; kept for the batches that follow.
+
+    Its generator begins as that of the epoch's example 0 does: numpy pads seeds with zeros.
+    """
     return np.random.default_rng([seed, epoch]).permutation(num_examples)
 
 

@@ -117,11 +117,11 @@ def _open_inaturalist(config: SourceConfig, split: Split) -> Source | None:
     if not is_named and find_annotations(root, name) is None:
         return None
     source = InaturalistSource(root, split=name)
-    if split == "val":
-        train_root, train_name, _ = _split_of(config, "train")
-        paths = find_annotations(train_root, train_name), find_annotations(root, name)
-        if paths[0] is not None and paths[1] is not None:
-            check_same_categories(paths[0], paths[1])
+    if split == "train":  # whose file is the one not to be read again
+        val_root, val_name, _ = _split_of(config, "val")
+        val_path = find_annotations(val_root, val_name)
+        if val_path is not None:
+            check_same_categories(source, val_path)
     return source
 
 

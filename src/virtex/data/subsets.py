@@ -53,13 +53,15 @@ def share_of_each_class(source: Source, share: float, *, seed: int) -> Subset:
     With the same seed a smaller share is part of every larger one. An example's class is its first
     label.
     """
-    classes = np.asarray([source.labels(index)[0] for index in range(len(source))])
-    order = np.random.default_rng(seed).permutation(len(source))
-    chosen = []
-    for label in np.unique(classes):
-        members = order[classes[order] == label]
-        chosen.append(members[: max(1, round(share * len(members)))])
-    return Subset(source, np.sort(np.concatenate(chosen)))  # type: ignore[arg-type]
+    classes = np.fromiter((source.labels(index)[0] for index in range(len(source))), np.int64)
+    sizes = np.bincount(classes)
+    limits = np.maximum(1, np.rint(share * sizes))
+    shuffled = np.random.default_rng(seed).permutation(len(source))
+    by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
+    starts = np.cumsum(sizes) - sizes
+    ranks = np.arange(len(source)) - np.repeat(starts, sizes)  # of each among those of its class
+    chosen = by_class[ranks < np.repeat(limits, sizes)]
+    return Subset(source, np.sort(chosen))  # type: ignore[arg-type]  # a sequence of int it is
 
 
 def labelled_share(source: Source, share: float, *, seed: int) -> Subset:

@@ -24,6 +24,7 @@ def test_each_folder_is_a_class(root: Path) -> None:
         "cat/deep/a.jpg": (0,),
         "dog/1.jpg": (1,),
     }
+    assert [source.labels(index) for index in (0, 1, 2, -1)] == [(0,), (0,), (1,), (1,)]
     assert source[-1].image == root / "train" / "dog" / "1.jpg"
 
 

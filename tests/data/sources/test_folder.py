@@ -49,6 +49,17 @@ def test_identity_changes_with_any_caption_and_name(root: Path) -> None:
     assert FolderSource(root).identity()["sha256"] != before["sha256"]
 
 
+def test_identity_tells_whose_caption_each_is(tmp_path: Path) -> None:
+    identities = []
+    for texts in ("one\ntwo", "three"), ("one", "two\nthree"):
+        for name, text in zip("ab", texts, strict=True):
+            write(tmp_path / f"{name}.jpg", jpeg())
+            write(tmp_path / f"{name}.txt", text)
+        identities.append(FolderSource(tmp_path).identity())
+    assert identities[0]["captions"] == identities[1]["captions"] == 3
+    assert identities[0]["sha256"] != identities[1]["sha256"]
+
+
 def test_a_pickled_source_gives_the_same_examples(root: Path) -> None:
     source = FolderSource(root)
     assert contents(pickle.loads(pickle.dumps(source))) == contents(source)

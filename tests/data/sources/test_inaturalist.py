@@ -2,13 +2,13 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from tests.data.sources.layouts import jpeg, message_of, write
-from virtex.data.source import Needs, SourceConfig, open_source
-from virtex.data.sources.inaturalist import InaturalistSource, check_same_categories
+from virtex.data.source import Needs, SourceConfig, Split, open_source
+from virtex.data.sources.inaturalist import InaturalistSource
 
 FILES = {11: "train_val2018/Aves/2/a.jpg", 12: "train_val2018/Fungi/0/b.jpg", 13: "x/c.jpg"}
 LABELS = Needs(labels=True)
@@ -86,10 +86,33 @@ def test_both_files_must_have_the_same_categories(tmp_path: Path) -> None:
     other["categories"][2]["name"] = "skate"
     write_inaturalist(tmp_path, other, "val2018")
     config = SourceConfig(source="inaturalist", root=tmp_path)
-    message = message_of(open_source, config, split="val", needs=LABELS)
-    assert f"only in {tmp_path / 'train2018.json'}: 1 (4 ray)" in message
-    assert f"only in {tmp_path / 'val2018.json'}: 1 (4 skate)" in message
-    check_same_categories(tmp_path / "train2018.json", tmp_path / "train2018.json")
+    message = message_of(open_source, config, split="train", needs=LABELS)
+    assert f"only in {tmp_path / 'train2018.json'}: 1 (ray)" in message
+    assert f"only in {tmp_path / 'val2018.json'}: 1 (skate)" in message
+    other["categories"][2] = {"id": 6, "name": "ray"}
+    write_inaturalist(tmp_path, other, "val2018")
+    assert "the order differs" in message_of(open_source, config, split="train", needs=LABELS)
+    write_inaturalist(tmp_path, split="val2018")
+    assert open_source(config, split="train", needs=LABELS) is not None
+
+
+def test_the_training_file_is_read_but_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("train2018", "val2018"):
+        write_inaturalist(tmp_path, split=split)
+    read: list[str] = []
+    read_bytes = Path.read_bytes
+
+    def noting(path: Path) -> bytes:
+        read.append(path.name)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noting)
+    config = SourceConfig(source="inaturalist", root=tmp_path)
+    for split in get_args(Split):
+        open_source(config, split=split, needs=LABELS)
+    assert read.count("train2018.json") == 1
 
 
 def test_a_share_is_that_of_each_class(tmp_path: Path) -> None:

@@ -87,6 +87,13 @@ def test_columns_are_chosen_by_name(root: Path) -> None:
     path = write_csv(root / "t.csv", [("x.jpg", "no", "b.jpg", "Katze")], header)
     source = TableSource(path, image_column="thumbnail", caption_column="german")
     assert contents(source) == {"b.jpg": ("Katze",)}
+    others = [
+        TableSource(path, image_column="thumbnail"),
+        TableSource(path, image_column="thumbnail", with_captions=False),
+    ]
+    identities = [one.identity() for one in (source, *others)]
+    assert identities[0]["caption_column"] == "german"
+    assert len({tuple(one.items()) for one in identities}) == 3
 
 
 def test_image_root_may_lie_elsewhere_and_paths_may_be_absolute_in_it(root: Path) -> None:

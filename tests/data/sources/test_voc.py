@@ -102,6 +102,29 @@ def test_identity_changes_with_any_mark(root: Path) -> None:
     assert VocSource(root, split="train").identity()["sha256"] != before["sha256"]
 
 
+def test_identity_changes_with_any_box(root: Path) -> None:
+    devkit = write_2012(root)
+    joined = "2007_train+2012_train"
+    identities = [VocSource(devkit, split=joined).identity()]
+    assert "boxes_sha256" not in identities[0]
+    dog = CAT.format(box=BOX.format(1, 1, 4.5, 6))
+    train = dog.replace("cat", "train")
+    difficult = train.replace("<bnd", "<difficult>1</difficult><bnd")
+    for content in (train, train.replace("4.5", "4"), dog, difficult):
+        write(devkit / "VOC2012/Annotations/2008_000001.xml", annotation(content))
+        identities.append(VocSource(devkit, split=joined, with_boxes=True).identity())
+    write(root / "Annotations/000002.xml", annotation(difficult))  # from image to image
+    write(devkit / "VOC2012/Annotations/2008_000001.xml", annotation())
+    identities.append(VocSource(devkit, split=joined, with_boxes=True).identity())
+    assert [one.get("boxes") for one in identities] == [None, 3, 3, 3, 3, 3]
+    assert len({one.get("boxes_sha256") for one in identities}) == 6
+
+
+@pytest.mark.parametrize("split", ["train", "2007_train", "2012_train"])
+def test_identity_names_the_split_and_its_year(root: Path, split: str) -> None:
+    assert VocSource(write_2012(root), split=split).identity()["split"] == split
+
+
 def test_a_missing_split_is_named_with_those_there_are(root: Path) -> None:
     message = message_of(VocSource, root, split="test")
     assert "test.txt is missing; splits found: train, val." in message
@@ -197,6 +220,7 @@ def test_a_box_outside_its_image_is_bad(
     assert len(source[1].box_labels) == 1 - is_bad
     assert len(source[0].box_labels) == 2
     assert ("were dropped" in caplog.text) == is_bad
+    assert source.identity().get("dropped_objects", 0) == is_bad
 
 
 def test_annotations_without_any_object_are_a_problem(root: Path) -> None:

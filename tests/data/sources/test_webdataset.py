@@ -57,6 +57,17 @@ def test_the_kept_index_gives_the_same_examples(root: Path) -> None:
     assert after.identity() == before.identity()
 
 
+def test_identity_changes_with_any_caption_and_its_image(tmp_path: Path) -> None:
+    identities = []
+    for texts in ("one\ntwo", "three"), ("one", "two\nthree"), ("one", "two\nfour"):
+        files = {f"{key}.txt": text for key, text in zip("ab", texts, strict=True)}
+        write_tar(tmp_path / "0.tar", {"a.jpg": jpeg(), "b.jpg": jpeg(), **files})
+        identities.append(WebdatasetSource(tmp_path).identity())
+    identities.append(WebdatasetSource(tmp_path, with_captions=False).identity())
+    assert [one["captions"] for one in identities] == [3, 3, 3, 0]
+    assert len({one["sha256"] for one in identities}) == 4
+
+
 def test_the_kept_index_is_used(root: Path) -> None:
     WebdatasetSource(root)
     status = (root / "00000.tar").stat()

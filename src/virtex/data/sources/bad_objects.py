@@ -72,6 +72,11 @@ def without_bad_ones(
     return ~is_bad
 
 
+def dropped_identity(num_dropped: int) -> dict[str, str | int]:
+    """What a source's identity says of objects that were dropped; nothing where none was."""
+    return {"dropped_objects": num_dropped} if num_dropped else {}
+
+
 def _described(what: str, mask: NDArray[np.bool_], name_of: Callable[[int], str]) -> str:
     names = [quoted(name_of(index)) for index in np.flatnonzero(mask).tolist()]
     return f"{what}: {len(names):,} ({listing(names)})"

@@ -56,7 +56,10 @@ class ClassesSource(Source):
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         name = self.image_ids[index]
-        return Example(image_id=name, image=self.root / name, labels=(int(self._labels[index]),))
+        return Example(image_id=name, image=self.root / name, labels=self.labels(index))
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        return (int(self._labels[index]),)
 
     def identity(self) -> dict[str, str | int]:
         return {

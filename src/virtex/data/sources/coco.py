@@ -82,7 +82,7 @@ class CocoSource(Source):
         if self._captions is not None:
             counts["captions"] = len(self._captions.strings)
         if self._instances is not None:
-            counts["instances"] = len(self._instances)
+            counts |= self._instances.identity()
         place = {"source": "coco", "root": str(self.root), "split": self.split}
         return {**place, **counts, **self._sha256}
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from virtex.data.example import Example
 from virtex.data.packed import starts_of
-from virtex.data.sources.bad_objects import box_faults, without_bad_ones
+from virtex.data.sources.bad_objects import box_faults, dropped_identity, without_bad_ones
 from virtex.data.sources.coco_file import CocoFile, Row
 from virtex.data.sources.coco_images import read_sizes
 from virtex.data.sources.coco_masks import Masks, is_numbers, read_masks
@@ -40,6 +40,8 @@ class Instances:
     masks: Masks | None
     image_labels: LabelLists
     """The classes present in each image."""
+    num_dropped: int = 0
+    """Bad objects that are not among them."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,6 +61,10 @@ class Instances:
             areas=None if self.areas is None else self.areas[first:end],
         )
 
+    def identity(self) -> dict[str, str | int]:
+        """What these objects are beside their file, for the record."""
+        return {"instances": len(self), **dropped_identity(self.num_dropped)}
+
     def only(self, kept: NDArray[np.bool_]) -> "Instances":
         """Those objects that `kept` (M,) is true of."""
         num_images = len(self.starts) - 1
@@ -73,6 +79,7 @@ class Instances:
             areas=None if self.areas is None else self.areas[kept],
             masks=None if self.masks is None else self.masks.only(kept),
             image_labels=LabelLists.of_pairs(images, labels, num_images=num_images),
+            num_dropped=self.num_dropped + int((~kept).sum()),
         )
 
     @property

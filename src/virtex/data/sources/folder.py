@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from virtex.data.checks import Problems, is_image, sha256_of_strings, walk
+from virtex.data.checks import (
+    Problems,
+    is_image,
+    sha256_of_captions,
+    sha256_of_strings,
+    walk,
+)
 from virtex.data.example import Example, Source
 from virtex.data.packed import PackedLists, PackedStrings
 from virtex.data.sidecars import Sidecar, add_faults, read_sidecar
@@ -55,9 +61,8 @@ class FolderSource(Source):
         place["images"] = len(self)
         if self._captions is None:
             return {**place, "names_sha256": sha256_of_strings(self.image_ids)}
-        captions = self._captions.strings
-        names_and_captions = (text for texts in (self.image_ids, captions) for text in texts)
-        return {**place, "captions": len(captions), "sha256": sha256_of_strings(names_and_captions)}
+        place["captions"] = len(self._captions.strings)
+        return {**place, "sha256": sha256_of_captions(self.image_ids, self._captions)}
 
 
 def _read_beside(folder: Path, image_name: str, present: set[str]) -> Sidecar:

@@ -69,27 +69,28 @@ def find_annotations(root: Path, split: str) -> Path | None:
 
 
 @paused_collection()
-def check_same_categories(train_path: Path, val_path: Path) -> None:
-    """See that two files have the same categories, so that a label means the same in both.
+def check_same_categories(train: InaturalistSource, val_path: Path) -> None:
+    """See that the validation file has the same categories, so that a label means the same in both.
 
     Raises:
         DataError: Names the categories that only one has.
     """
-    problems = Problems(f"the categories of {train_path} and {val_path}")
-    train, val = (
-        set(read_categories(CocoFile(path, problems)).items()) for path in (train_path, val_path)
-    )
+    problems = Problems(f"the categories of {val_path}")
+    val = tuple(read_categories(CocoFile(val_path, problems)).values())
     problems.check()
+    if val == train.categories:
+        return
+    train_path = find_annotations(train.root, train.split)
+    ours, theirs = set(train.categories), set(val)
     differences = [
-        f"only in {path}: {len(pairs):,} ({listing(_named(pair) for pair in sorted(pairs))})"
-        for path, pairs in ((train_path, train - val), (val_path, val - train))
-        if pairs
+        f"only in {path}: {len(names):,} ({listing([quoted(name) for name in sorted(names)])})"
+        for path, names in ((train_path, ours - theirs), (val_path, theirs - ours))
+        if names
     ]
-    if differences:
-        raise DataError(
-            "training and validation images must have the same categories; "
-            f"{'; '.join(differences)}. Take both files from one release."
-        )
+    raise DataError(
+        "training and validation images must have the same categories in the same order of ids; "
+        f"{'; '.join(differences) or 'the order differs'}. Take both files from one release."
+    )
 
 
 def _annotation_path(root: Path, split: str, problems: Problems) -> Path:
@@ -122,8 +123,3 @@ def _read_image_labels(
     file.add_all("images without a category", without, "Annotate or remove them.")
     file.add_all("images with several annotations", several, "Leave one for each image.")
     return labels
-
-
-def _named(pair: tuple[int, str]) -> str:
-    category_id, name = pair
-    return quoted(f"{category_id} {name}")

@@ -90,9 +90,7 @@ class LvisSource(Source):
             "images": len(self),
             "sha256": self._sha256,
         }
-        if self._instances is not None:
-            identity["instances"] = len(self._instances)
-        return identity
+        return identity if self._instances is None else identity | self._instances.identity()
 
 
 def lvis_path(root: Path, split: str) -> Path:

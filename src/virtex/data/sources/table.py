@@ -39,8 +39,8 @@ class TableSource(Source):
         self.path, self.image_root = path, image_root or path.parent
         _check_paths(path, self.image_root, problems)
         gathered = _Gathered(self.image_root, with_captions)
-        columns = Columns(image_column, caption_column, with_captions)
-        for row in read_rows(path, columns, problems):
+        self._columns = Columns(image_column, caption_column, with_captions)
+        for row in read_rows(path, self._columns, problems):
             gathered.add(row)
         gathered.note(problems)
         problems.check()
@@ -62,7 +62,7 @@ class TableSource(Source):
             counts["captions"] = len(self._captions.strings)
         root = str(self.image_root)
         place = {"source": "table", "table": str(self.path), "root": root}
-        return {**place, **counts, "sha256": self._sha256}
+        return {**place, **self._columns.identity(), **counts, "sha256": self._sha256}
 
 
 class _Gathered:

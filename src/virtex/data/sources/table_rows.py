@@ -48,6 +48,13 @@ class Columns:
             chosen.append(_choose("caption", self.caption, CAPTION_COLUMNS, header))
         return chosen
 
+    def identity(self) -> dict[str, str]:
+        """The columns that were named: one file holds other data under other names."""
+        named = {"image_column": self.image}
+        if self.with_captions:
+            named["caption_column"] = self.caption
+        return {option: name for option, name in named.items() if name is not None}
+
 
 def read_rows(path: Path, columns: Columns, problems: Problems) -> Iterator[Row]:
     """All rows; where the file as a whole is unfit, a problem is noted and the rows end."""

@@ -89,9 +89,7 @@ class VocSource(Source):
             "classes": len(self.categories),
             "sha256": sha256_of_strings([*self._image_ids, *self.categories, marks]),
         }
-        if self._objects is not None:
-            identity["boxes"] = len(self._objects)
-        return identity
+        return identity if self._objects is None else identity | self._objects.identity()
 
 
 def _check_together(parts: Sequence[VocLists], problems: Problems) -> None:

@@ -1,5 +1,6 @@
 """VOC's annotation files: the objects of each image, in XML."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from virtex.data.checks import Problems, quoted
 from virtex.data.example import Example
 from virtex.data.packed import starts_of
-from virtex.data.sources.bad_objects import box_faults, without_bad_ones
+from virtex.data.sources.bad_objects import box_faults, dropped_identity, without_bad_ones
 from virtex.errors import listing
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -53,6 +54,8 @@ class VocObjects:
     """(M,)"""
     starts: NDArray[np.int64]
     """(N + 1,) the object that each image starts with."""
+    num_dropped: int
+    """Bad ones that are not among them."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,6 +70,17 @@ class VocObjects:
             box_labels=tuple(self.labels[first:end].tolist()),
             difficult=difficult if any(difficult) else (),
         )
+
+    def identity(self) -> dict[str, str | int]:
+        """What these objects are, for the record."""
+        digest = hashlib.sha256()
+        for array in (self.boxes, self.labels, self.is_difficult, self.starts):
+            digest.update(array.tobytes())
+        return {
+            "boxes": len(self),
+            "boxes_sha256": digest.hexdigest(),
+            **dropped_identity(self.num_dropped),
+        }
 
 
 def read_objects(
@@ -105,6 +119,7 @@ def read_objects(
         labels=np.asarray([label_of.get(one.name, -1) for one in objects], np.int32)[kept],
         is_difficult=np.asarray([one.is_difficult for one in objects], np.bool_)[kept],
         starts=starts_of(np.bincount(images[kept], minlength=len(files)).tolist()),
+        num_dropped=int((~kept).sum()),
     )
 
 

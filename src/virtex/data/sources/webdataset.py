@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from virtex.data.checks import Problems, sha256_of_strings, walk
+from virtex.data.checks import Problems, sha256_of_captions, sha256_of_strings, walk
 from virtex.data.example import Example, Source
 from virtex.data.packed import PackedLists, PackedStrings
 from virtex.data.sidecars import add_faults
@@ -65,15 +65,18 @@ class WebdatasetSource(Source):
         return () if self._captions is None else self._captions[index]
 
     def identity(self) -> dict[str, str | int]:
-        captions = () if self._captions is None else self._captions.strings
-        texts = (text for part in (self.image_ids, captions) for text in part)
+        if self._captions is None:
+            num_captions, sha256 = 0, sha256_of_strings(self.image_ids)
+        else:
+            num_captions = len(self._captions.strings)
+            sha256 = sha256_of_captions(self.image_ids, self._captions)
         return {
             "source": "webdataset",
             "root": str(self.root),
             "shards": len(self._shards),
             "images": len(self),
-            "captions": len(captions),
-            "sha256": sha256_of_strings(texts),
+            "captions": num_captions,
+            "sha256": sha256,
         }
 
     def _read(self, index: int) -> bytes:

@@ -56,8 +56,7 @@ class _Put:
 def compose(layout: Layout, *, size: int, rng: np.random.Generator) -> Picture:
     """Draw a scene `size` pixels wide and high."""
     pixels = paint(layout.place, LIGHTS[layout.light], size=size, rng=rng)
-    puts = [_put(layout.groups[p.group], p, size) for p in layout.placements]
-    puts, things = _visible_things(puts, size)
+    puts, things = _visible_things(_put_all(layout, size), size)
     mirrored = layout.place.water
     for put in puts:
         if put.standing and mirrored:
@@ -70,6 +69,15 @@ def compose(layout: Layout, *, size: int, rng: np.random.Generator) -> Picture:
     if layout.light == "rain":
         _rain(pixels, rng)
     return Picture(layout, pixels.clip(0, 255).astype(np.uint8), things)
+
+
+def visible_things(layout: Layout, *, size: int) -> tuple[Thing, ...]:
+    """The things of the picture that `compose` draws, without drawing the rest of it."""
+    return _visible_things(_put_all(layout, size), size)[1]
+
+
+def _put_all(layout: Layout, size: int) -> list[_Put]:
+    return [_put(layout.groups[p.group], p, size) for p in layout.placements]
 
 
 def _put(group: Group, placement: Placement, size: int) -> _Put:

@@ -1,13 +1,15 @@
 """The source of drawn scenes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from virtex.data.example import Example, Source
-from virtex.data.sources.scenes.composition import Picture, compose
+from virtex.data.sources.scenes.composition import Picture, Thing, compose, visible_things
 from virtex.data.sources.scenes.grammar import write_captions
 from virtex.data.sources.scenes.kinds import CATEGORIES, KIND_IDS
-from virtex.data.sources.scenes.layout import plan
+from virtex.data.sources.scenes.layout import Layout, plan
 from virtex.errors import ConfigError
 
 CAPTIONS_PER_IMAGE = 5
@@ -60,17 +62,13 @@ class ScenesSource(Source):
         return self.num_images
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
-        if not -self.num_images <= index < self.num_images:
-            raise IndexError(f"scene {index} of {self.num_images}")
-        index %= self.num_images
-        scene = (self.seed, _SPLITS[self.split], index)
+        scene = self._scene(index)
         picture = _draw(scene, self.image_size)
         words = np.random.default_rng((*scene, _WORDS))
         captions = write_captions(picture, number=CAPTIONS_PER_IMAGE, rng=words)
-        kinds = [picture.layout.groups[thing.group].kind.name for thing in picture.things]
-        labels = tuple(KIND_IDS[kind] for kind in kinds)
+        labels = _labels_of(picture.layout, picture.things)
         return Example(
-            image_id=f"{self.split}-{self.seed}-{index:07d}",
+            image_id=f"{self.split}-{self.seed}-{scene[-1]:07d}",
             image=picture.pixels,
             captions=captions,
             labels=tuple(sorted(set(labels))),
@@ -79,11 +77,29 @@ class ScenesSource(Source):
             masks=tuple(run_lengths(thing.mask) for thing in picture.things),
         )
 
+    def labels(self, index: int) -> tuple[int, ...]:
+        planning = np.random.default_rng((*self._scene(index), _PLANNING))
+        while True:
+            layout = plan(planning)
+            if things := visible_things(layout, size=self.image_size):
+                return tuple(sorted(set(_labels_of(layout, things))))
+
     def identity(self) -> dict[str, str | int]:
         return {
             "source": "scenes", "version": _VERSION, "split": self.split, "seed": self.seed,
             "images": self.num_images, "image_size": self.image_size,
         }  # fmt: skip
+
+    def _scene(self, index: int) -> tuple[int, int, int]:
+        """What the scene is made from."""
+        if not -self.num_images <= index < self.num_images:
+            raise IndexError(f"scene {index} of {self.num_images}")
+        return self.seed, _SPLITS[self.split], index % self.num_images
+
+
+def _labels_of(layout: Layout, things: Sequence[Thing]) -> tuple[int, ...]:
+    """The class of each thing."""
+    return tuple(KIND_IDS[layout.groups[thing.group].kind.name] for thing in things)
 
 
 def _draw(scene: tuple[int, int, int], size: int) -> Picture:
