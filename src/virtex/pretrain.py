@@ -28,6 +28,7 @@ from virtex.samples import SampleWriter
 from virtex.tasks import registry
 from virtex.tasks.base import Task, TaskConfig, TaskData
 from virtex.tasks.captioning import CaptioningConfig
+from virtex.transfer.features import check_same_classes
 from virtex.zoo.weights import save_weights, start_from
 
 log = logging.getLogger("virtex")
@@ -149,6 +150,8 @@ def pretrain(config: PretrainConfig) -> FitResult:
             start_from(config.init, backbone)
         train = _training_source(config.data, config.task.needs)
         validation = open_source(config.data, split="val", needs=config.task.needs)
+        if validation is not None and train.categories:
+            check_same_classes(train, validation)
         early_stopping = _early_stopping(config, device)
         tokenizer = _tokenizer(config, train) if config.task.needs.captions else None
         data = TaskData(config.image, tokenizer, train.categories, len(train))

@@ -140,3 +140,22 @@ def test_trainings_and_captions_of_protocols_are_no_runs_and_no_results(run_fold
     (results / "captions" / "0123456789abcdef.json").write_text("[]")
     assert find([run_folder]) == before
     assert find([results / "training" / "0123456789abcdef"]).runs
+
+
+def test_a_run_in_a_folder_called_training_is_a_run(tmp_path: Path) -> None:
+    write_log(tmp_path / "training" / "mine", num_steps=20)
+    write_log(tmp_path / "training" / "mine" / "training" / "0123456789abcdef", num_steps=20)
+    assert [run.name for run in find([tmp_path]).runs] == ["training/mine"]
+
+
+def test_markdown_shows_the_other_scores_beside_the_headline(tmp_path: Path) -> None:
+    for init, box in (("a", 41.23), ("b", None)):
+        numbers = {"AP/cat": 1.0, "num_test": 9.0, "mask_AP": 35.0}
+        numbers |= {} if box is None else {"box_AP": box}
+        numbers["mask_AP50"] = 50.0
+        make_result(init, 0.0, headline="mask_AP", numbers=numbers).write(tmp_path)
+    write_report([tmp_path], tmp_path)
+    lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
+    assert "| init | mask\\_AP, % | seeds | mask\\_AP50 | box\\_AP |" in lines
+    assert "| a | **35.0** | 1 | 50.0 | 41.2 |" in lines
+    assert "| b | **35.0** | 1 | 50.0 |  |" in lines

@@ -66,6 +66,45 @@ def test_few_labels_of_several_seeds_are_the_same_data() -> None:
     assert [len(score.results) for score in group.scores] == [2]
 
 
+def test_few_labels_drawn_by_the_same_rule_are_the_same_data_however_many_they_are() -> None:
+    def drawn(seed: int, size: int, **changes: object) -> Result:
+        share = {"subset": size, "subset_sha256": str(seed), "drawn": "shots 5", "drawn_from": 99}
+        data = {"train": {"source": "voc", "images": 99, **share, **changes}}
+        numbers = {"mAP": 30.0 + seed, "num_train": float(size), "num_test": 7.0}
+        return make_result("run", 0.0, seed=seed, data=data, numbers=numbers)
+
+    (group,) = compare([drawn(0, 48), drawn(1, 53), drawn(2, 51)])
+    assert [len(score.results) for score in group.scores] == [3]
+    assert "shots 5 · 48 to 53 and 7 images" in group.about
+    others = [drawn(0, 48, drawn="shots 6"), drawn(0, 48, drawn_from=50)]
+    assert len(compare([drawn(0, 48), *others])) == 3
+
+
+def test_numbers_that_only_some_results_have_are_shown_for_those() -> None:
+    plain = make_result("a", 20.0, numbers={"mAP": 20.0, "AP/cat": 17.0})
+    more = make_result("b", 10.0, numbers={"mAP": 10.0, "knn_mAP": 8.0, "num_bad": 1.0})
+    (group,) = compare([plain, more])
+    assert dict(group.details) == {
+        "AP/cat": (17.0, None), "knn_mAP": (None, 8.0), "num_bad": (None, 1.0),
+    }  # fmt: skip
+    assert dict(group.main_details) == {"knn_mAP": (None, 8.0)}
+
+
+def test_captions_are_told_with_their_only_split_and_without_percent() -> None:
+    (group,) = compare(
+        [
+            make_result(
+                "run", 0.0, protocol="captioning", headline="CIDEr-D",
+                numbers={"CIDEr-D": 71.0, "num_images": 5000.0, "mean_words": 9.0},
+                data={"test": {"source": "coco", "split": "val2017"}},
+            )
+        ]
+    )  # fmt: skip
+    assert group.measured == "CIDEr-D"
+    assert group.about == "coco · val2017 · 5000 images · 64 px"
+    assert group.main_details == ()
+
+
 def test_the_papers_figures_stand_beside_results_of_its_protocol_alone() -> None:
     voc07 = make_result("run", 80.0, protocol="voc07")
     (ours,), (papers,) = compare([voc07]), compare([replace(voc07, as_in_paper=True)])

@@ -16,10 +16,12 @@ from virtex.config import parse, with_recipes
 from virtex.data.source import SourceConfig
 from virtex.data.sources.coco import CocoSource
 from virtex.data.sources.scenes.export import write_scenes
+from virtex.data.transforms import ImageConfig
 from virtex.errors import CheckpointError, ConfigError, DataError
 from virtex.models.decoding import DecodingConfig
 from virtex.pretrain import pretrain
-from virtex.transfer.captioning import CaptioningProtocolConfig, run
+from virtex.transfer.caption_generation import Generation
+from virtex.transfer.captioning import CaptioningProtocolConfig, as_in_paper, generation_of, run
 from virtex.transfer.protocol import Result
 from virtex.zoo.predictor import load_captioner
 
@@ -83,6 +85,8 @@ def test_captions_are_written_in_cocos_layout_and_scored(
     assert result.initialisation["step"] == 4
     assert result.data["test"]["split"] == "val2017"
     assert not result.as_in_paper
+    assert result.splits == "val2017"
+    assert "; val2017; " in result.summary()
     names = {"CIDEr-D", "BLEU-1", "BLEU-4", "ROUGE-L", "unique_captions", "repeated_word"}
     names |= {"repeated_trigram", "empty_captions", "mean_words", "vocabulary", "num_bad"}
     assert names < result.numbers.keys()
@@ -123,6 +127,55 @@ def test_other_settings_get_captions_of_their_own(config: CaptioningProtocolConf
     run(replace(config, nucleus=0.9, seed=3))
     run(replace(config, nucleus=0.9, seed=4))
     assert len(list(config.out.glob("captions/*.json"))) == 4
+
+
+@pytest.mark.parametrize(
+    "quirk", [("--image.original", "true"), ("--image.validation_resize", "96")], ids=str
+)
+def test_images_are_seen_as_in_transfer_however_the_run_validated_itself(
+    config: CaptioningProtocolConfig, tmp_path: Path, quirk: tuple[str, str]
+) -> None:
+    out = tmp_path / "quirky"
+    pretrain(small_config(out, "--run.num_steps", "1", "--task.head.max_tokens", "12", *quirk))
+    own = replace(config, init=str(out))
+    predictor = load_captioner(own.init)
+    size = predictor.image.size
+    assert predictor.image.validation_short_side != round(size * 256 / 224)
+    sides = []
+    for original in (False, True):
+        (result,) = run(replace(own, original=original))
+        sides.append(result.settings["validation_short_side"])
+    assert sides == [round(size * 256 / 224), size]
+    assert generation_of(own, image_size=size, max_tokens=12).image == ImageConfig(size=size)
+
+
+class Val2017(CocoSource):
+    """As many images as the paper's."""
+
+    def __init__(self) -> None: ...
+
+    def __len__(self) -> int:
+        return 5000
+
+    def identity(self) -> dict[str, str | int]:
+        return {"source": "coco", "split": "val2017"}
+
+
+@pytest.mark.parametrize(
+    ("image", "is_so"),
+    [
+        (ImageConfig(), True),
+        (ImageConfig(validation_resize=256), True),
+        (ImageConfig(original=True), False),
+        (ImageConfig(size=192), False),
+    ],
+)
+def test_figures_are_the_papers_only_where_the_short_side_is(
+    image: ImageConfig, is_so: bool
+) -> None:
+    generation = Generation(DecodingConfig(), image)
+    assert as_in_paper(generation, Val2017()) is is_so
+    assert generation.settings()["validation_short_side"] == image.validation_short_side
 
 
 def test_captions_of_other_images_are_an_error(config: CaptioningProtocolConfig) -> None:

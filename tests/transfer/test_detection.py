@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pycocotools import mask as run_lengths
 
 from virtex.config import parse, with_recipes
 from virtex.data.example import Example
@@ -14,7 +13,7 @@ from virtex.data.sources.scenes.export import write_scenes
 from virtex.engine.optim import lr_scale
 from virtex.errors import ConfigError, DataError
 from virtex.transfer import detection
-from virtex.transfer.detection import DetectionProtocolConfig, run_lengths_of, true_objects
+from virtex.transfer.detection import DetectionProtocolConfig, true_objects
 from virtex.transfer.protocol import Result
 
 SMALL = """
@@ -164,15 +163,6 @@ def test_other_classes_in_the_test_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(values))
     with pytest.raises(DataError, match="unicorn"):
         detection.run(small("coco-segmentation", tmp_path / "coco", tmp_path / "out"))
-
-
-def test_polygons_become_the_pixels_they_enclose() -> None:
-    square = [[1.0, 1.0, 5.0, 1.0, 5.0, 4.0, 1.0, 4.0]]
-    mask = run_lengths.decode(run_lengths_of(square, (6, 8)))
-    assert mask.shape == (6, 8)
-    assert mask.sum() == 12
-    counts = {"size": [6, 8], "counts": [0, 2, 46]}
-    assert run_lengths.decode(run_lengths_of(counts, (6, 8))).sum() == 2
 
 
 def test_areas_are_the_annotations_own_else_the_masks_else_the_boxes() -> None:

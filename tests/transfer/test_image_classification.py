@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.transfer.conftest import Noise
 from virtex.config import parse, with_recipes
 from virtex.engine.loop import FitResult
 from virtex.engine.optim import lr_scale
-from virtex.errors import ConfigError, DataError
+from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
 from virtex.transfer import image_classification, training
-from virtex.transfer.image_classification import ImageClassificationConfig, check_single_labels
+from virtex.transfer.image_classification import ImageClassificationConfig
 from virtex.transfer.image_classification import protocol as protocol_of
 from virtex.transfer.protocol import Result
 
@@ -179,12 +178,6 @@ def test_options_that_contradict_each_other_are_refused(
     with pytest.raises(ConfigError, match=message):
         image_classification.run(small("imagenet", colors, tmp_path, *arguments))
     assert not list(tmp_path.glob("out*"))
-
-
-def test_images_of_several_classes_are_named_before_training() -> None:
-    source = Noise(3, labels=[(0,), (0, 1), ()])
-    with pytest.raises(DataError, match="2 of 3 training images have none or several: noise-1"):
-        check_single_labels(source, "training")
 
 
 def test_few_shots_are_other_images_for_each_seed(colors: Path, tmp_path: Path) -> None:

@@ -1,15 +1,23 @@
 """The linear protocol on a class folder, from the command line's config to the result."""
 
+import logging
 from pathlib import Path
 
 import pytest
 
 from tests.transfer.conftest import Noise
 from virtex.config import parse
+from virtex.data.example import Example
 from virtex.errors import ConfigError, DataError
 from virtex.models.backbone import Backbone
 from virtex.transfer.features import Extraction, extract_features
-from virtex.transfer.linear import LinearConfig, LinearProbe, run, single_labels
+from virtex.transfer.linear import (
+    MOST_FOR_LOGISTIC,
+    LinearConfig,
+    LinearProbe,
+    run,
+    single_labels,
+)
 from virtex.transfer.probes import NeighborConfig
 from virtex.transfer.protocol import Result
 
@@ -60,11 +68,47 @@ def test_labels_stay_with_their_images_where_some_are_bad(backbone: Backbone) ->
     assert single_labels(features, source).tolist() == [2, 1, 0]
 
 
-def test_images_of_several_classes_are_named(backbone: Backbone) -> None:
-    source = Noise(3, labels=[(0,), (0, 1), ()])
-    features = extract_features(backbone, source, QUICK)
-    with pytest.raises(DataError, match="2 of 3 have none or several: noise-1, noise-2"):
-        single_labels(features, source)
+class Unread(Noise):
+    """Images none of which may be decoded."""
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        return Example(f"noise-{index}", b"never read", labels=self.label_lists[index])
+
+
+@pytest.mark.parametrize("role", ["training", "test"])
+def test_images_of_several_classes_are_named_before_any_is_read(
+    backbone: Backbone, role: str
+) -> None:
+    several, good = Unread(3, labels=[(0,), (0, 1), ()]), Unread(3, labels=[(0,), (1,), (2,)])
+    train, test = (several, good) if role == "training" else (good, several)
+    message = f"2 of 3 {role} images have none or several: noise-1, noise-2"
+    with pytest.raises(DataError, match=message):
+        LinearProbe(extraction=QUICK).measure(backbone, train=train, test=test)
+
+
+@pytest.mark.parametrize(
+    ("solver", "num_images", "is_told"),
+    [
+        ("logistic", MOST_FOR_LOGISTIC + 1, True),
+        ("logistic", MOST_FOR_LOGISTIC, False),
+        ("sgd", MOST_FOR_LOGISTIC + 1, False),
+    ],
+)
+def test_a_fit_that_takes_hours_is_told_with_the_remedy_before_it_starts(
+    backbone: Backbone,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    solver: str,
+    num_images: int,
+    is_told: bool,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("virtex"), "propagate", True)
+    many = Unread(num_images, labels=[(0,)] * num_images)
+    with pytest.raises(DataError, match="cannot be read"):  # at the first images
+        LinearProbe(extraction=QUICK, solver=solver).measure(  # type: ignore[arg-type]
+            backbone, train=many, test=many
+        )
+    assert ("--solver sgd" in caplog.text) is is_told
 
 
 def test_too_few_training_images_for_the_neighbors_are_refused(backbone: Backbone) -> None:

@@ -56,6 +56,18 @@ def test_a_result_tells_everything_needed_to_get_it_again(result: Result) -> Non
     assert "runs/a b, step 200; train -> val; 32 px" in result.summary()
 
 
+def test_a_result_names_the_only_split_where_nothing_was_trained_on(result: Result) -> None:
+    assert replace(result, data={"test": result.data["test"]}).splits == "val"
+    assert replace(result, data={"train": {"split": "train"}, "test": {}}).splits == ""
+
+
+def test_a_summary_has_all_numbers_of_the_headlines_kind(result: Result) -> None:
+    numbers = {"box_AP": 40.0, "box_AP50": 60.0, "mask_AP": 35.0, "num_test": 9.0}
+    segmented = replace(result, headline="mask_AP", numbers=numbers)
+    assert " mask_AP 35.00, box_AP 40.00 (" in segmented.summary()
+    assert " count 7.00 (" in result.summary()
+
+
 def test_a_result_is_read_back_equal(result: Result, tmp_path: Path) -> None:
     path = result.write(tmp_path / "results")
     again = Result.read(path)

@@ -1,16 +1,26 @@
 """VOC07 linear against scikit-learn's own cross-validation, on features made up and real."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tests.oracles.voc07_svm import slow_voc07_map
 from tests.transfer.conftest import Noise
+from virtex.data.source import SourceConfig
 from virtex.errors import DataError
 from virtex.models.backbone import Backbone
 from virtex.transfer.features import CPU, Extraction, extract_features
 from virtex.transfer.metrics.classification import average_precision
+from virtex.transfer.probes import NeighborConfig
 from virtex.transfer.svm import svm_scores
-from virtex.transfer.voc07 import MultiLabelSvm, multilabel_targets, voc07_map
+from virtex.transfer.voc07 import (
+    NUM_IMAGES,
+    MultiLabelSvm,
+    multilabel_targets,
+    protocol_name,
+    voc07_map,
+)
 
 QUICK = Extraction(image_size=32, batch_size=4, num_workers=0)
 
@@ -107,3 +117,40 @@ def test_other_classes_in_the_test_are_refused(backbone: Backbone) -> None:
     test = Noise(3, categories=("cat", "dog", "hen"))
     with pytest.raises(DataError, match="cow, hen"):
         MultiLabelSvm(extraction=QUICK).measure(backbone, train=Noise(3), test=test)
+
+
+@pytest.mark.parametrize(
+    ("splits", "name"),
+    [
+        ((None, None), "voc07"),
+        (("train", "val"), "voc07"),
+        (("2007_train", "2007_val"), "voc07"),
+        (("2012_train", "2012_val"), "multilabel-svm"),
+        (("2007_trainval+2012_trainval", "2007_test"), "multilabel-svm"),
+        (("2012_trainval", "test"), "multilabel-svm"),
+    ],
+)
+def test_only_images_of_2007_are_called_voc07(
+    splits: tuple[str | None, str | None], name: str
+) -> None:
+    train, test = splits
+    data = SourceConfig("voc", root=Path("devkit"), train_split=train, val_split=test)
+    assert protocol_name(data) == name
+
+
+@pytest.mark.parametrize("root", ["VOCdevkit/VOC2012", "VOC2012"])
+def test_a_folder_of_another_year_is_not_called_voc07(tmp_path: Path, root: str) -> None:
+    (tmp_path / root / "ImageSets").mkdir(parents=True)
+    data = SourceConfig("voc", tmp_path / root, train_split="train", val_split="val")
+    assert protocol_name(data) == "multilabel-svm"
+
+
+def test_other_sources_are_not_called_voc07() -> None:
+    assert protocol_name(SourceConfig("scenes")) == "multilabel-svm"
+
+
+def test_neighbours_change_nothing_about_whether_the_map_is_as_in_the_paper() -> None:
+    train, test = (Noise(number) for number in NUM_IMAGES)
+    more = MultiLabelSvm(neighbors=NeighborConfig(num_neighbors=50))
+    assert more.as_in_paper(train, test)
+    assert not MultiLabelSvm(leave_out_rare=True).as_in_paper(train, test)

@@ -24,15 +24,32 @@ def markdown_report(page: Page) -> str:
 
 
 def _comparison(comparison: Comparison) -> str:
-    rows = []
-    for score in comparison.scores:
-        value = f"**{score.written}**" if score.is_best else score.written
-        gain = "" if score.over_random is None else signed(score.over_random)
-        rows.append((score.init, value, gain, str(len(score.results))))
-    rows += [(known.name, f"{known.value:.1f}", "", "") for known in comparison.references]
-    header = ("init", f"{comparison.headline}, %", "over random", "seeds")
-    table = _table(header, rows, raw=1)
+    rows: list[tuple[str, ...]] = [
+        (score.init, f"**{score.written}**" if score.is_best else score.written)
+        for score in comparison.scores
+    ]
+    columns = _columns(comparison)
+    rows = [(*row, *cells) for row, *cells in zip(rows, *columns.values(), strict=True)]
+    empty = [""] * len(columns)
+    rows += [(known.name, f"{known.value:.1f}", *empty) for known in comparison.references]
+    table = _table(("init", comparison.measured, *columns), rows, raw=1)
     return f"### {_text(comparison.protocol)}\n\n{_text(comparison.about)}\n\n{table}"
+
+
+def _columns(comparison: Comparison) -> dict[str, list[str]]:
+    """What stands beside the headline, by its name: a cell for each of the scores."""
+    gains = [score.over_random for score in comparison.scores]
+    columns = {}
+    if any(gain is not None for gain in gains):
+        columns["over random"] = ["" if gain is None else signed(gain) for gain in gains]
+    columns["seeds"] = [str(len(score.results)) for score in comparison.scores]
+    for name, values in comparison.main_details:
+        columns[name] = [_number(value) for value in values]
+    return columns
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
 
 
 def _run(shown: RunPage) -> list[str]:

@@ -13,6 +13,8 @@ from virtex.errors import DataError, listing
 from virtex.report.charts import Point
 from virtex.transfer.protocol import Result
 
+TRAINING_NAME = re.compile(r"(?:^|/)training/[0-9a-f]{16}/")
+"""A protocol's own training, named by a hash."""
 RESULT_NAME = re.compile(r"-[0-9a-f]{8}\.json$")
 
 
@@ -66,7 +68,7 @@ def find(folders: Sequence[Path]) -> Findings:
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:
         raise DataError(f"no such folder: {listing(missing)}. Give run folders or result folders.")
-    logs = _files(folders, "log.jsonl", outside="training")  # a protocol's own training is no run
+    logs = _files(folders, "log.jsonl", leaving_out=TRAINING_NAME)
     runs = tuple(_read_run(path.parent, folders) for path in logs)
     results = tuple(Result.read(path) for path in _files(folders, "*.json") if _is_result(path))
     timings: dict[str, float] = {}
@@ -80,13 +82,19 @@ def find(folders: Sequence[Path]) -> Findings:
     return Findings(runs, results, timings)
 
 
-def _files(folders: Sequence[Path], pattern: str, *, outside: str | None = None) -> list[Path]:
-    """Files of that name at or below the folders, each once; none below a folder `outside`."""
+def _files(
+    folders: Sequence[Path], pattern: str, *, leaving_out: re.Pattern[str] | None = None
+) -> list[Path]:
+    """Files of that name at or below the folders, each once.
+
+    Args:
+        leaving_out: What is not to occur in the path as seen from the given folder.
+    """
     found = (
         path
         for folder in folders
         for path in sorted(folder.rglob(pattern))
-        if outside not in path.relative_to(folder).parts
+        if not (leaving_out and leaving_out.search(path.relative_to(folder).as_posix()))
     )
     return list({path.resolve(): path for path in found}.values())
 

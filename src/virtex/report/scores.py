@@ -6,8 +6,17 @@ from statistics import fmean, stdev
 
 from virtex.transfer.protocol import Result, digest
 
-SEED_DEPENDENT = frozenset({"root", "subset_sha256"})
+WHERE_OR_WHICH = frozenset({"root", "subset_sha256"})
 """What does not tell data apart: where they lie, and which images a seed drew."""
+RULE = "drawn"
+"""The rule by which a seed drew images; it tells data apart, and how many these are does not."""
+NO_SHARES = frozenset({"CIDEr-D"})
+"""Headlines that are not in percent."""
+NO_SCORES = frozenset(
+    {"cost", "unique_captions", "repeated_word", "repeated_trigram", "empty_captions",
+     "mean_words", "vocabulary"}
+)  # fmt: skip
+"""Numbers that describe an outcome and do not rank it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,8 @@ class Comparison:
     """
 
     protocol: str
-    headline: str
+    measured: str
+    """The headline with its unit."""
     about: str
     """Splits, resolution and data, in a line."""
     scores: tuple[Score, ...]
@@ -64,7 +74,17 @@ class Comparison:
     references: tuple[Reference, ...]
     """The paper's own, where settings and data are the paper's."""
     details: tuple[tuple[str, tuple[float | None, ...]], ...]
-    """The other numbers: name, and the mean over seeds for each of `scores`."""
+    """The other numbers, the headline's own kind first: name, and the mean over seeds for each of
+    `scores`."""
+
+    @property
+    def main_details(self) -> tuple[tuple[str, tuple[float | None, ...]], ...]:
+        """The other scores of all classes together."""
+        return tuple(
+            (name, values)
+            for name, values in self.details
+            if "/" not in name and not name.startswith("num_") and name not in NO_SCORES
+        )
 
 
 def compare(results: Sequence[Result]) -> tuple[Comparison, ...]:
@@ -95,9 +115,19 @@ def _comparison(results: Sequence[Result]) -> Comparison:
     )
     references = tuple(Reference(name, value, value / top) for name, value in numbers.items())
     first = firsts[0]
-    others = [key for key in first.numbers if key != first.headline]
-    details = tuple((key, tuple(_mean_of(key, row) for row in rows)) for key in others)
-    return Comparison(first.protocol, first.headline, _about(first), scores, references, details)
+    details = tuple(
+        (name, tuple(_mean_of(name, row) for row in rows)) for name in _other_numbers(results)
+    )
+    measured = first.headline if first.headline in NO_SHARES else f"{first.headline}, %"
+    return Comparison(first.protocol, measured, _about(results), scores, references, details)
+
+
+def _other_numbers(results: Sequence[Result]) -> list[str]:
+    """All numbers' names but the headline; first those that go on from it: mask_AP50."""
+    headline = results[0].headline
+    names = dict.fromkeys(name for result in results for name in result.numbers)
+    others = [name for name in names if name != headline]
+    return sorted(others, key=lambda name: not name.startswith(headline))  # a stable sort
 
 
 def _mean(row: Sequence[Result]) -> float:
@@ -134,9 +164,13 @@ def _paper_numbers(results: Sequence[Result]) -> dict[str, float]:
 
 
 def _same_data(result: Result) -> dict[str, dict[str, str | int]]:
-    """The data's identity wherever it lies, and whichever share of it a seed drew."""
+    """The data's identity wherever it lies, and whichever part of it a seed drew."""
     return {
-        role: {key: value for key, value in identity.items() if key not in SEED_DEPENDENT}
+        role: {
+            key: value
+            for key, value in identity.items()
+            if key not in WHERE_OR_WHICH and not (key == "subset" and RULE in identity)
+        }
         for role, identity in result.data.items()
     }
 
@@ -196,16 +230,25 @@ def _short(path: str, among: set[str]) -> str:
     return path
 
 
-def _about(result: Result) -> str:
+def _about(results: Sequence[Result]) -> str:
     """What a reader must know beside the figure: splits, data, counts, resolution."""
-    train, test = result.data.get("train", {}), result.data.get("test", {})
+    first = results[0]
+    train, test = first.data.get("train", {}), first.data.get("test", {})
     source = str(test.get("source", train.get("source", "")))
-    size = result.settings.get("image_size")
-    num_train, num_test = (result.numbers.get(f"num_{role}") for role in ("train", "test"))
+    size = first.settings.get("image_size")
+    counts = [_count(results, name) for name in ("num_train", "num_test", "num_images")]
     parts = [
         source,
-        result.splits.replace("->", "→"),
-        f"{num_train:.0f} and {num_test:.0f} images" if num_train and num_test else "",
+        first.splits.replace("->", "→"),
+        str(train.get(RULE, "")),
+        f"{' and '.join(filter(None, counts))} images" if any(counts) else "",
         f"{size} px" if size else "",
     ]
     return " · ".join(part for part in parts if part)
+
+
+def _count(results: Sequence[Result], name: str) -> str:
+    """How many, the least and the most where results differ; empty where none says."""
+    counts = [result.numbers[name] for result in results if name in result.numbers]
+    ends = dict.fromkeys((min(counts), max(counts))) if counts else ()
+    return " to ".join(f"{count:.0f}" for count in ends)

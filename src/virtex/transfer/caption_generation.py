@@ -14,12 +14,13 @@ from rich.progress import track
 from torch import Tensor
 
 from virtex import distributed
-from virtex.data.example import Example, Source, Subset
+from virtex.data.example import Example, Source
 from virtex.data.loader import Batch, LoaderConfig, validation_batches
 from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
 from virtex.engine.run import autocast
 from virtex.errors import DataError
 from virtex.models.decoding import DecodingConfig
+from virtex.transfer.features import data_identity
 from virtex.transfer.protocol import digest
 from virtex.zoo.predictor import Predictor
 
@@ -48,6 +49,7 @@ class Generation:
         """What may change the captions, but for the seed, as plain values."""
         return {
             "image_size": self.image.size,
+            "validation_short_side": self.image.validation_short_side,
             "decoding": asdict(self.decoding),
             "precision": self.precision,
         }
@@ -68,7 +70,7 @@ def captions_of(
     Raises:
         DataError: Too many bad images, or a file of captions that is damaged.
     """
-    key = digest([generation.settings(), generation.seed, model, _identity(source)])
+    key = digest([generation.settings(), generation.seed, model, data_identity(source)])
     path = folder / "captions" / f"{key}.json"
     captions = _read(path) if path.is_file() else None
     found = distributed.gather_objects(captions is not None)
@@ -156,13 +158,6 @@ def _draws_from(index: int, num_steps: int, *, seed: int) -> torch.Generator:
     rng = torch.Generator().manual_seed(seed)
     torch.rand(index * num_steps, generator=rng)
     return rng
-
-
-def _identity(source: Source) -> Any:
-    """A source's identity; of a subset, which images it has, not just how many."""
-    if isinstance(source, Subset):
-        return [_identity(source.source), digest([int(index) for index in source.indices])]
-    return source.identity()
 
 
 def _read(path: Path) -> dict[str, Written]:

@@ -6,6 +6,9 @@ five beams over at most 30 steps, CIDEr-D and SPICE on PTB tokens.
 Nothing is trained, so there is no train split, and INIT is a captioner rather than a backbone. The
 captions are kept in COCO's results layout beside the result; a second call with the same model,
 data and decoding scores them anew instead of writing them again.
+
+Images are seen as in all of transfer, the short side at 256 before a crop of 224, even where the
+run validated itself at 224 as the released code did (`original` brings that back).
 """
 
 import hashlib
@@ -25,6 +28,7 @@ from virtex.engine.run import choose_device
 from virtex.errors import ConfigError
 from virtex.models.decoding import DecodingConfig
 from virtex.transfer.caption_generation import Generation, Written, captions_of
+from virtex.transfer.command import MeasurementConfig
 from virtex.transfer.java_metrics import check_java_metrics, meteor, spice
 from virtex.transfer.metrics.captioning import (
     Tokenized,
@@ -35,7 +39,7 @@ from virtex.transfer.metrics.captioning import (
     tokenize,
 )
 from virtex.transfer.protocol import Result, device_name, versions
-from virtex.zoo.predictor import Predictor, load_captioner
+from virtex.zoo.predictor import load_captioner
 from virtex.zoo.weights import open_backbone
 
 NAME = "captioning"
@@ -49,13 +53,11 @@ PAPER_SPLIT, PAPER_IMAGES = "val2017", 5000
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptioningProtocolConfig:
+class CaptioningProtocolConfig(MeasurementConfig):
     """Options of `virtex transfer captioning`."""
 
     init: str
     """Whose captions: a run folder, a weights file, a released VirTex .pth, or a published name."""
-    out: Path
-    """Folder for the result (or a .json file) and for the captions, which a second call reuses."""
     data: SourceConfig = field(default_factory=lambda: SourceConfig("coco"))
     """Images with captions; those of the val split are captioned."""
     tokenizer: Path | None = None
@@ -63,7 +65,7 @@ class CaptioningProtocolConfig:
     num_beams: int = 5
     """Captions of an image that are followed at once."""
     original: bool = False
-    """Search as the released code did."""
+    """Search as the released code did, on images whose short side is resized to the crop's."""
     nucleus: float | None = None
     """Sample from the tokens whose probabilities sum to this, instead of searching."""
     max_steps: int | None = None
@@ -85,11 +87,6 @@ class CaptioningProtocolConfig:
     )
     """Which scores; the first one's is the headline. meteor and spice need Java and
     virtex[metrics], spice needs CoreNLP's models too."""
-
-    @property
-    def folder(self) -> Path:
-        """Where the captions go."""
-        return self.out.parent if self.out.suffix == ".json" else self.out
 
 
 def run(config: CaptioningProtocolConfig) -> list[Result]:
@@ -129,7 +126,9 @@ def _measure(config: CaptioningProtocolConfig, source: Source, device: torch.dev
     predictor = load_captioner(config.init, tokenizer=config.tokenizer, device=device)
     if config.tokenizer is not None:
         initialisation["tokenizer"] = hashlib.sha256(config.tokenizer.read_bytes()).hexdigest()
-    generation = generation_of(config, predictor)
+    generation = generation_of(
+        config, image_size=predictor.image.size, max_tokens=predictor.captioner.config.max_tokens
+    )
     captions = captions_of(
         source, predictor, generation, folder=config.folder, model=initialisation
     )
@@ -155,15 +154,11 @@ def check_options(config: CaptioningProtocolConfig) -> None:
     Raises:
         ConfigError: All of them.
     """
-    problems = []
+    problems = config.problems()
     if config.batch_size < 1:
         problems.append(f"batch_size {config.batch_size} must be at least 1")
     if config.num_workers < 0:
         problems.append(f"num_workers {config.num_workers} must be 0 or more")
-    if config.seed < 0:
-        problems.append(f"seed {config.seed} must be 0 or more")
-    if config.folder.is_file():
-        problems.append(f"out {config.out} is a file; give a folder (or a .json file in one)")
     if str(config.init) in ("random", "imagenet"):
         problems.append(f"init {config.init} is a backbone alone, which writes no captions")
     unknown = [name for name in config.metrics if name not in HEADLINES]
@@ -174,9 +169,16 @@ def check_options(config: CaptioningProtocolConfig) -> None:
     check_java_metrics(config.metrics)
 
 
-def generation_of(config: CaptioningProtocolConfig, predictor: Predictor) -> Generation:
-    """How this command turns images into captions."""
-    longest = min(DecodingConfig.max_steps, predictor.captioner.config.max_tokens)
+def generation_of(
+    config: CaptioningProtocolConfig, *, image_size: int, max_tokens: int
+) -> Generation:
+    """How this command turns images into captions.
+
+    Args:
+        image_size: Side of the images that the model takes.
+        max_tokens: The longest caption that the model was built for.
+    """
+    longest = min(DecodingConfig.max_steps, max_tokens)
     decoding = DecodingConfig(
         strategy="beam" if config.nucleus is None else "nucleus",
         num_beams=config.num_beams,
@@ -186,7 +188,7 @@ def generation_of(config: CaptioningProtocolConfig, predictor: Predictor) -> Gen
     )
     return Generation(
         decoding=decoding,
-        image=predictor.image,
+        image=ImageConfig(size=image_size, original=config.original),
         precision=config.precision,
         seed=config.seed,
         batch_size=config.batch_size,

@@ -7,11 +7,11 @@ from statistics import fmean, stdev
 from typing import Literal, get_args
 
 from virtex import distributed
-from virtex.data.example import Source
+from virtex.data.example import Source, Subset
 from virtex.data.source import Needs, SourceConfig, Split, open_source
 from virtex.data.subsets import few_shots, labelled_share
 from virtex.engine.run import choose_device
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, DataError, listing
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.transfer.features import Extraction
 from virtex.transfer.protocol import Protocol, Result
@@ -19,13 +19,37 @@ from virtex.zoo.weights import Initialisation, open_backbone
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommandConfig:
+class MeasurementConfig:
+    """Options of every protocol."""
+
+    init: str
+    """Whose weights: a run folder, a weights file, or a published name."""
+    out: Path
+    """Folder for the result (or a .json file) and for what a second call reuses."""
+    seed: int = 0
+    """Of all that is random."""
+
+    @property
+    def folder(self) -> Path:
+        """Where what is not the result goes."""
+        return self.out.parent if self.out.suffix == ".json" else self.out
+
+    def problems(self) -> list[str]:
+        """What is wrong with these options."""
+        problems = []
+        if self.folder.is_file():
+            problems.append(f"out {self.out} is a file; give a folder (or a .json file in one)")
+        if self.seed < 0:
+            problems.append(f"seed {self.seed} must be 0 or more")
+        return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandConfig(MeasurementConfig):
     """Options of every protocol that takes a backbone."""
 
     init: str
     """Whose backbone: random, imagenet, a run folder, a weights file, or a published name."""
-    out: Path
-    """Folder for the result (or a .json file) and for what a second call reuses."""
     backbone: BackboneConfig | None = None
     """The architecture where INIT does not say it: for random, imagenet, bare weights."""
     backbone_from: str | None = None
@@ -40,11 +64,6 @@ class CommandConfig:
     def seeds(self) -> range:
         """All seeds."""
         return range(self.seed, self.seed + self.num_seeds)
-
-    @property
-    def folder(self) -> Path:
-        """Where what is not the result goes."""
-        return self.out.parent if self.out.suffix == ".json" else self.out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +160,9 @@ def check_command(config: CommandConfig) -> None:
     Raises:
         ConfigError: All of them.
     """
-    problems = []
-    if config.folder.is_file():
-        problems.append(f"out {config.out} is a file; give a folder (or a .json file in one)")
-    if config.num_seeds < 1 or config.seed < 0:
-        problems.append(f"seed {config.seed} must be 0 or more, num_seeds {config.num_seeds} 1")
+    problems = config.problems()
+    if config.num_seeds < 1:
+        problems.append(f"num_seeds {config.num_seeds} must be at least 1")
     if config.num_seeds > 1 and config.out.suffix == ".json":
         problems.append(f"out {config.out} is one file for {config.num_seeds} seeds: give a folder")
     if isinstance(config, LabelledConfig):
@@ -170,8 +187,45 @@ def with_fewer_labels(train: Source, config: CommandConfig, *, seed: int) -> Sou
     if not isinstance(config, LabelledConfig):
         return train
     if config.shots is not None:
-        return few_shots(train, config.shots, seed=seed)
-    return labelled_share(train, config.labels, seed=seed) if config.labels < 1 else train
+        drawn = few_shots(train, config.shots, seed=seed)
+        return DrawnImages(train, drawn.indices, rule=f"shots {config.shots}")
+    if config.labels < 1:
+        drawn = labelled_share(train, config.labels, seed=seed)
+        return DrawnImages(train, drawn.indices, rule=f"labels {config.labels}")
+    return train
+
+
+class DrawnImages(Subset):
+    """Images that a seed drew by a rule; their number may be another one for another seed.
+
+    The identity says by which rule and from how many.
+    """
+
+    def __init__(self, source: Source, indices: Sequence[int], *, rule: str) -> None:
+        super().__init__(source, indices)
+        self.rule = rule
+
+    def identity(self) -> dict[str, str | int]:
+        drawn: dict[str, str | int] = {"drawn": self.rule, "drawn_from": len(self.source)}
+        return {**super().identity(), **drawn}
+
+
+def check_single_labels(source: Source, name: str) -> None:
+    """See that each image has one class, before any work is done.
+
+    Args:
+        name: Which images they are: training, test.
+
+    Raises:
+        DataError: Some have none or several.
+    """
+    wrong = [index for index in range(len(source)) if len(source.labels(index)) != 1]
+    if wrong:
+        raise DataError(
+            f"each image must have one class, but {len(wrong):,} of {len(source):,} {name} images "
+            f"have none or several: {listing(source[index].location for index in wrong[:3])}. For "
+            "several classes an image use voc07."
+        )
 
 
 def open_splits(data: SourceConfig, needs: Needs = Needs(labels=True)) -> tuple[Source, Source]:  # noqa: B008

@@ -24,6 +24,7 @@ from pycocotools import mask as run_lengths
 from virtex import distributed
 from virtex.data.example import Example, Source, Subset
 from virtex.data.loader import LoaderConfig
+from virtex.data.masks import compressed_mask
 from virtex.data.source import Needs, SourceConfig
 from virtex.data.subsets import repeat_factors
 from virtex.data.transforms import ImageConfig
@@ -211,7 +212,7 @@ def true_objects(example: Example, size: tuple[int, int], *, with_masks: bool) -
     """What is to be found in an image of a height and width."""
     boxes = np.zeros((0, 4), np.float32) if example.boxes is None else example.boxes
     none = (False,) * len(boxes)
-    masks = [run_lengths_of(mask, size) for mask in example.masks] if with_masks else None
+    masks = [compressed_mask(mask, *size) for mask in example.masks] if with_masks else None
     return TrueObjects(
         size=size,
         boxes=boxes,
@@ -225,16 +226,8 @@ def true_objects(example: Example, size: tuple[int, int], *, with_masks: bool) -
     )
 
 
-def run_lengths_of(segmentation: Any, size: tuple[int, int]) -> RunLengths:
-    """A COCO segmentation, polygons or run lengths, as compressed run lengths."""
-    if isinstance(segmentation, dict) and not isinstance(segmentation["counts"], list):
-        return segmentation
-    encoded = run_lengths.frPyObjects(segmentation, *size)
-    return encoded if isinstance(encoded, dict) else run_lengths.merge(encoded)
-
-
 def _areas(
-    example: Example, boxes: NDArray[np.float32], masks: list[RunLengths] | None
+    example: Example, boxes: NDArray[np.float32], masks: Sequence[RunLengths] | None
 ) -> NDArray[np.floating]:
     """(M,) as the annotations say; else the masks', else the boxes'."""
     if example.areas is not None:

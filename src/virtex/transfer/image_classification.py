@@ -24,11 +24,10 @@ from virtex.data.source import SourceConfig
 from virtex.data.transforms import ImageConfig, normalize
 from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig
-from virtex.errors import DataError, listing
 from virtex.models.backbone import Backbone
 from virtex.tasks.base import Batch, TaskData
 from virtex.tasks.classification import Classification, LabelClassificationConfig
-from virtex.transfer.command import LabelledConfig, run_protocol
+from virtex.transfer.command import LabelledConfig, check_single_labels, run_protocol
 from virtex.transfer.features import (
     Extraction,
     backbone_digest,
@@ -150,21 +149,6 @@ class _Ranks:
     def __call__(self, batch: Batch) -> Sequence[int]:
         logits = self.task.logits(normalize(batch["image"])).float()
         return true_ranks(batch["targets"][:, 0].cpu().numpy(), logits.cpu().numpy()).tolist()
-
-
-def check_single_labels(source: Source, name: str) -> None:
-    """See that each image has one class.
-
-    Raises:
-        DataError: Some have none or several.
-    """
-    wrong = [index for index in range(len(source)) if len(source.labels(index)) != 1]
-    if wrong:
-        raise DataError(
-            f"each image must have one class, but {len(wrong):,} of {len(source):,} {name} images "
-            f"have none or several: {listing(source[index].location for index in wrong[:3])}. For "
-            "several classes an image use voc07."
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

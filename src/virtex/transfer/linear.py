@@ -5,6 +5,7 @@ Johnson, "VirTex", CVPR 2021, section 4.2, except that the features are computed
 crops, instead of anew from random crops.
 """
 
+import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -15,9 +16,14 @@ from numpy.typing import NDArray
 from virtex import distributed
 from virtex.data.example import Source
 from virtex.data.source import SourceConfig
-from virtex.errors import ConfigError, DataError, listing
+from virtex.errors import ConfigError, DataError
 from virtex.models.backbone import Backbone
-from virtex.transfer.command import TransferConfig, extraction, run_protocol
+from virtex.transfer.command import (
+    TransferConfig,
+    check_single_labels,
+    extraction,
+    run_protocol,
+)
 from virtex.transfer.features import Extraction, Features, check_same_classes, extract_features
 from virtex.transfer.metrics.classification import top_k_accuracy
 from virtex.transfer.probes import (
@@ -32,6 +38,10 @@ from virtex.transfer.probes import (
     sgd_scores,
 )
 from virtex.transfer.protocol import Protocol, Result
+
+MOST_FOR_LOGISTIC = 100_000
+"""Training images from which on the logistic solver takes hours; it sees all of them each step."""
+logger = logging.getLogger("virtex")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +66,10 @@ class LinearProbe(Protocol):
 
     def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
         check_same_classes(train, test)
+        for source, name in ((train, "training"), (test, "test")):
+            check_single_labels(source, name)
+        if self.solver == "logistic":
+            _warn_of_size(len(train))
         train_features = extract_features(backbone, train, self.extraction, name="training images")
         test_features = extract_features(backbone, test, self.extraction, name="test images")
         if not distributed.is_main():
@@ -88,27 +102,26 @@ class LinearProbe(Protocol):
 
 
 def single_labels(features: Features, source: Source) -> Labels:
-    """(N,) the one class of each row of the features.
-
-    Raises:
-        DataError: Images without a class, or with several.
-    """
-    rows, classes = features.select(features.labels)
-    counts = np.bincount(rows, minlength=len(features.indices))  # (N,)
-    wrong = features.indices[counts != 1]
-    if len(wrong):
-        raise DataError(
-            f"a linear probe needs one class for each image, but {len(wrong)} of {len(counts)} "
-            f"have none or several: {listing(source[int(i)].location for i in wrong[:3])}. "
-            "For several classes an image use voc07."
-        )
-    return classes[np.argsort(rows, kind="stable")]
+    """(N,) the one class of each row of the features; `check_single_labels` sees that it is one."""
+    classes = (source.labels(index)[0] for index in features.indices.tolist())
+    return np.fromiter(classes, np.int64)
 
 
 def accuracies(labels: Labels, scores: NDArray[np.floating]) -> dict[str, float]:
     """top1, and top5 where there are more than five classes, in percent."""
     ranks = (1, 5) if scores.shape[1] > 5 else (1,)
     return {f"top{k}": 100 * top_k_accuracy(labels, scores, k=k) for k in ranks}
+
+
+def _warn_of_size(num_images: int) -> None:
+    """Say before the work starts that it is much, and what takes less."""
+    if num_images > MOST_FOR_LOGISTIC and distributed.is_main():
+        logger.warning(
+            "solver logistic goes over all %s training images in each step, for seven costs and "
+            "once more: hours to days. `--solver sgd` takes a fraction of that; features that are "
+            "there already are taken up.",
+            f"{num_images:,}",
+        )
 
 
 def _check(labels: Labels, neighbors: NeighborConfig) -> None:

@@ -57,9 +57,23 @@ class Result:
 
     @property
     def splits(self) -> str:
-        """`train -> val`: on what the figure stands; empty where the data have no splits."""
-        splits = [str(self.data.get(role, {}).get("split", "")) for role in ("train", "test")]
+        """`train -> val`: on what the figure stands; `val` where nothing was trained on.
+
+        Empty where the data have no splits.
+        """
+        roles = [role for role in ("train", "test") if role in self.data]
+        splits = [str(self.data[role].get("split", "")) for role in roles]
         return " -> ".join(splits) if all(splits) else ""
+
+    @property
+    def companions(self) -> dict[str, float]:
+        """The headline's own kind taken in other ways: knn_top1 to top1, box_AP to mask_AP."""
+        kind = self.headline.rpartition("_")[2]
+        return {
+            name: number
+            for name, number in self.numbers.items()
+            if name.rpartition("_")[2] == kind and name != self.headline
+        }
 
     @property
     def settings_hash(self) -> str:
@@ -74,7 +88,7 @@ class Result:
         return f"{self.protocol}-{init or 'init'}-{digest(identity)[:8]}.json"
 
     def summary(self) -> str:
-        """The result in a line: the number, of what, on what."""
+        """The result in a line: the number, and others of its kind; of what, on what."""
         init, step = self.initialisation["init"], self.initialisation.get("step")
         about = [
             f"{init}, step {step}" if step else str(init),
@@ -83,7 +97,9 @@ class Result:
             f"{self.seconds:.0f} s",
         ]
         told = "; ".join(part for part in about if part)
-        return f"{self.protocol} {self.headline} {self.score:.2f} ({told})"
+        shown = {self.headline: self.score, **self.companions}
+        scores = ", ".join(f"{name} {number:.2f}" for name, number in shown.items())
+        return f"{self.protocol} {scores} ({told})"
 
     def write(self, path: Path) -> Path:
         """Write as JSON, whole or not at all; a folder gets a file of this result's own name.

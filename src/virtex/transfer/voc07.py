@@ -11,7 +11,9 @@ is the same; it is reached at every cost, faster, and without random numbers.
 Beside the SVMs stands knn_mAP: the 20 most similar training images vote, with nothing to tune.
 """
 
+import re
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from virtex import distributed
 from virtex.data.example import Source
 from virtex.data.source import SourceConfig
+from virtex.data.sources.voc_splits import DEFAULT_YEAR, parse_splits, voc_folder
 from virtex.errors import DataError, listing
 from virtex.models.backbone import Backbone
 from virtex.transfer.command import TransferConfig, extraction, run_protocol
@@ -68,7 +71,8 @@ class MultiLabelSvm(Protocol):
 
     def as_in_paper(self, train: Source, test: Source) -> bool:
         is_voc = self.name == "voc07" and (len(train), len(test)) == NUM_IMAGES
-        return is_voc and self.settings() == MultiLabelSvm().settings()
+        own = replace(self, neighbors=NeighborConfig())  # they leave mAP as it is
+        return is_voc and own.settings() == MultiLabelSvm().settings()
 
     def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
         check_same_classes(train, test)
@@ -188,8 +192,31 @@ class Voc07Config(TransferConfig):
 
 
 def protocol_name(data: SourceConfig) -> str:
-    """Results on other data than VOC's must not be taken for VOC07's."""
-    return "voc07" if data.source == "voc" else "multilabel-svm"
+    """Results on other data than VOC2007's must not be taken for VOC07's."""
+    return "voc07" if _years(data) == {DEFAULT_YEAR} else "multilabel-svm"
+
+
+def _years(data: SourceConfig) -> set[str]:
+    """The years of VOC's images for training and test: those named, or else those of the folders.
+
+    Empty for other sources.
+    """
+    if data.source != "voc" or data.root is None:
+        return set()
+    data = with_voc_splits(data)
+    splits = ((data.root, data.train_split), (data.val_root or data.root, data.val_split))
+    return {
+        part.year or _year_of(root)
+        for root, split in splits
+        if root is not None and split is not None
+        for part in parse_splits(split)
+    }
+
+
+def _year_of(root: Path) -> str:
+    """The year of the images that a split without a year names."""
+    found = re.fullmatch(r"VOC(\d{4})", voc_folder(root, None).name, re.IGNORECASE)
+    return found[1] if found else DEFAULT_YEAR
 
 
 def with_voc_splits(data: SourceConfig) -> SourceConfig:
