@@ -110,8 +110,12 @@ def _transfer(arguments: list[str]) -> int:
         )
     protocol = PROTOCOLS[name]
     rest = with_recipes(["--config", name, *arguments[1:]], "transfer")
+    about = (
+        f"{protocol.about} The recipe {name!r} comes first and wins over the defaults below; "
+        "--print_config shows what applies."
+    )
     prog = f"virtex transfer {name}"
-    results = protocol.run(parse(protocol.config, rest, prog=prog, description=protocol.about))
+    results = protocol.run(parse(protocol.config, rest, prog=prog, description=about))
     if results:  # else another process has them
         print(summary(results))
     return 0

@@ -61,6 +61,7 @@ class EarlyStopping:
                 extraction=extraction,
                 leave_out_rare=config.leave_out_rare,
             )
+        self.protocol.check(self.train, self.test)
         self.folder = folder
 
     def is_best(self, backbone: Backbone, *, step: int) -> bool:

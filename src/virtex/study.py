@@ -210,13 +210,15 @@ def check_scores(runs: Sequence[Run], config: StudyConfig) -> None:
     """
     train, test = open_splits(voc07.with_voc_splits(config.target))
     target = {"train": train.identity(), "test": test.identity()}
+    settings = {"image_size": config.image_size, "leave_out_rare": config.leave_out_rare}
     for run in runs:
         if run.result_path.exists():
             result = Result.read(run.result_path)
-            if (result.data, result.settings["image_size"]) != (target, config.image_size):
+            measured = {name: result.settings.get(name) for name in settings}
+            if (result.data, measured) != (target, settings):
                 raise ConfigError(
-                    f"{run.result_path} was measured on other data or at another image_size: "
-                    "remove it, or give --out a new folder."
+                    f"{run.result_path} was measured on other data, at another image_size or with "
+                    "another leave_out_rare: remove it, or give --out a new folder."
                 )
 
 

@@ -176,3 +176,24 @@ def test_areas_are_the_annotations_own_else_the_masks_else_the_boxes() -> None:
     without = Example("1", b"", boxes=example.boxes, box_labels=(2,), masks=example.masks)
     assert 4 <= true_objects(without, (6, 8), with_masks=True).areas[0] <= 8
     assert true_objects(without, (6, 8), with_masks=False).areas.tolist() == [12.0]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_objects_that_are_all_crowds_are_refused_before_training(
+    split: str, tmp_path: Path
+) -> None:
+    write_scenes("coco", tmp_path / "coco", num_train=4, num_val=4, image_size=64)
+    path = tmp_path / "coco" / "annotations" / f"instances_{split}2017.json"
+    values = json.loads(path.read_text())
+    for row in values["annotations"]:
+        row["iscrowd"] = 1
+    path.write_text(json.dumps(values))
+    with pytest.raises(DataError, match="only crowds"):
+        detection.run(small("coco-segmentation", tmp_path / "coco", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_numbers_out_of_range_are_refused(tmp_path: Path) -> None:
+    arguments = ("--num_statistics_batches", "-1", "--repeat_threshold", "2")
+    with pytest.raises(ConfigError, match=r"(?s)num_statistics_batches.*repeat_threshold"):
+        detection.run(small("coco-segmentation", tmp_path, tmp_path / "out", *arguments))

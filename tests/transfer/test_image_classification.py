@@ -1,5 +1,6 @@
 """Classifiers trained on augmented images: recipes, few labels, resuming, bad data."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from virtex.config import parse, with_recipes
 from virtex.engine.loop import FitResult
 from virtex.engine.optim import lr_scale
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, DataError
 from virtex.models.backbone import Backbone
 from virtex.transfer import image_classification, training
 from virtex.transfer.image_classification import ImageClassificationConfig
@@ -187,3 +188,21 @@ def test_few_shots_are_other_images_for_each_seed(colors: Path, tmp_path: Path) 
     assert {result.numbers["num_train"] for result in results} == {6.0}
     assert len({str(result.data["train"]) for result in results}) > 1
     assert len(list(tmp_path.glob("*.json"))) == 3
+
+
+@pytest.mark.parametrize("recipe", ["imagenet", "finetune"])
+def test_too_few_images_for_the_neighbours_are_refused_before_training(
+    recipe: str, colors: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="num_neighbors"):
+        image_classification.run(small(recipe, colors, tmp_path, "--shots", "2", "--knn", "true"))
+    assert not (tmp_path / "training").exists()
+
+
+def test_a_single_class_is_refused_before_training(colors: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name in ("green", "red"):
+            shutil.rmtree(colors / split / name)
+    with pytest.raises(DataError, match="one class"):
+        image_classification.run(small("finetune", colors, tmp_path))
+    assert not (tmp_path / "training").exists()

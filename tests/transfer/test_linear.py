@@ -83,7 +83,7 @@ def test_images_of_several_classes_are_named_before_any_is_read(
     train, test = (several, good) if role == "training" else (good, several)
     message = f"2 of 3 {role} images have none or several: noise-1, noise-2"
     with pytest.raises(DataError, match=message):
-        LinearProbe(extraction=QUICK).measure(backbone, train=train, test=test)
+        LinearProbe(extraction=QUICK).check(train, test)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_fit_that_takes_hours_is_told_with_the_remedy_before_it_starts(
 def test_too_few_training_images_for_the_neighbors_are_refused(backbone: Backbone) -> None:
     source = Noise(6, labels=[(0,), (1,)] * 3)
     with pytest.raises(ConfigError, match="num_neighbors"):
-        LinearProbe(extraction=QUICK).measure(backbone, train=source, test=source)
+        LinearProbe(extraction=QUICK).check(source, source)
     probe = LinearProbe(extraction=QUICK, neighbors=NeighborConfig(num_neighbors=1))
     assert probe.measure(backbone, train=source, test=source)["knn_top1"] == 100.0
 
@@ -122,4 +122,4 @@ def test_too_few_training_images_for_the_neighbors_are_refused(backbone: Backbon
 def test_a_single_class_is_refused(backbone: Backbone) -> None:
     source = Noise(30, labels=[(1,)] * 30)
     with pytest.raises(DataError, match="at least two"):
-        LinearProbe(extraction=QUICK).measure(backbone, train=source, test=source)
+        LinearProbe(extraction=QUICK).check(source, source)

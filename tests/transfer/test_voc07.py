@@ -78,7 +78,7 @@ def test_classes_that_cannot_be_learned_or_tested_are_named(backbone: Backbone) 
     train = Noise(8, labels=[(0,)] * 4 + [(1,)] * 4)
     test = Noise(2, labels=[(0,), (2,)])
     with pytest.raises(DataError) as caught:
-        MultiLabelSvm(extraction=QUICK).measure(backbone, train=train, test=test)
+        MultiLabelSvm(extraction=QUICK).check(train, test)
     assert "training images show cow" in str(caught.value)
     assert "no test image shows dog" in str(caught.value)
     assert "lack" not in str(caught.value)
@@ -116,7 +116,7 @@ def test_nearest_neighbours_stand_beside_the_svms_with_unknown_images_left_out(
 def test_other_classes_in_the_test_are_refused(backbone: Backbone) -> None:
     test = Noise(3, categories=("cat", "dog", "hen"))
     with pytest.raises(DataError, match="cow, hen"):
-        MultiLabelSvm(extraction=QUICK).measure(backbone, train=Noise(3), test=test)
+        MultiLabelSvm(extraction=QUICK).check(Noise(3), test)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from virtex.errors import DataError
 
@@ -232,7 +232,9 @@ def _decode_with_pillow(data: bytearray, name: str) -> Pixels:
     except BadImageError:
         raise
     except Exception as error:  # Pillow's readers raise many kinds on bytes from the wild
-        reason = "not an image" if not data else str(error) or type(error).__name__
+        reason = str(error) or type(error).__name__
+        if not data or isinstance(error, UnidentifiedImageError):  # its text shows our own buffer
+            reason = "not an image"
         raise BadImageError(name, reason) from error
 
 

@@ -1,5 +1,7 @@
 """What all `virtex transfer` commands share: which backbone, on what data, where results go."""
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +18,8 @@ from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.transfer.features import Extraction
 from virtex.transfer.protocol import Protocol, Result
 from virtex.zoo.weights import Initialisation, open_backbone
+
+log = logging.getLogger("virtex")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +41,9 @@ class MeasurementConfig:
     def problems(self) -> list[str]:
         """What is wrong with these options."""
         problems = []
-        if self.folder.is_file():
-            problems.append(f"out {self.out} is a file; give a folder (or a .json file in one)")
+        files = [path for path in (self.folder, *self.folder.parents) if path.is_file()]
+        if files:
+            problems.append(f"out {self.out}: {files[0]} is a file; give a folder (or a .json)")
         if self.seed < 0:
             problems.append(f"seed {self.seed} must be 0 or more")
         return problems
@@ -90,6 +95,8 @@ class TransferConfig(LabelledConfig):
     """auto (the GPU if there is one), cpu, cuda, cuda:1, mps."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the backbone."""
+    bad_image_limit: float = 0.01
+    """Stop when more than this share of the images (of 1,000 at least) cannot be read."""
 
 
 def extraction(config: TransferConfig) -> Extraction:
@@ -105,6 +112,7 @@ def extraction(config: TransferConfig) -> Extraction:
         batch_size=config.batch_size,
         num_workers=config.num_workers,
         device=choose_device(config.device),
+        bad_image_limit=config.bad_image_limit,
         cache=config.folder / "features",
     )
 
@@ -149,7 +157,7 @@ def run_protocol(protocol: Protocol, config: CommandConfig, data: SourceConfig) 
                 initialisation=asdict(initialisation),
             )
             if distributed.is_main():
-                result.write(config.out)
+                log.info("wrote %s", result.write(config.out))
                 results.append(result)
     return results
 
@@ -188,11 +196,22 @@ def with_fewer_labels(train: Source, config: CommandConfig, *, seed: int) -> Sou
         return train
     if config.shots is not None:
         drawn = few_shots(train, config.shots, seed=seed)
+        _tell_of_rare(train, config.shots)
         return DrawnImages(train, drawn.indices, rule=f"shots {config.shots}")
     if config.labels < 1:
         drawn = labelled_share(train, config.labels, seed=seed)
         return DrawnImages(train, drawn.indices, rule=f"labels {config.labels}")
     return train
+
+
+def _tell_of_rare(train: Source, shots: int) -> None:
+    counts = Counter(label for index in range(len(train)) for label in train.labels(index))
+    rare = [name for label, name in enumerate(train.categories) if counts[label] < shots]
+    if rare:
+        log.warning(
+            "%d of %d classes have fewer than %d training images and give all they have: %s",
+            len(rare), len(train.categories), shots, listing(rare),
+        )  # fmt: skip
 
 
 class DrawnImages(Subset):

@@ -30,7 +30,7 @@ from virtex.data.subsets import repeat_factors
 from virtex.data.transforms import ImageConfig
 from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, DataError
 from virtex.models.backbone import Backbone
 from virtex.models.batch_norm import estimate_statistics
 from virtex.models.region_heads import Detections
@@ -95,9 +95,17 @@ class DetectionProtocol(Protocol):
     def device(self) -> torch.device:
         return self.training.device
 
-    def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
+    def check(self, train: Source, test: Source) -> None:
         check_same_classes(train, test)
-        self._check_metric(test)
+        for source, name in ((train, "training"), (test, "test")):
+            check_objects(source, name)
+        if self.metric == "lvis" and not test.frequencies:
+            raise ConfigError(
+                "metric lvis needs classes marked rare, common or frequent, which the data do not "
+                "tell; take --data.source lvis, or --metric coco."
+            )
+
+    def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
         train = with_objects(train)
         task = self._trained(backbone, train, test)
         found = ask(
@@ -117,13 +125,6 @@ class DetectionProtocol(Protocol):
         scores = self._scores(truth, [objects for _, objects in found.values()], test)
         counts = {"num_train": float(len(train)), "num_test": float(len(found))}
         return {**{name: 100 * score for name, score in scores.items()}, **counts}
-
-    def _check_metric(self, test: Source) -> None:
-        if self.metric == "lvis" and not test.frequencies:
-            raise ConfigError(
-                "metric lvis needs classes marked rare, common or frequent, which the data do not "
-                "tell; take --data.source lvis, or metric coco."
-            )
 
     def _trained(self, backbone: Backbone, train: Source, test: Source) -> Detection:
         training = self.training.for_images(len(train), seed=self.seed)
@@ -190,6 +191,25 @@ def training_options(task: DetectionConfig) -> dict[str, Any]:
     for name in TEST_ONLY:
         del options["regions"][name]
     return options
+
+
+def check_objects(source: Source, name: str) -> None:
+    """See that there is something to find, before any work is done.
+
+    Raises:
+        DataError: No image has an object that is no crowd and not marked difficult.
+    """
+    for index in range(len(source)):
+        if source.labels(index):
+            example = source[index]
+            none = (False,) * len(example.box_labels)
+            marks = zip(example.crowd or none, example.difficult or none, strict=True)
+            if not all(crowd or difficult for crowd, difficult in marks):
+                return
+    raise DataError(
+        f"none of the {len(source):,} {name} images has an object to find: there are none, or only "
+        "crowds and difficult ones. Give annotations with objects."
+    )
 
 
 def with_objects(source: Source) -> Source:
@@ -266,6 +286,7 @@ def protocol(config: DetectionProtocolConfig) -> DetectionProtocol:
         loader=config.loader,
     )
     check_training(training)
+    _check_options(config)
     kind = SegmentationProtocol if config.task.masks else DetectionProtocol
     return kind(
         name=protocol_name(config),
@@ -276,6 +297,16 @@ def protocol(config: DetectionProtocolConfig) -> DetectionProtocol:
         repeat_threshold=config.repeat_threshold,
         num_statistics_batches=config.num_statistics_batches,
     )
+
+
+def _check_options(config: DetectionProtocolConfig) -> None:
+    problems = []
+    if config.num_statistics_batches < 0:
+        problems.append(f"num_statistics_batches {config.num_statistics_batches} is negative")
+    if not 0 <= config.repeat_threshold <= 1:
+        problems.append(f"repeat_threshold {config.repeat_threshold} must be from 0 to 1")
+    if problems:
+        raise ConfigError("\n- ".join(["the options cannot work:", *problems]))
 
 
 def protocol_name(config: DetectionProtocolConfig) -> str:

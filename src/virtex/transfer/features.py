@@ -43,6 +43,8 @@ class Extraction:
     batch_size: int = 64
     num_workers: int = 2
     device: torch.device = CPU
+    bad_image_limit: float = 0.01
+    """More bad images than this share are refused."""
     cache: Path | None = None
     """Folder that keeps features; null keeps none."""
 
@@ -191,7 +193,9 @@ class _Runner:
             batch_size=config.batch_size,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
-            config=LoaderConfig(num_workers=config.num_workers),
+            config=LoaderConfig(
+                num_workers=config.num_workers, bad_image_limit=config.bad_image_limit
+            ),
         )
 
 

@@ -35,7 +35,7 @@ from virtex.transfer.features import (
     data_identity,
     extract_features,
 )
-from virtex.transfer.linear import accuracies, single_labels
+from virtex.transfer.linear import accuracies, check_labels, first_labels, single_labels
 from virtex.transfer.metrics.classification import true_ranks
 from virtex.transfer.probes import NeighborConfig, neighbor_scores
 from virtex.transfer.protocol import Protocol, Result
@@ -81,10 +81,13 @@ class ImageClassification(Protocol):
         paper = protocol(parse(ImageClassificationConfig, recipe, prog="virtex transfer"))
         return self.settings() == paper.settings()
 
-    def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
+    def check(self, train: Source, test: Source) -> None:
         check_same_classes(train, test)
         for source, name in ((train, "training"), (test, "test")):
             check_single_labels(source, name)
+        check_labels(first_labels(train), self.neighbors)
+
+    def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
         task = self._trained(backbone, train, test)
         ranks = ask(task, test, _Ranks(task), self.training)
         neighbors = self._neighbors(backbone, train, test)

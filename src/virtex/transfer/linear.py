@@ -64,10 +64,13 @@ class LinearProbe(Protocol):
     def device(self) -> torch.device:
         return self.extraction.device
 
-    def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
+    def check(self, train: Source, test: Source) -> None:
         check_same_classes(train, test)
         for source, name in ((train, "training"), (test, "test")):
             check_single_labels(source, name)
+        check_labels(first_labels(train), self.neighbors)
+
+    def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
         if self.solver == "logistic":
             _warn_of_size(len(train))
         train_features = extract_features(backbone, train, self.extraction, name="training images")
@@ -76,7 +79,7 @@ class LinearProbe(Protocol):
             return {}
         train_labels = single_labels(train_features, train)
         test_labels = single_labels(test_features, test)
-        _check(train_labels, self.neighbors)
+        check_labels(train_labels, self.neighbors)
         fitted = (train_features.values, train_labels, test_features.values)
         num_classes = len(train.categories)
         if self.solver == "sgd":
@@ -99,6 +102,11 @@ class LinearProbe(Protocol):
             **cost,
             **counts,
         }
+
+
+def first_labels(source: Source) -> Labels:
+    """(N,) the class of each image of a source."""
+    return np.fromiter((source.labels(index)[0] for index in range(len(source))), np.int64)
 
 
 def single_labels(features: Features, source: Source) -> Labels:
@@ -124,11 +132,16 @@ def _warn_of_size(num_images: int) -> None:
         )
 
 
-def _check(labels: Labels, neighbors: NeighborConfig) -> None:
-    """Refuse training images from which nothing can be learned or chosen."""
+def check_labels(labels: Labels, neighbors: NeighborConfig | None) -> None:
+    """Refuse training images from which nothing can be learned or chosen.
+
+    Raises:
+        ConfigError: Fewer images than neighbours, or than a fifth of them can be held out.
+        DataError: A single class.
+    """
     if len(np.unique(labels)) < 2:
-        raise DataError("all training images are of one class; a linear probe needs at least two.")
-    if len(labels) < max(neighbors.num_neighbors, round(1 / HELD_OUT)):
+        raise DataError("all training images are of one class; a classifier needs at least two.")
+    if neighbors and len(labels) < max(neighbors.num_neighbors, round(1 / HELD_OUT)):
         raise ConfigError(
             f"{neighbors.num_neighbors} neighbours were asked for, but there are only "
             f"{len(labels)} training images. Give more images, or lower neighbors.num_neighbors."

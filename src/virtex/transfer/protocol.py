@@ -157,6 +157,13 @@ class Protocol(ABC):
     def settings(self) -> dict[str, Any]:
         """Every choice that may change the numbers, as plain values."""
 
+    def check(self, train: Source, test: Source) -> None:  # noqa: B027
+        """Find what is wrong with the data for this protocol, before any work is done.
+
+        Raises:
+            ConfigError, DataError: A mistake of the user's.
+        """
+
     @abstractmethod
     def measure(self, backbone: "Backbone", *, train: Source, test: Source) -> dict[str, float]:
         """The numbers, `headline` among them; called on every process, the main one's count."""
@@ -186,6 +193,7 @@ class Protocol(ABC):
         """
         from virtex import distributed  # brings torch, which reading results does not need
 
+        self.check(train, test)
         start = time.perf_counter()
         numbers = self.measure(backbone, train=train, test=test)
         return Result(

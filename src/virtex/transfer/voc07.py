@@ -11,6 +11,7 @@ is the same; it is reached at every cost, faster, and without random numbers.
 Beside the SVMs stands knn_mAP: the 20 most similar training images vote, with nothing to tune.
 """
 
+import logging
 import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ from virtex.transfer.probes import NeighborConfig, neighbor_shares
 from virtex.transfer.protocol import Protocol, Result
 from virtex.transfer.svm import COSTS, NUM_FOLDS, POSITIVE_WEIGHT, svm_scores
 
+log = logging.getLogger("virtex")
 Targets = NDArray[np.int8]
 """(N, K): 1 present, -1 absent, 0 unknown."""
 
@@ -74,8 +76,11 @@ class MultiLabelSvm(Protocol):
         own = replace(self, neighbors=NeighborConfig())  # they leave mAP as it is
         return is_voc and own.settings() == MultiLabelSvm().settings()
 
-    def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
+    def check(self, train: Source, test: Source) -> None:
         check_same_classes(train, test)
+        self._scored_classes(_labels_alone(train), _labels_alone(test), train.categories)
+
+    def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
         train_features = extract_features(backbone, train, self.extraction, name="training images")
         test_features = extract_features(backbone, test, self.extraction, name="test images")
         if not distributed.is_main():
@@ -83,6 +88,9 @@ class MultiLabelSvm(Protocol):
         train_targets = multilabel_targets(train_features, len(train.categories))
         test_targets = multilabel_targets(test_features, len(test.categories))
         scored = self._scored_classes(train_targets, test_targets, train.categories)
+        left_out = len(train.categories) - len(scored)
+        if left_out:
+            log.warning("%d of %d classes are left out", left_out, len(train.categories))
         train_targets, test_targets = train_targets[:, scored], test_targets[:, scored]
         values = 100 * voc07_average_precisions(
             train_features.values,
@@ -120,12 +128,21 @@ class MultiLabelSvm(Protocol):
                 for lack, flags in lacks.items()
                 if flags.any()
             ]
+            remedy = "" if rare.all() else ", or leave these classes out with --leave_out_rare true"
             raise DataError(
                 f"cannot train and test an SVM for {rare.sum()} of {len(categories)} classes: "
                 f"{'; '.join(problems)}. {len(train)} training and {len(test)} test images were "
-                "given. Give more, or leave these classes out with leave_out_rare."
+                f"given. Give more{remedy}."
             )
         return np.flatnonzero(~rare)
+
+
+def _labels_alone(source: Source) -> Targets:
+    """(N, K): for each image and class 1 present, else -1, without a look at what is unknown."""
+    targets = np.full((len(source), len(source.categories)), -1, np.int8)
+    for index in range(len(source)):
+        targets[index, list(source.labels(index))] = 1
+    return targets
 
 
 def multilabel_targets(features: Features, num_classes: int) -> Targets:

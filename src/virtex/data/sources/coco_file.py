@@ -123,7 +123,8 @@ def find_split(root: Path, split: str, kinds: Sequence[str], problems: Problems)
     problems.add(
         f"{folder} must hold {needed} (or the same with 2017 after {split}) but holds "
         f"{', '.join(found) or 'no such file'}. Name the folder above annotations with "
-        "--data.root, and what follows captions_ with --data.train_split or --data.val_split."
+        f"--data.root, and what follows {(*kinds, *KINDS)[0]}_ with --data.train_split or "
+        "--data.val_split."
     )
     problems.check()
     return split
