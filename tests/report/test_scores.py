@@ -124,3 +124,12 @@ def test_of_the_checkpoints_of_a_run_the_best_stands_with_its_step() -> None:
 def test_runs_of_the_same_name_keep_as_much_path_as_tells_them_apart() -> None:
     (group,) = compare([make_result("x/a/run", 2.0), make_result("x/b/run", 1.0)])
     assert [score.init for score in group.scores] == ["a/run", "b/run"]
+
+
+def test_tables_that_would_read_the_same_say_in_what_they_differ() -> None:
+    settings = [{"image_size": 64, "optim": {"lr": lr}, "frozen": True} for lr in (0.3, 30.0)]
+    low, high = compare([make_result("run", 1.0, settings=one) for one in settings])
+    assert low.about.endswith("64 px · optim.lr 0.3")
+    assert high.about.endswith("64 px · optim.lr 30.0")
+    (alone,) = compare([make_result("run", 1.0, settings=settings[0])])
+    assert alone.about.endswith("64 px")

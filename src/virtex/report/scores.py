@@ -1,7 +1,7 @@
 """Results that may be compared, side by side: the same protocol, settings and data."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from virtex.transfer.protocol import Result, digest
@@ -17,6 +17,8 @@ NO_SCORES = frozenset(
      "mean_words", "vocabulary"}
 )  # fmt: skip
 """Numbers that describe an outcome and do not rank it."""
+MOST_DIFFERENCES = 4
+"""Settings named where two comparisons would read the same."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,34 @@ def compare(results: Sequence[Result]) -> tuple[Comparison, ...]:
     for result in results:
         key = digest([result.settings_hash, _same_data(result), result.headline])
         groups.setdefault(key, []).append(result)
-    return tuple(_comparison(group) for group in groups.values())
+    return _told_apart([_comparison(group) for group in groups.values()])
+
+
+def _told_apart(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Where two would read the same, the settings in which they differ are added."""
+    alike: dict[tuple[str, str], list[Comparison]] = {}
+    for comparison in comparisons:
+        alike.setdefault((comparison.protocol, comparison.about), []).append(comparison)
+    told = {}
+    for group in alike.values():
+        settings = [_flat(comparison.scores[0].result.settings) for comparison in group]
+        names = dict.fromkeys(name for one in settings for name in one)
+        differing = [name for name in names if len({str(one.get(name)) for one in settings}) > 1]
+        for comparison, own in zip(group, settings, strict=True):
+            shown = [f"{name} {own.get(name)}" for name in differing[:MOST_DIFFERENCES]]
+            told[id(comparison)] = replace(comparison, about=" · ".join([comparison.about, *shown]))
+    return tuple(told[id(comparison)] for comparison in comparisons)
+
+
+def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested settings by their dotted names."""
+    flat: dict[str, object] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 def _comparison(results: Sequence[Result]) -> Comparison:
