@@ -239,8 +239,12 @@ def test_a_second_interrupt_acts_at_once(folder: RunFolder) -> None:
             time.sleep(10)
             return super().forward(batch)
 
-    with pytest.raises(KeyboardInterrupt):
-        toy_fit(Impatient(), folder, RUN)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            toy_fit(Impatient(), folder, RUN)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_training_works_outside_of_the_main_thread(folder: RunFolder) -> None:

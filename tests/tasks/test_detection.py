@@ -187,7 +187,7 @@ def test_boxes_alone_can_be_learned_from_data_without_masks():
 
 def test_data_without_masks_is_refused_with_a_remedy():
     task = small_task()
-    with pytest.raises(DataError, match=r"--task\.masks false"):
+    with pytest.raises(DataError, match=r"masks: false"):
         task.encode(dataclasses.replace(SCENES[0], masks=()), np.random.default_rng(0))
 
 
