@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from virtex.config import parse, with_recipes
+from virtex.data.sources.scenes.export import write_scenes
 from virtex.engine.loop import FitResult
 from virtex.engine.optim import lr_scale
 from virtex.errors import ConfigError, DataError
@@ -206,3 +207,16 @@ def test_a_single_class_is_refused_before_training(colors: Path, tmp_path: Path)
     with pytest.raises(DataError, match="one class"):
         image_classification.run(small("finetune", colors, tmp_path))
     assert not (tmp_path / "training").exists()
+
+
+@pytest.mark.parametrize("recipe", ["imagenet", "imagenet_moco", "inaturalist"])
+def test_a_protocol_runs_on_scenes_in_the_benchmarks_own_layout(
+    recipe: str, tmp_path: Path
+) -> None:
+    layout = "inaturalist" if recipe == "inaturalist" else "imagenet"
+    write_scenes(layout, tmp_path / "data", num_train=60, num_val=20, image_size=64)
+    (result,) = image_classification.run(small(recipe, tmp_path / "data", tmp_path / "out"))
+    assert result.protocol == {"inaturalist": layout}.get(recipe, "linear-augmented")
+    assert 0 <= result.numbers["top1"] <= result.numbers["top5"] <= 100
+    assert result.numbers["num_train"] > result.numbers["num_test"] > 0
+    assert not result.as_in_paper
