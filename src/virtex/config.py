@@ -90,6 +90,17 @@ def _plain(value: Any, *, abstract: bool = False) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options by their dotted names."""
+    options: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            options |= flat(value, f"{prefix}{name}.")
+        else:
+            options[prefix + name] = value
+    return options
+
+
 def _refuse_paths(values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         if key == "class_path" and "." in str(value):

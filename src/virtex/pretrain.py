@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -208,7 +207,9 @@ def check_resumable(config: PretrainConfig) -> None:
         return
     stored = config_files.load(RunFolder(config.out).config_path)
     earlier = config_files.from_dict(PretrainConfig, stored)
-    before, now = (_flat(config_files.to_dict(options)) for options in (earlier, config))
+    before, now = (
+        config_files.flat(config_files.to_dict(options)) for options in (earlier, config)
+    )
     names = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
     if "task.class_path" in names:  # each task has options of its own
         names = {name for name in names if not name.startswith("task.init_args.")}
@@ -336,14 +337,3 @@ def _has_begun(out: Path) -> bool:
     """Whether there is something to resume: a start that failed before that binds nobody."""
     folder = RunFolder(out)
     return folder.config_path.is_file() and bool(folder.checkpoints.steps())
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options by their dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

@@ -1,9 +1,10 @@
 """Results that may be compared, side by side: the same protocol, settings and data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
+from virtex.config import flat
 from virtex.transfer.protocol import Result, digest
 
 WHERE_OR_WHICH = frozenset({"root", "subset_sha256"})
@@ -105,24 +106,13 @@ def _told_apart(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
         alike.setdefault((comparison.protocol, comparison.about), []).append(comparison)
     told = {}
     for group in alike.values():
-        settings = [_flat(comparison.scores[0].result.settings) for comparison in group]
+        settings = [flat(comparison.scores[0].result.settings) for comparison in group]
         names = dict.fromkeys(name for one in settings for name in one)
         differing = [name for name in names if len({str(one.get(name)) for one in settings}) > 1]
         for comparison, own in zip(group, settings, strict=True):
             shown = [f"{name} {own.get(name)}" for name in differing[:MOST_DIFFERENCES]]
             told[id(comparison)] = replace(comparison, about=" · ".join([comparison.about, *shown]))
     return tuple(told[id(comparison)] for comparison in comparisons)
-
-
-def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested settings by their dotted names."""
-    flat: dict[str, object] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _comparison(results: Sequence[Result]) -> Comparison:
