@@ -205,7 +205,8 @@ def ask(
     Returns:
         All answers in the order of `source` on the main process, none on the others.
     """
-    task.to(training.device).eval()
+    device, channels_last = training.device, training.run.channels_last
+    task.to(device).eval()
     world_size = distributed.world_size()
     batch_size = world_size * images_at_once if images_at_once else training.run.batch_size
     batches = _validation(source, task, training, encode=encode, batch_size=batch_size)
@@ -213,8 +214,8 @@ def ask(
     with torch.inference_mode():
         for batch in _with_progress(batches, -(-len(source) // batch_size)):
             indices = batch["index"].tolist()
-            moved = to_device(batch, training.device, channels_last=training.run.channels_last)
-            with autocast(training.run.precision, training.device):
+            moved = to_device(batch, device, channels_last=channels_last)
+            with autocast(training.run.precision, device):
                 own |= zip(indices, answer(moved), strict=True)
     parts: list[Any] = distributed.gather_on_main(own)
     answers = {index: part[index] for part in parts for index in part}
