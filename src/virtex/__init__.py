@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from virtex.zoo.predictor import load_captioner as load_captioner
+    from virtex.predict.loading import load_captioner as load_captioner
     from virtex.zoo.weights import load_backbone as load_backbone
 
 __all__ = ["load_backbone", "load_captioner"]
@@ -16,7 +16,7 @@ def __getattr__(name: str) -> Any:
 
         return load_backbone
     if name == "load_captioner":
-        from virtex.zoo.predictor import load_captioner
+        from virtex.predict.loading import load_captioner
 
         return load_captioner
     raise AttributeError(f"module 'virtex' has no attribute {name!r}")

@@ -136,7 +136,7 @@ def _caption(arguments: list[str]) -> int:
     parser.add_argument("--tokenizer", type=Path, help="the vocabulary of a released .pth")
     options = parser.parse_args(arguments)
     from virtex.models.decoding import DecodingConfig
-    from virtex.zoo.caption_files import caption_files
+    from virtex.predict.caption_files import caption_files
 
     decoding = DecodingConfig(num_beams=options.beams, original=options.original)
     if options.nucleus is not None:

@@ -13,11 +13,11 @@ from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.sources.scenes import kinds_named_in
 from virtex.data.sources.scenes.export import write_scenes
 from virtex.errors import ConfigError
+from virtex.predict.loading import load_captioner
 from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
 from virtex.report.report import write_report
 from virtex.transfer import voc07
 from virtex.transfer.protocol import Result, device_name, versions
-from virtex.zoo.predictor import load_captioner
 
 NUM_TRAIN, NUM_VAL = 8000, 1000
 TRANSFER_SHARE = 0.25

@@ -49,7 +49,7 @@ class SampleWriter:
         captioner.eval()
         images = normalize(self.images.to(device))
         longest = min(DecodingConfig.max_steps, captioner.config.max_tokens)
-        generated = captioner.generate(images, DecodingConfig(max_steps=longest))
+        generated = captioner.generate(images, DecodingConfig(max_steps=longest)).best()
         captioner.train(was_training)
         samples = [
             {

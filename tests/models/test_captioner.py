@@ -71,7 +71,7 @@ def test_a_generated_caption_scores_what_its_search_says(strategy):
     captioner = small_captioner(seed=2)
     images = small_batch()[0]
     decoding = DecodingConfig(strategy, num_beams=3, max_steps=9, top_p=1.0)
-    generated = captioner.generate(images, decoding, rng=torch.Generator().manual_seed(0))
+    generated = captioner.generate(images, decoding, rng=torch.Generator().manual_seed(0)).best()
     whole = generated.tokens.gather(1, generated.lengths[:, None] - 1)[:, 0] == EOS_ID
     start = torch.full((len(images), 1), SOS_ID)
     tokens = torch.cat([start, generated.tokens], dim=1)
@@ -85,9 +85,9 @@ def test_images_captioned_together_and_alone_read_the_same():
     captioner = small_captioner(seed=2)
     images = small_batch()[0]
     decoding = DecodingConfig(num_beams=3, max_steps=9)
-    together = captioner.generate(images, decoding)
+    together = captioner.generate(images, decoding).best()
     for row, image in enumerate(images):
-        alone = captioner.generate(image[None], decoding)
+        alone = captioner.generate(image[None], decoding).best()
         length = alone.lengths[0]
         assert together.tokens[row, :length].tolist() == alone.tokens[0, :length].tolist()
 
@@ -95,7 +95,7 @@ def test_images_captioned_together_and_alone_read_the_same():
 def test_generating_with_dropout_on_is_our_own_mistake():
     captioner = small_captioner().train()
     with pytest.raises(AssertionError, match="eval"):
-        captioner.generate(small_batch()[0], DecodingConfig(max_steps=9))
+        captioner.generate(small_batch()[0], DecodingConfig(max_steps=9)).best()
 
 
 def test_both_ends_learn_from_the_loss():

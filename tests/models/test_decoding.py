@@ -107,7 +107,7 @@ def test_the_captioners_cached_search_finds_what_computing_every_prefix_finds(or
     captioner = varied_captioner()
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     search = {"num_beams": 4, "per_node_beams": 2, "max_steps": 8}
-    generated = captioner.generate(images, DecodingConfig(original=original, **search))
+    generated = captioner.generate(images, DecodingConfig(original=original, **search)).best()
 
     @torch.no_grad()
     def log_probs(image, prefix):

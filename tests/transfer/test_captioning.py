@@ -19,11 +19,11 @@ from virtex.data.sources.scenes.export import write_scenes
 from virtex.data.transforms import ImageConfig
 from virtex.errors import CheckpointError, ConfigError, DataError
 from virtex.models.decoding import DecodingConfig
+from virtex.predict.loading import load_captioner
 from virtex.pretrain import pretrain
 from virtex.transfer.caption_generation import Generation
 from virtex.transfer.captioning import CaptioningProtocolConfig, as_in_paper, generation_of, run
 from virtex.transfer.protocol import Result
-from virtex.zoo.predictor import load_captioner
 
 NUM_IMAGES = 6
 

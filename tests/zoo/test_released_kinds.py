@@ -132,7 +132,7 @@ def test_the_released_search_finds_the_released_models_captions(kind, norm):
     released.textual.output.bias[EOS_ID] += 1
     captioner = load_released(released.state_dict(), PATH)
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-    found = captioner.generate(images, DecodingConfig(original=True, max_steps=8))
+    found = captioner.generate(images, DecodingConfig(original=True, max_steps=8)).best()
     for image, tokens, length in zip(images, found.tokens, found.lengths, strict=True):
         grid = released.grid(image[None])
         beams = slow_beam_search(

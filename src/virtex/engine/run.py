@@ -20,6 +20,7 @@ from virtex.engine.progress import Record
 from virtex.errors import ConfigError
 
 log = logging.getLogger(__name__)
+Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -37,7 +38,7 @@ class RunConfig:
     """Take each process's share of a batch in this many pieces, to save memory."""
     device: str = "auto"
     """auto (the GPU if there is one), cpu, cuda, cuda:1, mps."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     """Arithmetic of forward and backward; weights are always kept in fp32."""
     channels_last: bool = True
     """Keep images and convolutions in the layout that most hardware prefers."""

@@ -48,7 +48,9 @@ class Captioner(nn.Module):
         processes each takes the mean over its own tokens.
         """
         directions = self.head.directions
-        losses, targets, _ = self._next_token_losses(images, tokens, lengths, directions)
+        losses, targets, _ = self._next_token_losses(
+            self.backbone(images), tokens, lengths, directions
+        )
         means = losses.sum(1) / (targets != PAD_ID).sum(1)
         return dict(zip(directions, means, strict=True))
 
@@ -89,31 +91,56 @@ class Captioner(nn.Module):
         losses = self.head.token_losses(hidden[:, places], asked[None, places])  # (1, M)
         return losses[0], packing.rows[places] // packing.num_tokens
 
-    @torch.no_grad()
     def score(
         self, images: Tensor, tokens: Tensor, lengths: Tensor, *, direction: Direction = "forward"
     ) -> Tensor:
         """Log-likelihood (B,) of each caption, its end token included; unknown tokens count 0."""
         self._require_evaluation()
-        losses, _, packing = self._next_token_losses(images, tokens, lengths, [direction])
+        with torch.no_grad():
+            grid = self.backbone(images)
+        return self.score_grid(grid, tokens, lengths, direction=direction)
+
+    @torch.no_grad()
+    def score_grid(
+        self, grid: Tensor, tokens: Tensor, lengths: Tensor, *, direction: Direction = "forward"
+    ) -> Tensor:
+        """As `score`, given what the backbone made of the images, (B, C, h, w)."""
+        self._require_evaluation()
+        losses, _, packing = self._next_token_losses(grid, tokens, lengths, [direction])
         captions = packing.rows // packing.num_tokens
         return losses.new_zeros(len(tokens)).index_add(0, captions, -losses[0])
 
     @torch.no_grad()
     def generate(
-        self, images: Tensor, decoding: DecodingConfig, *, rng: torch.Generator | None = None
+        self,
+        images: Tensor,
+        decoding: DecodingConfig,
+        *,
+        num_captions: int = 1,
+        prefix: Tensor | None = None,
+        rng: torch.Generator | None = None,
     ) -> Generated:
-        """The best caption of each image, written left to right; `rng` is for sampling."""
+        """Captions (B, num_captions) of each image, written left to right, the best first.
+
+        Args:
+            rng: Randomness for sampling.
+        """
         self._require_evaluation()
-        cache = self.start(images, num_beams=decoding.num_running(), num_steps=decoding.max_steps)
+        assert prefix is None or len(prefix) == 0
+        cache = self.start(
+            images,
+            num_beams=decoding.num_running(num_captions),
+            num_steps=decoding.max_steps,
+        )
         return decode(
             self.step,
             cache,
             config=decoding,
             batch_size=len(images),
             device=images.device,
+            num_captions=num_captions,
             rng=rng,
-        ).best()
+        )
 
     def start(
         self, images: Tensor, *, num_beams: int, num_steps: int, direction: Direction = "forward"
@@ -133,7 +160,7 @@ class Captioner(nn.Module):
 
     def _next_token_losses(
         self,
-        images: Tensor,
+        grid: Tensor,
         tokens: Tensor,
         lengths: Tensor,
         directions: Sequence[Direction],
@@ -143,7 +170,7 @@ class Captioner(nn.Module):
         readings = [read(tokens, lengths, direction) for direction in directions]
         inputs = torch.stack([packing.pack(reading[:, :-1]) for reading in readings])  # (R, P)
         targets = torch.stack([packing.pack(reading[:, 1:]) for reading in readings])
-        hidden = self.head(inputs, packing, self.backbone(images), directions=directions)
+        hidden = self.head(inputs, packing, grid, directions=directions)
         return self.head.token_losses(hidden, targets), targets, packing
 
     def _packing(self, tokens: Tensor, lengths: Tensor, whole: Tensor | None = None) -> Packing:

@@ -29,7 +29,7 @@ class KeyValueCache:
     """Keys and values of all layers for B images with K beams each; changed in place.
 
     `Captioner.start` makes one and `Captioner.step` extends it by a token per beam. Between two
-    steps a search may call `reorder`, `keep` and `drop_start`.
+    steps one may call `reorder`, `branch`, `keep` and `drop_start`.
     """
 
     def __init__(
@@ -69,6 +69,11 @@ class KeyValueCache:
         for layer in self.layers:
             for remembered in (layer.keys, layer.values):
                 remembered[:, :, :, kept] = remembered[images, parents, :, kept]
+
+    def branch(self, parents: Tensor) -> None:
+        """Go on with K' beams, of which k continues what was beam `parents[k]` (K',) everywhere."""
+        for layer in self.layers:
+            layer.keys, layer.values = layer.keys[:, parents], layer.values[:, parents]
 
     def keep(self, images: Tensor) -> None:
         """Go on with `images` (B',) int64 alone, in that order: the others are finished."""

@@ -20,9 +20,9 @@ from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
 from virtex.engine.run import autocast
 from virtex.errors import DataError
 from virtex.models.decoding import DecodingConfig
+from virtex.predict.predictor import Predictor
 from virtex.transfer.features import data_identity
 from virtex.transfer.protocol import digest
-from virtex.zoo.predictor import Predictor
 
 
 class Written(NamedTuple):
@@ -139,7 +139,7 @@ def _caption(predictor: Predictor, batch: Batch, generation: Generation) -> dict
     if decoding.strategy == "nucleus":
         rng = _draws_from(indices[0], decoding.max_steps, seed=generation.seed)
     with autocast(generation.precision, predictor.device):
-        generated = predictor.captioner.generate(images, decoding, rng=rng)
+        generated = predictor.captioner.generate(images, decoding, rng=rng).best()
     rows = zip(
         indices,
         generated.tokens.tolist(),

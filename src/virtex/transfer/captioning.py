@@ -27,6 +27,7 @@ from virtex.data.transforms import ImageConfig
 from virtex.engine.run import choose_device
 from virtex.errors import ConfigError
 from virtex.models.decoding import DecodingConfig
+from virtex.predict.loading import load_captioner
 from virtex.transfer.caption_generation import Generation, Written, captions_of
 from virtex.transfer.command import MeasurementConfig
 from virtex.transfer.java_metrics import check_java_metrics, meteor, spice
@@ -39,7 +40,6 @@ from virtex.transfer.metrics.captioning import (
     tokenize,
 )
 from virtex.transfer.protocol import Result, device_name, versions
-from virtex.zoo.predictor import load_captioner
 from virtex.zoo.weights import open_backbone
 
 NAME = "captioning"

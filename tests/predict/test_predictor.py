@@ -17,10 +17,11 @@ from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig
 from virtex.models.textual_head import HeadConfig
+from virtex.predict.loading import load_captioner
+from virtex.predict.predictor import Predictor
 from virtex.tasks.base import TaskData
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.zoo.legacy import to_released
-from virtex.zoo.predictor import Predictor, load_captioner
 from virtex.zoo.weights import save_weights
 
 SLIM = BackboneConfig(name="resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]})

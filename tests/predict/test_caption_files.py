@@ -10,9 +10,9 @@ from tests.small_run import small_config
 from virtex.cli import main
 from virtex.errors import DataError
 from virtex.models.decoding import DecodingConfig
+from virtex.predict.caption_files import find_images
+from virtex.predict.loading import load_captioner
 from virtex.pretrain import pretrain
-from virtex.zoo.caption_files import find_images
-from virtex.zoo.predictor import load_captioner
 
 
 @pytest.fixture(scope="module")

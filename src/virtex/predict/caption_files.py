@@ -14,7 +14,8 @@ from virtex.data.images import BadImageError
 from virtex.engine.run import choose_device
 from virtex.errors import ConfigError, DataError, listing
 from virtex.models.decoding import DecodingConfig
-from virtex.zoo.predictor import Caption, Predictor, load_captioner
+from virtex.predict.loading import load_captioner
+from virtex.predict.predictor import Caption, Predictor
 
 log = logging.getLogger("virtex")
 

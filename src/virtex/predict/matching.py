@@ -1,0 +1,121 @@
+"""How well texts fit images: what zero-shot classification and retrieval rank by."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from virtex.data.transforms import ImageConfig
+from virtex.errors import ConfigError
+from virtex.models.captioner import Captioner
+from virtex.models.text_tree import TextTree, log_likelihoods
+from virtex.models.textual_head import DIRECTIONS, Direction
+
+Reading = Literal["forward", "backward", "both"]
+Match = Callable[[Tensor], Tensor]
+"""Normalised images (B, 3, H, W) to their scores (B, K) with K texts; higher fits better."""
+TEXTS_AT_ONCE = 1024
+"""Texts of one tree; neighbours in the alphabet share the longest beginnings."""
+
+
+@dataclass(frozen=True)
+class MatchingConfig:
+    """How a captioner's likelihood becomes a score."""
+
+    direction: Reading = "forward"
+    """Which decoder reads the texts: forward, backward, or both (the mean of their
+    log-likelihoods)."""
+    prior: float = 0.0
+    """How much of a text's log-likelihood under a blank image is subtracted: 0 nothing, 1 all, so
+    that texts are ranked by what the image adds and not by how common they are."""
+
+    def __post_init__(self) -> None:
+        if self.direction not in get_args(Reading):
+            raise ConfigError(
+                f"direction {self.direction!r} is none of {', '.join(get_args(Reading))}"
+            )
+        if not 0 <= self.prior <= 1:
+            raise ConfigError(f"prior {self.prior} must be from 0 (none) to 1 (all)")
+
+
+class Matcher(Protocol):
+    """A model that says how well texts fit images."""
+
+    image: ImageConfig
+    device: torch.device
+
+    def match(self, texts: Sequence[str], config: MatchingConfig) -> Match:
+        """Read the texts once, for any number of images.
+
+        Raises:
+            ConfigError: Options that the model cannot meet.
+        """
+
+
+class Likelihood:
+    """Log-likelihoods of K texts for any images; the texts are laid out once.
+
+    Args:
+        tokens: The texts as ids, with start and end token.
+        image_size: Side of the images, in pixels.
+
+    Raises:
+        ConfigError: A direction in which the captioner does not read.
+    """
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        tokens: Sequence[Sequence[int]],
+        config: MatchingConfig,
+        *,
+        image_size: int,
+    ) -> None:
+        self.captioner = captioner
+        device = captioner.head.output_bias.device
+        order = sorted(range(len(tokens)), key=lambda text: tuple(tokens[text]))
+        self.places = torch.tensor(order, device=device).long().argsort()  # (K,)
+        parts = [order[i : i + TEXTS_AT_ONCE] for i in range(0, len(order), TEXTS_AT_ONCE)]
+        self.trees = [
+            [
+                TextTree.of([tokens[text] for text in part], direction=direction, device=device)
+                for part in parts
+            ]
+            for direction in directions(captioner, config.direction)
+        ]
+        self.prior: Tensor | float = 0.0
+        if config.prior:
+            blank = torch.zeros(1, 3, image_size, image_size, device=device)
+            self.prior = config.prior * self(blank)  # (1, K)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) to (B, K)."""
+        return self.of_grid(self.captioner.backbone(images))
+
+    @torch.no_grad()
+    def of_grid(self, grid: Tensor) -> Tensor:
+        """What the backbone made of B images, (B, C, h, w), to (B, K)."""
+        head = self.captioner.head
+        readings = [
+            torch.cat([log_likelihoods(head, grid, tree) for tree in trees], 1)
+            for trees in self.trees
+            if trees
+        ]
+        if not readings:
+            return torch.zeros(len(grid), 0, device=grid.device)
+        return torch.stack(readings).mean(0)[:, self.places] - self.prior
+
+
+def directions(captioner: Captioner, reading: Reading) -> tuple[Direction, ...]:
+    """The decoders that a reading asks for.
+
+    Raises:
+        ConfigError: The captioner reads left to right alone.
+    """
+    if reading != "forward" and not captioner.bidirectional:
+        raise ConfigError(
+            f"direction {reading!r} asked of a model that reads forward alone; give forward."
+        )
+    return DIRECTIONS if reading == "both" else (reading,)

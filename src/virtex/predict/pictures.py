@@ -1,0 +1,58 @@
+"""What users give as images: paths, PIL images, pixels; one, several, or stacked."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from virtex.data.example import Example
+from virtex.errors import DataError
+
+Picture = str | Path | Image.Image | Tensor | NDArray[np.uint8]
+"""A path, a PIL image, or uint8 pixels: a tensor (3, H, W) or an array (H, W, 3)."""
+Pictures = Picture | Sequence[Picture]
+"""One, several, or several stacked: a tensor (B, 3, H, W) or an array (B, H, W, 3)."""
+
+
+def as_list(images: Pictures) -> list[Picture]:
+    """One picture, several, or a stack of them, as a list."""
+    if isinstance(images, Tensor | np.ndarray):
+        return [images] if images.ndim == 3 else list(images)
+    return [images] if isinstance(images, str | Path | Image.Image) else list(images)
+
+
+def as_example(picture: Picture) -> Example:
+    """A picture as what the transforms take.
+
+    Raises:
+        DataError: It is none that we know.
+    """
+    if isinstance(picture, str | Path):
+        return Example(str(picture), Path(picture))
+    if isinstance(picture, Image.Image):
+        return Example("a PIL image", _pixels(picture))
+    if isinstance(picture, Tensor) and picture.ndim == 3:
+        pixels = picture.movedim(0, 2).cpu().numpy()
+    else:
+        pixels = np.asarray(picture)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise DataError(
+            f"an image is a {type(picture).__name__} of {pixels.dtype} and shape "
+            f"{tuple(np.shape(picture))}. Allowed are paths, PIL images, uint8 tensors (3, H, W) "
+            "and uint8 arrays (H, W, 3), not normalised."
+        )
+    return Example(f"a {type(picture).__name__}", pixels)
+
+
+def _pixels(image: Image.Image) -> bytes | NDArray[np.uint8]:
+    """A PIL image as the file that it came from would be read: upright, transparency on white."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.has_transparency_data or upright.mode.startswith("I"):
+        file = io.BytesIO()
+        upright.save(file, "PNG", compress_level=1)
+        return file.getvalue()
+    return np.asarray(upright.convert("RGB"))
