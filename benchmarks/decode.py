@@ -2,6 +2,7 @@
 
 Without a cache the decoder computes all states of all prefixes at each step, as the released search
 did: then either all of them are scored against the vocabulary, as there, or each beam's last alone.
+Reranked: the cached search, all of whose beams are then read right to left by the second decoder.
 All share the backbone's grids and the package's own layers. Times are medians over rounds in which
 the contestants take turns; the yardstick is the bare backbone's forward pass on the same photos.
 
@@ -12,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -22,6 +24,7 @@ from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.captioner import Captioner
 from virtex.models.decoding import Cache, DecodingConfig, Generated, decode
 from virtex.models.kv_cache import KeyValueCache
+from virtex.models.reranking import ranked
 from virtex.models.textual_head import HeadConfig
 from virtex.tokens import EOS_ID
 
@@ -31,6 +34,7 @@ LENGTHS = (10, 11, 11, 12, 12, 13, 14, 17)
 CERTAIN = 1e4
 BACKBONE = "backbone's forward"
 CACHED, ALL_SCORED, LAST_SCORED = "cached", "anew, all scored", "anew, last scored"
+RERANKED = "cached, reranked"
 
 
 class PrefixCache:
@@ -40,13 +44,10 @@ class PrefixCache:
         scored: The positions whose states meet the vocabulary; only the last is used.
     """
 
-    def __init__(
-        self, captioner: Captioner, grid: Tensor, *, num_beams: int, scored: slice
-    ) -> None:
+    def __init__(self, captioner: Captioner, grid: Tensor, *, scored: slice) -> None:
         self.head, self.scored = captioner.head, scored
-        projected = self.head.project(grid)  # (B, N, D)
-        self.projected = projected.repeat_interleave(num_beams, 0)  # (B * K, N, D)
-        self.tokens = torch.zeros(len(grid), num_beams, 0, dtype=torch.int64)
+        self.projected = self.head.project(grid)  # (B * K, N, D), where K is 1 at first
+        self.tokens = torch.zeros(len(grid), 1, 0, dtype=torch.int64)
 
     def step(self, tokens: Tensor, cache: Cache) -> Tensor:
         """As Captioner.step."""
@@ -62,7 +63,10 @@ class PrefixCache:
 
     def reorder(self, parents: Tensor) -> None:
         """See Cache."""
-        self.tokens = self.tokens.gather(1, parents[..., None].expand_as(self.tokens))
+        num_beams, num_tokens = parents.shape[1], self.tokens.shape[2]
+        if num_beams != self.tokens.shape[1]:
+            self.projected = self.projected.repeat_interleave(num_beams, 0)
+        self.tokens = self.tokens.gather(1, parents[..., None].expand(-1, -1, num_tokens))
 
     def keep(self, images: Tensor) -> None:
         """See Cache."""
@@ -105,19 +109,31 @@ def cached(
 ) -> Generated:
     """Beam search as the package does it, given the grids."""
     cache: KeyValueCache = captioner.head.start(
-        grid,
-        num_beams=config.num_running(),
-        num_steps=config.max_steps,
-        direction="forward",
+        grid, num_beams=1, num_steps=config.max_steps, direction="forward"
     )
     return search(Ending(cache, captioner.step, lengths), grid, config)
+
+
+def reranked(
+    captioner: Captioner, grid: Tensor, config: DecodingConfig, lengths: Tensor
+) -> Generated:
+    """The cached search for all beams, ranked by both decoders."""
+    config = replace(config, backward_weight=0.5)
+    cache: KeyValueCache = captioner.head.start(
+        grid, num_beams=1, num_steps=config.max_steps, direction="forward"
+    )
+    ending = Ending(cache, captioner.step, lengths)
+    num_beams = config.num_running()
+    every = decode(ending.step, ending, config=config, batch_size=len(grid), num_captions=num_beams)
+    backward = captioner.backward_log_probs(grid, every)
+    return ranked(every, backward, config=config, num_captions=1).best()
 
 
 def recomputed(
     captioner: Captioner, grid: Tensor, config: DecodingConfig, lengths: Tensor, *, scored: slice
 ) -> Generated:
     """The same search without cached keys and values."""
-    cache = PrefixCache(captioner, grid, num_beams=config.num_running(), scored=scored)
+    cache = PrefixCache(captioner, grid, scored=scored)
     return search(Ending(cache, cache.step, lengths), grid, config)
 
 
@@ -144,7 +160,10 @@ def main() -> None:
     torch.manual_seed(0)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[options.precision]
     captioner = Captioner(
-        Backbone(BackboneConfig("resnet50")), HeadConfig(), VOCAB_SIZE, bidirectional=False
+        Backbone(BackboneConfig("resnet50")),
+        HeadConfig(),
+        VOCAB_SIZE,
+        bidirectional=True,
     )
     captioner = captioner.eval().to(dtype)
     images = torch.randn(options.batch_size, 3, 224, 224, dtype=dtype)
@@ -157,6 +176,7 @@ def main() -> None:
         arguments = (captioner, grid, config, lengths)
         contestants |= {
             f"{kind}, {CACHED}": partial(cached, *arguments),
+            f"{kind}, {RERANKED}": partial(reranked, *arguments),
             f"{kind}, {ALL_SCORED}": partial(recomputed, *arguments, scored=slice(None)),
             f"{kind}, {LAST_SCORED}": partial(recomputed, *arguments, scored=slice(-1, None)),
         }

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.models.searches import VOCAB_SIZE, HistoryCache, captions_of, run
 from tests.models.small import small_captioner
 from tests.oracles.decoding import (
     EOS,
@@ -15,59 +16,6 @@ from tests.oracles.decoding import (
 )
 from virtex.errors import ConfigError
 from virtex.models.decoding import DecodingConfig, decode
-
-VOCAB_SIZE = 12
-
-
-class HistoryCache:
-    """Remembers whole histories (B, K, t), and which images they belong to."""
-
-    def __init__(self, batch_size, num_beams, first_image=0):
-        self.images = torch.arange(first_image, first_image + batch_size)
-        self.histories = torch.zeros(batch_size, num_beams, 0, dtype=torch.int64)
-        self.batch_sizes = []
-
-    def reorder(self, parents):
-        index = parents[..., None].expand_as(self.histories)
-        self.histories = self.histories.gather(1, index)
-
-    def keep(self, images):
-        self.images, self.histories = self.images[images], self.histories[images]
-
-    def drop_start(self):
-        self.histories = self.histories[..., 1:]
-
-    def step(self, model):
-        def step(last_tokens, cache):
-            assert cache is self
-            self.batch_sizes.append(len(last_tokens))
-            self.histories = torch.cat([self.histories, last_tokens[..., None]], dim=2)
-            rows = [
-                [model.logits(image, history) for history in beams]
-                for image, beams in zip(self.images.tolist(), self.histories.tolist(), strict=True)
-            ]
-            return torch.from_numpy(np.array(rows))
-
-        return step
-
-
-def run(model, config, *, batch_size=1, first_image=0, num_captions=1, rng=None):
-    cache = HistoryCache(batch_size, config.num_running(num_captions), first_image)
-    generated = decode(
-        cache.step(model),
-        cache,
-        config=config,
-        batch_size=batch_size,
-        num_captions=num_captions,
-        rng=rng,
-    )
-    return generated, cache
-
-
-def captions_of(generated):
-    """[image][caption] -> list of tokens without padding."""
-    pairs = zip(generated.tokens.tolist(), generated.lengths.tolist(), strict=True)
-    return [[row[:n] for row, n in zip(rows, lengths, strict=True)] for rows, lengths in pairs]
 
 
 @pytest.mark.parametrize("original", [False, True])
@@ -209,22 +157,29 @@ def test_a_length_penalty_ranks_the_final_beams_by_likelihood_per_token():
     assert changed
 
 
-@pytest.mark.parametrize(("top_p", "temperature"), [(0.9, 1.0), (0.5, 1.0), (1.0, 0.5)])
-def test_nucleus_sampling_draws_from_the_truncated_distribution(top_p, temperature):
+@pytest.mark.parametrize(
+    ("top_p", "temperature", "top_k"),
+    [(0.9, 1.0, 0), (0.5, 1.0, 0), (1.0, 0.5, 0), (1.0, 1.0, 3), (0.8, 2.0, 4), (1.0, 1.0, 99)],
+)
+def test_nucleus_sampling_draws_from_the_truncated_distribution(top_p, temperature, top_k):
     model = PrefixModel(VOCAB_SIZE, seed=10)
-    config = DecodingConfig("nucleus", max_steps=1, top_p=top_p, temperature=temperature)
+    config = DecodingConfig(
+        "nucleus", max_steps=1, top_p=top_p, temperature=temperature, top_k=top_k
+    )
     rng = torch.Generator().manual_seed(2)
     num_draws = 20_000
     logits = torch.from_numpy(model.logits(0, [1]))
     generated = decode(
         lambda tokens, _: logits.expand(*tokens.shape, -1),
-        HistoryCache(1, num_draws),
+        HistoryCache(1),
         config=config,
         batch_size=1,
         num_captions=num_draws,
         rng=rng,
     )
-    expected = nucleus_distribution(model.log_probs(0, [1]), top_p=top_p, temperature=temperature)
+    expected = nucleus_distribution(
+        model.log_probs(0, [1]), top_p=top_p, temperature=temperature, top_k=top_k
+    )
     counts = np.bincount(generated.tokens[0, :, 0].numpy(), minlength=VOCAB_SIZE)
     assert not counts[expected == 0].any()
     deviation = np.sqrt(expected * (1 - expected) / num_draws)
@@ -267,6 +222,12 @@ def test_a_vocabulary_smaller_than_the_beam_leaves_beams_that_are_impossible():
 def test_settings_that_cannot_work_are_named_all_at_once():
     with pytest.raises(ConfigError, match=r"num_beams is 0.*top_p is 1\.5.*temperature is 0"):
         DecodingConfig(num_beams=0, top_p=1.5, temperature=0)
+    with pytest.raises(
+        ConfigError, match=r"top_k is -1.*no_repeat_ngram is -2.*backward_weight is 2"
+    ):
+        DecodingConfig(top_k=-1, no_repeat_ngram=-2, backward_weight=2)
+    with pytest.raises(ConfigError, match="greedy writes a single caption"):
+        DecodingConfig("greedy", backward_weight=0.5)
     with pytest.raises(ConfigError, match="6 captions an image asked of 5 beams"):
         run(PrefixModel(VOCAB_SIZE), DecodingConfig(), num_captions=6)
     with pytest.raises(ConfigError, match="pass rng"):

@@ -30,27 +30,53 @@ def decoder_input(tokens, original):
     return list(tokens) if original and tokens else [SOS, *tokens]
 
 
-def allowed_tokens(tokens, vocab_size, original):
+def repeats_an_ngram(tokens, size):
+    """Whether the last `size` tokens, said in a row, were said before."""
+    ngrams = [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
+    return size > 0 and ngrams[-1:] != [] and ngrams[-1] in ngrams[:-1]
+
+
+def allowed_tokens(tokens, vocab_size, original, no_repeat_ngram=0):
     forbidden = set() if original else set(FORBIDDEN)
     if tokens:
         forbidden.add(tokens[-1])
-    return [token for token in range(vocab_size) if token not in forbidden]
+    return [
+        token
+        for token in range(vocab_size)
+        if token not in forbidden and not repeats_an_ngram([*tokens, token], no_repeat_ngram)
+    ]
 
 
-def slow_beam_search(log_probs, *, num_beams, per_node_beams, max_steps, original=False):
+def forced_log_prob(log_probs, tokens, original=False):
+    """Log-probability of all tokens of a caption, one after the other."""
+    return sum(
+        log_probs(decoder_input(tokens[:i], original))[token] for i, token in enumerate(tokens)
+    )
+
+
+def slow_beam_search(
+    log_probs,
+    *,
+    num_beams,
+    per_node_beams,
+    max_steps,
+    original=False,
+    prefix=(),
+    no_repeat_ngram=0,
+):
     """All final beams of one image as (tokens, log_prob), best first.
 
     `log_probs(prefix)` gives the log-probabilities of the next token.
     """
-    beams = [([], 0.0)]
-    for step in range(max_steps):
+    beams = [(list(prefix), forced_log_prob(log_probs, list(prefix), original))]
+    for step in range(max_steps - len(prefix)):
         candidates = []
         for tokens, total in beams:
             if tokens and tokens[-1] == EOS:
                 candidates.append((tokens, total))
                 continue
             row = log_probs(decoder_input(tokens, original))
-            allowed = allowed_tokens(tokens, len(row), original)
+            allowed = allowed_tokens(tokens, len(row), original, no_repeat_ngram)
             allowed.sort(key=lambda token: -row[token])
             count = num_beams if step == 0 else per_node_beams
             candidates += [([*tokens, token], total + row[token]) for token in allowed[:count]]
@@ -73,10 +99,20 @@ def likeliest_caption(log_probs, *, vocab_size, max_steps):
     return best, best_total
 
 
-def nucleus_distribution(log_probs, *, top_p, temperature):
+def slow_ranking(captions, forward, backward, *, weight, length_penalty):
+    """Captions of one image, the best first by both log-probabilities."""
+    scores = [
+        ((1 - weight) * ahead + weight * back) / len(tokens) ** length_penalty
+        for tokens, ahead, back in zip(captions, forward, backward, strict=True)
+    ]
+    return [captions[number] for number in np.argsort(-np.array(scores), kind="stable")]
+
+
+def nucleus_distribution(log_probs, *, top_p, temperature, top_k=0):
     """Probability of each token as a first token, the unlikely tail cut off."""
     weights = np.exp(np.asarray(log_probs) / temperature)
     weights[list(FORBIDDEN)] = 0
+    weights[np.argsort(-weights)[top_k or len(weights) :]] = 0
     probs = weights / weights.sum()
     kept, total = np.zeros_like(probs), 0.0
     for token in np.argsort(-probs):

@@ -163,6 +163,16 @@ class GridAttention(nn.Module):
         attended = self._attend(queries, *self.keys_values(grid))
         return self.out_projection(packing.pack(attended))
 
+    def weights(self, hidden: Tensor, packing: Packing, grid: Tensor) -> Tensor:
+        """How `forward` shares each token's attention among the cells, (B, A, T, N) float32.
+
+        Each row sums to one; rows of padding mean nothing.
+        """
+        (queries,) = _heads(packing.pad(self.query(hidden)), 1, self.num_heads)  # (B, A, T, d)
+        keys, _ = self.keys_values(grid)  # (B, A, N, d)
+        products = queries @ keys.transpose(2, 3)  # (B, A, T, N)
+        return (products * queries.shape[3] ** -0.5).softmax(3, dtype=torch.float32)
+
     def step(self, hidden: Tensor, cache: LayerCache) -> Tensor:
         """One token per beam, (B, K, D) to (B, K, D): an image's beams are so many queries."""
         attended = self._attend(self.query(hidden), cache.grid_keys, cache.grid_values)

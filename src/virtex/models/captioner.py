@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from virtex.errors import ConfigError
 from virtex.models.attention import Packing
 from virtex.models.backbone import Backbone
-from virtex.models.decoding import DecodingConfig, Generated, decode
+from virtex.models.decoding import DecodingConfig, Generated, Rng, check_prefix, decode
 from virtex.models.kv_cache import KeyValueCache
+from virtex.models.reranking import log_likelihoods, ranked, whole
 from virtex.models.textual_head import Direction, HeadConfig, TextualHead
 from virtex.tokens import PAD_ID
 
@@ -111,6 +112,31 @@ class Captioner(nn.Module):
         return losses.new_zeros(len(tokens)).index_add(0, captions, -losses[0])
 
     @torch.no_grad()
+    def attention(
+        self, grid: Tensor, tokens: Tensor, lengths: Tensor, *, direction: Direction = "forward"
+    ) -> Tensor:
+        """Where the decoder looked when it said each token: (B, L, A, T, N) float32.
+
+        Row t is that of `tokens[:, t]`, in both directions, and sums to one. It is zero where
+        nothing is said: at the token that a reading begins with, and in the padding.
+
+        Args:
+            grid: (B, C, h, w), what the backbone makes of the images.
+        """
+        self._require_evaluation()
+        packing = self._packing(tokens[:, 1:], lengths - 1)
+        inputs = packing.pack(read(tokens, lengths, direction)[:, :-1])  # (P,)
+        weights = self.head.attention(inputs, packing, grid, direction=direction)
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        said = lengths.to(tokens.device)[:, None] - 1  # (B, 1)
+        # A reading's step s says the token at place s + 1 of what it reads.
+        steps = places - 1 if direction == "forward" else said - 1 - places  # (T,) or (B, T)
+        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+        said_at = (steps >= 0) & (steps < said)  # (B, T)
+        aligned = weights[rows, :, :, steps.clamp(0, weights.shape[3] - 1)]  # (B, T, L, A, N)
+        return aligned.masked_fill(~said_at[:, :, None, None, None], 0).permute(0, 2, 3, 1, 4)
+
+    @torch.no_grad()
     def generate(
         self,
         images: Tensor,
@@ -118,28 +144,75 @@ class Captioner(nn.Module):
         *,
         num_captions: int = 1,
         prefix: Tensor | None = None,
-        rng: torch.Generator | None = None,
+        rng: Rng | None = None,
     ) -> Generated:
         """Captions (B, num_captions) of each image, written left to right, the best first.
 
+        With `decoding.backward_weight`, both decoders rank what was found: a caption cut at its
+        longest is read backward as if its end token followed.
+
         Args:
-            rng: Randomness for sampling.
+            prefix: (P,) token ids without start, which all captions begin with; their
+                log-probabilities count like those of the tokens that follow.
+            rng: Randomness for sampling, for all images or one for each.
+
+        Raises:
+            ConfigError: What is asked for does not go together, or the model cannot do it.
+        """
+        self._check_decoding(decoding)
+        start = [] if prefix is None else prefix.tolist()
+        check_prefix(start, decoding)
+        return self.generate_grid(
+            self.backbone(images), decoding, num_captions=num_captions, prefix=prefix, rng=rng
+        )
+
+    @torch.no_grad()
+    def generate_grid(
+        self,
+        grid: Tensor,
+        decoding: DecodingConfig,
+        *,
+        num_captions: int = 1,
+        prefix: Tensor | None = None,
+        rng: Rng | None = None,
+    ) -> Generated:
+        """As `generate`, given what the backbone made of the images, (B, C, h, w)."""
+        self._check_decoding(decoding)
+        num_running = decoding.num_running(num_captions)
+        generated = decode(
+            self.step,
+            self.head.start(grid, num_beams=1, num_steps=decoding.max_steps, direction="forward"),
+            config=decoding,
+            batch_size=len(grid),
+            device=grid.device,
+            num_captions=num_running if decoding.backward_weight else num_captions,
+            prefix=[] if prefix is None else prefix.tolist(),
+            rng=rng,
+        )
+        if not decoding.backward_weight:
+            return generated
+        backward = self.backward_log_probs(grid, generated)
+        return ranked(generated, backward, config=decoding, num_captions=num_captions)
+
+    @torch.no_grad()
+    def backward_log_probs(self, grid: Tensor, generated: Generated) -> Tensor:
+        """Log-likelihood (B, K) of generated captions (B, K) read right to left.
+
+        Where the model has a position too few for it, the start token, read last, counts nothing.
+
+        Args:
+            grid: (B, C, h, w), what the backbone makes of the images.
         """
         self._require_evaluation()
-        assert prefix is None or len(prefix) == 0
-        cache = self.start(
-            images,
-            num_beams=decoding.num_running(num_captions),
-            num_steps=decoding.max_steps,
-        )
-        return decode(
-            self.step,
-            cache,
-            config=decoding,
-            batch_size=len(images),
-            device=images.device,
-            num_captions=num_captions,
-            rng=rng,
+        tokens, lengths = whole(generated)  # (B, K, T)
+        readings = read(tokens.flatten(0, 1), lengths.flatten(), "backward").view_as(tokens)
+        longest = self.config.max_tokens + 1
+        return log_likelihoods(
+            self.head,
+            grid,
+            readings=readings[..., :longest],
+            lengths=lengths.clamp(max=longest),
+            direction="backward",
         )
 
     def start(
@@ -157,6 +230,14 @@ class Captioner(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that are not decayed."""
         return {f"head.{name}" for name in self.head.no_weight_decay()}
+
+    def _check_decoding(self, decoding: DecodingConfig) -> None:
+        self._require_evaluation()
+        if decoding.backward_weight and not self.bidirectional:
+            raise ConfigError(
+                f"backward_weight is {decoding.backward_weight}, but the model reads captions left "
+                "to right only: set it to 0 or take a bidirectional model"
+            )
 
     def _next_token_losses(
         self,

@@ -1,92 +1,34 @@
 """Captions from a decoder: beam, greedy and nucleus search over step(tokens, cache).
 
-Beam search is the one that the released VirTex code took from AllenNLP: each running caption
-proposes its `per_node_beams` best next tokens, the `num_beams` best of all proposals survive, and
-a caption that has ended goes on with nothing but the end token, at no cost. A token never follows
-itself. Log-probabilities are the model's own: what is forbidden is left out, not shared out anew.
-Nucleus sampling: Holtzman et al., "The Curious Case of Neural Text Degeneration", ICLR 2020,
-section 3.1.
+A token never follows itself. Log-probabilities are the model's own: what is forbidden is left out,
+not shared out anew; a prefix that the captions were told to begin with counts as the rest does.
 
 Departures from the released search (`original` brings back the first two):
 - the start token stays in the decoder's input, so that positions are those of training;
 - padding, start and mask are never generated;
 - an image is done as soon as no running caption can overtake its answer, which changes no answer.
+
+Until captions differ, an image has one of them in the cache: start token and prefix are read once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from virtex.errors import ConfigError
-from virtex.tokens import EOS_ID, MASK_ID, PAD_ID, SOS_ID
+from virtex.models.beam_search import BeamSearch
+from virtex.models.decoding_config import DecodingConfig
+from virtex.models.running import Running
+from virtex.models.sampling import Sampling
+from virtex.tokens import EOS_ID, MASK_ID, PAD_ID, SOS_ID, UNK_ID
 
-NEVER = float("-inf")
+__all__ = ["Cache", "DecodingConfig", "Generated", "Rng", "Step", "check_prefix", "decode"]
+
 STEPS_BETWEEN_CHECKS = 4
 """On an accelerator, asking which images are done makes the host wait; on the CPU it is free."""
-
-
-@dataclass(frozen=True)
-class DecodingConfig:
-    """How captions are written."""
-
-    strategy: Literal["beam", "nucleus", "greedy"] = "beam"
-    """beam: a likely caption; greedy: the likeliest token each time; nucleus: a random caption."""
-    num_beams: int = 5
-    """Beam search: how many captions of an image are followed at once."""
-    per_node_beams: int = 2
-    """Beam search: how many next tokens each of them may propose."""
-    max_steps: int = 30
-    """Most tokens of a caption, its end token included."""
-    top_p: float = 0.9
-    """Nucleus: draw from the fewest tokens whose probabilities sum to at least this."""
-    temperature: float = 1.0
-    """Nucleus: divides the logits; below 1 makes likely tokens likelier."""
-    length_penalty: float = 0.0
-    """Beam search: captions still there at the end are ranked by log p / tokens ** this; 0 ranks
-    them by log p, 1 by log p per token (the end token counts)."""
-    original: bool = False
-    """Search as the released code did: the decoder sees the start token at the first step only,
-    and padding, start and mask may be generated."""
-
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name} is {getattr(self, name)}, must be at least 1"
-            for name in ("num_beams", "per_node_beams", "max_steps")
-            if getattr(self, name) < 1
-        ]
-        if self.strategy not in ("beam", "nucleus", "greedy"):
-            problems.append(f"strategy is {self.strategy!r}, must be beam, nucleus or greedy")
-        if not 0 < self.top_p <= 1:
-            problems.append(f"top_p is {self.top_p}, must be above 0 and at most 1")
-        if not self.temperature > 0:
-            problems.append(f"temperature is {self.temperature}, must be above 0")
-        if problems:
-            raise ConfigError("decoding: " + "; ".join(problems))
-
-    @property
-    def forbidden(self) -> list[int]:
-        """Tokens that are never generated."""
-        return [] if self.original else [PAD_ID, SOS_ID, MASK_ID]
-
-    def num_running(self, num_captions: int = 1) -> int:
-        """How many captions of an image are followed at once to return `num_captions`.
-
-        Raises:
-            ConfigError: A beam search for more captions than it has beams.
-        """
-        if self.strategy == "nucleus":
-            return num_captions
-        num_beams = 1 if self.strategy == "greedy" else self.num_beams
-        if num_captions > num_beams:
-            raise ConfigError(
-                f"{num_captions} captions an image asked of {num_beams} beams: raise num_beams, "
-                "or use strategy nucleus"
-            )
-        return num_beams
 
 
 @dataclass(frozen=True)
@@ -99,14 +41,18 @@ class Generated:
     """(...,) int64, the end token included."""
     log_probs: Tensor
     """(...,) sum of the tokens' log-probabilities; -inf where a search found too few captions."""
+    backward_log_probs: Tensor | None = None
+    """(...,) the same read right to left, where captions were ranked by it."""
 
     def best(self) -> Self:
         """The first of each image's n captions."""
+        backward = self.backward_log_probs
         return replace(
             self,
             tokens=self.tokens[:, 0],
             lengths=self.lengths[:, 0],
             log_probs=self.log_probs[:, 0],
+            backward_log_probs=None if backward is None else backward[:, 0],
         )
 
 
@@ -114,7 +60,10 @@ class Cache(Protocol):
     """What a decoder remembers of B images with K running captions each."""
 
     def reorder(self, parents: Tensor) -> None:
-        """Let caption k of image b continue what was caption `parents[b, k]` (B, K)."""
+        """Let caption k of image b continue what was caption `parents[b, k]` (B, K').
+
+        K' is K, or at first any number of captions that all continue the only one.
+        """
 
     def keep(self, images: Tensor) -> None:
         """Go on with `images` (B',) alone."""
@@ -124,8 +73,33 @@ class Cache(Protocol):
 
 
 AnyCache = TypeVar("AnyCache", bound=Cache)
+Rng = torch.Generator | Sequence[torch.Generator]
+"""For all images, or one for each."""
 Step = Callable[[Tensor, AnyCache], Tensor]
 """Last tokens (B, K) and a cache, which grows by them, to logits (B, K, V)."""
+
+
+def check_prefix(prefix: Sequence[int], config: DecodingConfig) -> None:
+    """Find out whether captions can begin with these tokens.
+
+    Raises:
+        ConfigError: They are too many, or are not all words.
+    """
+    problems = []
+    if len(prefix) >= config.max_steps:
+        problems.append(
+            f"its {len(prefix)} tokens leave no room in captions of at most {config.max_steps}: "
+            f"shorten it to {config.max_steps - 1} tokens or raise max_steps"
+        )
+    if UNK_ID in prefix:
+        problems.append(
+            f"{list(prefix).count(UNK_ID)} of its {len(prefix)} tokens stand for characters that "
+            "the vocabulary lacks: spell it with others"
+        )
+    if set(prefix) & {SOS_ID, EOS_ID, MASK_ID}:
+        problems.append("it holds start, end or mask tokens: give the words alone")
+    if problems:
+        raise ConfigError("prefix: " + "; ".join(problems))
 
 
 @torch.no_grad()
@@ -137,152 +111,69 @@ def decode(
     batch_size: int,
     device: torch.device | str = "cpu",
     num_captions: int = 1,
-    rng: torch.Generator | None = None,
+    prefix: Sequence[int] = (),
+    rng: Rng | None = None,
 ) -> Generated:
     """Write `num_captions` captions for each of B images, best first.
 
+    They are ranked by the step's own log-probabilities; see `Captioner.generate` for
+    `config.backward_weight`.
+
     Args:
-        cache: Empty, with room for `config.num_running(num_captions)` captions of each image.
-        rng: Randomness for nucleus sampling, from which every device draws the same.
+        cache: Empty, with one caption of each image.
+        prefix: Tokens without start that all captions begin with.
+        rng: Randomness for nucleus sampling, from which every device draws the same; where each
+            image has a generator, its captions do not depend on which others it is with.
 
     Returns:
         Captions with lead dims (B, num_captions).
 
     Raises:
-        ConfigError: More captions than beams, or nucleus sampling without `rng`.
+        ConfigError: More captions than beams, nucleus sampling without `rng`, or a prefix that
+            cannot be.
     """
+    check_prefix(prefix, config)
     num_running = config.num_running(num_captions)
-    search: _BeamSearch | _Sampling = _BeamSearch(config, num_captions)
+    search: BeamSearch | Sampling = BeamSearch(config, num_captions, num_running)
     if config.strategy == "nucleus":
         draws = _uniform(rng, (batch_size, num_captions, config.max_steps))
-        search = _Sampling(config, draws.to(device))
+        search = Sampling(config, draws.to(device))
     check_every = 1 if torch.device(device).type == "cpu" else STEPS_BETWEEN_CHECKS
     written = _Written(batch_size, num_captions, config=config, device=device)
 
-    start = torch.full((batch_size, num_running), SOS_ID, device=device)
-    running = search.first(step(start, cache))
-    if config.original:
-        cache.drop_start()
-    for num_steps in range(1, config.max_steps):
+    images = torch.arange(batch_size, device=device)
+    running, logits = _begin(step, cache, prefix=prefix, config=config, images=images)
+    running = search.extend(running, logits)
+    for num_steps in range(len(prefix) + 1, config.max_steps):
         if num_steps % check_every == 0:
             running = _set_decided_aside(search.decided(running), running, cache, written)
             if len(running.images) == 0:
                 break
-        if num_running > 1:
+        if running.parents is not None:
             cache.reorder(running.parents)
         running = search.extend(running, step(running.last, cache))
     written.add(running)
     return written.trimmed()
 
 
-@dataclass(frozen=True)
-class _Running:
-    """Captions being written: K of each of the B images that are not done yet."""
-
-    images: Tensor  # (B,) their numbers in the batch
-    tokens: Tensor  # (B, K, t)
-    log_probs: Tensor  # (B, K)
-    parents: Tensor  # (B, K) which caption of the step before each one continues
-
-    @property
-    def last(self) -> Tensor:
-        return self.tokens[..., -1]  # (B, K)
-
-    @property
-    def ended(self) -> Tensor:
-        return self.last == EOS_ID  # (B, K)
-
-    def select(self, rows: Tensor) -> "_Running":
-        return _Running(
-            self.images[rows], self.tokens[rows], self.log_probs[rows], self.parents[rows]
-        )
-
-
-@dataclass(frozen=True)
-class _BeamSearch:
-    """Follows the likeliest captions, sorted by likelihood; greedy search is one beam."""
-
-    config: DecodingConfig
-    num_captions: int
-
-    def first(self, logits: Tensor) -> _Running:
-        """The likeliest first tokens of each image, whose beams all have the same logits."""
-        batch_size, num_beams, vocab_size = logits.shape
-        allowed = _allowed_log_probs(logits[:, 0], self.config.forbidden)
-        log_probs, tokens = _proposals(allowed, min(num_beams, vocab_size))
-        if num_beams > vocab_size:
-            missing = (0, num_beams - vocab_size)
-            log_probs, tokens = (
-                pad(log_probs, missing, value=NEVER),
-                pad(tokens, missing, value=EOS_ID),
-            )
-        images = torch.arange(batch_size, device=logits.device)
-        return _Running(images, tokens[..., None], log_probs, torch.zeros_like(tokens))
-
-    def extend(self, running: _Running, logits: Tensor) -> _Running:
-        """The likeliest continuations by one token."""
-        _, num_beams, vocab_size = logits.shape
-        allowed = _allowed_log_probs(logits, self.config.forbidden, last=running.last)
-        num_proposals = min(self.config.per_node_beams, vocab_size)
-        log_probs, tokens = _proposals(allowed, num_proposals)  # (B, K, P)
-        ended = running.ended[..., None]
-        tokens = tokens.masked_fill(ended, EOS_ID)
-        log_probs = torch.where(ended, _stay_ended(log_probs), log_probs)
-
-        log_probs = (running.log_probs[..., None] + log_probs).flatten(1)  # (B, K * P)
-        log_probs, winners = log_probs.topk(num_beams)  # (B, K)
-        parents = winners // num_proposals
-        history = running.tokens.gather(1, parents[..., None].expand_as(running.tokens))
-        tokens = tokens.flatten(1).gather(1, winners)[..., None]
-        return _Running(running.images, torch.cat([history, tokens], 2), log_probs, parents)
-
-    def decided(self, running: _Running) -> Tensor:
-        """Images whose answer stands, (B,): a caption that goes on can only lose likelihood."""
-        if self.config.length_penalty:
-            return running.ended.all(1)
-        return running.ended[:, : self.num_captions].all(1)
-
-
-@dataclass(frozen=True)
-class _Sampling:
-    """Draws each caption by itself from the nucleus of the model's distribution."""
-
-    config: DecodingConfig
-    draws: Tensor  # (B, K, max_steps) in [0, 1), all drawn ahead: no caption disturbs another's
-
-    def first(self, logits: Tensor) -> _Running:
-        """A first token for each caption."""
-        log_probs, tokens = self._draw(logits, self.draws[..., 0])
-        images = torch.arange(len(logits), device=logits.device)
-        parents = torch.arange(tokens.shape[1], device=logits.device).expand_as(tokens)
-        return _Running(images, tokens[..., None], log_probs, parents)
-
-    def extend(self, running: _Running, logits: Tensor) -> _Running:
-        """One more token for each caption."""
-        draws = self.draws[running.images, :, running.tokens.shape[2]]
-        log_probs, tokens = self._draw(logits, draws, last=running.last)
-        tokens = tokens.masked_fill(running.ended, EOS_ID)
-        tokens = torch.cat([running.tokens, tokens[..., None]], dim=2)
-        log_probs = running.log_probs + log_probs.masked_fill(running.ended, 0)
-        return replace(running, tokens=tokens, log_probs=log_probs)
-
-    def decided(self, running: _Running) -> Tensor:
-        """Images all of whose captions have ended, (B,)."""
-        return running.ended.all(1)
-
-    def _draw(
-        self, logits: Tensor, draws: Tensor, *, last: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Tokens (B, K) by inverting the nucleus's cumulative distribution at `draws` (B, K)."""
-        allowed = _allowed_log_probs(logits, self.config.forbidden, last=last)  # (B, K, V)
-        probs, order = (allowed / self.config.temperature).softmax(-1).sort(-1, descending=True)
-        cumulative = probs.cumsum(-1)
-        in_nucleus = cumulative - probs < self.config.top_p
-        mass = (probs * in_nucleus).sum(-1)  # (B, K)
-        ranks = torch.searchsorted(cumulative, (draws * mass)[..., None], right=True)
-        ranks = torch.minimum(ranks, in_nucleus.sum(-1, keepdim=True) - 1)
-        tokens = order.gather(2, ranks)  # (B, K, 1)
-        return allowed.gather(2, tokens)[..., 0], tokens[..., 0]
+def _begin(
+    step: Step[AnyCache],
+    cache: AnyCache,
+    *,
+    prefix: Sequence[int],
+    config: DecodingConfig,
+    images: Tensor,
+) -> tuple[Running, Tensor]:
+    """One caption of each image, which holds the prefix, and the next token's logits (B, 1, V)."""
+    tokens = torch.tensor([SOS_ID, *prefix], device=images.device).expand(len(images), 1, -1)
+    log_probs = torch.zeros(len(images), 1, device=images.device)
+    logits = step(tokens[..., 0], cache)
+    if config.original:
+        cache.drop_start()
+    for position, token in enumerate(prefix, 1):
+        log_probs = log_probs + logits.float().log_softmax(2)[..., token]
+        logits = step(tokens[..., position], cache)
+    return Running(images, tokens[..., 1:], log_probs), logits
 
 
 class _Written:
@@ -302,7 +193,7 @@ class _Written:
         self.log_probs = torch.zeros(size, device=device)
         self.length_penalty = config.length_penalty
 
-    def add(self, running: _Running) -> None:
+    def add(self, running: Running) -> None:
         """Keep the best captions of these images."""
         ended = running.tokens == EOS_ID
         after_end = ended.cumsum(2) > ended.long()
@@ -323,8 +214,8 @@ class _Written:
 
 
 def _set_decided_aside(
-    decided: Tensor, running: _Running, cache: Cache, written: _Written
-) -> _Running:
+    decided: Tensor, running: Running, cache: Cache, written: _Written
+) -> Running:
     """The images that are not done, in `cache` too; the others' captions go to `written`."""
     if not decided.any():
         return running
@@ -334,29 +225,10 @@ def _set_decided_aside(
     return running.select(remaining)
 
 
-def _allowed_log_probs(
-    logits: Tensor, forbidden: list[int], *, last: Tensor | None = None
-) -> Tensor:
-    """Log-probabilities (..., V) in float32, -inf for `forbidden` tokens and for the `last` one."""
-    log_probs = logits.float().log_softmax(-1)
-    log_probs[..., forbidden] = NEVER
-    return log_probs if last is None else log_probs.scatter_(-1, last[..., None], NEVER)
-
-
-def _proposals(log_probs: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` likeliest tokens, with their log-probabilities first; impossible ones end."""
-    log_probs, tokens = log_probs.topk(count)
-    return log_probs, tokens.masked_fill(log_probs == NEVER, EOS_ID)
-
-
-def _stay_ended(log_probs: Tensor) -> Tensor:
-    """What the P proposals (B, K, P) of an ended caption cost: the first nothing, no others."""
-    first_is_free = torch.full_like(log_probs, NEVER)
-    first_is_free[..., 0] = 0
-    return first_is_free
-
-
-def _uniform(rng: torch.Generator | None, size: tuple[int, ...]) -> Tensor:
+def _uniform(rng: Rng | None, size: tuple[int, ...]) -> Tensor:
     if rng is None:
         raise ConfigError("nucleus sampling draws at random: pass rng, a torch.Generator")
+    if not isinstance(rng, torch.Generator):
+        assert len(rng) == size[0]
+        return torch.stack([_uniform(one, size[1:]) for one in rng])
     return torch.rand(size, generator=rng, device=rng.device)

@@ -20,9 +20,29 @@ class LayerCache:
         """Reserve S steps for each beam; `grid_keys` and `grid_values` are (B, A, N, d)."""
         self.grid_keys, self.grid_values = grid_keys, grid_values
         batch, heads, _, channels = grid_keys.shape
-        # (B, K, A, S, d)
-        self.keys = grid_keys.new_zeros(batch, num_beams, heads, num_steps, channels)
-        self.values = torch.zeros_like(self.keys)
+        # What a beam remembers is one piece of memory, so that beams are moved fast; they are moved
+        # into the memory that they had before the last move, since new memory costs more.
+        self._memory = grid_keys.new_empty(batch, num_beams, num_steps, 2, heads, channels)
+        self._spare = self._memory[:0]
+
+    @property
+    def keys(self) -> Tensor:
+        """(B, K, A, S, d), to be read and written."""
+        return self._memory[:, :, :, 0].transpose(2, 3)
+
+    @property
+    def values(self) -> Tensor:
+        """(B, K, A, S, d), to be read and written."""
+        return self._memory[:, :, :, 1].transpose(2, 3)
+
+    def take(self, beams: Tensor, kept: slice) -> None:
+        """Go on with `beams` (B', K'), numbers in 0..B*K-1, and what they keep of their steps."""
+        old = self._memory.flatten(0, 1)  # (B*K, S, 2, A, d)
+        if self._spare.shape[:2] != beams.shape:
+            self._spare = self._memory.new_empty(*beams.shape, *old.shape[1:])
+        new = self._spare.flatten(0, 1)
+        torch.index_select(old[:, kept], 0, beams.flatten(), out=new[:, kept])
+        self._memory, self._spare = self._spare, self._memory
 
 
 class KeyValueCache:
@@ -62,23 +82,20 @@ class KeyValueCache:
         """Let beam k of image b continue what was beam `parents[b, k]` of the same image.
 
         Args:
-            parents: (B, K) int64, each in 0..K-1.
+            parents: (B, K') int64, each in 0..K-1; there are K' beams from now on.
         """
         images = torch.arange(self.batch_size, device=parents.device)[:, None]
-        kept = slice(self.first, self.length)
-        for layer in self.layers:
-            for remembered in (layer.keys, layer.values):
-                remembered[:, :, :, kept] = remembered[images, parents, :, kept]
+        self._take(self.num_beams * images + parents)
 
     def branch(self, parents: Tensor) -> None:
         """Go on with K' beams, of which k continues what was beam `parents[k]` (K',) everywhere."""
-        for layer in self.layers:
-            layer.keys, layer.values = layer.keys[:, parents], layer.values[:, parents]
+        self.reorder(parents.expand(self.batch_size, -1))
 
     def keep(self, images: Tensor) -> None:
         """Go on with `images` (B',) int64 alone, in that order: the others are finished."""
+        beams = torch.arange(self.num_beams, device=images.device)
+        self._take(self.num_beams * images[:, None] + beams)
         for layer in self.layers:
-            layer.keys, layer.values = layer.keys[images], layer.values[images]
             layer.grid_keys, layer.grid_values = layer.grid_keys[images], layer.grid_values[images]
 
     def drop_start(self) -> None:
@@ -87,3 +104,7 @@ class KeyValueCache:
         The released beam search fed the start token at its first step only.
         """
         self.first += 1
+
+    def _take(self, beams: Tensor) -> None:
+        for layer in self.layers:
+            layer.take(beams, slice(self.first, self.length))

@@ -117,6 +117,19 @@ class DecoderLayer(nn.Module):
             lambda tokens: self.grid_attention(tokens, packing, grid),
         )
 
+    def attention(self, hidden: Tensor, packing: Packing, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, and where each token looked: (P, D) and (B, A, T, N)."""
+        weights: list[Tensor] = []
+
+        def attend_grid(tokens: Tensor) -> Tensor:
+            weights.append(self.grid_attention.weights(tokens, packing, grid))
+            return self.grid_attention(tokens, packing, grid)
+
+        hidden = self._sublayers(
+            hidden, lambda tokens: self.self_attention(tokens, packing), attend_grid
+        )
+        return hidden, weights[0]
+
     def start(self, grid: Tensor, *, num_beams: int, num_steps: int) -> LayerCache:
         """An empty cache for captions of the projected grids (B, N, D)."""
         keys, values = self.grid_attention.keys_values(grid)
@@ -154,6 +167,14 @@ class Decoder(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden, packing, grid)
         return self.norm(hidden)
+
+    def attention(self, hidden: Tensor, packing: Packing, grid: Tensor) -> Tensor:
+        """Where each token looked in each layer, (B, L, A, T, N); arguments as of `forward`."""
+        weights: list[Tensor] = []
+        for layer in self.layers:
+            hidden, looked = layer.attention(hidden, packing, grid)  # type: ignore[operator]
+            weights.append(looked)
+        return torch.stack(weights, 1)
 
     def start(self, grid: Tensor, *, num_beams: int, num_steps: int) -> list[LayerCache]:
         """An empty cache for each layer, for captions of the projected grids (B, N, D)."""
@@ -220,6 +241,13 @@ class TextualHead(nn.Module):
         return torch.stack(
             [self.decoder(direction)(hidden, packing, projected) for direction, hidden in readings]
         )
+
+    def attention(
+        self, tokens: Tensor, packing: Packing, grid: Tensor, *, direction: Direction
+    ) -> Tensor:
+        """Where one reading's tokens (P,) look in grids (B, C, h, w): (B, L, A, T, N)."""
+        embedded = self.embedding(tokens, packing.positions)  # (P, D)
+        return self.decoder(direction).attention(embedded, packing, self.project(grid))
 
     def project(self, grid: Tensor) -> Tensor:
         """(B, C, h, w) to (B, N, D)."""

@@ -1,0 +1,86 @@
+"""How captions are written: the options of all searches."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from virtex.errors import ConfigError
+from virtex.tokens import MASK_ID, PAD_ID, SOS_ID
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How captions are written."""
+
+    strategy: Literal["beam", "nucleus", "greedy"] = "beam"
+    """beam: a likely caption; greedy: the likeliest token each time; nucleus: a random caption."""
+    num_beams: int = 5
+    """Beam search: how many captions of an image are followed at once."""
+    per_node_beams: int = 2
+    """Beam search: how many next tokens each of them may propose."""
+    max_steps: int = 30
+    """Most tokens of a caption, its end token and what it was told to begin with included."""
+    top_p: float = 0.9
+    """Nucleus: draw from the fewest tokens whose probabilities sum to at least this."""
+    top_k: int = 0
+    """Nucleus: draw from so many of the likeliest tokens, among which top_p then chooses; 0 stands
+    for all."""
+    temperature: float = 1.0
+    """Nucleus: divides the logits; below 1 makes likely tokens likelier."""
+    length_penalty: float = 0.0
+    """Captions still there at the end are ranked by log p / tokens ** this; 0 ranks them by log p,
+    1 by log p per token (the end token counts)."""
+    no_repeat_ngram: int = 0
+    """So many tokens in a row are never written twice in a caption; 1: no token twice; 0: off."""
+    backward_weight: float = 0.0
+    """Weight, from 0 to 1, of the decoder that reads right to left when finished captions are
+    ranked: by (1 - w) log p forward + w log p backward. Beam search ranks all its beams, nucleus
+    sampling the captions asked for. Above 0 it takes a bidirectional model."""
+    original: bool = False
+    """Search as the released code did: the decoder sees the start token at the first step only,
+    and padding, start and mask may be generated."""
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} is {getattr(self, name)}, must be at least {least}"
+            for least, names in enumerate(
+                [("top_k", "no_repeat_ngram"), ("num_beams", "per_node_beams", "max_steps")]
+            )
+            for name in names
+            if getattr(self, name) < least
+        ]
+        if self.strategy not in ("beam", "nucleus", "greedy"):
+            problems.append(f"strategy is {self.strategy!r}, must be beam, nucleus or greedy")
+        if not 0 < self.top_p <= 1:
+            problems.append(f"top_p is {self.top_p}, must be above 0 and at most 1")
+        if not self.temperature > 0:
+            problems.append(f"temperature is {self.temperature}, must be above 0")
+        if not 0 <= self.backward_weight <= 1:
+            problems.append(f"backward_weight is {self.backward_weight}, must be from 0 to 1")
+        elif self.backward_weight and self.strategy == "greedy":
+            problems.append(
+                f"backward_weight is {self.backward_weight}, but strategy greedy writes a single "
+                "caption, which leaves nothing to rank: use beam or nucleus"
+            )
+        if problems:
+            raise ConfigError("decoding: " + "; ".join(problems))
+
+    @property
+    def forbidden(self) -> list[int]:
+        """Tokens that are never generated."""
+        return [] if self.original else [PAD_ID, SOS_ID, MASK_ID]
+
+    def num_running(self, num_captions: int = 1) -> int:
+        """How many captions of an image are followed at once to return `num_captions`.
+
+        Raises:
+            ConfigError: A beam search for more captions than it has beams.
+        """
+        if self.strategy == "nucleus":
+            return num_captions
+        num_beams = 1 if self.strategy == "greedy" else self.num_beams
+        if num_captions > num_beams:
+            raise ConfigError(
+                f"{num_captions} captions an image asked of {num_beams} beams: raise num_beams, "
+                "or use strategy nucleus"
+            )
+        return num_beams
