@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from virtex.predict.loading import load_captioner as load_captioner
+    from virtex.predict.loading import load_embedder as load_embedder
     from virtex.zoo.weights import load_backbone as load_backbone
 
-__all__ = ["load_backbone", "load_captioner"]
+__all__ = ["load_backbone", "load_captioner", "load_embedder"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from virtex.predict.loading import load_captioner
 
         return load_captioner
+    if name == "load_embedder":
+        from virtex.predict.loading import load_embedder
+
+        return load_embedder
     raise AttributeError(f"module 'virtex' has no attribute {name!r}")

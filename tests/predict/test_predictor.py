@@ -6,69 +6,17 @@ import pytest
 import torch
 from PIL import Image
 
-from virtex.config import to_dict
+from tests.predict.small_captioner import IMAGE, TASK, TEXTS
 from virtex.data.captions import EncodeCaption, pad_tokens
 from virtex.data.example import Example
 from virtex.data.images import BadImageError
-from virtex.data.tokenizer import train_tokenizer
-from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
-from virtex.errors import CheckpointError, ConfigError, DataError
-from virtex.models.backbone import Backbone, BackboneConfig
-from virtex.models.captioner import Captioner
+from virtex.data.transforms import ValidationTransform, normalize
+from virtex.errors import ConfigError, DataError
 from virtex.models.decoding import DecodingConfig
-from virtex.models.textual_head import HeadConfig
-from virtex.predict.loading import load_captioner
+from virtex.predict.matching import MatchingConfig
 from virtex.predict.predictor import Predictor
-from virtex.tasks.base import TaskData
-from virtex.tasks.captioning import CaptioningConfig
-from virtex.zoo.legacy import to_released
-from virtex.zoo.weights import save_weights
 
-SLIM = BackboneConfig(name="resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]})
-IMAGE = ImageConfig(size=48)
-TASK = CaptioningConfig(head=HeadConfig(hidden_size=64, max_tokens=12))
-TEXTS = ["a red ball on the table", "two dogs", "the dogs left a ball on the red table"]
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer(TEXTS, vocab_size=60)
-
-
-@pytest.fixture(scope="module")
-def task(tokenizer):
-    """An untrained captioner whose captions differ from image to image."""
-    torch.manual_seed(0)
-    task = TASK.build(Backbone(SLIM), TaskData(IMAGE, tokenizer))
-    head = task.captioner.head
-    with torch.no_grad():
-        head.embedding.words.weight.normal_(std=0.3)
-        head.embedding.positions.weight.normal_()
-        head.visual_projection.weight.normal_()
-        for name, parameter in head.decoders.named_parameters():
-            if "norm" not in name:
-                parameter.normal_(std=0.3)
-        head.output_bias[2] = 6.0  # the end token: captions differ in length
-    return task.eval()
-
-
-@pytest.fixture(scope="module")
-def predictor(task, tokenizer):
-    return Predictor(task.captioner, tokenizer, IMAGE)
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    """Five arrays (H, W, 3) of different sizes."""
-    rng = np.random.default_rng(0)
-    return [rng.integers(0, 256, (60 + 4 * i, 80, 3), dtype=np.uint8) for i in range(5)]
-
-
-def run_config(task_config=TASK, **changes):
-    parts = {"backbone": SLIM, "image": IMAGE}
-    named = {"class_path": type(task_config).__name__, "init_args": to_dict(task_config)}
-    return {**{name: to_dict(part) for name, part in parts.items()}, "task": named, **changes}
 
 
 def close(captions, others):
@@ -145,62 +93,6 @@ def test_score_is_the_sum_of_the_models_log_probabilities(predictor, pictures, t
     assert predictor.score(pictures[0], TEXTS[0]) == pytest.approx(scores[:1], rel=1e-4)
 
 
-def test_the_loaded_captioner_says_what_the_saved_one_said(
-    tmp_path, task, tokenizer, predictor, pictures
-):
-    path = tmp_path / "weights.safetensors"
-    save_weights(path, task.state_dict(), config=run_config(), tokenizer=tokenizer, step=7)
-    before = torch.random.get_rng_state()
-    loaded = load_captioner(tmp_path)
-    assert torch.equal(before, torch.random.get_rng_state())
-    assert loaded.caption(pictures) == predictor.caption(pictures)
-    with pytest.raises(ConfigError, match="brings its own tokenizer"):
-        load_captioner(path, tokenizer=tokenizer)
-
-
-def test_a_released_file_needs_the_tokenizer_that_it_was_trained_with(
-    tmp_path, tokenizer, pictures
-):
-    torch.manual_seed(1)
-    captioner = Captioner(
-        Backbone(BackboneConfig("resnet18")), TASK.head, len(tokenizer), bidirectional=True
-    ).eval()
-    path = tmp_path / "released.pth"
-    torch.save({"model": to_released(captioner.state_dict())}, path)
-    tokenizer.save(tmp_path / "released.model")
-    with pytest.raises(ConfigError, match="holds no tokenizer"):
-        load_captioner(path)
-    with pytest.raises(ConfigError, match=r"has 40 pieces, .* was trained with 60"):
-        load_captioner(path, tokenizer=train_tokenizer(TEXTS, vocab_size=40))
-    loaded = load_captioner(path, tokenizer=tmp_path / "released.model")
-    expected = Predictor(captioner, tokenizer, ImageConfig()).caption(pictures[:2])
-    assert loaded.caption(pictures[:2]) == expected
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({}, "its config is not readable: 'backbone'"),
-        (run_config(backbone={"name": 3, "depth": 5}), "its config is not readable"),
-        (
-            run_config(task={"class_path": "os.PathLike"}),
-            "only the plain name of a known class is taken",
-        ),
-        (
-            run_config(CaptioningConfig(head=HeadConfig(hidden_size=128, max_tokens=12))),
-            "does not fit the architecture: .* of another shape",
-        ),
-    ],
-)
-def test_a_config_that_does_not_fit_its_weights_is_refused(
-    config, message, tmp_path, task, tokenizer
-):
-    path = tmp_path / "weights.safetensors"
-    save_weights(path, task.state_dict(), config=config, tokenizer=tokenizer, step=7)
-    with pytest.raises(CheckpointError, match=message):
-        load_captioner(path)
-
-
 def test_what_is_no_image_or_no_pair_is_refused(predictor, pictures, tmp_path):
     with pytest.raises(DataError, match=r"float32 and shape \(3, 8, 8\)\. Allowed are paths"):
         predictor.caption(torch.zeros(3, 8, 8))
@@ -219,3 +111,89 @@ def test_photographs_are_captioned_from_their_files(predictor):
     captions = predictor.caption(sorted(folder.glob("*.jpg"))[:3])
     assert len(captions) == 3
     assert all(np.isfinite(caption.log_likelihood) for caption in captions)
+
+
+def test_several_captions_come_best_first_and_the_first_is_the_one(predictor, pictures):
+    several = predictor.captions(pictures, 3)
+    for captions, best in zip(several, predictor.caption(pictures), strict=True):
+        likelihoods = [caption.log_likelihood for caption in captions]
+        assert likelihoods == sorted(likelihoods, reverse=True)
+        assert len({caption.tokens for caption in captions}) == len(captions) > 1
+        assert captions[0] == best
+
+
+def test_captions_begin_with_the_prefix(predictor, pictures):
+    with_prefix = predictor.caption(pictures, prefix="two dogs")
+    assert all(caption.text.startswith("two dogs") for caption in with_prefix)
+    assert len({caption.text for caption in with_prefix}) > 1
+
+
+def test_a_score_of_both_directions_is_the_mean_of_the_two(predictor, pictures):
+    scores = {
+        direction: np.array(predictor.score(pictures[:3], TEXTS, direction=direction))
+        for direction in ("forward", "backward", "both")
+    }
+    assert not np.allclose(scores["forward"], scores["backward"])
+    mean = (scores["forward"] + scores["backward"]) / 2
+    np.testing.assert_allclose(scores["both"], mean, rtol=1e-5)
+
+
+def test_a_label_scores_as_the_mean_of_its_texts(predictor, pictures):
+    labels, templates = ["dogs", "red ball"], ["a {}", "the {} on the table"]
+    found = predictor.classify(pictures, labels, templates=templates, batch_size=2)
+    for picture, one in zip(pictures, found, strict=True):
+        assert one.labels == tuple(labels)
+        for label, score in zip(labels, one.scores, strict=True):
+            texts = [template.replace("{}", label) for template in templates]
+            expected = np.mean(predictor.score([picture] * 2, texts))
+            assert score == pytest.approx(expected, abs=1e-3)
+        assert one.best == max(zip(one.scores, labels, strict=True))[1]
+        assert sum(one.probabilities) == pytest.approx(1)
+        assert one.ranked[0][0] == one.best
+
+
+def test_the_prior_is_the_likelihood_under_a_grey_image(predictor, pictures):
+    plain, adjusted = (
+        predictor.classify(pictures[0], TEXTS, templates=["{}"], matching=MatchingConfig(prior=p))
+        for p in (0.0, 0.5)
+    )
+    blank = torch.zeros(len(TEXTS), 3, IMAGE.size, IMAGE.size)
+    tokens, lengths = pad_tokens(
+        [EncodeCaption(predictor.tokenizer, max_tokens=12)(text) for text in TEXTS]
+    )
+    prior = predictor.captioner.score(blank, tokens, lengths).numpy()
+    expected = np.array(plain[0].scores) - 0.5 * prior
+    np.testing.assert_allclose(adjusted[0].scores, expected, atol=1e-3)
+
+
+def test_a_search_ranks_images_by_the_texts_score(predictor, pictures):
+    scores = predictor.score(pictures, [TEXTS[0]] * len(pictures))
+    found = predictor.search(TEXTS[0], pictures, top=3, batch_size=2)
+    assert [one.index for one in found] == np.argsort(scores)[::-1][:3].tolist()
+    np.testing.assert_allclose([one.score for one in found], sorted(scores)[::-1][:3], atol=1e-3)
+    assert found[0].picture is pictures[found[0].index]
+    gallery = predictor.gallery(pictures)
+    again = predictor.search(TEXTS[0], gallery, top=99)
+    assert [one.index for one in again[:3]] == [one.index for one in found]
+    assert len(again) == len(pictures)
+
+
+@pytest.mark.parametrize(
+    ("labels", "templates"),
+    [([], ["a {}"]), (["dog"], []), (["dog"], ["a dog"]), (["x"], ["{}{}"])],
+)
+def test_labels_need_templates_with_a_place_for_them(labels, templates, predictor, pictures):
+    with pytest.raises(ConfigError, match="Give at least one of each"):
+        predictor.classify(pictures, labels, templates=templates)
+
+
+def test_a_gallery_of_nothing_is_refused(predictor):
+    with pytest.raises(DataError, match="no images"):
+        predictor.gallery([])
+
+
+def test_bf16_says_nearly_the_same(task, tokenizer, predictor, pictures):
+    rough = Predictor(task.captioner, tokenizer, IMAGE, precision="bf16")
+    exact, rounded = (one.score(pictures[:3], TEXTS) for one in (predictor, rough))
+    assert exact != rounded
+    np.testing.assert_allclose(rounded, exact, rtol=0.05)

@@ -123,9 +123,8 @@ def _log_likelihoods(head: TextualHead, grid: Tensor, tree: TextTree) -> Tensor:
     for level in tree.levels:
         cache.branch(level.parents)
         logits = head.step(level.tokens.expand(batch_size, -1), cache)  # (B, M, V)
-        totals = logits.float().logsumexp(-1)  # (B, M)
-        asked = logits[:, level.sources, level.targets].float() - totals[:, level.sources]
-        asked = asked.masked_fill(level.targets == PAD_ID, 0)
+        log_probs = logits.float().log_softmax(-1)
+        asked = log_probs[:, level.sources, level.targets].masked_fill(level.targets == PAD_ID, 0)
         scores = prefixes[:, level.sources] + asked  # (B, E)
         texts[:, level.texts] = scores[:, level.ends]
         prefixes = scores[:, level.continued]

@@ -11,9 +11,11 @@ from virtex.data.transforms import ImageConfig
 from virtex.engine.run import Precision
 from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.predict.embedder import Embedder
 from virtex.predict.predictor import Predictor
 from virtex.tasks import registry  # noqa: F401 (a config names its task's class)
 from virtex.tasks.base import Task, TaskConfig, TaskData
+from virtex.tasks.contrastive import Contrastive, ContrastiveConfig
 from virtex.zoo import registry as published_models
 from virtex.zoo.legacy import load_released
 from virtex.zoo.published import read_torch_file
@@ -55,18 +57,8 @@ def load_captioner(
         raise ConfigError(NO_TOKENIZER.format(what=published.name))
     path = trained_file(init)
     if is_trained_file(path):
-        if tokenizer is not None:
-            raise ConfigError(f"{path} brings its own tokenizer: leave `tokenizer` out.")
-        weights = read_trained(path)
-        task, data = rebuild(weights, path)
-        if task.writer is None:
-            raise CheckpointError(
-                f"{path} was trained by {type(task).__name__}, which writes no captions; "
-                "load_backbone takes its backbone."
-            )
-        return Predictor(
-            task.writer, data.vocabulary, data.image, device=device, precision=precision
-        )
+        _refuse_tokenizer(tokenizer, path)
+        return _captioner(read_trained(path), path, device=device, precision=precision)
     if published is None:
         captioner = load_released(read_torch_file(path), path)
     else:
@@ -82,6 +74,93 @@ def load_captioner(
             f"{captioner.vocab_size}: give the one it was trained with."
         )
     return Predictor(captioner, tokenizer, ImageConfig(), device=device, precision=precision)
+
+
+def load_embedder(
+    init: str | Path, *, device: torch.device | str = "cpu", precision: Precision = "fp32"
+) -> Embedder:
+    """The contrastively trained model in a run folder, a weights file or a checkpoint.
+
+    Args:
+        init: Where that is.
+        precision: Arithmetic of the model.
+
+    Raises:
+        CheckpointError: Nothing there that compares images with texts.
+    """
+    if _published_writer(init) is not None or not is_trained_file(trained_file(init)):
+        raise CheckpointError(
+            f"{init} is no contrastively trained run; load_captioner takes captioners, "
+            "load_backbone any backbone."
+        )
+    path = trained_file(init)
+    return _embedder(read_trained(path), path, device=device, precision=precision)
+
+
+def load_matcher(
+    init: str | Path,
+    *,
+    tokenizer: Tokenizer | str | Path | None = None,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+) -> Predictor | Embedder:
+    """What says how well texts fit images: a captioner, or a contrastively trained run.
+
+    Args as of `load_captioner`.
+
+    Raises:
+        CheckpointError: Something there that does neither.
+        ConfigError: A tokenizer is missing, or given where there is one already.
+    """
+    if _published_writer(init) is not None or not is_trained_file(trained_file(init)):
+        return load_captioner(init, tokenizer=tokenizer, device=device, precision=precision)
+    path = trained_file(init)
+    _refuse_tokenizer(tokenizer, path)
+    weights = read_trained(path)
+    task = _trained(weights, path).task
+    if isinstance(task, ContrastiveConfig):
+        return _embedder(weights, path, device=device, precision=precision)
+    if task.writes_captions:
+        return _captioner(weights, path, device=device, precision=precision)
+    raise _of_another_kind(task, path, "neither writes captions nor compares texts with images")
+
+
+def _captioner(
+    weights: Weights, path: Path, *, device: torch.device | str, precision: Precision
+) -> Predictor:
+    config = _trained(weights, path).task
+    if not config.writes_captions:
+        raise _of_another_kind(config, path, "writes no captions")
+    task, data = rebuild(weights, path)
+    assert task.writer is not None, "its config says that it writes captions"
+    return Predictor(task.writer, data.vocabulary, data.image, device=device, precision=precision)
+
+
+def _embedder(
+    weights: Weights, path: Path, *, device: torch.device | str, precision: Precision
+) -> Embedder:
+    config = _trained(weights, path).task
+    if not isinstance(config, ContrastiveConfig):
+        raise _of_another_kind(config, path, "puts no images and texts into one space")
+    task, data = rebuild(weights, path)
+    assert isinstance(task, Contrastive), "its config builds one"
+    return Embedder(task, data.vocabulary, data.image, device=device, precision=precision)
+
+
+def _of_another_kind(config: TaskConfig, path: Path, lacks: str) -> CheckpointError:
+    """The error for a run that lacks what is asked of it; it names what takes the run."""
+    remedy = "load_backbone takes its backbone, `virtex transfer linear` measures that"
+    if config.writes_captions:
+        remedy = "load_captioner takes it"
+    elif isinstance(config, ContrastiveConfig):
+        remedy = "load_embedder takes it"
+    name = type(config).__name__
+    return CheckpointError(f"{path} was trained with {name}, which {lacks}; {remedy}.")
+
+
+def _refuse_tokenizer(tokenizer: Tokenizer | str | Path | None, path: Path) -> None:
+    if tokenizer is not None:
+        raise ConfigError(f"{path} brings its own tokenizer: leave `tokenizer` out.")
 
 
 def _published_writer(init: str | Path) -> published_models.Published | None:
@@ -113,17 +192,26 @@ class _Trained:
     task: TaskConfig
 
 
+def _trained(weights: Weights, path: Path) -> _Trained:
+    """What was trained.
+
+    Raises:
+        CheckpointError: A config that is not readable.
+    """
+    names = ("backbone", "image", "task")
+    try:
+        return from_dict(_Trained, {name: weights.config[name] for name in names})
+    except (ConfigError, KeyError) as error:
+        raise CheckpointError(f"{path}: its config is not readable: {error}") from error
+
+
 def rebuild(weights: Weights, path: Path) -> tuple[Task, TaskData]:
     """The trained task and the data it was trained on.
 
     Raises:
         CheckpointError: A config that is not readable, or no tokenizer beside a captioner.
     """
-    names = ("backbone", "image", "task")
-    try:
-        config = from_dict(_Trained, {name: weights.config[name] for name in names})
-    except (ConfigError, KeyError) as error:
-        raise CheckpointError(f"{path}: its config is not readable: {error}") from error
+    config = _trained(weights, path)
     if weights.tokenizer is None:
         raise CheckpointError(f"{path} has no tokenizer.model in the run folder above it.")
     data = TaskData(config.image, weights.tokenizer, weights.categories)

@@ -13,6 +13,8 @@ from virtex.models.captioner import Captioner
 from virtex.models.text_tree import TextTree, log_likelihoods
 from virtex.models.textual_head import DIRECTIONS, Direction
 
+DEFAULT_TEMPLATES = ("a photo of a {}",)
+"""docs/zero_shot.md says what others came to."""
 Reading = Literal["forward", "backward", "both"]
 Match = Callable[[Tensor], Tensor]
 """Normalised images (B, 3, H, W) to their scores (B, K) with K texts; higher fits better."""
@@ -52,6 +54,44 @@ class Matcher(Protocol):
         Raises:
             ConfigError: Options that the model cannot meet.
         """
+
+
+def match_names(
+    matcher: Matcher, names: Sequence[str], templates: Sequence[str], config: MatchingConfig
+) -> Match:
+    """How well each of K names fits images (B, K): its mean score over the templates.
+
+    Raises:
+        ConfigError: No names, a template without {}, options that the model cannot meet.
+    """
+    match = matcher.match(filled(templates, names), config)
+
+    def match_each(images: Tensor) -> Tensor:
+        return match(images).unflatten(1, (len(names), len(templates))).mean(2)
+
+    return match_each
+
+
+def filled(templates: Sequence[str], names: Sequence[str]) -> list[str]:
+    """All names in all templates: those of the first name first.
+
+    Raises:
+        ConfigError: No names or templates, or a template without one {}.
+    """
+    problems = template_problems(templates)
+    if not names:
+        problems.append("there are no labels")
+    if problems:
+        raise ConfigError(f"{'; '.join(problems)}. Give at least one of each.")
+    return [template.replace("{}", name) for name in names for template in templates]
+
+
+def template_problems(templates: Sequence[str]) -> list[str]:
+    """What is wrong with captions that are to hold a label."""
+    wrong = [template for template in templates if template.count("{}") != 1]
+    if wrong:
+        return [f"templates {wrong} need one {{}} each for the label, as 'a photo of a {{}}' has"]
+    return [] if templates else ["there are no templates, such as 'a photo of a {}'"]
 
 
 class Likelihood:

@@ -14,11 +14,25 @@ from virtex.engine.run import Precision, autocast
 from virtex.errors import ConfigError, DataError
 from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig, Generated
-from virtex.predict.matching import Likelihood, Match, MatchingConfig, Reading, directions
+from virtex.models.textual_head import Direction
+from virtex.predict.attention import (
+    CaptionAttention,
+    attention_of,
+    check_direction,
+    reading_row,
+)
+from virtex.predict.matching import (
+    DEFAULT_TEMPLATES,
+    Likelihood,
+    Match,
+    MatchingConfig,
+    Reading,
+    directions,
+    match_names,
+)
 from virtex.predict.pictures import Picture, Pictures, as_example, as_list
 
 Item = TypeVar("Item")
-DEFAULT_TEMPLATES = ("a photo of a {}",)
 
 
 @dataclass(frozen=True)
@@ -203,6 +217,57 @@ class Predictor:
             scores += torch.stack(each).mean(0).tolist()
         return scores
 
+    def attend(
+        self,
+        images: Pictures,
+        texts: str | Caption | Sequence[str | Caption] | None = None,
+        *,
+        decoding: DecodingConfig | None = None,
+        direction: Direction = "forward",
+        batch_size: int = 32,
+    ) -> list[CaptionAttention]:
+        """Where the decoder looked when it said each word of each image's caption.
+
+        Args:
+            texts: One an image: a text, or what `caption` said, whose tokens are taken as they
+                are; if left out, `caption` is asked for them, with `decoding`.
+            direction: Which decoder reads them.
+
+        Raises:
+            ConfigError: A direction in which the model does not read, or texts and `decoding` both.
+            DataError: Not as many texts as images, or an image that cannot be read.
+        """
+        check_direction(self.captioner, direction)
+        if texts is not None and decoding is not None:
+            raise ConfigError("`decoding` writes the texts, and texts were given: give one of them")
+        pictures = as_list(images)
+        given = [texts] if isinstance(texts, str | Caption) else texts
+        if given is not None and len(pictures) != len(given):
+            raise DataError(
+                f"{len(pictures)} images and {len(given)} texts: attend takes one text an image"
+            )
+        attentions: list[CaptionAttention] = []
+        for places in _batches(range(len(pictures)), batch_size):
+            with torch.inference_mode(), autocast(self.precision, self.device):
+                grid = self.captioner.backbone(self.inputs([pictures[i] for i in places]))
+                said = self._say(grid, decoding) if given is None else [given[i] for i in places]
+                rows = [self._row(one, direction) for one in said]
+                attentions += attention_of(
+                    self.captioner, self.tokenizer, grid, rows=rows, direction=direction
+                )
+        return attentions
+
+    def _say(self, grid: Tensor, decoding: DecodingConfig | None) -> list[Caption]:
+        """A caption for each of B images, of which the backbone made `grid`."""
+        decoding, rng = decoding or self.default_decoding, torch.Generator().manual_seed(0)
+        generated = self.captioner.generate_grid(grid, decoding, rng=rng)
+        return [captions[0] for captions in captions_of(generated, self.tokenizer)]
+
+    def _row(self, text: str | Caption, direction: Direction) -> Tensor:
+        if isinstance(text, str):
+            return self._encode(text)
+        return reading_row(text.tokens, direction, max_tokens=self.captioner.config.max_tokens)
+
     def classify(
         self,
         images: Pictures,
@@ -221,11 +286,11 @@ class Predictor:
             ConfigError: No labels, a template without {}, options that the model cannot meet.
             DataError: An image cannot be read, or is of no kind that we know.
         """
-        match = self.match(filled(templates, labels), matching)
+        match = match_names(self, labels, templates, matching)
         results: list[Classification] = []
         for batch in _batches(as_list(images), batch_size):
-            scores = match(self.inputs(batch)).unflatten(1, (len(labels), len(templates))).mean(2)
-            results += [Classification(tuple(labels), tuple(row)) for row in scores.tolist()]
+            scores = match(self.inputs(batch)).tolist()  # (B, K)
+            results += [Classification(tuple(labels), tuple(row)) for row in scores]
         return results
 
     def search(
@@ -302,34 +367,22 @@ class Predictor:
 def captions_of(generated: Generated, tokenizer: Tokenizer) -> list[list[Caption]]:
     """What a search wrote, (B, n), as text; captions that it did not find are left out."""
     written: list[list[Caption]] = []
+    size = generated.lengths.shape
+    backward = generated.backward_log_probs
     rows = zip(
         generated.tokens.tolist(),
         generated.lengths.tolist(),
         generated.log_probs.tolist(),
+        [[None] * size[1]] * size[0] if backward is None else backward.tolist(),
         strict=True,
     )
-    for tokens, lengths, log_probs in rows:
+    for row in rows:
         captions = [
-            Caption(tokenizer.decode(ids[:length]), log_prob, tuple(ids[:length]))
-            for ids, length, log_prob in zip(tokens, lengths, log_probs, strict=True)
+            Caption(tokenizer.decode(ids[:length]), log_prob, tuple(ids[:length]), reread)
+            for ids, length, log_prob, reread in zip(*row, strict=True)
         ]
         written.append([one for one in captions if one.log_likelihood > float("-inf")])
     return written
-
-
-def filled(templates: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """All labels in all templates: those of the first label first.
-
-    Raises:
-        ConfigError: No labels or templates, or a template without one {}.
-    """
-    wrong = [template for template in templates if template.count("{}") != 1]
-    if wrong or not templates or not labels:
-        raise ConfigError(
-            f"{len(labels)} labels and {len(templates)} templates, of which without one {{}} for "
-            f"the label: {wrong}. Give at least one of each, such as 'a photo of a {{}}'."
-        )
-    return [template.replace("{}", label) for label in labels for template in templates]
 
 
 def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

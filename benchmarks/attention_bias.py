@@ -1,0 +1,91 @@
+"""How much of an attention map is the model's habit, and how much the image's or the word's.
+
+python -m benchmarks.attention_bias --init RUN --root COCO
+
+Maps are means over layers and heads, for the first human caption of each image. KL divergences are
+in nats: of an image's mean map from that of all images (what the image adds), and of a word's map
+from its image's mean map (what the word adds). Training mirrors images at random, so that whatever
+leans to one side, and does so for mirrored images too, comes from the network.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+import virtex
+from virtex.data.images import decode_image
+from virtex.data.source import SourceConfig, open_source
+from virtex.models.textual_head import Direction
+from virtex.predict.attention import Weights
+from virtex.predict.predictor import Predictor
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--init", required=True, help="a run folder or a weights file")
+    parser.add_argument("--root", type=Path, required=True, help="COCO layout, with captions")
+    parser.add_argument("--num_images", type=int, default=300, help="evenly over val")
+    options = parser.parse_args()
+    predictor = virtex.load_captioner(options.init)
+    source = open_source(SourceConfig(source="coco", root=options.root), split="val")
+    if source is None:
+        parser.error(f"{options.root} has no val split")
+    places = np.linspace(0, len(source) - 1, min(options.num_images, len(source))).astype(int)
+    examples = [source[int(place)] for place in places]
+    photos = [Image.fromarray(decode_image(one.image, name=one.location)) for one in examples]
+    texts = [example.captions[0] for example in examples]
+    for direction in predictor.captioner.head.directions:
+        report(predictor, photos, texts, direction)
+
+
+def report(
+    predictor: Predictor, photos: Sequence[Image.Image], texts: Sequence[str], direction: Direction
+) -> None:
+    """Print the usual map and what images and words add to it."""
+    maps = word_maps(predictor, photos, texts, direction)
+    images = np.stack([one.mean(0) for one in maps])  # (B, h, w)
+    usual = images.mean(0)  # (h, w)
+    height, width = usual.shape
+    print(f"\n{direction}, {len(photos)} images: the usual map, in even shares")
+    print("\n".join("  " + " ".join(f"{cell:5.2f}" for cell in row) for row in usual * usual.size))
+    halves = usual[:, : width // 2].sum(), usual[:, -(width // 2) :].sum()
+    print(f"left half {halves[0]:.1%}, right half {halves[1]:.1%}")
+    centre = usual[height // 3 : -(height // 3), width // 3 : -(width // 3)]
+    print(f"central cells {centre.sum():.1%} of attention, {centre.size / usual.size:.1%} of cells")
+    print(f"entropy of the usual map {entropy(usual) / np.log(usual.size):.3f} of a flat one's")
+    word_adds = np.mean([divergence(one, one.mean(0)).mean() for one in maps])
+    print(f"KL: images {divergence(images, usual).mean():.3f}, words {word_adds:.3f}")
+    mirrored = word_maps(predictor, [ImageOps.mirror(photo) for photo in photos], texts, direction)
+    other = np.stack([one.mean(0) for one in mirrored]).mean(0)
+    print(f"correlation with the usual map of mirrored images {correlation(usual, other):.3f}")
+    print(f"correlation with its own mirror image {correlation(usual, usual[:, ::-1]):.3f}")
+
+
+def word_maps(
+    predictor: Predictor, photos: Sequence[Image.Image], texts: Sequence[str], direction: Direction
+) -> list[Weights]:
+    """(W, h, w) for each caption with words."""
+    attentions = predictor.attend(list(photos), texts, direction=direction)
+    return [attention.maps() for attention in attentions if attention.words]
+
+
+def divergence(maps: Weights, usual: Weights) -> Weights:
+    """KL divergence (B,) of maps (B, h, w) from another, in nats."""
+    return (maps * np.log(maps / usual)).sum((1, 2))
+
+
+def entropy(one: Weights) -> float:
+    return float(-(one * np.log(one)).sum())
+
+
+def correlation(one: Weights, other: Weights) -> float:
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+if __name__ == "__main__":
+    main()

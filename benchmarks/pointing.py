@@ -1,0 +1,182 @@
+"""The pointing game: does a word's attention have its peak on the thing that the word names?
+
+python -m benchmarks.pointing --init RUN --root VOCdevkit
+
+Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016, section 4.1, without
+their tolerance of 15 pixels. A hit: the cell with a map's maximum has its centre in a box of the
+class, of which only what lies in the central crop counts. Mass: the share of the map in such cells.
+Classes whose boxes hold no cell's centre are left out.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import virtex
+from virtex.data.example import Example
+from virtex.data.images import open_image
+from virtex.data.source import Needs, SourceConfig, open_source
+from virtex.models.textual_head import Direction
+from virtex.predict.attention import CaptionAttention, Weights, attention_bias
+from virtex.predict.attention_pictures import seen_part
+from virtex.predict.predictor import Predictor
+
+PEOPLE = "person people man men woman women boy boys girl girls child children lady player"
+WORDS = {
+    "aeroplane": "airplane plane jet",
+    "bicycle": "bicycle bike",
+    "bird": "bird birds",
+    "boat": "boat boats",
+    "bottle": "bottle",
+    "bus": "bus",
+    "car": "car cars",
+    "cat": "cat",
+    "chair": "chair chairs",
+    "cow": "cow cows",
+    "diningtable": "table",
+    "dog": "dog dogs puppy",
+    "horse": "horse horses",
+    "motorbike": "motorcycle motorbike",
+    "person": PEOPLE,
+    "pottedplant": "plant",
+    "sheep": "sheep",
+    "sofa": "couch sofa",
+    "train": "train",
+    "tvmonitor": "television tv",
+}
+"""What captions call VOC's classes; texts say the first."""
+SMALL = 0.25
+"""Share of the image under which a class's boxes are small."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A class in an image, and the maps that may point at it."""
+
+    inside: NDArray[np.bool_]
+    """(h, w): which cells have their centre in a box."""
+    maps: dict[str, Weights]
+    """(h, w) each."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--init", required=True, help="a run folder or a weights file")
+    parser.add_argument("--root", type=Path, required=True, help="VOCdevkit")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--num_images", type=int, default=300, help="evenly over the split")
+    options = parser.parse_args()
+    predictor = virtex.load_captioner(options.init)
+    data = SourceConfig(source="voc", root=options.root, val_split=options.split)
+    source = open_source(data, split="val", needs=Needs(objects=True))
+    assert source is not None
+    places = np.linspace(0, len(source) - 1, min(options.num_images, len(source))).astype(int)
+    examples = [source[int(place)] for place in places]
+    for direction in predictor.captioner.head.directions:
+        report(
+            f"{direction}: words of the model's own captions",
+            list(captioned(predictor, examples, source.categories, direction)),
+        )
+        report(
+            f"{direction}: a text that names the class",
+            list(named(predictor, examples, source.categories, direction)),
+        )
+
+
+def captioned(
+    predictor: Predictor,
+    examples: Sequence[Example],
+    categories: Sequence[str],
+    direction: Direction,
+) -> Iterator[Case]:
+    """For each class in an image that the image's caption names, the first word that does."""
+    attentions = predictor.attend([Path(one.location) for one in examples], direction=direction)
+    bias = attention_bias(attentions)
+    for example, attention in zip(examples, attentions, strict=True):
+        for label in sorted(set(example.box_labels)):
+            called = WORDS[categories[label]].split()
+            word = next((i for i, said in enumerate(attention.words) if said in called), None)
+            if word is not None:
+                inside = cells_inside(example, label, predictor, attention)
+                yield Case(inside, {**controls(bias), **views(attention, word, bias, "its word")})
+
+
+def named(
+    predictor: Predictor,
+    examples: Sequence[Example],
+    categories: Sequence[str],
+    direction: Direction,
+) -> Iterator[Case]:
+    """For each class in an image: when its name is said, and at the next word that is said."""
+    pairs = [(one, label) for one in examples for label in sorted(set(one.box_labels))]
+    names = [WORDS[categories[label]].split()[0] for _, label in pairs]
+    texts = [f"a {name} is" if direction == "forward" else f"a {name}" for name in names]
+    after = 2 if direction == "forward" else 0
+    images = [Path(example.location) for example, _ in pairs]
+    attentions = predictor.attend(images, texts, direction=direction)
+    bias = attention_bias(attentions)
+    for (example, label), attention in zip(pairs, attentions, strict=True):
+        maps = controls(bias)
+        maps |= views(attention, 1, bias, "its word")
+        maps |= views(attention, after, bias, "the word said next")
+        yield Case(cells_inside(example, label, predictor, attention), maps)
+
+
+def controls(bias: Weights) -> dict[str, Weights]:
+    """Maps that no image has changed."""
+    height, width = bias.shape[2:]
+    centre = np.zeros((height, width), np.float32)
+    centre[height // 2, width // 2] = 1
+    usual = bias.mean((0, 1))
+    return {"any cell": np.full_like(usual, 1 / usual.size), "centre": centre, "usual map": usual}
+
+
+def views(attention: CaptionAttention, word: int, bias: Weights, name: str) -> dict[str, Weights]:
+    """A word's map, and what it is beyond the usual."""
+    ratio = attention.maps(bias=bias)[word]
+    return {name: attention.maps()[word], f"{name}, by usual": ratio / ratio.sum()}
+
+
+def cells_inside(
+    example: Example, label: int, predictor: Predictor, attention: CaptionAttention
+) -> NDArray[np.bool_]:
+    """(h, w): which cells of the grid have their centre in a box of a class."""
+    file = open_image(example.image)
+    left, top, right, bottom = seen_part(file.height, file.width, predictor.image)
+    height, width = attention.weights.shape[3:]
+    x = left + (np.arange(width) + 0.5) / width * (right - left)  # (w,)
+    y = top + (np.arange(height) + 0.5) / height * (bottom - top)  # (h,)
+    assert example.boxes is not None
+    boxes = example.boxes[np.array(example.box_labels) == label]  # (M, 4)
+    columns = (boxes[:, :1] <= x) & (x <= boxes[:, 2:3])  # (M, w)
+    rows = (boxes[:, 1:2] <= y) & (y <= boxes[:, 3:])  # (M, h)
+    return (rows[:, :, None] & columns[:, None]).any(0)
+
+
+def report(title: str, cases: Sequence[Case]) -> None:
+    """Print hits and mass of each map, over all cases and those of small boxes."""
+    parts = {
+        "all": [case for case in cases if case.inside.any()],
+        f"under {SMALL:.0%}": [case for case in cases if 0 < case.inside.mean() < SMALL],
+    }
+    print(f"\n{title}")
+    for part, chosen in parts.items():
+        print(f"  {part}: {len(chosen)} classes in images")
+        for name in chosen[0].maps if chosen else ():
+            maps = [case.maps[name] for case in chosen]
+            masks = [case.inside for case in chosen]
+            mass = [(one * mask).sum() for one, mask in zip(maps, masks, strict=True)]
+            hits = [mask.flat[one.argmax()] for one, mask in zip(maps, masks, strict=True)]
+            hit = np.mean(mass if name == "any cell" else hits)
+            error = (hit * (1 - hit) / len(chosen)) ** 0.5
+            print(f"    {name:28} hits {hit:6.1%} ± {error:.1%}   mass {np.mean(mass):6.1%}")
+
+
+if __name__ == "__main__":
+    main()

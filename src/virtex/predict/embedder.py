@@ -1,0 +1,104 @@
+"""A contrastively trained run in use: images and texts in, vectors of one space out."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from virtex.data.captions import EncodeCaption, pad_tokens
+from virtex.data.tokenizer import Tokenizer
+from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
+from virtex.engine.run import Precision, autocast
+from virtex.errors import ConfigError
+from virtex.predict.matching import Match, MatchingConfig
+from virtex.predict.pictures import Pictures, as_example, as_list
+from virtex.tasks.contrastive import Contrastive
+
+
+class Embedder:
+    """Puts images and texts into one space, in which those that belong together lie close.
+
+    Args:
+        model: In evaluation mode from now on, and moved to `device`.
+        image: How images become network inputs, as in validation.
+        precision: Arithmetic of the model.
+    """
+
+    def __init__(
+        self,
+        model: Contrastive,
+        tokenizer: Tokenizer,
+        image: ImageConfig,
+        *,
+        device: torch.device | str = "cpu",
+        precision: Precision = "fp32",
+    ) -> None:
+        self.model = model.eval().to(device)
+        self.device, self.image, self.precision = torch.device(device), image, precision
+        self._transform = ValidationTransform(image)
+        self._encode = EncodeCaption(tokenizer, max_tokens=model.text_encoder.config.max_tokens)
+
+    def embed_images(self, images: Pictures, *, batch_size: int = 32) -> Tensor:
+        """Vectors (B, E) of length 1, float32, on the device.
+
+        Raises:
+            DataError: An image cannot be read, or is of no kind that we know.
+        """
+        pictures = as_list(images)
+        vectors = [torch.zeros(0, self.embedding_size, device=self.device)]
+        for start in range(0, len(pictures), batch_size):
+            batch = pictures[start : start + batch_size]
+            pixels = torch.stack([self._transform(as_example(picture)) for picture in batch])
+            vectors.append(self._embed_normalized(normalize(pixels.to(self.device))))
+        return torch.cat(vectors)
+
+    def embed_texts(self, texts: str | Sequence[str], *, batch_size: int = 256) -> Tensor:
+        """Vectors (K, E) of length 1, float32, on the device; texts that are too long are cut.
+
+        The dot product with an image's vector is their cosine similarity.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        vectors = [torch.zeros(0, self.embedding_size, device=self.device)]
+        for start in range(0, len(texts), batch_size):
+            tokens, lengths = pad_tokens(
+                [self._encode(text) for text in texts[start : start + batch_size]]
+            )
+            with torch.inference_mode(), autocast(self.precision, self.device):
+                vectors.append(self.model.embed_texts(tokens.to(self.device), lengths))
+        return torch.cat(vectors)
+
+    def match(self, texts: Sequence[str], config: MatchingConfig) -> Match:
+        """Cosine similarities (B, K) of K texts to normalised images (B, 3, H, W).
+
+        Raises:
+            ConfigError: A direction or a prior, which mean nothing here.
+        """
+        _refuse_options(config)
+        vectors = self.embed_texts(texts)  # (K, E)
+
+        def match(images: Tensor) -> Tensor:
+            return self._embed_normalized(images) @ vectors.T
+
+        return match
+
+    @property
+    def embedding_size(self) -> int:
+        """E."""
+        return self.model.image_projection.out_features
+
+    def _embed_normalized(self, images: Tensor) -> Tensor:
+        with torch.inference_mode(), autocast(self.precision, self.device):
+            return self.model.embed_images(images)
+
+
+def _refuse_options(config: MatchingConfig) -> None:
+    problems = []
+    if config.direction != "forward":
+        problems.append(f"direction {config.direction!r} (it reads texts in one way)")
+    if config.prior:
+        problems.append(f"prior {config.prior} (a text alone has no similarity)")
+    if problems:
+        raise ConfigError(
+            f"{' and '.join(problems)} asked of a contrastively trained model, which compares by "
+            "cosine similarity. These options are for captioners: leave them out."
+        )
