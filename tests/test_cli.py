@@ -42,8 +42,8 @@ def test_an_unknown_command_exits_2_and_names_the_known_ones(
         (["pretrain", "--out", "{tmp}/file", "--backbone.name", "resnet18"], "is a file"),
         (["transfer", "voc07", "--init", "random", "--out", "{tmp}/file"], "is a file"),
         (["transfer", "voc08"], "voc07"),
-        (["caption", "{tmp}/no_run", "{tmp}/no_image.jpg"], "no_run"),
-        (["caption", "imagenet", "{tmp}/no_image.jpg"], "writes no captions"),
+        (["caption", "{tmp}/no_run", "{tmp}/file"], "no_run"),
+        (["caption", "imagenet", "{tmp}/file"], "writes no captions"),
         (
             ["export", "--format", "foo", "random", "--out", "{tmp}/x"],
             "unknown format 'foo'; it is",

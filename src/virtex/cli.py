@@ -5,9 +5,9 @@ Nothing heavy is imported before a command is known, so that `virtex --help` ans
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from virtex.errors import ConfigError, VirTexError
@@ -22,6 +22,7 @@ commands:
   pretrain     train a backbone from captions; resumes by itself
   transfer     score a backbone: classification, detection, segmentation, captioning
   caption      caption images with a trained run
+  demo         a page to try a trained captioner in the browser
   export       write a model in the layout that another library reads
   scenes       write drawn scenes to disk in a benchmark's layout
   zoo          list the published models
@@ -122,36 +123,46 @@ def _transfer(arguments: list[str]) -> int:
 
 
 def _caption(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("virtex caption", description="Caption images.")
-    parser.add_argument("init", help="a run folder, a weights file, a released .pth, a zoo name")
-    parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
-    parser.add_argument("--beams", type=int, default=5, help="beams of the search (default 5)")
-    parser.add_argument("--nucleus", type=float, help="sample from the top-p nucleus instead")
-    parser.add_argument("--original", action="store_true", help="search as the released code did")
-    parser.add_argument("--max_steps", type=int, help="longest caption, in tokens (default 30)")
-    parser.add_argument("--batch_size", type=int, default=32, help="images decoded at once")
-    parser.add_argument("--seed", type=int, default=0, help="seed of nucleus sampling")
-    parser.add_argument("--json", type=Path, help="also write the captions to this file")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--tokenizer", type=Path, help="the vocabulary of a released .pth")
-    options = parser.parse_args(arguments)
-    from virtex.models.decoding import DecodingConfig
+    from virtex.predict.caption_options import parse_caption
+
+    config = parse_caption(arguments)
     from virtex.predict.caption_files import caption_files
 
-    decoding = DecodingConfig(num_beams=options.beams, original=options.original)
-    if options.nucleus is not None:
-        decoding = replace(decoding, strategy="nucleus", top_p=options.nucleus)
-    caption_files(
-        options.init,
-        options.images,
-        decoding=decoding,
-        max_steps=options.max_steps,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        device=options.device,
-        tokenizer=options.tokenizer,
-        json_path=options.json,
+    try:
+        caption_files(config, stdin=sys.stdin.buffer)
+    except BrokenPipeError:  # whoever read the captions has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def _demo(arguments: list[str]) -> int:
+    from virtex.demo.command import DemoConfig, demo
+
+    parser = argparse.ArgumentParser(
+        "virtex demo", description="Serve a page to try a captioner in the browser."
     )
+    parser.add_argument(
+        "init",
+        nargs="?",
+        default=DemoConfig.init,
+        help="a run folder, a weights file, a released .pth, a zoo name (default: %(default)s)",
+    )
+    parser.add_argument("--gallery", type=Path, help="folder of pictures: examples, and searched")
+    parser.add_argument("--host", default=DemoConfig.host, help="address (default %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=DemoConfig.port, help="0: a free one (default %(default)s)"
+    )
+    parser.add_argument("--device", default=DemoConfig.device, help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--tokenizer", type=Path, help="the vocabulary of a released .pth")
+    parser.add_argument(
+        "--max_upload_mb",
+        type=int,
+        default=DemoConfig.max_upload_mb,
+        help="largest photo, in megabytes (default %(default)s)",
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    demo(DemoConfig(**vars(parser.parse_args(arguments))))
     return 0
 
 
@@ -215,6 +226,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "pretrain": _pretrain,
     "transfer": _transfer,
     "caption": _caption,
+    "demo": _demo,
     "export": _export,
     "scenes": _scenes,
     "zoo": _zoo,

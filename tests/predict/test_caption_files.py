@@ -1,76 +1,355 @@
-"""`virtex caption` on files and folders."""
+"""`virtex caption` on files and folders: what it prints, writes, leaves out and refuses."""
 
+import csv
+import io
 import json
+import logging
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.small_run import small_config
+from tests.predict.photo_run import write_photos
 from virtex.cli import main
-from virtex.errors import DataError
+from virtex.errors import ConfigError, DataError
 from virtex.models.decoding import DecodingConfig
-from virtex.predict.caption_files import find_images
+from virtex.predict.attention_folder import strip_path
+from virtex.predict.caption_files import CaptionFilesConfig, caption_files
+from virtex.predict.image_lists import find_images
 from virtex.predict.loading import load_captioner
-from virtex.pretrain import pretrain
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("caption") / "run"
-    pretrain(small_config(out, "--run.num_steps", "2", "--task.head.max_tokens", "12"))
-    return out
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    for number in range(3):
-        path = tmp_path / "photos" / f"sub{number}" / "photo.png"
-        path.parent.mkdir(parents=True)
-        Image.new("RGB", (70, 80), (40 * number, 100, 200)).save(path)
-    return tmp_path / "photos"
+    return write_photos(tmp_path / "photos", 5)
 
 
-def test_a_folder_is_captioned_and_a_corrupt_file_is_named(
-    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def rows_of(path: Path) -> list[dict]:
+    if path.suffix == ".csv":
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    return [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+
+
+def test_each_image_is_a_line_of_path_and_caption(
+    run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (photos / "sub1" / "photo.png").write_bytes(b"not an image")
-    assert main(["caption", str(run), str(photos), "--json", str(tmp_path / "c.json")]) == 0
-    written = json.loads((tmp_path / "c.json").read_text())
-    assert [Path(line["image"]).parent.name for line in written] == ["sub0", "sub2"]
-    printed = capsys.readouterr()
-    assert printed.out.count("\n") == 2
-    assert "sub1" in printed.err
+    assert main(["caption", str(run), str(photos)]) == 0
+    paths = find_images([photos])
+    captions = load_captioner(run).caption(paths)
+    assert len({caption.text for caption in captions}) > 1
+    assert printed(capsys) == [
+        [path, caption.text] for path, caption in zip(paths, captions, strict=True)
+    ]
 
 
-def test_nucleus_captions_do_not_depend_on_the_batch_size(
+def test_a_line_stays_a_line_whatever_the_file_is_called(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_photos(tmp_path / "p", 1) / "photo0.png"
+    path.rename(path.with_name("a\tb\nc\x1b[31m\udcff.png"))
+    assert main(["caption", str(run), str(tmp_path / "p"), "--out", str(tmp_path / "c.jsonl")]) == 0
+    ((shown, caption),) = printed(capsys)
+    assert shown.endswith(r"a\tb\nc\x1b[31m\udcff.png")
+    (row,) = rows_of(tmp_path / "c.jsonl")
+    assert Path(row["image"]).is_file()
+    assert row["caption"] == caption
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl", "csv"])
+def test_every_format_holds_image_caption_and_likelihood(
+    suffix: str, run: Path, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "photo0.png").rename(photos / 'a, "b"\r\nc.png')
+    out = tmp_path / "deep" / f"c.{suffix}"
+    assert main(["caption", str(run), str(photos), "--out", str(out)]) == 0
+    paths = find_images([photos])
+    rows = rows_of(out)
+    assert [list(row) for row in rows] == [["image", "caption", "log_likelihood"]] * 5
+    assert [row["image"] for row in rows] == paths
+    captions = load_captioner(run).caption(paths)
+    assert [row["caption"] for row in rows] == [caption.text for caption in captions]
+    found = [float(row["log_likelihood"]) for row in rows]
+    assert found == pytest.approx([caption.log_likelihood for caption in captions], abs=1e-4)
+    assert sorted(path.name for path in out.parent.iterdir()) == [
+        out.name,
+        f"{out.name}.settings.json",
+    ]
+
+
+def test_json_is_another_word_for_out(run: Path, photos: Path, tmp_path: Path) -> None:
+    assert main(["caption", str(run), str(photos), "--json", str(tmp_path / "captions")]) == 0
+    assert len(json.loads((tmp_path / "captions").read_text())) == 5
+
+
+def test_several_captions_are_ranked_rows_or_a_list(
     run: Path, photos: Path, tmp_path: Path
 ) -> None:
-    texts = []
-    for size in ("1", "3"):
-        path = tmp_path / f"{size}.json"
-        flags = ["--nucleus", "0.9", "--batch_size", size, "--json", str(path)]
-        assert main(["caption", str(run), str(photos), *flags]) == 0
-        texts.append([line["caption"] for line in json.loads(path.read_text())])
-    assert texts[0] == texts[1]
+    for suffix in ("json", "jsonl", "csv"):
+        out = tmp_path / f"c.{suffix}"
+        assert (
+            main(["caption", str(run), str(photos), "--num_captions", "3", "--out", str(out)]) == 0
+        )
+    rows = rows_of(tmp_path / "c.jsonl")
+    assert [row["rank"] for row in rows] == [0, 1, 2] * 5
+    assert len({row["image"] for row in rows}) == 5
+    assert [row["caption"] for row in rows_of(tmp_path / "c.csv")] == [r["caption"] for r in rows]
+    entries = rows_of(tmp_path / "c.json")
+    assert [one for entry in entries for one in entry["captions"]] == [
+        {"caption": row["caption"], "log_likelihood": row["log_likelihood"]} for row in rows
+    ]
+
+
+def test_reranked_captions_have_the_backward_likelihood(
+    run: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "c.jsonl"
+    flags = ["--backward_weight", "0.5", "--num_captions", "2", "--out", str(out)]
+    assert main(["caption", str(run), str(photos), *flags]) == 0
+    rows = rows_of(out)
+    backward = [row["backward_log_likelihood"] for row in rows]
+    assert all(value < 0 for value in backward)
+    assert len(set(backward)) > 5
+    sums = [row["log_likelihood"] + row["backward_log_likelihood"] for row in rows]
+    assert all(first >= second for first, second in zip(sums[::2], sums[1::2], strict=True))
+
+
+def test_a_corrupt_file_is_named_and_the_others_are_captioned(
+    run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "photo1.png").write_bytes(b"not an image")
+    whole = (photos / "photo3.png").read_bytes()
+    (photos / "photo3.png").write_bytes(whole[: len(whole) // 2])
+    assert main(["caption", str(run), str(photos), "--batch_size", "2"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.count("\n") == 3
+    assert re.search(r"left out: bad image \S*photo1\.png: not an image\n", shown.err)
+    assert "photo3.png" in shown.err
+    assert shown.err.endswith("captioned 3 of 5 images; 2 could not be read\n")
+
+
+def test_it_is_an_error_when_no_image_can_be_read(
+    run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in photos.iterdir():
+        path.write_bytes(b"not an image")
+    assert main(["caption", str(run), str(photos)]) == 2
+    assert "none of 5 images can be read" in capsys.readouterr().err
+
+
+def test_too_many_bad_images_end_the_run_and_what_is_written_stays(
+    run: Path, photos: Path, tmp_path: Path
+) -> None:
+    for number in (2, 3):
+        (photos / f"photo{number}.png").write_bytes(b"not an image")
+    out = tmp_path / "c.jsonl"
+    config = CaptionFilesConfig(
+        str(run), (str(photos),), out=out, batch_size=2, bad_image_limit=0.3
+    )
+    with pytest.raises(DataError, match=r"2 of 5 images cannot be read, more than the 30.00%"):
+        caption_files(config)
+    assert [Path(row["image"]).name for row in rows_of(out)] == ["photo0.png", "photo1.png"]
+
+
+def test_workers_change_nothing(run: Path, photos: Path, tmp_path: Path) -> None:
+    (photos / "photo1.png").write_bytes(b"not an image")
+    for workers in ("0", "2"):
+        flags = ["--num_workers", workers, "--batch_size", "2"]
+        out = tmp_path / f"{workers}.jsonl"
+        assert main(["caption", str(run), str(photos), *flags, "--out", str(out)]) == 0
+    assert (tmp_path / "0.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
+
+
+def test_sampled_captions_depend_on_seed_and_name_alone(
+    run: Path, photos: Path, tmp_path: Path
+) -> None:
+    def sampled(*arguments: str) -> dict[str, str]:
+        out = tmp_path / "c.jsonl"
+        flags = ["--nucleus", "0.9", "--out", str(out), "--overwrite"]
+        assert main(["caption", str(run), *flags, *arguments]) == 0
+        return {row["image"]: row["caption"] for row in rows_of(out)}
+
+    together = sampled(str(photos))
+    assert len(set(together.values())) > 1
+    assert sampled(str(photos), "--batch_size", "2") == together
+    last = str(photos / "photo4.png")
+    assert sampled(last) == {last: together[last]}
+    assert sampled(str(photos), "--seed", "1") != together
+    copy = photos / "copy.png"
+    copy.write_bytes((photos / "photo4.png").read_bytes())
+    assert len({sampled(str(copy), "--num_captions", "4")[str(copy)] for _ in "12"}) == 1
+    twins = sampled(str(photos), "--num_captions", "4", "--temperature", "2")
+    assert twins[str(copy)] != twins[last]
+
+
+def test_captions_begin_with_the_prefix(
+    run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["caption", str(run), str(photos), "--prefix", "two dogs"]) == 0
+    assert all(caption.startswith("two dogs") for _, caption in printed(capsys))
 
 
 def test_original_searches_as_the_released_code_did(
     run: Path, photos: Path, tmp_path: Path
 ) -> None:
-    paths = sorted(photos.rglob("*.png"))
-    flags = ["--original", "--json", str(tmp_path / "c.json")]
-    assert main(["caption", str(run), str(photos), *flags]) == 0
-    found = [line["log_likelihood"] for line in json.loads((tmp_path / "c.json").read_text())]
+    out = tmp_path / "c.json"
+    assert main(["caption", str(run), str(photos), "--original", "--json", str(out)]) == 0
+    found = [line["log_likelihood"] for line in rows_of(out)]
     captioner = load_captioner(run)
     for original in (True, False):
         decoding = DecodingConfig(original=original, max_steps=12)
-        captions = captioner.caption(list(paths), decoding)
+        captions = captioner.caption(find_images([photos]), decoding)
         same = found == pytest.approx([caption.log_likelihood for caption in captions], abs=1e-4)
         assert same == original
 
 
-def test_paths_that_are_not_there_are_all_named(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"nothing\.jpg.*empty"):
-        find_images([tmp_path / "nothing.jpg", tmp_path / "empty"])
+def test_bf16_says_nearly_the_same(run: Path, photos: Path, tmp_path: Path) -> None:
+    found = {}
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / f"{precision}.jsonl"
+        flags = ["--precision", precision, "--out", str(out)]
+        assert main(["caption", str(run), str(photos), *flags]) == 0
+        found[precision] = [row["log_likelihood"] for row in rows_of(out)]
+    assert found["bf16"] != pytest.approx(found["fp32"], abs=1e-4)
+    assert found["bf16"] == pytest.approx(found["fp32"], rel=0.1)
+
+
+def test_each_captioned_image_gets_a_picture_of_its_own(
+    run: Path, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "photo1.png").write_bytes(b"not an image")
+    write_photos(photos / "more", 1)  # a second photo0.png
+    drawn = tmp_path / "drawn"
+    assert main(["caption", str(run), str(photos), "--attention", str(drawn)]) == 0
+    paths = [path for path in find_images([photos]) if "photo1" not in path]
+    assert {path.name for path in drawn.iterdir()} == {strip_path(drawn, p).name for p in paths}
+    assert len(list(drawn.iterdir())) == 5
+    assert len(list(drawn.glob("photo0-*.png"))) == 2
+    for path in drawn.iterdir():
+        Image.open(path).verify()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--nucleus", "0.9", "--beams", "3"], "--nucleus cannot be together with --beams"),
+        (["--greedy", "--top_k", "3"], "--greedy cannot be together with --top_k"),
+        (["--greedy", "--backward_weight", "0.5"], "--greedy cannot be together"),
+        (["--num_captions", "6"], "6 captions an image asked of 5 beams"),
+        (["--num_captions", "0", "--batch_size", "0"], "batch_size is 0.*num_captions is 0"),
+        (["--nucleus", "1.5"], "top_p is 1.5"),
+        (["--out", "{tmp}/captions.txt"], r"ends in \.txt.*\.json, \.jsonl, \.csv"),
+        (["--out", "{tmp}/captions"], "ends in no suffix"),
+        (["--out", "{tmp}/folder.json"], "is a folder"),
+        (["--out", "{tmp}/photos/photo0.png/c.csv"], "nothing can be written in"),
+        (["--attention", "{tmp}/photos/photo0.png/a"], "nothing can be written in"),
+        (["--out", "{tmp}/c.csv", "--json", "{tmp}/c.json"], "give one of them"),
+        (["--overwrite"], "add --out"),
+        (["--bad_image_limit", "2"], "must be from 0 to 1"),
+        (["https://example.com/a.jpg"], "add --allow_urls"),
+    ],
+)
+def test_mistakes_are_told_before_the_model_is_loaded(
+    flags: list[str], told: str, tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder.json").mkdir()
+    arguments = [str(photos), *(flag.format(tmp=tmp_path) for flag in flags)]
+    assert main(["caption", str(tmp_path / "no_model"), *arguments]) == 2
+    shown = capsys.readouterr().err
+    assert re.search(told, shown)
+    assert "no_model" not in shown
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--max_steps", "99"], "set the decoding's max_steps to at most 12"),
+        (["--prefix", "two dogs on the table and a red ball on it"], "leave no room"),
+        (["--tokenizer", "x.model"], "brings its own tokenizer"),
+    ],
+)
+def test_what_the_model_cannot_do_is_told_before_anything_is_written(
+    flags: list[str], told: str, run: Path, photos: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / "c.jsonl"
+    out.write_text("what was there\n")
+    arguments = [str(run), str(photos), "--out", str(out), "--overwrite", *flags]
+    assert main(["caption", *arguments]) == 2
+    assert told in capsys.readouterr().err
+    assert out.read_text() == "what was there\n"
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "a.jpg", "--beems", "3"], []])
+def test_what_cannot_be_parsed_exits_2_with_the_usage(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["caption", *arguments])
+    assert exited.value.code == 2
+    assert "usage: virtex caption INIT" in capsys.readouterr().err
+
+
+def test_images_may_stand_after_flags(run: Path, photos: Path) -> None:
+    first, second = str(photos / "photo0.png"), str(photos / "photo1.png")
+    arguments = ["caption", str(run), "--greedy", first, "--max_steps", "5", second]
+    assert main(arguments) == 0
+
+
+def test_a_bar_on_stderr_leaves_stdout_to_the_captions(
+    run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    (photos / "photo1.png").write_bytes(b"not an image")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    caption_files(CaptionFilesConfig(str(run), (str(photos),), batch_size=2))
+    assert len(printed(capsys)) == 4
+    assert "captions" in terminal.getvalue()
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(run: Path, photos: Path) -> None:
+    command = [sys.executable, "-m", "virtex.cli", "caption", str(run), str(photos)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, errors = process.communicate(timeout=60)
+    assert b"Traceback" not in errors
+    assert process.returncode == 141
+
+
+def test_help_does_not_import_torch() -> None:
+    code = (
+        "import sys, virtex.cli\ntry: virtex.cli.main(['caption', '--help'])\n"
+        "except SystemExit: sys.exit('torch' in sys.modules)"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert finished.returncode == 0
+    assert "--num_captions" in finished.stdout
+
+
+def test_it_is_quiet_where_there_is_no_terminal(
+    run: Path, photos: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "virtex"):
+        count = caption_files(CaptionFilesConfig(str(run), (str(photos),)))
+    assert str(count) == "captioned 5 of 5 images"
+    assert capsys.readouterr().err == ""
+
+
+def test_a_seed_below_zero_is_refused() -> None:
+    with pytest.raises(ConfigError, match="seed is -1"):
+        CaptionFilesConfig("run", ("a.jpg",), seed=-1)

@@ -1,133 +1,167 @@
-"""Caption image files and folders of them: what `virtex caption` does."""
+"""Caption many images: what `virtex caption` does.
 
-import json
+A call that goes on with a file ends with the same file, to the last bit, as one that was never cut,
+as long as images, batch size and machine are the same.
+"""
+
+import contextlib
 import logging
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
 
-from rich.console import Console
-from rich.progress import track
-
-from virtex.data.images import BadImageError
 from virtex.engine.run import choose_device
-from virtex.errors import ConfigError, DataError, listing
-from virtex.models.decoding import DecodingConfig
+from virtex.errors import DataError
+from virtex.predict.attention_folder import write_strips
+from virtex.predict.caption_options import CaptionFilesConfig
+from virtex.predict.caption_rows import RowLayout
+from virtex.predict.caption_terminal import print_captions, progress_bar, report_bad
+from virtex.predict.caption_writer import CaptionWriter, check_writable
+from virtex.predict.captioning import Captioning, decoding_for
+from virtex.predict.image_batches import ImageBatch, image_batches
+from virtex.predict.image_lists import find_images
 from virtex.predict.loading import load_captioner
-from virtex.predict.predictor import Caption, Predictor
+from virtex.predict.precision import choose_precision
+from virtex.predict.predictor import Caption
 
 log = logging.getLogger("virtex")
 
-CHUNK = 64
-"""Captions are printed, and nucleus sampling is seeded, by so many images."""
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+Captioned = list[tuple[str, list[Caption]]]
+"""Images and their captions, the best first."""
 
 
-@dataclass(frozen=True)
-class CaptionedFile:
-    """One line of the answer."""
+@dataclass
+class Count:
+    """How many images there are, and what became of them."""
 
-    image: str
-    caption: str
-    log_likelihood: float
+    num_images: int
+    num_kept: int = 0
+    """Captioned by an earlier call."""
+    num_captioned: int = 0
+    num_bad: int = 0
+
+    def __str__(self) -> str:
+        before = f", {self.num_kept} of them before" if self.num_kept else ""
+        bad = f"; {self.num_bad} could not be read" if self.num_bad else ""
+        return (
+            f"captioned {self.num_kept + self.num_captioned} of {self.num_images} images"
+            f"{before}{bad}"
+        )
 
 
-def caption_files(
-    init: str,
-    images: Sequence[Path],
-    *,
-    decoding: DecodingConfig,
-    max_steps: int | None = None,
-    batch_size: int = 32,
-    seed: int = 0,
-    device: str = "auto",
-    tokenizer: Path | None = None,
-    json_path: Path | None = None,
-) -> list[CaptionedFile]:
-    """Caption files, and the files in folders, and print them as they come.
+def caption_files(config: CaptionFilesConfig, *, stdin: BinaryIO | None = None) -> Count:
+    """Caption images, print a line `path<TAB>caption` for each as it comes, and write them.
 
-    An image that cannot be read is reported and left out.
+    An image that cannot be read is reported and left out; a later call tries it again.
 
     Args:
-        init: A run folder, a weights file, a released file or a published name.
-        max_steps: Longest caption, in tokens; by default as many as `decoding` says, or fewer where
-            the model was built for fewer.
-        tokenizer: The vocabulary of a released .pth, which holds none.
-        images: Files, or folders that are searched to any depth.
-        json_path: Where to write the captions too, as a JSON list.
+        stdin: What the image `-` stands for.
 
     Raises:
-        DataError: A path that is not there, or no image at all that can be read.
+        ConfigError: Options that cannot work, or `out` was written with others.
+        DataError: A path that is not there, too many bad images, or none that can be read.
         CheckpointError: `init` holds no captioner.
     """
-    if batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size}, must be at least 1")
-    predictor = load_captioner(init, tokenizer=tokenizer, device=choose_device(device))
-    paths = find_images(images)
-    longest = min(decoding.max_steps, predictor.captioner.config.max_tokens)
-    decoding = replace(decoding, max_steps=max_steps or longest)
-    captioned = []
-    console = Console(stderr=True)
-    starts = track(
-        range(0, len(paths), CHUNK), "captions", console=console, transient=True,
-        disable=not console.is_terminal,
-    )  # fmt: skip
-    for start in starts:
-        for path, caption in _readable(
-            predictor, paths[start : start + CHUNK], decoding, batch_size, seed + start
+    check_writable(config.out, folder=config.attention)
+    names = find_images(
+        config.images, lists=config.lists, allow_urls=config.allow_urls, stdin=stdin
+    )
+    captioning = load_captioning(config)
+    writer = _open_writer(config, captioning)
+    kept = writer.kept if writer else frozenset()
+    count = Count(len(names), num_kept=sum(name in kept for name in names))
+    batches = batches_to_do(names, kept, config.batch_size)
+    with writer or contextlib.nullcontext(), progress_bar() as progress:
+        task = progress.add_task("captions", total=sum(map(len, batches)))
+        for batch in image_batches(
+            names,
+            batches,
+            captioning.predictor.image,
+            num_workers=config.num_workers,
+            with_contents=config.attention is not None,
         ):
-            captioned.append(CaptionedFile(str(path), caption.text, caption.log_likelihood))
-            print(f"{path}\t{caption.text}", file=sys.stdout, flush=True)
-    if not captioned:
-        raise DataError(f"none of {len(paths)} images can be read: {listing(paths)}")
-    if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps([asdict(line) for line in captioned], indent=1) + "\n")
+            bad_images = [one for one in batch.bad_images if one[0] not in kept]
+            report_bad(bad_images, progress)
+            captioned = _caption(batch, captioning, config, kept)
+            if writer:
+                writer.write(captioned)
+            print_captions(captioned)
+            count.num_captioned += len(captioned)
+            count.num_bad += len(bad_images)
+            _check_bad(count, config)
+            progress.advance(task, len(batch.names) + len(batch.bad_images))
+    log.info("%s", count)
+    return count
+
+
+def load_captioning(config: CaptionFilesConfig) -> Captioning:
+    """The model with its options."""
+    device = choose_device(config.device)
+    predictor = load_captioner(
+        config.init,
+        tokenizer=config.tokenizer,
+        device=device,
+        precision=choose_precision(config.precision, device),
+    )
+    decoding = decoding_for(predictor, config.decoding, config.max_steps)
+    return Captioning(predictor, decoding, config.num_captions, config.prefix, config.seed)
+
+
+def batches_to_do(
+    names: Sequence[str], kept: frozenset[str], batch_size: int
+) -> list[Sequence[int]]:
+    """Batches of the images that have no captions yet, as numbers.
+
+    Sums in a batch depend, in their last bits, on the whole batch. So the one in which an earlier
+    call was cut is made again as it was, with images that are done; after it all follows as if it
+    had not been cut. What was missing before then comes first.
+    """
+    last = max((index for index, name in enumerate(names) if name in kept), default=-1)
+    border = len(names) if last + 1 == len(names) else (last + 1) // batch_size * batch_size
+    missing = [index for index in range(border) if names[index] not in kept]
+    return [
+        part[start : start + batch_size]
+        for part in (missing, range(border, len(names)))
+        for start in range(0, len(part), batch_size)
+    ]
+
+
+def _open_writer(config: CaptionFilesConfig, captioning: Captioning) -> CaptionWriter | None:
+    if config.out is None:
+        return None
+    is_reranked = config.decoding.backward_weight > 0
+    return CaptionWriter(
+        config.out,
+        RowLayout(config.num_captions > 1, is_reranked),
+        out_format=config.format,
+        settings=captioning.settings(),
+        num_captions=config.num_captions,
+        overwrite=config.overwrite,
+    )
+
+
+def _caption(
+    batch: ImageBatch, captioning: Captioning, config: CaptionFilesConfig, kept: frozenset[str]
+) -> Captioned:
+    """The captions of those images in a batch that had none yet."""
+    if not batch.names:
+        return []
+    written = captioning.write(batch.names, batch.images)
+    captioned = [pair for pair in zip(batch.names, written, strict=True) if pair[0] not in kept]
+    if config.attention is not None:
+        contents = dict(zip(batch.names, batch.contents, strict=True))
+        write_strips(config.attention, captioned, contents, captioning.predictor)
     return captioned
 
 
-def find_images(given: Sequence[Path]) -> list[Path]:
-    """Files as they are, and the image files below folders, sorted.
-
-    Raises:
-        DataError: Names every path that is not there, and every folder without images.
-    """
-    problems, found = [], []
-    for path in given:
-        if path.is_file():
-            found.append(path)
-        elif path.is_dir():
-            below = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-            found += below
-            if not below:
-                problems.append(
-                    f"{path} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))})"
-                )
-        else:
-            problems.append(f"{path} is no file or folder")
-    if problems:
+def _check_bad(count: Count, config: CaptionFilesConfig) -> None:
+    """Raise DataError where too many images are bad, or all are."""
+    if count.num_bad > config.bad_image_limit * count.num_images:
+        kept = f"The captions so far are in {config.out}. " if config.out is not None else ""
         raise DataError(
-            f"cannot caption: {listing(problems)}. Give image files or folders of them."
+            f"{count.num_bad} of {count.num_images} images cannot be read, more than the "
+            f"{config.bad_image_limit:.2%} that bad_image_limit allows. {kept}Mend or remove these "
+            "images, or raise the limit."
         )
-    return found
-
-
-def _readable(
-    predictor: Predictor,
-    paths: Sequence[Path],
-    decoding: DecodingConfig,
-    batch_size: int,
-    seed: int,
-) -> Iterator[tuple[Path, Caption]]:
-    """The captions of a batch; where an image is bad, those of the others one by one."""
-    try:
-        captions = predictor.caption(list(paths), decoding, batch_size=batch_size, seed=seed)
-    except BadImageError as error:
-        if len(paths) == 1:
-            log.warning("left out: %s", error)
-            return
-        for path in paths:
-            yield from _readable(predictor, [path], decoding, batch_size, seed)
-        return
-    yield from zip(paths, captions, strict=True)
+    if count.num_bad == count.num_images:
+        raise DataError(f"none of {count.num_images} images can be read; the reasons are above.")

@@ -120,7 +120,7 @@ def _answer(url: str, target: PartialFile) -> Iterator[http.client.HTTPResponse]
     """
     headers = {"User-Agent": "virtex", **target.headers()}
     try:
-        response = _OPENER.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+        response = OPENER.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
         answer = f"the server answers {error.code} {error.reason}"
@@ -281,4 +281,4 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-_OPENER = urllib.request.build_opener(_Redirects)
+OPENER = urllib.request.build_opener(_Redirects)

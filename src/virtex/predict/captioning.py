@@ -1,0 +1,80 @@
+"""A model with the options that it captions many images with."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from virtex.data.transforms import normalize
+from virtex.engine.run import autocast
+from virtex.models.decoding import DecodingConfig
+from virtex.predict.caption_settings import model_digest
+from virtex.predict.predictor import Caption, Predictor, captions_of
+
+
+@dataclass(frozen=True)
+class Captioning:
+    """What is asked of a model for each image.
+
+    What an image is given depends on no other image: where captions are drawn at random, the draws
+    come from `seed` and the image's name.
+    """
+
+    predictor: Predictor
+    decoding: DecodingConfig
+    num_captions: int = 1
+    prefix: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Try it on a blank image: what the model cannot do is told before any work.
+
+        Raises:
+            ConfigError: Options that do not go together, or that the model cannot meet.
+        """
+        self.predictor.captioner.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        size = self.predictor.image.size
+        self.write([""], torch.zeros(1, 3, size, size, dtype=torch.uint8))
+
+    def write(self, names: Sequence[str], images: Tensor) -> list[list[Caption]]:
+        """The captions of images (B, 3, H, W) uint8, of each the best first."""
+        predictor = self.predictor
+        inputs = normalize(images.to(predictor.device))
+        prefix = torch.tensor(predictor.tokenizer.encode(self.prefix), dtype=torch.int64)
+        with torch.inference_mode(), autocast(predictor.precision, predictor.device):
+            generated = predictor.captioner.generate(
+                inputs.contiguous(memory_format=torch.channels_last),
+                self.decoding,
+                num_captions=self.num_captions,
+                prefix=prefix,
+                rng=[_draws_of(name, self.seed) for name in names],
+            )
+        return captions_of(generated, predictor.tokenizer)
+
+    def settings(self) -> dict[str, Any]:
+        """What may change the captions, as plain values."""
+        is_random = self.decoding.strategy == "nucleus"
+        return {
+            "model": model_digest(self.predictor),
+            "decoding": asdict(self.decoding),
+            "num_captions": self.num_captions,
+            "prefix": self.prefix,
+            "precision": self.predictor.precision,
+            **({"seed": self.seed} if is_random else {}),
+        }
+
+
+def decoding_for(
+    predictor: Predictor, decoding: DecodingConfig, max_steps: int | None
+) -> DecodingConfig:
+    """With `max_steps`, or else as many as `decoding` has and the model was built for."""
+    longest = min(decoding.max_steps, predictor.captioner.config.max_tokens)
+    return replace(decoding, max_steps=longest if max_steps is None else max_steps)
+
+
+def _draws_of(name: str, seed: int) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogatepass")).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))

@@ -1,0 +1,141 @@
+import base64
+import io
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from virtex.demo.answers import (
+    MOST_LABELS,
+    NUM_CAPTIONS,
+    RATIO,
+    SHARE,
+    find,
+    look_at,
+    map_picture,
+    split_labels,
+    weigh_labels,
+    word_probability,
+)
+from virtex.errors import ConfigError
+from virtex.predict.attention_colors import ratio_scale, share_scale
+from virtex.predict.matching import MatchingConfig
+
+
+def image_of(uri):
+    return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+
+
+@pytest.fixture(scope="module")
+def noise():
+    return np.random.default_rng(5).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def look(predictor, noise):
+    return look_at(predictor, noise)
+
+
+def test_the_captions_are_those_of_the_predictor_best_first(predictor, noise, look):
+    captions = predictor.captions([noise], NUM_CAPTIONS)[0]
+    assert [" ".join(one.words) for one in look.captions] == [one.text for one in captions]
+    expected = [one.log_likelihood for one in captions]
+    assert np.allclose([one.log_likelihood for one in look.captions], expected, atol=1e-4)
+    assert expected == sorted(expected, reverse=True)
+    backward = predictor.attend([noise], [captions[0]], direction="backward")[0]
+    first = look.captions[0]
+    assert first.backward_log_likelihood == pytest.approx(backward.log_likelihood, abs=1e-4)
+
+
+def test_each_word_has_a_map_of_each_kind_from_each_reader(look):
+    kinds = {(reader, kind) for reader in ("forward", "backward") for kind in (SHARE, RATIO)}
+    for caption in look.captions:
+        assert set(caption.maps) == kinds
+        assert len(caption.maps["forward", SHARE]) == len(caption.words)
+        assert len(caption.maps["forward", RATIO]) == len(caption.words)
+    assert len(look.captions[0].maps["backward", SHARE]) == len(look.captions[0].words)
+
+
+def test_who_reads_backward_has_no_map_of_the_end_of_a_caption_that_was_cut(look):
+    longest = max(look.captions, key=lambda caption: sum(map(len, caption.words)))
+    assert len(longest.maps["backward", SHARE]) == len(longest.words) - 1
+
+
+def test_the_photo_is_shown_with_its_shape(look):
+    width, height = image_of(look.photo).size
+    assert (width, height) == (80, 60)
+    assert look.aspect == pytest.approx(80 / 60)
+
+
+def test_the_square_that_the_model_sees_is_the_centre_of_the_photo(look, predictor):
+    share = predictor.image.size / predictor.image.validation_short_side
+    left, top, width, height = look.seen
+    assert height == pytest.approx(share, abs=0.02)
+    assert width == pytest.approx(share * 60 / 80, abs=0.02)
+    assert (left + width / 2, top + height / 2) == pytest.approx((0.5, 0.5), abs=0.02)
+
+
+def test_a_map_is_brightest_where_most_attention_lay():
+    values = np.array([[0, 0], [0, 2]], np.float32)
+    pixels = np.asarray(image_of(map_picture(values, share_scale(values, num_cells=4))))
+    lightness = pixels[..., :3].sum(2)
+    assert pixels.shape == (8, 8, 4)
+    assert lightness[5:, 5:].min() > 300 > 100 > lightness[:3].max()
+
+
+def test_a_ratio_of_one_hides_nothing_of_the_photo():
+    values = np.array([[0.0, 2.0]], np.float32)
+    alpha = np.asarray(image_of(map_picture(values, ratio_scale())))[..., 3]
+    assert alpha[:, 0].max() < 40 < alpha[:, -1].min()
+
+
+def test_the_probability_of_a_word_is_a_geometric_mean():
+    assert word_probability(math.log(0.5 * 0.25 * 0.125), 2) == pytest.approx(0.25)
+
+
+def test_labels_are_parted_by_commas_and_lines_and_asked_once():
+    assert split_labels(" a dog,  two\tcats\n\n;a dog, ") == ["a dog", "two cats"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ,\n", ",".join(map(str, range(MOST_LABELS + 1))), "x" * 201]
+)
+def test_no_labels_or_too_much_of_them_is_said_in_words(text):
+    with pytest.raises(ConfigError, match="label"):
+        split_labels(text)
+
+
+def test_labels_are_weighed_as_the_predictor_does(predictor, noise):
+    weights = weigh_labels(
+        predictor, noise, "ball, two dogs", template="the {}", prior=0.5, direction="both"
+    )
+    expected = predictor.classify(
+        [noise],
+        ["ball", "two dogs"],
+        templates=["the {}"],
+        matching=MatchingConfig("both", 0.5),
+    )[0]
+    assert dict(weights) == pytest.approx(
+        dict(zip(expected.labels, expected.probabilities, strict=True))
+    )
+    assert weights[0][1] >= weights[1][1]
+
+
+def test_a_template_without_a_place_for_the_label_is_said_in_words(predictor, noise):
+    with pytest.raises(ConfigError, match="label"):
+        weigh_labels(predictor, noise, "ball", template="a dog", prior=0, direction="forward")
+
+
+def test_a_search_finds_what_the_predictor_finds(predictor, noise):
+    gallery = predictor.gallery([noise, noise[::-1].copy(), noise[:, ::-1].copy()])
+    expected = [(one.index, one.score) for one in predictor.search("two dogs", gallery)]
+    found = find(predictor, gallery, " two dogs ")
+    assert [one.index for one in found] == [index for index, _ in expected]
+    assert found[0].word_probability == pytest.approx(math.exp(expected[0][1] / 3))
+
+
+@pytest.mark.parametrize("text", ["  ", "x" * 201])
+def test_a_search_for_nothing_or_for_too_much_is_said_in_words(text, predictor, noise):
+    with pytest.raises(ConfigError, match="1 to 200 letters"):
+        find(predictor, predictor.gallery([noise]), text)

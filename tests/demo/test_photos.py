@@ -1,0 +1,69 @@
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.demo.pictures import encoded, png_that_claims
+from virtex.data.images import BadImageError
+from virtex.demo.photos import KEPT_SIDE, MAX_PIXELS, data_uri, read_photo
+
+
+def test_a_small_photo_is_read_as_it_is(tmp_path):
+    path = tmp_path / "nameless"
+    path.write_bytes(encoded("PNG"))
+    with Image.open(path) as image:
+        assert np.array_equal(read_photo(path, min_side=100), np.asarray(image))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_large_photo_is_kept_no_larger_than_needed(kind, tmp_path):
+    path = tmp_path / "nameless"
+    path.write_bytes(encoded(kind, height=300, width=3 * KEPT_SIDE))
+    assert read_photo(path, min_side=50).shape[1] <= KEPT_SIDE
+    assert read_photo(path, min_side=250).shape[0] >= 250
+
+
+def test_a_photo_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "nameless"
+    path.write_bytes(encoded("JPEG", height=60, width=80, exif=exif.tobytes()))
+    assert read_photo(path, min_side=100).shape == (80, 60, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"these are words", "not a picture of a kind that is known here"),
+        (b"", "not a picture of a kind that is known here"),
+        (encoded("JPEG")[:-200], ""),
+        (png_that_claims(height=60_000, width=60_000), "larger than 50 million pixels"),
+        (png_that_claims(height=5001, width=10_000), "larger than 50 million pixels"),
+    ],
+    ids=["text", "nothing", "truncated", "bomb", "too large"],
+)
+def test_what_is_no_photo_is_said_in_words(data, reason, tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(data)
+    with pytest.raises(BadImageError) as caught:
+        read_photo(path, min_side=100)
+    assert reason in caught.value.reason
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    def decode(*_, **__):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("virtex.demo.photos.open_image", decode)
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_that_claims(height=1, width=MAX_PIXELS + 1))
+    with pytest.raises(BadImageError):
+        read_photo(path, min_side=100)
+
+
+def test_a_data_uri_holds_a_jpeg_of_at_most_that_side(pixels):
+    kind, data = data_uri(pixels, side=40).split(",")
+    assert kind == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (40, 30)

@@ -1,0 +1,223 @@
+"""A file of captions goes on where it was cut, and ends as if it never had been."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.predict.photo_run import save_run, write_photos
+from virtex.cli import main
+from virtex.data.tokenizer import Tokenizer
+from virtex.errors import ConfigError, DataError
+from virtex.predict.caption_files import CaptionFilesConfig, batches_to_do, caption_files
+from virtex.tasks.base import Task
+
+OPTIONS = ["--batch_size", "3"]
+SAMPLED = ["--nucleus", "0.9", "--num_captions", "2", *OPTIONS]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight images, of which one is bad, so that batches of three have a border inside."""
+    folder = write_photos(tmp_path_factory.mktemp("resume") / "photos", 8)
+    (folder / "photo1.png").write_bytes(b"not an image")
+    return folder
+
+
+def caption(run: Path, photos: Path, out: Path, *flags: str) -> int:
+    return main(["caption", str(run), str(photos), "--out", str(out), *flags])
+
+
+def growing(out: Path) -> Path:
+    """What a run appends to."""
+    return out.with_name(f"{out.name}.partial") if out.suffix == ".json" else out
+
+
+def as_json_lines(out: Path) -> bytes:
+    """What FILE.partial held when the list was made of it."""
+    rows = json.loads(out.read_text())
+    flat = [
+        {"image": row["image"], "rank": rank, **one} if "captions" in row else row
+        for row in rows
+        for rank, one in enumerate(row.get("captions", [{}]))
+    ]
+    return "".join(json.dumps(row) + "\n" for row in flat).encode()
+
+
+@pytest.mark.parametrize("flags", [OPTIONS, SAMPLED], ids=["beam", "sampled"])
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "json"])
+def test_a_file_cut_anywhere_ends_as_one_that_was_not(
+    suffix: str, flags: list[str], run: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / f"c.{suffix}"
+    assert caption(run, photos, out, *flags) == 0
+    expected = out.read_bytes()
+    content = as_json_lines(out) if suffix == "json" else expected
+    line_ends = [place + 1 for place, byte in enumerate(content) if byte == ord("\n")]
+    assert len(line_ends) >= 7
+    for cut in (0, 5, line_ends[0] + 9, line_ends[1], line_ends[3] - 1, line_ends[4], len(content)):
+        if suffix == "json":
+            out.unlink()
+        growing(out).write_bytes(content[:cut])
+        assert caption(run, photos, out, *flags) == 0
+        assert out.read_bytes() == expected
+        assert not out.with_name("c.json.partial").exists()
+
+
+def test_a_killed_run_goes_on(run: Path, tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 40)
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "c.jsonl"
+    assert caption(run, photos, whole, *SAMPLED) == 0
+    command = ["caption", str(run), str(photos), "--out", str(out), *SAMPLED]
+    with subprocess.Popen(
+        [sys.executable, "-m", "virtex.cli", *command], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        os.kill(process.pid, signal.SIGKILL)
+    assert out.stat().st_size > 0
+    assert caption(run, photos, out, *SAMPLED) == 0
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_a_second_call_captions_what_is_new_and_tries_what_was_bad(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = shutil.copytree(photos, tmp_path / "photos")
+    for suffix in ("jsonl", "json"):
+        out = tmp_path / f"c.{suffix}"
+        assert caption(run, mine, out) == 0
+        (mine / "photo1.png").write_bytes((photos / "photo2.png").read_bytes())
+        (mine / "photo9.png").write_bytes((photos / "photo3.png").read_bytes())
+        capsys.readouterr()
+        assert caption(run, mine, out) == 0
+        shown = capsys.readouterr()
+        names = [Path(line.split("\t")[0]).name for line in shown.out.splitlines()]
+        assert names == ["photo1.png", "photo9.png"]
+        assert shown.err == "captioned 9 of 9 images, 7 of them before\n"
+        text = out.read_text()
+        rows = json.loads(text) if suffix == "json" else list(map(json.loads, text.splitlines()))
+        assert len(rows) == len({row["image"] for row in rows}) == 9
+        (mine / "photo1.png").write_bytes(b"not an image")
+        (mine / "photo9.png").unlink()
+
+
+def test_images_that_stay_bad_are_no_error_where_others_are_done(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "c.csv"
+    assert caption(run, photos, out) == 0
+    before = out.read_bytes()
+    assert caption(run, photos, out) == 0
+    assert out.read_bytes() == before
+    assert "captioned 7 of 8 images, 7 of them before; 1 could not be" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--beams", "3"], "decoding.num_beams 5, now 3"),
+        (["--prefix", "two"], "prefix '', now 'two'"),
+        (["--num_captions", "2"], "num_captions 1, now 2"),
+        (["--precision", "bf16"], "precision 'fp32', now 'bf16'"),
+        (["--nucleus", "0.9", "--seed", "3"], "seed None, now 3"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_captions_of_other_options_are_not_mixed(
+    suffix: str, flags: list[str], told: str, run: Path, photos: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / f"c.{suffix}"
+    assert caption(run, photos, out) == 0
+    before = out.read_bytes()
+    assert caption(run, photos, out, *flags) == 2
+    message = capsys.readouterr().err
+    assert told in message
+    assert "--overwrite" in message
+    assert out.read_bytes() == before
+    assert caption(run, photos, out, *flags, "--overwrite") == 0
+    assert out.read_bytes() != before
+    assert caption(run, photos, out, *flags) == 0
+
+
+def test_captions_of_another_model_are_not_mixed(
+    run: Path, photos: Path, tmp_path: Path, task: Task, tokenizer: Tokenizer
+) -> None:
+    out = tmp_path / "c.jsonl"
+    assert caption(run, photos, out) == 0
+    again = shutil.copytree(run, tmp_path / "moved")
+    assert caption(again, photos, out) == 0
+    bias = task.captioner.head.output_bias
+    bias.data[5] += 1
+    other = save_run(tmp_path / "other", task, tokenizer)
+    bias.data[5] -= 1
+    with pytest.raises(ConfigError, match="another model"):
+        caption_files(CaptionFilesConfig(str(other), (str(photos),), out=out))
+
+
+def test_a_file_of_which_nothing_is_known_is_not_touched(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "c.csv"
+    out.write_text("somebody's work\n")
+    assert caption(run, photos, out) == 2
+    assert "holds something already" in capsys.readouterr().err
+    assert out.read_text() == "somebody's work\n"
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "json"])
+def test_a_file_that_is_damaged_elsewhere_than_at_its_end_is_refused(
+    suffix: str, run: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / f"c.{suffix}"
+    assert caption(run, photos, out) == 0
+    lines = out.read_bytes().splitlines(keepends=True)
+    lines[2] = b'half a row"\n'
+    out.write_bytes(b"".join(lines))
+    with pytest.raises(DataError, match=r"(is damaged|is no list).*overwrite"):
+        caption_files(CaptionFilesConfig(str(run), (str(photos),), out=out))
+    assert out.read_bytes() == b"".join(lines)
+
+
+def test_a_list_whose_rows_a_kill_left_behind_holds_nothing_twice(
+    run: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "c.json"
+    assert caption(run, photos, out, *SAMPLED) == 0
+    expected = out.read_bytes()
+    growing(out).write_bytes(as_json_lines(out))
+    assert caption(run, photos, out, *SAMPLED) == 0
+    assert out.read_bytes() == expected
+
+
+def test_an_image_that_is_done_may_be_gone(run: Path, tmp_path: Path) -> None:
+    photos, out = write_photos(tmp_path / "photos", 3), tmp_path / "c.jsonl"
+    assert caption(run, photos, out) == 0
+    out.write_bytes(b"".join(out.read_bytes().splitlines(keepends=True)[:2]))
+    (photos / "photo0.png").write_bytes(b"not an image")
+    count = caption_files(CaptionFilesConfig(str(run), (str(photos),), out=out))
+    assert str(count) == "captioned 3 of 3 images, 2 of them before"
+    assert len(out.read_text().splitlines()) == 3
+
+
+def test_the_batch_that_was_cut_is_made_again_as_it_was() -> None:
+    names = list("abcdefgh")
+
+    def batches(kept: str) -> list[str]:
+        found = batches_to_do(names, frozenset(kept), 3)
+        return ["".join(names[index] for index in batch) for batch in found]
+
+    assert batches("") == ["abc", "def", "gh"]
+    assert batches("abc") == ["def", "gh"]
+    assert batches("abcd") == ["def", "gh"]
+    assert batches("bde") == ["ac", "def", "gh"]
+    assert batches("bdef") == ["ac", "gh"]
+    assert batches("abcdefgh") == []
+    assert batches("bdefgh") == ["ac"]
+    assert batches("xyz") == ["abc", "def", "gh"]

@@ -1,0 +1,140 @@
+"""Which images the user's words stand for."""
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from virtex.errors import ConfigError, DataError
+from virtex.predict.image_lists import find_images
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tree of empty files, seen from its parent."""
+    for name in ("b.jpg", "a.PNG", "notes.txt", "sub/deep/c.webp", "sub/d.jpg", "sub-2/e.jpg"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "photos"
+
+
+ALL = ["a.PNG", "b.jpg", "sub/d.jpg", "sub/deep/c.webp", "sub-2/e.jpg"]
+
+
+def below(names: list[str]) -> list[str]:
+    return [f"photos/{name}" for name in names]
+
+
+def test_a_folder_is_searched_to_any_depth_and_sorted(photos: Path) -> None:
+    assert find_images(["photos"]) == below(sorted(ALL, key=lambda name: name.split("/")))
+    assert find_images([photos]) == [f"{photos.parent}/{name}" for name in find_images(["photos"])]
+
+
+def test_what_is_hidden_in_a_folder_is_left_out_but_may_be_named(photos: Path) -> None:
+    for name in ("._b.jpg", ".thumbnails/b.jpg", "__MACOSX/sub/._d.jpg"):
+        path = photos / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert set(find_images(["photos"])) == set(below(ALL))
+    assert set(find_images(["photos/**/*.jpg"])) == {f for f in below(ALL) if f.endswith(".jpg")}
+    assert find_images(["photos/._b.jpg"]) == ["photos/._b.jpg"]
+    assert find_images(["photos/.thumbnails/*.jpg"]) == ["photos/.thumbnails/b.jpg"]
+
+
+def test_a_loop_of_links_ends_and_each_folder_is_searched_once(photos: Path) -> None:
+    (photos / "sub" / "loop").symlink_to(photos)
+    (photos / "sub" / "self").symlink_to(".")
+    expected = sorted(below(ALL), key=lambda name: name.split("/"))
+    assert find_images(["photos"]) == expected
+    assert sorted(find_images(["photos/**/*.*"])) == sorted(expected)
+
+
+def test_a_linked_folder_is_searched(photos: Path) -> None:
+    (photos.parent / "linked").mkdir()
+    (photos.parent / "linked" / "sub").symlink_to(photos / "sub")
+    assert find_images(["linked"]) == ["linked/sub/d.jpg", "linked/sub/deep/c.webp"]
+
+
+def test_a_glob_stands_for_the_images_and_folders_that_it_matches(photos: Path) -> None:
+    assert find_images(["photos/*"]) == find_images(["photos"])
+    assert find_images(["photos/*.*"]) == below(["a.PNG", "b.jpg"])
+    assert find_images(["photos/**/*.jpg"]) == below(["b.jpg", "sub/d.jpg", "sub-2/e.jpg"])
+    assert find_images([f"{photos}/sub/[a-d].*"]) == [f"{photos}/sub/d.jpg"]
+    assert find_images(["photos/s*/"]) == below(["sub/d.jpg", "sub/deep/c.webp", "sub-2/e.jpg"])
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(photos: Path) -> None:
+    (photos / "[a].jpg").touch()
+    assert find_images(["photos/[a].jpg"]) == ["photos/[a].jpg"]
+
+
+def test_a_file_named_twice_comes_once_where_it_was_named_first(photos: Path) -> None:
+    given = ["photos/sub/d.jpg", "./photos/sub/d.jpg", "photos", photos / "b.jpg"]
+    found = find_images(given)
+    assert found[0] == "photos/sub/d.jpg"
+    assert sorted(found) == sorted(below(ALL))
+
+
+def test_an_explicit_file_needs_no_suffix(photos: Path) -> None:
+    assert find_images(["photos/notes.txt"]) == ["photos/notes.txt"]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_stdin_and_lists_name_an_image_or_folder_a_line(end: bytes, photos: Path) -> None:
+    odd = os.fsencode(photos) + b"/\xff .jpg"
+    Path(os.fsdecode(odd)).touch()
+    lines = [b"photos/b.jpg", b"", b"photos/sub", odd, b"gone.jpg"]
+    expected = [
+        "photos/b.jpg", "photos/sub/d.jpg", "photos/sub/deep/c.webp", os.fsdecode(odd), "gone.jpg",
+    ]  # fmt: skip
+    content = end.join(lines)
+    assert find_images(["-"], stdin=io.BytesIO(content)) == expected
+    (photos.parent / "list.txt").write_bytes(b"\xef\xbb\xbf" + content + end)
+    assert find_images([], lists=["list.txt"]) == expected
+    assert find_images(["photos/a.PNG"], lists=["list.txt"])[:2] == below(["a.PNG", "b.jpg"])
+
+
+def test_all_that_is_not_there_is_named(photos: Path) -> None:
+    (photos.parent / "empty").mkdir()
+    (photos.parent / "empty.txt").touch()
+    with pytest.raises(DataError) as raised:
+        find_images(
+            ["nothing.jpg", "empty", "photos/*.gif", "", "-"],
+            lists=["empty.txt", "no_list"],
+            stdin=io.BytesIO(b"\n"),
+        )
+    for told in (
+        "nothing.jpg is no file or folder", "empty holds no image files (.avif",
+        "photos/*.gif is a glob without image files", "'' is no file", "stdin is empty",
+        "the list empty.txt is empty", "the list no_list cannot be read",
+    ):  # fmt: skip
+        assert told in str(raised.value)
+
+
+def test_addresses_are_taken_only_if_they_may_be(photos: Path) -> None:
+    url = "HTTPS://example.com/a.jpg"
+    assert find_images(["photos/b.jpg", url, url], allow_urls=True) == ["photos/b.jpg", url]
+    with pytest.raises(ConfigError, match=r"a\.jpg: add --allow_urls"):
+        find_images([url])
+    with pytest.raises(ConfigError, match=r"a\.jpg: add --allow_urls"):
+        find_images(["-"], stdin=io.BytesIO(url.encode()))
+    for other in ("ftp://example.com/a.jpg", "file:///etc/passwd"):
+        with pytest.raises(ConfigError, match="only http and https"):
+            find_images([other], allow_urls=True)
+
+
+def test_a_folder_that_may_not_be_read_is_named_and_left_out(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    locked = photos / "sub"
+    locked.chmod(0)
+    if os.access(locked, os.R_OK):
+        locked.chmod(0o755)
+        pytest.skip("this user may read everything")
+    with caplog.at_level("WARNING", "virtex"):
+        assert set(find_images(["photos"])) == set(below(["a.PNG", "b.jpg", "sub-2/e.jpg"]))
+    locked.chmod(0o755)
+    assert "left out the folder photos/sub" in caplog.text
