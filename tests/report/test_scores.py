@@ -90,6 +90,15 @@ def test_numbers_that_only_some_results_have_are_shown_for_those() -> None:
     assert dict(group.main_details) == {"knn_mAP": (None, 8.0)}
 
 
+def test_recall_at_ten_does_not_go_on_from_recall_at_one() -> None:
+    numbers = {"to_text_R@1": 10.0, "to_text_R@5": 40.0, "to_text_R@10": 50.0}
+    (group,) = compare([make_result("run", 0.0, headline="to_text_R@1", numbers=numbers)])
+    assert [name for name, _ in group.main_details] == ["to_text_R@5", "to_text_R@10"]
+    numbers = {"box_AP": 20.0, "mask_AP": 10.0, "mask_AP50": 30.0}
+    (group,) = compare([make_result("run", 0.0, headline="mask_AP", numbers=numbers)])
+    assert [name for name, _ in group.main_details] == ["mask_AP50", "box_AP"]
+
+
 def test_captions_are_told_with_their_only_split_and_without_percent() -> None:
     (group,) = compare(
         [

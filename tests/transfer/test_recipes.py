@@ -168,6 +168,22 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "metrics": ["cider", "bleu", "rouge"],
     },
     "linear": {"data.source": "classes", "image_size": 224},
+    "zero-shot": {
+        "data.source": "classes",
+        "templates": ["a photo of a {}"],
+        "direction": "forward",
+        "prior": None,
+        "num_images": 0,
+        "precision": "fp32",
+    },
+    "retrieval": {
+        "data.source": "coco",
+        "captions_per_image": 0,
+        "direction": "forward",
+        "prior": None,
+        "num_images": 0,
+        "precision": "fp32",
+    },
 }
 
 
@@ -237,6 +253,11 @@ def test_the_svms_of_voc07_are_the_papers() -> None:
     assert voc07.with_voc_splits(config.data).train_split == "trainval"
     assert voc07.with_voc_splits(config.data).val_split == "test"
     assert voc07.protocol_name(config.data) == "voc07"
+
+
+def test_a_prior_is_subtracted_where_texts_differ_most() -> None:
+    priors = [recipe(name).matching.prior for name in ("zero-shot", "retrieval")]
+    assert priors == [0.0, 1.0]
 
 
 def test_captions_are_searched_with_five_beams_over_thirty_steps() -> None:

@@ -1,5 +1,6 @@
 """Results that may be compared, side by side: the same protocol, settings and data."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
@@ -146,7 +147,8 @@ def _other_numbers(results: Sequence[Result]) -> list[str]:
     headline = results[0].headline
     names = dict.fromkeys(name for result in results for name in result.numbers)
     others = [name for name in names if name != headline]
-    return sorted(others, key=lambda name: not name.startswith(headline))  # a stable sort
+    goes_on = re.compile(re.escape(headline) + (r"(?!\d)" if headline[-1].isdigit() else ""))
+    return sorted(others, key=lambda name: not goes_on.match(name))  # a stable sort
 
 
 def _mean(row: Sequence[Result]) -> float:

@@ -4,7 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from virtex.transfer import captioning, detection, image_classification, linear, voc07
+from virtex.transfer import (
+    captioning,
+    detection,
+    image_classification,
+    linear,
+    retrieval,
+    voc07,
+    zero_shot,
+)
 from virtex.transfer.protocol import Result
 
 
@@ -84,5 +92,23 @@ PROTOCOLS: dict[str, Command] = {
         "ROUGE-L; with Java and virtex[metrics] --metrics takes meteor and spice as well. Needs a "
         "run that learned to write, and --data.root DIR with val2017/ and annotations/"
         "captions_val2017.json, or any other caption source with a validation split.",
+    ),
+    "zero-shot": Command(
+        zero_shot.ZeroShotConfig,
+        zero_shot.run,
+        "Classification without training: the class whose name fits an image best, by a "
+        "captioner's likelihood or a contrastively trained run's cosine similarity; top-1 and "
+        "top-5 accuracy. "
+        "Needs images of one class each: --data.root DIR with val/<class>/*, or with <class>/* "
+        "alone. --class_names FILE says what to call the classes.",
+    ),
+    "retrieval": Command(
+        retrieval.RetrievalConfig,
+        retrieval.run,
+        "Which caption belongs to an image and which image to a caption, by a captioner's "
+        "likelihood or a contrastively trained run's cosine similarity; recall at 1, 5 and 10 both "
+        "ways. Needs --data.root DIR with val2017/ and annotations/captions_val2017.json, or any "
+        "other caption source with a validation split. A captioner reads every caption for every "
+        "image: --captions_per_image 1 and --num_images 1000 take less time.",
     ),
 }

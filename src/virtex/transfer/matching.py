@@ -1,0 +1,236 @@
+"""What zero-shot classification and retrieval share: texts matched with all images of a source.
+
+Nothing is trained, so there is no train split, and INIT is a whole model rather than a backbone: a
+captioner, which ranks by likelihood, or a contrastively trained run, which ranks by cosine
+similarity. Images are seen as in all of transfer, the short side at size * 256 / 224 before a crop
+of the size that the model was trained at.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from virtex import distributed
+from virtex.data.example import Example, Source
+from virtex.data.loader import Batch, LoaderConfig, validation_batches
+from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
+from virtex.errors import ConfigError
+from virtex.predict.embedder import Embedder
+from virtex.predict.loading import load_matcher
+from virtex.predict.matching import Match, MatchingConfig, Reading
+from virtex.predict.predictor import Predictor
+from virtex.transfer.command import DrawnImages, MeasurementConfig
+from virtex.transfer.protocol import Result, device_name, versions
+from virtex.zoo.weights import open_backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingProtocolConfig(MeasurementConfig):
+    """Options of every protocol that ranks texts or images by how well they fit."""
+
+    usual_prior: ClassVar[float]
+    """Where the command names none."""
+    init: str
+    """Whose scores: a run folder, a weights file, a released VirTex .pth, or a published name; of a
+    captioner, or of a contrastively trained run."""
+    tokenizer: Path | None = None
+    """The vocabulary of a released .pth, which holds none."""
+    direction: Reading = MatchingConfig.direction
+    """For captioners: which decoder reads the texts: forward, backward, or both (the mean of their
+    log-likelihoods)."""
+    prior: float | None = None
+    """For captioners: how much of a text's log-likelihood under a blank image is subtracted: 0
+    nothing, 1 all; null: 0 for zero-shot, 1 for retrieval."""
+    num_images: int = 0
+    """Take so many images, drawn by the seed; 0 takes all."""
+    batch_size: int = 64
+    """Images at once, over all processes."""
+    num_workers: int = 2
+    """Processes that decode images, for each process of the command."""
+    device: str = "auto"
+    """auto (the GPU if there is one), cpu, cuda, cuda:1, mps."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the model."""
+    bad_image_limit: float = 0.01
+    """Stop when more than this share of the images (of 1,000 at least) cannot be read."""
+    seed: int = 0
+    """Of the images that num_images draws."""
+
+    def problems(self) -> list[str]:
+        """What is wrong with these options."""
+        problems = super().problems()
+        if self.batch_size < 1:
+            problems.append(f"batch_size {self.batch_size} must be at least 1")
+        for name, count in (("num_workers", self.num_workers), ("num_images", self.num_images)):
+            if count < 0:
+                problems.append(f"{name} {count} must be 0 or more")
+        if not 0 <= self.bad_image_limit <= 1:
+            problems.append(f"bad_image_limit {self.bad_image_limit} must be from 0 to 1")
+        try:
+            self.matching  # noqa: B018
+        except ConfigError as error:
+            problems.append(str(error))
+        return problems
+
+    def check(self) -> None:
+        """Find the mistakes in the options, before anything is loaded.
+
+        Raises:
+            ConfigError: All of them.
+        """
+        problems = self.problems()
+        if problems:
+            raise ConfigError("\n- ".join(["the options cannot work:", *problems]))
+
+    @property
+    def matching(self) -> MatchingConfig:
+        """How a captioner's likelihood becomes a score."""
+        prior = self.usual_prior if self.prior is None else self.prior
+        return MatchingConfig(direction=self.direction, prior=prior)
+
+    def matching_of(self, matcher: Predictor | Embedder) -> MatchingConfig:
+        """What is asked of a model: of a similarity nothing that the command does not name."""
+        if isinstance(matcher, Embedder) and self.prior is None:
+            return MatchingConfig(direction=self.direction)
+        return self.matching
+
+
+def drawn_images(source: Source, config: MatchingProtocolConfig) -> Source:
+    """As many images as the command wants.
+
+    Raises:
+        ConfigError: There are not so many.
+    """
+    if not config.num_images:
+        return source
+    if config.num_images > len(source):
+        raise ConfigError(
+            f"num_images {config.num_images} of {len(source)} images: give fewer, or 0 for all"
+        )
+    rng = np.random.default_rng(config.seed)
+    indices = np.sort(rng.choice(len(source), config.num_images, replace=False))
+    return DrawnImages(source, indices.tolist(), rule=f"num_images {config.num_images}")
+
+
+class Opened(NamedTuple):
+    """A model that scores images, and the record of where it came from."""
+
+    matcher: Predictor | Embedder
+    initialisation: dict[str, Any]
+    start: float
+    """When it began to be loaded."""
+
+
+def open_matcher(config: MatchingProtocolConfig, device: torch.device) -> Opened:
+    """The model that the command names.
+
+    Raises:
+        CheckpointError: It neither writes captions nor compares texts with images.
+        ConfigError: A tokenizer is missing, or given where there is one.
+    """
+    start = time.perf_counter()
+    matcher = load_matcher(
+        config.init, tokenizer=config.tokenizer, device=device, precision=config.precision
+    )
+    initialisation = asdict(open_backbone(config.init)[1])
+    if config.tokenizer is not None:
+        initialisation["tokenizer"] = hashlib.sha256(config.tokenizer.read_bytes()).hexdigest()
+    return Opened(matcher, initialisation, start)
+
+
+def result_of(
+    opened: Opened,
+    config: MatchingProtocolConfig,
+    source: Source,
+    *,
+    protocol: str,
+    headline: str,
+    numbers: dict[str, float],
+    settings: dict[str, Any],
+) -> Result:
+    """The record of a measurement that began when the model was opened.
+
+    Args:
+        settings: The protocol's own.
+    """
+    image = ImageConfig(size=opened.matcher.image.size)
+    seen = {
+        "image_size": image.size,
+        "validation_short_side": image.validation_short_side,
+        "precision": config.precision,
+    }
+    return Result(
+        protocol=protocol,
+        headline=headline,
+        numbers=numbers,
+        # The prior is a captioner's, whatever the model: both kinds stand in one table.
+        settings={**settings, **asdict(config.matching), **seen},
+        initialisation=opened.initialisation,
+        data={"test": source.identity()},
+        seed=config.seed,
+        versions=versions(),
+        device=device_name(opened.matcher.device),
+        seconds=round(time.perf_counter() - opened.start, 2),
+    )
+
+
+def scored_images(
+    source: Source,
+    match: Match,
+    matcher: Predictor | Embedder,
+    config: MatchingProtocolConfig,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's part of the images, batch by batch, with a progress bar on a terminal.
+
+    Yields:
+        Places in the source (B,), and scores (B, K) float32, on the CPU. Images that cannot be read
+        are left out.
+
+    Raises:
+        DataError: Too many of them.
+    """
+    for batch in _batches(source, ImageConfig(size=matcher.image.size), config):
+        images = normalize(batch["image"].to(matcher.device, non_blocking=True))
+        yield batch["index"], match(images).float().cpu()
+
+
+@dataclass(frozen=True)
+class _EncodeImage:
+    """An image as validation sees it."""
+
+    transform: ValidationTransform
+
+    def __call__(self, example: Example, generator: np.random.Generator) -> dict[str, Tensor]:
+        del generator
+        return {"image": self.transform(example)}
+
+
+def _stack(encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {"image": torch.stack([item["image"] for item in encoded])}  # (B, 3, H, W)
+
+
+def _batches(source: Source, image: ImageConfig, config: MatchingProtocolConfig) -> Iterator[Batch]:
+    batches = validation_batches(
+        source,
+        _EncodeImage(ValidationTransform(image)),
+        _stack,
+        batch_size=config.batch_size,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        config=LoaderConfig(num_workers=config.num_workers, bad_image_limit=config.bad_image_limit),
+    )
+    console = Console(stderr=True)
+    is_shown = console.is_terminal and distributed.is_main()
+    num_batches = -(-len(source) // config.batch_size)
+    return iter(
+        track(batches, "images", num_batches, console=console, transient=True, disable=not is_shown)
+    )
