@@ -2,11 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CAPTIONS ?= ../shared/data/flickr8k
 STAMP := $(VENV)/installed
 
-.PHONY: quickstart test lint help
+.PHONY: quickstart captioner demo test lint help
 help:
 	@echo "make quickstart   the main job on drawn scenes, minutes on 2 cores; ends with quickstart/report.html"
+	@echo "make captioner    train a small captioner on photographs: CAPTIONS=DIR in COCO's layout, about an hour"
+	@echo "make demo         a page to try what was trained, in the browser"
 	@echo "make test         the test suite"
 	@echo "make lint         ruff, mypy and the import rule"
 
@@ -18,6 +21,17 @@ $(STAMP): pyproject.toml constraints.txt
 
 quickstart: $(STAMP)
 	$(BIN)/virtex quickstart --out quickstart
+
+captioner: $(STAMP)
+ifneq ($(wildcard $(CAPTIONS)/annotations),)
+	$(BIN)/virtex pretrain --config captioner_small --data.source coco --data.root $(CAPTIONS) --out captioner
+else
+	@echo "$(CAPTIONS) holds no captions in COCO's layout: drawn scenes instead (make captioner CAPTIONS=DIR)"
+	$(BIN)/virtex quickstart --out quickstart
+endif
+
+demo: $(STAMP)
+	$(BIN)/virtex demo $(if $(wildcard captioner/weights.safetensors),captioner,quickstart/run)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
