@@ -20,7 +20,7 @@ commands:
   quickstart   draw scenes, pretrain on their captions, transfer, write report.html
   tokenizer    train a SentencePiece vocabulary on captions
   pretrain     train a backbone from captions; resumes by itself
-  transfer     score a backbone: classification, detection, segmentation, captioning
+  transfer     score a run: classification, detection, segmentation, captions, retrieval
   caption      caption images with a trained run
   demo         a page to try a trained captioner in the browser
   export       write a model in the layout that another library reads
