@@ -75,12 +75,13 @@ def word_maps(
 
 
 def divergence(maps: Weights, usual: Weights) -> Weights:
-    """KL divergence (B,) of maps (B, h, w) from another, in nats."""
-    return (maps * np.log(maps / usual)).sum((1, 2))
+    """KL divergence (B,) of maps (B, h, w) from another, in nats; cells of 0 add nothing."""
+    ratios = np.divide(maps, usual, out=np.ones_like(maps), where=maps > 0)
+    return (maps * np.log(ratios)).sum((1, 2))
 
 
 def entropy(one: Weights) -> float:
-    return float(-(one * np.log(one)).sum())
+    return float(-(one * np.log(one, out=np.zeros_like(one), where=one > 0)).sum())
 
 
 def correlation(one: Weights, other: Weights) -> float:

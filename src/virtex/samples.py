@@ -48,8 +48,8 @@ class SampleWriter:
         was_training = captioner.training
         captioner.eval()
         images = normalize(self.images.to(device))
-        longest = min(DecodingConfig.max_steps, captioner.config.max_tokens)
-        generated = captioner.generate(images, DecodingConfig(max_steps=longest)).best()
+        decoding = DecodingConfig().within(captioner.config.max_tokens)
+        generated = captioner.generate(images, decoding).best()
         captioner.train(was_training)
         samples = [
             {

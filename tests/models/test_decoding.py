@@ -1,9 +1,11 @@
 import itertools
+import math
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.models.searches import VOCAB_SIZE, HistoryCache, captions_of, run
 from tests.models.small import small_captioner
@@ -15,7 +17,10 @@ from tests.oracles.decoding import (
     slow_beam_search,
 )
 from virtex.errors import ConfigError
+from virtex.models.beam_search import BeamSearch
 from virtex.models.decoding import DecodingConfig, decode
+from virtex.models.running import Running
+from virtex.models.sampling import Sampling
 
 
 @pytest.mark.parametrize("original", [False, True])
@@ -186,6 +191,31 @@ def test_nucleus_sampling_draws_from_the_truncated_distribution(top_p, temperatu
     assert (np.abs(counts / num_draws - expected) <= 4 * deviation).all()
 
 
+@pytest.mark.parametrize("vocab_size", [50, 10_000])
+def test_the_largest_draws_find_no_token_that_is_forbidden(vocab_size):
+    size = 100
+    logits = 3 * torch.randn(size, 1, vocab_size, generator=torch.Generator().manual_seed(0))
+    logits[1::2, :, 5:20] = -200  # so unlikely that their probability is 0 as well
+    draws = 1 - torch.arange(1, 11).view(1, -1, 1).expand(size, -1, 1) * 2.0**-24
+    running = Running(
+        torch.arange(size), torch.full((size, 1, 1), 7), torch.zeros(size, 1)
+    )  # of which none may say 7 once more
+    for config in (DecodingConfig("nucleus", top_p=1.0), DecodingConfig("nucleus", top_p=0.9999)):
+        drawn = Sampling(config, draws.expand(-1, -1, 2)).extend(running, logits)
+        assert not torch.isin(drawn.last, torch.tensor([7, *config.forbidden])).any()
+        assert drawn.log_probs.isfinite().all()
+
+
+def test_a_model_that_has_come_apart_samples_captions_of_no_likelihood():
+    def step(tokens, _):
+        return torch.full((*tokens.shape, VOCAB_SIZE), float("nan"))
+
+    config = DecodingConfig("nucleus", max_steps=3)
+    rng = torch.Generator().manual_seed(0)
+    generated = decode(step, HistoryCache(2), config=config, batch_size=2, rng=rng)
+    assert generated.log_probs.isnan().all()
+
+
 def test_samples_of_one_image_are_drawn_apart_and_carry_the_models_own_likelihood():
     model = PrefixModel(VOCAB_SIZE, seed=11)
     config = DecodingConfig("nucleus", max_steps=6, top_p=0.8, temperature=0.7)
@@ -228,7 +258,55 @@ def test_settings_that_cannot_work_are_named_all_at_once():
         DecodingConfig(top_k=-1, no_repeat_ngram=-2, backward_weight=2)
     with pytest.raises(ConfigError, match="greedy writes a single caption"):
         DecodingConfig("greedy", backward_weight=0.5)
-    with pytest.raises(ConfigError, match="6 captions an image asked of 5 beams"):
+    with pytest.raises(ConfigError, match="6 captions an image asked of 5 beams: raise num_beams"):
         run(PrefixModel(VOCAB_SIZE), DecodingConfig(), num_captions=6)
+    with pytest.raises(ConfigError, match="strategy greedy, which writes a single one: use beam"):
+        run(PrefixModel(VOCAB_SIZE), DecodingConfig("greedy"), num_captions=2)
     with pytest.raises(ConfigError, match="pass rng"):
         run(PrefixModel(VOCAB_SIZE), DecodingConfig("nucleus"))
+
+
+class Operations(TorchDispatchMode):
+    """Collects the names of all tensor operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("strategy", ["beam", "nucleus"])
+def test_a_step_copies_no_numbers_to_the_device(strategy):
+    config = DecodingConfig(strategy, no_repeat_ngram=2, top_k=4)
+    search = BeamSearch(config, num_captions=1, num_beams=3)
+    if strategy == "nucleus":
+        search = Sampling(config, torch.rand(2, 3, 9))
+    running = Running(torch.arange(2), torch.full((2, 3, 4), 7), torch.zeros(2, 3))
+    logits = torch.zeros(2, 3, VOCAB_SIZE)
+    with Operations() as operations:
+        search.extend(running, logits)
+    assert "aten.topk.default" in operations.names
+    assert "aten.lift_fresh.default" not in operations.names  # a tensor of a Python list
+
+
+@pytest.mark.parametrize("strategy", ["beam", "greedy", "nucleus"])
+@pytest.mark.parametrize("count", [0, -1])
+def test_fewer_captions_than_one_are_refused(strategy, count):
+    with pytest.raises(ConfigError, match=f"{count} captions .* at least 1"):
+        run(PrefixModel(VOCAB_SIZE), DecodingConfig(strategy), num_captions=count)
+
+
+@pytest.mark.parametrize("number", [math.inf, math.nan])
+@pytest.mark.parametrize("name", ["temperature", "length_penalty", "top_p", "backward_weight"])
+def test_settings_that_are_no_numbers_are_refused(name, number):
+    with pytest.raises(ConfigError, match=f"{name} is {number}"):
+        DecodingConfig("nucleus", **{name: number})
+
+
+def test_captions_are_cut_to_what_the_model_was_built_for():
+    config = DecodingConfig("nucleus", max_steps=20, top_k=3)
+    assert config.within(12) == DecodingConfig("nucleus", max_steps=12, top_k=3)
+    assert config.within(20) == config.within(99) == config

@@ -15,6 +15,7 @@ from tests.oracles.decoding import (
     slow_ranking,
 )
 from virtex.errors import ConfigError
+from virtex.models import reranking
 from virtex.models.decoding import DecodingConfig
 from virtex.models.reranking import ranked, whole
 from virtex.tokens import EOS_ID, MASK_ID, PAD_ID, SOS_ID, UNK_ID
@@ -246,6 +247,32 @@ def test_images_ranked_together_and_alone_read_the_same():
         torch.testing.assert_close(
             alone.backward_log_probs[0], together.backward_log_probs[row], rtol=1e-4, atol=1e-4
         )
+
+
+def test_many_captions_are_read_in_several_passes_as_in_one(monkeypatch):
+    captioner = ending_captioner()
+    images = small_batch()[0]
+    rows = []
+    captioner.head.decoder("backward").register_forward_pre_hook(
+        lambda decoder, arguments: rows.append(arguments[1].num_tokens)
+    )
+    decoding = DecodingConfig("nucleus", max_steps=9, backward_weight=0.5)
+
+    def generate():
+        return captioner.generate(images, decoding, num_captions=120, rng=generator())
+
+    in_parts = generate()
+    assert sum(rows) % 120 == 0  # all captions, of the longest's tokens
+    assert len(rows) > 1
+    assert max(rows) <= reranking.MAX_ROW
+    monkeypatch.setattr(reranking, "MAX_ROW", 2**30)
+    rows.clear()
+    at_once = generate()
+    assert len(rows) == 1
+    assert captions_of(in_parts) == captions_of(at_once)
+    torch.testing.assert_close(
+        in_parts.backward_log_probs, at_once.backward_log_probs, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_caption_cut_at_its_longest_is_read_backward_with_an_end_token():

@@ -149,7 +149,7 @@ def test_what_cannot_be_shown_is_refused(predictor, task, tokenizer, pictures):
         attention.maps(bias=random_attention(num_heads=2).mean_map)
     with pytest.raises(DataError, match="2 images and 3 texts: attend takes one"):
         predictor.attend(pictures[:2], TEXTS)
-    with pytest.raises(ConfigError, match="give one of them"):
+    with pytest.raises(ConfigError, match="give one of the two"):
         predictor.attend(pictures[0], TEXTS[0], decoding=DecodingConfig())
     with pytest.raises(ConfigError, match="'both' is none of forward, backward"):
         predictor.attend(pictures[0], direction="both")

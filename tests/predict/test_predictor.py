@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.predict.small_captioner import IMAGE, TASK, TEXTS
+from tests.predict.small_captioner import IMAGE, TASK, TEXTS, small_task
 from virtex.data.captions import EncodeCaption, pad_tokens
 from virtex.data.example import Example
 from virtex.data.images import BadImageError
 from virtex.data.transforms import ValidationTransform, normalize
-from virtex.errors import ConfigError, DataError
+from virtex.errors import CheckpointError, ConfigError, DataError
 from virtex.models.decoding import DecodingConfig
 from virtex.predict.matching import MatchingConfig
 from virtex.predict.predictor import Predictor
@@ -197,3 +197,57 @@ def test_bf16_says_nearly_the_same(task, tokenizer, predictor, pictures):
     exact, rounded = (one.score(pictures[:3], TEXTS) for one in (predictor, rough))
     assert exact != rounded
     np.testing.assert_allclose(rounded, exact, rtol=0.05)
+
+
+def test_an_images_random_caption_does_not_depend_on_the_images_before_it(predictor, pictures):
+    decoding = DecodingConfig("nucleus", max_steps=10)
+    alone = predictor.captions(pictures, 2, decoding)
+    among_others = predictor.captions([pictures[0], *pictures[2:0:-1], *pictures[3:]], 2, decoding)
+    assert alone[3] == among_others[3]
+    assert alone[1] != among_others[1]
+
+
+def test_attention_of_sampled_captions_is_of_those_that_caption_writes(predictor, pictures):
+    decoding = DecodingConfig("nucleus", max_steps=10)
+    same = [pictures[0]] * 3
+    written = predictor.caption(same, decoding, prefix="two dogs", seed=2)
+    assert len({caption.text for caption in written}) > 1
+    looked = predictor.attend(same, decoding=decoding, prefix="two dogs", seed=2, batch_size=1)
+    assert [one.text for one in looked] == [caption.text for caption in written]
+
+
+def test_labels_that_the_model_cannot_tell_apart_are_refused(predictor, pictures):
+    with pytest.raises(ConfigError, match="'犬' and '猫' read alike"):
+        predictor.classify(pictures, ["犬", "dogs", "猫"], templates="a {}")
+    with pytest.raises(ConfigError, match=r"makes a text of 1[0-9] tokens, and the model takes"):
+        predictor.classify(pictures, ["dogs", "dogs left the red ball on the table"])
+    with pytest.raises(ConfigError, match="labels is one text, 'dogs'"):
+        predictor.classify(pictures, "dogs")
+    with pytest.raises(ConfigError, match="'' makes a text of 0 tokens"):
+        predictor.search("", pictures)
+    with pytest.raises(ConfigError, match="top is 0"):
+        predictor.search("dogs", pictures, top=0)
+    with pytest.raises(ConfigError, match="batch_size is 0"):
+        predictor.caption(pictures, batch_size=0)
+
+
+def test_a_label_given_twice_gets_its_score_twice(predictor, pictures):
+    scores = predictor.classify(pictures[0], ["dogs", "dogs"], templates="two {}")[0].scores
+    assert scores[0] == scores[1]
+
+
+def test_a_model_that_diverged_is_named_and_not_ranked(tokenizer, pictures):
+    captioner = small_task(tokenizer).captioner
+    with torch.no_grad():
+        captioner.head.output_bias[5] = float("nan")
+    diverged = Predictor(captioner, tokenizer, IMAGE)
+    calls = [
+        lambda: diverged.caption(pictures),
+        lambda: diverged.caption(pictures, DecodingConfig("nucleus", max_steps=10)),
+        lambda: diverged.score(pictures[:1], TEXTS[:1]),
+        lambda: diverged.classify(pictures, ["dogs", "ball"], templates="a {}"),
+        lambda: diverged.search("dogs", pictures),
+    ]
+    for call in calls:
+        with pytest.raises(CheckpointError, match="not numbers"):
+            call()

@@ -1,18 +1,16 @@
 """The captioning protocol from end to end, on drawn scenes written as COCO's captions are."""
 
 import json
-import os
 import shutil
-import socket
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests.engine.processes import CONTEXT, exit_codes
 from tests.small_run import small_config
+from tests.transfer.two_processes import measure_by_two
 from virtex.config import parse, with_recipes
+from virtex.data.example import Example, Source
 from virtex.data.source import SourceConfig
 from virtex.data.sources.coco import CocoSource
 from virtex.data.sources.scenes.export import write_scenes
@@ -26,6 +24,8 @@ from virtex.transfer.captioning import CaptioningProtocolConfig, as_in_paper, ge
 from virtex.transfer.protocol import Result
 
 NUM_IMAGES = 6
+BROKEN = 0
+"""Place of the image that cannot be read: the first of its batch."""
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,16 @@ def config(trained: Path, scenes: Path, tmp_path: Path) -> CaptioningProtocolCon
         num_workers=0,
         device="cpu",
     )
+
+
+@pytest.fixture
+def damaged(config: CaptioningProtocolConfig, tmp_path: Path) -> CaptioningProtocolConfig:
+    """The same with one image that cannot be read."""
+    root = Path(shutil.copytree(config.data.root, tmp_path / "coco"))
+    broken = CocoSource(root, split="val")[BROKEN].image
+    assert isinstance(broken, Path)
+    broken.write_bytes(b"no image")
+    return replace(config, data=SourceConfig("coco", root=root))
 
 
 def captions_path(config: CaptioningProtocolConfig) -> Path:
@@ -149,13 +159,14 @@ def test_images_are_seen_as_in_transfer_however_the_run_validated_itself(
     assert generation_of(own, image_size=size, max_tokens=12).image == ImageConfig(size=size)
 
 
-class Val2017(CocoSource):
+class Val2017(Source):
     """As many images as the paper's."""
-
-    def __init__(self) -> None: ...
 
     def __len__(self) -> int:
         return 5000
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        raise NotImplementedError
 
     def identity(self) -> dict[str, str | int]:
         return {"source": "coco", "split": "val2017"}
@@ -190,15 +201,18 @@ def test_captions_of_other_images_are_an_error(config: CaptioningProtocolConfig)
 
 
 @pytest.mark.parametrize("nucleus", [None, 0.9])
-def test_captions_do_not_depend_on_the_batch_size(
-    config: CaptioningProtocolConfig, nucleus: float | None
+def test_captions_depend_neither_on_the_batch_size_nor_on_bad_images(
+    config: CaptioningProtocolConfig, damaged: CaptioningProtocolConfig, nucleus: float | None
 ) -> None:
-    texts = []
-    for size in (1, 4):
-        own = replace(config, out=config.out / str(size), batch_size=size, nucleus=nucleus)
+    told = []
+    for name, data, size in (("1", config, 6), ("2", damaged, 2), ("3", damaged, 6)):
+        own = replace(data, out=config.out / name, batch_size=size, nucleus=nucleus)
         run(own)
-        texts.append([row["caption"] for row in written(own)])
-    assert texts[0] == texts[1]
+        told.append({row["image_id"]: row["caption"] for row in written(own)})
+    assert told[1] == told[2]
+    assert told[1].items() < told[0].items()
+    if nucleus:
+        assert len(set(told[0].values())) == NUM_IMAGES  # each image has draws of its own
 
 
 def test_bf16_captions_all_images(config: CaptioningProtocolConfig) -> None:
@@ -206,39 +220,20 @@ def test_bf16_captions_all_images(config: CaptioningProtocolConfig) -> None:
     assert result.numbers["num_images"] == NUM_IMAGES
 
 
-def test_a_corrupt_image_is_counted_and_left_out(
-    config: CaptioningProtocolConfig, tmp_path: Path
-) -> None:
-    root = Path(shutil.copytree(config.data.root, tmp_path / "coco"))
-    broken = sorted((root / "val2017").iterdir())[2]
-    broken.write_bytes(b"no image")
-    own = replace(config, data=SourceConfig("coco", root=root))
-    (result,) = run(own)
+def test_a_corrupt_image_is_counted_and_left_out(damaged: CaptioningProtocolConfig) -> None:
+    (result,) = run(damaged)
     assert (result.numbers["num_images"], result.numbers["num_bad"]) == (NUM_IMAGES - 1, 1)
-    assert int(broken.stem) not in [row["image_id"] for row in written(own)]
+    told = [str(row["image_id"]) for row in written(damaged)]
+    expected = [example.image_id for example in CocoSource(damaged.data.root, split="val")]
+    del expected[BROKEN]
+    assert told == expected
 
 
-def _share(config: CaptioningProtocolConfig, rank: int, port: str) -> None:
-    """One of two processes."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-    torch.set_num_threads(1)
-    assert len(run(config)) == (1 if rank == 0 else 0)
-
-
-def test_two_processes_give_the_result_of_one(config: CaptioningProtocolConfig) -> None:
+def test_two_processes_give_the_result_of_one(damaged: CaptioningProtocolConfig) -> None:
+    config = replace(damaged, nucleus=0.9)
     alone, together = replace(config, out=config.out / "1"), replace(config, out=config.out / "2")
     (expected,) = run(alone)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    processes = [
-        CONTEXT.Process(target=_share, args=(together, rank, port), daemon=True)
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    assert exit_codes(*processes) == [0, 0]
+    measure_by_two({"captioning": together}, config.out)
     (path,) = together.out.glob("captioning-*.json")
     assert Result.read(path).numbers == pytest.approx(expected.numbers)
     told = [

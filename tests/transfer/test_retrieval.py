@@ -1,16 +1,14 @@
 """Retrieval from end to end, by runs that learned to name colours."""
 
-import os
 import shutil
-import socket
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.engine.processes import CONTEXT, exit_codes
 from tests.transfer.color_runs import TASKS, train_on_colors, write_captioned_colors
+from tests.transfer.two_processes import measure_by_two
 from virtex.data.source import SourceConfig
 from virtex.data.sources.folder import FolderSource
 from virtex.errors import ConfigError, DataError
@@ -117,18 +115,22 @@ def test_a_contrastive_run_refuses_what_is_for_captioners(config: RetrievalConfi
         run(replace(config, direction="both", prior=1.0))
 
 
-def test_so_many_captions_are_taken_of_each_image() -> None:
-    class Captions(FolderSource):
-        def __init__(self, captions: list[tuple[str, ...]]) -> None:
-            self.captions = captions.__getitem__  # type: ignore[method-assign, assignment]
-            self.image_ids = range(len(captions))  # type: ignore[assignment]
+def write_captions(folder: Path, *captions: str) -> FolderSource:
+    """An image, never read, for each string: its captions."""
+    folder.mkdir()
+    for number, text in enumerate(captions):
+        (folder / f"{number}.png").write_bytes(b"never read")
+        (folder / f"{number}.txt").write_text("\n".join(text))
+    return FolderSource(folder)
 
-    source = Captions([("a", "b", "c"), ("d",), ("e", "f")])
+
+def test_so_many_captions_are_taken_of_each_image(tmp_path: Path) -> None:
+    source = write_captions(tmp_path / "three", "abc", "d", "ef")
     found = texts_of(source, 2)
     assert (found.texts, found.owners.tolist()) == (("a", "b", "d", "e", "f"), [0, 0, 1, 2, 2])
     assert texts_of(source, 0).owners.tolist() == [0, 0, 0, 1, 2, 2]
     with pytest.raises(DataError, match="at least two"):
-        texts_of(Captions([("a", "b")]), 0)
+        texts_of(write_captions(tmp_path / "one", "ab"), 0)
 
 
 def test_mistakes_in_the_options_are_all_named(tmp_path: Path) -> None:
@@ -143,17 +145,6 @@ def test_data_without_a_val_split_are_refused(tmp_path: Path) -> None:
     data = SourceConfig("scenes", num_images=4, num_val_images=0)
     with pytest.raises(ConfigError, match="no images to rank"):
         run(RetrievalConfig(init="x", out=tmp_path, data=data, device="cpu"))
-
-
-def _share(
-    retrieval: RetrievalConfig, classification: ZeroShotConfig, rank: int, port: str
-) -> None:
-    """One of two processes."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-    torch.set_num_threads(1)
-    results = [*run(retrieval), *zero_shot.run(classification)]
-    assert len(results) == (2 if rank == 0 else 0)
 
 
 @pytest.mark.parametrize("init", ["bicaptioning"], indirect=True)
@@ -171,17 +162,11 @@ def test_two_processes_rank_what_one_does_but_for_what_cannot_be_read(
     assert [result.numbers["num_bad"] for result in expected] == [1, 1]
     assert [result.numbers["num_images"] for result in expected] == [14, 14]
     assert expected[0].numbers["num_texts"] == 14
-    together = [replace(one, out=tmp_path / "two") for one in (retrieval, classification)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    processes = [
-        CONTEXT.Process(target=_share, args=(*together, rank, port), daemon=True)
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    assert exit_codes(*processes) == [0, 0]
+    together = {
+        name: replace(one, out=tmp_path / "two")
+        for name, one in (("retrieval", retrieval), ("zero-shot", classification))
+    }
+    measure_by_two(together, tmp_path)
     found = [Result.read(path) for path in sorted((tmp_path / "two").glob("*.json"))]
     assert [result.numbers for result in found] == [
         pytest.approx(result.numbers) for result in expected

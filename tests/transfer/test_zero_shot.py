@@ -158,6 +158,18 @@ def test_folders_are_read_as_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [("x.txt", "polar bear\nchien\n"), ("x.json", '{"b": "chien", "a": "polar bear"}')],
+)
+def test_the_mark_that_some_editors_begin_files_with_is_no_part_of_a_name(
+    name: str, text: str, tmp_path: Path
+) -> None:
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / name).write_text(text, encoding=encoding)
+        assert names_of(["a", "b"], tmp_path / name) == ["polar bear", "chien"]
+
+
+@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("x.txt", "cat\n", r"names 1 classes of 2"),

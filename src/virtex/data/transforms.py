@@ -28,6 +28,7 @@ __all__ = [
     "ImageConfig",
     "TrainTransform",
     "ValidationTransform",
+    "central_crop",
     "decode_image",
     "flip_and_recolor",
     "normalize",
@@ -134,12 +135,18 @@ class ValidationTransform:
         short_side, size = self.config.validation_short_side, self.config.size
         whole = Box(0, 0, file.height, file.width)
         pixels = file.decode(whole, min_size=VALIDATION_SURPLUS * short_side)
-        shorter = min(file.height, file.width)
-        height = int(short_side * file.height / shorter)
-        width = int(short_side * file.width / shorter)
+        height, width, box = central_crop(file.height, file.width, self.config)
         image = resize(pixels, height=height, width=width)  # (3, height, width)
-        top, left = round((height - size) / 2), round((width - size) / 2)
-        return image[:, top : top + size, left : left + size].contiguous()
+        rows, columns = slice(box.top, box.top + size), slice(box.left, box.left + size)
+        return image[:, rows, columns].contiguous()
+
+
+def central_crop(height: int, width: int, config: ImageConfig) -> tuple[int, int, Box]:
+    """To which height and width validation resizes an image, and what it then keeps of it."""
+    shorter, short_side = min(height, width), config.validation_short_side
+    height, width = int(short_side * height / shorter), int(short_side * width / shorter)
+    top, left = round((height - config.size) / 2), round((width - config.size) / 2)
+    return height, width, Box(top, left, config.size, config.size)
 
 
 def random_crop(example: Example, config: ImageConfig, rng: np.random.Generator) -> Tensor:

@@ -1,7 +1,8 @@
 """How captions are written: the options of all searches."""
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from virtex.errors import ConfigError
 from virtex.tokens import MASK_ID, PAD_ID, SOS_ID
@@ -52,8 +53,10 @@ class DecodingConfig:
             problems.append(f"strategy is {self.strategy!r}, must be beam, nucleus or greedy")
         if not 0 < self.top_p <= 1:
             problems.append(f"top_p is {self.top_p}, must be above 0 and at most 1")
-        if not self.temperature > 0:
-            problems.append(f"temperature is {self.temperature}, must be above 0")
+        if not 0 < self.temperature < math.inf:
+            problems.append(f"temperature is {self.temperature}, must be above 0 and finite")
+        if not math.isfinite(self.length_penalty):
+            problems.append(f"length_penalty is {self.length_penalty}, must be finite")
         if not 0 <= self.backward_weight <= 1:
             problems.append(f"backward_weight is {self.backward_weight}, must be from 0 to 1")
         elif self.backward_weight and self.strategy == "greedy":
@@ -69,18 +72,30 @@ class DecodingConfig:
         """Tokens that are never generated."""
         return [] if self.original else [PAD_ID, SOS_ID, MASK_ID]
 
+    def within(self, max_tokens: int) -> Self:
+        """The same, with `max_steps` cut to the longest caption that a model was built for."""
+        return replace(self, max_steps=min(self.max_steps, max_tokens))
+
     def num_running(self, num_captions: int = 1) -> int:
         """How many captions of an image are followed at once to return `num_captions`.
 
         Raises:
-            ConfigError: A beam search for more captions than it has beams.
+            ConfigError: Less than one, or more than the search finds.
         """
+        if num_captions < 1:
+            raise ConfigError(f"{num_captions} captions an image asked for, must be at least 1")
         if self.strategy == "nucleus":
             return num_captions
-        num_beams = 1 if self.strategy == "greedy" else self.num_beams
-        if num_captions > num_beams:
+        if self.strategy == "greedy":
+            if num_captions > 1:
+                raise ConfigError(
+                    f"{num_captions} captions an image asked of strategy greedy, which writes a "
+                    "single one: use beam or nucleus"
+                )
+            return 1
+        if num_captions > self.num_beams:
             raise ConfigError(
-                f"{num_captions} captions an image asked of {num_beams} beams: raise num_beams, "
-                "or use strategy nucleus"
+                f"{num_captions} captions an image asked of {self.num_beams} beams: raise "
+                "num_beams, or use strategy nucleus"
             )
-        return num_beams
+        return self.num_beams

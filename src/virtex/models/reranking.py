@@ -2,7 +2,7 @@
 
 Shapes: B images, K captions of each, T tokens. An image's captions lie side by side in one row of
 K * T tokens, so that they share its projected grid: attention, which alone sees rows, keeps them
-apart.
+apart. That costs the square of a row's tokens, so that many captions are read in several passes.
 """
 
 from dataclasses import dataclass, replace
@@ -16,6 +16,9 @@ from virtex.models.decoding import DecodingConfig, Generated
 from virtex.models.running import NEVER
 from virtex.models.textual_head import Direction, TextualHead
 from virtex.tokens import EOS_ID, PAD_ID, SOS_ID
+
+MAX_ROW = 512
+"""Tokens that lie side by side at most, unless a single caption is longer."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,15 @@ def log_likelihoods(
         readings: (B, K, T) captions in the order in which `direction` reads them.
         lengths: (B, K) how many tokens of each are real; on the CPU they spare the host a wait.
     """
+    chunk = max(1, MAX_ROW // (readings.shape[2] - 1))
+    parts = zip(readings.split(chunk, 1), lengths.split(chunk, 1), strict=True)
+    read = [_log_likelihoods(head, grid, *part, direction=direction) for part in parts]
+    return torch.cat(read, 1)
+
+
+def _log_likelihoods(
+    head: TextualHead, grid: Tensor, readings: Tensor, lengths: Tensor, *, direction: Direction
+) -> Tensor:
     inputs, targets = readings[..., :-1], readings[..., 1:]
     packing = SideBySide.captions(lengths - 1, device=readings.device, num_tokens=inputs.shape[2])
     tokens, asked = (packing.pack(part.flatten(1)) for part in (inputs, targets))  # (P,)

@@ -49,7 +49,8 @@ def forbid(scores: Tensor, written: Tensor, *, config: DecodingConfig) -> None:
     What may not follow: `config.forbidden`, the last token itself, and a token that would write an
     n-gram for the second time.
     """
-    scores[..., config.forbidden] = NEVER
+    for token in config.forbidden:  # a list as index is copied to the device, which is a wait
+        scores[..., token] = NEVER
     if not written.shape[2]:
         return
     last = written[..., -1:]  # (B, K, 1)

@@ -58,10 +58,12 @@ class Sampling:
         likeliest, order = allowed.topk(num_likeliest)  # sorted
         probs = (likeliest / self.config.temperature).softmax(2)
         cumulative = probs.cumsum(2)
-        in_nucleus = cumulative - probs < self.config.top_p
+        # Rounding may leave the sum below top_p, where what is forbidden would come next.
+        in_nucleus = (cumulative - probs < self.config.top_p) & (probs > 0)
         mass = (probs * in_nucleus).sum(2, keepdim=True)
         draws = draws.unflatten(1, (allowed.shape[1], -1))  # (B, K, 1) or (B, 1, K)
         ranks = torch.searchsorted(cumulative, draws * mass, right=True)
-        ranks = torch.minimum(ranks, in_nucleus.sum(2, keepdim=True) - 1)
+        last = (in_nucleus.sum(2, keepdim=True) - 1).clamp(min=0)  # no nucleus: all is NaN
+        ranks = torch.minimum(ranks, last)
         tokens = order.gather(2, ranks)
         return allowed.gather(2, tokens).flatten(1), tokens.flatten(1)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from virtex.data.images import Box, open_image
-from virtex.data.transforms import ImageConfig
+from virtex.data.transforms import ImageConfig, central_crop
 from virtex.predict.attention import CaptionAttention, Weights
 from virtex.predict.attention_colors import (
     Scale,
@@ -121,18 +121,13 @@ def attended_photo(picture: Picture, image: ImageConfig, *, side: int) -> Image.
 
 def seen_part(height: int, width: int, image: ImageConfig) -> tuple[float, float, float, float]:
     """The part of a photograph that `ValidationTransform` leaves: left, top, right, bottom."""
-    shorter, short_side, size = min(height, width), image.validation_short_side, image.size
-    resized_height, resized_width = (
-        int(short_side * height / shorter),
-        int(short_side * width / shorter),
-    )
-    top, left = round((resized_height - size) / 2), round((resized_width - size) / 2)
+    resized_height, resized_width, box = central_crop(height, width, image)
     down, right = height / resized_height, width / resized_width
     return (
-        left * right,
-        top * down,
-        min((left + size) * right, width),
-        min((top + size) * down, height),
+        box.left * right,
+        box.top * down,
+        min((box.left + box.width) * right, width),
+        min((box.top + box.height) * down, height),
     )
 
 

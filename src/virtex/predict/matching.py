@@ -1,6 +1,6 @@
 """How well texts fit images: what zero-shot classification and retrieval rank by."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -92,6 +92,42 @@ def template_problems(templates: Sequence[str]) -> list[str]:
     if wrong:
         return [f"templates {wrong} need one {{}} each for the label, as 'a photo of a {{}}' has"]
     return [] if templates else ["there are no templates, such as 'a photo of a {}'"]
+
+
+def check_texts(
+    texts: Mapping[str, Sequence[str]], encode: Callable[[str], list[int]], *, max_tokens: int
+) -> None:
+    """See that what is weighed against each other reads differently, and is read whole.
+
+    Args:
+        texts: The texts of each label.
+        encode: A text to its tokens, without start and end.
+        max_tokens: Most of them.
+
+    Raises:
+        ConfigError: Texts that are too long or hold nothing; labels that read alike.
+    """
+    rows = {
+        label: tuple(tuple(encode(text)) for text in label_texts)
+        for label, label_texts in texts.items()
+    }
+    lengths = {(label, len(row)): None for label, of_label in rows.items() for row in of_label}
+    problems = [
+        f"{label!r} makes a text of {length} tokens, and the model takes 1 to {max_tokens}"
+        for label, length in lengths
+        if not 1 <= length <= max_tokens
+    ]
+    alike: dict[tuple[tuple[int, ...], ...], list[str]] = {}
+    for label, of_label in rows.items():
+        alike.setdefault(of_label, []).append(repr(label))
+    problems += [
+        f"{' and '.join(same)} read alike: the vocabulary lacks their letters, or holds small ones "
+        "alone"
+        for same in alike.values()
+        if len(same) > 1
+    ]
+    if problems:
+        raise ConfigError("; ".join(problems))
 
 
 class Likelihood:

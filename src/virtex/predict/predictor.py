@@ -1,7 +1,8 @@
 """What a user holds: images in, captions and likelihoods out."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -13,7 +14,7 @@ from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
 from virtex.engine.run import Precision, autocast
 from virtex.errors import ConfigError, DataError
 from virtex.models.captioner import Captioner
-from virtex.models.decoding import DecodingConfig, Generated
+from virtex.models.decoding import DecodingConfig
 from virtex.models.textual_head import Direction
 from virtex.predict.attention import (
     CaptionAttention,
@@ -21,77 +22,30 @@ from virtex.predict.attention import (
     check_direction,
     reading_row,
 )
+from virtex.predict.draws import draws_of
 from virtex.predict.matching import (
     DEFAULT_TEMPLATES,
     Likelihood,
     Match,
     MatchingConfig,
     Reading,
+    check_texts,
     directions,
     match_names,
 )
 from virtex.predict.pictures import Picture, Pictures, as_example, as_list
+from virtex.predict.results import (
+    Caption,
+    Classification,
+    Found,
+    Gallery,
+    captions_of,
+    require_numbers,
+)
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Caption:
-    """What the model says of an image."""
-
-    text: str
-    log_likelihood: float
-    """Natural logarithm of the probability of `tokens`."""
-    tokens: tuple[int, ...]
-    """Ids without start token, with end token unless the caption was cut at its longest."""
-    backward_log_likelihood: float | None = None
-    """The same read right to left, where captions were ranked by it."""
-
-
-@dataclass(frozen=True)
-class Classification:
-    """How well each label fits an image, without training."""
-
-    labels: tuple[str, ...]
-    """As they were given."""
-    scores: tuple[float, ...]
-    """Of each label: the mean over the templates of the text's log-likelihood, less the prior."""
-
-    @property
-    def ranked(self) -> list[tuple[str, float]]:
-        """Labels and scores, the best first."""
-        pairs = zip(self.labels, self.scores, strict=True)
-        return sorted(pairs, key=lambda pair: pair[1], reverse=True)
-
-    @property
-    def best(self) -> str:
-        """The label that fits best."""
-        return self.ranked[0][0]
-
-    @property
-    def probabilities(self) -> tuple[float, ...]:
-        """Softmax of the scores: what the labels share if one of them is right."""
-        return tuple(torch.tensor(self.scores, dtype=torch.float64).softmax(0).tolist())
-
-
-@dataclass(frozen=True)
-class Found:
-    """An image that a search found."""
-
-    index: int
-    """Its place among the images."""
-    picture: Picture
-    score: float
-    """The text's log-likelihood, less the prior."""
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Images to search more than once: the backbone has seen them already."""
-
-    pictures: tuple[Picture, ...]
-    grids: Tensor
-    """(B, C, h, w) on the predictor's device."""
+SPECIALS = 2
+"""Start and end token."""
 
 
 class Predictor:
@@ -135,7 +89,8 @@ class Predictor:
             decoding: How to search; if left out, beam search with five beams, over at most 30
                 steps or what the model was built for.
             prefix: Words that every caption begins with; the model goes on from there.
-            seed: Of sampling; the captions do not depend on `batch_size`.
+            seed: Of sampling. An image's draws follow from it and from the image's place, so that
+                its captions depend neither on `batch_size` nor on the other images.
 
         Raises:
             DataError: An image cannot be read, or is of no kind that we know.
@@ -159,23 +114,23 @@ class Predictor:
 
         Args and errors as of `caption`; beam search writes at most as many as it has beams.
         """
-        decoding = decoding or self.default_decoding
-        rng = torch.Generator().manual_seed(seed)
-        start = torch.tensor(self.tokenizer.encode(prefix), dtype=torch.int64)
+        write = partial(
+            self._write,
+            decoding=decoding or self.default_decoding,
+            num_captions=num_captions,
+            prefix=prefix,
+            seed=seed,
+        )
+        pictures = as_list(images)
         written: list[list[Caption]] = []
-        for batch in _batches(as_list(images), batch_size):
-            with torch.inference_mode(), autocast(self.precision, self.device):
-                generated = self.captioner.generate(
-                    self.inputs(batch), decoding, num_captions=num_captions, prefix=start, rng=rng
-                )
-            written += captions_of(generated, self.tokenizer)
+        for places in _batches(range(len(pictures)), batch_size):
+            written += write(self._grid([pictures[i] for i in places]), places)
         return written
 
     @property
     def default_decoding(self) -> DecodingConfig:
         """Five beams, over as many steps as the model was built for, at most 30."""
-        longest = min(DecodingConfig.max_steps, self.captioner.config.max_tokens)
-        return DecodingConfig(max_steps=longest)
+        return DecodingConfig().within(self.captioner.config.max_tokens)
 
     def score(
         self,
@@ -208,13 +163,15 @@ class Predictor:
         for batch in _batches(pairs, batch_size):
             tokens, lengths = pad_tokens([self._encode(text) for _, text in batch])
             tokens = tokens.to(self.device)
-            with torch.inference_mode(), autocast(self.precision, self.device):
-                grid = self.captioner.backbone(self.inputs([picture for picture, _ in batch]))
+            grid = self._grid([picture for picture, _ in batch])
+            with self._computing():
                 each = [
                     self.captioner.score_grid(grid, tokens, lengths, direction=reader)
                     for reader in readers
                 ]
-            scores += torch.stack(each).mean(0).tolist()
+            mean = torch.stack(each).mean(0)  # (B,)
+            require_numbers(mean)
+            scores += mean.tolist()
         return scores
 
     def attend(
@@ -223,45 +180,48 @@ class Predictor:
         texts: str | Caption | Sequence[str | Caption] | None = None,
         *,
         decoding: DecodingConfig | None = None,
+        prefix: str = "",
         direction: Direction = "forward",
         batch_size: int = 32,
+        seed: int = 0,
     ) -> list[CaptionAttention]:
         """Where the decoder looked when it said each word of each image's caption.
 
         Args:
             texts: One an image: a text, or what `caption` said, whose tokens are taken as they
-                are; if left out, `caption` is asked for them, with `decoding`.
+                are; if left out, those that `caption` writes with `decoding`, `prefix` and `seed`.
             direction: Which decoder reads them.
 
         Raises:
-            ConfigError: A direction in which the model does not read, or texts and `decoding` both.
+            ConfigError: A direction in which the model does not read, or texts beside `decoding` or
+                `prefix`.
             DataError: Not as many texts as images, or an image that cannot be read.
         """
         check_direction(self.captioner, direction)
-        if texts is not None and decoding is not None:
-            raise ConfigError("`decoding` writes the texts, and texts were given: give one of them")
+        if texts is not None and (decoding is not None or prefix):
+            raise ConfigError("texts were given, and options for writing them: give one of the two")
         pictures = as_list(images)
         given = [texts] if isinstance(texts, str | Caption) else texts
         if given is not None and len(pictures) != len(given):
             raise DataError(
                 f"{len(pictures)} images and {len(given)} texts: attend takes one text an image"
             )
+        write = partial(
+            self._write, decoding=decoding or self.default_decoding, prefix=prefix, seed=seed
+        )
         attentions: list[CaptionAttention] = []
         for places in _batches(range(len(pictures)), batch_size):
-            with torch.inference_mode(), autocast(self.precision, self.device):
-                grid = self.captioner.backbone(self.inputs([pictures[i] for i in places]))
-                said = self._say(grid, decoding) if given is None else [given[i] for i in places]
-                rows = [self._row(one, direction) for one in said]
+            grid = self._grid([pictures[i] for i in places])
+            if given is None:
+                said: list[str | Caption] = [one[0] for one in write(grid, places)]
+            else:
+                said = [given[i] for i in places]
+            rows = [self._row(one, direction) for one in said]
+            with self._computing():
                 attentions += attention_of(
                     self.captioner, self.tokenizer, grid, rows=rows, direction=direction
                 )
         return attentions
-
-    def _say(self, grid: Tensor, decoding: DecodingConfig | None) -> list[Caption]:
-        """A caption for each of B images, of which the backbone made `grid`."""
-        decoding, rng = decoding or self.default_decoding, torch.Generator().manual_seed(0)
-        generated = self.captioner.generate_grid(grid, decoding, rng=rng)
-        return [captions[0] for captions in captions_of(generated, self.tokenizer)]
 
     def _row(self, text: str | Caption, direction: Direction) -> Tensor:
         if isinstance(text, str):
@@ -273,7 +233,7 @@ class Predictor:
         images: Pictures,
         labels: Sequence[str],
         *,
-        templates: Sequence[str] = DEFAULT_TEMPLATES,
+        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
         matching: MatchingConfig = MatchingConfig(),  # noqa: B008
         batch_size: int = 32,
     ) -> list[Classification]:
@@ -283,10 +243,17 @@ class Predictor:
             templates: Captions with {} for the label; a label's score is the mean over them.
 
         Raises:
-            ConfigError: No labels, a template without {}, options that the model cannot meet.
+            ConfigError: No labels, some that the model cannot tell apart, a template without {},
+                options that the model cannot meet.
             DataError: An image cannot be read, or is of no kind that we know.
         """
+        if isinstance(labels, str):
+            raise ConfigError(f"labels is one text, {labels!r}: give a list of labels")
+        templates = [templates] if isinstance(templates, str) else templates
         match = match_names(self, labels, templates, matching)
+        self._check_texts(
+            {label: [template.replace("{}", label) for template in templates] for label in labels}
+        )
         results: list[Classification] = []
         for batch in _batches(as_list(images), batch_size):
             scores = match(self.inputs(batch)).tolist()  # (B, K)
@@ -308,13 +275,19 @@ class Predictor:
             images: For several searches, `gallery` of them.
 
         Raises:
-            ConfigError: Options that the model cannot meet.
+            ConfigError: No text or too long a one, `top` below 1, options that the model cannot
+                meet.
             DataError: An image cannot be read, or is of no kind that we know.
         """
+        if top < 1:
+            raise ConfigError(f"top is {top}, must be at least 1")
+        self._check_texts({text: [text]})
         if not isinstance(images, Gallery):
             images = self.gallery(images, batch_size=batch_size)
-        with torch.inference_mode(), autocast(self.precision, self.device):
-            scores = self._likelihood([text], matching).of_grid(images.grids)[:, 0]
+        likelihood = self._likelihood([text], matching)
+        with self._computing():
+            scores = likelihood.of_grid(images.grids)[:, 0]
+        require_numbers(scores)
         best = scores.topk(min(top, len(scores)))
         return [
             Found(index, images.pictures[index], score)
@@ -330,11 +303,7 @@ class Predictor:
         pictures = as_list(images)
         if not pictures:
             raise DataError("a gallery of no images: give at least one.")
-        with torch.inference_mode(), autocast(self.precision, self.device):
-            grids = [
-                self.captioner.backbone(self.inputs(batch))
-                for batch in _batches(pictures, batch_size)
-            ]
+        grids = [self._grid(batch) for batch in _batches(pictures, batch_size)]
         return Gallery(tuple(pictures), torch.cat(grids))
 
     def match(self, texts: Sequence[str], config: MatchingConfig) -> Match:
@@ -348,15 +317,51 @@ class Predictor:
         likelihood = self._likelihood(texts, config)
 
         def match(images: Tensor) -> Tensor:
-            with torch.inference_mode(), autocast(self.precision, self.device):
-                return likelihood(images)
+            with self._computing():
+                scores = likelihood(images)
+            require_numbers(scores)
+            return scores
 
         return match
 
     def _likelihood(self, texts: Sequence[str], config: MatchingConfig) -> Likelihood:
         tokens = [self._encode(text).tolist() for text in texts]
-        with torch.inference_mode(), autocast(self.precision, self.device):
+        with self._computing():
             return Likelihood(self.captioner, tokens, config, image_size=self.image.size)
+
+    def _check_texts(self, texts: Mapping[str, Sequence[str]]) -> None:
+        check_texts(
+            texts, self.tokenizer.encode, max_tokens=self.captioner.config.max_tokens - SPECIALS
+        )
+
+    def _write(
+        self,
+        grid: Tensor,
+        places: Sequence[int],
+        *,
+        decoding: DecodingConfig,
+        prefix: str,
+        seed: int,
+        num_captions: int = 1,
+    ) -> list[list[Caption]]:
+        """Captions of B images, of which the backbone made `grid`; see `captions`."""
+        start = torch.tensor(self.tokenizer.encode(prefix), dtype=torch.int64)
+        rng = draws_of(seed, places)
+        with self._computing():
+            generated = self.captioner.generate_grid(
+                grid, decoding, num_captions=num_captions, prefix=start, rng=rng
+            )
+        return captions_of(generated, self.tokenizer)
+
+    def _grid(self, pictures: Sequence[Picture]) -> Tensor:
+        """What the backbone makes of images, (B, C, h, w)."""
+        with self._computing():
+            return self.captioner.backbone(self.inputs(pictures))
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        with torch.inference_mode(), autocast(self.precision, self.device):
+            yield
 
     def inputs(self, pictures: Sequence[Picture]) -> Tensor:
         """(B, 3, H, W), normalised, on the device."""
@@ -364,27 +369,8 @@ class Predictor:
         return normalize(images.to(self.device))
 
 
-def captions_of(generated: Generated, tokenizer: Tokenizer) -> list[list[Caption]]:
-    """What a search wrote, (B, n), as text; captions that it did not find are left out."""
-    written: list[list[Caption]] = []
-    size = generated.lengths.shape
-    backward = generated.backward_log_probs
-    rows = zip(
-        generated.tokens.tolist(),
-        generated.lengths.tolist(),
-        generated.log_probs.tolist(),
-        [[None] * size[1]] * size[0] if backward is None else backward.tolist(),
-        strict=True,
-    )
-    for row in rows:
-        captions = [
-            Caption(tokenizer.decode(ids[:length]), log_prob, tuple(ids[:length]), reread)
-            for ids, length, log_prob, reread in zip(*row, strict=True)
-        ]
-        written.append([one for one in captions if one.log_likelihood > float("-inf")])
-    return written
-
-
 def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    if size < 1:
+        raise ConfigError(f"batch_size is {size}, must be at least 1")
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -2,26 +2,24 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
-from torch import Tensor
 
 from virtex import distributed
-from virtex.data.example import Example, Source
-from virtex.data.loader import Batch, LoaderConfig, validation_batches
-from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
+from virtex.data.example import Source
+from virtex.data.loader import Batch, LoaderConfig
+from virtex.data.transforms import ImageConfig, normalize
 from virtex.engine.run import autocast
 from virtex.errors import DataError
 from virtex.models.decoding import DecodingConfig
+from virtex.predict.draws import draws_of
 from virtex.predict.predictor import Predictor
 from virtex.transfer.features import data_identity
+from virtex.transfer.images import image_batches
 from virtex.transfer.protocol import digest
 
 
@@ -85,7 +83,14 @@ def captions_of(
 def generate(source: Source, predictor: Predictor, generation: Generation) -> dict[str, Written]:
     """As `captions_of`, without a file."""
     own: dict[int, Written] = {}
-    for batch in _batches(source, generation):
+    batches = image_batches(
+        source,
+        generation.image,
+        batch_size=generation.batch_size,
+        loader=LoaderConfig(num_workers=generation.num_workers),
+        title="captions",
+    )
+    for batch in batches:
         own.update(_caption(predictor, batch, generation))
     parts = cast(list[dict[int, Written]], distributed.gather_objects(own))
     captions = {index: written for part in parts for index, written in part.items()}
@@ -94,50 +99,12 @@ def generate(source: Source, predictor: Predictor, generation: Generation) -> di
     return {source[index].image_id: captions[index] for index in sorted(captions)}
 
 
-@dataclass(frozen=True)
-class _EncodeImage:
-    """An image as validation sees it."""
-
-    transform: ValidationTransform
-
-    def __call__(self, example: Example, generator: np.random.Generator) -> dict[str, Tensor]:
-        del generator
-        return {"image": self.transform(example)}
-
-
-def _stack(encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {"image": torch.stack([item["image"] for item in encoded])}  # (B, 3, H, W)
-
-
-def _batches(source: Source, generation: Generation) -> Iterator[Batch]:
-    """This process's part of the images, with a progress bar on a terminal."""
-    batches = validation_batches(
-        source,
-        _EncodeImage(ValidationTransform(generation.image)),
-        _stack,
-        batch_size=generation.batch_size,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-        config=LoaderConfig(num_workers=generation.num_workers),
-    )
-    console = Console(stderr=True)
-    is_shown = console.is_terminal and distributed.is_main()
-    num_batches = -(-len(source) // generation.batch_size)
-    return iter(
-        track(
-            batches, "captions", num_batches, console=console, transient=True, disable=not is_shown
-        )
-    )
-
-
 @torch.inference_mode()
 def _caption(predictor: Predictor, batch: Batch, generation: Generation) -> dict[int, Written]:
     """The captions of a batch, by the images' places in the source."""
     indices, decoding = batch["index"].tolist(), generation.decoding
     images = normalize(batch["image"].to(predictor.device, non_blocking=True))
-    rng = None
-    if decoding.strategy == "nucleus":
-        rng = _draws_from(indices[0], decoding.max_steps, seed=generation.seed)
+    rng = draws_of(generation.seed, indices) if decoding.strategy == "nucleus" else None
     with autocast(generation.precision, predictor.device):
         generated = predictor.captioner.generate(images, decoding, rng=rng).best()
     rows = zip(
@@ -151,13 +118,6 @@ def _caption(predictor: Predictor, batch: Batch, generation: Generation) -> dict
         index: Written(predictor.tokenizer.decode(tokens[:length]), log_prob)
         for index, tokens, length, log_prob in rows
     }
-
-
-def _draws_from(index: int, num_steps: int, *, seed: int) -> torch.Generator:
-    """The randomness of image `index` and those that follow, however they are batched."""
-    rng = torch.Generator().manual_seed(seed)
-    torch.rand(index * num_steps, generator=rng)
-    return rng
 
 
 def _read(path: Path) -> dict[str, Written]:

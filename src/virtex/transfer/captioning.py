@@ -14,7 +14,7 @@ run validated itself at 224 as the released code did (`original` brings that bac
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -178,12 +178,13 @@ def generation_of(
         image_size: Side of the images that the model takes.
         max_tokens: The longest caption that the model was built for.
     """
-    longest = min(DecodingConfig.max_steps, max_tokens)
-    decoding = DecodingConfig(
+    usual = DecodingConfig().within(max_tokens)
+    decoding = replace(
+        usual,
         strategy="beam" if config.nucleus is None else "nucleus",
         num_beams=config.num_beams,
-        max_steps=longest if config.max_steps is None else config.max_steps,
-        top_p=DecodingConfig.top_p if config.nucleus is None else config.nucleus,
+        max_steps=usual.max_steps if config.max_steps is None else config.max_steps,
+        top_p=usual.top_p if config.nucleus is None else config.nucleus,
         original=config.original,
     )
     return Generation(

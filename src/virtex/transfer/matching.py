@@ -8,27 +8,25 @@ of the size that the model was trained at.
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
-from virtex import distributed
-from virtex.data.example import Example, Source
-from virtex.data.loader import Batch, LoaderConfig, validation_batches
-from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
+from virtex.data.example import Source
+from virtex.data.loader import LoaderConfig
+from virtex.data.transforms import ImageConfig, normalize
 from virtex.errors import ConfigError
 from virtex.predict.embedder import Embedder
 from virtex.predict.loading import load_matcher
 from virtex.predict.matching import Match, MatchingConfig, Reading
 from virtex.predict.predictor import Predictor
 from virtex.transfer.command import DrawnImages, MeasurementConfig
+from virtex.transfer.images import image_batches
 from virtex.transfer.protocol import Result, device_name, versions
 from virtex.zoo.weights import open_backbone
 
@@ -198,39 +196,13 @@ def scored_images(
     Raises:
         DataError: Too many of them.
     """
-    for batch in _batches(source, ImageConfig(size=matcher.image.size), config):
+    batches = image_batches(
+        source,
+        ImageConfig(size=matcher.image.size),
+        batch_size=config.batch_size,
+        loader=LoaderConfig(num_workers=config.num_workers, bad_image_limit=config.bad_image_limit),
+        title="images",
+    )
+    for batch in batches:
         images = normalize(batch["image"].to(matcher.device, non_blocking=True))
         yield batch["index"], match(images).float().cpu()
-
-
-@dataclass(frozen=True)
-class _EncodeImage:
-    """An image as validation sees it."""
-
-    transform: ValidationTransform
-
-    def __call__(self, example: Example, generator: np.random.Generator) -> dict[str, Tensor]:
-        del generator
-        return {"image": self.transform(example)}
-
-
-def _stack(encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {"image": torch.stack([item["image"] for item in encoded])}  # (B, 3, H, W)
-
-
-def _batches(source: Source, image: ImageConfig, config: MatchingProtocolConfig) -> Iterator[Batch]:
-    batches = validation_batches(
-        source,
-        _EncodeImage(ValidationTransform(image)),
-        _stack,
-        batch_size=config.batch_size,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-        config=LoaderConfig(num_workers=config.num_workers, bad_image_limit=config.bad_image_limit),
-    )
-    console = Console(stderr=True)
-    is_shown = console.is_terminal and distributed.is_main()
-    num_batches = -(-len(source) // config.batch_size)
-    return iter(
-        track(batches, "images", num_batches, console=console, transient=True, disable=not is_shown)
-    )

@@ -159,7 +159,7 @@ def _names_in(path: Path, folders: Sequence[str]) -> list[Any]:
         DataError: It cannot be read, or holds more or less.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
         named = json.loads(text) if path.suffix == ".json" else text.splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"class_names {path} cannot be read: {error}") from error
