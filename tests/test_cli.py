@@ -40,7 +40,7 @@ def test_an_unknown_command_exits_2_and_names_the_known_ones(
         (["pretrain", "--out", "{tmp}/run", "--backbone.name", "resnet5"], "resnet50"),
         (["pretrain", "--out", "{tmp}/run", "--nonsense", "3"], "nonsense"),
         (["pretrain", "--out", "{tmp}/file", "--backbone.name", "resnet18"], "is a file"),
-        (["transfer", "voc07", "--init", "random", "--out", "{tmp}/file"], "is a file"),
+        (["transfer", "voc07", "--init", "random", "--out", "{tmp}/file"], "is no folder"),
         (["transfer", "voc08"], "voc07"),
         (["caption", "{tmp}/no_run", "{tmp}/file"], "no_run"),
         (["caption", "imagenet", "{tmp}/file"], "writes no captions"),

@@ -123,10 +123,10 @@ def _transfer(arguments: list[str]) -> int:
 
 
 def _caption(arguments: list[str]) -> int:
-    from virtex.predict.caption_options import parse_caption
+    from virtex.predict.caption_files.options import parse_caption
 
     config = parse_caption(arguments)
-    from virtex.predict.caption_files import caption_files
+    from virtex.predict.caption_files.command import caption_files
 
     try:
         caption_files(config, stdin=sys.stdin.buffer)

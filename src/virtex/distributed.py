@@ -50,8 +50,7 @@ def is_main() -> bool:
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """Join the processes that torchrun or srun started; nothing to do where there is one."""
-    _adopt_slurm()
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or torch.distributed.is_initialized():
+    if num_started() == 1 or torch.distributed.is_initialized():
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -60,6 +59,12 @@ def process_group(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.distributed.destroy_process_group()
+
+
+def num_started() -> int:
+    """How many processes torchrun or srun started, whether or not they work together yet."""
+    _adopt_slurm()
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_rank() -> int:

@@ -153,6 +153,30 @@ def test_a_jpeg_that_claims_too_many_pixels_is_refused_undecoded() -> None:
         open_image(bytes(bomb))
 
 
+def with_more_scans(jpeg: bytes, count: int) -> bytes:
+    """A progressive file whose last scan, with its table, comes `count` times more."""
+    last = jpeg.rfind(b"\xff\xc4", 0, jpeg.rfind(b"\xff\xda"))
+    return jpeg[:-2] + count * jpeg[last:-2] + jpeg[-2:]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_a_jpeg_of_many_scans_is_refused_undecoded(mode: str) -> None:
+    few = encoded(Image.new(mode, (64, 48)), progressive=True)
+    decode_image(few)
+    bomb = with_more_scans(few, 1000)
+    end = 4 + int.from_bytes(bomb[4:6], "big")  # of the first segment
+    hidden = bomb[:end] + b"\0" + bomb[end:]  # a byte too much, which decoders skip
+    for file in (bomb, hidden):
+        with pytest.raises(BadImageError, match="more than 100 scans"):
+            open_image(file)
+
+
+def test_what_only_looks_like_scans_is_no_reason_to_refuse() -> None:
+    few, noise = encoded(Image.new("RGB", (64, 48)), progressive=True), b"\xff\xda" * 1000
+    comment = b"\xff\xfe" + (2 + len(noise)).to_bytes(2, "big") + noise
+    assert np.array_equal(decode_image(few[:2] + comment + few[2:] + noise), decode_image(few))
+
+
 def test_a_png_that_claims_too_many_pixels_is_refused_undecoded() -> None:
     side = int(MAX_PIXELS**0.5) + 1
     bomb = encoded(Image.new("1", (side, side)), "PNG")
@@ -230,3 +254,10 @@ def test_real_photos_are_decoded_as_pillow_does() -> None:
     for path in paths:
         expected = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
         assert np.abs(decode_image(path).astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_an_image_as_thin_as_a_thread_is_bad(kind: str) -> None:
+    with pytest.raises(BadImageError, match="one side is more than 200 times the other"):
+        decode_image(encoded(Image.new("RGB", (2010, 10)), kind))
+    assert decode_image(encoded(Image.new("RGB", (2000, 10)), kind)).shape == (10, 2000, 3)

@@ -5,7 +5,16 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from virtex.engine.run import RunConfig, RunFolder, choose_device, due, seed_step
+from tests.engine.small_disk import files_of_at_most
+from virtex.engine.run import (
+    RunConfig,
+    RunFolder,
+    append_whole,
+    choose_device,
+    choose_precision,
+    due,
+    seed_step,
+)
 from virtex.errors import ConfigError
 
 
@@ -38,6 +47,26 @@ def test_numbers_that_are_too_small_are_named_at_once() -> None:
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}(.|\n)*This machine has cpu"):
         choose_device(name)
+
+
+def test_a_precision_that_is_named_is_taken_and_auto_is_one_of_two() -> None:
+    cpu = torch.device("cpu")
+    assert choose_precision("fp32", cpu) == "fp32"
+    assert choose_precision("bf16", cpu) == "bf16"
+    able = torch.cpu.get_capabilities()
+    gains = able.get("amx_bf16") or able.get("avx512_bf16")
+    assert choose_precision("auto", cpu) == ("bf16" if gains else "fp32")
+    assert choose_precision("auto", torch.device("meta")) == "fp32"
+
+
+def test_what_does_not_fit_is_not_appended_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("ab", buffering=0) as file, files_of_at_most(20):
+        append_whole(file, b"first line\n")
+        with pytest.raises(OSError, match="too large"):
+            append_whole(file, b"a second line, too long\n")
+        append_whole(file, b"third\n")
+    assert path.read_bytes() == b"first line\nthird\n"
 
 
 def begin(path: Path, step: int, *, tensorboard: bool = False) -> RunFolder:

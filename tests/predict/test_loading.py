@@ -76,3 +76,18 @@ def test_a_config_that_does_not_fit_its_weights_is_refused(
     save_weights(path, task.state_dict(), config=config, tokenizer=tokenizer, step=7)
     with pytest.raises(CheckpointError, match=message):
         load_captioner(path)
+
+
+def test_a_device_or_precision_that_is_none_is_refused(tmp_path, task, tokenizer):
+    save_weights(
+        tmp_path / "weights.safetensors",
+        task.state_dict(),
+        config=run_config(),
+        tokenizer=tokenizer,
+        step=7,
+    )
+    with pytest.raises(ConfigError, match="precision 'banana' is none of fp32, bf16"):
+        load_captioner(tmp_path, precision="banana")
+    with pytest.raises(ConfigError, match="device 'gpu' cannot be used"):
+        load_captioner(tmp_path, device="gpu")
+    assert load_captioner(tmp_path, device="auto").device.type in ("cpu", "cuda", "mps")

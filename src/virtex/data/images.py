@@ -8,6 +8,7 @@ grey and go on) is an error here. EXIF orientation is applied, transparency is l
 """
 
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,9 +26,18 @@ Pixels = NDArray[np.uint8]
 MAX_PIXELS = 178_956_970
 """Larger images are refused before decoding (Pillow's limit for decompression bombs)."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+MAX_ASPECT = 200
+"""Thinner images are refused: with the short side resized to a network's input, the long one would
+fill the memory."""
 REDUCTIONS = (8, 4, 2)
 CONTEXT_ROWS = 16
 """Rows below a crop that chroma upsampling may look at."""
+MAX_SCANS = 100
+"""A JPEG of more is refused: each costs as much as the whole image, in a few bytes. Encoders write
+about ten; libtiff has the same limit."""
+MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
+"""Begins a segment that states its length, or ends the file; among pixels, 0x00 or a restart marker
+follows 0xFF."""
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = 1
 
@@ -66,7 +76,10 @@ def open_image(image: Path | bytes | Pixels, *, name: str = "") -> "JpegImage | 
         return PixelImage(_checked_pixels(image, name or "array"))
     name = name or (str(image) if isinstance(image, Path) else f"of {len(image)} bytes")
     data = _read(image, name) if isinstance(image, Path) else bytearray(image)
-    header = _read_jpeg_header(data, name) if data[:3] == b"\xff\xd8\xff" else None
+    header = None
+    if data[:3] == b"\xff\xd8\xff":
+        _check_scans(data, name)
+        header = _read_jpeg_header(data, name)
     if header is None or header.num_components not in (1, 3):
         return PixelImage(_decode_with_pillow(data, name))
     _check_size(header.height, header.width, name)
@@ -214,6 +227,18 @@ def _read_jpeg_header(data: bytearray, name: str) -> _JpegHeader | None:
     return _JpegHeader(height, width, num_components, size_offset, orientation, one_pass)
 
 
+def _check_scans(data: bytearray, name: str) -> None:
+    scan = b"\xff\xda"
+    if data.count(scan) <= MAX_SCANS:  # also counts what lies in thumbnails and behind the end
+        return
+    num_scans, offset = 0, 2
+    while (found := MARKER.search(data, offset)) and found[1] != b"\xd9":
+        num_scans += found[0] == scan
+        if num_scans > MAX_SCANS:
+            raise BadImageError(name, f"a JPEG of more than {MAX_SCANS} scans")
+        offset = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+
+
 def _orientation(segment: bytearray) -> int:
     exif = Image.Exif()
     try:
@@ -263,6 +288,10 @@ def _checked_pixels(pixels: Pixels, name: str) -> Pixels:
 def _check_size(height: int, width: int, name: str) -> None:
     if not height or not width:
         raise BadImageError(name, f"{width} x {height} pixels")
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise BadImageError(
+            name, f"{width} x {height} pixels: one side is more than {MAX_ASPECT} times the other"
+        )
     if height * width > MAX_PIXELS:
         raise BadImageError(
             name, f"{width} x {height} pixels are more than the {MAX_PIXELS} allowed"

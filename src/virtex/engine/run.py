@@ -1,6 +1,6 @@
 """What a run is: its length, device, precision and seeds, and the folder it writes."""
 
-import errno
+import io
 import json
 import logging
 import math
@@ -132,6 +132,18 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     return torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES)
 
 
+def choose_precision(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
+    """The precision that is named; `auto`: bf16 where the device computes with it, else fp32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        gains = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        gains = any(able.get(name) for name in ("amx_bf16", "avx512_bf16"))
+    return "bf16" if gains else "fp32"
+
+
 def configure_torch(config: RunConfig, device: torch.device) -> None:
     """Set this process's GPU, and choose between the fastest kernels and deterministic ones."""
     if device.type == "cuda":
@@ -195,7 +207,8 @@ class RunFolder:
             for name, value in record.items()
         }
         try:
-            _append(self.log_path, (json.dumps(finite) + "\n").encode())
+            with self.log_path.open("ab", buffering=0) as file:
+                append_whole(file, (json.dumps(finite) + "\n").encode())
             if self._writer is not None:
                 for name, value in record.items():
                     if name != "step" and not isinstance(value, str):
@@ -221,16 +234,16 @@ def _step(line: str) -> int | None:
         return None
 
 
-def _append(path: Path, line: bytes) -> None:
-    """Add a line, all of it or nothing."""
-    with path.open("ab", buffering=0) as file:
-        size = file.tell()
-        try:
-            if file.write(line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            file.truncate(size)
-            raise
+def append_whole(file: io.FileIO, content: bytes) -> None:
+    """Add to the end of a file that is open for appending: all of it or nothing."""
+    size = file.seek(0, os.SEEK_END)
+    rest = memoryview(content)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError:
+        file.truncate(size)
+        raise
 
 
 def _replace(path: Path, text: str) -> None:

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from virtex.config import from_dict
 from virtex.data.tokenizer import Tokenizer
 from virtex.data.transforms import ImageConfig
-from virtex.engine.run import Precision
+from virtex.engine.run import Precision, choose_device
 from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.predict.embedder import Embedder
@@ -46,6 +47,7 @@ def load_captioner(
     Args:
         init: Where that is, or a published name.
         tokenizer: The vocabulary of a released file, which holds none; ours bring their own.
+        device: auto (the GPU if there is one), cpu, cuda, cuda:1, mps.
         precision: Arithmetic of the model.
 
     Raises:
@@ -73,6 +75,7 @@ def load_captioner(
             f"the tokenizer has {len(tokenizer)} pieces, {path} was trained with "
             f"{captioner.vocab_size}: give the one it was trained with."
         )
+    device = _usable(device, precision)
     return Predictor(captioner, tokenizer, ImageConfig(), device=device, precision=precision)
 
 
@@ -83,6 +86,7 @@ def load_embedder(
 
     Args:
         init: Where that is.
+        device: auto (the GPU if there is one), cpu, cuda, cuda:1, mps.
         precision: Arithmetic of the model.
 
     Raises:
@@ -133,6 +137,7 @@ def _captioner(
         raise _of_another_kind(config, path, "writes no captions")
     task, data = rebuild(weights, path)
     assert task.writer is not None, "its config says that it writes captions"
+    device = _usable(device, precision)
     return Predictor(task.writer, data.vocabulary, data.image, device=device, precision=precision)
 
 
@@ -144,6 +149,7 @@ def _embedder(
         raise _of_another_kind(config, path, "puts no images and texts into one space")
     task, data = rebuild(weights, path)
     assert isinstance(task, Contrastive), "its config builds one"
+    device = _usable(device, precision)
     return Embedder(task, data.vocabulary, data.image, device=device, precision=precision)
 
 
@@ -161,6 +167,12 @@ def _of_another_kind(config: TaskConfig, path: Path, lacks: str) -> CheckpointEr
 def _refuse_tokenizer(tokenizer: Tokenizer | str | Path | None, path: Path) -> None:
     if tokenizer is not None:
         raise ConfigError(f"{path} brings its own tokenizer: leave `tokenizer` out.")
+
+
+def _usable(device: torch.device | str, precision: Precision) -> torch.device:
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision {precision!r} is none of {', '.join(get_args(Precision))}.")
+    return choose_device(str(device))
 
 
 def _published_writer(init: str | Path) -> published_models.Published | None:

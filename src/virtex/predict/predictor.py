@@ -142,7 +142,8 @@ class Predictor:
     ) -> list[float]:
         """The log-likelihood of each image's text, its end token included.
 
-        Texts longer than the model's longest caption are cut; unknown characters count nothing.
+        Texts are cut to the longest that training saw. An unknown character is a token that counts
+        nothing itself, but a space before it is read.
 
         Args:
             direction: Which decoder reads it; both: the mean of the two.

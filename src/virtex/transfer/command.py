@@ -41,9 +41,12 @@ class MeasurementConfig:
     def problems(self) -> list[str]:
         """What is wrong with these options."""
         problems = []
-        files = [path for path in (self.folder, *self.folder.parents) if path.is_file()]
-        if files:
-            problems.append(f"out {self.out}: {files[0]} is a file; give a folder (or a .json)")
+        places = self.folder, *self.folder.parents
+        blocked = [place for place in places if place.exists() and not place.is_dir()]
+        if blocked:
+            problems.append(
+                f"out {self.out}: {blocked[0]} is no folder; give a folder (or a .json)"
+            )
         if self.seed < 0:
             problems.append(f"seed {self.seed} must be 0 or more")
         return problems

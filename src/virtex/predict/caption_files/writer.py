@@ -14,9 +14,16 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from virtex.errors import ConfigError, DataError
-from virtex.predict.caption_options import OutFormat
-from virtex.predict.caption_rows import RowFormat, RowLayout, encode_header, encode_rows, read_rows
-from virtex.predict.caption_settings import (
+from virtex.predict.caption_files.growing_file import GrowingFile
+from virtex.predict.caption_files.options import OutFormat
+from virtex.predict.caption_files.rows import (
+    RowFormat,
+    RowLayout,
+    encode_header,
+    encode_rows,
+    read_rows,
+)
+from virtex.predict.caption_files.settings import (
     ANEW,
     check_settings,
     replace_file,
@@ -37,6 +44,8 @@ def check_writable(out: Path | None, *, folder: Path | None = None) -> None:
     problems = []
     if out is not None and out.is_dir():
         problems.append(f"{out} is a folder: name a file in it")
+    elif out is not None and out.exists() and not out.is_file():
+        problems.append(f"{out} is no ordinary file")
     elif out is not None and out.exists() and not os.access(out, os.W_OK):
         problems.append(f"{out} may not be written to")
     for place in [*([out.parent] if out is not None else []), *([folder] if folder else [])]:
@@ -60,8 +69,9 @@ class CaptionWriter:
         overwrite: Start anew, whatever is in the file.
 
     Raises:
-        ConfigError: The file holds captions that were written with other settings.
-        DataError: The file is damaged.
+        ConfigError: Another process writes the file, or it holds captions that were written with
+            other settings.
+        DataError: The file is damaged, or cannot be written.
     """
 
     def __init__(
@@ -74,20 +84,24 @@ class CaptionWriter:
         num_captions: int = 1,
         overwrite: bool = False,
     ) -> None:
+        out = out.resolve()  # a link stays one
         self.out, self.layout, self.num_captions = out, layout, num_captions
         self.is_list = out_format == "json"
         self.row_format: RowFormat = "csv" if out_format == "csv" else "jsonl"
         self.path = out.with_name(f"{out.name}.partial") if self.is_list else out
-        if overwrite:
-            for path in (out, self.path, settings_path(out)):
-                path.unlink(missing_ok=True)
-        if any(path.is_file() and path.stat().st_size for path in (out, self.path)):
-            check_settings(out, settings)
-        else:
-            write_settings(out, settings)
-        self.kept = frozenset(self._kept())
-        """Images whose captions are in the file already."""
-        self._file = self.path.open("ab")
+        self._file = GrowingFile(self.path)
+        try:
+            if overwrite:
+                self._begin_anew()
+            if any(path.is_file() and path.stat().st_size for path in (out, self.path)):
+                check_settings(out, settings)
+            else:
+                write_settings(out, settings)
+            self.kept = frozenset(self._kept())
+            """Images whose captions are in the file already."""
+        except BaseException:
+            self._close()
+            raise
 
     def write(self, captioned: Sequence[tuple[str, Sequence[Caption]]]) -> None:
         """Append the captions of some images, and hand them to the system.
@@ -96,16 +110,9 @@ class CaptionWriter:
             DataError: The disk is full, or gone.
         """
         rows = [row for image, captions in captioned for row in self.layout.rows(image, captions)]
-        is_new = self._file.tell() == 0
+        is_new = self._file.num_bytes() == 0
         header = encode_header(self.layout, self.row_format) if is_new else b""
-        try:
-            self._file.write(header + encode_rows(rows, self.row_format))
-            self._file.flush()
-        except OSError as error:
-            raise DataError(
-                f"cannot write {self.path}: {error.strerror}. What stands in it is kept: make room "
-                "and give the same command again."
-            ) from error
+        self._file.append(header + encode_rows(rows, self.row_format))
 
     def __enter__(self) -> Self:
         return self
@@ -116,15 +123,26 @@ class CaptionWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
-        if kind is None and self.is_list:
-            self._write_list()
+        try:
+            if kind is None and self.is_list:
+                self._write_list()
+        finally:
+            self._close()
+
+    def _begin_anew(self) -> None:
+        self._file.truncate(0)
+        for path in (settings_path(self.out), *([self.out] if self.is_list else [])):
+            path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self.is_list and self._file.num_bytes() == 0:
+            self._file.remove()
+        else:
+            self._file.close()
 
     def _kept(self) -> set[str]:
         """The images in the file, whose end is mended."""
         names = {entry["image"] for entry in self._entries()} if self.is_list else set()
-        if not self.path.is_file():
-            return names
         last, last_start, num_rows, end = "", 0, 0, 0
         for row, row_end in read_rows(self.path, self.layout, self.row_format):
             if row["image"] != last:
@@ -134,9 +152,9 @@ class CaptionWriter:
         if num_rows and num_rows < self.num_captions:  # more may have been to come
             names.discard(last)
             end = last_start
-        if end < self.path.stat().st_size:
+        if end < self._file.num_bytes():
             log.info("mending the end of %s, where an earlier call was cut", self.path)
-            os.truncate(self.path, end)
+            self._file.truncate(end)
         return names
 
     def _entries(self) -> list[dict[str, Any]]:
@@ -164,4 +182,4 @@ class CaptionWriter:
                 entries.append({"image": row["image"], "captions": []})
             entries[-1]["captions"].append({name: row[name] for name in row if name != "image"})
         replace_file(self.out, json.dumps(entries, indent=1) + "\n")
-        self.path.unlink()
+        self._file.truncate(0)

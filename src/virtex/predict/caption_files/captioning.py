@@ -1,6 +1,5 @@
 """A model with the options that it captions many images with."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -11,7 +10,8 @@ from torch import Tensor
 from virtex.data.transforms import normalize
 from virtex.engine.run import autocast
 from virtex.models.decoding import DecodingConfig
-from virtex.predict.caption_settings import model_digest
+from virtex.predict.caption_files.settings import model_digest
+from virtex.predict.draws import draws_of
 from virtex.predict.predictor import Caption, Predictor, captions_of
 
 
@@ -29,13 +29,12 @@ class Captioning:
     prefix: str = ""
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Try it on a blank image: what the model cannot do is told before any work.
 
         Raises:
             ConfigError: Options that do not go together, or that the model cannot meet.
         """
-        self.predictor.captioner.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         size = self.predictor.image.size
         self.write([""], torch.zeros(1, 3, size, size, dtype=torch.uint8))
 
@@ -50,7 +49,7 @@ class Captioning:
                 self.decoding,
                 num_captions=self.num_captions,
                 prefix=prefix,
-                rng=[_draws_of(name, self.seed) for name in names],
+                rng=draws_of(self.seed, names),
             )
         return captions_of(generated, predictor.tokenizer)
 
@@ -71,10 +70,6 @@ def decoding_for(
     predictor: Predictor, decoding: DecodingConfig, max_steps: int | None
 ) -> DecodingConfig:
     """With `max_steps`, or else as many as `decoding` has and the model was built for."""
-    longest = min(decoding.max_steps, predictor.captioner.config.max_tokens)
-    return replace(decoding, max_steps=longest if max_steps is None else max_steps)
-
-
-def _draws_of(name: str, seed: int) -> torch.Generator:
-    digest = hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogatepass")).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
+    if max_steps is None:
+        return decoding.within(predictor.captioner.config.max_tokens)
+    return replace(decoding, max_steps=max_steps)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,11 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.small_disk import files_of_at_most
 from tests.predict.photo_run import save_run, write_photos
 from virtex.cli import main
 from virtex.data.tokenizer import Tokenizer
 from virtex.errors import ConfigError, DataError
-from virtex.predict.caption_files import CaptionFilesConfig, batches_to_do, caption_files
+from virtex.predict.caption_files.command import batches_to_do, caption_files
+from virtex.predict.caption_files.options import CaptionFilesConfig, parse_caption
+from virtex.predict.caption_files.rows import RowLayout, read_rows
+from virtex.predict.caption_files.writer import CaptionWriter
+from virtex.predict.predictor import Caption
 from virtex.tasks.base import Task
 
 OPTIONS = ["--batch_size", "3"]
@@ -69,20 +75,101 @@ def test_a_file_cut_anywhere_ends_as_one_that_was_not(
         assert not out.with_name("c.json.partial").exists()
 
 
-def test_a_killed_run_goes_on(run: Path, tmp_path: Path) -> None:
-    photos = write_photos(tmp_path / "photos", 40)
-    whole, out = tmp_path / "whole.jsonl", tmp_path / "c.jsonl"
-    assert caption(run, photos, whole, *SAMPLED) == 0
-    command = ["caption", str(run), str(photos), "--out", str(out), *SAMPLED]
+def test_a_killed_run_goes_on(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = write_photos(tmp_path / "photos", 12)
+    whole, out, list_path = tmp_path / "whole.jsonl", tmp_path / "c.jsonl", tmp_path / "list"
+    paths = sorted(map(str, photos.iterdir()))
+    list_path.write_text("\n".join(paths))
+    flags = ["--list", str(list_path), "--num_workers", "0", *SAMPLED]
+    assert main(["caption", str(run), *flags, "--out", str(whole)]) == 0
+    content = Path(paths[7]).read_bytes()
+    Path(paths[7]).unlink()
+    os.mkfifo(paths[7])  # at which the run halts, since nobody writes to it
+    command = ["caption", str(run), *flags, "--out", str(out)]
     with subprocess.Popen(
-        [sys.executable, "-m", "virtex.cli", *command], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "virtex.cli", *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as this process computes
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
+        with pytest.raises(ConfigError, match="another process is writing"):
+            caption_files(parse_caption(command[1:]))
         os.kill(process.pid, signal.SIGKILL)
-    assert out.stat().st_size > 0
+    Path(paths[7]).unlink()
+    Path(paths[7]).write_bytes(content)
+    assert 0 < out.stat().st_size < whole.stat().st_size
+    assert whole.read_bytes().startswith(out.read_bytes())
+    capsys.readouterr()
+    assert main(command) == 0
+    assert re.search(r"captioned 12 of 12 images, [36] of them before", capsys.readouterr().err)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "json"])
+def test_a_full_disk_is_told_in_words_and_nothing_is_half_written(
+    suffix: str, run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"c.{suffix}"
+    assert caption(run, photos, whole, *SAMPLED) == 0
+    with files_of_at_most(whole.stat().st_size - 300):
+        assert caption(run, photos, out, *SAMPLED) == 2
+    assert re.search("cannot write .*: make room", capsys.readouterr().err)
+    assert growing(out).read_bytes().endswith(b"\n")
     assert caption(run, photos, out, *SAMPLED) == 0
     assert out.read_bytes() == whole.read_bytes()
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "json"])
+def test_a_file_is_written_by_one_process_at_a_time(suffix: str, tmp_path: Path) -> None:
+    def writer(*, overwrite: bool = False) -> CaptionWriter:
+        layout = RowLayout(is_ranked=False, is_reranked=False)
+        return CaptionWriter(
+            tmp_path / f"c.{suffix}",
+            layout,
+            out_format=suffix,  # type: ignore[arg-type]
+            settings={"a": 1},
+            overwrite=overwrite,
+        )
+
+    for name in "abc":
+        with writer() as first:
+            first.write([(name, [Caption("two dogs", -1.5, (5, 2))])])
+            for overwrite in (False, True):
+                with pytest.raises(ConfigError, match="another process is writing"):
+                    writer(overwrite=overwrite)
+    with writer() as last:
+        assert last.kept == frozenset("abc")
+    with writer(overwrite=True) as last:
+        assert last.kept == frozenset()
+
+
+def test_a_path_with_line_breaks_is_mended_wherever_it_was_cut(
+    run: Path, photos: Path, tmp_path: Path
+) -> None:
+    mine, out = tmp_path / "photos", tmp_path / "c.csv"
+    mine.mkdir()
+    for number in range(3):
+        shutil.copy(photos / "photo0.png", mine / f'{number}\na "\n\nb.png')
+    assert caption(run, mine, out, "--greedy", *OPTIONS) == 0
+    whole = out.read_bytes()
+    layout = RowLayout(is_ranked=False, is_reranked=False)
+    ends = [end for _, end in read_rows(out, layout, "csv")]
+    assert ends[-1] == len(whole)
+    for cut in range(len(whole)):
+        out.write_bytes(whole[:cut])
+        found = [end for _, end in read_rows(out, layout, "csv")]
+        assert found == [end for end in ends if end <= cut]
+    out.write_bytes(whole[: ends[1] + 5] + b'"' + whole[ends[1] + 5 :])
+    with pytest.raises(DataError, match="is damaged"):
+        list(read_rows(out, layout, "csv"))
+    out.write_bytes(whole[: whole.index(b"2\na") + 2])
+    assert caption(run, mine, out, "--greedy", *OPTIONS) == 0
+    assert out.read_bytes() == whole
 
 
 def test_a_second_call_captions_what_is_new_and_tries_what_was_bad(

@@ -4,22 +4,30 @@ import csv
 import io
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
-from tests.predict.photo_run import write_photos
+from tests.predict.photo_run import save_run, write_photos
 from virtex.cli import main
+from virtex.data.tokenizer import Tokenizer
 from virtex.errors import ConfigError, DataError
 from virtex.models.decoding import DecodingConfig
-from virtex.predict.attention_folder import strip_path
-from virtex.predict.caption_files import CaptionFilesConfig, caption_files
-from virtex.predict.image_lists import find_images
+from virtex.predict.caption_files.attention_folder import strip_path
+from virtex.predict.caption_files.command import caption_files, load_captioning
+from virtex.predict.caption_files.image_batches import image_batches
+from virtex.predict.caption_files.image_lists import find_images
+from virtex.predict.caption_files.options import CaptionFilesConfig, parse_caption
 from virtex.predict.loading import load_captioner
+from virtex.predict.predictor import Caption
+from virtex.tasks.base import Task
+from virtex.tokens import SOS_ID
 
 
 @pytest.fixture
@@ -40,16 +48,28 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
     return [line.split("\t") for line in capsys.readouterr().out.splitlines()]
 
 
+def captions_of_folder(run: Path, photos: Path) -> list[tuple[str, Caption]]:
+    """Paths and captions by the same arithmetic, so that beams that nearly tie do not differ."""
+    captioning = load_captioning(CaptionFilesConfig(str(run)))
+    paths = find_images([photos])
+    (batch,) = image_batches(paths, [range(len(paths))], captioning.predictor.image)
+    written = captioning.write(batch.names, batch.images)
+    return [(path, captions[0]) for path, captions in zip(paths, written, strict=True)]
+
+
 def test_each_image_is_a_line_of_path_and_caption(
     run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["caption", str(run), str(photos)]) == 0
-    paths = find_images([photos])
-    captions = load_captioner(run).caption(paths)
-    assert len({caption.text for caption in captions}) > 1
-    assert printed(capsys) == [
-        [path, caption.text] for path, caption in zip(paths, captions, strict=True)
-    ]
+    expected = [[path, caption.text] for path, caption in captions_of_folder(run, photos)]
+    assert len({text for _, text in expected}) > 1
+    assert printed(capsys) == expected
+
+
+def test_captions_are_those_of_the_predictor(run: Path, photos: Path) -> None:
+    found = [caption.log_likelihood for _, caption in captions_of_folder(run, photos)]
+    expected = load_captioner(run).caption(find_images([photos]))
+    assert found == pytest.approx([one.log_likelihood for one in expected], abs=1e-4)
 
 
 def test_a_line_stays_a_line_whatever_the_file_is_called(
@@ -72,14 +92,12 @@ def test_every_format_holds_image_caption_and_likelihood(
     (photos / "photo0.png").rename(photos / 'a, "b"\r\nc.png')
     out = tmp_path / "deep" / f"c.{suffix}"
     assert main(["caption", str(run), str(photos), "--out", str(out)]) == 0
-    paths = find_images([photos])
     rows = rows_of(out)
     assert [list(row) for row in rows] == [["image", "caption", "log_likelihood"]] * 5
-    assert [row["image"] for row in rows] == paths
-    captions = load_captioner(run).caption(paths)
-    assert [row["caption"] for row in rows] == [caption.text for caption in captions]
-    found = [float(row["log_likelihood"]) for row in rows]
-    assert found == pytest.approx([caption.log_likelihood for caption in captions], abs=1e-4)
+    expected = captions_of_folder(run, photos)
+    assert [(row["image"], row["caption"], float(row["log_likelihood"])) for row in rows] == [
+        (path, caption.text, caption.log_likelihood) for path, caption in expected
+    ]
     assert sorted(path.name for path in out.parent.iterdir()) == [
         out.name,
         f"{out.name}.settings.json",
@@ -350,6 +368,77 @@ def test_it_is_quiet_where_there_is_no_terminal(
     assert capsys.readouterr().err == ""
 
 
+FLAGS = {"nucleus": "top_p", "beams": "num_beams"}
+
+
+@pytest.mark.parametrize("name", ["length_penalty", "no_repeat_ngram", "backward_weight", "top_k"])
+def test_a_flag_of_0_is_0(name: str) -> None:
+    config = parse_caption(["run", "a.jpg", f"--{name}", "0"])
+    assert getattr(config.decoding, name) == 0
+    assert config.decoding.strategy == ("nucleus" if name == "top_k" else "beam")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["beams", "per_node_beams", "nucleus", "temperature", "num_captions", "batch_size"],
+)
+def test_a_flag_of_0_is_refused_where_0_means_nothing(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{FLAGS.get(name, name)} is 0"):
+        parse_caption(["run", "a.jpg", f"--{name}", "0"])
+
+
+def test_steps_of_0_are_refused(run: Path, photos: Path) -> None:
+    config = parse_caption([str(run), str(photos), "--max_steps", "0"])
+    with pytest.raises(ConfigError, match="max_steps is 0"):
+        caption_files(config)
+
+
+def test_several_processes_are_refused(
+    run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["caption", str(run), str(photos)]) == 2
+    assert "2 processes were started" in capsys.readouterr().err
+
+
+def test_an_image_without_a_caption_is_left_out(
+    photos: Path, tmp_path: Path, task: Task, tokenizer: Tokenizer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    bias = task.captioner.head.output_bias
+    before = bias.detach().clone()
+    with torch.no_grad():
+        bias[SOS_ID + 1 :] = float("-inf")
+    run = save_run(tmp_path / "mute", task, tokenizer)
+    with torch.no_grad():
+        bias.copy_(before)
+    out = tmp_path / "c.jsonl"
+    flags = ["--out", str(out), "--attention", str(tmp_path / "drawn")]
+    assert main(["caption", str(run), str(photos), *flags]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == out.read_text() == ""
+    assert shown.err.count("left out: no caption was found for") == 5
+    assert "no caption was found for any of 5 images" in shown.err
+
+
 def test_a_seed_below_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match="seed is -1"):
         CaptionFilesConfig("run", ("a.jpg",), seed=-1)
+
+
+def test_a_place_that_is_no_ordinary_file_is_not_replaced(run: Path, photos: Path) -> None:
+    pipe = photos.parent / "pipe.json"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match=r"pipe\.json is no ordinary file"):
+        caption_files(CaptionFilesConfig(str(run), (str(photos),), out=pipe))
+    assert pipe.is_fifo()
+
+
+def test_a_link_stays_a_link_to_the_file_that_is_written(run: Path, photos: Path) -> None:
+    target, link = photos.parent / "elsewhere.json", photos.parent / "link.json"
+    link.symlink_to(target)
+    for overwrite in (False, True):
+        config = CaptionFilesConfig(str(run), (str(photos),), out=link, overwrite=overwrite)
+        caption_files(config)
+        assert link.is_symlink()
+        assert len(rows_of(target)) == 5

@@ -6,19 +6,18 @@ An image is a `str` from here on, as it will stand in the output: a path, or an 
 import glob
 import logging
 import os
-import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from virtex.data.checks import IMAGE_SUFFIXES, is_image, quoted
 from virtex.errors import ConfigError, DataError, VirTexError, listing
+from virtex.predict.caption_files.web_images import is_address, scheme_of
 
 log = logging.getLogger("virtex")
 
 STDIN = "-"
-ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-SCHEMES = ("http", "https")
 
 
 def find_images(
@@ -35,8 +34,9 @@ def find_images(
 
     Args:
         given: Files, folders, globs (`**` goes to any depth), addresses, or `-` for stdin.
-        lists: Files with one file, folder or address a line. A listed file may be absent: it is
-            then a bad image like any other, so that a list of millions need not be checked first.
+        lists: Files with one file, folder or address a line, or each followed by a null byte, as
+            `find -print0` writes them. A listed file may be absent: it is then a bad image like
+            any other, so that a list of millions need not be checked first.
         allow_urls: Take http(s) addresses.
         stdin: What `-` stands for: a list.
 
@@ -84,13 +84,12 @@ class _Search:
         except OSError as error:
             self._absent.append(f"the list {name} cannot be read ({error.strerror})")
             return
-        lines = [line.rstrip(b"\r") for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
-        names = [os.fsdecode(line) for line in lines if line]
+        names = _listed(content)
         if not names:
             self._absent.append(f"{'stdin' if name == STDIN else f'the list {name}'} is empty")
-        for line in names:
-            if not self._add_url(line) and not self._add_path(line):
-                self._keep(line)
+        for listed in names:
+            if not self._add_url(listed) and not self._add_path(listed):
+                self._keep(listed)
 
     def check(self) -> None:
         """Raise all that is wrong."""
@@ -113,10 +112,9 @@ class _Search:
 
     def _add_url(self, name: str) -> bool:
         """Whether it is an address."""
-        scheme = ADDRESS.match(name)
-        if scheme is None:
+        if scheme_of(name) is None:
             return False
-        if scheme[1].lower() not in SCHEMES:
+        if not is_address(name):
             self._other_schemes.append(quoted(name))
         elif not self.allow_urls:
             self._urls.append(quoted(name))
@@ -127,7 +125,7 @@ class _Search:
     def _add_path(self, name: str) -> bool:
         """Whether it is a file, or a folder."""
         if os.path.isdir(name):  # noqa: PTH112 (Path("") would be the present folder)
-            below = _images_below(Path(name))
+            below = images_below(Path(name))
             for path in below:
                 self._keep(path)
             if not below:
@@ -144,10 +142,25 @@ class _Search:
         self.images.setdefault(os.path.abspath(path), path)  # noqa: PTH100 (follows no links)
 
 
-def _images_below(root: Path) -> list[str]:
-    """The image files in a folder, sorted by their paths' parts."""
+def _listed(content: bytes) -> list[str]:
+    """What a list names; where it has null bytes, a name may hold line breaks."""
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    if b"\0" in content:
+        pieces = content.split(b"\0")
+    else:
+        pieces = [line.rstrip(b"\r") for line in content.split(b"\n")]
+    return [os.fsdecode(piece) for piece in pieces if piece]
+
+
+def images_below(root: Path) -> list[str]:
+    """The image files in a folder, to any depth, sorted by their paths' parts.
+
+    What is hidden is left out, and files of other kinds are counted in the log. Linked folders are
+    searched, but none twice.
+    """
     seen: set[tuple[int, int]] = set()
     found: list[Path] = []
+    others: Counter[str] = Counter()
     for place, folders, files in os.walk(root, followlinks=True, onerror=_leave_out):
         status = os.stat(place)  # noqa: PTH116 (one a folder, on a str)
         if (status.st_dev, status.st_ino) in seen:
@@ -155,7 +168,15 @@ def _images_below(root: Path) -> list[str]:
             continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(place, name) for name in files if is_image(name) and name[0] != "."]
+        shown = [name for name in files if not name.startswith(".")]
+        images = [Path(place, name) for name in shown if is_image(name)]
+        found += [path for path in images if path.is_file() or not path.exists()]  # no pipes
+        others.update(Path(name).suffix.lower() for name in shown if not is_image(name))
+    if others:
+        kinds = ", ".join(
+            f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(others.items())
+        )
+        log.info("%s: files that are not named as images are passed over: %s", root, kinds)
     return [str(path) for path in sorted(found)]
 
 
@@ -178,6 +199,6 @@ def _matches(pattern: str) -> Iterator[Path]:
         return
     for path in paths:
         hidden = {part for part in path.parts if part.startswith(".") and part != ".."}
-        is_wanted = is_image(path.name) if path.is_file() else path.is_dir() and _images_below(path)
+        is_wanted = is_image(path.name) if path.is_file() else path.is_dir() and images_below(path)
         if hidden <= set(parts) and is_wanted:
             yield path

@@ -10,18 +10,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from virtex.engine.run import choose_device
-from virtex.errors import DataError
-from virtex.predict.attention_folder import write_strips
-from virtex.predict.caption_options import CaptionFilesConfig
-from virtex.predict.caption_rows import RowLayout
-from virtex.predict.caption_terminal import print_captions, progress_bar, report_bad
-from virtex.predict.caption_writer import CaptionWriter, check_writable
-from virtex.predict.captioning import Captioning, decoding_for
-from virtex.predict.image_batches import ImageBatch, image_batches
-from virtex.predict.image_lists import find_images
+import torch
+
+from virtex import distributed
+from virtex.engine.run import choose_device, choose_precision
+from virtex.errors import ConfigError, DataError
+from virtex.predict.caption_files.attention_folder import write_strips
+from virtex.predict.caption_files.captioning import Captioning, decoding_for
+from virtex.predict.caption_files.image_batches import ImageBatch, image_batches
+from virtex.predict.caption_files.image_lists import find_images
+from virtex.predict.caption_files.options import CaptionFilesConfig
+from virtex.predict.caption_files.rows import RowLayout
+from virtex.predict.caption_files.terminal import (
+    print_captions,
+    progress_bar,
+    report_bad,
+    report_without,
+)
+from virtex.predict.caption_files.writer import CaptionWriter, check_writable
 from virtex.predict.loading import load_captioner
-from virtex.predict.precision import choose_precision
 from virtex.predict.predictor import Caption
 
 log = logging.getLogger("virtex")
@@ -39,29 +46,36 @@ class Count:
     """Captioned by an earlier call."""
     num_captioned: int = 0
     num_bad: int = 0
+    """Could not be read."""
+    num_without: int = 0
+    """Could be read, but the search found no caption."""
 
     def __str__(self) -> str:
         before = f", {self.num_kept} of them before" if self.num_kept else ""
         bad = f"; {self.num_bad} could not be read" if self.num_bad else ""
+        without = f"; {self.num_without} got no caption" if self.num_without else ""
         return (
             f"captioned {self.num_kept + self.num_captioned} of {self.num_images} images"
-            f"{before}{bad}"
+            f"{before}{bad}{without}"
         )
 
 
 def caption_files(config: CaptionFilesConfig, *, stdin: BinaryIO | None = None) -> Count:
     """Caption images, print a line `path<TAB>caption` for each as it comes, and write them.
 
-    An image that cannot be read is reported and left out; a later call tries it again.
+    An image that cannot be read, or of which no caption is found, is reported and left out; a
+    later call tries it again.
 
     Args:
         stdin: What the image `-` stands for.
 
     Raises:
-        ConfigError: Options that cannot work, or `out` was written with others.
-        DataError: A path that is not there, too many bad images, or none that can be read.
+        ConfigError: Options that cannot work, `out` was written with others or another process
+            writes it, or several processes were started.
+        DataError: A path that is not there, too many bad images, no caption at all, a full disk.
         CheckpointError: `init` holds no captioner.
     """
+    _check_alone()
     check_writable(config.out, folder=config.attention)
     names = find_images(
         config.images, lists=config.lists, allow_urls=config.allow_urls, stdin=stdin
@@ -82,12 +96,14 @@ def caption_files(config: CaptionFilesConfig, *, stdin: BinaryIO | None = None) 
         ):
             bad_images = [one for one in batch.bad_images if one[0] not in kept]
             report_bad(bad_images, progress)
-            captioned = _caption(batch, captioning, config, kept)
+            captioned, without = _caption(batch, captioning, config, kept)
+            report_without(without, progress)
             if writer:
                 writer.write(captioned)
             print_captions(captioned)
             count.num_captioned += len(captioned)
             count.num_bad += len(bad_images)
+            count.num_without += len(without)
             _check_bad(count, config)
             progress.advance(task, len(batch.names) + len(batch.bad_images))
     log.info("%s", count)
@@ -103,8 +119,11 @@ def load_captioning(config: CaptionFilesConfig) -> Captioning:
         device=device,
         precision=choose_precision(config.precision, device),
     )
+    predictor.captioner.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decoding = decoding_for(predictor, config.decoding, config.max_steps)
-    return Captioning(predictor, decoding, config.num_captions, config.prefix, config.seed)
+    captioning = Captioning(predictor, decoding, config.num_captions, config.prefix, config.seed)
+    captioning.check()
+    return captioning
 
 
 def batches_to_do(
@@ -142,22 +161,29 @@ def _open_writer(config: CaptionFilesConfig, captioning: Captioning) -> CaptionW
 
 def _caption(
     batch: ImageBatch, captioning: Captioning, config: CaptionFilesConfig, kept: frozenset[str]
-) -> Captioned:
-    """The captions of those images in a batch that had none yet."""
+) -> tuple[Captioned, list[str]]:
+    """Captions of those images in a batch that had none yet, and images of which none was found."""
     if not batch.names:
-        return []
+        return [], []
     written = captioning.write(batch.names, batch.images)
-    captioned = [pair for pair in zip(batch.names, written, strict=True) if pair[0] not in kept]
+    new = [pair for pair in zip(batch.names, written, strict=True) if pair[0] not in kept]
+    captioned = [(name, captions) for name, captions in new if captions]
     if config.attention is not None:
         contents = dict(zip(batch.names, batch.contents, strict=True))
-        write_strips(config.attention, captioned, contents, captioning.predictor)
-    return captioned
+        write_strips(
+            config.attention,
+            captioned,
+            contents,
+            captioning.predictor,
+            batch_size=config.batch_size,
+        )
+    return captioned, [name for name, captions in new if not captions]
 
 
 def _check_bad(count: Count, config: CaptionFilesConfig) -> None:
     """Raise DataError where too many images are bad, or all are."""
     if count.num_bad > config.bad_image_limit * count.num_images:
-        kept = f"The captions so far are in {config.out}. " if config.out is not None else ""
+        kept = "The captions so far are kept. " if config.out is not None else ""
         raise DataError(
             f"{count.num_bad} of {count.num_images} images cannot be read, more than the "
             f"{config.bad_image_limit:.2%} that bad_image_limit allows. {kept}Mend or remove these "
@@ -165,3 +191,16 @@ def _check_bad(count: Count, config: CaptionFilesConfig) -> None:
         )
     if count.num_bad == count.num_images:
         raise DataError(f"none of {count.num_images} images can be read; the reasons are above.")
+    if count.num_without and count.num_without + count.num_bad == count.num_images:
+        raise DataError(
+            f"no caption was found for any of {count.num_images} images: the model gives no "
+            "caption a probability above 0. Train it longer, or search with other options."
+        )
+
+
+def _check_alone() -> None:
+    if (number := distributed.num_started()) > 1:
+        raise ConfigError(
+            f"{number} processes were started, and each would caption all images. Start one for "
+            "each part of the list of images, without torchrun or srun, each with its own --out."
+        )

@@ -1,13 +1,14 @@
 """Which images the user's words stand for."""
 
 import io
+import logging
 import os
 from pathlib import Path
 
 import pytest
 
 from virtex.errors import ConfigError, DataError
-from virtex.predict.image_lists import find_images
+from virtex.predict.caption_files.image_lists import find_images
 
 
 @pytest.fixture
@@ -97,6 +98,24 @@ def test_stdin_and_lists_name_an_image_or_folder_a_line(end: bytes, photos: Path
     assert find_images(["photos/a.PNG"], lists=["list.txt"])[:2] == below(["a.PNG", "b.jpg"])
 
 
+def test_a_list_may_end_its_names_with_null_bytes(photos: Path) -> None:
+    odd = "photos/a\r\nb.jpg"
+    Path(odd).touch()
+    names = [odd, "photos/sub", "gone.jpg", "x" * 5000]
+    expected = [odd, "photos/sub/d.jpg", "photos/sub/deep/c.webp", "gone.jpg", "x" * 5000]
+    content = b"".join(os.fsencode(name) + b"\0" for name in names)
+    assert find_images(["-"], stdin=io.BytesIO(content)) == expected
+    assert find_images(["-"], stdin=io.BytesIO(content.removesuffix(b"\0"))) == expected
+    (photos.parent / "list.txt").write_bytes(content)
+    assert find_images([], lists=["list.txt"]) == expected
+
+
+def test_a_name_that_no_file_can_have_is_told(photos: Path) -> None:
+    for name in ("a\0b.jpg", "a\0*", "\ud800.jpg", "x" * 5000):
+        with pytest.raises(DataError, match=r"is (no file|a glob without)"):
+            find_images([name])
+
+
 def test_all_that_is_not_there_is_named(photos: Path) -> None:
     (photos.parent / "empty").mkdir()
     (photos.parent / "empty.txt").touch()
@@ -138,3 +157,15 @@ def test_a_folder_that_may_not_be_read_is_named_and_left_out(
         assert set(find_images(["photos"])) == set(below(["a.PNG", "b.jpg", "sub-2/e.jpg"]))
     locked.chmod(0o755)
     assert "left out the folder photos/sub" in caplog.text
+
+
+def test_files_that_are_no_images_are_counted_and_a_pipe_is_not_waited_for(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = find_images([photos])
+    for name in ("a.HEIC", "b.heic", "notes", ".hidden.txt"):
+        (photos / name).touch()
+    os.mkfifo(photos / "pipe.jpg")
+    with caplog.at_level(logging.INFO, logger="virtex"):
+        assert find_images([photos]) == before
+    assert "passed over: 1 without suffix, 2 .heic" in caplog.text

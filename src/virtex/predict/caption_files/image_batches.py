@@ -1,7 +1,7 @@
 """Images to batches, read and decoded ahead of the model by worker processes."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from virtex.data.example import Example
 from virtex.data.images import BadImageError
 from virtex.data.packed import PackedStrings
 from virtex.data.transforms import ImageConfig, ValidationTransform
-from virtex.predict.web_images import fetch_image, is_address
+from virtex.predict.caption_files.web_images import fetch_images, is_address
 
 FEW = 64
 """For so many images, starting workers takes longer than they save."""
@@ -73,9 +73,11 @@ class _Reader(Dataset[ImageBatch]):
     def __getitem__(self, indices: Sequence[int]) -> ImageBatch:
         batch = ImageBatch([], torch.empty(0), [], [])
         images: list[Tensor] = []
-        for name in map(self.names.__getitem__, indices):
+        names = [self.names[index] for index in indices]
+        fetched = fetch_images([name for name in names if is_address(name)])
+        for name in names:
             try:
-                content = fetch_image(name) if is_address(name) else Path(name)
+                content = _content(name, fetched)
                 images.append(self.transform(Example(name, content)))
             except BadImageError as error:
                 batch.bad_images.append((name, error.reason))
@@ -84,6 +86,13 @@ class _Reader(Dataset[ImageBatch]):
                 if self.with_contents:
                     batch.contents.append(content)
         return batch._replace(images=torch.stack(images)) if images else batch
+
+
+def _content(name: str, fetched: Mapping[str, bytes | BadImageError]) -> Path | bytes:
+    content = fetched.get(name, Path(name))
+    if isinstance(content, BadImageError):
+        raise content
+    return content
 
 
 def _unchanged(batch: Any) -> Any:

@@ -10,6 +10,7 @@ import torch
 
 from virtex.config import flat
 from virtex.errors import ConfigError, listing
+from virtex.predict.caption_files.growing_file import writing
 from virtex.predict.predictor import Predictor
 
 ANEW = "choose another file, or start anew with --overwrite (in Python overwrite=True)"
@@ -67,7 +68,15 @@ def model_digest(predictor: Predictor) -> str:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a file, all of it or nothing."""
+    """Write a file, all of it or nothing.
+
+    Raises:
+        DataError: The disk is full, or gone.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        with writing(path):
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -86,13 +86,25 @@ def read_rows(path: Path, layout: RowLayout, row_format: RowFormat) -> Iterator[
             end = row_end.end
         file.seek(end)
         tail = file.read()
-    header = encode_header(layout, row_format)
-    if b"\n" in tail.removeprefix(header if end == 0 else b""):
+    header = encode_header(layout, row_format) if end == 0 else b""
+    if not _is_cut(tail.removeprefix(header), row_format):
         raise DataError(
             f"{path} is damaged: what follows byte {end} is no row of {', '.join(layout.columns)}. "
             "Mend it, choose another file, or start anew with --overwrite (in Python "
             "overwrite=True)."
         )
+
+
+def _is_cut(tail: bytes, row_format: RowFormat) -> bool:
+    """Whether it is less than one row: what a kill leaves at the end of a file."""
+    if row_format == "jsonl":
+        return b"\n" not in tail
+    lines = _Lines(io.BytesIO(tail))
+    try:
+        row = next(csv.reader(lines, strict=True), None)
+    except csv.Error:
+        return lines.is_over  # else something is wrong before the end
+    return row is None or not lines.is_whole
 
 
 def _read_json_lines(file: IO[bytes], columns: list[str]) -> Iterator[RowEnd]:
@@ -131,12 +143,15 @@ class _Lines:
         """Of what was taken so far."""
         self.is_whole = True
         """Whether the last line taken ends as lines do."""
+        self.is_over = False
+        """Whether more lines were asked for than there are, as within quotes that never close."""
 
     def __iter__(self) -> Iterator[str]:
         for line in self._file:
             self.end += len(line)
             self.is_whole = line.endswith(b"\n")
             yield line.decode("utf-8", "surrogateescape")
+        self.is_over = True
 
 
 def _encode_csv(rows: Sequence[Sequence[str | int | float]]) -> bytes:

@@ -114,7 +114,10 @@ def parse_caption(arguments: Sequence[str]) -> CaptionFilesConfig:
 def _decoding(options: dict[str, Any]) -> DecodingConfig:
     """What the flags say of the search, taken out of the options."""
     flags = ("greedy", *SAMPLING, *BEAMS, *RANKING, "no_repeat_ngram", "original")
-    given = {name: value for name in flags if (value := options.pop(name)) not in (None, False)}
+    values = {name: options.pop(name) for name in flags}
+    given = {
+        name: value for name, value in values.items() if value is not None and value is not False
+    }
     sampling = [name for name in SAMPLING if name in given]
     beams = [name for name in BEAMS if name in given]
     clashes = []
