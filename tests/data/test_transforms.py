@@ -178,7 +178,7 @@ def test_fine_stripes_become_grey_and_not_coarse_stripes() -> None:
 
 
 def test_training_gives_a_uint8_square_of_any_image() -> None:
-    for height, width in ((1, 1), (1, 400), (400, 1), (20, 30), (500, 300)):
+    for height, width in ((1, 1), (1, 200), (200, 1), (20, 30), (500, 300)):
         for image in (picture(height, width), jpeg(picture(height, width))):
             tensor, _ = train(ImageConfig(size=48), image, seed=1)
             assert tensor.shape == (3, 48, 48)

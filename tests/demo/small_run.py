@@ -18,27 +18,27 @@ BACKBONE = BackboneConfig(
     name="resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
 )
 IMAGE = ImageConfig(size=64)
-TASK = CaptioningConfig(head=HeadConfig(hidden_size=64, max_tokens=12))
 TEXTS = ["a red ball on the table", "two dogs", "the dogs left a ball on the red table"]
 
 
-def write_run(folder: Path) -> Path:
+def write_run(folder: Path, *, max_tokens: int = 100) -> Path:
     torch.manual_seed(0)
+    config = CaptioningConfig(head=HeadConfig(hidden_size=64, max_tokens=max_tokens))
     tokenizer = train_tokenizer(TEXTS, vocab_size=60)
-    task = TASK.build(Backbone(BACKBONE), TaskData(IMAGE, tokenizer))
+    task = config.build(Backbone(BACKBONE), TaskData(IMAGE, tokenizer))
     head = task.captioner.head
     with torch.no_grad():
         head.embedding.words.weight.normal_(std=0.3)
         head.embedding.positions.weight.normal_()
         head.visual_projection.weight.normal_()
-        head.output_bias[EOS_ID] = 2.0  # some captions end, some are cut
-    config = {"backbone": to_dict(BACKBONE), "image": to_dict(IMAGE)}
-    config["task"] = {"class_path": type(TASK).__name__, "init_args": to_dict(TASK)}
+        head.output_bias[EOS_ID] = 2.0  # some captions end, some are cut where tokens are few
+    stored = {"backbone": to_dict(BACKBONE), "image": to_dict(IMAGE)}
+    stored["task"] = {"class_path": type(config).__name__, "init_args": to_dict(config)}
     folder.mkdir(parents=True)
     save_weights(
         folder / "weights.safetensors",
         task.state_dict(),
-        config=config,
+        config=stored,
         tokenizer=tokenizer,
         step=1,
     )

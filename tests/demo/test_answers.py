@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.demo.small_run import write_run
 from virtex.demo.answers import (
     MOST_LABELS,
     NUM_CAPTIONS,
@@ -20,6 +21,7 @@ from virtex.demo.answers import (
 )
 from virtex.errors import ConfigError
 from virtex.predict.attention_colors import ratio_scale, share_scale
+from virtex.predict.loading import load_captioner
 from virtex.predict.matching import MatchingConfig
 
 
@@ -57,7 +59,8 @@ def test_each_word_has_a_map_of_each_kind_from_each_reader(look):
     assert len(look.captions[0].maps["backward", SHARE]) == len(look.captions[0].words)
 
 
-def test_who_reads_backward_has_no_map_of_the_end_of_a_caption_that_was_cut(look):
+def test_who_reads_backward_has_no_map_of_the_end_of_a_caption_that_was_cut(noise, tmp_path):
+    look = look_at(load_captioner(write_run(tmp_path / "run", max_tokens=12)), noise)
     longest = max(look.captions, key=lambda caption: sum(map(len, caption.words)))
     assert len(longest.maps["backward", SHARE]) == len(longest.words) - 1
 

@@ -4,6 +4,7 @@ import pytest
 
 from virtex.cli import main
 from virtex.demo.command import QUICKSTART, DemoConfig, demo
+from virtex.demo.server import listen
 from virtex.errors import ConfigError
 
 
@@ -35,9 +36,8 @@ def test_the_command_says_what_is_wrong_and_exits_with_2(tmp_path, capsys):
     assert "no such file or folder" in capsys.readouterr().err
 
 
-def test_the_options_reach_the_page(monkeypatch, tmp_path):
-    given = []
-    monkeypatch.setattr("virtex.demo.command.demo", given.append)
-    options = ["--gallery", str(tmp_path), "--host", "::1", "--port", "0", "--device", "cpu"]
-    assert main(["demo", "run", *options, "--max_upload_mb", "3", "--open"]) == 0
-    assert given == [DemoConfig("run", tmp_path, "::1", 0, "cpu", None, 3, True)]
+def test_a_second_demo_on_the_same_port_is_told_at_once(run_folder, capsys):
+    with listen("127.0.0.1", 0) as first:
+        port = str(first.getsockname()[1])
+        assert main(["demo", str(run_folder), "--port", port]) == 2
+    assert f"--host 127.0.0.1 --port {port}" in capsys.readouterr().err

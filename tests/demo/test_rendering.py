@@ -4,8 +4,8 @@ import pytest
 
 from virtex.demo import rendering
 from virtex.demo.answers import FoundPicture, Look, ShownCaption
-from virtex.demo.gallery import find_pictures, open_shelf
 from virtex.demo.rendering import colors_of, number, percent
+from virtex.demo.shelf import find_pictures, open_shelf
 from virtex.predict.attention_colors import Scale
 
 EVIL = '"><script>hacked()</script>'

@@ -12,12 +12,12 @@ import gradio as gr
 from virtex.data.images import BadImageError, Pixels
 from virtex.data.transforms import VALIDATION_SURPLUS
 from virtex.demo import answers, rendering
-from virtex.demo.gallery import Shelf
 from virtex.demo.photos import read_photo
+from virtex.demo.shelf import Shelf
 from virtex.demo.uploads import taken
 from virtex.errors import DataError, VirTexError
-from virtex.predict.matching import MatchingConfig, Reading
-from virtex.predict.predictor import DEFAULT_TEMPLATES, Predictor
+from virtex.predict.matching import DEFAULT_TEMPLATES, MatchingConfig, Reading
+from virtex.predict.predictor import Predictor
 
 log = logging.getLogger("virtex")
 
@@ -27,8 +27,6 @@ QUEUE_LENGTH = 20
 """Visitors who may wait; more are asked to come back later."""
 SESSIONS = 50
 """Visitors remembered at once; of more the first are forgotten."""
-SWEEP, ABANDONED = 60, 300
-"""Seconds: how often uploads are looked through, and after how long those nobody asked about go."""
 THEME = gr.themes.Base(
     primary_hue="blue",
     neutral_hue="slate",
@@ -54,7 +52,7 @@ class Page:
     Args:
         name: What the model is called on the page.
         shelf: The examples, and the gallery that is searched.
-        uploads: The folder to which photographs are uploaded; no other file is read.
+        uploads: The folder in which sent photographs lie; no other file is read.
         max_megabytes: Largest file.
     """
 
@@ -66,9 +64,7 @@ class Page:
 
     def blocks(self) -> gr.Blocks:
         """The page, not yet served."""
-        with gr.Blocks(
-            title="virtex demo", analytics_enabled=False, delete_cache=(SWEEP, ABANDONED)
-        ) as blocks:
+        with gr.Blocks(title="virtex demo", analytics_enabled=False) as blocks:
             pixels = gr.State(None, time_to_live=60 * MINUTES_KEPT)
             _html(rendering.head(self.name), classes="vx-head")
             picker = _html(
@@ -119,7 +115,9 @@ class Page:
             return
         count = len(self.shelf.paths)
         _html(rendering.title("Search", f"Which of {count} pictures fit a text best?"))
-        text = gr.Textbox("a dog running in the grass", label="Text", max_length=200)
+        text = gr.Textbox(
+            "a dog running in the grass", label="Text", max_length=answers.LONGEST_TEXT
+        )
         search = gr.Button("Search", variant="primary")
         found = _html("", elem_id="vx-found")
         _on(search.click, self.search, [text], [found])
@@ -157,7 +155,7 @@ class Page:
         example = choice.get("example")
         if isinstance(example, int) and 0 <= example < len(self.shelf.paths):
             return read_photo(self.shelf.paths[example], min_side=min_side)
-        with taken(self.uploads, choice.get("path", "")) as path:
+        with taken(self.uploads, choice.get("photo", "")) as path:
             return read_photo(path, min_side=min_side)
 
 

@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from virtex.demo.answers import RATIO, SHARE, FoundPicture, Look
-from virtex.demo.gallery import Shelf
+from virtex.demo.shelf import Shelf
 from virtex.predict.attention_colors import Scale, ratio_scale, share_scale
 
 FILES = Path(__file__).parent

@@ -17,9 +17,10 @@ from starlette.routing import Mount
 
 from virtex.demo import rendering
 from virtex.demo.command import DemoConfig
-from virtex.demo.door import Door
-from virtex.demo.gallery import find_pictures, open_shelf
+from virtex.demo.door import PHOTO, Door
+from virtex.demo.inbox import Inbox
 from virtex.demo.page import HEAD, THEME, Page
+from virtex.demo.shelf import find_pictures, open_shelf
 from virtex.engine.run import choose_device
 from virtex.errors import ConfigError
 from virtex.predict.loading import load_captioner
@@ -52,7 +53,8 @@ def serve(config: DemoConfig, uploads: Path) -> None:
             uploads=uploads,
             max_megabytes=config.max_upload_mb,
         )
-        app = guarded(page.blocks(), host=config.host, max_megabytes=config.max_upload_mb)
+        inbox = Inbox(uploads, max_megabytes=config.max_upload_mb)
+        app = guarded(page.blocks(), inbox, host=config.host)
         settings = uvicorn.Config(
             app, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_END
         )
@@ -65,7 +67,7 @@ def serve(config: DemoConfig, uploads: Path) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to an address.
+    """A socket that listens, so that no other demo can have its port.
 
     Raises:
         ConfigError: The port is taken, or the host is not this machine's.
@@ -77,6 +79,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(place)
+        listener.listen()
     except OSError as error:
         raise ConfigError(
             f"cannot listen on --host {host} --port {port}: {error.strerror}. Give another --port "
@@ -107,9 +110,10 @@ def address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def guarded(blocks: gr.Blocks, *, host: str, max_megabytes: int) -> FastAPI:
+def guarded(blocks: gr.Blocks, inbox: Inbox, *, host: str) -> FastAPI:
     """The page as an application: nothing leaves for other hosts, no file is given out."""
     app = FastAPI(openapi_url=None)
+    app.add_route(PHOTO, inbox.take, methods=["POST"])
     gr.mount_gradio_app(
         app,
         blocks,
@@ -117,7 +121,6 @@ def guarded(blocks: gr.Blocks, *, host: str, max_megabytes: int) -> FastAPI:
         footer_links=[],
         run_history=False,
         show_error=False,
-        max_file_size=max_megabytes * 2**20,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from virtex.errors import DataError
@@ -29,22 +29,19 @@ def private_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def taken(uploads: Path, path: object) -> Iterator[Path]:
+def taken(uploads: Path, name: object) -> Iterator[Path]:
     """An uploaded file, which is deleted afterwards.
 
     Args:
-        path: What the visitor's browser says that the file is called.
+        name: What the visitor's browser says that the file is called.
 
     Raises:
         DataError: It is no file in `uploads`.
     """
-    file = Path(str(path)).resolve()
+    file = (uploads / str(name)).resolve()
     if not (file.is_relative_to(uploads) and file.is_file()):
         raise DataError("The photo did not arrive; please send it again.")
     try:
         yield file
     finally:
         file.unlink(missing_ok=True)
-        if file.parent != uploads:
-            with suppress(OSError):  # the same photo was sent twice
-                file.parent.rmdir()

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from virtex.demo.gallery import MOST_SEARCHED, NUM_EXAMPLES, find_pictures, open_shelf, spread
+from virtex.demo.shelf import MOST_SEARCHED, NUM_EXAMPLES, find_pictures, open_shelf, spread
 from virtex.errors import ConfigError
 
 
