@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.predict.photo_run import write_photos
 from virtex.data.images import BadImageError, decode_image
+from virtex.errors import DataError
 from virtex.predict.pictures import as_example, as_list
 
 
@@ -26,3 +27,16 @@ def test_a_pil_image_that_cannot_be_decoded_is_bad(tmp_path: Path) -> None:
         as_example(Image.open(path))
     with pytest.raises(BadImageError, match="no fixed range"):
         as_example(Image.new("F", (8, 8)))
+
+
+@pytest.mark.parametrize("nothing", [None, 3])
+def test_what_is_no_picture_at_all_is_refused(nothing: object) -> None:
+    with pytest.raises(DataError, match="is no image, and no list of images"):
+        as_list(nothing)
+    with pytest.raises(DataError, match="Allowed are paths"):
+        as_example(nothing)
+
+
+def test_an_address_is_no_path() -> None:
+    with pytest.raises(DataError, match="is an address"):
+        as_example("https://example.com/a.jpg")

@@ -223,6 +223,8 @@ def test_labels_that_the_model_cannot_tell_apart_are_refused(predictor, pictures
         predictor.classify(pictures, ["dogs", "dogs left the red ball on the table"])
     with pytest.raises(ConfigError, match="labels is one text, 'dogs'"):
         predictor.classify(pictures, "dogs")
+    with pytest.raises(ConfigError, match="must be texts"):
+        predictor.classify(pictures, [1, 2])
     with pytest.raises(ConfigError, match="'' makes a text of 0 tokens"):
         predictor.search("", pictures)
     with pytest.raises(ConfigError, match="top is 0"):

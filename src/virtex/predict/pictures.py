@@ -1,7 +1,7 @@
 """What users give as images: paths, encoded files, PIL images, pixels; one, several, or stacked."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,25 @@ Picture = str | Path | bytes | Image.Image | Tensor | NDArray[np.uint8]
 """A path, an encoded file, a PIL image, or uint8 pixels: a tensor (3, H, W), an array (H, W, 3)."""
 Pictures = Picture | Sequence[Picture]
 """One, several, or several stacked: a tensor (B, 3, H, W) or an array (B, H, W, 3)."""
+ALLOWED = (
+    "Allowed are paths, encoded files (bytes), PIL images, uint8 tensors (3, H, W) and uint8 "
+    "arrays (H, W, 3), not normalised."
+)
 
 
 def as_list(images: Pictures) -> list[Picture]:
-    """One picture, several, or a stack of them, as a list."""
+    """One picture, several, or a stack of them, as a list.
+
+    Raises:
+        DataError: Nothing that could be pictures.
+    """
     if isinstance(images, Tensor | np.ndarray):
         return [images] if images.ndim == 3 else list(images)
-    return [images] if isinstance(images, str | bytes | Path | Image.Image) else list(images)
+    if isinstance(images, str | bytes | Path | Image.Image):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise DataError(f"{images!r} is no image, and no list of images. {ALLOWED}")
+    return list(images)
 
 
 def as_example(picture: Picture) -> Example:
@@ -32,6 +44,11 @@ def as_example(picture: Picture) -> Example:
     Raises:
         DataError: It is none that we know.
     """
+    if isinstance(picture, str) and picture.startswith(("http://", "https://")):
+        raise DataError(
+            f"{picture} is an address: fetch it and give its bytes, or use `virtex caption "
+            "--allow_urls`."
+        )
     if isinstance(picture, str | Path):
         return Example(str(picture), Path(picture))
     if isinstance(picture, bytes):
@@ -45,8 +62,7 @@ def as_example(picture: Picture) -> Example:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise DataError(
             f"an image is a {type(picture).__name__} of {pixels.dtype} and shape "
-            f"{tuple(np.shape(picture))}. Allowed are paths, encoded files (bytes), PIL "
-            "images, uint8 tensors (3, H, W) and uint8 arrays (H, W, 3), not normalised."
+            f"{tuple(np.shape(picture))}. {ALLOWED}"
         )
     return Example(f"a {type(picture).__name__}", pixels)
 

@@ -250,6 +250,8 @@ class Predictor:
         """
         if isinstance(labels, str):
             raise ConfigError(f"labels is one text, {labels!r}: give a list of labels")
+        if not all(isinstance(label, str) for label in labels):
+            raise ConfigError(f"labels {list(labels)} must be texts")
         templates = [templates] if isinstance(templates, str) else templates
         match = match_names(self, labels, templates, matching)
         self._check_texts(
