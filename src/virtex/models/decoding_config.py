@@ -96,6 +96,6 @@ class DecodingConfig:
         if num_captions > self.num_beams:
             raise ConfigError(
                 f"{num_captions} captions an image asked of {self.num_beams} beams: raise "
-                "num_beams, or use strategy nucleus"
+                "num_beams (--beams), or use strategy nucleus (--nucleus)"
             )
         return self.num_beams
