@@ -91,6 +91,7 @@ def next_steps(run: Path) -> list[tuple[str, str]]:
     """What the report offers to try."""
     return [
         ("Caption pictures of your own", f"virtex caption {run} PICTURES"),
+        ("Try the captioner in the browser", f"virtex demo {run}"),
         (
             "Pretrain on your own images and captions (IMAGES: photo.jpg beside photo.txt)",
             "virtex pretrain --config cpu_small --data.source folder --data.root IMAGES "
