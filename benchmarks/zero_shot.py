@@ -6,16 +6,15 @@ are two words of one token each. All share the backbone's grids; the yardstick i
 backbone's forward pass on the same photos. Times are medians over rounds in which the contestants
 take turns.
 
-    python benchmarks/zero_shot.py [--num_names 1000] [--batch_size 4] [--threads 2] [--rounds 3]
+    python -m benchmarks.zero_shot [--num_names 1000] [--batch_size 4] [--threads 2] [--rounds 3]
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
+from benchmarks.decode import medians
 from torch import Tensor
 
 from virtex.data.captions import pad_tokens
@@ -57,17 +56,6 @@ def one_by_one(captioner: Captioner, grid: Tensor, texts: list[list[int]]) -> Te
         ]
         rows.append(torch.cat(parts))
     return torch.stack(rows)
-
-
-def medians(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each contestant; they take turns, after a round that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds + 1):
-        for name, contestant in contestants.items():
-            start = time.perf_counter()
-            contestant()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
 @torch.no_grad()
