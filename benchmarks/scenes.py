@@ -8,7 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from virtex.data.sources.scenes import ScenesSource, write_scenes
+from virtex.data.layouts import write_scenes
+from virtex.data.sources.scenes import ScenesSource
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from tests.oracles.voc07_svm import one_by_one_scores
 from virtex.transfer.metrics.classification import average_precisions
-from virtex.transfer.svm import svm_scores
+from virtex.transfer.solvers.svm import svm_scores
 
 RANK = 128
 SIGNAL = 1.5

@@ -16,7 +16,7 @@ import torchvision
 
 from tests.zoo.file_server import Served, serving
 from virtex.models.backbone import Backbone, BackboneConfig
-from virtex.zoo.legacy import to_released
+from virtex.zoo.released import to_released
 
 ROOT = Path(__file__).resolve().parents[1]
 BARE = """
@@ -226,7 +226,7 @@ def test_what_does_not_fit_is_named(tmp_path):
 
 
 def test_published_weights_are_those_of_the_zoo():
-    from virtex.zoo.registry import find
+    from virtex.zoo.models import find
 
     names = ["backbone_bicaptioning_R_50_L1_H2048", "bicaptioning_R_101_L1_H1024"]
     names.append("bicaptioning_R_50W2X_L1_H1024")

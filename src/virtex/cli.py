@@ -175,7 +175,7 @@ def _export(arguments: list[str]) -> int:
 
 def _scenes(arguments: list[str]) -> int:
     from virtex.config import parse
-    from virtex.data.sources.scenes import WriteScenesConfig, write_scenes_from
+    from virtex.data.layouts import WriteScenesConfig, write_scenes_from
 
     write_scenes_from(parse(WriteScenesConfig, arguments, prog="virtex scenes"))
     return 0
@@ -185,7 +185,7 @@ def _zoo(arguments: list[str]) -> int:
     argparse.ArgumentParser("virtex zoo", description="List the published models.").parse_args(
         arguments
     )
-    from virtex.zoo.registry import table
+    from virtex.zoo.models import table
 
     print(table())
     return 0

@@ -11,6 +11,7 @@ import torch
 
 from virtex import config as config_files
 from virtex import distributed
+from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.loader import LoaderConfig, TrainingBatches, training_batches, validation_batches
 from virtex.data.source import Needs, SourceConfig, open_source
@@ -27,7 +28,6 @@ from virtex.samples import SampleWriter
 from virtex.tasks import registry
 from virtex.tasks.base import Task, TaskConfig, TaskData
 from virtex.tasks.captioning import CaptioningConfig
-from virtex.transfer.features import check_same_classes
 from virtex.zoo.weights import save_weights, start_from
 
 log = logging.getLogger("virtex")

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from virtex.data.layouts import write_scenes
 from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.sources.scenes import kinds_named_in
-from virtex.data.sources.scenes.export import write_scenes
 from virtex.errors import ConfigError
 from virtex.predict.loading import load_captioner
 from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain

@@ -7,7 +7,7 @@ from tests.oracles.textual_head import PaddedCaptioner
 from virtex.errors import ConfigError
 from virtex.models.attention import Packing, SelfAttention
 from virtex.models.textual_head import DIRECTIONS, HeadConfig, TextualHead
-from virtex.zoo.legacy import to_released
+from virtex.zoo.released import to_released
 
 NORMS = pytest.mark.parametrize("norm", ["post", "pre"])
 

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from virtex.models.captioner import Captioner
 from virtex.models.textual_head import HeadConfig
-from virtex.zoo.legacy import to_released
+from virtex.zoo.released import to_released
 
 
 class PaddedEmbedding(nn.Module):

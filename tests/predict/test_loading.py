@@ -12,7 +12,7 @@ from virtex.models.textual_head import HeadConfig
 from virtex.predict.loading import load_captioner
 from virtex.predict.predictor import Predictor
 from virtex.tasks.captioning import CaptioningConfig
-from virtex.zoo.legacy import to_released
+from virtex.zoo.released import to_released
 from virtex.zoo.weights import save_weights
 
 

@@ -11,9 +11,9 @@ from tests.small_run import small_config
 from tests.transfer.two_processes import measure_by_two
 from virtex.config import parse, with_recipes
 from virtex.data.example import Example, Source
+from virtex.data.layouts import write_scenes
 from virtex.data.source import SourceConfig
 from virtex.data.sources.coco import CocoSource
-from virtex.data.sources.scenes.export import write_scenes
 from virtex.data.transforms import ImageConfig
 from virtex.errors import CheckpointError, ConfigError, DataError
 from virtex.models.decoding import DecodingConfig

@@ -9,7 +9,7 @@ import torch
 
 from virtex.config import parse, with_recipes
 from virtex.data.example import Example
-from virtex.data.sources.scenes.export import write_scenes
+from virtex.data.layouts import write_scenes
 from virtex.engine.optim import lr_scale
 from virtex.errors import ConfigError, DataError
 from virtex.transfer import detection

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from virtex.config import parse, with_recipes
-from virtex.data.sources.scenes.export import write_scenes
+from virtex.data.layouts import write_scenes
 from virtex.engine.loop import FitResult
 from virtex.engine.optim import lr_scale
 from virtex.errors import ConfigError, DataError

@@ -18,8 +18,8 @@ from virtex.transfer.linear import (
     run,
     single_labels,
 )
-from virtex.transfer.probes import NeighborConfig
 from virtex.transfer.protocol import Result
+from virtex.transfer.solvers.probes import NeighborConfig
 
 QUICK = Extraction(image_size=32, batch_size=8, num_workers=0)
 

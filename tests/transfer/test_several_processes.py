@@ -12,7 +12,7 @@ import torch
 from tests.transfer.conftest import write_colors
 from virtex import distributed
 from virtex.config import parse, with_recipes
-from virtex.data.sources.scenes.export import write_scenes
+from virtex.data.layouts import write_scenes
 from virtex.transfer.protocols import PROTOCOLS
 
 SMALL = "backbone: {name: resnet18, options: {layers: [1, 1, 1, 1], channels: [8, 8, 16, 32]}}\n"

@@ -12,8 +12,8 @@ from virtex.errors import DataError
 from virtex.models.backbone import Backbone
 from virtex.transfer.features import CPU, Extraction, extract_features
 from virtex.transfer.metrics.classification import average_precision
-from virtex.transfer.probes import NeighborConfig
-from virtex.transfer.svm import svm_scores
+from virtex.transfer.solvers.probes import NeighborConfig
+from virtex.transfer.solvers.svm import svm_scores
 from virtex.transfer.voc07 import (
     NUM_IMAGES,
     MultiLabelSvm,

@@ -28,8 +28,8 @@ from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import TaskData
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.zoo.export import ExportConfig, export, parse_export
-from virtex.zoo.legacy import load_released, to_released
-from virtex.zoo.registry import find
+from virtex.zoo.models import find
+from virtex.zoo.released import load_released, to_released
 from virtex.zoo.weights import load_backbone, open_backbone, read_weights, save_weights
 
 SLIM = BackboneConfig("resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]})

@@ -22,7 +22,7 @@ from virtex.tasks.captioning import CaptioningConfig
 from virtex.tasks.classification import LabelClassificationConfig, TokenClassificationConfig
 from virtex.tasks.masked_lm import MaskedLmConfig
 from virtex.tokens import EOS_ID
-from virtex.zoo.legacy import (
+from virtex.zoo.released import (
     load_released,
     load_released_classifier,
     released_kind,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from virtex.data.example import Source
 from virtex.errors import DataError, listing
 
 IMAGE_SUFFIXES = frozenset(
@@ -47,6 +48,22 @@ class Problems:
         """
         if self.texts:
             raise DataError("\n- ".join([f"{self.subject} cannot be used:", *self.texts]))
+
+
+def check_same_classes(train: Source, test: Source) -> None:
+    """Refuse data in which a label means one thing in training and another in the test.
+
+    Raises:
+        DataError: The classes differ, or there are none.
+    """
+    if not train.categories:
+        raise DataError("the training images have no classes; choose a source that has labels.")
+    if train.categories != test.categories:
+        differ = sorted(set(train.categories) ^ set(test.categories))
+        raise DataError(
+            f"training and test images have different classes: {listing(differ) or 'other order'}. "
+            "Both need the same class names."
+        )
 
 
 def quoted(item: object, *, limit: int = MAX_SHOWN) -> str:

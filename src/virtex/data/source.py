@@ -7,7 +7,7 @@ import numpy as np
 
 from virtex.data.example import Source, Subset
 from virtex.data.source_options import Needs, SourceConfig, check_options
-from virtex.data.sources.classes import ClassesSource, check_same_classes
+from virtex.data.sources.classes import ClassesSource, check_same_class_folders
 from virtex.data.sources.coco import CocoSource
 from virtex.data.sources.coco_file import kinds_of, matching_split
 from virtex.data.sources.folder import FolderSource
@@ -163,7 +163,7 @@ def _open_folder(config: SourceConfig, split: Split, needs: Needs) -> Source | N
     else:
         source = ClassesSource(folder)
         if val is not None and val != train:
-            check_same_classes(train, val)
+            check_same_class_folders(train, val)
     return _side(source, config, split)
 
 

@@ -17,9 +17,9 @@ from virtex.predict.predictor import Predictor
 from virtex.tasks import registry  # noqa: F401 (a config names its task's class)
 from virtex.tasks.base import Task, TaskConfig, TaskData
 from virtex.tasks.contrastive import Contrastive, ContrastiveConfig
-from virtex.zoo import registry as published_models
-from virtex.zoo.legacy import load_released
-from virtex.zoo.published import read_torch_file
+from virtex.zoo import models as published_models
+from virtex.zoo.foreign import read_torch_file
+from virtex.zoo.released import load_released
 from virtex.zoo.weights import (
     Weights,
     is_trained_file,

@@ -173,7 +173,7 @@ def _paper_numbers(results: Sequence[Result]) -> dict[str, float]:
     protocol = results[0].protocol
     if not any(result.as_in_paper for result in results) or protocol not in ("voc07", "imagenet"):
         return {}
-    from virtex.zoo.registry import MODELS  # brings torch
+    from virtex.zoo.models import MODELS  # brings torch
 
     return {
         f"{model.name.rpartition('/')[2]} (the paper's figure)": {

@@ -30,7 +30,6 @@ from virtex.models.decoding import DecodingConfig
 from virtex.predict.loading import load_captioner
 from virtex.transfer.caption_generation import Generation, Written, captions_of
 from virtex.transfer.command import MeasurementConfig
-from virtex.transfer.java_metrics import check_java_metrics, meteor, spice
 from virtex.transfer.metrics.captioning import (
     Tokenized,
     bleu_scores,
@@ -39,6 +38,7 @@ from virtex.transfer.metrics.captioning import (
     rouge_score,
     tokenize,
 )
+from virtex.transfer.metrics.java import check_java_metrics, meteor, spice
 from virtex.transfer.protocol import Result, device_name, versions
 from virtex.zoo.weights import open_backbone
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as run_lengths
 
 from virtex import distributed
+from virtex.data.checks import check_same_classes
 from virtex.data.example import Example, Source, Subset
 from virtex.data.loader import LoaderConfig
 from virtex.data.masks import compressed_mask
@@ -37,7 +38,7 @@ from virtex.models.region_heads import Detections
 from virtex.tasks.base import Batch, TaskData
 from virtex.tasks.detection import Detection, DetectionConfig
 from virtex.transfer.command import CommandConfig, run_protocol
-from virtex.transfer.features import backbone_digest, check_same_classes, data_identity
+from virtex.transfer.features import backbone_digest, data_identity
 from virtex.transfer.metrics.detection import (
     FoundObjects,
     TrueObjects,

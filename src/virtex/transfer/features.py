@@ -22,7 +22,7 @@ from virtex.data.example import Example, Source, Subset
 from virtex.data.loader import LoaderConfig, validation_batches
 from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
 from virtex.engine.run import autocast
-from virtex.errors import DataError, listing
+from virtex.errors import DataError
 from virtex.models.backbone import Backbone
 from virtex.transfer.protocol import digest
 
@@ -120,22 +120,6 @@ def backbone_digest(backbone: Backbone) -> str:
         weights.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         weights.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return weights.hexdigest()
-
-
-def check_same_classes(train: Source, test: Source) -> None:
-    """Refuse data in which a label means one thing in training and another in the test.
-
-    Raises:
-        DataError: The classes differ, or there are none.
-    """
-    if not train.categories:
-        raise DataError("the training images have no classes; choose a source that has labels.")
-    if train.categories != test.categories:
-        differ = sorted(set(train.categories) ^ set(test.categories))
-        raise DataError(
-            f"training and test images have different classes: {listing(differ) or 'other order'}. "
-            "Both need the same class names."
-        )
 
 
 class _Runner:

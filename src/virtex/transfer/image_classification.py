@@ -18,6 +18,7 @@ from torch import nn
 
 from virtex import distributed
 from virtex.config import parse, with_recipes
+from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.loader import LoaderConfig
 from virtex.data.source import SourceConfig
@@ -31,14 +32,13 @@ from virtex.transfer.command import LabelledConfig, check_single_labels, run_pro
 from virtex.transfer.features import (
     Extraction,
     backbone_digest,
-    check_same_classes,
     data_identity,
     extract_features,
 )
 from virtex.transfer.linear import accuracies, check_labels, first_labels, single_labels
 from virtex.transfer.metrics.classification import true_ranks
-from virtex.transfer.probes import NeighborConfig, neighbor_scores
 from virtex.transfer.protocol import Protocol, Result
+from virtex.transfer.solvers.probes import NeighborConfig, neighbor_scores
 from virtex.transfer.training import Training, ask, check_training, copied, run_training
 
 INITIAL_DEVIATION = 0.01

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from virtex import distributed
+from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.source import SourceConfig
 from virtex.errors import ConfigError, DataError
@@ -24,9 +25,10 @@ from virtex.transfer.command import (
     extraction,
     run_protocol,
 )
-from virtex.transfer.features import Extraction, Features, check_same_classes, extract_features
+from virtex.transfer.features import Extraction, Features, extract_features
 from virtex.transfer.metrics.classification import top_k_accuracy
-from virtex.transfer.probes import (
+from virtex.transfer.protocol import Protocol, Result
+from virtex.transfer.solvers.probes import (
     COSTS,
     HELD_OUT,
     Labels,
@@ -37,7 +39,6 @@ from virtex.transfer.probes import (
     neighbor_scores,
     sgd_scores,
 )
-from virtex.transfer.protocol import Protocol, Result
 
 MOST_FOR_LOGISTIC = 100_000
 """Training images from which on the logistic solver takes hours; it sees all of them each step."""

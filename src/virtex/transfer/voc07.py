@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from virtex import distributed
+from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.source import SourceConfig
 from virtex.data.sources.voc_splits import DEFAULT_YEAR, parse_splits, voc_folder
@@ -32,13 +33,12 @@ from virtex.transfer.features import (
     CPU,
     Extraction,
     Features,
-    check_same_classes,
     extract_features,
 )
 from virtex.transfer.metrics.classification import average_precisions
-from virtex.transfer.probes import NeighborConfig, neighbor_shares
 from virtex.transfer.protocol import Protocol, Result
-from virtex.transfer.svm import COSTS, NUM_FOLDS, POSITIVE_WEIGHT, svm_scores
+from virtex.transfer.solvers.probes import NeighborConfig, neighbor_shares
+from virtex.transfer.solvers.svm import COSTS, NUM_FOLDS, POSITIVE_WEIGHT, svm_scores
 
 log = logging.getLogger("virtex")
 Targets = NDArray[np.int8]

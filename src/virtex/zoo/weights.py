@@ -17,8 +17,8 @@ from virtex.engine import checkpoint
 from virtex.engine.checkpoint import CheckpointFolder
 from virtex.errors import CheckpointError, ConfigError, listing
 from virtex.models.backbone import Backbone, BackboneConfig
-from virtex.zoo import registry
-from virtex.zoo.published import (
+from virtex.zoo import models
+from virtex.zoo.foreign import (
     COUNTER,
     backbone_state,
     infer_resnet,
@@ -81,14 +81,14 @@ def trained_file(init: str | Path) -> Path:
     Raises:
         CheckpointError: There is none.
     """
-    path = registry.path_of(init)
-    published = registry.named(init)
+    path = models.path_of(init)
+    published = models.named(init)
     if path.is_file():
         return path
     if published is not None:
-        return registry.fetch(published)
+        return models.fetch(published)
     if not path.is_dir():
-        close = difflib.get_close_matches(str(init), ["random", "imagenet", *registry.names()])
+        close = difflib.get_close_matches(str(init), ["random", "imagenet", *models.names()])
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise CheckpointError(f"{str(init)!r}: no such file or folder.{hint} {ALLOWED}.")
     if (path / WEIGHTS_NAME).is_file():
@@ -181,7 +181,7 @@ def open_backbone(
     if str(init) == "imagenet":
         backbone = Backbone(replace(config or IMAGENET, pretrained=True))
         return backbone, Initialisation("imagenet", backbone.config)
-    published, path = registry.named(init), trained_file(init)
+    published, path = models.named(init), trained_file(init)
     step = None
     if is_trained_file(path):
         weights = read_trained(path)
@@ -189,7 +189,7 @@ def open_backbone(
         _require_same(stored, config, path)
         state: Mapping[str, Tensor] = _part_of_task(weights.state, path)
     else:
-        values = read_tensors(path) if published is None else registry.read_fetched(path)
+        values = read_tensors(path) if published is None else models.read_fetched(path)
         state = unwrap(values, path)
         stored = _architecture(state, config, published, path)
     frozen, frozen_norm = (config.frozen, config.frozen_norm) if config else (False, False)
@@ -261,7 +261,7 @@ def _part_of_task(task_state: Mapping[str, Tensor], path: Path) -> dict[str, Ten
 def _architecture(
     state: Mapping[str, Tensor],
     config: BackboneConfig | None,
-    published: registry.Published | None,
+    published: models.Published | None,
     path: Path,
 ) -> BackboneConfig:
     """The network of others' weights: as it was asked for, or as its names and shapes tell."""

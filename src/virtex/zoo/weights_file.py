@@ -20,7 +20,7 @@ from torch import Tensor
 
 from virtex.data.tokenizer import Tokenizer
 from virtex.errors import CheckpointError, listing
-from virtex.zoo.published import read_safetensors
+from virtex.zoo.foreign import read_safetensors
 
 log = logging.getLogger("virtex")
 FORMAT = "virtex"

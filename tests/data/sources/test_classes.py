@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.sources.layouts import jpeg, message_of, write
-from virtex.data.sources.classes import ClassesSource, check_same_classes
+from virtex.data.sources.classes import ClassesSource, check_same_class_folders
 
 
 @pytest.fixture
@@ -55,6 +55,6 @@ def test_a_folder_without_classes_is_a_problem(tmp_path: Path) -> None:
 
 def test_classes_that_only_one_split_has_are_named(root: Path) -> None:
     write(root / "val" / "fox" / "1.jpg", jpeg())
-    message = message_of(check_same_classes, root / "train", root / "val")
+    message = message_of(check_same_class_folders, root / "train", root / "val")
     assert f"only in {root / 'train'}: 1 (dog); only in {root / 'val'}: 1 (fox)" in message
-    check_same_classes(root / "val", root / "val")
+    check_same_class_folders(root / "val", root / "val")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from virtex.data.example import Example, Source
+from virtex.data.layouts import write_scenes
 from virtex.data.source import Needs, SourceConfig, open_source
-from virtex.data.sources.scenes import ScenesSource, write_scenes
+from virtex.data.sources.scenes import ScenesSource
 
 NUM_TRAIN, NUM_VAL, SEED = 40, 16, 5
 OBJECTS = Needs(objects=True, labels=True)

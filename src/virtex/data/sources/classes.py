@@ -71,7 +71,7 @@ class ClassesSource(Source):
         }
 
 
-def check_same_classes(train_root: Path, val_root: Path) -> None:
+def check_same_class_folders(train_root: Path, val_root: Path) -> None:
     """See that two folders hold the same class folders, so that a label means the same in both.
 
     Raises:

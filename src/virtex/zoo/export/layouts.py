@@ -19,8 +19,8 @@ from virtex.models.backbone import Backbone
 from virtex.models.textual_head import HeadConfig
 from virtex.models.transformer_sizes import HEAD_CHANNELS
 from virtex.zoo.export.model import Model, check_finite
-from virtex.zoo.legacy import load_released, load_released_classifier, released_kind, to_released
-from virtex.zoo.published import RESNETS, infer_resnet, read_tensors, unwrap
+from virtex.zoo.foreign import RESNETS, infer_resnet, read_tensors, unwrap
+from virtex.zoo.released import load_released, load_released_classifier, released_kind, to_released
 from virtex.zoo.weights import trained_file
 
 PROBE_SIZE = 64

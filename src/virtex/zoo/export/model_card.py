@@ -9,7 +9,7 @@ import yaml
 from virtex.models.backbone import Backbone
 from virtex.zoo.export.model import Model
 from virtex.zoo.export.scores import Score
-from virtex.zoo.registry import Published, named
+from virtex.zoo.models import Published, named
 
 TAGS = ("timm", "virtex", "image-feature-extraction")
 NO_SCORES = """None recorded. Measure the backbone, then export again to list the result here:

@@ -11,7 +11,7 @@ from torch import nn
 
 from virtex.errors import CheckpointError
 from virtex.models.backbone import Backbone
-from virtex.zoo.published import infer_resnet
+from virtex.zoo.foreign import infer_resnet
 from virtex.zoo.weights import open_backbone
 
 RESNETS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Literal
 
 from virtex.data.example import Source
-from virtex.data.sources.scenes import export_annotated as annotated
-from virtex.data.sources.scenes import export_plain as plain
-from virtex.data.sources.scenes.export_record import CHUNK, Record, write_images
+from virtex.data.layouts import annotated_layouts as annotated
+from virtex.data.layouts import plain_layouts as plain
+from virtex.data.layouts.records import CHUNK, Record, write_images
 from virtex.data.sources.scenes.source import ScenesSource
 from virtex.errors import ConfigError, DataError
 

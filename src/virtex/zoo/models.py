@@ -18,7 +18,7 @@ from virtex.models.backbone import BackboneConfig
 from virtex.models.captioner import Captioner
 from virtex.models.textual_head import HeadConfig
 from virtex.zoo.download import download
-from virtex.zoo.published import read_torch_file
+from virtex.zoo.foreign import read_torch_file
 
 Kind = Literal[
     "bicaptioning",

@@ -11,11 +11,11 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from virtex.data.example import Example, Source
+from virtex.data.layouts import LAYOUTS, write_scenes, write_sources
 from virtex.data.sources.classes import ClassesSource
 from virtex.data.sources.coco import CocoSource
 from virtex.data.sources.folder import FolderSource
 from virtex.data.sources.scenes import CATEGORIES, ScenesSource
-from virtex.data.sources.scenes.export import LAYOUTS, write_scenes, write_sources
 from virtex.data.sources.voc import VocSource
 from virtex.data.sources.webdataset import WebdatasetSource
 from virtex.errors import ConfigError, DataError

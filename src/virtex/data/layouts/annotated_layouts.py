@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtex.data.example import Example
-from virtex.data.sources.scenes.export_plain import supercategory_of
-from virtex.data.sources.scenes.export_record import Record, areas, write_json
+from virtex.data.layouts.plain_layouts import supercategory_of
+from virtex.data.layouts.records import Record, areas, write_json
 from virtex.data.sources.scenes.source import run_lengths
 
 Annotation = dict[str, Any]

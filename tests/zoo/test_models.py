@@ -11,9 +11,9 @@ from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.captioner import Captioner
 from virtex.models.textual_head import HeadConfig
-from virtex.zoo import registry
-from virtex.zoo.legacy import to_released
-from virtex.zoo.registry import MODELS, Places, fetch, find, named, names, places_from, table
+from virtex.zoo import models
+from virtex.zoo.models import MODELS, Places, fetch, find, named, names, places_from, table
+from virtex.zoo.released import to_released
 from virtex.zoo.weights import open_backbone, trained_file
 
 BEST = "bicaptioning_R_50_L1_H2048"
@@ -147,7 +147,7 @@ def test_a_mirror_that_is_no_address_is_refused(tmp_path):
 
 @pytest.mark.parametrize("text", ["~nobody_of_that_name/run", "x" * 300])
 def test_what_can_be_no_path_is_refused(text, monkeypatch):
-    for load in (virtex.load_backbone, virtex.load_captioner, registry.named, trained_file):
+    for load in (virtex.load_backbone, virtex.load_captioner, models.named, trained_file):
         with pytest.raises(CheckpointError, match="cannot be a path here"):
             load(text)
     with pytest.raises(CheckpointError, match="cannot be a path here"):
@@ -235,4 +235,4 @@ def test_docs_hold_the_table():
 
 def test_short_and_full_names_are_listed():
     assert {BEST, f"task_ablations/{BEST}", f"width_ablations/{BEST}"} <= set(names())
-    assert registry.named("resnet50") is None
+    assert models.named("resnet50") is None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from virtex.data.example import Example, Source
-from virtex.data.sources.scenes.export_record import (
+from virtex.data.layouts.records import (
     CHUNK,
     Record,
     encoded,

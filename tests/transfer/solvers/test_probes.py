@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from virtex.transfer.linear import accuracies
-from virtex.transfer.probes import (
+from virtex.transfer.solvers.probes import (
     NeighborConfig,
     SgdConfig,
     held_out_split,

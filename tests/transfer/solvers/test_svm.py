@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from tests.oracles.voc07_svm import one_by_one_scores, svm
 from virtex.errors import DataError
-from virtex.transfer import svm as module
 from virtex.transfer.metrics.classification import average_precisions
-from virtex.transfer.svm import (
+from virtex.transfer.solvers import svm as module
+from virtex.transfer.solvers.svm import (
     ACCURACY,
     FLAT,
     Problems,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from virtex.errors import ConfigError
-from virtex.transfer import java_metrics
-from virtex.transfer.java_metrics import check_java_metrics, mean_spice, meteor, spice
+from virtex.transfer.metrics import java as java_metrics
+from virtex.transfer.metrics.java import check_java_metrics, mean_spice, meteor, spice
 
 CANDIDATES = [["a", "dog", "runs"], [], ["two", "cats", "sleeping", "on", "a", "sofa"]]
 REFERENCES = [

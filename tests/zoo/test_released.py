@@ -10,7 +10,7 @@ from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig
 from virtex.models.textual_head import DIRECTIONS, HeadConfig
-from virtex.zoo.legacy import load_released, released_layout, to_released
+from virtex.zoo.released import load_released, released_layout, to_released
 
 PATH = Path("released.pth")
 REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "reference"

@@ -19,7 +19,7 @@ from virtex.errors import CheckpointError, ConfigError, listing
 from virtex.models.backbone import Backbone
 from virtex.models.captioner import Captioner
 from virtex.models.textual_head import HeadConfig
-from virtex.zoo.published import COUNTER, backbone_state, infer_resnet, unwrap
+from virtex.zoo.foreign import COUNTER, backbone_state, infer_resnet, unwrap
 
 Kind = Literal["bicaptioning", "captioning", "classification", "backbone"]
 """What names tell: a masked language model has those of forward captioning, and token

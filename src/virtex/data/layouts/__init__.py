@@ -1,0 +1,11 @@
+"""Writers of public data sets' layouts, for any source."""
+
+from virtex.data.layouts.layout_writer import (
+    LAYOUTS,
+    WriteScenesConfig,
+    write_scenes,
+    write_scenes_from,
+    write_sources,
+)
+
+__all__ = ["LAYOUTS", "WriteScenesConfig", "write_scenes", "write_scenes_from", "write_sources"]
