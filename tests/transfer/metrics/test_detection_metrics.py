@@ -278,7 +278,7 @@ def test_an_image_may_hold_more_masks_than_a_byte_counts() -> None:
 def test_scoring_prints_nothing_and_needs_no_opencv() -> None:
     program = (
         "import sys, logging; sys.modules['cv2'] = None; logging.basicConfig(level=logging.INFO)\n"
-        "from tests.transfer.test_detection_metrics import *\n"
+        "from tests.transfer.metrics.test_detection_metrics import *\n"
         "coco_scores(scenes(), detections(0), num_classes=NUM_CLASSES)\n"
         "lvis_scores(scenes(), detections(0), frequencies='rcffrc')\n"
     )
