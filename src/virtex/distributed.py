@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed
@@ -16,6 +16,20 @@ PATIENCE = timedelta(hours=12)
 
 
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+class Share(NamedTuple):
+    """The part of the work that one of several processes does."""
+
+    rank: int = 0
+    """This process's number, from 0."""
+    world_size: int = 1
+    """How many processes work together."""
+
+
+def share() -> Share:
+    """Return this process's share of the work."""
+    return Share(rank(), world_size())
 
 
 def rank() -> int:

@@ -1,6 +1,7 @@
 """What a user can do wrong. Everything else that goes wrong is our own mistake."""
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class VirTexError(Exception):
@@ -24,3 +25,30 @@ def listing(items: Iterable[object], *, limit: int = 3) -> str:
     texts = [str(item) for item in items]
     shown = ", ".join(texts[:limit])
     return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more"
+
+
+def raise_all(kind: type[VirTexError], subject: str, problems: Sequence[str]) -> None:
+    """Raise all problems of a subject at once, one a line; do nothing where there are none.
+
+    Args:
+        subject: What cannot work, as in `the options cannot work`.
+        problems: Each says what was given, what is allowed and what to do.
+
+    Raises:
+        VirTexError: `kind`, where there is a problem.
+    """
+    if problems:
+        raise kind("\n- ".join([f"{subject}:", *problems]))
+
+
+def did_you_mean(name: str, allowed: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return a hint after an unknown name: the closest allowed names, or all where none is close.
+
+    Args:
+        cutoff: Least similarity of a close name, from 0 to 1.
+    """
+    names = list(allowed)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=cutoff)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return f"Allowed: {', '.join(names)}."

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.engine.small_disk import files_of_at_most
+from tests.small_disk import files_of_at_most
 from virtex.engine.run import (
     RunConfig,
     RunFolder,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.small_disk import files_of_at_most
 from tests.predict.photo_run import save_run, write_photos
+from tests.small_disk import files_of_at_most
 from virtex.cli import main
 from virtex.data.tokenizer import Tokenizer
 from virtex.errors import ConfigError, DataError

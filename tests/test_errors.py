@@ -1,0 +1,24 @@
+import pytest
+
+from virtex.errors import ConfigError, did_you_mean, listing, raise_all
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        raise_all(ConfigError, "the options cannot work", ["a is 0, must be 1", "b is missing"])
+    assert str(caught.value) == "the options cannot work:\n- a is 0, must be 1\n- b is missing"
+
+
+def test_nothing_is_raised_where_there_is_no_problem() -> None:
+    raise_all(ConfigError, "the options cannot work", [])
+
+
+def test_a_hint_names_what_is_close_or_else_all() -> None:
+    names = ["resnet50", "resnet101", "vit_base"]
+    assert did_you_mean("resnet5", names) == "Did you mean resnet50 or resnet101?"
+    assert did_you_mean("xyz", names) == "Allowed: resnet50, resnet101, vit_base."
+
+
+def test_a_listing_names_the_first_few() -> None:
+    assert listing("abc") == "a, b, c"
+    assert listing(range(20)) == "0, 1, 2 and 17 more"

@@ -1,0 +1,180 @@
+"""Every failure of writing, in one place: a full disk, a kill, a second process, a cut."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import zipfile
+from multiprocessing import Process
+from pathlib import Path
+
+import pytest
+
+from tests.small_disk import files_of_at_most
+from virtex import files
+from virtex.errors import CheckpointError, ConfigError, DataError
+
+BEGIN = "import os, signal, sys; from pathlib import Path; from virtex import files\n"
+DIE_WHILE_WRITING = BEGIN + (
+    "with files.replacing(Path(sys.argv[1])) as temporary:\n"
+    "    temporary.write_text('new')\n"
+    "    os.kill(os.getpid(), signal.SIGKILL)\n"
+)
+DIE_HOLDING = BEGIN + (
+    "with files.locked(Path(sys.argv[1]), subject='the run'):\n"
+    "    print(os.getpid(), flush=True)\n"
+    "    sys.stdin.readline()\n"
+    "    os.kill(os.getpid(), signal.SIGKILL)\n"
+)
+WRITE = BEGIN + "files.write(Path(sys.argv[1]), 'by another process')"
+
+
+def run(program: str, *arguments: object) -> int:
+    return subprocess.run([sys.executable, "-c", program, *map(str, arguments)]).returncode
+
+
+def test_a_written_file_holds_what_was_given_and_nothing_lies_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "file"
+    files.write(path, "läuft")
+    assert path.read_bytes() == "läuft".encode()
+    files.write(path, b"bytes")
+    assert path.read_bytes() == b"bytes"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_the_umask_decides_who_reads_a_file(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        files.write(tmp_path / "file", "text")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
+
+
+def test_on_a_full_disk_the_file_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    files.write(path, "old")
+    with files_of_at_most(10), pytest.raises(CheckpointError, match=r"cannot write.*too large"):
+        files.write(path, "x" * 100, error=CheckpointError)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"cannot write .*file/inner: .*/file is no folder"):
+        files.write(tmp_path / "file" / "inner", "text")
+
+
+def test_an_error_while_writing_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    files.write(path, "old")
+    with pytest.raises(AttributeError), files.replacing(path) as temporary:
+        temporary.open("w").write(None.half)  # type: ignore[attr-defined]
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_kill_while_writing_leaves_the_file_and_the_next_process_clears_up(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "file"
+    files.write(path, "old")
+    assert run(DIE_WHILE_WRITING, path) == -signal.SIGKILL
+    assert path.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
+    assert run(WRITE, tmp_path / "other") == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "other"]
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with files.replacing(path) as temporary:
+        temporary.write_text("mine")
+        assert run(WRITE, path) == 0
+        assert path.read_text() == "by another process"
+    assert path.read_text() == "mine"
+
+
+def _write_often(path: Path, letter: str) -> None:
+    for _ in range(100):
+        files.write(path, letter * 10_000, durable=False)
+
+
+def test_two_processes_that_write_one_file_never_mix(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    files.write(path, "a" * 10_000)
+    writers = [Process(target=_write_often, args=(path, letter)) for letter in "ab"]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert path.read_text() in ("a" * 10_000, "b" * 10_000)
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_that_waits_under_a_temporary_name_is_not_followed(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("somebody else's")
+    for name in ("file.tmp", f".file.{os.getpid()}", f".file.{os.getpid()}.tmp"):
+        (tmp_path / name).symlink_to(other)
+    files.write(tmp_path / "file", "text")
+    assert other.read_text() == "somebody else's"
+
+
+def test_a_folder_appears_whole_and_keeps_its_other_files(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    for content in ("first", "second"):
+        with files.replacing(path) as folder:
+            folder.mkdir()
+            (folder / "weights").write_text(content)
+            assert not path.exists() or (path / "weights").read_text() == "first"
+        (path / "notes").write_text("by hand")
+    assert (path / "weights").read_text() == "second"
+    assert (path / "notes").read_text() == "by hand"
+
+
+def test_what_does_not_fit_is_not_appended_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("ab", buffering=0) as file, files_of_at_most(20):
+        files.append(file, b"first line\n")
+        with pytest.raises(OSError, match="too large"):
+            files.append(file, b"a second line, too long\n")
+        files.append(file, b"third\n")
+    assert path.read_bytes() == b"first line\nthird\n"
+
+
+def test_a_lock_names_its_holder_and_is_free_after_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "run" / ".lock"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", DIE_HOLDING, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    process_id = holder.stdout.readline().strip()
+    message = f"the run is in use by process {process_id} on {os.uname().nodename}"
+    with pytest.raises(ConfigError, match=message), files.locked(path, subject="the run"):
+        raise AssertionError("two processes hold one lock")
+    holder.communicate("\n")
+    assert holder.returncode == -signal.SIGKILL
+    with files.locked(path, subject="the run"):
+        assert path.read_text() == f"process {os.getpid()} on {os.uname().nodename}\n"
+
+
+def test_damage_in_a_zip_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "file.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("inner", b"content" * 100)
+    assert files.zip_damage(path) is None
+    content = bytearray(path.read_bytes())
+    content[300] ^= 1
+    path.write_bytes(content)
+    assert files.zip_damage(path) == "wrong checksum in inner"
+    path.write_bytes(content[:100])
+    assert files.zip_damage(path) == "File is not a zip file"
