@@ -17,6 +17,8 @@ def test_a_hint_names_what_is_close_or_else_all() -> None:
     names = ["resnet50", "resnet101", "vit_base"]
     assert did_you_mean("resnet5", names) == "Did you mean resnet50 or resnet101?"
     assert did_you_mean("xyz", names) == "Allowed: resnet50, resnet101, vit_base."
+    few = did_you_mean("xyz", (f"name{number}" for number in range(9)), few=True)
+    assert few == "Allowed: name0, name1, name2 and 6 more."
 
 
 def test_a_listing_names_the_first_few() -> None:

@@ -19,7 +19,8 @@ from virtex.engine import checkpoint
 from virtex.models.backbone import Backbone
 from virtex.pretrain import parse_pretrain, pretrain
 from virtex.tasks import registry
-from virtex.zoo.weights import load_backbone, read_weights
+from virtex.zoo.backbones import load_backbone
+from virtex.zoo.weights_file import read_weights
 
 NUM_LEARNING_STEPS = 40
 LONG_ENOUGH = f"""

@@ -23,7 +23,7 @@ from virtex.errors import CheckpointError, ConfigError, DataError
 from virtex.models.backbone import Backbone
 from virtex.pretrain import parse_pretrain, pretrain
 from virtex.tasks.base import TaskData
-from virtex.zoo.weights import read_weights
+from virtex.zoo.weights_file import read_weights
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_a_frozen_backbone_stays_as_it_started(run: Path, tmp_path: Path) -> Non
 
 def test_a_start_that_does_not_fit_the_backbone_is_refused(run: Path, tmp_path: Path) -> None:
     wider = '{"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 32]}'
-    with pytest.raises(CheckpointError, match="was asked for"):
+    with pytest.raises(CheckpointError, match="was requested"):
         pretrain(small_config(tmp_path / "run", "--init", str(run), "--backbone.options", wider))
 
 

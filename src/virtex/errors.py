@@ -41,14 +41,17 @@ def raise_all(kind: type[VirTexError], subject: str, problems: Sequence[str]) ->
         raise kind("\n- ".join([f"{subject}:", *problems]))
 
 
-def did_you_mean(name: str, allowed: Iterable[str], *, cutoff: float = 0.6) -> str:
+def did_you_mean(
+    name: str, allowed: Iterable[str], *, cutoff: float = 0.6, few: bool = False
+) -> str:
     """Return a hint after an unknown name: the closest allowed names, or all where none is close.
 
     Args:
         cutoff: Least similarity of a close name, from 0 to 1.
+        few: Name the first few where none is close, since there are too many for a message.
     """
     names = list(allowed)
     close = difflib.get_close_matches(name, names, n=3, cutoff=cutoff)
     if close:
         return f"Did you mean {' or '.join(close)}?"
-    return f"Allowed: {', '.join(names)}."
+    return f"Allowed: {listing(sorted(names)) if few else ', '.join(names)}."

@@ -152,10 +152,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def zip_damage(path: Path) -> str | None:
+def zip_damage(file: Path | IO[bytes]) -> str | None:
     """Say what is wrong with a zip file's structure or checksums; None where it is whole."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError) as error:
         return str(error) or type(error).__name__

@@ -28,7 +28,9 @@ from virtex.samples import SampleWriter
 from virtex.tasks import registry
 from virtex.tasks.base import Task, TaskConfig, TaskData
 from virtex.tasks.captioning import CaptioningConfig
-from virtex.zoo.weights import save_weights, start_from
+from virtex.zoo.backbones import start_from
+from virtex.zoo.init import open_init
+from virtex.zoo.weights_file import save_weights
 
 log = logging.getLogger("virtex")
 
@@ -146,7 +148,7 @@ def pretrain(config: PretrainConfig) -> FitResult:
         backbone = Backbone(config.backbone)
         backbone.grid_size(config.image.size)
         if not _has_begun(config.out):
-            start_from(config.init, backbone)
+            start_from(open_init(config.init), backbone)
         train = _training_source(config.data, config.task.needs)
         validation = open_source(config.data, split="val", needs=config.task.needs)
         if validation is not None and train.categories:

@@ -12,7 +12,7 @@ from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import TaskData
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.tokens import EOS_ID
-from virtex.zoo.weights import save_weights
+from virtex.zoo.weights_file import save_weights
 
 BACKBONE = BackboneConfig(
     name="resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}

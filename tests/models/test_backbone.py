@@ -113,7 +113,7 @@ def test_a_trained_backbone_counts_batches():
 
 
 def test_an_unknown_backbone_is_told_its_neighbours():
-    with pytest.raises(ConfigError, match=r"'resnet5'.*'resnet50'"):
+    with pytest.raises(ConfigError, match=r"'resnet5'.*resnet50"):
         Backbone(BackboneConfig("resnet5"))
 
 
@@ -163,8 +163,27 @@ def test_an_image_size_that_the_network_does_not_take_is_refused():
     assert backbone.training
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("checkpoint_path", "other.pth"),
+        ("pretrained_cfg", "file"),
+        ("pretrained", True),
+        ("cache_dir", "folder"),
+        ("act_layer", "../folder/file"),
+        ("norm_layer", "https://host/x"),
+        ("channels", [10**6, 8, 8, 8]),
+        ("layers", [1] * 1000),
+        ("drop_path_rate", float("nan")),
+    ],
+)
+def test_options_choose_an_architecture_and_neither_files_nor_absurd_sizes(name, value):
+    with pytest.raises(ConfigError, match=rf"backbone.options of 'resnet18' .*\n- {name} "):
+        Backbone(BackboneConfig("resnet18", options={name: value}))
+
+
 def test_an_option_that_the_network_does_not_have_is_named():
-    with pytest.raises(ConfigError, match="output_strid'"):
+    with pytest.raises(ConfigError, match=r"output_strid is no .* Did you mean output_stride"):
         Backbone(BackboneConfig("resnet18", options={"output_strid": 16}))
 
 

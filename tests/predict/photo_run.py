@@ -9,7 +9,7 @@ from tests.predict.small_captioner import IMAGE, SLIM, TASK
 from virtex.config import to_dict
 from virtex.data.tokenizer import Tokenizer
 from virtex.tasks.base import Task
-from virtex.zoo.weights import save_weights
+from virtex.zoo.weights_file import save_weights
 
 
 def save_run(folder: Path, task: Task, tokenizer: Tokenizer) -> Path:

@@ -19,7 +19,7 @@ from virtex.predict.predictor import Predictor
 from virtex.tasks.base import TaskConfig, TaskData
 from virtex.tasks.contrastive import ContrastiveConfig
 from virtex.tasks.moco import MocoConfig
-from virtex.zoo.weights import save_weights
+from virtex.zoo.weights_file import save_weights
 
 TEXT = TextEncoderConfig(hidden_size=64, num_layers=1, max_tokens=12)
 CONFIG = ContrastiveConfig(embedding_size=16, text=TEXT)

@@ -28,7 +28,8 @@ from virtex.tasks.moco import (
     number_of_groups,
     shuffled,
 )
-from virtex.zoo.weights import load_backbone, save_weights
+from virtex.zoo.backbones import load_backbone
+from virtex.zoo.weights_file import save_weights
 
 CONFIG = MocoConfig(dim=6, queue_size=10, momentum=0.75, temperature=0.2, group_size=4)
 

@@ -19,32 +19,33 @@ from virtex.transfer.command import (
     LabelledConfig,
     MeasurementConfig,
     TransferConfig,
+    architecture,
     extraction,
-    load,
     run_protocol,
     with_fewer_labels,
 )
 from virtex.transfer.features import CPU, data_identity
 from virtex.transfer.protocol import Protocol
 from virtex.transfer.protocols import PROTOCOLS
+from virtex.zoo.backbones import load_backbone
 
 CONFIG = TransferConfig(init="random", out=Path("out"), backbone=SLIM)
 
 
 def test_a_random_backbone_is_a_function_of_the_seed() -> None:
     weights = [
-        next(load(replace(CONFIG, seed=seed))[0].parameters()).detach() for seed in (0, 0, 1)
+        next(load_backbone("random", config=SLIM, seed=seed).parameters()).detach()
+        for seed in (0, 0, 1)
     ]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
 
 def test_backbone_from_takes_the_architecture_alone(tmp_path: Path) -> None:
-    found = load(replace(CONFIG, backbone=BackboneConfig("resnet18")))[0]
+    found = load_backbone("random", config=BackboneConfig("resnet18"))
     torch.save(found.cnn.state_dict(), tmp_path / "resnet18.pth")
     asked = replace(CONFIG, backbone=None, seed=5, backbone_from=str(tmp_path / "resnet18.pth"))
-    again, initialisation = load(asked)
-    assert initialisation.init == "random"
+    again = load_backbone(asked.init, config=architecture(asked), seed=asked.seed)
     assert [p.shape for p in again.parameters()] == [p.shape for p in found.parameters()]
     assert not torch.equal(next(again.parameters()), next(found.parameters()))
 
@@ -54,7 +55,7 @@ def test_backbone_from_takes_the_architecture_alone(tmp_path: Path) -> None:
 )
 def test_backbone_from_beside_what_it_contradicts_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="backbone_from"):
-        load(replace(CONFIG, backbone_from="run", **changes))  # type: ignore[arg-type]
+        architecture(replace(CONFIG, backbone_from="run", **changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("changes", [{"image_size": 0}, {"batch_size": 0}, {"num_workers": -1}])

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.transfer.conftest import SLIM
+from tests.zoo.opened import open_backbone
 from virtex.config import parse
 from virtex.data.example import Subset
 from virtex.data.sources.scenes.source import ScenesSource
@@ -17,7 +18,6 @@ from virtex.models.backbone import BackboneConfig
 from virtex.transfer.features import Extraction
 from virtex.transfer.protocol import Result
 from virtex.transfer.voc07 import MultiLabelSvm, Voc07Config, run, with_voc_splits
-from virtex.zoo.weights import open_backbone
 
 COLORS = {"apple": (250, 30, 30), "sea": (20, 40, 250)}
 NUM_IMAGES = 40

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import virtex
+from tests.zoo.opened import open_backbone
 from virtex.cli import main
 from virtex.config import to_dict
 from virtex.data.tokenizer import train_tokenizer
@@ -27,10 +28,12 @@ from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import TaskData
 from virtex.tasks.captioning import CaptioningConfig
+from virtex.zoo.backbones import load_backbone
 from virtex.zoo.export import ExportConfig, export, parse_export
+from virtex.zoo.init import open_init
 from virtex.zoo.models import find
 from virtex.zoo.released import load_released, to_released
-from virtex.zoo.weights import load_backbone, open_backbone, read_weights, save_weights
+from virtex.zoo.weights_file import read_weights, save_weights
 
 SLIM = BackboneConfig("resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]})
 SLIM_VIT = BackboneConfig(
@@ -300,7 +303,7 @@ def test_the_original_layout_gives_the_captioner_back(resnet18_run, tmp_path):
     path = exported(resnet18_run.folder, "original", tmp_path / "out.pth")
     values = read_torch(path)
     assert list(values) == ["model"]
-    captioner = load_released(values, path)
+    captioner = load_released(open_init(path))
     assert same(captioner.state_dict(), resnet18_run.task.captioner.state_dict())
 
 
@@ -493,7 +496,7 @@ def test_overwriting_a_folder_leaves_no_weights_of_another_model(run, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(run, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match=r"cannot write .*choose another folder"):
+    with pytest.raises(CheckpointError, match=r"cannot write .*choose another place"):
         exported(run.folder, "timm", tmp_path / "file" / "out.pth")
 
 

@@ -9,10 +9,10 @@ import torch
 import torchvision
 from torch import nn
 
+from tests.zoo.opened import open_backbone
 from virtex.errors import CheckpointError
 from virtex.models.backbone import Backbone
 from virtex.zoo.foreign import infer_resnet
-from virtex.zoo.weights import open_backbone
 
 RESNETS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 

@@ -6,15 +6,16 @@ import torch
 
 import virtex
 from tests.zoo.file_server import Served, serving
+from tests.zoo.opened import open_backbone
 from virtex.data.tokenizer import train_tokenizer
 from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.captioner import Captioner
 from virtex.models.textual_head import HeadConfig
 from virtex.zoo import models
+from virtex.zoo.init import open_init
 from virtex.zoo.models import MODELS, Places, fetch, find, named, names, places_from, table
 from virtex.zoo.released import to_released
-from virtex.zoo.weights import open_backbone, trained_file
 
 BEST = "bicaptioning_R_50_L1_H2048"
 VOCABULARY = 60
@@ -136,7 +137,7 @@ def test_a_damaged_file_in_the_cache_is_named_with_what_to_do(tmp_path, monkeypa
     cached.parent.mkdir()
     cached.write_bytes(b"PK\x03\x04 cut short")
     for load in (virtex.load_backbone, partial(virtex.load_captioner, tokenizer=tokenizer)):
-        with pytest.raises(CheckpointError, match=rf"damaged.*Remove {cached} to fetch it anew"):
+        with pytest.raises(CheckpointError, match=rf"damaged.*Remove {cached} to fetch it again"):
             load(BEST)
 
 
@@ -147,7 +148,7 @@ def test_a_mirror_that_is_no_address_is_refused(tmp_path):
 
 @pytest.mark.parametrize("text", ["~nobody_of_that_name/run", "x" * 300])
 def test_what_can_be_no_path_is_refused(text, monkeypatch):
-    for load in (virtex.load_backbone, virtex.load_captioner, models.named, trained_file):
+    for load in (virtex.load_backbone, virtex.load_captioner, models.named, open_init):
         with pytest.raises(CheckpointError, match="cannot be a path here"):
             load(text)
     with pytest.raises(CheckpointError, match="cannot be a path here"):
@@ -210,7 +211,7 @@ def test_a_mixed_up_file_is_refused_with_what_it_holds(tmp_path, tokenizer):
 
 def test_another_architecture_than_the_published_one_is_not_forced_on_it(tmp_path):
     mirrored(tmp_path, f"backbone_{BEST}.pth", Backbone(BackboneConfig("resnet50")))
-    with pytest.raises(CheckpointError, match=r"holds a resnet50 .* but resnet101 .* asked for"):
+    with pytest.raises(CheckpointError, match=r"holds a resnet50 .* but resnet101 .* requested"):
         open_backbone(f"backbone_{BEST}", config=BackboneConfig("resnet101"))
 
 

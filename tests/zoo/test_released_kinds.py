@@ -11,6 +11,7 @@ from torch.nn.utils import parameters_to_vector
 from tests.oracles.decoding import slow_beam_search
 from tests.oracles.released import CLASSIFICATION, ReleasedModel
 from tests.tasks.small_tasks import IMAGE, SCENES, tokenizer
+from tests.zoo.opened import foreign, open_backbone
 from virtex.data.transforms import normalize
 from virtex.errors import CheckpointError
 from virtex.models.backbone import Backbone, BackboneConfig
@@ -22,13 +23,14 @@ from virtex.tasks.captioning import CaptioningConfig
 from virtex.tasks.classification import LabelClassificationConfig, TokenClassificationConfig
 from virtex.tasks.masked_lm import MaskedLmConfig
 from virtex.tokens import EOS_ID
+from virtex.zoo.foreign import unwrap
+from virtex.zoo.init import open_init
 from virtex.zoo.released import (
     load_released,
     load_released_classifier,
     released_kind,
     to_released,
 )
-from virtex.zoo.weights import open_backbone
 
 PATH = Path("released.pth")
 REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "reference"
@@ -63,11 +65,11 @@ def task_of(kind, norm="post"):
 def filled_task(released, norm="post"):
     """Our task with what our loader makes of the released model's file."""
     task = task_of(released.kind, norm)
-    file = {"model": released.state_dict(), "iteration": 500_000}
+    state = unwrap({"model": released.state_dict(), "iteration": 500_000}, PATH)
     if released.kind in CLASSIFICATION:
-        task.load_state_dict(load_released_classifier(file, PATH).state_dict())
+        task.load_state_dict(load_released_classifier(foreign(state)).state_dict())
     else:
-        task.captioner.load_state_dict(load_released(file, PATH).state_dict())
+        task.captioner.load_state_dict(load_released(foreign(state)).state_dict())
     return task
 
 
@@ -121,7 +123,7 @@ def test_a_released_file_gives_the_released_models_loss(kind, norm):
 def test_a_released_classifier_gives_the_released_logits(kind):
     released = released_model(kind)
     images = torch.randn(2, 3, 64, 64)
-    found = load_released_classifier(released.state_dict(), PATH).logits(images)
+    found = load_released_classifier(foreign(released.state_dict())).logits(images)
     torch.testing.assert_close(found, released.class_logits(images), rtol=0, atol=1e-4)
 
 
@@ -130,7 +132,7 @@ def test_a_released_classifier_gives_the_released_logits(kind):
 def test_the_released_search_finds_the_released_models_captions(kind, norm):
     released = released_model(kind, norm)
     released.textual.output.bias[EOS_ID] += 1
-    captioner = load_released(released.state_dict(), PATH)
+    captioner = load_released(foreign(released.state_dict()))
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     found = captioner.generate(images, DecodingConfig(original=True, max_steps=8)).best()
     for image, tokens, length in zip(images, found.tokens, found.lengths, strict=True):
@@ -162,7 +164,7 @@ def test_old_files_load_as_new_ones_do(kind, tmp_path):
     torch.save(old, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     torch.save({"model": state}, tmp_path / "new.pth")
     load = load_released_classifier if kind in CLASSIFICATION else load_released
-    models = [load(torch.load(tmp_path / f"{age}.pth"), PATH) for age in ("old", "new")]
+    models = [load(open_init(tmp_path / f"{age}.pth")) for age in ("old", "new")]
     vectors = [parameters_to_vector(model.parameters()) for model in models]
     assert torch.equal(*vectors)
     backbones = [open_backbone(tmp_path / f"{age}.pth")[0] for age in ("old", "new")]
@@ -204,19 +206,18 @@ def test_mixed_up_files_are_refused_with_what_was_found_and_expected():
     captioner = released_model("captioning").state_dict()
     cnn = {n: v for n, v in captioner.items() if n.startswith("visual.cnn.")}
     with pytest.raises(CheckpointError, match="but a classification model"):
-        load_released(classifier, PATH)
+        load_released(foreign(classifier))
     with pytest.raises(CheckpointError, match="but a backbone model"):
-        load_released({"model": cnn}, PATH)
+        load_released(foreign(cnn))
     with pytest.raises(CheckpointError, match=r"\(captioning\); expected .*textual\.output\.bias"):
-        load_released_classifier(captioner, PATH)
+        load_released_classifier(foreign(captioner))
     with pytest.raises(CheckpointError, match=r"found a, b; expected visual\.cnn"):
-        load_released({"a": torch.zeros(1), "b": torch.zeros(1)}, PATH)
+        load_released(foreign({"a": torch.zeros(1), "b": torch.zeros(1)}))
     with pytest.raises(CheckpointError, match="found task, step; expected tensors"):
-        load_released({"task": {}, "step": 3}, PATH)
+        unwrap({"task": {}, "step": 3}, PATH)
     both = captioner | {"backward_textual.output.bias": torch.zeros(150)}
-    with pytest.raises(CheckpointError, match=r"missing backward_textual"):
-        load_released(both, PATH)
-    with pytest.raises(CheckpointError, match=r"missing textual\.output\.bias; unexpected nothing"):
-        load_released_classifier(
-            {n: v for n, v in classifier.items() if n != "textual.output.bias"}, PATH
-        )
+    with pytest.raises(CheckpointError, match=r"missing: backward_textual"):
+        load_released(foreign(both))
+    lacking = {n: v for n, v in classifier.items() if n != "textual.output.bias"}
+    with pytest.raises(CheckpointError, match=r"1 missing: textual\.output\.bias$"):
+        load_released_classifier(foreign(lacking))

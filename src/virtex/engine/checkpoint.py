@@ -64,6 +64,16 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} cannot be read ({type(error).__name__}): it is damaged, or holds more than "
             "weights and plain values; nothing in it was run"
         ) from error
+    check_version(values, path)
+    return values
+
+
+def check_version(values: Any, path: Path) -> None:
+    """Refuse what is no checkpoint, or one that a newer version of this package wrote.
+
+    Raises:
+        CheckpointError: Says which.
+    """
     version = values.get("version") if isinstance(values, dict) else None
     if not isinstance(version, int):
         raise CheckpointError(f"{path} is no checkpoint of a virtex run (it has no version).")
@@ -71,7 +81,6 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} has format {version}, this package reads up to {VERSION}: upgrade virtex."
         )
-    return values
 
 
 class DamagedError(CheckpointError):

@@ -1,6 +1,10 @@
 """The visual backbone: any timm network that gives a feature grid. The only door to timm."""
 
-import difflib
+import functools
+import inspect
+import math
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -9,11 +13,16 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from virtex.errors import CheckpointError, ConfigError
+from virtex.errors import CheckpointError, ConfigError, did_you_mean, raise_all
 from virtex.models.batch_norm import batch_norms
 
 LAST_STAGES = ("layer4", "s4", "stages.3")
 """What timm calls the last stage of a ResNet, a RegNet and a ConvNeXt."""
+MAX_NUMBER, MAX_LENGTH = 100_000, 200
+"""Largest number, and longest list, among a network's options."""
+WORD = re.compile(r"[A-Za-z0-9_]{1,40}")
+"""An option that is text names a layer that timm knows; no path and no address looks like this."""
+NOT_ARCHITECTURE = {"self", "kwargs", "cfg", "cfgs", "block_cfg", "device", "dtype"}
 PROBE_SIZE = 64
 """Side, in pixels, of the blank image that shows what grid a network gives."""
 
@@ -202,11 +211,11 @@ class Backbone(nn.Module):
 def _create(config: BackboneConfig) -> Any:
     """The timm network without its classifier."""
     if not timm.is_model(config.name):
-        close = difflib.get_close_matches(config.name, timm.list_models(), n=3)
-        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        hint = did_you_mean(config.name, timm.list_models(), few=True)
         raise ConfigError(
-            f"unknown backbone {config.name!r}.{hint} `timm.list_models()` lists what there is."
+            f"unknown backbone {config.name!r}. {hint} `timm.list_models()` lists what there is."
         )
+    _check_options(config)
     options = dict(config.options)
     try:
         model = timm.create_model(config.name, pretrained=False, num_classes=0, **options)
@@ -224,6 +233,52 @@ def _create(config: BackboneConfig) -> Any:
         except TypeError:
             pass  # it takes images of its own size alone; `grid_size` says so
     return _with_published_weights(config.name, options) if config.pretrained else model
+
+
+def _check_options(config: BackboneConfig) -> None:
+    """Take options that describe an architecture, and nothing that opens a file or an address.
+
+    Weights files bring options along, and timm has some that read files (checkpoint_path) or fetch
+    (pretrained_cfg).
+
+    Raises:
+        ConfigError: All that are refused.
+    """
+    names = _architecture_options()
+    problems = [
+        f"{name} is no option of an architecture. {did_you_mean(name, names, few=True)}"
+        for name in config.options.keys() - names
+    ]
+    problems += [
+        f"{name} {value!r}: give numbers up to {MAX_NUMBER:,}, lists up to {MAX_LENGTH} long, or a "
+        "layer's name"
+        for name, value in config.options.items()
+        if not _is_bounded(value)
+    ]
+    raise_all(ConfigError, f"backbone.options of {config.name!r} cannot work", sorted(problems))
+
+
+@functools.cache
+def _architecture_options() -> frozenset[str]:
+    """Return the arguments of all networks' classes in timm."""
+    modules = [m for name, m in sys.modules.items() if name.startswith("timm.models.")]
+    signatures = [
+        inspect.signature(member.__init__).parameters.keys()
+        for module in modules
+        for member in vars(module).values()
+        if inspect.isclass(member) and issubclass(member, nn.Module)
+    ]
+    networks = [names for names in signatures if "num_classes" in names]
+    return frozenset().union(*networks) - NOT_ARCHITECTURE
+
+
+def _is_bounded(value: Any) -> bool:
+    """Whether an option's value is a number, a list of numbers or a word, and none absurd."""
+    if isinstance(value, list | tuple):
+        return len(value) <= MAX_LENGTH and all(map(_is_bounded, value))
+    if isinstance(value, str):
+        return WORD.fullmatch(value) is not None
+    return value is None or (math.isfinite(value) and abs(value) <= MAX_NUMBER)
 
 
 def _is_sequence_of_fixed_size(model: Any) -> bool:

@@ -1,37 +1,31 @@
 """From INIT to a model that a user holds."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 import torch
 
-from virtex.config import from_dict
 from virtex.data.tokenizer import Tokenizer
 from virtex.data.transforms import ImageConfig
 from virtex.engine.run import Precision, choose_device
 from virtex.errors import CheckpointError, ConfigError
-from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.models.backbone import Backbone
+from virtex.models.state_dict import load_strictly
 from virtex.predict.embedder import Embedder
 from virtex.predict.predictor import Predictor
-from virtex.tasks import registry  # noqa: F401 (a config names its task's class)
 from virtex.tasks.base import Task, TaskConfig, TaskData
 from virtex.tasks.contrastive import Contrastive, ContrastiveConfig
-from virtex.zoo import models as published_models
-from virtex.zoo.foreign import read_torch_file
+from virtex.zoo import models
+from virtex.zoo.init import Opened, open_init
 from virtex.zoo.released import load_released
-from virtex.zoo.weights import (
-    Weights,
-    is_trained_file,
-    load_strictly,
-    read_trained,
-    stored_backbone,
-    trained_file,
-)
 
 NO_TOKENIZER = (
     "{what} holds no tokenizer: give the SentencePiece model that it was trained with as "
     "`tokenizer`, on the command line --tokenizer FILE. None is published: see docs/zoo.md."
+)
+NO_EMBEDDER = (
+    "{init} is no contrastively trained run; load_captioner takes captioners, load_backbone any "
+    "backbone."
 )
 
 
@@ -42,7 +36,7 @@ def load_captioner(
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
 ) -> Predictor:
-    """The captioner in a run folder, a weights file, a checkpoint, or a released VirTex file.
+    """Return the captioner in a run folder, a weights file, a checkpoint, or a released file.
 
     Args:
         init: Where that is, or a published name.
@@ -54,35 +48,14 @@ def load_captioner(
         CheckpointError: Nothing there that captions images.
         ConfigError: A tokenizer is missing, or given where there is one already.
     """
-    published = _published_writer(init)
-    if published is not None and tokenizer is None:
-        raise ConfigError(NO_TOKENIZER.format(what=published.name))
-    path = trained_file(init)
-    if is_trained_file(path):
-        _refuse_tokenizer(tokenizer, path)
-        return _captioner(read_trained(path), path, device=device, precision=precision)
-    if published is None:
-        captioner = load_released(read_torch_file(path), path)
-    else:
-        captioner = load_released(published_models.read_fetched(path), path)
-        published_models.check_captioner(captioner, published, path)
-    if tokenizer is None:
-        raise ConfigError(NO_TOKENIZER.format(what=path))
-    if not isinstance(tokenizer, Tokenizer):
-        tokenizer = Tokenizer.load(tokenizer)
-    if len(tokenizer) != captioner.vocab_size:
-        raise ConfigError(
-            f"the tokenizer has {len(tokenizer)} pieces, {path} was trained with "
-            f"{captioner.vocab_size}: give the one it was trained with."
-        )
-    device = _usable(device, precision)
-    return Predictor(captioner, tokenizer, ImageConfig(), device=device, precision=precision)
+    opened = open_whole_model(init, has_tokenizer=tokenizer is not None)
+    return build_captioner(opened, tokenizer=tokenizer, device=device, precision=precision)
 
 
 def load_embedder(
     init: str | Path, *, device: torch.device | str = "cpu", precision: Precision = "fp32"
 ) -> Embedder:
-    """The contrastively trained model in a run folder, a weights file or a checkpoint.
+    """Return the contrastively trained model in a run folder, a weights file or a checkpoint.
 
     Args:
         init: Where that is.
@@ -92,13 +65,9 @@ def load_embedder(
     Raises:
         CheckpointError: Nothing there that compares images with texts.
     """
-    if _published_writer(init) is not None or not is_trained_file(trained_file(init)):
-        raise CheckpointError(
-            f"{init} is no contrastively trained run; load_captioner takes captioners, "
-            "load_backbone any backbone."
-        )
-    path = trained_file(init)
-    return _embedder(read_trained(path), path, device=device, precision=precision)
+    if models.named(init) is not None:
+        raise CheckpointError(NO_EMBEDDER.format(init=init))
+    return build_embedder(open_init(init), device=device, precision=precision)
 
 
 def load_matcher(
@@ -108,7 +77,7 @@ def load_matcher(
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
 ) -> Predictor | Embedder:
-    """What says how well texts fit images: a captioner, or a contrastively trained run.
+    """Return what scores how well texts fit images: a captioner, or a contrastively trained model.
 
     Args as of `load_captioner`.
 
@@ -116,118 +85,143 @@ def load_matcher(
         CheckpointError: Something there that does neither.
         ConfigError: A tokenizer is missing, or given where there is one already.
     """
-    if _published_writer(init) is not None or not is_trained_file(trained_file(init)):
-        return load_captioner(init, tokenizer=tokenizer, device=device, precision=precision)
-    path = trained_file(init)
-    _refuse_tokenizer(tokenizer, path)
-    weights = read_trained(path)
-    task = _trained(weights, path).task
-    if isinstance(task, ContrastiveConfig):
-        return _embedder(weights, path, device=device, precision=precision)
-    if task.writes_captions:
-        return _captioner(weights, path, device=device, precision=precision)
-    raise _of_another_kind(task, path, "neither writes captions nor compares texts with images")
+    opened = open_whole_model(init, has_tokenizer=tokenizer is not None)
+    return build_matcher(opened, tokenizer=tokenizer, device=device, precision=precision)
 
 
-def _captioner(
-    weights: Weights, path: Path, *, device: torch.device | str, precision: Precision
+def open_whole_model(init: str | Path, *, has_tokenizer: bool) -> Opened:
+    """Open an INIT that must hold a captioner or an embedder, not a backbone alone.
+
+    What a published name cannot give is told before its file is fetched.
+
+    Args:
+        has_tokenizer: Whether the user gave one.
+
+    Raises:
+        CheckpointError: It is a backbone alone, or cannot be opened.
+        ConfigError: It needs a tokenizer.
+    """
+    if str(init) in ("random", "imagenet"):
+        raise CheckpointError(
+            f"{init} is a backbone alone, which writes no captions; load_backbone takes it."
+        )
+    published = models.named(init)
+    model = published or models.of_file(Path(init))
+    if model is not None and not model.writes_captions:
+        raise CheckpointError(
+            f"{init} is a {model.kind} model, which writes no captions; load_backbone takes its "
+            "backbone."
+        )
+    if published is not None and not has_tokenizer:
+        raise ConfigError(NO_TOKENIZER.format(what=published.name))
+    return open_init(init)
+
+
+def build_matcher(
+    opened: Opened,
+    *,
+    tokenizer: Tokenizer | str | Path | None = None,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+) -> Predictor | Embedder:
+    """Return the captioner or embedder of an opened INIT. Args and Raises as of `load_matcher`."""
+    if opened.kind == "run":
+        task = opened.trained.task
+        if isinstance(task, ContrastiveConfig):
+            _vocabulary(opened, tokenizer)
+            return build_embedder(opened, device=device, precision=precision)
+        if not task.writes_captions:
+            reason = "neither writes captions nor compares texts with images"
+            raise _of_another_kind(task, opened, reason)
+    return build_captioner(opened, tokenizer=tokenizer, device=device, precision=precision)
+
+
+def build_captioner(
+    opened: Opened,
+    *,
+    tokenizer: Tokenizer | str | Path | None = None,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
 ) -> Predictor:
-    config = _trained(weights, path).task
-    if not config.writes_captions:
-        raise _of_another_kind(config, path, "writes no captions")
-    task, data = rebuild(weights, path)
-    assert task.writer is not None, "its config says that it writes captions"
+    """Return the captioner of an opened INIT. Args and Raises as of `load_captioner`."""
+    vocabulary = _vocabulary(opened, tokenizer)
+    if opened.kind == "run":
+        if not opened.trained.task.writes_captions:
+            raise _of_another_kind(opened.trained.task, opened, "writes no captions")
+        task, data = build_task(opened)
+        assert task.writer is not None, "its config says that it writes captions"
+        captioner, image = task.writer, data.image
+    else:
+        captioner, image = load_released(opened), ImageConfig()
+    assert vocabulary is not None, "build_task refuses a run without one"
+    if len(vocabulary) != captioner.vocab_size:
+        raise ConfigError(
+            f"the tokenizer has {len(vocabulary)} pieces, {opened.path} was trained with "
+            f"{captioner.vocab_size}: give the one it was trained with."
+        )
     device = _usable(device, precision)
-    return Predictor(task.writer, data.vocabulary, data.image, device=device, precision=precision)
+    return Predictor(captioner, vocabulary, image, device=device, precision=precision)
 
 
-def _embedder(
-    weights: Weights, path: Path, *, device: torch.device | str, precision: Precision
+def build_embedder(
+    opened: Opened, *, device: torch.device | str = "cpu", precision: Precision = "fp32"
 ) -> Embedder:
-    config = _trained(weights, path).task
-    if not isinstance(config, ContrastiveConfig):
-        raise _of_another_kind(config, path, "puts no images and texts into one space")
-    task, data = rebuild(weights, path)
+    """Return the embedder of an opened INIT. Args and Raises as of `load_embedder`."""
+    if opened.kind != "run":
+        raise CheckpointError(NO_EMBEDDER.format(init=opened.init))
+    if not isinstance(opened.trained.task, ContrastiveConfig):
+        reason = "puts no images and texts into one space"
+        raise _of_another_kind(opened.trained.task, opened, reason)
+    task, data = build_task(opened)
     assert isinstance(task, Contrastive), "its config builds one"
     device = _usable(device, precision)
     return Embedder(task, data.vocabulary, data.image, device=device, precision=precision)
 
 
-def _of_another_kind(config: TaskConfig, path: Path, lacks: str) -> CheckpointError:
-    """The error for a run that lacks what is asked of it; it names what takes the run."""
+def build_task(opened: Opened) -> tuple[Task, TaskData]:
+    """Return the trained task of a run, and the data it was trained on.
+
+    Raises:
+        CheckpointError: A config that is not readable, no tokenizer beside a captioner, or sizes in
+            the config that are not those of the weights.
+    """
+    trained = opened.trained
+    if opened.tokenizer is None:
+        raise CheckpointError(f"{opened.path} has no tokenizer.model in the run folder above it.")
+    data = TaskData(trained.image, opened.tokenizer, opened.categories)
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
+        task = trained.task.build(Backbone(trained.backbone), data)
+    load_strictly(task, opened.state, subject=opened.path)
+    return task, data
+
+
+def _of_another_kind(config: TaskConfig, opened: Opened, lacks: str) -> CheckpointError:
+    """Return the error for a run that lacks what is needed; it names what takes the run."""
     remedy = "load_backbone takes its backbone, `virtex transfer linear` measures that"
     if config.writes_captions:
         remedy = "load_captioner takes it"
     elif isinstance(config, ContrastiveConfig):
         remedy = "load_embedder takes it"
     name = type(config).__name__
-    return CheckpointError(f"{path} was trained with {name}, which {lacks}; {remedy}.")
+    return CheckpointError(f"{opened.path} was trained with {name}, which {lacks}; {remedy}.")
 
 
-def _refuse_tokenizer(tokenizer: Tokenizer | str | Path | None, path: Path) -> None:
-    if tokenizer is not None:
-        raise ConfigError(f"{path} brings its own tokenizer: leave `tokenizer` out.")
+def _vocabulary(opened: Opened, given: Tokenizer | str | Path | None) -> Tokenizer | None:
+    """Return a run's own tokenizer, or for a released file the one that the user gave.
+
+    Raises:
+        ConfigError: One is missing, or given where there is one already.
+    """
+    if opened.kind == "run":
+        if given is not None:
+            raise ConfigError(f"{opened.path} brings its own tokenizer: leave `tokenizer` out.")
+        return opened.tokenizer
+    if given is None:
+        raise ConfigError(NO_TOKENIZER.format(what=opened.path))
+    return given if isinstance(given, Tokenizer) else Tokenizer.load(given)
 
 
 def _usable(device: torch.device | str, precision: Precision) -> torch.device:
     if precision not in get_args(Precision):
         raise ConfigError(f"precision {precision!r} is none of {', '.join(get_args(Precision))}.")
     return choose_device(str(device))
-
-
-def _published_writer(init: str | Path) -> published_models.Published | None:
-    """The published model that INIT names, if it names one.
-
-    Raises:
-        CheckpointError: What INIT names, or a published file is called, writes no captions.
-    """
-    if str(init) in ("random", "imagenet"):
-        raise CheckpointError(
-            f"{init} is a backbone alone, which writes no captions; load_backbone takes it."
-        )
-    published = published_models.named(init)
-    model = published or published_models.of_file(Path(init))
-    if model is not None and not model.writes_captions:
-        raise CheckpointError(
-            f"{init} is a {model.kind} model, which writes no captions; load_backbone takes its "
-            "backbone."
-        )
-    return published
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """The part of a run's config that says what was trained."""
-
-    backbone: BackboneConfig
-    image: ImageConfig
-    task: TaskConfig
-
-
-def _trained(weights: Weights, path: Path) -> _Trained:
-    """What was trained.
-
-    Raises:
-        CheckpointError: A config that is not readable.
-    """
-    names = ("backbone", "image", "task")
-    try:
-        return from_dict(_Trained, {name: weights.config[name] for name in names})
-    except (ConfigError, KeyError) as error:
-        raise CheckpointError(f"{path}: its config is not readable: {error}") from error
-
-
-def rebuild(weights: Weights, path: Path) -> tuple[Task, TaskData]:
-    """The trained task and the data it was trained on.
-
-    Raises:
-        CheckpointError: A config that is not readable, or no tokenizer beside a captioner.
-    """
-    config = _trained(weights, path)
-    if weights.tokenizer is None:
-        raise CheckpointError(f"{path} has no tokenizer.model in the run folder above it.")
-    data = TaskData(config.image, weights.tokenizer, weights.categories)
-    with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
-        task = config.task.build(Backbone(stored_backbone(weights.config, path)), data)
-    load_strictly(task, weights.state, path)
-    return task, data

@@ -11,10 +11,9 @@ Images are seen as in all of transfer, the short side at 256 before a crop of 22
 run validated itself at 224 as the released code did (`original` brings that back).
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,9 +26,9 @@ from virtex.data.transforms import ImageConfig
 from virtex.engine.run import choose_device
 from virtex.errors import ConfigError
 from virtex.models.decoding import DecodingConfig
-from virtex.predict.loading import load_captioner
+from virtex.predict.loading import build_captioner, open_whole_model
 from virtex.transfer.caption_generation import Generation, Written, captions_of
-from virtex.transfer.command import MeasurementConfig
+from virtex.transfer.command import MeasurementConfig, record_of
 from virtex.transfer.metrics.captioning import (
     Tokenized,
     bleu_scores,
@@ -40,7 +39,6 @@ from virtex.transfer.metrics.captioning import (
 )
 from virtex.transfer.metrics.java import check_java_metrics, meteor, spice
 from virtex.transfer.protocol import Result, device_name, versions
-from virtex.zoo.weights import open_backbone
 
 NAME = "captioning"
 HEADLINES = {
@@ -122,10 +120,9 @@ def _open_images(data: SourceConfig) -> Source:
 def _measure(config: CaptioningProtocolConfig, source: Source, device: torch.device) -> Result:
     """The result; its numbers are taken on the main process, and the same on all."""
     start = time.perf_counter()
-    initialisation = asdict(open_backbone(config.init)[1])
-    predictor = load_captioner(config.init, tokenizer=config.tokenizer, device=device)
-    if config.tokenizer is not None:
-        initialisation["tokenizer"] = hashlib.sha256(config.tokenizer.read_bytes()).hexdigest()
+    opened = open_whole_model(config.init, has_tokenizer=config.tokenizer is not None)
+    predictor = build_captioner(opened, tokenizer=config.tokenizer, device=device)
+    initialisation = record_of(opened, config.tokenizer)
     generation = generation_of(
         config, image_size=predictor.image.size, max_tokens=predictor.captioner.config.max_tokens
     )

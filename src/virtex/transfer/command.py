@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from virtex import distributed
 from virtex.data.example import Source, Subset
@@ -14,10 +14,12 @@ from virtex.data.source import Needs, SourceConfig, Split, open_source
 from virtex.data.subsets import few_shots, labelled_share
 from virtex.engine.run import choose_device
 from virtex.errors import ConfigError, DataError, listing
-from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.files import sha256
+from virtex.models.backbone import BackboneConfig
 from virtex.transfer.features import Extraction
 from virtex.transfer.protocol import Protocol, Result
-from virtex.zoo.weights import Initialisation, open_backbone
+from virtex.zoo.backbones import architecture_of, build_backbone, origin_of
+from virtex.zoo.init import Opened, open_init
 
 log = logging.getLogger("virtex")
 
@@ -120,22 +122,27 @@ def extraction(config: TransferConfig) -> Extraction:
     )
 
 
-def load(config: CommandConfig) -> tuple[Backbone, Initialisation]:
-    """The backbone that the command names, and where it came from.
+def architecture(config: CommandConfig) -> BackboneConfig | None:
+    """Return the architecture that the command names beside INIT, if it names one.
 
     Raises:
         ConfigError: Options that contradict each other.
-        CheckpointError: Weights that cannot be found or read.
+        CheckpointError: A file that cannot be found or read.
     """
-    architecture = config.backbone
-    if config.backbone_from is not None:
-        if config.init != "random" or architecture is not None:
-            raise ConfigError(
-                f"backbone_from gives `--init random` its architecture; with init {config.init!r}"
-                f"{' and backbone.*' if architecture else ''} it says nothing. Leave one out."
-            )
-        architecture = open_backbone(config.backbone_from)[1].backbone
-    return open_backbone(config.init, config=architecture, seed=config.seed)
+    if config.backbone_from is None:
+        return config.backbone
+    if config.init != "random" or config.backbone is not None:
+        raise ConfigError(
+            f"backbone_from gives `--init random` its architecture; with init {config.init!r}"
+            f"{' and backbone.*' if config.backbone else ''} it says nothing. Leave one out."
+        )
+    return architecture_of(open_init(config.backbone_from))
+
+
+def record_of(opened: Opened, tokenizer: Path | None) -> dict[str, Any]:
+    """Return the record of where a whole model came from, and its vocabulary where it has none."""
+    record = asdict(origin_of(opened))
+    return record if tokenizer is None else {**record, "tokenizer": sha256(tokenizer)}
 
 
 def run_protocol(protocol: Protocol, config: CommandConfig, data: SourceConfig) -> list[Result]:
@@ -150,14 +157,15 @@ def run_protocol(protocol: Protocol, config: CommandConfig, data: SourceConfig) 
     check_command(config)
     with distributed.process_group(protocol.device):
         train, test = open_splits(data, protocol.needs)
+        opened, named = open_init(config.init), architecture(config)
         results = []
         for seed in config.seeds:
-            backbone, initialisation = load(replace(config, seed=seed))
+            backbone = build_backbone(opened, config=named, seed=seed)
             result = replace(protocol, seed=seed).run(
                 backbone,
                 train=with_fewer_labels(train, config, seed=seed),
                 test=test,
-                initialisation=asdict(initialisation),
+                initialisation=asdict(origin_of(opened, backbone.config)),
             )
             if distributed.is_main():
                 log.info("wrote %s", result.write(config.out))

@@ -6,7 +6,6 @@ similarity. Images are seen as in all of transfer, the short side at size * 256 
 of the size that the model was trained at.
 """
 
-import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,13 +21,12 @@ from virtex.data.loader import LoaderConfig
 from virtex.data.transforms import ImageConfig, normalize
 from virtex.errors import ConfigError
 from virtex.predict.embedder import Embedder
-from virtex.predict.loading import load_matcher
+from virtex.predict.loading import build_matcher, open_whole_model
 from virtex.predict.matching import Match, MatchingConfig, Reading
 from virtex.predict.predictor import Predictor
-from virtex.transfer.command import DrawnImages, MeasurementConfig
+from virtex.transfer.command import DrawnImages, MeasurementConfig, record_of
 from virtex.transfer.images import image_batches
 from virtex.transfer.protocol import Result, device_name, versions
-from virtex.zoo.weights import open_backbone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +117,7 @@ def drawn_images(source: Source, config: MatchingProtocolConfig) -> Source:
     return DrawnImages(source, indices.tolist(), rule=f"num_images {config.num_images}")
 
 
-class Opened(NamedTuple):
+class OpenedMatcher(NamedTuple):
     """A model that scores images, and the record of where it came from."""
 
     matcher: Predictor | Embedder
@@ -128,7 +126,7 @@ class Opened(NamedTuple):
     """When it began to be loaded."""
 
 
-def open_matcher(config: MatchingProtocolConfig, device: torch.device) -> Opened:
+def open_matcher(config: MatchingProtocolConfig, device: torch.device) -> OpenedMatcher:
     """The model that the command names.
 
     Raises:
@@ -136,17 +134,15 @@ def open_matcher(config: MatchingProtocolConfig, device: torch.device) -> Opened
         ConfigError: A tokenizer is missing, or given where there is one.
     """
     start = time.perf_counter()
-    matcher = load_matcher(
-        config.init, tokenizer=config.tokenizer, device=device, precision=config.precision
+    opened = open_whole_model(config.init, has_tokenizer=config.tokenizer is not None)
+    matcher = build_matcher(
+        opened, tokenizer=config.tokenizer, device=device, precision=config.precision
     )
-    initialisation = asdict(open_backbone(config.init)[1])
-    if config.tokenizer is not None:
-        initialisation["tokenizer"] = hashlib.sha256(config.tokenizer.read_bytes()).hexdigest()
-    return Opened(matcher, initialisation, start)
+    return OpenedMatcher(matcher, record_of(opened, config.tokenizer), start)
 
 
 def result_of(
-    opened: Opened,
+    opened: OpenedMatcher,
     config: MatchingProtocolConfig,
     source: Source,
     *,

@@ -5,20 +5,17 @@ Names, addresses and scores are those of the project's model zoo, of version 1.0
 and no sizes, and publishes no vocabulary.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from virtex.errors import CheckpointError
+from virtex.errors import CheckpointError, did_you_mean
 from virtex.models.backbone import BackboneConfig
-from virtex.models.captioner import Captioner
 from virtex.models.textual_head import HeadConfig
 from virtex.zoo.download import download
-from virtex.zoo.foreign import read_torch_file
 
 Kind = Literal[
     "bicaptioning",
@@ -163,9 +160,7 @@ def find(name: str) -> Published:
     """
     model = named(name)
     if model is None:
-        close = difflib.get_close_matches(name, names(), n=3)
-        hint = f"Did you mean {' or '.join(close)}?" if close else f"Allowed: {', '.join(names())}."
-        raise CheckpointError(f"no published model {name!r}. {hint}")
+        raise CheckpointError(f"no published model {name!r}. {did_you_mean(name, names())}")
     return model
 
 
@@ -203,38 +198,6 @@ def fetch(model: str | Published, *, places: Places | None = None) -> Path:
     return local
 
 
-def read_fetched(path: Path) -> dict[str, Any]:
-    """What the file of a published model holds, on the CPU.
-
-    Raises:
-        CheckpointError: It is damaged, or something else; says how to fetch it anew.
-    """
-    try:
-        return read_torch_file(path)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error} Remove {path} to fetch it anew.") from error
-
-
-def check_captioner(captioner: Captioner, published: Published, path: Path) -> None:
-    """Refuse a file that holds another captioning model than the one that was asked for.
-
-    Raises:
-        CheckpointError: Says what was found and what was expected.
-    """
-    head = published.head
-    assert head is not None, "a captioning model has a textual head"
-    sizes = (head.hidden_size, head.num_layers)
-    expected = _summary(published.kind, published.backbone, *sizes)
-    kind = "bicaptioning" if captioner.bidirectional else "captioning"
-    sizes = (captioner.config.hidden_size, captioner.config.num_layers)
-    found = _summary(kind, captioner.backbone.config, *sizes)
-    if found != expected:
-        raise CheckpointError(
-            f"{path} holds another model than {published.name}: found {found}; expected {expected}."
-            " Remove it to fetch it anew."
-        )
-
-
 def table() -> str:
     """The zoo as a Markdown table."""
     lines = ["| name | kind | VOC07 mAP | ImageNet-1k top-1 |", "|---|---|---|---|"]
@@ -243,7 +206,3 @@ def table() -> str:
         for model in MODELS
     ]
     return "\n".join([*lines, "", "Scores are the paper's, in percent; none was measured here."])
-
-
-def _summary(kind: str, backbone: BackboneConfig, width: int, depth: int) -> str:
-    return f"{kind} {backbone.name} L{depth} H{width}"

@@ -10,7 +10,7 @@ Mind: pre-norm is told from post-norm by the final LayerNorm, which every known 
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from virtex.errors import CheckpointError, ConfigError, listing
 from virtex.models.backbone import Backbone
 from virtex.models.captioner import Captioner
+from virtex.models.state_dict import COUNTER, differences
 from virtex.models.textual_head import HeadConfig
-from virtex.zoo.foreign import COUNTER, backbone_state, infer_resnet, unwrap
+from virtex.zoo.init import Opened
 
 Kind = Literal["bicaptioning", "captioning", "classification", "backbone"]
 """What names tell: a masked language model has those of forward captioning, and token
@@ -81,22 +82,18 @@ def released_kind(state: Mapping[str, Tensor], path: Path) -> Kind:
     )
 
 
-def load_released(checkpoint: Mapping[str, Any], path: Path) -> Captioner:
-    """The captioning model that a released file holds, on the CPU, in evaluation mode.
+def load_released(opened: Opened) -> Captioner:
+    """Return the captioning model of an opened released file, on the CPU, in evaluation mode.
 
     Sizes are inferred from shapes, but for the number of attention heads, which follows the rule
     that all released models keep: hidden_size / 64. A masked language model has the names of a
     forward captioning model and loads as one.
 
-    Args:
-        checkpoint: What the file holds.
-        path: The file, for messages.
-
     Raises:
-        CheckpointError: Not a released captioning model; or weights are missing, too many, of
-            another shape, or contradict each other.
+        CheckpointError: Not a released captioning model, or another one than INIT names; or weights
+            are missing, too many, of another shape, or contradict each other.
     """
-    released = unwrap(checkpoint, path)
+    released, path = opened.state, opened.path
     kind = released_kind(released, path)
     if kind not in ("bicaptioning", "captioning"):
         raise CheckpointError(
@@ -104,14 +101,14 @@ def load_released(checkpoint: Mapping[str, Any], path: Path) -> Captioner:
             f"{listing(released)}. Classification models and bare backbones write no captions; "
             "they serve as backbones only."
         )
-    captioner = _build(released, path)
-    _fill(captioner, released, path)
-    _check_copies(captioner.state_dict(), released, path)
+    captioner = _build(opened)
+    _check_published(captioner, opened)
+    _fill(captioner, opened)
     return captioner.eval()
 
 
-def load_released_classifier(checkpoint: Mapping[str, Any], path: Path) -> Classifier:
-    """The classification model that a released file holds, on the CPU, in evaluation mode.
+def load_released_classifier(opened: Opened) -> Classifier:
+    """Return the classification model of an opened released file, in evaluation mode.
 
     A row of the output belongs to each token id, or, in multi-label classification, to each of
     COCO's 80 classes, after a row 0 that stands for none.
@@ -120,15 +117,15 @@ def load_released_classifier(checkpoint: Mapping[str, Any], path: Path) -> Class
         CheckpointError: Not a released classification model; or weights are missing, too many or
             of another shape.
     """
-    released = unwrap(checkpoint, path)
+    released, path = opened.state, opened.path
     kind = released_kind(released, path)
     if kind != "classification" or "textual.output.weight" not in released:
         raise CheckpointError(
             f"{path} holds no released classification model: found {listing(released)} ({kind}); "
             f"expected {CNN}*, textual.output.weight and textual.output.bias."
         )
-    classifier = Classifier(_backbone(released, path), len(released["textual.output.weight"]))
-    _fill(classifier, released, path)
+    classifier = Classifier(Backbone(opened.backbone), len(released["textual.output.weight"]))
+    _fill(classifier, opened)
     return classifier.eval()
 
 
@@ -185,11 +182,11 @@ def _released_names(name: str, *, bidirectional: bool) -> list[str]:
     return names
 
 
-def _build(released: Mapping[str, Tensor], path: Path) -> Captioner:
-    """A captioner of the sizes that the released shapes tell."""
-    names = list(released)
+def _build(opened: Opened) -> Captioner:
+    """Return a captioner of the sizes that the released shapes tell."""
+    released, path = opened.state, opened.path
     layers = {
-        name.split(".")[3] for name in names if name.startswith("textual.transformer.layers.")
+        name.split(".")[3] for name in released if name.startswith("textual.transformer.layers.")
     }
     try:
         vocab_size, hidden_size = released["textual.embedding.words.weight"].shape
@@ -204,30 +201,58 @@ def _build(released: Mapping[str, Tensor], path: Path) -> Captioner:
         raise CheckpointError(f"{path} is no whole released model: missing {error}") from error
     except (ConfigError, ValueError, TypeError) as error:  # TypeError: len of a scalar
         raise CheckpointError(f"{path} is no whole released model: {error}") from error
-    bidirectional = any(name.startswith("backward_textual.") for name in names)
-    return Captioner(_backbone(released, path), head, vocab_size, bidirectional=bidirectional)
+    bidirectional = any(name.startswith("backward_textual.") for name in released)
+    return Captioner(Backbone(opened.backbone), head, vocab_size, bidirectional=bidirectional)
 
 
-def _backbone(released: Mapping[str, Tensor], path: Path) -> Backbone:
-    """A backbone of the architecture that the released names tell."""
-    return Backbone(infer_resnet(backbone_state(released, path), path))
+def _check_published(captioner: Captioner, opened: Opened) -> None:
+    """Refuse a file that holds another captioning model than the published one of INIT's name."""
+    published = opened.published
+    if published is None or published.head is None:
+        return
+    kind = "bicaptioning" if captioner.bidirectional else "captioning"
+    head, wanted = captioner.config, published.head
+    found = f"{kind} {opened.backbone.name} L{head.num_layers} H{head.hidden_size}"
+    expected = (
+        f"{published.kind} {published.backbone.name} L{wanted.num_layers} H{wanted.hidden_size}"
+    )
+    if found != expected:
+        raise CheckpointError(
+            f"{opened.path} holds another model than {published.name}: found {found}; expected "
+            f"{expected}. Remove it to fetch it again."
+        )
 
 
-def _fill(model: nn.Module, released: Mapping[str, Tensor], path: Path) -> None:
-    """Put released weights into a model whose layout they must have."""
+def _fill(model: nn.Module, opened: Opened) -> None:
+    """Put released weights into a model whose layout they must have.
+
+    Raises:
+        CheckpointError: Names or shapes differ, or two copies of a weight that the model shares.
+    """
+    released, path = opened.state, opened.path
     state = model.state_dict()
     layout = released_layout(state)
-    _check_layout(
-        {theirs: _stacked_shape([state[name] for name in ours]) for theirs, ours in layout.items()},
-        {name: tuple(value.shape) for name, value in released.items()},
-        path,
-    )
+    expected = {
+        theirs: _stacked_shape([state[name] for name in ours])
+        for theirs, ours in layout.items()
+        if theirs in released or not theirs.endswith(COUNTER)  # which old files lack
+    }
+    problems = differences(expected, {name: tuple(value.shape) for name, value in released.items()})
+    if problems:
+        raise CheckpointError(f"{path} is no whole released model: {problems}")
     for theirs, ours in layout.items():
-        if theirs not in released:  # an old file's missing counter
+        if theirs not in expected:
             continue
         sizes = [len(state[name]) for name in ours] if len(ours) > 1 else []
         parts = released[theirs].split(sizes) if sizes else [released[theirs]]
         state |= zip(ours, parts, strict=True)
+    copies = to_released(state)
+    differing = [n for n in expected if not torch.equal(copies[n], released[n].to(copies[n].dtype))]
+    if differing:
+        raise CheckpointError(
+            f"{path}: weights that the model shares differ from their other copy: "
+            f"{listing(differing)}"
+        )
     model.load_state_dict(state)
 
 
@@ -235,36 +260,3 @@ def _stacked_shape(tensors: Sequence[Tensor]) -> tuple[int, ...]:
     """Of tensors one below the other, or of one alone."""
     first = tuple(tensors[0].shape)
     return first if len(tensors) == 1 else (sum(map(len, tensors)), *first[1:])
-
-
-def _check_layout(
-    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], path: Path
-) -> None:
-    """Compare names and shapes, by the released names."""
-    missing = sorted(n for n in expected.keys() - found.keys() if not n.endswith(COUNTER))
-    unexpected = sorted(found.keys() - expected.keys())
-    misshapen = [
-        f"{name} {found[name]} for {expected[name]}"
-        for name in sorted(expected.keys() & found.keys())
-        if found[name] != expected[name]
-    ]
-    if missing or unexpected or misshapen:
-        raise CheckpointError(
-            f"{path} is no whole released model: missing {listing(missing) or 'nothing'}; "
-            f"unexpected {listing(unexpected) or 'nothing'}; of another shape "
-            f"{listing(misshapen) or 'nothing'}"
-        )
-
-
-def _check_copies(state: Mapping[str, Tensor], released: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse a file where the copies of a shared weight differ: one would be lost in silence."""
-    differing = [
-        name
-        for name, value in to_released(state).items()
-        if name in released and not torch.equal(value, released[name].to(value.dtype))
-    ]
-    if differing:
-        raise CheckpointError(
-            f"{path}: weights that the model shares differ from their other copy: "
-            f"{listing(differing)}"
-        )

@@ -1,32 +1,35 @@
 """Weights files: a trained task in one file that needs nothing beside it.
 
 A weights file is a safetensors file of the task's state dict and, as bytes, the tokenizer's model,
-if the task has one; its metadata hold the run's config, step and classes.
+if the task has one; its metadata hold the run's config, step and classes. A checkpoint of a run
+holds the same together with what lies in the run's folder.
 """
 
-import contextlib
 import json
 import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from virtex import files
 from virtex.data.tokenizer import Tokenizer
+from virtex.engine import checkpoint
 from virtex.errors import CheckpointError, listing
-from virtex.zoo.foreign import read_safetensors
+from virtex.zoo.tensor_file import TensorFile, read_tensor_file
 
 log = logging.getLogger("virtex")
 FORMAT = "virtex"
 VERSION = 1
 TOKENIZER = "tokenizer"
 WEIGHTS_NAME = "weights.safetensors"
+CHECKPOINT_KEYS = {"version", "step", "config", "task"}
+"""What a checkpoint of a run holds, among others."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Weights:
 
 def save_weights(
     path: Path,
-    task_state: dict[str, Tensor],
+    task_state: Mapping[str, Tensor],
     *,
     config: dict[str, Any],
     tokenizer: Tokenizer | None,
@@ -68,37 +71,56 @@ def save_weights(
         "step": str(step),
         "categories": json.dumps(list(categories)),
     }
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise CheckpointError(
-            f"cannot write {path}: {error}. Free some space, or choose another folder."
-        ) from error
+    content = safetensors.torch.save(tensors, metadata)
+    files.write(path, content, error=CheckpointError)
 
 
-def read_weights(path: Path) -> Weights:
-    """Read a weights file that `save_weights` wrote.
+def read_weights(path: Path | str) -> Weights:
+    """Read a weights file, or a checkpoint of a run with what lies in the run's folder.
 
     Raises:
         CheckpointError: Damaged, written by something else, or by a newer version of this package.
     """
-    state, metadata = read_safetensors(path)
-    if metadata.get("format") != FORMAT:
+    path = Path(path)
+    file = read_tensor_file(path)
+    if not is_of_a_run(file):
         raise CheckpointError(
-            f"{path} is a safetensors file, but not one that this package wrote (tensors "
-            f"{listing(sorted(state))}). load_backbone takes a backbone out of it."
+            f"{path} is not one that this package wrote (it holds {listing(sorted(file.values))}). "
+            "load_backbone takes a backbone out of it."
         )
-    config, step, categories = _parsed(metadata, path)
+    return weights_in(file, path)
+
+
+def is_of_a_run(file: TensorFile) -> bool:
+    """Whether a file of tensors is a weights file or a checkpoint of this package."""
+    return file.metadata.get("format") == FORMAT or file.values.keys() >= CHECKPOINT_KEYS
+
+
+def weights_in(file: TensorFile, path: Path) -> Weights:
+    """Return the trained task in a file for which `is_of_a_run` holds.
+
+    Args:
+        path: The file; in a run's folder lie a checkpoint's tokenizer and names of classes.
+
+    Raises:
+        CheckpointError: Metadata that cannot be read, or a newer version of this package.
+    """
+    if file.metadata.get("format") != FORMAT:
+        return _weights_in_checkpoint(file.values, path)
+    config, step, categories = _parsed(file.metadata, path)
+    state = dict(file.values)
     model = state.pop(TOKENIZER, None)
     tokenizer = None if model is None else Tokenizer(model.numpy().tobytes())
     return Weights(state, config, tokenizer, step, categories)
+
+
+def _weights_in_checkpoint(values: dict[str, Any], path: Path) -> Weights:
+    checkpoint.check_version(values, path)
+    run = path.parent.parent
+    vocabulary = run / "tokenizer.model"
+    tokenizer = Tokenizer.load(vocabulary) if vocabulary.is_file() else None
+    categories = stored_categories(run / WEIGHTS_NAME)
+    return Weights(values["task"], values["config"], tokenizer, values["step"], categories)
 
 
 def stored_categories(path: Path) -> tuple[str, ...]:
@@ -126,7 +148,7 @@ def _parsed(metadata: dict[str, str], path: Path) -> tuple[dict[str, Any], int, 
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"{path} says that it is a weights file, but its metadata cannot be read "
-            f"({type(error).__name__}: {error}). Write it anew: `virtex export RUN --format "
+            f"({type(error).__name__}: {error}). Write it again: `virtex export RUN --format "
             "safetensors`."
         ) from error
     if not isinstance(config, dict):
@@ -134,7 +156,7 @@ def _parsed(metadata: dict[str, str], path: Path) -> tuple[dict[str, Any], int, 
     return config, step, categories
 
 
-def _unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous tensors of which no two share memory, as safetensors demands."""
     seen: set[int] = set()
     result = {}

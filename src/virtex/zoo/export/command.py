@@ -18,8 +18,7 @@ from virtex.zoo.export.layouts import (
 from virtex.zoo.export.model import Model, open_model
 from virtex.zoo.export.model_folder import write_model_folder
 from virtex.zoo.export.onnx_graph import Output, write_onnx
-from virtex.zoo.export.writing import save_tensors, save_torch
-from virtex.zoo.weights_file import save_weights
+from virtex.zoo.export.writing import save_run, save_tensors, save_torch
 
 Format = Literal[
     "torchvision", "timm", "detectron2", "onnx", "safetensors", "original", "huggingface"
@@ -122,20 +121,13 @@ def _write_onnx(config: ExportConfig, model: Model) -> None:
 
 
 def _write_safetensors(config: ExportConfig, model: Model) -> None:
-    trained = model.trained
-    if trained is None:
+    opened = model.opened
+    if opened.kind != "run":
         raise ConfigError(
             f"--format safetensors writes a run of this package, and {config.init} is none. "
             "`--format timm --out X.safetensors` writes its backbone."
         )
-    save_weights(
-        config.out,
-        trained.state,
-        config=trained.config,
-        tokenizer=trained.tokenizer,
-        step=trained.step,
-        categories=trained.categories,
-    )
+    save_run(opened, config.out, config=opened.config)
 
 
 def _write_original(config: ExportConfig, model: Model) -> None:

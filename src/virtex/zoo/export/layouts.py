@@ -13,15 +13,13 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from virtex.config import from_dict
 from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone
 from virtex.models.textual_head import HeadConfig
 from virtex.models.transformer_sizes import HEAD_CHANNELS
 from virtex.zoo.export.model import Model, check_finite
-from virtex.zoo.foreign import RESNETS, infer_resnet, read_tensors, unwrap
+from virtex.zoo.foreign import RESNETS, infer_resnet
 from virtex.zoo.released import load_released, load_released_classifier, released_kind, to_released
-from virtex.zoo.weights import trained_file
 
 PROBE_SIZE = 64
 TOLERANCE = 1e-4
@@ -83,12 +81,12 @@ def released_checkpoint(model: Model) -> dict[str, Any]:
         CheckpointError: The task has parts that were never released, or a released file lacks some.
     """
     torchvision_state(model.backbone)
-    if model.trained is None:
+    if not model.is_run:
         return {"model": to_released(_others_state(model))}
-    head = model.trained.config.get("task", {}).get("init_args", {}).get("head")
-    if head is not None:
-        _check_heads(from_dict(HeadConfig, head))
-    return {"model": to_released(model.trained.state)}
+    head = getattr(model.opened.trained.task, "head", None)
+    if isinstance(head, HeadConfig):
+        _check_heads(head)
+    return {"model": to_released(model.opened.state)}
 
 
 def _others_state(model: Model) -> dict[str, Tensor]:
@@ -97,19 +95,13 @@ def _others_state(model: Model) -> dict[str, Tensor]:
     Raises:
         CheckpointError: A released model that is not whole, or has weights that are not finite.
     """
-    init = model.initialisation.init
-    backbone = model.backbone.state_dict()
-    if model.initialisation.sha256 is None:  # no file: random, imagenet
-        return backbone
-    path = trained_file(init)
-    values = read_tensors(path)
-    state = unwrap(values, path)
+    state, path = model.opened.state, model.opened.path
     if not any(name.startswith("textual.") for name in state):
-        return backbone
+        return model.backbone.state_dict()
     is_classifier = released_kind(state, path) == "classification"
     load = load_released_classifier if is_classifier else load_released
-    whole: dict[str, Tensor] = load(values, path).state_dict()
-    check_finite(whole, init)
+    whole: dict[str, Tensor] = load(model.opened).state_dict()
+    check_finite(whole, model.opened.init)
     return whole
 
 

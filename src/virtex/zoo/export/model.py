@@ -6,77 +6,64 @@ from pathlib import Path
 
 from torch import Tensor
 
-from virtex.config import from_dict
 from virtex.data.transforms import ImageConfig
-from virtex.errors import CheckpointError, ConfigError, listing
+from virtex.errors import CheckpointError, listing
 from virtex.models.backbone import Backbone, BackboneConfig
-from virtex.tasks import registry  # noqa: F401 (a config names its task's class)
-from virtex.tasks.base import TaskConfig
-from virtex.zoo.weights import Initialisation, open_backbone, read_trained, trained_file
-from virtex.zoo.weights_file import Weights
+from virtex.zoo.backbones import Initialisation, build_backbone, origin_of
+from virtex.zoo.init import Opened, open_init
 
 
 @dataclass(frozen=True)
 class Model:
-    """A backbone, in evaluation mode, and the run that trained it, where that is known."""
+    """A backbone in evaluation mode, and the INIT that it comes from."""
 
     backbone: Backbone
-    initialisation: Initialisation
-    image: ImageConfig
-    """How images became network inputs in training."""
-    trained: Weights | None = None
-    """The whole task, where INIT is one of our runs."""
-    run: Path | None = None
-    """The run's folder, where INIT is one of our runs."""
+    opened: Opened
 
+    @property
+    def is_run(self) -> bool:
+        """Whether INIT is one of our runs, so that the whole task is there."""
+        return self.opened.kind == "run"
+
+    @property
+    def origin(self) -> Initialisation:
+        """The record of where the backbone came from."""
+        return origin_of(self.opened, self.backbone.config)
+
+    @property
+    def image(self) -> ImageConfig:
+        """How images became network inputs in training."""
+        return self.opened.trained.image if self.is_run else ImageConfig()
+
+    @property
     def writes_captions(self) -> bool:
-        """Whether the trained task is one that load_captioner takes.
+        """Whether the trained task is one that load_captioner takes."""
+        return self.is_run and self.opened.trained.task.writes_captions
 
-        Raises:
-            CheckpointError: The run's config has no task that this package knows.
-        """
-        if self.trained is None:
-            return False
-        try:
-            values = {"task": self.trained.config["task"]}
-            return from_dict(_Trained, values).task.writes_captions
-        except (ConfigError, KeyError) as error:
-            raise CheckpointError(
-                f"{self.initialisation.init}: its config has no readable task: {error}"
-            ) from error
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """The part of a run's config that says what was trained."""
-
-    task: TaskConfig
+    @property
+    def run_folder(self) -> Path:
+        """The folder of the run whose file INIT is."""
+        folder = self.opened.path.parent
+        return folder.parent if folder.name == "checkpoints" else folder
 
 
 def open_model(init: str, *, config: BackboneConfig | None = None) -> Model:
-    """The model that INIT names.
+    """Return the model that INIT names.
 
     Args:
         config: The architecture, where INIT does not say it.
 
     Raises:
-        CheckpointError: INIT cannot be found or read, or holds weights that are not finite.
+        CheckpointError: INIT cannot be found or read, has a config that cannot be read, or holds
+            weights that are not finite.
     """
-    backbone, initialisation = open_backbone(init, config=config)
-    backbone.eval()
+    opened = open_init(init)
+    backbone = build_backbone(opened, config=config).eval()
     check_finite(backbone.cnn.state_dict(), init)
-    if initialisation.step is None:
-        return Model(backbone, initialisation, ImageConfig())
-    path = trained_file(init)
-    trained = read_trained(path)
-    check_finite(trained.state, init)
-    try:
-        image = from_dict(ImageConfig, trained.config.get("image", {}))
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: its config has no readable image: {error}") from error
-    in_checkpoints = path.parent.name == "checkpoints"
-    run = path.parent.parent if in_checkpoints else path.parent
-    return Model(backbone, initialisation, image, trained, run)
+    if opened.kind == "run":
+        check_finite(opened.state, init)
+        opened.trained  # noqa: B018 (a config that cannot be read is told before anything is written)
+    return Model(backbone, opened)
 
 
 def check_finite(state: Mapping[str, Tensor], init: str) -> None:

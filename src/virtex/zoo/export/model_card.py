@@ -32,8 +32,8 @@ def model_card(model: Model, *, title: str, scores: Sequence[Score]) -> str:
     Raises:
         CheckpointError: The run's config cannot be read.
     """
-    captions = model.writes_captions()
-    published = named(model.initialisation.init)
+    captions = model.writes_captions
+    published = named(model.opened.init)
     sections = [
         _front_matter(captions=captions),
         f"# {title}\n\n{_origin(model, published)}",
@@ -77,12 +77,12 @@ def _origin(model: Model, published: Published | None) -> str:
             f"The backbone `{name}` of the VirTex project's `{published.name}` ({published.kind}), "
             f"in timm's layout.\n\n- file: <{published.url}>\n- paper: {PAPER}\n"
         )
-    if model.trained is None:
-        told = Path(model.initialisation.init).name
+    if not model.is_run:
+        told = Path(model.opened.init).name
         return f"The backbone `{name}` of `{told}`, in timm's layout.\n"
-    task = str(model.trained.config.get("task", {}).get("class_path", "an unknown task"))
+    task = str(model.opened.config.get("task", {}).get("class_path", "an unknown task"))
     return (
-        f"The backbone `{name}`, trained by `virtex pretrain` for {model.trained.step} steps on "
+        f"The backbone `{name}`, trained by `virtex pretrain` for {model.opened.step} steps on "
         f"the pretext task {task.removesuffix('Config')}.\n"
     )
 
@@ -96,12 +96,12 @@ def _use(model: Model, *, captions: bool) -> str:
         f"{_grid_line(model.backbone)}  # (B, C, h, w)",
         "features = grid.mean((2, 3))  # (B, C)",
     ]
-    if model.trained is not None:
+    if model.is_run:
         lines += ["", "import virtex", "", 'backbone = virtex.load_backbone("FOLDER")']
     if captions:
         lines += ['virtex.load_captioner("FOLDER").caption(["photo.jpg"])']
     code = "\n".join(lines)
-    size = f" In training they were {model.image.size} pixels square." if model.trained else ""
+    size = f" In training they were {model.image.size} pixels square." if model.is_run else ""
     return f"```python\n{code}\n```\n\n{IMAGES}{size}\n"
 
 
@@ -124,9 +124,9 @@ def _training(model: Model, published: Published | None) -> list[str]:
             f"## Data\n\nCOCO, train2017: images and their {labels}.\n",
             "## Recipe\n\nThe paper's; not recorded in the file that this was made from.\n",
         ]
-    if model.trained is None:
+    if not model.is_run:
         return ["## Data and recipe\n\nNot recorded in the file that this was made from.\n"]
-    config = without_folders(model.trained.config)
+    config = without_folders(model.opened.config)
     data = config.pop("data", {})
     config.pop("out", None)
     return [f"## Data\n\n{_yaml(data)}", f"## Recipe\n\n{_yaml(config)}"]
@@ -153,7 +153,7 @@ def _no_scores(model: Model, published: Published | None) -> str:
             f"The paper's, in percent: VOC07 linear mAP {published.voc07:.1f}, ImageNet-1k linear "
             f"top-1 {published.imagenet:.1f}. {NO_SCORES_OF_OTHERS}"
         )
-    return NO_SCORES_OF_OTHERS if model.trained is None else NO_SCORES
+    return NO_SCORES if model.is_run else NO_SCORES_OF_OTHERS
 
 
 def _table(scores: Sequence[Score]) -> str:

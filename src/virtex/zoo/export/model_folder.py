@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from virtex import files
 from virtex.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ImageConfig
+from virtex.errors import CheckpointError
 from virtex.models.backbone import Backbone
 from virtex.zoo.export.layouts import timm_state
 from virtex.zoo.export.model import Model
 from virtex.zoo.export.model_card import model_card, without_folders
 from virtex.zoo.export.scores import scores_of
-from virtex.zoo.export.writing import save_tensors, written_whole
-from virtex.zoo.weights_file import WEIGHTS_NAME, save_weights
+from virtex.zoo.export.writing import save_run, save_tensors
+from virtex.zoo.weights_file import WEIGHTS_NAME
 
 
 def write_model_folder(model: Model, path: Path) -> None:
@@ -24,16 +26,17 @@ def write_model_folder(model: Model, path: Path) -> None:
         DataError: A result of the run cannot be read.
         CheckpointError: The run's config cannot be read, or the folder not be written.
     """
-    scores = [] if model.run is None else scores_of(model.initialisation, model.run)
+    scores = scores_of(model.origin, model.run_folder) if model.is_run else []
     card = model_card(model, title=path.name, scores=scores)
     config = json.dumps(timm_config(model.backbone, model.image), indent=2)
-    with written_whole(path) as folder:
+    with files.replacing(path, error=CheckpointError) as folder:
         folder.mkdir()
         (folder / "config.json").write_text(config + "\n", encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")
         save_tensors(timm_state(model.backbone), folder / "model.safetensors")
-        if model.trained is not None:
-            _save_trained(model, folder / WEIGHTS_NAME)
+        if model.is_run:
+            told = {**without_folders(model.opened.config), "task": model.opened.config["task"]}
+            save_run(model.opened, folder / WEIGHTS_NAME, config=told)
         else:
             (path / WEIGHTS_NAME).unlink(missing_ok=True)
 
@@ -66,17 +69,3 @@ def timm_config(backbone: Backbone, image: ImageConfig) -> dict[str, Any]:
             "classifier": known.get("classifier"),
         },
     }
-
-
-def _save_trained(model: Model, path: Path) -> None:
-    """The whole task; the folders of whoever trained it are left out, but for its own options."""
-    assert model.trained is not None
-    config = model.trained.config
-    save_weights(
-        path,
-        model.trained.state,
-        config={**without_folders(config), "task": config.get("task", {})},
-        tokenizer=model.trained.tokenizer,
-        step=model.trained.step,
-        categories=model.trained.categories,
-    )

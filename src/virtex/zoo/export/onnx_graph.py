@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from virtex.errors import ConfigError
+from virtex import files
+from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone
-from virtex.zoo.export.writing import written_whole
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 CHECKED_BATCHES = (1, 3)
@@ -49,8 +49,7 @@ def write_onnx(backbone: Backbone, path: Path, *, image_size: int, output: Outpu
             f"onnxruntime and torch differ by {difference:.1e} on {backbone.config.name!r}, more "
             f"than {TOLERANCE:.0e}: nothing was written. Use `--format timm` for this backbone."
         )
-    with written_whole(path) as temporary:
-        temporary.write_bytes(graph)
+    files.write(path, graph, error=CheckpointError)
 
 
 class _Pooled(nn.Module):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from virtex.errors import DataError
-from virtex.zoo.weights import Initialisation
+from virtex.zoo.backbones import Initialisation
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,112 @@
+"""Files of tensors, of torch or safetensors, read once and without trusting them.
+
+A torch file is read with weights_only=True, after its zip's checksums were verified, which torch
+skips: one that holds more than weights is refused, not run.
+"""
+
+import hashlib
+import io
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from virtex.errors import CheckpointError
+from virtex.files import zip_damage
+
+UNSAFE = re.compile(
+    r"(?:Unsupported global: GLOBAL|Trying to load unsupported GLOBAL|Trying to call reduce for) "
+    r"(\S+)"
+)
+"""How torch names what a file would have called."""
+LENGTH_BYTES = 8
+"""A safetensors file begins with the length of its header, which is JSON."""
+
+
+class TensorFile(NamedTuple):
+    """The content of a file of tensors, on the CPU."""
+
+    values: dict[str, Any]
+    """Tensors by name; a torch file may hold plain values and nested dicts too."""
+    metadata: dict[str, str]
+    """The texts in the header of a safetensors file."""
+    sha256: str
+    """Digest of the bytes that were read."""
+
+
+def read_tensor_file(path: Path) -> TensorFile:
+    """Read a torch or safetensors file; what is hashed is what is loaded.
+
+    Raises:
+        CheckpointError: Missing, damaged, something else, or holding more than weights and plain
+            values.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
+    sha256 = hashlib.sha256(content).hexdigest()
+    if path.suffix == ".safetensors":
+        values, metadata = _parse_safetensors(content, path)
+        return TensorFile(values, metadata, sha256)
+    return TensorFile(_parse_torch(content, path), {}, sha256)
+
+
+def _parse_safetensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        tensors = safetensors.torch.load(content)
+        length = int.from_bytes(content[:LENGTH_BYTES], "little")
+        header = json.loads(content[LENGTH_BYTES : LENGTH_BYTES + length])
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+    return tensors, header.get("__metadata__", {})
+
+
+def _parse_torch(content: bytes, path: Path) -> dict[str, Any]:
+    _refuse_other_kinds(content, path)
+    try:
+        values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        unsafe = UNSAFE.search(str(error))
+        if unsafe is None:  # torch's own message advises to read the file unsafely
+            raise CheckpointError(
+                f"{path} is damaged or no torch file, or holds more than weights: it was not "
+                "loaded. Fetch it again, or ask its author for the bare state dict."
+            ) from error
+        raise CheckpointError(
+            f"{path} holds more than weights ({unsafe[1]}) and might run code: it was not loaded. "
+            "Ask its author for the bare state dict."
+        ) from error
+    except Exception as error:  # torch raises many kinds for a file that is not what it seems
+        raise CheckpointError(f"{path} is damaged or no torch file: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(
+            f"{path} holds a {type(values).__name__}, not a dict of weights. Allowed is a state "
+            "dict, or a checkpoint that holds one."
+        )
+    return values
+
+
+def _refuse_other_kinds(content: bytes, path: Path) -> None:
+    """Tell files apart that are often mistaken for weights."""
+    head = content[:512].lstrip().lower()
+    if not head:
+        raise CheckpointError(f"{path} is empty: fetch it again.")
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CheckpointError(
+            f"{path} is a web page, not weights: the download was refused or redirected. "
+            "Open the address in a browser, or fetch the file's direct link."
+        )
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path} is a Git LFS pointer: run `git lfs pull` where it lies.")
+    damage = zip_damage(io.BytesIO(content)) if head.startswith(b"pk") else None
+    if damage is not None:
+        raise CheckpointError(
+            f"{path} is damaged ({damage}), perhaps cut short in transfer: fetch it again."
+        )
