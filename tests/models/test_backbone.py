@@ -174,6 +174,7 @@ def test_an_image_size_that_the_network_does_not_take_is_refused():
         ("norm_layer", "https://host/x"),
         ("channels", [10**6, 8, 8, 8]),
         ("layers", [1] * 1000),
+        ("layers", [1_000_000, 1, 1, 1]),
         ("drop_path_rate", float("nan")),
     ],
 )

@@ -18,8 +18,10 @@ from virtex.models.batch_norm import batch_norms
 
 LAST_STAGES = ("layer4", "s4", "stages.3")
 """What timm calls the last stage of a ResNet, a RegNet and a ConvNeXt."""
-MAX_NUMBER, MAX_LENGTH = 100_000, 200
-"""Largest number, and longest list, among a network's options."""
+MAX_NUMBER, MAX_LENGTH, MAX_DEPTH = 100_000, 200, 1_000
+"""Largest number, longest list, and most layers, among a network's options."""
+DEPTH = re.compile(r"depth|layers|blocks|stage")
+"""Names of options that say how many layers there are."""
 WORD = re.compile(r"[A-Za-z0-9_]{1,40}")
 """An option that is text names a layer that timm knows; no path and no address looks like this."""
 NOT_ARCHITECTURE = {"self", "kwargs", "cfg", "cfgs", "block_cfg", "device", "dtype"}
@@ -250,10 +252,10 @@ def _check_options(config: BackboneConfig) -> None:
         for name in config.options.keys() - names
     ]
     problems += [
-        f"{name} {value!r}: give numbers up to {MAX_NUMBER:,}, lists up to {MAX_LENGTH} long, or a "
-        "layer's name"
+        f"{name} {value!r}: give numbers up to {MAX_NUMBER:,}, of layers up to {MAX_DEPTH:,}, lists "
+        f"up to {MAX_LENGTH} long, or a layer's name"
         for name, value in config.options.items()
-        if not _is_bounded(value)
+        if not _is_bounded(value, MAX_DEPTH if DEPTH.search(name) else MAX_NUMBER)
     ]
     raise_all(ConfigError, f"backbone.options of {config.name!r} cannot work", sorted(problems))
 
@@ -272,13 +274,13 @@ def _architecture_options() -> frozenset[str]:
     return frozenset().union(*networks) - NOT_ARCHITECTURE
 
 
-def _is_bounded(value: Any) -> bool:
+def _is_bounded(value: Any, limit: int) -> bool:
     """Whether an option's value is a number, a list of numbers or a word, and none absurd."""
     if isinstance(value, list | tuple):
-        return len(value) <= MAX_LENGTH and all(map(_is_bounded, value))
+        return len(value) <= MAX_LENGTH and all(_is_bounded(item, limit) for item in value)
     if isinstance(value, str):
         return WORD.fullmatch(value) is not None
-    return value is None or (math.isfinite(value) and abs(value) <= MAX_NUMBER)
+    return value is None or (math.isfinite(value) and abs(value) <= limit)
 
 
 def _is_sequence_of_fixed_size(model: Any) -> bool:

@@ -21,14 +21,27 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, subject: ob
     Raises:
         CheckpointError: Names what is missing, unexpected or of another shape.
     """
+    check_fits(module, state, subject=subject)
     own = module.state_dict()
     counters = {name: value for name, value in own.items() if name.endswith(COUNTER)}
-    state = {**counters, **state}
-    shapes = ({name: tuple(value.shape) for name, value in s.items()} for s in (own, state))
-    problems = differences(*shapes)
+    module.load_state_dict({**counters, **state})
+
+
+def check_fits(module: nn.Module, state: Mapping[str, Tensor], *, subject: object) -> None:
+    """Refuse a state dict that `load_strictly` could not load; the values do not matter.
+
+    A module that was built on the meta device takes no memory: a file whose config claims sizes
+    that its weights do not have is so refused before they cost anything.
+
+    Raises:
+        CheckpointError: Names what is missing, unexpected or of another shape.
+    """
+    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    missing_counters = {name for name in own.keys() - found.keys() if name.endswith(COUNTER)}
+    problems = differences({n: s for n, s in own.items() if n not in missing_counters}, found)
     if problems:
         raise CheckpointError(f"{subject} does not fit the architecture: {problems}")
-    module.load_state_dict(state)
 
 
 def differences(

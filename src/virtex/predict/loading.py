@@ -10,7 +10,7 @@ from virtex.data.transforms import ImageConfig
 from virtex.engine.run import Precision, choose_device
 from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone
-from virtex.models.state_dict import load_strictly
+from virtex.models.state_dict import check_fits, load_strictly
 from virtex.predict.embedder import Embedder
 from virtex.predict.predictor import Predictor
 from virtex.tasks.base import Task, TaskConfig, TaskData
@@ -189,6 +189,10 @@ def build_task(opened: Opened) -> tuple[Task, TaskData]:
     if opened.tokenizer is None:
         raise CheckpointError(f"{opened.path} has no tokenizer.model in the run folder above it.")
     data = TaskData(trained.image, opened.tokenizer, opened.categories)
+    with torch.device("meta"):
+        check_fits(
+            trained.task.build(Backbone(trained.backbone), data), opened.state, subject=opened.path
+        )
     with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
         task = trained.task.build(Backbone(trained.backbone), data)
     load_strictly(task, opened.state, subject=opened.path)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from virtex.errors import CheckpointError, listing
 from virtex.models.backbone import Backbone, BackboneConfig
-from virtex.models.state_dict import load_strictly
+from virtex.models.state_dict import check_fits, load_strictly
 from virtex.zoo.foreign import backbone_state
 from virtex.zoo.init import Opened, open_init
 
@@ -74,13 +74,16 @@ def build_backbone(
         return _random(replace(config or BackboneConfig(), pretrained=False), seed)
     if opened.kind == "imagenet":
         return Backbone(replace(config or IMAGENET, pretrained=True))
-    backbone = Backbone(architecture_of(opened, config))
-    names = backbone.cnn.state_dict()
+    architecture = architecture_of(opened, config)
+    with torch.device("meta"):
+        empty = Backbone(architecture).cnn
     state = (
         _part_of_task(opened.state, opened.path)
         if opened.kind == "run"
-        else backbone_state(opened.state, opened.path, names=names)
+        else backbone_state(opened.state, opened.path, names=empty.state_dict())
     )
+    check_fits(empty, state, subject=opened.path)
+    backbone = Backbone(architecture)
     load_strictly(backbone.cnn, state, subject=opened.path)
     return backbone
 
