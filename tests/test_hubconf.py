@@ -162,7 +162,7 @@ def test_two_addresses_of_one_file_name_are_two_files(tmp_path, addresses):
             for _ in range(2):
                 model = hub("resnet50", weights=url)
         assert torch.equal(model.conv1.weight, resnet.conv1.weight)
-        assert len(served.ranges) == 1
+        assert served.num_requests == 1
 
 
 def test_an_address_that_is_none_is_refused(addresses):

@@ -1,40 +1,46 @@
-"""A web server of one file, with ranges as RFC 9110 has them, and failures on demand."""
+"""A web server of one file, with failures on demand."""
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass
 class Served:
-    """What the server gives, and what it was asked."""
+    """What the server sends, and how often it was asked."""
 
     content: bytes
-    etag: str = '"one"'
     content_type: str = "application/octet-stream"
     cuts: list[int] = field(default_factory=list)
     """How many bytes each of the next answers sends before the connection closes."""
     statuses: list[int] = field(default_factory=list)
-    """Of the next answers, instead of the file."""
+    """Statuses of the next answers, instead of the file."""
     redirect: str = ""
     says_length: bool = True
     chunked: bool = False
-    ranges: list[str | None] = field(default_factory=list)
-    """The Range header of each request so far."""
+    silence: threading.Event | None = None
+    """Answer only when this event is set."""
+    num_requests: int = 0
 
 
 @contextmanager
 def serving(served: Served) -> Iterator[str]:
-    """The address of the server, which ends after the block."""
+    """Yield the address of the server, which ends after the block."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            served.ranges.append(self.headers["Range"])
+            served.num_requests += 1
             self.close_connection = True
+            if served.silence is not None:
+                served.silence.wait()
+            with suppress(ConnectionError):  # whoever asked has left
+                self._answer()
+
+        def _answer(self) -> None:
             if served.statuses:
                 self.send_error(served.statuses.pop(0))
             elif served.redirect and self.path != "/moved":
@@ -46,31 +52,20 @@ def serving(served: Served) -> Iterator[str]:
                 self._send_file()
 
         def _send_file(self) -> None:
-            size, start = len(served.content), 0
-            if self.headers["Range"] and self.headers["If-Range"] in (None, served.etag):
-                start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-            if start and start >= size:
-                return self.send_error(416)
-            self.send_response(206 if start else 200)
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
-            if served.etag:
-                self.send_header("ETag", served.etag)
+            self.send_response(200)
             self.send_header("Content-Type", served.content_type)
             if served.chunked:
                 self.send_header("Transfer-Encoding", "chunked")
             elif served.says_length:
-                self.send_header("Content-Length", str(size - start))
+                self.send_header("Content-Length", str(len(served.content)))
             self.end_headers()
-            return self._send_body(served.content[start:])
-
-        def _send_body(self, body: bytes) -> None:
             cut = served.cuts.pop(0) if served.cuts else None
+            body = served.content[:cut]
             if served.chunked:
-                self.wfile.write(b"%x\r\n%s" % (len(body), body[:cut]))
+                self.wfile.write(b"%x\r\n%s" % (len(served.content), body))
                 self.wfile.write(b"\r\n0\r\n\r\n" if cut is None else b"")
             else:
-                self.wfile.write(body[:cut])
+                self.wfile.write(body)
 
         def log_message(self, *arguments: object) -> None:
             """Keep quiet."""
