@@ -137,32 +137,18 @@ def _caption(arguments: list[str]) -> int:
 
 
 def _demo(arguments: list[str]) -> int:
-    from virtex.demo.command import DemoConfig, demo
+    from virtex.demo.demo_config import parse_demo
 
-    parser = argparse.ArgumentParser(
-        "virtex demo", description="Serve a page to try a captioner in the browser."
-    )
-    parser.add_argument(
-        "init",
-        nargs="?",
-        default=DemoConfig.init,
-        help="a run folder, a weights file, a released .pth, a zoo name (default: %(default)s)",
-    )
-    parser.add_argument("--gallery", type=Path, help="folder of pictures: examples, and searched")
-    parser.add_argument("--host", default=DemoConfig.host, help="address (default %(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=DemoConfig.port, help="0: a free one (default %(default)s)"
-    )
-    parser.add_argument("--device", default=DemoConfig.device, help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--tokenizer", type=Path, help="the vocabulary of a released .pth")
-    parser.add_argument(
-        "--max_upload_mb",
-        type=int,
-        default=DemoConfig.max_upload_mb,
-        help="largest photo, in megabytes (default %(default)s)",
-    )
-    parser.add_argument("--open", action="store_true", help="open the page in a browser")
-    demo(DemoConfig(**vars(parser.parse_args(arguments))))
+    config = parse_demo(arguments)
+    try:
+        from virtex.demo.server import serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "virtex":
+            raise
+        raise ConfigError(
+            f"virtex demo needs {error.name}, which is not installed: pip install 'virtex[demo]'"
+        ) from error
+    serve(config)
     return 0
 
 

@@ -1,22 +1,20 @@
-import os
-import tempfile
+import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
 
-GRADIO_FOLDER = tempfile.TemporaryDirectory(prefix="gradio-")
-os.environ["GRADIO_TEMP_DIR"] = GRADIO_FOLDER.name  # gradio makes its folder on import
+from tests.demo.client import Client
+from tests.demo.small_run import write_run
+from virtex.demo.api import DemoApi
+from virtex.demo.gallery import find_images, open_gallery
+from virtex.demo.middleware import RequestGuard
+from virtex.demo.server import listen, settings
+from virtex.predict.loading import load_captioner
 
-from starlette.testclient import TestClient  # noqa: E402
-
-from tests.demo.small_run import write_run  # noqa: E402
-from virtex.demo.inbox import Inbox  # noqa: E402
-from virtex.demo.page import Page  # noqa: E402
-from virtex.demo.server import guarded  # noqa: E402
-from virtex.demo.shelf import find_pictures, open_shelf  # noqa: E402
-from virtex.demo.uploads import private_folder  # noqa: E402
-from virtex.predict.loading import load_captioner  # noqa: E402
+SECONDS = 60
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +34,7 @@ def pixels():
 
 @pytest.fixture(scope="session")
 def gallery_folder(tmp_path_factory):
-    """Three pictures, one of them with a name that is HTML and a template."""
+    """Three images, one of them with a name that is HTML and a template."""
     folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(1)
     for name in ("red.png", "two dogs.jpg", "<img src=x onerror=hacked=1>${hacked=1}{{1}}.png"):
@@ -45,19 +43,26 @@ def gallery_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def demo_page(predictor, gallery_folder):
-    with private_folder() as uploads:
-        shelf = open_shelf(predictor, find_pictures("", gallery_folder))
-        yield Page(predictor, shelf, name="run", uploads=uploads, max_megabytes=1)
+def api(predictor, gallery_folder):
+    gallery = open_gallery(predictor, find_images("", gallery_folder))
+    return DemoApi(predictor, gallery, max_megabytes=1)
+
+
+@contextmanager
+def serving(app):
+    """A server in a thread of its own; yields its client."""
+    with listen("127.0.0.1", 0) as listener:
+        server = uvicorn.Server(settings(app))
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        try:
+            yield Client(listener.getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join(SECONDS)
 
 
 @pytest.fixture(scope="module")
-def app(demo_page):
-    inbox = Inbox(demo_page.uploads, max_megabytes=1)
-    return guarded(demo_page.blocks(), inbox, host="127.0.0.1")
-
-
-@pytest.fixture(scope="module")
-def client(app):
-    with TestClient(app, base_url="http://127.0.0.1:7860") as client:
+def client(api):
+    with serving(RequestGuard(api.app("run"), allowed_hosts=["demo.example"])) as client:
         yield client

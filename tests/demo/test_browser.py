@@ -1,29 +1,20 @@
 """The page as a visitor has it: the real command, and Chromium."""
 
+import contextlib
 import os
 import select
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from tests.demo.pictures import encoded, png_that_claims
-from virtex.demo.inbox import Inbox
-from virtex.demo.page import Page
-from virtex.demo.server import address, guarded, listen
-from virtex.demo.shelf import find_pictures, open_shelf
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-    pytest.mark.filterwarnings("ignore::Warning:gradio"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 SECONDS = 60
 """The longest that anything may take on a busy machine."""
 EVIL = "<img src=x onerror=hacked=1> ${hacked=1} {{hacked}}"
@@ -115,7 +106,7 @@ def page(server, chromium, requests, complaints):
     page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(server.url)
-    page.wait_for_selector(".vx-drop")
+    page.wait_for_selector(".drop")
     yield page
     context.close()
 
@@ -126,22 +117,26 @@ def patient(page):
 
 
 def send(page, data, *, name="photo.jpg"):
-    page.set_input_files(".vx-drop input", {"name": name, "mimeType": "image/jpeg", "buffer": data})
+    page.set_input_files(".drop input", {"name": name, "mimeType": "image/jpeg", "buffer": data})
+
+
+def pick(page, index):
+    page.locator("[data-gallery]").nth(index).click()
 
 
 def map_of(page):
     """What lies over the photo; None if nothing does."""
-    shown = page.locator(".vx-map")
+    shown = page.locator("#map")
     return shown.get_attribute("src") if shown.is_visible() else None
 
 
-def test_words_show_where_the_model_looked_without_asking_the_server(page, server, requests):
+def test_words_show_where_the_model_looked_without_another_request(page, server, requests):
     send(page, encoded("JPEG"))
-    page.wait_for_selector(".vx-word")
-    assert page.locator(".vx-captions li").count() == 5
-    assert "log-likelihood −" in page.locator(".vx-facts").first.inner_text()
+    page.wait_for_selector(".word")
+    assert page.locator(".captions li").count() == 5
+    assert "log-likelihood −" in page.locator(".facts").first.inner_text()
     assert server.uploads() == []
-    words = page.locator(".vx-captions li").last.locator(".vx-word")
+    words = page.locator(".captions li").last.locator(".word")
     num_requests = len([url for url in requests if not url.startswith("data:")])
 
     assert map_of(page) is None
@@ -158,7 +153,7 @@ def test_words_show_where_the_model_looked_without_asking_the_server(page, serve
     assert words.nth(1).get_attribute("aria-pressed") == "true"
     maps = {first, second}
     for choice in ("against the caption’s average", "right to left", "attention"):
-        page.get_by_text(choice, exact=True).click()
+        page.locator("#switches").get_by_text(choice, exact=True).click()
         maps.add(map_of(page))
     assert len(maps) == 5
     page.keyboard.press("Escape")
@@ -166,25 +161,84 @@ def test_words_show_where_the_model_looked_without_asking_the_server(page, serve
     assert len([url for url in requests if not url.startswith("data:")]) == num_requests
 
 
+def test_a_screen_reader_hears_a_caption_as_one_sentence(page):
+    send(page, encoded("JPEG"))
+    page.wait_for_selector(".word")
+    item = page.locator(".captions li").first
+    sentence = " ".join(item.locator(".word").all_inner_texts())
+    heard = item.aria_snapshot()
+    assert f"- paragraph: {sentence}" in heard
+    assert heard.index(sentence) < heard.index("button")
+    assert page.locator("#caption-status").aria_snapshot() == f'- status: "Captioned: {sentence}"'
+    assert page.locator("#captions").get_attribute("aria-live") is None
+
+
 def test_labels_and_searches_are_answered_and_nothing_typed_is_html(page, complaints):
-    page.locator("[data-example]").first.click()
-    page.wait_for_selector(".vx-word")
+    page.get_by_role("button", name="Weigh the labels").click()
+    page.get_by_text("Choose a photo first").wait_for()
+    pick(page, 0)
+    page.wait_for_selector(".word")
     page.get_by_label("Labels, with commas between them").fill(f"a ball, {EVIL}")
     page.get_by_role("button", name="Weigh the labels").click()
-    page.wait_for_selector(".vx-bars")
-    assert set(page.locator(".vx-label").all_inner_texts()) == {"a ball", EVIL}
+    page.wait_for_selector(".bars li")
+    assert set(page.locator(".label").all_inner_texts()) == {"a ball", EVIL}
+    widths = page.locator(".bar i").evaluate_all("bars => bars.map(bar => bar.offsetWidth)")
+    assert widths[0] > widths[1]
     page.get_by_label("Text", exact=True).fill(f"two dogs {EVIL}")
     page.get_by_role("button", name="Search", exact=True).click()
-    page.wait_for_selector(".vx-found")
-    names = page.locator(".vx-name").all_inner_texts()
+    page.wait_for_selector(".found li")
+    names = page.locator(".name").all_inner_texts()
     assert len(names) == 3
     assert any("<img src=x" in name and "${hacked=1}" in name for name in names)
-    page.get_by_role("button", name="Options").click()
+    page.get_by_text("Options").click()
     page.get_by_label("Caption around a label").fill(EVIL)
     page.get_by_role("button", name="Weigh the labels").click()
-    assert "<img" in page.locator(".toast-body").inner_text()
+    page.locator("#labels-status", has_text="<img").wait_for()
     assert page.evaluate("typeof hacked") == "undefined"
-    assert complaints == []
+    assert [text for text in complaints if "400 (Bad Request)" not in text] == []
+
+
+def test_the_bars_of_an_old_photo_vanish_under_a_new_one(page):
+    pick(page, 0)
+    page.wait_for_selector(".word")
+    page.get_by_role("button", name="Weigh the labels").click()
+    page.wait_for_selector(".bars li")
+    before = page.locator("#photo").get_attribute("src")
+    pick(page, 1)
+    page.wait_for_function("before => document.querySelector('#photo').src !== before", arg=before)
+    assert page.locator(".bars li").count() == 0
+
+
+def test_of_several_clicks_the_newest_is_answered_and_no_older_one_is_shown(page):
+    """The first of two answers is held back until the second was shown."""
+    held = []
+    page.route("**/api/photo?gallery=0", lambda route: held.append((route, route.fetch())))
+    page.evaluate(
+        """() => { window.shown = []; new MutationObserver(() =>
+        window.shown.push(document.querySelector('#photo').src)).observe(
+        document.querySelector('#photo'), { attributes: true }); }"""
+    )
+    pick(page, 0)
+    pick(page, 1)
+    page.wait_for_selector(".word")
+    (route, answer), *_ = held
+    with contextlib.suppress(Exception):  # the page has given it up
+        route.fulfill(response=answer)
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.shown.length") == 1
+    assert page.evaluate("window.shown[0]") != answer.json()["image"]
+    assert page.locator("#photo-status").inner_text() == ""
+
+
+def test_a_photo_is_dropped_on_the_page(page):
+    page.evaluate(
+        """data => { const files = new DataTransfer();
+        files.items.add(new File([new Uint8Array(data)], "photo.png"));
+        document.querySelector(".drop").dispatchEvent(
+        new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true })); }""",
+        list(encoded("PNG")),
+    )
+    page.wait_for_selector(".word")
 
 
 @pytest.mark.parametrize(
@@ -197,13 +251,11 @@ def test_labels_and_searches_are_answered_and_nothing_typed_is_html(page, compla
 )
 def test_what_is_no_photo_is_told_in_words_and_the_last_photo_stays(data, words, page, server):
     send(page, encoded("JPEG"))
-    page.wait_for_selector(".vx-word")
+    page.wait_for_selector(".word")
     send(page, data)
-    page.wait_for_selector(".toast-body")
-    assert words in page.locator(".toast-body").inner_text()
+    page.locator("#photo-status", has_text=words).wait_for()
     assert server.uploads() == []
-    assert not page.locator(".wrap > .error").is_visible()  # it would lie over the captions
-    page.locator(".vx-word").first.hover()
+    page.locator(".word").first.hover()
     assert map_of(page) is not None
 
 
@@ -213,42 +265,21 @@ def test_a_file_that_is_too_large_is_not_sent(page, requests):
     assert not any("/photo" in url for url in requests)
 
 
-def test_the_page_fits_its_window_and_asks_no_other_host(page, size, server, requests, complaints):
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_its_window_and_no_other_host_is_named(
+    page, size, scheme, server, requests, complaints
+):
     page.set_viewport_size(size)
-    page.locator("[data-example]").first.click()
-    page.wait_for_selector(".vx-word")
+    page.emulate_media(color_scheme=scheme)
+    pick(page, 0)
+    page.wait_for_selector(".word")
     page.get_by_role("button", name="Search", exact=True).click()
-    page.wait_for_selector(".vx-found")
+    page.wait_for_selector(".found li")
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    red = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/[0-9]+/)[0]")
+    assert (int(red) > 128) == (scheme == "light")
     assert all(url.startswith((server.url, "data:", "blob:")) for url in requests)
     assert complaints == []
-
-
-def test_a_page_that_was_closed_is_forgotten(
-    chromium, predictor, run_folder, gallery_folder, tmp_path
-):
-    shelf = open_shelf(predictor, find_pictures("", gallery_folder))
-    blocks = Page(predictor, shelf, name="run", uploads=tmp_path, max_megabytes=1).blocks()
-    app = guarded(blocks, Inbox(tmp_path, max_megabytes=1), host="127.0.0.1")
-    listener = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-    thread.start()
-    visitor = patient(chromium.new_page())
-    try:
-        visitor.goto(address("127.0.0.1", listener.getsockname()[1]))
-        visitor.locator("[data-example]").first.click()
-        visitor.wait_for_selector(".vx-word")
-        assert len(blocks.state_holder.session_data) == 1
-        visitor.close()
-        deadline = time.monotonic() + SECONDS
-        while blocks.state_holder.session_data and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not blocks.state_holder.session_data
-    finally:
-        visitor.close()
-        server.should_exit = True
-        thread.join(SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +292,7 @@ def test_a_signal_ends_it_and_nothing_is_left(
     visitor = patient(chromium.new_page())
     visitor.goto(server.url)
     send(visitor, encoded("JPEG"))
-    visitor.wait_for_selector(".vx-word")
+    visitor.wait_for_selector(".word")
     assert server.end(number) == 0
     visitor.close()
     assert list(server.temporary.iterdir()) == []

@@ -1,67 +1,30 @@
+import asyncio
 import logging
+import socket
 
-import gradio as gr
 import pytest
+from starlette.responses import PlainTextResponse
 
-from tests.demo.pictures import encoded, png_that_claims
-from virtex.demo.server import address, is_loopback, listen
+from tests.demo.conftest import serving
+from virtex.cli import main
+from virtex.demo import server
+from virtex.demo.server import address, listen
 from virtex.errors import ConfigError
 
-
-def event(**data):
-    return gr.EventData(None, data)
-
-
-def test_a_photo_is_deleted_once_it_was_read(client, demo_page):
-    name = client.post("/photo", content=encoded("PNG")).text
-    pixels, shown = demo_page.look(event(photo=name))
-    assert pixels.shape == (60, 80, 3)
-    assert "vx-word" in shown
-    assert list(demo_page.uploads.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "data", [b"words", png_that_claims(height=60_000, width=60_000)], ids=["text", "bomb"]
-)
-def test_what_is_no_photo_is_said_in_words_and_deleted(data, client, demo_page):
-    name = client.post("/photo", content=data).text
-    with pytest.raises(gr.Error, match="cannot be read"):
-        demo_page.look(event(photo=name))
-    assert list(demo_page.uploads.iterdir()) == []
-
-
-def test_an_example_is_looked_at_like_a_photo(demo_page):
-    pixels, _ = demo_page.look(event(example=1))
-    assert pixels.shape == (50, 70, 3)
-    for wrong in ({"example": 3}, {"example": -1}, {"photo": "/etc/passwd"}, {}):
-        with pytest.raises(gr.Error, match="did not arrive"):
-            demo_page.look(event(**wrong))
-
-
-def test_labels_before_a_photo_are_answered_in_words(demo_page):
-    with pytest.raises(gr.Error, match="Choose a photo first"):
-        demo_page.weigh(None, "a dog", "{}", 0, "forward")
-
-
-def test_what_an_error_quotes_is_no_html(demo_page, pixels):
-    with pytest.raises(gr.Error) as caught:
-        demo_page.weigh(pixels, "a dog", "<img src=x onerror=hacked()>", 0, "forward")
-    assert "&lt;img" in caught.value.message
-    assert "<img" not in caught.value.message
-
-
-def test_our_own_mistake_shows_nothing_of_the_inside(demo_page, pixels, caplog):
-    with caplog.at_level(logging.ERROR, "virtex"), pytest.raises(gr.Error) as caught:
-        demo_page.weigh(pixels, None, "{}", 0, "forward")
-    assert "TypeError" not in caught.value.message
-    assert "its terminal says what" in caught.value.message
-    assert "TypeError" in caplog.text
+SECONDS = 60
 
 
 def test_a_taken_port_is_said_in_words():
     match = "0 takes a free one"
     with listen("127.0.0.1", 0) as taken, pytest.raises(ConfigError, match=match):
         listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_second_demo_on_the_same_port_is_told_at_once(run_folder, capsys):
+    with listen("127.0.0.1", 0) as first:
+        port = str(first.getsockname()[1])
+        assert main(["demo", str(run_folder), "--port", port]) == 2
+    assert f"--host 127.0.0.1 --port {port}" in capsys.readouterr().err
 
 
 def test_a_host_of_another_machine_is_said_in_words():
@@ -78,15 +41,43 @@ def test_who_listens_to_the_network_is_warned(caplog):
 
 
 @pytest.mark.parametrize(
-    ("host", "loopback", "url"),
+    ("host", "url"),
     [
-        ("127.0.0.1", True, "http://127.0.0.1:5"),
-        ("localhost", True, "http://localhost:5"),
-        ("::1", True, "http://[::1]:5"),
-        ("0.0.0.0", False, "http://localhost:5"),
-        ("192.0.2.1", False, "http://192.0.2.1:5"),
+        ("127.0.0.1", "http://127.0.0.1:5"),
+        ("::1", "http://[::1]:5"),
+        ("0.0.0.0", "http://localhost:5"),
+        ("192.0.2.1", "http://192.0.2.1:5"),
     ],
 )
-def test_an_address_is_told_as_a_browser_takes_it(host, loopback, url):
-    assert is_loopback(host) == loopback
+def test_an_address_is_told_as_a_browser_takes_it(host, url):
     assert address(host, 5) == url
+
+
+@pytest.fixture
+def slow_client(monkeypatch):
+    """Of a server that answers later than a head may take to arrive."""
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.1)
+
+    async def answer(scope, receive, send):
+        await asyncio.sleep(0.3)
+        await PlainTextResponse("late")(scope, receive, send)
+
+    with serving(answer) as client:
+        yield client
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost:"], ids=["nothing", "half"])
+def test_a_connection_without_a_whole_request_is_closed(sent, slow_client):
+    with socket.create_connection(("127.0.0.1", slow_client.port), timeout=SECONDS) as idle:
+        idle.sendall(sent)
+        assert idle.recv(100) == b""
+
+
+def test_a_slow_answer_is_awaited_and_half_a_second_request_is_not(slow_client):
+    with socket.create_connection(("127.0.0.1", slow_client.port), timeout=SECONDS) as idle:
+        idle.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        received = b""
+        while not received.endswith(b"late"):
+            received += idle.recv(1000)
+        idle.sendall(b"GET /")
+        assert idle.recv(1000) == b""

@@ -1,151 +1,120 @@
-"""The server of the demo: its address, its life, its end."""
+"""The server of the demo: its address, its bounds, its end."""
 
-import ipaddress
+import asyncio
 import logging
+import signal
 import socket
 import webbrowser
 from contextlib import closing, suppress
-from pathlib import Path
-from types import FrameType
-from typing import Any
 
-import gradio as gr
 import uvicorn
-from fastapi import FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.routing import Mount
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from virtex.demo import rendering
-from virtex.demo.command import DemoConfig
-from virtex.demo.door import PHOTO, Door
-from virtex.demo.inbox import Inbox
-from virtex.demo.page import HEAD, THEME, Page
-from virtex.demo.shelf import find_pictures, open_shelf
+from virtex.demo.api import DemoApi
+from virtex.demo.demo_config import DemoConfig
+from virtex.demo.gallery import find_images, open_gallery
+from virtex.demo.middleware import LOCAL_HOSTS, RequestGuard
 from virtex.engine.run import choose_device
 from virtex.errors import ConfigError
 from virtex.predict.loading import load_captioner
 
 log = logging.getLogger("virtex")
 
-SECONDS_TO_END = 1
-"""For answers under way."""
+MAX_CONNECTIONS = 100
+"""Open connections; more are answered with 503."""
+HEAD_SECONDS = 10
+"""Time in which the head of a request has to arrive."""
+MAX_HEAD_BYTES = 2**18
+"""Size of a request's head; the labels are in it."""
 
 
-def serve(config: DemoConfig, uploads: Path) -> None:
-    """Serve the page until Ctrl-C.
-
-    Args:
-        uploads: An empty folder for what visitors send.
+def serve(config: DemoConfig) -> None:
+    """Serve a page about a model until Ctrl-C or SIGTERM.
 
     Raises:
-        ConfigError: An address that cannot be had, a gallery without pictures.
+        ConfigError: An address that cannot be had, a gallery without images.
         CheckpointError: `init` holds no captioner.
     """
-    pictures = find_pictures(config.init, config.gallery)
+    paths = find_images(config.init, config.gallery)
     with closing(listen(config.host, config.port)) as listener:
         predictor = load_captioner(
             config.init, tokenizer=config.tokenizer, device=choose_device(config.device)
         )
-        page = Page(
-            predictor,
-            open_shelf(predictor, pictures),
-            name=config.init,
-            uploads=uploads,
-            max_megabytes=config.max_upload_mb,
-        )
-        inbox = Inbox(uploads, max_megabytes=config.max_upload_mb)
-        app = guarded(page.blocks(), inbox, host=config.host)
-        settings = uvicorn.Config(
-            app, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_END
-        )
+        api = DemoApi(predictor, open_gallery(predictor, paths), max_megabytes=config.max_upload_mb)
+        hosts = [config.host, *config.allowed_hosts.split(",")]
+        app = RequestGuard(api.app(config.init), allowed_hosts=hosts)
         url = address(config.host, listener.getsockname()[1])
         print(f"{url}  (Ctrl-C ends it)", flush=True)
         if config.open:
             webbrowser.open(url)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
-            _Server(settings, app).run([listener])
+            uvicorn.Server(settings(app)).run([listener])
+
+
+def settings(app: ASGIApp) -> uvicorn.Config:
+    """Settings of a server whose connections, heads and waits are bounded."""
+    return uvicorn.Config(
+        app,
+        http=PromptProtocol,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=1,
+    )
+
+
+class PromptProtocol(H11Protocol):
+    """HTTP/1.1 that closes a connection on which no request is under way.
+
+    uvicorn itself bounds the wait after an answer alone, so that a client that sends nothing, or
+    half a head, would keep its connection for good.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to watch a connection."""
+        super().connection_made(transport)
+        self.loop.call_later(HEAD_SECONDS, self._close_if_idle)
+
+    def _close_if_idle(self, last: object = None) -> None:
+        """Close if nothing began since the last look, which found `last` answered."""
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and self.cycle is last:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self.loop.call_later(HEAD_SECONDS, self._close_if_idle, self.cycle if is_idle else self)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens, so that no other demo can have its port.
+    """Return a socket that listens, so that no other demo can have its port.
 
     Raises:
         ConfigError: The port is taken, or the host is not this machine's.
     """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[
-            0
-        ]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(place)
-        listener.listen()
+        listener = socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigError(
             f"cannot listen on --host {host} --port {port}: {error.strerror}. Give another --port "
             "(0 takes a free one), or as --host an address of this machine (127.0.0.1; 0.0.0.0 is "
             "all of them)."
         ) from error
-    if not is_loopback(host):
+    if host not in LOCAL_HOSTS:
         log.warning(
             "--host %s: whoever reaches this machine can use the page, without a password.", host
         )
     return listener
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def address(host: str, port: int) -> str:
-    """What to type into a browser on this machine."""
+    """Return what to type into a browser on this machine."""
     if host in ("0.0.0.0", "::"):
         host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def guarded(blocks: gr.Blocks, inbox: Inbox, *, host: str) -> FastAPI:
-    """The page as an application: nothing leaves for other hosts, no file is given out."""
-    app = FastAPI(openapi_url=None)
-    app.add_route(PHOTO, inbox.take, methods=["POST"])
-    gr.mount_gradio_app(
-        app,
-        blocks,
-        path="/",
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        ssr_mode=False,
-        enable_monitoring=False,
-        pwa=False,
-        mcp_server=False,
-        theme=THEME,
-        css=rendering.asset("style.css"),
-        head=HEAD,
-    )
-    if is_loopback(host):  # else a page elsewhere could reach this one by a name of its own
-        app.add_middleware(
-            TrustedHostMiddleware, allowed_hosts=[host, "127.0.0.1", "localhost", "[::1]"]
-        )
-    app.add_middleware(Door)
-    return app
-
-
-class _Server(uvicorn.Server):
-    """Lets go of open pages, which hold a connection each, as soon as it is told to end."""
-
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
-        super().__init__(config)
-        self.pages: list[Any] = [route.app for route in app.routes if isinstance(route, Mount)]
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """What uvicorn calls on SIGINT and SIGTERM."""
-        for page in self.pages:
-            page.stop_event.set()
-        super().handle_exit(sig, frame)

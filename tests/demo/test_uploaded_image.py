@@ -7,30 +7,30 @@ from PIL import Image
 
 from tests.demo.pictures import encoded, png_that_claims
 from virtex.data.images import BadImageError
-from virtex.demo.photos import KEPT_SIDE, data_uri, read_photo
+from virtex.demo.uploaded_image import KEPT_SIDE, data_uri, read_image, thumbnail
 
 
-def test_a_small_photo_is_read_as_it_is(tmp_path):
+def test_a_small_photo_is_read_as_it_is_from_memory_or_from_a_file(tmp_path):
     path = tmp_path / "nameless"
     path.write_bytes(encoded("PNG"))
     with Image.open(path) as image:
-        assert np.array_equal(read_photo(path, min_side=100), np.asarray(image))
+        expected = np.asarray(image)
+    for source in (path, encoded("PNG")):
+        assert np.array_equal(read_image(source, min_side=100), expected)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_large_photo_is_kept_no_larger_than_needed(kind, tmp_path):
-    path = tmp_path / "nameless"
-    path.write_bytes(encoded(kind, height=300, width=3 * KEPT_SIDE))
-    assert read_photo(path, min_side=50).shape[1] <= KEPT_SIDE
-    assert read_photo(path, min_side=250).shape[0] >= 250
+def test_a_large_photo_is_kept_no_larger_than_needed(kind):
+    data = encoded(kind, height=300, width=3 * KEPT_SIDE)
+    assert read_image(data, min_side=50).shape[1] <= KEPT_SIDE
+    assert read_image(data, min_side=250).shape[0] >= 250
 
 
-def test_a_photo_is_turned_upright(tmp_path):
+def test_a_photo_is_turned_upright():
     exif = Image.Exif()
     exif[0x0112] = 6
-    path = tmp_path / "nameless"
-    path.write_bytes(encoded("JPEG", height=60, width=80, exif=exif.tobytes()))
-    assert read_photo(path, min_side=100).shape == (80, 60, 3)
+    data = encoded("JPEG", height=60, width=80, exif=exif.tobytes())
+    assert read_image(data, min_side=100).shape == (80, 60, 3)
 
 
 @pytest.mark.parametrize(
@@ -44,15 +44,13 @@ def test_a_photo_is_turned_upright(tmp_path):
     ],
     ids=["text", "nothing", "truncated", "bomb", "too large"],
 )
-def test_what_is_no_photo_is_said_in_words(data, reason, tmp_path):
-    path = tmp_path / "photo.jpg"
-    path.write_bytes(data)
+def test_what_is_no_photo_is_said_in_words(data, reason):
     with pytest.raises(BadImageError) as caught:
-        read_photo(path, min_side=100)
+        read_image(data, min_side=100)
     assert reason in caught.value.reason
 
 
 def test_a_data_uri_holds_a_jpeg_of_at_most_that_side(pixels):
-    kind, data = data_uri(pixels, side=40).split(",")
+    kind, data = data_uri(thumbnail(pixels, side=40), "JPEG").split(",")
     assert kind == "data:image/jpeg;base64"
     assert Image.open(io.BytesIO(base64.b64decode(data))).size == (40, 30)

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from virtex.demo.shelf import MOST_SEARCHED, NUM_EXAMPLES, find_pictures, open_shelf, spread
+from virtex.demo.gallery import MAX_SEARCHED, NUM_EXAMPLES, find_images, open_gallery, spread
 from virtex.errors import ConfigError
 
 
@@ -18,29 +18,29 @@ def touch(folder, *files):
 
 def test_the_pictures_of_a_folder_are_found_below_it(tmp_path):
     touch(tmp_path, "b/2.JPG", "a.png", "notes.txt")
-    assert names(find_pictures("anything", tmp_path)) == ["a.png", "2.JPG"]
+    assert names(find_images("anything", tmp_path)) == ["a.png", "2.JPG"]
 
 
 def test_a_folder_without_pictures_is_a_mistake(tmp_path):
-    with pytest.raises(ConfigError, match="holds no pictures"):
-        find_pictures("anything", tmp_path)
+    with pytest.raises(ConfigError, match="holds no images"):
+        find_images("anything", tmp_path)
 
 
 def test_a_run_shows_the_pictures_that_its_training_kept(tmp_path):
     touch(tmp_path, "run/samples/1.jpg", "run/checkpoints/step_00000001.pt", "run/weights.st")
     for init in ("run", "run/weights.st", "run/checkpoints/step_00000001.pt"):
-        assert names(find_pictures(str(tmp_path / init), None)) == ["1.jpg"]
+        assert names(find_images(str(tmp_path / init), None)) == ["1.jpg"]
 
 
 def test_the_quickstart_shows_its_scenes(tmp_path):
     touch(tmp_path, "run/samples/1.jpg", "scenes/val2017/7.jpg", "scenes/train2017/8.jpg")
-    assert names(find_pictures(str(tmp_path / "run"), None)) == ["7.jpg"]
+    assert names(find_images(str(tmp_path / "run"), None)) == ["7.jpg"]
 
 
 def test_a_model_without_pictures_has_none(tmp_path, predictor):
-    assert find_pictures(str(tmp_path), None) == []
-    shelf = open_shelf(predictor, [])
-    assert (shelf.gallery, shelf.examples) == (None, [])
+    assert find_images(str(tmp_path), None) == []
+    gallery = open_gallery(predictor, [])
+    assert (gallery.encoded, gallery.examples) == (None, [])
 
 
 def test_what_cannot_be_read_is_reported_and_left_out(gallery_folder, tmp_path, predictor, caplog):
@@ -48,13 +48,13 @@ def test_what_cannot_be_read_is_reported_and_left_out(gallery_folder, tmp_path, 
     broken = tmp_path / "broken.jpg"
     broken.write_text("no picture")
     with caplog.at_level(logging.WARNING, "virtex"):
-        shelf = open_shelf(predictor, [paths[0], broken, *paths[1:]])
-    assert list(shelf.paths) == paths
-    assert len(shelf.thumbnails) == len(shelf.gallery.grids) == len(paths)
+        gallery = open_gallery(predictor, [paths[0], broken, *paths[1:]])
+    assert list(gallery.paths) == paths
+    assert len(gallery.thumbnails) == len(gallery.encoded.grids) == len(paths)
     assert "broken.jpg" in caplog.text
 
 
 def test_of_many_pictures_some_are_taken_evenly(tmp_path):
     assert spread(range(10), 20) == list(range(10))
     assert spread(range(1000), 4) == [0, 250, 500, 750]
-    assert NUM_EXAMPLES < MOST_SEARCHED
+    assert NUM_EXAMPLES < MAX_SEARCHED

@@ -1,10 +1,10 @@
 import sys
+from pathlib import Path
 
 import pytest
 
 from virtex.cli import main
-from virtex.demo.command import QUICKSTART, DemoConfig, demo
-from virtex.demo.server import listen
+from virtex.demo.demo_config import QUICKSTART, DemoConfig, parse_demo
 from virtex.errors import ConfigError
 
 
@@ -23,21 +23,22 @@ def test_all_mistakes_are_told_at_once(tmp_path):
         assert option in str(caught.value)
 
 
-def test_without_gradio_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    for module in ("virtex.demo.server", "virtex.demo.page"):
+@pytest.mark.parametrize("init", [["run"], ["--init", "run"], ["--init=run"]], ids=str)
+def test_init_comes_first_or_by_its_flag(init, tmp_path):
+    config = parse_demo([*init, "--gallery", str(tmp_path), "--port", "0", "--open"])
+    assert config == DemoConfig("run", gallery=Path(tmp_path), port=0, open=True)
+
+
+def test_without_starlette_the_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    for module in ("virtex.demo.server", "virtex.demo.api"):
         monkeypatch.delitem(sys.modules, module, raising=False)
-    with pytest.raises(ConfigError, match=r"needs gradio.*pip install 'virtex\[demo\]'"):
-        demo(DemoConfig("run"))
+    assert main(["demo", "run"]) == 2
+    error = capsys.readouterr().err
+    assert "needs starlette" in error
+    assert "pip install 'virtex[demo]'" in error
 
 
 def test_the_command_says_what_is_wrong_and_exits_with_2(tmp_path, capsys):
     assert main(["demo", str(tmp_path / "nothing"), "--port", "0"]) == 2
     assert "no such file or folder" in capsys.readouterr().err
-
-
-def test_a_second_demo_on_the_same_port_is_told_at_once(run_folder, capsys):
-    with listen("127.0.0.1", 0) as first:
-        port = str(first.getsockname()[1])
-        assert main(["demo", str(run_folder), "--port", port]) == 2
-    assert f"--host 127.0.0.1 --port {port}" in capsys.readouterr().err

@@ -1,0 +1,83 @@
+"""What the demo costs: seconds until it answers, and what its extra adds to an installation.
+
+A start is from the process to the first page with status 200, the model on CPU; the best of the
+rounds counts. Packages and megabytes are those installed here that the extra requires and virtex
+itself does not.
+
+    python benchmarks/demo.py RUN [--rounds 5]
+"""
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+from importlib.metadata import distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PORT = 7861
+SECONDS = 120
+
+
+def seconds_to_answer(run: str) -> float:
+    """Start the demo, and wait for its page."""
+    begin = time.perf_counter()
+    command = [sys.executable, "-m", "virtex.cli", "demo", run, "--port", str(PORT)]
+    with subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.DEVNULL) as process:
+        try:
+            while time.perf_counter() - begin < SECONDS and process.poll() is None:
+                with (
+                    contextlib.suppress(OSError),
+                    urllib.request.urlopen(f"http://127.0.0.1:{PORT}", timeout=SECONDS) as answer,
+                ):
+                    answer.read()
+                    return time.perf_counter() - begin
+                time.sleep(0.02)
+            raise SystemExit("the demo did not answer")
+        finally:
+            process.terminate()
+
+
+def required(requirements: list[str]) -> set[str]:
+    """List the packages that requirements lead to, by the metadata of what is installed."""
+    found: dict[str, set[str]] = {}
+    todo = [(Requirement(text), {""}) for text in requirements]
+    while todo:
+        requirement, extras = todo.pop()
+        marker, name = requirement.marker, canonicalize_name(requirement.name)
+        if marker and not any(marker.evaluate({"extra": extra}) for extra in extras):
+            continue
+        extras = {"", *requirement.extras}
+        if not extras <= found.setdefault(name, set()):
+            found[name] |= extras
+            todo += [(Requirement(text), extras) for text in distribution(name).requires or []]
+    return set(found)
+
+
+def megabytes(package: str) -> float:
+    """Measure an installed package on disk."""
+    paths = [Path(str(file.locate())) for file in distribution(package).files or []]
+    return sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    own = required(project["dependencies"])
+    added = required(project["optional-dependencies"]["demo"]) - own
+    print(f"{len(added)} packages, {sum(map(megabytes, added)):.1f} MB: {', '.join(sorted(added))}")
+    seconds = [seconds_to_answer(options.run) for _ in range(options.rounds)]
+    print(f"{min(seconds):.2f} s to the first answer; all: {[f'{one:.2f}' for one in seconds]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Options of `virtex demo`. Nothing here imports torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtex.config import parse
+from virtex.errors import ConfigError
+
+QUICKSTART = Path("quickstart") / "run"
+"""Model that is served if none is named."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """What `virtex demo` serves, and where."""
+
+    init: str = str(QUICKSTART)
+    """A run folder, a weights file, a checkpoint, a released .pth, a zoo name."""
+    gallery: Path | None = None
+    """Folder of images: the examples, and what is searched."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all."""
+    port: int = 7860
+    """Port to listen on; 0 takes a free one."""
+    allowed_hosts: str = ""
+    """Further names by which a browser may reach the page, with commas between them."""
+    device: str = "auto"
+    """Where the model computes: auto, cpu, cuda, cuda:1, mps."""
+    tokenizer: Path | None = None
+    """The vocabulary of a released .pth, which holds none."""
+    max_upload_mb: int = 20
+    """Largest image file that is taken, in megabytes."""
+    open: bool = False
+    """Open the page in a browser."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.init == str(QUICKSTART) and not QUICKSTART.exists():
+            problems.append(
+                f"there is no {QUICKSTART}: run `make quickstart`, or name a model: virtex demo RUN"
+            )
+        if self.max_upload_mb < 1:
+            problems.append(f"--max_upload_mb is {self.max_upload_mb}, must be at least 1")
+        if not 0 <= self.port <= 65535:
+            problems.append(f"--port is {self.port}, must be from 0 (a free one) to 65535")
+        if self.gallery is not None and not self.gallery.is_dir():
+            problems.append(f"--gallery {self.gallery} is no folder")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+def parse_demo(arguments: Sequence[str]) -> DemoConfig:
+    """Return the config that a command line describes; INIT may come first, without its flag.
+
+    Raises:
+        ConfigError: An unknown option, or a value that is not allowed.
+    """
+    given = ["--open=true" if argument == "--open" else argument for argument in arguments]
+    if given and not given[0].startswith("-"):
+        given.insert(0, "--init")
+    return parse(
+        DemoConfig,
+        given,
+        prog="virtex demo",
+        description="Serve a page to try a captioner in the browser: virtex demo INIT [options].",
+    )

@@ -1,0 +1,73 @@
+"""Images from strangers: no more pixels than are needed, and errors in words."""
+
+import base64
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from virtex.data.images import FORMATS, BadImageError, Box, Pixels, open_image
+
+MAX_PIXELS = 50_000_000
+"""Number of pixels that a header may claim; of a larger image nothing is decoded."""
+KEPT_SIDE = 2048
+"""Longest side, in pixels, that a decoded image is reduced to."""
+NOT_AN_IMAGE = "not a picture of a kind that is known here: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
+
+
+def read_image(image: bytes | Path, *, min_side: int) -> Pixels:
+    """Decode a file to upright RGB pixels, reduced where it is much larger than is needed.
+
+    Args:
+        min_side: The shorter side is not reduced below this.
+
+    Raises:
+        BadImageError: No image, a damaged one, or one of too many pixels.
+    """
+    name = image.name if isinstance(image, Path) else "the photo"
+    _check_header(image, name)
+    file = open_image(image, name=name)
+    pixels = file.decode(Box(0, 0, file.height, file.width), min_size=min_side)
+    height, width = pixels.shape[:2]
+    scale = max(KEPT_SIDE / max(height, width), min_side / min(height, width))
+    if scale >= 1:
+        return pixels
+    size = round(width * scale), round(height * scale)
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def thumbnail(pixels: Pixels, *, side: int) -> Image.Image:
+    """Reduce an image to at most `side` pixels each way."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
+
+
+def encode(image: Image.Image, kind: str) -> bytes:
+    """Write an image as a JPEG or WebP in memory."""
+    file = io.BytesIO()
+    image.save(file, kind, quality=87)
+    return file.getvalue()
+
+
+def data_uri(image: Image.Image, kind: str) -> str:
+    """Write an image as a JPEG or WebP that a page or a JSON text can hold."""
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(encode(image, kind)).decode()}"
+
+
+def _check_header(image: bytes | Path, name: str) -> None:
+    source = image if isinstance(image, Path) else io.BytesIO(image)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(source, formats=FORMATS) as opened:
+                num_pixels = opened.width * opened.height
+    except Image.DecompressionBombError:
+        num_pixels = MAX_PIXELS + 1
+    except Exception as error:  # Pillow's readers raise many kinds on bytes from the wild
+        raise BadImageError(name, NOT_AN_IMAGE) from error
+    if num_pixels > MAX_PIXELS:
+        limit = MAX_PIXELS // 1_000_000
+        raise BadImageError(name, f"larger than {limit} million pixels; make it smaller")
