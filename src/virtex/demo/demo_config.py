@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virtex.config import parse
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 
 QUICKSTART = Path("quickstart") / "run"
 """Model that is served if none is named."""
@@ -46,8 +46,7 @@ class DemoConfig:
             problems.append(f"--port is {self.port}, must be from 0 (a free one) to 65535")
         if self.gallery is not None and not self.gallery.is_dir():
             problems.append(f"--gallery {self.gallery} is no folder")
-        if problems:
-            raise ConfigError("; ".join(problems))
+        raise_all(ConfigError, "the demo cannot be served", problems)
 
 
 def parse_demo(arguments: Sequence[str]) -> DemoConfig:
