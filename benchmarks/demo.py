@@ -2,8 +2,8 @@
 
 A start is from the process to the first page with status 200, the model on CPU; the best of the
 rounds counts. Processor seconds are those of the process until it ended: other work on the machine
-changes them less. Packages and megabytes are those installed here that the extra requires and virtex
-itself does not.
+changes them less. Packages and megabytes are those installed here that the extra requires and
+virtex itself does not.
 
     python benchmarks/demo.py RUN [--rounds 5]
 """
