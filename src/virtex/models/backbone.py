@@ -252,8 +252,8 @@ def _check_options(config: BackboneConfig) -> None:
         for name in config.options.keys() - names
     ]
     problems += [
-        f"{name} {value!r}: give numbers up to {MAX_NUMBER:,}, of layers up to {MAX_DEPTH:,}, lists "
-        f"up to {MAX_LENGTH} long, or a layer's name"
+        f"{name} {value!r}: give numbers up to {MAX_NUMBER:,} (layers {MAX_DEPTH:,}), lists up to "
+        f"{MAX_LENGTH} long, or a layer's name"
         for name, value in config.options.items()
         if not _is_bounded(value, MAX_DEPTH if DEPTH.search(name) else MAX_NUMBER)
     ]
