@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from virtex import files
 from virtex.data.images import Box, open_image
 from virtex.data.transforms import ImageConfig, central_crop
 from virtex.predict.attention import CaptionAttention, Weights
@@ -96,12 +97,14 @@ def write_strip(
     *,
     bias: Weights | None = None,
 ) -> None:
-    """Write `caption_strip` as a PNG file: all of it or nothing."""
+    """Write `caption_strip` as a PNG file: all of it or nothing.
+
+    Raises:
+        DataError: The image cannot be read, or the file not be written.
+    """
     strip = caption_strip(picture, attention, image, bias=bias)
-    temporary = path.with_name(f"{path.name}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    strip.save(temporary, "PNG")
-    temporary.replace(path)
+    with files.replacing(path, durable=False) as temporary:
+        strip.save(temporary, "PNG")
 
 
 def attended_photo(picture: Picture, image: ImageConfig, *, side: int) -> Image.Image:

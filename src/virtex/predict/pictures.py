@@ -45,10 +45,7 @@ def as_example(picture: Picture) -> Example:
         DataError: It is none that we know.
     """
     if isinstance(picture, str) and picture.startswith(("http://", "https://")):
-        raise DataError(
-            f"{picture} is an address: fetch it and give its bytes, or use `virtex caption "
-            "--allow_urls`."
-        )
+        raise DataError(f"{picture} is an address: fetch it first and give its bytes.")
     if isinstance(picture, str | Path):
         return Example(str(picture), Path(picture))
     if isinstance(picture, bytes):

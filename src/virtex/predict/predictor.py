@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import TypeVar
 
 import torch
@@ -39,8 +38,10 @@ from virtex.predict.results import (
     Classification,
     Found,
     Gallery,
+    Writing,
     captions_of,
     require_numbers,
+    with_likelihood,
 )
 
 Item = TypeVar("Item")
@@ -114,18 +115,27 @@ class Predictor:
 
         Args and errors as of `caption`; beam search writes at most as many as it has beams.
         """
-        write = partial(
-            self._write,
-            decoding=decoding or self.default_decoding,
-            num_captions=num_captions,
-            prefix=prefix,
-            seed=seed,
-        )
+        writing = Writing(decoding or self.default_decoding, num_captions, prefix, seed)
         pictures = as_list(images)
         written: list[list[Caption]] = []
-        for places in _batches(range(len(pictures)), batch_size):
-            written += write(self._grid([pictures[i] for i in places]), places)
+        for indices in _batches(range(len(pictures)), batch_size):
+            pixels = self._pixels([pictures[i] for i in indices])
+            written += with_likelihood(self.write_captions(pixels, indices, writing))
         return written
+
+    def write_captions(
+        self, images: Tensor, keys: Sequence[object], writing: Writing
+    ) -> list[list[Caption]]:
+        """Write captions of a batch of images, each image's by descending rank.
+
+        Where the search found too few, a caption of likelihood -inf stands in.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            keys: Names or indices of the B images; an image's random draws follow from its key
+                and the seed, so that its captions do not depend on its batch.
+        """
+        return self._write(self._grid(images), keys, writing)
 
     @property
     def default_decoding(self) -> DecodingConfig:
@@ -164,7 +174,7 @@ class Predictor:
         for batch in _batches(pairs, batch_size):
             tokens, lengths = pad_tokens([self._encode(text) for _, text in batch])
             tokens = tokens.to(self.device)
-            grid = self._grid([picture for picture, _ in batch])
+            grid = self._grid(self._pixels([picture for picture, _ in batch]))
             with self._computing():
                 each = [
                     self.captioner.score_grid(grid, tokens, lengths, direction=reader)
@@ -207,14 +217,13 @@ class Predictor:
             raise DataError(
                 f"{len(pictures)} images and {len(given)} texts: attend takes one text an image"
             )
-        write = partial(
-            self._write, decoding=decoding or self.default_decoding, prefix=prefix, seed=seed
-        )
+        writing = Writing(decoding or self.default_decoding, prefix=prefix, seed=seed)
         attentions: list[CaptionAttention] = []
         for places in _batches(range(len(pictures)), batch_size):
-            grid = self._grid([pictures[i] for i in places])
+            grid = self._grid(self._pixels([pictures[i] for i in places]))
             if given is None:
-                said: list[str | Caption] = [one[0] for one in write(grid, places)]
+                written = with_likelihood(self._write(grid, places, writing))
+                said: list[str | Caption] = [captions[0] for captions in written]
             else:
                 said = [given[i] for i in places]
             rows = [self._row(one, direction) for one in said]
@@ -306,7 +315,7 @@ class Predictor:
         pictures = as_list(images)
         if not pictures:
             raise DataError("a gallery of no images: give at least one.")
-        grids = [self._grid(batch) for batch in _batches(pictures, batch_size)]
+        grids = [self._grid(self._pixels(batch)) for batch in _batches(pictures, batch_size)]
         return Gallery(tuple(pictures), torch.cat(grids))
 
     def match(self, texts: Sequence[str], config: MatchingConfig) -> Match:
@@ -337,29 +346,24 @@ class Predictor:
             texts, self.tokenizer.encode, max_tokens=self.captioner.config.max_tokens - SPECIALS
         )
 
-    def _write(
-        self,
-        grid: Tensor,
-        places: Sequence[int],
-        *,
-        decoding: DecodingConfig,
-        prefix: str,
-        seed: int,
-        num_captions: int = 1,
-    ) -> list[list[Caption]]:
-        """Captions of B images, of which the backbone made `grid`; see `captions`."""
-        start = torch.tensor(self.tokenizer.encode(prefix), dtype=torch.int64)
-        rng = draws_of(seed, places)
+    def _write(self, grid: Tensor, keys: Sequence[object], writing: Writing) -> list[list[Caption]]:
+        """Write captions as `write_captions` does, given the feature grid (B, C, h, w)."""
+        decoding = writing.decoding
+        prefix = torch.tensor(self.tokenizer.encode(writing.prefix), dtype=torch.int64)
         with self._computing():
             generated = self.captioner.generate_grid(
-                grid, decoding, num_captions=num_captions, prefix=start, rng=rng
+                grid,
+                decoding,
+                num_captions=writing.num_captions,
+                prefix=prefix,
+                rng=draws_of(writing.seed, keys) if decoding.strategy == "nucleus" else None,
             )
         return captions_of(generated, self.tokenizer)
 
-    def _grid(self, pictures: Sequence[Picture]) -> Tensor:
-        """What the backbone makes of images, (B, C, h, w)."""
+    def _grid(self, images: Tensor) -> Tensor:
+        """Return the feature grid (B, C, h, w) of images (B, 3, H, W) uint8."""
         with self._computing():
-            return self.captioner.backbone(self.inputs(pictures))
+            return self.captioner.backbone(normalize(images.to(self.device, non_blocking=True)))
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -368,8 +372,11 @@ class Predictor:
 
     def inputs(self, pictures: Sequence[Picture]) -> Tensor:
         """(B, 3, H, W), normalised, on the device."""
-        images = torch.stack([self._transform(as_example(picture)) for picture in pictures])
-        return normalize(images.to(self.device))
+        return normalize(self._pixels(pictures).to(self.device))
+
+    def _pixels(self, pictures: Sequence[Picture]) -> Tensor:
+        """Return images as validation sees them, (B, 3, H, W) uint8."""
+        return torch.stack([self._transform(as_example(picture)) for picture in pictures])
 
 
 def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

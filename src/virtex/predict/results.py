@@ -1,5 +1,7 @@
-"""What a model answers: captions, labels, images found."""
+"""How captions are written, and what a model answers: captions, labels, images found."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +10,21 @@ from torch import Tensor
 from virtex.data.tokenizer import Tokenizer
 from virtex.errors import CheckpointError
 from virtex.models.decoding import Generated
+from virtex.models.decoding_config import DecodingConfig
 from virtex.predict.pictures import Picture
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How captions are written."""
+
+    decoding: DecodingConfig
+    num_captions: int = 1
+    """Captions of each image."""
+    prefix: str = ""
+    """Words that every caption begins with."""
+    seed: int = 0
+    """Random seed of the nucleus sampling."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +87,7 @@ class Gallery:
 
 
 def captions_of(generated: Generated, tokenizer: Tokenizer) -> list[list[Caption]]:
-    """What a search wrote, (B, n), as text; captions that it did not find are left out.
-
-    Raises:
-        CheckpointError: A likelihood that is no number.
-    """
-    require_numbers(generated.log_probs)
+    """Return what a search wrote, (B, n), as text."""
     backward = generated.backward_log_probs
     unread = [[None] * generated.lengths.shape[1]] * len(generated.lengths)
     rows = zip(
@@ -86,14 +97,24 @@ def captions_of(generated: Generated, tokenizer: Tokenizer) -> list[list[Caption
         unread if backward is None else backward.tolist(),
         strict=True,
     )
-    written = [
+    return [
         [
             Caption(tokenizer.decode(ids[:length]), log_prob, tuple(ids[:length]), reread)
             for ids, length, log_prob, reread in zip(*row, strict=True)
         ]
         for row in rows
     ]
-    return [[one for one in row if one.log_likelihood > float("-inf")] for row in written]
+
+
+def with_likelihood(written: Sequence[Sequence[Caption]]) -> list[list[Caption]]:
+    """Leave out captions of likelihood -inf, which a search that found too few returns.
+
+    Raises:
+        CheckpointError: A likelihood is NaN.
+    """
+    likelihoods = [one.log_likelihood for captions in written for one in captions]
+    require_numbers(torch.tensor(likelihoods, dtype=torch.float64))
+    return [[one for one in captions if one.log_likelihood > -math.inf] for captions in written]
 
 
 def require_numbers(likelihoods: Tensor) -> None:

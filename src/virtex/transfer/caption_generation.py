@@ -1,23 +1,19 @@
 """Captions of all images of a source, by one process or several, kept in a file."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-import torch
-
-from virtex import distributed
+from virtex import distributed, files
 from virtex.data.example import Source
-from virtex.data.loader import Batch, LoaderConfig
-from virtex.data.transforms import ImageConfig, normalize
-from virtex.engine.run import autocast
+from virtex.data.loader import LoaderConfig
+from virtex.data.transforms import ImageConfig
 from virtex.errors import DataError
 from virtex.models.decoding import DecodingConfig
-from virtex.predict.draws import draws_of
 from virtex.predict.predictor import Predictor
+from virtex.predict.results import Writing
 from virtex.transfer.features import data_identity
 from virtex.transfer.images import image_batches
 from virtex.transfer.protocol import digest
@@ -83,6 +79,14 @@ def captions_of(
 def generate(source: Source, predictor: Predictor, generation: Generation) -> dict[str, Written]:
     """As `captions_of`, without a file."""
     own: dict[int, Written] = {}
+    writer = Predictor(
+        predictor.captioner,
+        predictor.tokenizer,
+        generation.image,
+        device=predictor.device,
+        precision=generation.precision,
+    )
+    writing = Writing(generation.decoding, seed=generation.seed)
     batches = image_batches(
         source,
         generation.image,
@@ -91,33 +95,17 @@ def generate(source: Source, predictor: Predictor, generation: Generation) -> di
         title="captions",
     )
     for batch in batches:
-        own.update(_caption(predictor, batch, generation))
+        indices = batch["index"].tolist()
+        written = writer.write_captions(batch["image"], indices, writing)
+        own |= {
+            index: Written(best.text, best.log_likelihood)
+            for index, (best,) in zip(indices, written, strict=True)
+        }
     parts = cast(list[dict[int, Written]], distributed.gather_objects(own))
-    captions = {index: written for part in parts for index, written in part.items()}
+    captions = {index: one for part in parts for index, one in part.items()}
     if not captions:
         raise DataError(f"none of the {len(source)} images can be read.")
     return {source[index].image_id: captions[index] for index in sorted(captions)}
-
-
-@torch.inference_mode()
-def _caption(predictor: Predictor, batch: Batch, generation: Generation) -> dict[int, Written]:
-    """The captions of a batch, by the images' places in the source."""
-    indices, decoding = batch["index"].tolist(), generation.decoding
-    images = normalize(batch["image"].to(predictor.device, non_blocking=True))
-    rng = draws_of(generation.seed, indices) if decoding.strategy == "nucleus" else None
-    with autocast(generation.precision, predictor.device):
-        generated = predictor.captioner.generate(images, decoding, rng=rng).best()
-    rows = zip(
-        indices,
-        generated.tokens.tolist(),
-        generated.lengths.tolist(),
-        generated.log_probs.tolist(),
-        strict=True,
-    )
-    return {
-        index: Written(predictor.tokenizer.decode(tokens[:length]), log_prob)
-        for index, tokens, length, log_prob in rows
-    }
 
 
 def _read(path: Path) -> dict[str, Written]:
@@ -139,10 +127,7 @@ def _write(captions: Mapping[str, Written], path: Path) -> None:
         {"image_id": int(name) if _is_number(name) else name, **written._asdict()}
         for name, written in captions.items()
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    files.write(path, json.dumps(rows, indent=0) + "\n")
 
 
 def _is_number(image_id: str) -> bool:

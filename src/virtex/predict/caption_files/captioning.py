@@ -7,12 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from virtex.data.transforms import normalize
-from virtex.engine.run import autocast
 from virtex.models.decoding import DecodingConfig
 from virtex.predict.caption_files.settings import model_digest
-from virtex.predict.draws import draws_of
-from virtex.predict.predictor import Caption, Predictor, captions_of
+from virtex.predict.predictor import Caption, Predictor
+from virtex.predict.results import Writing, with_likelihood
 
 
 @dataclass(frozen=True)
@@ -40,18 +38,9 @@ class Captioning:
 
     def write(self, names: Sequence[str], images: Tensor) -> list[list[Caption]]:
         """The captions of images (B, 3, H, W) uint8, of each the best first."""
-        predictor = self.predictor
-        inputs = normalize(images.to(predictor.device))
-        prefix = torch.tensor(predictor.tokenizer.encode(self.prefix), dtype=torch.int64)
-        with torch.inference_mode(), autocast(predictor.precision, predictor.device):
-            generated = predictor.captioner.generate(
-                inputs.contiguous(memory_format=torch.channels_last),
-                self.decoding,
-                num_captions=self.num_captions,
-                prefix=prefix,
-                rng=draws_of(self.seed, names),
-            )
-        return captions_of(generated, predictor.tokenizer)
+        writing = Writing(self.decoding, self.num_captions, self.prefix, self.seed)
+        images = images.contiguous(memory_format=torch.channels_last)
+        return with_likelihood(self.predictor.write_captions(images, names, writing))
 
     def settings(self) -> dict[str, Any]:
         """What may change the captions, as plain values."""
