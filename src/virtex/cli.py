@@ -126,7 +126,7 @@ def _caption(arguments: list[str]) -> int:
     from virtex.predict.caption_files.options import parse_caption
 
     config = parse_caption(arguments)
-    from virtex.predict.caption_files.command import caption_files
+    from virtex.predict.caption_files.job import caption_files
 
     try:
         caption_files(config, stdin=sys.stdin.buffer)

@@ -1,7 +1,11 @@
 """What a user can do wrong. Everything else that goes wrong is our own mistake."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that end a line, speak to a terminal, or turn the reading direction."""
 
 
 class VirTexError(Exception):
@@ -25,6 +29,11 @@ def listing(items: Iterable[object], *, limit: int = 3) -> str:
     texts = [str(item) for item in items]
     shown = ", ".join(texts[:limit])
     return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more"
+
+
+def one_line(text: str) -> str:
+    """Return text fit for a line of a terminal, its control characters as escape sequences."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def raise_all(kind: type[VirTexError], subject: str, problems: Sequence[str]) -> None:

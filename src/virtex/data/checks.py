@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import Any, TypeGuard
 
 from virtex.data.example import Source
 from virtex.errors import DataError, listing
+
+log = logging.getLogger("virtex")
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif"}
@@ -170,18 +173,26 @@ def absent_files(root: Path, names: Iterable[str]) -> list[str]:
     return absent
 
 
-def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each folder under `root` (as a prefix: empty, or ending in /) with its file names, sorted.
+def walk(root: Path, *, is_strict: bool = True) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder under `root`, as a prefix that is empty or ends in /, with its file names.
 
-    Hidden files and folders are left out; links are followed.
+    Both are sorted. Hidden files and folders are left out; links are followed.
+
+    Args:
+        is_strict: Raise an error for a folder that cannot be read or is reached twice, instead of
+            leaving it out.
 
     Raises:
         DataError: A folder that cannot be read, or that holds itself through a link.
     """
     seen: set[tuple[int, int]] = set()
-    for place, folders, files in os.walk(root, followlinks=True, onerror=_unreadable):
+    onerror = _unreadable if is_strict else _leave_out
+    for place, folders, files in os.walk(root, followlinks=True, onerror=onerror):
         status = os.stat(place)  # noqa: PTH116 (one a folder, on a str)
         if (status.st_dev, status.st_ino) in seen:
+            if not is_strict:
+                folders.clear()
+                continue
             raise DataError(f"{place} is reached twice through links. Remove one of the links.")
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -212,3 +223,7 @@ def _file_names(folder: Path) -> frozenset[str]:
 
 def _unreadable(error: OSError) -> None:
     raise DataError(f"{error.filename} cannot be read ({error.strerror}).") from error
+
+
+def _leave_out(error: OSError) -> None:
+    log.warning("left out the folder %s: %s", quoted(error.filename), error.strerror)

@@ -311,16 +311,17 @@ def _data_loader(
         num_workers=config.num_workers,
         prefetch_factor=config.prefetch if config.num_workers else None,
         collate_fn=_unchanged,
-        worker_init_fn=_leave_signals_to_trainer,
+        worker_init_fn=leave_signals_to_parent,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(0),  # or torch draws from its global one
     )
 
 
-def _leave_signals_to_trainer(worker: int) -> None:
-    """Ctrl-C and SLURM signal all processes, but the trainer needs its workers to finish a step.
+def leave_signals_to_parent(worker: int) -> None:
+    """Let a worker ignore signals: Ctrl-C and SLURM send them to all processes.
 
-    They end when it drops them, or within seconds of its death.
+    A trainer needs its workers to finish a step; they end when it drops them, or within seconds of
+    its death.
     """
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)

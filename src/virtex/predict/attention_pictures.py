@@ -4,7 +4,9 @@ A panel shows what the network saw: the centre of the photograph, cut from the f
 it is sharper than the network's own input.
 """
 
+import hashlib
 import math
+import re
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -35,6 +37,7 @@ GAP = 10
 WORD_SIZE, TITLE_SIZE, SMALL_SIZE = 20, 22, 14
 """Of letters, in pixels."""
 BAR_WIDTH = 380
+LONGEST_STEM = 80
 READINGS = {"forward": "said left to right", "backward": "said right to left"}
 
 Panel = tuple[Image.Image, str]
@@ -105,6 +108,21 @@ def write_strip(
     strip = caption_strip(picture, attention, image, bias=bias)
     with files.replacing(path, durable=False) as temporary:
         strip.save(temporary, "PNG")
+
+
+def write_strips(
+    folder: Path, paths: Sequence[Path], attentions: Sequence[CaptionAttention], image: ImageConfig
+) -> None:
+    """Write a strip of each image file to a folder, as `write_strip` does."""
+    for path, attention in zip(paths, attentions, strict=True):
+        write_strip(folder / strip_name(str(path)), path, attention, image)
+
+
+def strip_name(path: str) -> str:
+    """Return a file name for the strip of an image file, unlike that of any other."""
+    digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    stem = re.sub(r"[^\w.-]+", "_", Path(path).stem)[:LONGEST_STEM]
+    return f"{stem}-{digest}.png"
 
 
 def attended_photo(picture: Picture, image: ImageConfig, *, side: int) -> Image.Image:

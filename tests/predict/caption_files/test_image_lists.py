@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from virtex.errors import ConfigError, DataError
+from virtex.errors import DataError
 from virtex.predict.caption_files.image_lists import find_images
 
 
@@ -133,16 +133,13 @@ def test_all_that_is_not_there_is_named(photos: Path) -> None:
         assert told in str(raised.value)
 
 
-def test_addresses_are_taken_only_if_they_may_be(photos: Path) -> None:
-    url = "HTTPS://example.com/a.jpg"
-    assert find_images(["photos/b.jpg", url, url], allow_urls=True) == ["photos/b.jpg", url]
-    with pytest.raises(ConfigError, match=r"a\.jpg: add --allow_urls"):
+@pytest.mark.parametrize("url", ["HTTPS://example.com/a.jpg", "file:///etc/passwd", "s3://a/b"])
+def test_addresses_are_refused_wherever_they_are_named(url: str, photos: Path) -> None:
+    told = "is an address, and none is fetched: fetch images first"
+    with pytest.raises(DataError, match=told):
         find_images([url])
-    with pytest.raises(ConfigError, match=r"a\.jpg: add --allow_urls"):
-        find_images(["-"], stdin=io.BytesIO(url.encode()))
-    for other in ("ftp://example.com/a.jpg", "file:///etc/passwd"):
-        with pytest.raises(ConfigError, match="only http and https"):
-            find_images([other], allow_urls=True)
+    with pytest.raises(DataError, match=told):
+        find_images(["-"], stdin=io.BytesIO(f"photos/b.jpg\n{url}\n".encode()))
 
 
 def test_a_folder_that_may_not_be_read_is_named_and_left_out(

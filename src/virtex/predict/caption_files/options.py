@@ -1,12 +1,12 @@
 """The options of `virtex caption`. Nothing here imports torch: `--help` answers at once."""
 
-import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from virtex.errors import ConfigError
+from virtex import config as config_files
+from virtex.errors import ConfigError, raise_all
 from virtex.models.decoding_config import DecodingConfig
 
 OutFormat = Literal["json", "jsonl", "csv"]
@@ -14,47 +14,74 @@ FORMATS: dict[str, OutFormat] = {".json": "json", ".jsonl": "jsonl", ".csv": "cs
 SAMPLING = ("nucleus", "top_k", "temperature")
 BEAMS = ("beams", "per_node_beams")
 RANKING = ("length_penalty", "backward_weight")
+OTHERS = ("no_repeat_ngram", "max_steps")
+NAMES = {"nucleus": "top_p", "beams": "num_beams"}
+"""Fields of DecodingConfig that the command gives another name."""
+ABOUT = (
+    "Caption images: prints a line path<TAB>caption for each as it comes. INIT and the images need "
+    "no flag: virtex caption INIT IMAGE|DIR|GLOB|- ... [--option value ...]"
+)
+NO_URLS = "fetch images first, for example by `wget --directory-prefix images/ URL`, and name files"
 
 
 @dataclass(frozen=True)
 class CaptionFilesConfig:
-    """Which images to caption, how, and where to write it."""
+    """Which images to caption, how, and where to write the captions."""
 
     init: str
     """A run folder, a weights file, a released .pth, a published name."""
     images: tuple[str, ...] = ()
-    """Files, folders, globs, addresses; - for a list from stdin."""
+    """Image files, folders (searched to any depth), quoted globs ('images/**/*.jpg'), or - for a
+    list from stdin."""
     lists: tuple[str, ...] = ()
-    """Files that name images, one a line."""
-    allow_urls: bool = False
-    """Fetch images from http(s) addresses."""
+    """Files that name images, one a line; `--list FILE`, which may be repeated."""
     out: Path | None = None
-    """Where to write the captions; what it holds already is kept, and not captioned again."""
-    out_format: OutFormat | None = None
-    """null: as the suffix of `out` says."""
+    """File to write the captions to as well, .jsonl, .csv or .json; images in it are left out."""
+    json: Path | None = None
+    """File to write the captions to as a JSON list, whatever its suffix, instead of `out`."""
     overwrite: bool = False
-    """Start `out` anew."""
+    """Start the file of captions again."""
     attention: Path | None = None
-    """Folder for a picture of each captioned image, with where the model looked at each word."""
-    decoding: DecodingConfig = field(default_factory=DecodingConfig)
-    """How to search, but for `max_steps`."""
-    max_steps: int | None = None
-    """Longest caption, in tokens; null: as `decoding` says, or what the model was built for."""
+    """Folder for an image of the attention at each word of each best caption."""
+    bad_image_limit: float = 1.0
+    """Largest fraction of images that cannot be read before the command stops; 1: no limit."""
     num_captions: int = 1
-    """Captions of each image."""
+    """Captions of each image, the best first."""
     prefix: str = ""
     """Words that every caption begins with."""
+    max_steps: int | None = None
+    """Longest caption, in tokens; by default 30, or fewer where the model was built for fewer."""
+    beams: int | None = None
+    """Beams of the search; by default 5."""
+    per_node_beams: int | None = None
+    """Next tokens that each beam proposes; by default 2."""
+    length_penalty: float | None = None
+    """Rank captions by log p / tokens ** this; by default 0."""
+    no_repeat_ngram: int | None = None
+    """Length of the token sequences that no caption holds twice; by default 0: off."""
+    backward_weight: float | None = None
+    """Weight, from 0 to 1, of the right-to-left decoder in the ranking; by default 0."""
+    greedy: bool = False
+    """Take the likeliest token each time, without beams."""
+    nucleus: float | None = None
+    """Sample from the fewest tokens whose probabilities sum to this."""
+    top_k: int | None = None
+    """Sample from this many of the likeliest tokens."""
+    temperature: float | None = None
+    """Sample with logits divided by this; below 1 likely tokens become likelier."""
     seed: int = 0
-    """Of sampling: an image's captions are drawn from this and its name."""
+    """Random seed of the sampling; an image's captions follow from it and the image's path."""
+    original: bool = False
+    """Search as the released code did."""
+    device: str = "auto"
+    """auto (the GPU if there is one), cpu, cuda, cuda:1, mps."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """Arithmetic of the model; bf16 is faster where the device computes with it, and changes some
+    captions; auto: bf16 there, else fp32."""
     batch_size: int = 32
     """Images decoded at once."""
     num_workers: int | None = None
-    """Processes that read images; null: 2, or none where the images are few."""
-    bad_image_limit: float = 1.0
-    """Stop when more than this share of the images cannot be read."""
-    precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    """Arithmetic of the model; auto: bf16 where the device computes with it, else fp32."""
-    device: str = "auto"
+    """Processes that read images; by default 2, or none where the images are few."""
     tokenizer: Path | None = None
     """The vocabulary of a released .pth, which holds none."""
 
@@ -71,150 +98,99 @@ class CaptionFilesConfig:
         ]
         if not 0 <= self.bad_image_limit <= 1:
             problems.append(f"bad_image_limit is {self.bad_image_limit}, must be from 0 to 1")
-        suffix = self.out.suffix if self.out is not None else ""
-        if self.out is not None and self.out_format is None and suffix.lower() not in FORMATS:
+        if self.out is not None and self.out.suffix.lower() not in FORMATS:
             problems.append(
-                f"{self.out} ends in {suffix or 'no suffix'}: captions are written as "
+                f"{self.out} ends in {self.out.suffix or 'no suffix'}: captions are written as "
                 f"{', '.join(FORMATS)}, so end the name in one of them"
             )
-        if self.overwrite and self.out is None:
+        if self.out is not None and self.json is not None:
+            problems.append("--json and --out both name a file to write: give one of them")
+        if self.overwrite and self.path is None:
             problems.append("--overwrite needs a file to write: add --out FILE")
-        if problems:
-            raise ConfigError("; ".join(problems))
+        sampling, beams = self._given(SAMPLING), self._given(BEAMS)
+        if sampling and beams:
+            problems.append(
+                f"{sampling} cannot be together with {beams}: random captions are drawn without "
+                "beams; leave one side out"
+            )
+        if self.greedy and (others := self._given((*SAMPLING, *BEAMS, *RANKING))):
+            problems.append(
+                f"--greedy cannot be together with {others}: it follows a single caption; leave "
+                "one side out"
+            )
+        raise_all(ConfigError, "the options cannot work", problems)
         self.decoding.num_running(self.num_captions)
 
     @property
+    def path(self) -> Path | None:
+        """The file that captions are written to."""
+        return self.out or self.json
+
+    @property
     def format(self) -> OutFormat:
-        """In which `out` is written."""
-        assert self.out is not None
-        return self.out_format or FORMATS[self.out.suffix.lower()]
+        """The format of that file."""
+        return FORMATS[self.out.suffix.lower()] if self.out is not None else "json"
+
+    @property
+    def decoding(self) -> DecodingConfig:
+        """The search that the options describe."""
+        names = (*SAMPLING, *BEAMS, *RANKING, *OTHERS)
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        values = {NAMES.get(name, name): value for name, value in given.items()}
+        if self.greedy:
+            values["strategy"] = "greedy"
+        elif self._given(SAMPLING):
+            values = {"strategy": "nucleus", "top_p": 1.0, **values}
+        return DecodingConfig(**values, original=self.original)
+
+    def _given(self, names: Sequence[str]) -> str:
+        """Return those of the flags that have a value."""
+        return ", ".join(f"--{name}" for name in names if getattr(self, name) is not None)
+
+
+SWITCHES = [f"--{field.name}" for field in fields(CaptionFilesConfig) if field.type is bool]
 
 
 def parse_caption(arguments: Sequence[str]) -> CaptionFilesConfig:
-    """The config that the command line describes; exits 2 where it cannot be parsed.
+    """Return the config that the command line describes.
 
     Raises:
-        ConfigError: Options that do not go together, or values that are not allowed.
+        ConfigError: An unknown option, options that do not go together, or no images.
     """
-    parser = _parser()
-    options = vars(parser.parse_intermixed_args(list(arguments)))
-    if not options["images"] and not options["list"]:
-        parser.error("no images: name files, folders, globs, or - for a list from stdin")
-    decoding = _decoding(options)
-    json_path = options.pop("json")
-    if json_path is not None:
-        if options["out"] is not None:
-            raise ConfigError("--json and --out both name a file to write: give one of them.")
-        options.update(out=json_path, out_format="json")
-    options["lists"] = tuple(options.pop("list"))
-    options["images"] = tuple(options["images"])
-    return CaptionFilesConfig(**options, decoding=decoding)
+    flags, free, lists = _sorted(arguments)
+    if free and not any(flag.startswith("--init=") for flag in flags):
+        flags.append(f"--init={free.pop(0)}")
+    config = config_files.parse(CaptionFilesConfig, flags, prog="virtex caption", description=ABOUT)
+    # Paths stay out of the parser, whose YAML has no word for a file name that is not UTF-8.
+    config = replace(config, images=(*config.images, *free), lists=(*config.lists, *lists))
+    if not config.images and not config.lists:
+        raise ConfigError(
+            "no images: name files, folders, globs, or - for a list from stdin.\n"
+            "`virtex caption --help` lists the options."
+        )
+    return config
 
 
-def _decoding(options: dict[str, Any]) -> DecodingConfig:
-    """What the flags say of the search, taken out of the options."""
-    flags = ("greedy", *SAMPLING, *BEAMS, *RANKING, "no_repeat_ngram", "original")
-    values = {name: options.pop(name) for name in flags}
-    given = {
-        name: value for name, value in values.items() if value is not None and value is not False
-    }
-    sampling = [name for name in SAMPLING if name in given]
-    beams = [name for name in BEAMS if name in given]
-    clashes = []
-    if sampling and beams:
-        clashes.append((sampling, beams, "random captions are drawn without beams"))
-    others = [*sampling, *beams, *(name for name in RANKING if name in given)]
-    if given.pop("greedy", False):
-        if others:
-            clashes.append((["greedy"], others, "it follows a single caption"))
-        given["strategy"] = "greedy"
-    elif sampling:
-        given["strategy"] = "nucleus"
-        given.setdefault("nucleus", 1.0)
-    if clashes:
-        texts = [
-            f"{_flags(some)} cannot be together with {_flags(rest)}: {reason}"
-            for some, rest, reason in clashes
-        ]
-        raise ConfigError("; ".join([*texts, "leave one side out."]))
-    names = {"nucleus": "top_p", "beams": "num_beams"}
-    return DecodingConfig(**{names.get(name, name): value for name, value in given.items()})
-
-
-def _flags(names: Sequence[str]) -> str:
-    return ", ".join(f"--{name}" for name in names)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "virtex caption",
-        description="Caption images: prints a line path<TAB>caption for each as it comes.",
-        usage="virtex caption INIT IMAGE|DIR|GLOB|URL|- ... [options]",
-    )
-    parser.add_argument("init", help="a run folder, a weights file, a released .pth, a zoo name")
-    parser.add_argument(
-        "images",
-        nargs="*",
-        help="image files, folders searched to any depth, quoted globs ('photos/**/*.jpg'), "
-        "addresses (see --allow_urls), or - for a list from stdin",
-    )
-    _add_files(parser)
-    _add_search(parser)
-    _add_machine(parser)
-    return parser
-
-
-def _add_files(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("files").add_argument
-    add("--list", action="append", default=[], help="file that names images, one a line")
-    add("--allow_urls", action="store_true", help="fetch images from http(s) addresses")
-    add(
-        "--out",
-        type=Path,
-        help="also write the captions to this file, .jsonl, .csv or .json; images that are in it "
-        "already are left out",
-    )
-    add("--json", type=Path, help="as --out, a JSON list whatever the suffix")
-    add("--overwrite", action="store_true", help="start --out anew")
-    add("--attention", type=Path, metavar="DIR", help="draw where the model looked at each word")
-    add(
-        "--bad_image_limit",
-        type=float,
-        default=CaptionFilesConfig.bad_image_limit,
-        metavar="SHARE",
-        help="stop when more than this share of the images cannot be read (default 1: never)",
-    )
-
-
-def _add_search(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("search").add_argument
-    add("--num_captions", type=int, default=1, help="captions of each image, the best first")
-    add("--prefix", default="", help="words that every caption begins with")
-    add("--max_steps", type=int, help="longest caption, in tokens (default 30)")
-    add("--beams", type=int, help="beams of the search (default 5)")
-    add("--per_node_beams", type=int, help="next tokens that each beam proposes (default 2)")
-    add("--length_penalty", type=float, help="rank captions by log p / tokens ** this (default 0)")
-    add("--no_repeat_ngram", type=int, help="never write so many tokens in a row twice")
-    add("--backward_weight", type=float, help="rank by the right-to-left decoder too, 0 to 1")
-    add("--greedy", action="store_true", help="the likeliest token each time, without beams")
-    add("--nucleus", type=float, metavar="P", help="draw from the likeliest tokens of sum P")
-    add("--top_k", type=int, help="draw from so many of the likeliest tokens")
-    add("--temperature", type=float, help="draw; below 1 likely tokens become likelier")
-    add("--seed", type=int, default=0, help="of what is drawn (default 0)")
-    add("--original", action="store_true", help="search as the released code did")
-
-
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("machine").add_argument
-    defaults = CaptionFilesConfig
-    add("--device", default=defaults.device, help="auto, cpu, cuda, cuda:1, mps")
-    add(
-        "--precision",
-        choices=("auto", "fp32", "bf16"),
-        default=defaults.precision,
-        help="arithmetic (default fp32); bf16 is faster where the device computes with it, and "
-        "changes some captions; auto: bf16 there, else fp32",
-    )
-    add("--batch_size", type=int, default=defaults.batch_size, help="images decoded at once")
-    add("--num_workers", type=int, help="processes that read images (default 2, 0 for few images)")
-    add("--tokenizer", type=Path, help="the vocabulary of a released .pth")
+def _sorted(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Return flags as `--flag=value`, arguments without a flag, and the values of `--list`."""
+    flags, free, lists = list[str](), list[str](), list[str]()
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, _ = argument.partition("=")
+        if argument == "--":
+            free += rest
+        elif argument == "-" or not argument.startswith("-"):
+            free.append(argument)
+        elif name == "--allow_urls":
+            raise ConfigError(f"--allow_urls is no longer an option: {NO_URLS}.")
+        elif equals or name in ("-h", "--help", "--print_config"):
+            flags.append(argument)
+        elif name in SWITCHES:
+            flags.append(f"{name}=true")
+        elif (following := next(rest, None)) is None:
+            raise ConfigError(f"{name} needs a value. `virtex caption --help` lists the options.")
+        elif name == "--list":
+            lists.append(following)
+        else:
+            flags.append(f"{name}={following}")
+    return flags, free, lists

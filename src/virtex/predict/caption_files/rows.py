@@ -1,161 +1,134 @@
-"""Captions as rows of JSON lines or CSV: written, read again, and mended where a kill cut them.
+"""Captions as rows: appended as JSON lines, converted to a JSON list or CSV, and read again.
 
-A row is one caption. Of several captions of an image each has its rank, from 0; they follow each
-other.
+A row is one caption. Several captions of an image have ranks from 0 and follow each other.
+
+A spreadsheet takes a CSV cell that begins with = + - @ tab or CR for a formula, and runs it. A
+quote mark before it makes it text, as OWASP advises
+(https://owasp.org/www-community/attacks/CSV_Injection).
 """
 
 import csv
 import io
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any
 
-from virtex.errors import DataError
-from virtex.predict.predictor import Caption
+from virtex.errors import ConfigError, DataError
+from virtex.predict.results import Caption
 
-Row = dict[str, str | int | float]
-RowFormat = Literal["jsonl", "csv"]
-
-
-class RowLayout(NamedTuple):
-    """What a row holds."""
-
-    is_ranked: bool
-    """Whether an image has several captions."""
-    is_reranked: bool
-    """Whether captions were ranked by the backward decoder too."""
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the values, in order."""
-        rank = ["rank"] if self.is_ranked else []
-        backward = ["backward_log_likelihood"] if self.is_reranked else []
-        return ["image", *rank, "caption", "log_likelihood", *backward]
-
-    def rows(self, image: str, captions: Sequence[Caption]) -> list[Row]:
-        """The captions of an image, the best first."""
-        return [
-            {
-                "image": image,
-                **({"rank": rank} if self.is_ranked else {}),
-                "caption": caption.text,
-                "log_likelihood": caption.log_likelihood,
-                **self._backward(caption),
-            }
-            for rank, caption in enumerate(captions)
-        ]
-
-    def _backward(self, caption: Caption) -> Row:
-        if not self.is_reranked:
-            return {}
-        assert caption.backward_log_likelihood is not None
-        return {"backward_log_likelihood": caption.backward_log_likelihood}
+Row = dict[str, Any]
+RESTART = "choose another file, or start again with --overwrite (in Python overwrite=True)"
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""Start of text that gets a quote mark; quote marks before it count, or it could not be undone."""
+TYPES = {"rank": int, "log_likelihood": float, "backward_log_likelihood": float}
+"""Types of the values that are no text."""
 
 
-class RowEnd(NamedTuple):
-    """A row that was read, and where in the file it ends."""
+def columns_of(num_captions: int, *, is_reranked: bool) -> list[str]:
+    """Return the names of a row's values, in order.
 
-    row: dict[str, Any]
-    end: int
-
-
-def encode_rows(rows: Sequence[Row], row_format: RowFormat) -> bytes:
-    """Rows as they stand in a file."""
-    if row_format == "jsonl":
-        return "".join(json.dumps(row) + "\n" for row in rows).encode()
-    return _encode_csv([list(row.values()) for row in rows])
+    Args:
+        is_reranked: Whether captions are ranked by the backward decoder too.
+    """
+    rank = ["rank"] if num_captions > 1 else []
+    backward = ["backward_log_likelihood"] if is_reranked else []
+    return ["image", *rank, "caption", "log_likelihood", *backward]
 
 
-def encode_header(layout: RowLayout, row_format: RowFormat) -> bytes:
-    """What a file begins with."""
-    return b"" if row_format == "jsonl" else _encode_csv([layout.columns])
+def rows_of(image: str, captions: Sequence[Caption], columns: Sequence[str]) -> Iterator[Row]:
+    """Yield the captions of an image, the best first, as rows."""
+    for rank, one in enumerate(captions):
+        backward = one.backward_log_likelihood
+        values = (image, rank, one.text, one.log_likelihood, backward)
+        row = dict(zip(columns_of(2, is_reranked=True), values, strict=True))
+        yield {column: row[column] for column in columns}
 
 
-def read_rows(path: Path, layout: RowLayout, row_format: RowFormat) -> Iterator[RowEnd]:
-    """The whole rows of a file; one that was cut at its end is left out.
+def encode_lines(rows: Iterable[Row]) -> bytes:
+    """Return rows as JSON lines."""
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def read_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[Row, int]]:
+    """Yield each whole row of JSON lines and the byte where it ends; leave out a cut last line.
 
     Raises:
-        DataError: Something else in the file is no row.
+        DataError: Another line is no row.
     """
-    read = _read_json_lines if row_format == "jsonl" else _read_csv
     end = 0
     with path.open("rb") as file:
-        for row_end in read(file, layout.columns):
-            yield row_end
-            end = row_end.end
-        file.seek(end)
-        tail = file.read()
-    header = encode_header(layout, row_format) if end == 0 else b""
-    if not _is_cut(tail.removeprefix(header), row_format):
-        raise DataError(
-            f"{path} is damaged: what follows byte {end} is no row of {', '.join(layout.columns)}. "
-            "Mend it, choose another file, or start anew with --overwrite (in Python "
-            "overwrite=True)."
-        )
-
-
-def _is_cut(tail: bytes, row_format: RowFormat) -> bool:
-    """Whether it is less than one row: what a kill leaves at the end of a file."""
-    if row_format == "jsonl":
-        return b"\n" not in tail
-    lines = _Lines(io.BytesIO(tail))
-    try:
-        row = next(csv.reader(lines, strict=True), None)
-    except csv.Error:
-        return lines.is_over  # else something is wrong before the end
-    return row is None or not lines.is_whole
-
-
-def _read_json_lines(file: IO[bytes], columns: list[str]) -> Iterator[RowEnd]:
-    end = 0
-    for line in file:
-        try:
-            row = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            return
-        if not isinstance(row, dict) or list(row) != columns:
-            return
-        end += len(line)
-        yield RowEnd(row, end)
-
-
-def _read_csv(file: IO[bytes], columns: list[str]) -> Iterator[RowEnd]:
-    lines = _Lines(file)
-    reader = csv.reader(lines, strict=True)
-    try:
-        if next(reader, None) != columns:
-            return
-        for values in reader:
-            if len(values) != len(columns) or not lines.is_whole:
+        for line in file:
+            if not line.endswith(b"\n"):
                 return
-            yield RowEnd(dict(zip(columns, values, strict=True)), lines.end)
-    except csv.Error:
-        return
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict) or list(row) != list(columns):
+                raise DataError(
+                    f"{path} is damaged: what follows byte {end} is no row of "
+                    f"{', '.join(columns)}. Mend it, {RESTART}."
+                )
+            end += len(line)
+            yield row, end
 
 
-class _Lines:
-    """Lines of a file for the CSV reader, which takes several where a path has line breaks."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.end = 0
-        """Of what was taken so far."""
-        self.is_whole = True
-        """Whether the last line taken ends as lines do."""
-        self.is_over = False
-        """Whether more lines were asked for than there are, as within quotes that never close."""
-
-    def __iter__(self) -> Iterator[str]:
-        for line in self._file:
-            self.end += len(line)
-            self.is_whole = line.endswith(b"\n")
-            yield line.decode("utf-8", "surrogateescape")
-        self.is_over = True
+def write_json(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> None:
+    """Write a list with an entry for each image; several captions are a list in it."""
+    rest = [column for column in columns if column not in ("image", "rank")]
+    with path.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for number, (image, group) in enumerate(itertools.groupby(rows, lambda row: row["image"])):
+            captions = [{column: row[column] for column in rest} for row in group]
+            values = {"captions": captions} if "rank" in columns else captions[0]
+            entry = json.dumps({"image": image, **values}, indent=1)
+            file.write(("," if number else "") + "\n" + textwrap.indent(entry, " "))
+        file.write("\n]\n")
 
 
-def _encode_csv(rows: Sequence[Sequence[str | int | float]]) -> bytes:
-    """Text is quoted throughout: a path may hold commas and line breaks."""
-    text = io.StringIO(newline="")
-    csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode("utf-8", "surrogateescape")
+def write_csv(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> None:
+    """Write a header and a line for each caption; text is quoted, since it may hold commas."""
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow(_as_text(row[column]) for column in columns)
+
+
+def _as_text(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+
+
+def read_converted(path: Path, columns: Sequence[str]) -> list[Row]:
+    """Return the rows of a file that `write_json` or `write_csv` wrote.
+
+    Raises:
+        ConfigError: It is none, or was cut.
+    """
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    try:
+        rows = list(_json_rows(text) if text.startswith("[") else _csv_rows(text))
+        assert text.endswith("\n")
+        return [{name: TYPES.get(name, str)(row[name]) for name in columns} for row in rows]
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, csv.Error) as error:
+        raise ConfigError(
+            f"{path} is no whole file of {', '.join(columns)}; it may have been cut: {RESTART}."
+        ) from error
+
+
+def _json_rows(text: str) -> Iterator[Row]:
+    for entry in json.loads(text):
+        for rank, caption in enumerate(entry.get("captions", [entry])):
+            yield {"image": entry["image"], "rank": rank, **caption}
+
+
+def _csv_rows(text: str) -> Iterator[Row]:
+    for row in csv.DictReader(io.StringIO(text, newline=""), strict=True):
+        yield {
+            name: cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+            for name, cell in row.items()
+        }
