@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CAPTIONS ?= ../shared/data/flickr8k
+CAPTIONS ?=
 STAMP := $(VENV)/installed
 
 .PHONY: quickstart captioner demo test lint help
@@ -23,10 +23,10 @@ quickstart: $(STAMP)
 	$(BIN)/virtex quickstart --out quickstart
 
 captioner: $(STAMP)
-ifneq ($(wildcard $(CAPTIONS)/annotations),)
+ifneq ($(CAPTIONS),)
 	$(BIN)/virtex pretrain --config captioner_small --data.source coco --data.root $(CAPTIONS) --out captioner
 else
-	@echo "$(CAPTIONS) holds no captions in COCO's layout: drawn scenes instead (make captioner CAPTIONS=DIR)"
+	@echo "no CAPTIONS=DIR given: drawn scenes instead"
 	$(BIN)/virtex quickstart --out quickstart
 endif
 

@@ -1,8 +1,8 @@
 """Images per second of the loader on one core, beside the bare JPEG decode of the same files.
 
     python benchmarks/loader.py                            # drawn 640 x 480 files
-    python benchmarks/loader.py --root ../shared/data/coco_mini --only-size 640x480
-    python benchmarks/loader.py --root ../shared/data/flickr8k/val2017 --size 64
+    python benchmarks/loader.py --root COCO --only-size 640x480
+    python benchmarks/loader.py --root FLICKR8K/val2017 --size 64
 
 The floor is the fastest ordinary call among the JPEG decoders found here (simplejpeg, torchvision,
 and OpenCV and Pillow), decoding each file whole. All ways take turns in one process on one thread;

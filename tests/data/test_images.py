@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from tests.real_data import real
 from virtex.data.images import MAX_PIXELS, BadImageError, Box, decode_image, open_image
 from virtex.errors import DataError
-
-COCO = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "coco_mini"
 
 
 def texture(height: int, width: int) -> np.ndarray:
@@ -248,10 +247,7 @@ def test_arrays_that_are_no_rgb_pixels_are_bad(pixels: np.ndarray) -> None:
 
 
 def test_real_photos_are_decoded_as_pillow_does() -> None:
-    paths = sorted(COCO.rglob("*.jpg"))[:12]
-    if not paths:
-        pytest.skip("needs the photos of coco_mini")
-    for path in paths:
+    for path in sorted(real("data/coco_mini").rglob("*.jpg"))[:12]:
         expected = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
         assert np.abs(decode_image(path).astype(int) - expected).max() <= 2
 

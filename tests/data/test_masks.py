@@ -1,7 +1,6 @@
 """Masks drawn and packed."""
 
 from itertools import compress
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_masks
 
 from tests.data.small_objects import SCENES, filled
+from tests.real_data import real
 from virtex.data.example import Example
 from virtex.data.images import Box, open_image
 from virtex.data.masks import (
@@ -24,8 +24,6 @@ from virtex.data.object_transforms import place
 from virtex.data.objects import find_objects
 from virtex.data.sources.coco import CocoSource
 from virtex.data.sources.scenes.source import run_lengths
-
-COCO = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "coco_mini"
 
 
 @settings(max_examples=40)
@@ -98,9 +96,8 @@ def test_masks_come_out_of_their_bytes_as_they_went_in(number, height, width, se
 
 
 def test_masks_of_real_photos_are_cocos_own():
-    if not COCO.is_dir():
-        pytest.skip("needs the photos and instances of coco_mini")
-    source = CocoSource(COCO, split="train2017", with_captions=False, with_instances=True)
+    coco = real("data/coco_mini")
+    source = CocoSource(coco, split="train2017", with_captions=False, with_instances=True)
     num_objects = num_crowds = 0
     for example in source:
         size = _size(example)

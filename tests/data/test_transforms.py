@@ -14,6 +14,7 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from tests.real_data import real
 from virtex.data.example import Example
 from virtex.data.images import Box, decode_image, open_image
 from virtex.data.transforms import (
@@ -31,7 +32,6 @@ from virtex.data.transforms import (
 )
 from virtex.errors import ConfigError
 
-COCO = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "coco_mini"
 PLAIN = {"flip_prob": 0.0, "jitter_prob": 0.0}
 
 
@@ -54,10 +54,7 @@ def train(config: ImageConfig, image: np.ndarray | bytes, *, seed: int, caption:
 
 @pytest.fixture(scope="module")
 def photos() -> list[Path]:
-    paths = sorted(COCO.rglob("*.jpg"))[:10]
-    if not paths:
-        pytest.skip("needs the photos of coco_mini")
-    return paths
+    return sorted(real("data/coco_mini").rglob("*.jpg"))[:10]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +6,7 @@ import torch
 from PIL import Image
 
 from tests.predict.small_captioner import IMAGE, TASK, TEXTS, small_task
+from tests.real_data import real
 from virtex.data.captions import EncodeCaption, pad_tokens
 from virtex.data.example import Example
 from virtex.data.images import BadImageError
@@ -15,8 +15,6 @@ from virtex.errors import CheckpointError, ConfigError, DataError
 from virtex.models.decoding import DecodingConfig
 from virtex.predict.matching import MatchingConfig
 from virtex.predict.predictor import Predictor
-
-DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 
 
 def close(captions, others):
@@ -105,9 +103,7 @@ def test_what_is_no_image_or_no_pair_is_refused(predictor, pictures, tmp_path):
 
 
 def test_photographs_are_captioned_from_their_files(predictor):
-    folder = DATA / "coco_mini" / "val2017"
-    if not folder.is_dir():
-        pytest.skip(f"no photographs at {folder}")
+    folder = real("data/coco_mini/val2017")
     captions = predictor.caption(sorted(folder.glob("*.jpg"))[:3])
     assert len(captions) == 3
     assert all(np.isfinite(caption.log_likelihood) for caption in captions)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.real_data import real
 from virtex.data.example import Example, Source
 from virtex.models.backbone import Backbone, BackboneConfig
 
 SLIM = BackboneConfig("resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 32]})
 COLORS = {"blue": (30, 60, 220), "green": (40, 200, 60), "red": (220, 40, 40)}
-VOC_ROOT = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "voc2007"
 
 
 class Noise(Source):
@@ -58,9 +58,7 @@ def backbone() -> Backbone:
 @pytest.fixture
 def voc_root() -> Path:
     """The real PASCAL VOC 2007 (train and val)."""
-    if not VOC_ROOT.is_dir():
-        pytest.skip("the real VOC2007 is not beside this repository")
-    return VOC_ROOT
+    return real("data/voc2007")
 
 
 def write_colors(root: Path) -> None:

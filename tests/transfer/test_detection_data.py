@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.real_data import real
 from virtex.config import parse, with_recipes
 from virtex.transfer import detection
 from virtex.transfer.detection import DetectionProtocolConfig
 
-COCO = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "coco_mini"
 NUM_IMAGES = 10
 SMALL = """
 backbone: {name: resnet18, options: {layers: [1, 1, 1, 1], channels: [32, 64, 128, 256]}}
@@ -29,9 +29,8 @@ loader: {num_workers: 1}
 @pytest.fixture
 def ten_photographs(tmp_path: Path) -> Path:
     """The first of COCO's training photographs, as training and as validation images."""
-    if not COCO.is_dir():
-        pytest.skip("the real COCO images are not beside this repository")
-    values = json.loads((COCO / "annotations" / "instances_train2017.json").read_text())
+    coco = real("data/coco_mini")
+    values = json.loads((coco / "annotations" / "instances_train2017.json").read_text())
     images = values["images"][:NUM_IMAGES]
     ids = {image["id"] for image in images}
     annotations = [row for row in values["annotations"] if row["image_id"] in ids]
@@ -41,7 +40,7 @@ def ten_photographs(tmp_path: Path) -> Path:
         (tmp_path / split).mkdir()
         (tmp_path / "annotations" / f"instances_{split}.json").write_text(text)
         for image in images:
-            shutil.copy(COCO / "train2017" / image["file_name"], tmp_path / split)
+            shutil.copy(coco / "train2017" / image["file_name"], tmp_path / split)
     return tmp_path
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.real_data import real
 from tests.zoo.opened import foreign
 from virtex.errors import CheckpointError
 from virtex.models.backbone import Backbone, BackboneConfig
@@ -15,13 +16,10 @@ from virtex.zoo.foreign import unwrap
 from virtex.zoo.released import load_released, released_layout, to_released
 
 PATH = Path("released.pth")
-REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "reference"
 
 
 def reference_file(name):
-    if not (REFERENCE / name).exists():
-        pytest.skip(f"../shared/reference/{name} is not here")
-    return REFERENCE / name
+    return real(f"reference/{name}")
 
 
 @pytest.fixture(scope="module")

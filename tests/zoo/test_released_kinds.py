@@ -10,6 +10,7 @@ from torch.nn.utils import parameters_to_vector
 
 from tests.oracles.decoding import slow_beam_search
 from tests.oracles.released import CLASSIFICATION, ReleasedModel
+from tests.real_data import real
 from tests.tasks.small_tasks import IMAGE, SCENES, tokenizer
 from tests.zoo.opened import foreign, open_backbone
 from virtex.data.transforms import normalize
@@ -33,7 +34,6 @@ from virtex.zoo.released import (
 )
 
 PATH = Path("released.pth")
-REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "reference"
 WRITERS = ["bicaptioning", "captioning"]
 KINDS = [*WRITERS, "masked_lm", *CLASSIFICATION]
 
@@ -93,9 +93,7 @@ def released_loss(released, batch):
 
 @pytest.mark.parametrize("kind", ["bicaptioning", "bicaptioning_prenorm", *KINDS[1:]])
 def test_the_slow_model_has_the_released_names_and_shapes_of_each_kind(kind):
-    path = REFERENCE / f"keys_{kind}.json"
-    if not path.exists():
-        pytest.skip(f"../shared/reference/{path.name} is not here")
+    path = real(f"reference/keys_{kind}.json")
     config = HeadConfig(norm="pre" if kind.endswith("prenorm") else "post")
     vocab_size = 81 if kind == "multilabel_classification" else 10_000
     kind = kind.removesuffix("_prenorm")

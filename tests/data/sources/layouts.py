@@ -10,19 +10,17 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.real_data import real
 from virtex.data.example import Source
 from virtex.errors import DataError
 
 ANY_TEXT = st.text(st.characters() | st.characters(categories=["Cs"]))
 """Lone surrogates too: JSON may hold them, and names of files that are not UTF-8."""
-REAL_DATA = Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
 
 
 def real_data(name: str) -> Path:
     """A folder of real data; skips the test where it is absent."""
-    if not (REAL_DATA / name).is_dir():
-        pytest.skip(f"the real data set {name} is not on this machine")
-    return REAL_DATA / name
+    return real(f"data/{name}")
 
 
 def jpeg(value: int = 0) -> bytes:
