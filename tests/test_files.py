@@ -1,10 +1,12 @@
 """Every failure of writing, in one place: a full disk, a kill, a second process, a cut."""
 
+import contextlib
 import os
 import signal
 import stat
 import subprocess
 import sys
+import time
 import zipfile
 from multiprocessing import Process
 from pathlib import Path
@@ -25,6 +27,13 @@ DIE_HOLDING = BEGIN + (
     "with files.locked(Path(sys.argv[1]), subject='the run'):\n"
     "    print(os.getpid(), flush=True)\n"
     "    sys.stdin.readline()\n"
+    "    os.kill(os.getpid(), signal.SIGKILL)\n"
+)
+DIE_AFTER_A_FORK = BEGIN + (
+    "with files.locked(Path(sys.argv[1]), subject='the run'):\n"
+    "    if os.fork() == 0:\n"
+    "        sys.stdin.readline()\n"
+    "        os._exit(0)\n"
     "    os.kill(os.getpid(), signal.SIGKILL)\n"
 )
 WRITE = BEGIN + "files.write(Path(sys.argv[1]), 'by another process')"
@@ -165,6 +174,20 @@ def test_a_lock_names_its_holder_and_is_free_after_a_kill(tmp_path: Path) -> Non
     assert holder.returncode == -signal.SIGKILL
     with files.locked(path, subject="the run"):
         assert path.read_text() == f"process {os.getpid()} on {os.uname().nodename}\n"
+
+
+def test_a_process_that_the_holder_forked_does_not_hold_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    program = [sys.executable, "-c", DIE_AFTER_A_FORK, str(path)]
+    holder = subprocess.Popen(program, stdin=subprocess.PIPE)
+    assert holder.wait() == -signal.SIGKILL
+    for _ in range(100):  # the forked process closes the lock as soon as it runs
+        with contextlib.suppress(ConfigError), files.locked(path, subject="the run"):
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the forked process holds the lock")
+    holder.communicate(b"\n")
 
 
 def test_damage_in_a_zip_is_found(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from virtex import distributed
 from virtex.data.source import SourceConfig
+from virtex.errors import CheckpointError
 from virtex.models.backbone import Backbone
 from virtex.transfer.command import open_splits
 from virtex.transfer.features import Extraction
@@ -86,7 +87,7 @@ class EarlyStopping:
                 initialisation={"init": str(self.folder.parent), "step": step},
             )
         backbone.train(was_training)
-        result.write(self._path(step))
+        result.write(self._path(step), error=CheckpointError)  # training goes on after one
         return result.score
 
     def _scores(self) -> dict[int, float]:

@@ -125,9 +125,11 @@ def locked(path: Path, *, subject: str) -> Iterator[None]:
             raise ConfigError(
                 f"{subject} is in use by {holder}: wait until it ends, or choose another place."
             )
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        yield
+        with telling(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        with _not_inherited(file):
+            yield
 
 
 def take_lock(file: IO[bytes], *, wait: bool = False) -> bool:
@@ -144,6 +146,28 @@ def take_lock(file: IO[bytes], *, wait: bool = False) -> bool:
     except OSError:  # a file system without locks
         return True
     return True
+
+
+_held: set[IO[bytes]] = set()
+
+
+@contextlib.contextmanager
+def _not_inherited(file: IO[bytes]) -> Iterator[None]:
+    """Keep a lock from the processes that are forked: each would hold it beyond its owner's end."""
+    _held.add(file)
+    try:
+        yield
+    finally:
+        _held.discard(file)
+
+
+def _close_held() -> None:
+    while _held:
+        _held.pop().close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_held)
 
 
 def sha256(path: Path) -> str:

@@ -22,7 +22,7 @@ from virtex.early_stopping import EarlyStopping, EarlyStoppingConfig
 from virtex.engine.loop import FitResult, evaluate, fit
 from virtex.engine.optim import OptimConfig, warmup_steps
 from virtex.engine.run import RunConfig, RunFolder, check_batch_size, choose_device
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, DataError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.samples import SampleWriter
 from virtex.tasks import registry
@@ -130,7 +130,6 @@ def write_tokenizer(config: TrainTokenizerConfig) -> Tokenizer:
     """Train a vocabulary on the captions of a source and write it."""
     source = _training_source(config.data, Needs(captions=True))
     tokenizer = train_tokenizer(all_captions(source), vocab_size=config.vocab_size)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(config.out)
     return tokenizer
 
@@ -264,8 +263,8 @@ class _Validation:
         if self.samples is not None and self.task.writer is not None:
             try:
                 self.samples.write(self.task.writer, step=step, device=self.device)
-            except OSError as error:
-                log.error("cannot write the sample captions of step %d: %s", step, error)
+            except DataError as error:
+                log.error("step %d has no sample captions: %s Training goes on.", step, error)
         return numbers
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from virtex import files
 from virtex.data.layouts import write_scenes
 from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.sources.scenes import kinds_named_in
@@ -38,7 +39,10 @@ def quickstart(out: Path) -> Path:
     """
     scenes, run, results = out / "scenes", out / "run", out / "results"
     timings = _Timings(out / "timings.json")
-    if out.exists() and any(out.iterdir()) and not timings.path.exists():
+    found = (
+        [path for path in out.iterdir() if files.PREFIX not in path.name] if out.exists() else []
+    )
+    if found and not timings.path.exists():
         raise ConfigError(f"{out} holds other files; give --out a new folder")
     with timings.stage("draw scenes"):
         _draw(scenes)
@@ -149,8 +153,7 @@ class _Timings:
         print(f"{name}: {self.seconds[name]:.0f} s", file=sys.stderr, flush=True)
 
     def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.seconds, indent=1) + "\n")
+        files.write(self.path, json.dumps(self.seconds, indent=1) + "\n")
 
 
 def _percent(truths: Iterable[bool]) -> float:

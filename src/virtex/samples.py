@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from virtex import files
 from virtex.data.example import Example, Source
 from virtex.data.images import BadImageError, decode_image
 from virtex.data.tokenizer import Tokenizer
@@ -44,7 +44,11 @@ class SampleWriter:
 
     @torch.no_grad()
     def write(self, captioner: Captioner, *, step: int, device: torch.device) -> None:
-        """Caption the images as the model stands, and write them with their log-likelihoods."""
+        """Caption the images as the model stands, and write them with their log-likelihoods.
+
+        Raises:
+            DataError: The disk is full, or the folder cannot be written.
+        """
         was_training = captioner.training
         captioner.eval()
         images = normalize(self.images.to(device))
@@ -62,21 +66,17 @@ class SampleWriter:
                 self.examples, generated.tokens, generated.log_probs, strict=True
             )
         ]
-        path = self.folder / "samples.json"
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps({"step": step, "samples": samples}, indent=1))
-        temporary.replace(path)
+        content = json.dumps({"step": step, "samples": samples}, indent=1)
+        files.write(self.folder / "samples.json", content)
 
     def _picture(self, example: Example) -> Path:
         name = hashlib.sha256(example.image_id.encode()).hexdigest()[:16]
         path = self.folder / "samples" / f"{name}.jpg"
         if not path.exists():
-            path.parent.mkdir(exist_ok=True)
             picture = Image.fromarray(decode_image(example.image))
             picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-            temporary = path.with_suffix(".tmp")
-            picture.save(temporary, "JPEG", quality=90)
-            temporary.replace(path)
+            with files.replacing(path) as temporary:
+                picture.save(temporary, "JPEG", quality=90)
         return path
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from virtex import files
 from virtex.config import to_dict, with_recipes
 from virtex.data.source import SourceConfig
 from virtex.errors import ConfigError, listing
@@ -97,7 +98,7 @@ def study(config: StudyConfig) -> Path:
         if run.row.name in wanted and not run.result_path.exists():
             carry_out(run, config)
     path = config.out / TABLE
-    path.write_text(table(config, runs), encoding="utf-8")
+    files.write(path, table(config, runs))
     return path
 
 

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,9 @@ def test_an_empty_folder_has_no_latest(folder: CheckpointFolder) -> None:
     assert folder.latest() is None
 
 
-def test_temporary_and_foreign_files_are_not_checkpoints(folder: CheckpointFolder) -> None:
+def test_what_earlier_versions_left_and_foreign_files_are_not_checkpoints(
+    folder: CheckpointFolder,
+) -> None:
     write(folder, 3)
     (folder.path / "step_00000009.pt.tmp").write_bytes(b"half")
     (folder.path / "step_best.pt").write_bytes(b"mine")
@@ -128,6 +131,43 @@ try:
 except CheckpointError as error:
     print(error)
 print(folder.latest()["step"], sorted(file.name for file in folder.path.iterdir()))
+"""
+
+
+DIE_WHILE_SAVING = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from virtex.engine import checkpoint
+class Deadly(dict):
+    def items(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+folder = checkpoint.CheckpointFolder(Path(sys.argv[1]))
+checkpoint.save(folder.at(2), {"step": 2, "w": torch.ones(1_000_000), "deadly": Deadly(a=1)})
+"""
+
+
+def test_a_kill_while_saving_costs_neither_the_previous_checkpoint_nor_space(
+    folder: CheckpointFolder,
+) -> None:
+    write(folder, 1)
+    done = subprocess.run([sys.executable, "-c", DIE_WHILE_SAVING, str(folder.path)], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert folder.latest()["step"] == 1
+    assert len(list(folder.path.iterdir())) == 2
+    subprocess.run([sys.executable, "-c", SAVE, str(folder.path)], check=True, timeout=60)
+    assert sorted(file.name for file in folder.path.iterdir()) == [
+        "step_00000001.pt",
+        "step_00000002.pt",
+    ]
+
+
+SAVE = """
+import sys
+from pathlib import Path
+from virtex.engine import checkpoint
+folder = checkpoint.CheckpointFolder(Path(sys.argv[1]))
+checkpoint.save(folder.at(2), {"step": 2})
 """
 
 

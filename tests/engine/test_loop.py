@@ -3,6 +3,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from tests.engine.toy import ToyTask, toy_batch, toy_batches, toy_fit, toy_task
+from tests.small_disk import files_of_at_most
 from virtex.engine import checkpoint
 from virtex.engine.loop import evaluate, split, to_device
 from virtex.engine.optim import OptimConfig, lr_scale
@@ -189,26 +191,18 @@ def test_a_checkpoint_holds_the_config(folder: RunFolder) -> None:
     assert checkpoint.load(folder.checkpoints.at(12))["config"] == {"toy": True}
 
 
-def unwritable(folder: RunFolder) -> None:
-    """Put a folder where the next checkpoint's temporary file has to go."""
-    for step in (8, 12):
-        path = folder.checkpoints.at(step)
-        path.with_name(path.name + checkpoint.TEMPORARY).mkdir(parents=True)
-
-
 def test_training_outlives_a_checkpoint_that_cannot_be_written_but_for_the_last(
     folder: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     def on_checkpoint(step: int, path: Path) -> None:
-        del path
         told.append(step)
-        unwritable(folder)
+        disk.enter_context(files_of_at_most(path.stat().st_size // 2))
 
     told: list[int] = []
-    with pytest.raises(CheckpointError, match="step_00000012"):
+    with ExitStack() as disk, pytest.raises(CheckpointError, match="step_00000012"):
         toy_fit(toy_task(), folder, RUN, on_checkpoint=on_checkpoint)
     assert told == [4]
-    assert "step_00000008" in caplog.text
+    assert "step_00000008.pt: File too large" in caplog.text
     assert "Training goes on" in caplog.text
     assert folder.checkpoints.latest()["step"] == 4
 

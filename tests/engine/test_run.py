@@ -9,13 +9,12 @@ from tests.small_disk import files_of_at_most
 from virtex.engine.run import (
     RunConfig,
     RunFolder,
-    append_whole,
     choose_device,
     choose_precision,
     due,
     seed_step,
 )
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, DataError
 
 
 def draws(seed: int, step: int, rank: int) -> list[float]:
@@ -59,16 +58,6 @@ def test_a_precision_that_is_named_is_taken_and_auto_is_one_of_two() -> None:
     assert choose_precision("auto", torch.device("meta")) == "fp32"
 
 
-def test_what_does_not_fit_is_not_appended_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    with path.open("ab", buffering=0) as file, files_of_at_most(20):
-        append_whole(file, b"first line\n")
-        with pytest.raises(OSError, match="too large"):
-            append_whole(file, b"a second line, too long\n")
-        append_whole(file, b"third\n")
-    assert path.read_bytes() == b"first line\nthird\n"
-
-
 def begin(path: Path, step: int, *, tensorboard: bool = False) -> RunFolder:
     folder = RunFolder(path)
     folder.begin(step, tensorboard=tensorboard)
@@ -85,6 +74,28 @@ def test_on_resume_later_records_and_a_torn_line_are_cut_off(tmp_path: Path, tor
     begin(tmp_path, 20)
     steps = [json.loads(line)["step"] for line in folder.log_path.read_text().splitlines()]
     assert steps == [10, 20]
+
+
+def test_a_record_that_does_not_fit_on_the_disk_is_reported_and_the_next_is_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = begin(tmp_path, 0)
+    with files_of_at_most(40):
+        for step, loss in ((1, 0.5), (2, 1 / 3), (3, 0.5)):
+            folder.log({"step": step, "loss": loss})
+    records = [json.loads(line) for line in folder.log_path.read_text().splitlines()]
+    assert records == [{"step": 1, "loss": 0.5}]
+    assert "cannot write the record of step 2" in caplog.text
+    folder.log({"step": 4, "loss": 0.5})
+    assert folder.log_path.read_text().splitlines()[1:] == ['{"step": 4, "loss": 0.5}']
+
+
+def test_a_config_that_cannot_be_written_is_an_error_in_words(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_config({"a": 1})
+    with files_of_at_most(10), pytest.raises(DataError, match=r"cannot write .*config\.yaml"):
+        folder.write_config({"a": "more than ten bytes"})
+    assert folder.config_path.read_text() == "a: 1\n"
 
 
 def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:

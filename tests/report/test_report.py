@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.report.conftest import CAPTIONS, make_result, write_log
+from tests.small_disk import files_of_at_most
+from virtex import files
 from virtex.errors import DataError
 from virtex.report.reading import find
 from virtex.report.report import write_report
@@ -83,6 +85,19 @@ def test_a_record_cut_short_by_a_kill_does_not_matter(tmp_path: Path) -> None:
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 2010, "train/lo')
     assert write_report([tmp_path], tmp_path).exists()
+
+
+def test_what_is_still_being_written_is_left_alone(run_folder: Path) -> None:
+    before = find([run_folder])
+    with files.replacing(run_folder / "results" / "voc07-mine-01234567.json") as temporary:
+        temporary.write_text('{"protocol": ')
+        assert find([run_folder]) == before
+        temporary.write_bytes(next((run_folder / "results").glob("*.json")).read_bytes())
+
+
+def test_a_page_that_cannot_be_written_is_an_error_in_words(run_folder: Path) -> None:
+    with files_of_at_most(1000), pytest.raises(DataError, match=r"cannot write .*report\.md"):
+        write_report([run_folder], run_folder)
 
 
 def test_a_folder_given_twice_is_read_once(run_folder: Path) -> None:

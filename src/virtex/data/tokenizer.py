@@ -11,6 +11,7 @@ from typing import Self
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
+from virtex import files
 from virtex.errors import CheckpointError, ConfigError, DataError
 from virtex.tokens import EOS_ID, MASK_ID, NUM_SPECIAL, SOS_ID, UNK_ID
 
@@ -60,11 +61,12 @@ class Tokenizer:
             raise CheckpointError(f"{path}: {error}") from error
 
     def save(self, path: Path | str) -> None:
-        """Write the SentencePiece model: the bytes that `load` reads; all of them or nothing."""
-        temporary = Path(f"{path}.tmp")
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(self.model_bytes)
-        temporary.replace(path)
+        """Write the SentencePiece model: the bytes that `load` reads; all of them or nothing.
+
+        Raises:
+            DataError: The file cannot be written.
+        """
+        files.write(Path(path), self.model_bytes)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a caption, normalised first; no start and no end token."""

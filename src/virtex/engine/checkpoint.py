@@ -1,25 +1,22 @@
 """Checkpoints: written so that no crash costs the one before, read without trusting them.
 
 A file is a torch zip of plain values: `version`, `step`, and what the caller put in. It is written
-under a temporary name, synced, then renamed; older ones are removed only after that. It is read
-with weights_only=True, after its zip checksums were verified (torch itself skips them).
+atomically; older ones are removed only after it is on the disk. It is read with weights_only=True,
+after its zip checksums were verified (torch itself skips them).
 """
 
-import contextlib
 import logging
-import os
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from virtex import files
 from virtex.errors import CheckpointError
 
 VERSION = 1
 NAME = re.compile(r"step_(\d{8,})\.pt")
-TEMPORARY = ".tmp"
 log = logging.getLogger(__name__)
 
 
@@ -29,23 +26,8 @@ def save(path: Path, values: dict[str, Any]) -> None:
     Raises:
         CheckpointError: The disk is full, or the folder cannot be written.
     """
-    temporary = path.with_name(path.name + TEMPORARY)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save({"version": VERSION, **values}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        cause = error.__context__ if isinstance(error.__context__, OSError) else error
-        raise CheckpointError(
-            f"cannot write {path}: {cause}. Free some space, or choose another folder; "
-            "checkpoints written before are untouched."
-        ) from error
+    with files.replacing(path, error=CheckpointError) as temporary, temporary.open("wb") as file:
+        torch.save({"version": VERSION, **values}, file)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -56,7 +38,9 @@ def load(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}.")
-    _verify(path)
+    damage = files.zip_damage(path)  # which torch.load does not look for
+    if damage is not None:
+        raise DamagedError(f"{path} is damaged: {damage}")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not what it seems
@@ -122,8 +106,8 @@ class CheckpointFolder:
         return None
 
     def remove_temporary(self) -> None:
-        """Remove what a run that was killed while writing left behind."""
-        for file in self.path.glob(f"step_*.pt{TEMPORARY}"):
+        """Remove what earlier versions left behind when they were killed while writing."""
+        for file in self.path.glob("step_*.pt.tmp"):
             file.unlink()
 
     def prune(self, *, newest: int, keep: int, keep_every: int) -> None:
@@ -138,25 +122,3 @@ class CheckpointFolder:
         for step in steps[:-keep]:
             if not (keep_every and step % keep_every == 0):
                 self.at(step).unlink()
-
-
-def _verify(path: Path) -> None:
-    """Check a torch zip's structure and checksums, which torch.load does not."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise DamagedError(f"{path} is damaged: {error}") from error
-    if damaged is not None:
-        raise DamagedError(f"{path} is damaged: wrong checksum in {damaged}")
-
-
-def _sync_folder(path: Path) -> None:
-    """Make a rename durable: it lives in the folder, not in the file."""
-    if os.name == "nt":  # where folders cannot be opened
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,5 @@
 """What a run is: its length, device, precision and seeds, and the folder it writes."""
 
-import io
 import json
 import logging
 import math
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 import yaml
 
-from virtex import distributed
+from virtex import distributed, files
 from virtex.engine.checkpoint import CheckpointFolder
 from virtex.engine.progress import Record
 from virtex.errors import ConfigError
@@ -182,17 +181,18 @@ class RunFolder:
 
     def write_config(self, values: dict[str, Any]) -> None:
         """Write config.yaml."""
-        _replace(self.config_path, yaml.safe_dump(values, sort_keys=False))
+        files.write(self.config_path, yaml.safe_dump(values, sort_keys=False))
 
     def begin(self, step: int, *, tensorboard: bool) -> None:
         """Prepare to go on after `step`; records of later steps are cut off: they will return."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        with files.telling(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         self.checkpoints.remove_temporary()
         if self.log_path.exists():
             lines = self.log_path.read_text().splitlines(keepends=True)
             kept = [line for line in lines if (found := _step(line)) is not None and found <= step]
             if kept != lines:
-                _replace(self.log_path, "".join(kept))
+                files.write(self.log_path, "".join(kept))
         if tensorboard:
             self._writer = _open_tensorboard(self.path / "tensorboard", step)
 
@@ -208,7 +208,7 @@ class RunFolder:
         }
         try:
             with self.log_path.open("ab", buffering=0) as file:
-                append_whole(file, (json.dumps(finite) + "\n").encode())
+                files.append(file, (json.dumps(finite) + "\n").encode())
             if self._writer is not None:
                 for name, value in record.items():
                     if name != "step" and not isinstance(value, str):
@@ -232,26 +232,6 @@ def _step(line: str) -> int | None:
         return int(json.loads(line)["step"]) if line.endswith("\n") else None
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def append_whole(file: io.FileIO, content: bytes) -> None:
-    """Add to the end of a file that is open for appending: all of it or nothing."""
-    size = file.seek(0, os.SEEK_END)
-    rest = memoryview(content)
-    try:
-        while rest:
-            rest = rest[file.write(rest) :]
-    except OSError:
-        file.truncate(size)
-        raise
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file, all of it or nothing."""
-    temporary = path.with_name(path.name + ".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def _open_tensorboard(path: Path, step: int) -> _Writer:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from virtex import files
 from virtex.errors import DataError, listing
 from virtex.report.charts import Point
 from virtex.transfer.protocol import Result
@@ -85,18 +86,23 @@ def find(folders: Sequence[Path]) -> Findings:
 def _files(
     folders: Sequence[Path], pattern: str, *, leaving_out: re.Pattern[str] | None = None
 ) -> list[Path]:
-    """Files of that name at or below the folders, each once.
+    """Files of that name at or below the folders, each once; none that is still being written.
 
     Args:
         leaving_out: What is not to occur in the path as seen from the given folder.
     """
-    found = (
-        path
+    found = [
+        (path, path.relative_to(folder).as_posix())
         for folder in folders
         for path in sorted(folder.rglob(pattern))
-        if not (leaving_out and leaving_out.search(path.relative_to(folder).as_posix()))
+    ]
+    return list(
+        {
+            path.resolve(): path
+            for path, name in found
+            if not (leaving_out and leaving_out.search(name)) and files.PREFIX not in name
+        }.values()
     )
-    return list({path.resolve(): path for path in found}.values())
 
 
 def _is_result(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 import base64
 import mimetypes
-import os
 import shlex
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from virtex.errors import DataError
+from virtex import files
 from virtex.report.charts import number
 from virtex.report.curves import facts, run_charts
 from virtex.report.markdown import markdown_report
@@ -39,7 +38,7 @@ def write_report(
         The path of report.html.
 
     Raises:
-        DataError: Nothing to report, or a file that is broken; names it.
+        DataError: Nothing to report, or a file that is broken or cannot be written; names it.
     """
     found = find(folders)
     page = Page(
@@ -50,8 +49,9 @@ def write_report(
         next_steps=tuple(_default_steps(found.runs) if next_steps is None else next_steps),
         version=version("virtex"),
     )
-    _write(out / "report.md", markdown_report(page))
-    return _write(out / "report.html", _html(page))
+    files.write(out / "report.md", markdown_report(page))
+    files.write(out / "report.html", _html(page))
+    return out / "report.html"
 
 
 def _html(page: Page) -> str:
@@ -85,15 +85,3 @@ def _default_steps(runs: Sequence[Run]) -> list[NextStep]:
             f"virtex transfer linear --init random --backbone_from {run} {data}",
         ),
     ]
-
-
-def _write(path: Path, text: str) -> Path:
-    """Write whole or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}") from error
-    return path

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +13,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as to_safetensors
 from torch import Tensor
 
-from virtex import distributed
+from virtex import distributed, files
 from virtex.data.example import Example, Source, Subset
 from virtex.data.loader import LoaderConfig, validation_batches
 from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
@@ -259,10 +258,5 @@ def _load(path: Path) -> Features | None:
 
 
 def _save(features: Features, path: Path) -> None:
-    """Write whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(
-        {name: np.ascontiguousarray(table) for name, table in features._asdict().items()}, temporary
-    )
-    temporary.replace(path)
+    tables = {name: np.ascontiguousarray(table) for name, table in features._asdict().items()}
+    files.write(path, to_safetensors(tables))

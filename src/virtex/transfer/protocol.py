@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import re
 import time
@@ -13,9 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from virtex import files
 from virtex.data.example import Source
 from virtex.data.source_options import Needs
-from virtex.errors import DataError
+from virtex.errors import DataError, VirTexError
 
 if TYPE_CHECKING:  # reading results, as a report does, needs no torch
     import torch
@@ -101,18 +101,18 @@ class Result:
         scores = ", ".join(f"{name} {number:.2f}" for name, number in shown.items())
         return f"{self.protocol} {scores} ({told})"
 
-    def write(self, path: Path) -> Path:
+    def write(self, path: Path, *, error: type[VirTexError] = DataError) -> Path:
         """Write as JSON, whole or not at all; a folder gets a file of this result's own name.
 
         Returns:
             The path of the file.
+
+        Raises:
+            VirTexError: `error`, where the file cannot be written.
         """
         path = path if path.suffix == ".json" else path / self.file_name
-        path.parent.mkdir(parents=True, exist_ok=True)
         values = {**asdict(self), "settings_hash": self.settings_hash}
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        files.write(path, json.dumps(values, indent=2) + "\n", error=error)
         return path
 
     @classmethod

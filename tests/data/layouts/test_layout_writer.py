@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from tests.small_disk import files_of_at_most
 from virtex.data.example import Example, Source
 from virtex.data.layouts import LAYOUTS, write_scenes, write_sources
 from virtex.data.sources.classes import ClassesSource
@@ -277,7 +278,7 @@ def test_a_png_file_becomes_a_jpeg_and_ignored_classes_are_difficult(tmp_path):
 
 
 def test_mistakes_are_named_before_anything_is_written(tmp_path):
-    with pytest.raises(ConfigError, match=r"unknown layout 'cocoa'.*num_processes is 0"):
+    with pytest.raises(ConfigError, match=r"(?s)unknown layout 'cocoa'.*num_processes is 0"):
         write_scenes("cocoa", tmp_path / "a", num_train=1, num_val=1, num_processes=0)
     with pytest.raises(ConfigError, match="give train, val or both"):
         write_sources("coco", tmp_path / "a", {"dev": ScenesSource(1)})
@@ -285,6 +286,12 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path):
     (tmp_path / "full").write_text("")
     with pytest.raises(DataError, match="Name a new one"):
         write_scenes("coco", tmp_path, num_train=1, num_val=1)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_full_disk_is_an_error_in_words(layout, tmp_path):
+    with files_of_at_most(1000), pytest.raises(DataError, match=r"cannot write .*File too large"):
+        write_scenes(layout, tmp_path, num_train=2, num_val=0)
 
 
 def test_the_sources_of_this_package_read_the_layouts(written, train, tmp_path):

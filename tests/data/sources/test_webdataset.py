@@ -2,6 +2,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import stat
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,15 @@ def test_the_kept_index_is_used(root: Path) -> None:
     write(root / "00000.tar", bytes(status.st_size))
     os.utime(root / "00000.tar", ns=(status.st_atime_ns, status.st_mtime_ns))
     assert contents(WebdatasetSource(root))["00000.tar/000000000"] == ("a red car",)
+
+
+def test_all_users_of_a_shard_may_read_its_index(root: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        WebdatasetSource(root)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((root / INDEX).stat().st_mode) == 0o644
 
 
 def test_a_changed_shard_is_indexed_anew(root: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from virtex.data.example import Example
 from virtex.data.layouts.plain_layouts import supercategory_of
-from virtex.data.layouts.records import Record, areas, write_json
+from virtex.data.layouts.records import Record, areas, make_folder, write_file, write_json
 from virtex.data.sources.scenes.source import run_lengths
 
 Annotation = dict[str, Any]
@@ -191,12 +191,12 @@ def _frequency(image_count: int) -> str:
 def finish_voc(root: Path, records: dict[str, list[Record]], categories: Sequence[str]) -> None:
     """An XML file for each image, and for each class and split a list of images."""
     folder = root / "VOCdevkit" / "VOC2007"
-    (folder / "Annotations").mkdir()
-    (folder / "ImageSets" / "Main").mkdir(parents=True)
+    make_folder(folder / "Annotations")
+    make_folder(folder / "ImageSets" / "Main")
     names = [name.replace(" ", "") for name in categories]
     for record in (record for split_records in records.values() for record in split_records):
         path = folder / "Annotations" / f"{_voc_id(record.number)}.xml"
-        path.write_text(_voc_xml(record, names))
+        write_file(path, _voc_xml(record, names))
     train, test = records.get("train", []), records.get("val", [])
     middle = round(len(train) * _TRAIN_SHARE)
     parts = {"train": train[:middle], "val": train[middle:], "trainval": train, "test": test}
@@ -210,14 +210,14 @@ def _voc_id(number: int) -> str:
 
 
 def _write_voc_lists(folder: Path, split: str, part: list[Record], names: Sequence[str]) -> None:
-    (folder / f"{split}.txt").write_text("".join(f"{_voc_id(r.number)}\n" for r in part))
+    write_file(folder / f"{split}.txt", "".join(f"{_voc_id(r.number)}\n" for r in part))
     marks = [_marks(record) for record in part]
     for label, name in enumerate(names):
         lines = (
             f"{_voc_id(record.number)} {its_marks.get(label, -1):2d}\n"
             for record, its_marks in zip(part, marks, strict=True)
         )
-        (folder / f"{name}_{split}.txt").write_text("".join(lines))
+        write_file(folder / f"{name}_{split}.txt", "".join(lines))
 
 
 def _difficult(record: Record) -> list[bool]:

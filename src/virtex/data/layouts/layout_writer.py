@@ -21,7 +21,7 @@ from typing import Literal
 from virtex.data.example import Source
 from virtex.data.layouts import annotated_layouts as annotated
 from virtex.data.layouts import plain_layouts as plain
-from virtex.data.layouts.records import CHUNK, Record, write_images
+from virtex.data.layouts.records import CHUNK, Record, make_folder, write_images
 from virtex.data.sources.scenes.source import ScenesSource
 from virtex.errors import ConfigError, DataError
 
@@ -119,10 +119,10 @@ def write_sources(
 
     Raises:
         ConfigError: An unknown layout or split, or no process.
-        DataError: The folder is not empty.
+        DataError: The folder is not empty, or cannot be written.
     """
     _check(layout, root, sources, num_processes)
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     records: dict[str, list[Record]] = {split: [] for split in sources}
     chunks = list(_chunks(layout, root, sources))
     if num_processes == 1:

@@ -13,7 +13,9 @@ from virtex.data.layouts.records import (
     CHUNK,
     Record,
     encoded,
+    make_folder,
     most_prominent,
+    write_file,
     write_json,
 )
 from virtex.data.sources.scenes.kinds import KINDS
@@ -66,9 +68,8 @@ def write_sidecars(root: Path, records: dict[str, list[Record]], categories: Seq
     """x.txt beside each x.jpg."""
     for split_records in records.values():
         for record in split_records:
-            (root / record.file).with_suffix(".txt").write_text(
-                "".join(f"{caption}\n" for caption in record.example.captions)
-            )
+            text = "".join(f"{caption}\n" for caption in record.example.captions)
+            write_file((root / record.file).with_suffix(".txt"), text)
 
 
 def finish_inaturalist(
@@ -116,9 +117,10 @@ def write_shard(
 ) -> list[Record]:
     """One tar file for the chunk; its members' times are zero, so that it is always the same."""
     folder = root / split
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     shard_number = indices.start // CHUNK
-    with tarfile.open(folder / f"{shard_number:06d}.tar", "w") as shard:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as shard:
         for index in indices:
             key = f"{shard_number:06d}{index - indices.start:04d}"
             record, data = encoded(source[index], number=index + 1, file="")
@@ -126,6 +128,7 @@ def write_shard(
             _add(shard, f"{key}.jpg", data)
             _add(shard, f"{key}.txt", "\n".join(captions).encode())
             _add(shard, f"{key}.json", json.dumps(_metadata(record, key)).encode())
+    write_file(folder / f"{shard_number:06d}.tar", content.getvalue())
     return []
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from virtex import files
 from virtex.data.example import Example, Source
 from virtex.data.images import decode_image
 
@@ -48,9 +49,9 @@ def write_images(
         record, data = encoded(example, number=number, file=file)
         path = root / file
         if path.parent not in folders:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             folders.add(path.parent)
-        path.write_bytes(data)
+        write_file(path, data)
         records.append(record)
     return records
 
@@ -72,8 +73,29 @@ def encoded(example: Example, *, number: int, file: str) -> tuple[Record, bytes]
 
 def write_json(path: Path, document: Any) -> None:
     """Write a document without spaces."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, separators=(",", ":")))
+    make_folder(path.parent)
+    write_file(path, json.dumps(document, separators=(",", ":")))
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        DataError: It cannot be made.
+    """
+    with files.telling(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file in place: a layout is a new folder of very many, which nobody reads before all
+    of it is there, so that atomic and durable writes would only be slow.
+
+    Raises:
+        DataError: The disk is full, or the folder cannot be written.
+    """
+    with files.telling(path):
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def areas(example: Example) -> list[float]:

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
+from virtex import files
 from virtex.data.checks import IMAGE_SUFFIXES
 from virtex.data.packed import Arrays, PackedLists, PackedStrings
 from virtex.data.sidecars import read_sidecar
+from virtex.errors import DataError
 
 VERSION = "1"
 TAR_ERRORS = (tarfile.TarError, OSError, ValueError, OverflowError, MemoryError, RecursionError)
@@ -155,12 +156,10 @@ def _read(descriptor: int, place: tuple[int, int] | None) -> bytes | None:
 def _save(index: ShardIndex, path: Path, stamp: dict[str, str]) -> bool:
     """Write an index; False where that is not possible."""
     arrays = _arrays_of(index)
+    content = to_safetensors(arrays, {**stamp, "sha256": _sha256(arrays)})
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(to_safetensors(arrays, {**stamp, "sha256": _sha256(arrays)}))
-        Path(file.name).replace(path)
-    except OSError:
+        files.write(path, content, durable=False)  # a torn one fails its checksum, and is built
+    except DataError:
         return False
     return True
 
