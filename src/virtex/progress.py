@@ -1,6 +1,7 @@
 """The progress bar of all long work, on stderr: how far it is, how fast, and when it will end.
 
-It is drawn on a terminal and by the main process alone; elsewhere it is quiet.
+It is drawn on a terminal and by the main process alone; elsewhere it is quiet. A bar within the
+work of another one takes its line, and gives it back in the end.
 """
 
 import contextlib
@@ -26,6 +27,8 @@ from rich.text import Text
 from virtex import distributed
 
 Item = TypeVar("Item")
+_shown: list["ProgressBar"] = []
+"""Bars whose work is under way, the innermost one last: it alone is drawn."""
 
 
 class ProgressBar:
@@ -51,7 +54,7 @@ class ProgressBar:
         self.console = Console(
             file=stream or sys.stderr, quiet=not distributed.is_main(), soft_wrap=True
         )
-        self.is_live = self.console.is_terminal and distributed.is_main()
+        self.is_live = self.console.is_interactive and distributed.is_main()
         self._bar = Progress(
             *_columns(unit),
             console=self.console,
@@ -62,6 +65,9 @@ class ProgressBar:
         self._task = self._bar.add_task(title, total=total, completed=start, note="")
 
     def __enter__(self) -> Self:
+        if _shown:
+            _shown[-1]._bar.stop()
+        _shown.append(self)
         self._bar.start()
         return self
 
@@ -72,6 +78,9 @@ class ProgressBar:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.stop()
+        _shown.remove(self)
+        if _shown:
+            _shown[-1]._bar.start()
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more as finished."""
@@ -84,6 +93,10 @@ class ProgressBar:
     def note(self, text: str) -> None:
         """Show a few words behind the bar."""
         self._bar.update(self._task, note=text)
+
+    def say(self, text: str) -> None:
+        """Write a line above the bar, or alone where there is no terminal."""
+        self.console.print(text, markup=False, highlight=False)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -118,7 +131,7 @@ def _columns(unit: str) -> list[ProgressColumn]:
     )
     remaining = TimeRemainingColumn(compact=True)
     return [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         *counts,
         remaining,

@@ -1,6 +1,6 @@
 import io
 
-from rich.console import Console
+import pytest
 
 from virtex.engine.progress import Progress
 
@@ -32,10 +32,18 @@ def test_a_resumed_run_says_so() -> None:
     assert stream.getvalue() == "resuming after step 40\n"
 
 
-def test_on_a_terminal_the_loss_stands_in_the_live_line() -> None:
-    stream = io.StringIO()
+def test_on_a_terminal_the_loss_stands_in_the_live_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    stream = Terminal()
     with Progress(start=0, num_steps=100, stream=stream) as progress:
-        progress.bar.live.console = progress.console = Console(file=stream, force_terminal=True)
         progress.record(RECORD)
-        assert progress.bar.tasks[0].fields["summary"].startswith("loss 3.142")
+        progress.advance(20)
+    assert "loss 3.142  81.23 images/s" in stream.getvalue()
     assert "step 20/100" not in stream.getvalue()

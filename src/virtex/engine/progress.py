@@ -1,15 +1,10 @@
-"""Progress on stderr: a live line on a terminal, one plain line for each record elsewhere."""
+"""Progress of a run on stderr: a bar on a terminal, a plain line for each record elsewhere."""
 
-import sys
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
-
-from virtex import distributed
+from virtex.progress import ProgressBar
 
 Record = Mapping[str, int | float | str]
 
@@ -19,25 +14,12 @@ class Progress:
 
     def __init__(self, *, start: int, num_steps: int, stream: TextIO | None = None) -> None:
         self.start, self.num_steps = start, num_steps
-        self.console = Console(
-            file=stream or sys.stderr, quiet=not distributed.is_main(), soft_wrap=True
-        )
-        columns = [
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[summary]}"),
-        ]
-        self.bar = RichProgress(
-            *columns, console=self.console, disable=not self.console.is_terminal, transient=True
-        )
-        self.task = self.bar.add_task("", total=num_steps, completed=start, summary="")
+        self.bar = ProgressBar("step", num_steps, unit="steps", start=start, stream=stream)
 
     def __enter__(self) -> Self:
         if self.start:
-            self.console.print(f"resuming after step {self.start}", highlight=False)
-        self.bar.start()
+            self.bar.say(f"resuming after step {self.start}")
+        self.bar.__enter__()
         return self
 
     def __exit__(
@@ -46,19 +28,18 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.bar.stop()
+        self.bar.__exit__(kind, error, traceback)
 
     def advance(self, step: int) -> None:
         """Note that `step` steps are finished; costs nothing where there is no terminal."""
-        self.bar.update(self.task, completed=step)
+        self.bar.reach(step)
 
     def record(self, record: Record) -> None:
         """Show a record of log.jsonl."""
-        if self.console.is_terminal and "train/loss" in record:
-            self.bar.update(self.task, summary=summary(record))
+        if self.bar.is_live and "train/loss" in record:
+            self.bar.note(summary(record))
         else:
-            line = f"step {record['step']}/{self.num_steps}  {summary(record)}"
-            self.console.print(line, markup=False, highlight=False)
+            self.bar.say(f"step {record['step']}/{self.num_steps}  {summary(record)}")
 
 
 def summary(record: Record) -> str:

@@ -5,13 +5,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 from torch import Tensor
@@ -23,6 +21,7 @@ from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
 from virtex.engine.run import autocast
 from virtex.errors import DataError
 from virtex.models.backbone import Backbone
+from virtex.progress import ProgressBar
 from virtex.transfer.protocol import digest
 
 CPU = torch.device("cpu")
@@ -98,7 +97,8 @@ def extract_features(
         kept = [_load(_chunk_path(folder, span)) for span in spans]
     missing = distributed.gather_objects([chunk is None for chunk in kept])[0]
     chunks = []
-    with _Runner(backbone, source, extraction, name) as run:
+    run = _Runner(backbone, source, extraction, name)
+    with run.progress:
         for span, chunk, is_missing in zip(spans, kept, missing, strict=True):  # type: ignore[call-overload]
             chunks.append(run(span) if is_missing else chunk)
             if is_missing and folder and distributed.is_main():
@@ -130,24 +130,14 @@ class _Runner:
         self.source, self.extraction = source, extraction
         self.backbone = copy.deepcopy(backbone).eval().requires_grad_(False)
         self.backbone.to(extraction.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        console = Console(stderr=True)
-        shown = console.is_terminal and distributed.is_main()
-        self.progress = Progress(console=console, transient=True, disable=not shown)
-        self.task = self.progress.add_task(f"features of {name}", total=len(source))
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.progress.stop()
+        self.progress = ProgressBar(f"features of {name}", len(source))
 
     def __call__(self, span: range) -> Features:
         nothing = NOTHING._replace(values=np.zeros((0, self.backbone.num_channels), np.float32))
         own = [{key: torch.from_numpy(table) for key, table in nothing._asdict().items()}]
         for batch in self._batches(span):
             own.append({"values": self._forward(batch.pop("image")), **batch})
-            self.progress.update(self.task, completed=int(batch["indices"][-1]))
+            self.progress.reach(int(batch["indices"][-1]) + 1)
         parts: list[Any] = distributed.gather_on_main(
             {key: torch.cat([part[key] for part in own]).numpy() for key in TABLES}
         )

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from virtex import distributed
 from virtex.data.example import Example, Source
 from virtex.data.loader import Batch, LoaderConfig, validation_batches
 from virtex.data.transforms import ImageConfig, ValidationTransform
+from virtex.progress import tracked
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,4 @@ def image_batches(
         world_size=distributed.world_size(),
         config=loader,
     )
-    console = Console(stderr=True)
-    is_shown = console.is_terminal and distributed.is_main()
-    num_batches = -(-len(source) // batch_size)
-    return iter(
-        track(batches, title, num_batches, console=console, transient=True, disable=not is_shown)
-    )
+    return tracked(batches, title, len(source), each=batch_size)

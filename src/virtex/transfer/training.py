@@ -15,8 +15,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from virtex import distributed
 from virtex.data.example import Source
@@ -26,6 +24,7 @@ from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig, RunFolder, autocast, check_batch_size, choose_device
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
+from virtex.progress import tracked
 from virtex.tasks.base import Batch, Encode, Task, TaskOutput
 from virtex.transfer.protocol import digest
 
@@ -212,7 +211,7 @@ def ask(
     batches = _validation(source, task, training, encode=encode, batch_size=batch_size)
     own: dict[int, Answer] = {}
     with torch.inference_mode():
-        for batch in _with_progress(batches, -(-len(source) // batch_size)):
+        for batch in tracked(batches, "testing", len(source), each=batch_size):
             indices = batch["index"].tolist()
             moved = to_device(batch, device, channels_last=channels_last)
             with autocast(training.run.precision, device):
@@ -288,15 +287,3 @@ def _loss(task: Task, source: Source, training: Training, step: int) -> dict[str
     del step
     batches = _validation(source, task, training, encode=None, batch_size=training.run.batch_size)
     return evaluate(task, batches, run=training.run, device=training.device)
-
-
-def _with_progress(batches: Iterator[Batch], total: int) -> Iterator[Batch]:
-    console = Console(stderr=True)
-    yield from track(
-        batches,
-        "testing",
-        total,
-        console=console,
-        transient=True,
-        disable=not (console.is_terminal and distributed.is_main()),
-    )

@@ -1,0 +1,123 @@
+"""The progress bar on a terminal that keeps what it is sent, and where there is no terminal."""
+
+import io
+import re
+import sys
+
+import pytest
+
+from virtex.progress import ProgressBar, tracked
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def shown(self) -> str:
+        """Everything that was drawn, without control sequences."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.getvalue())
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    return Terminal()
+
+
+def test_the_bar_shows_title_counts_and_note(terminal: Terminal) -> None:
+    with ProgressBar("captions", 20, start=5, stream=terminal) as bar:
+        bar.advance(2)
+        bar.note("3 [left] out")
+    assert re.search(r"captions .* 7/20 .*3 \[left\] out", terminal.shown())
+
+
+def test_the_bar_reaches_what_it_is_told(terminal: Terminal) -> None:
+    with ProgressBar("step", 20, unit="steps", stream=terminal) as bar:
+        bar.reach(13)
+    assert "13/20" in terminal.shown()
+
+
+def test_bytes_are_shown_as_megabytes(terminal: Terminal) -> None:
+    with ProgressBar("weights", 20_000_000, unit="bytes", stream=terminal) as bar:
+        bar.reach(5_000_000)
+    assert "5.0/20.0 MB" in terminal.shown()
+
+
+def test_an_unknown_total_is_a_question_mark(terminal: Terminal) -> None:
+    with ProgressBar("words", None, unit="words", stream=terminal) as bar:
+        bar.advance(3)
+    assert "3/?" in terminal.shown()
+
+
+def test_the_speed_is_told_in_its_unit(terminal: Terminal) -> None:
+    with ProgressBar("captions", 20, stream=terminal) as bar:
+        for _ in range(3):
+            bar.advance()
+    assert re.search(r"\d images/s", terminal.shown())
+
+
+@pytest.mark.parametrize("kind", ["no terminal", "a dumb one", "another process"])
+def test_where_nothing_can_be_drawn_nothing_is(
+    kind: str, monkeypatch: pytest.MonkeyPatch, terminal: Terminal
+) -> None:
+    if kind == "another process":
+        monkeypatch.setattr("virtex.distributed.is_main", lambda: False)
+    monkeypatch.setenv("TERM", "dumb" if kind == "a dumb one" else "xterm")
+    stream = io.StringIO() if kind == "no terminal" else terminal
+    with ProgressBar("captions", 20, stream=stream) as bar:
+        bar.advance()
+        with bar.paused():
+            bar.note("text")
+    assert not bar.is_live
+    assert stream.getvalue() == ""
+
+
+def test_other_output_has_the_line_to_itself_while_the_bar_is_paused(terminal: Terminal) -> None:
+    with ProgressBar("captions", 20, stream=terminal) as bar:
+        with bar.paused():
+            before = terminal.tell()
+            bar.advance()
+            assert terminal.tell() == before
+        assert terminal.tell() > before
+
+
+def test_a_line_that_is_said_stands_alone_where_there_is_no_terminal() -> None:
+    stream = io.StringIO()
+    with ProgressBar("step", 20, stream=stream) as bar:
+        bar.say("step 3 [of] 20")
+    assert stream.getvalue() == "step 3 [of] 20\n"
+
+
+def test_a_bar_within_another_one_takes_its_line_and_gives_it_back(terminal: Terminal) -> None:
+    other = Terminal()
+    with ProgressBar("outer", 20, stream=terminal) as outer:
+        with ProgressBar("inner", 5, stream=other):
+            before = terminal.tell()
+            outer.advance()
+            assert terminal.tell() == before
+        outer.advance()
+    assert "inner" in other.shown()
+    assert "2/20" in terminal.shown()
+
+
+def test_items_are_tracked_and_the_last_may_hold_fewer(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal)
+    reached: list[int] = []
+    monkeypatch.setattr(ProgressBar, "reach", lambda self, completed: reached.append(completed))
+    assert list(tracked("abc", "batches", 5, each=2)) == ["a", "b", "c"]
+    assert reached == [2, 4, 5]
+    assert "batches" in terminal.shown()
+
+
+def test_lines_meant_for_a_file_do_not_go_to_the_terminal(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ProgressBar("captions", 20, stream=terminal):
+        print("a caption")
+    assert capsys.readouterr().out == "a caption\n"
+    assert "a caption" not in terminal.shown()
