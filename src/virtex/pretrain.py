@@ -22,7 +22,7 @@ from virtex.early_stopping import EarlyStopping, EarlyStoppingConfig
 from virtex.engine.loop import FitResult, evaluate, fit
 from virtex.engine.optim import OptimConfig, warmup_steps
 from virtex.engine.run import RunConfig, RunFolder, check_batch_size, choose_device
-from virtex.errors import ConfigError, DataError
+from virtex.errors import ConfigError, DataError, raise_all
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.samples import SampleWriter
 from virtex.tasks import registry
@@ -219,11 +219,12 @@ def check_resumable(config: PretrainConfig) -> None:
         for name in sorted(names)
         if not name.startswith(FREE)
     ]
-    if changed:
-        raise ConfigError(
-            f"{config.out} holds a run with other options: {'; '.join(changed)}. Give the same "
-            "options to resume it, or another --out to start anew."
-        )
+    raise_all(
+        ConfigError,
+        f"{config.out} holds a run with other options (give the same to resume it, or another "
+        "--out to begin a new run)",
+        changed,
+    )
 
 
 def all_captions(source: Source) -> Iterator[str]:

@@ -321,7 +321,7 @@ def test_an_empty_source_is_an_error() -> None:
 
 
 def test_all_wrong_loader_options_are_named_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"num_workers -1.*prefetch 0.*bad_image_limit 2"):
+    with pytest.raises(ConfigError, match=r"(?s)num_workers -1.*prefetch 0.*bad_image_limit 2"):
         LoaderConfig(num_workers=-1, prefetch=0, bad_image_limit=2)
 
 

@@ -103,7 +103,8 @@ def test_another_size_shows_the_same_things_in_the_same_places():
 
 
 def test_impossible_options_are_all_named_at_once():
-    with pytest.raises(ConfigError, match=r"num_images is 0.*seed.*'dev'.*image_size is 32"):
+    wrong = r"(?s)num_images is 0.*seed.*'dev'.*image_size is 32"
+    with pytest.raises(ConfigError, match=wrong):
         ScenesSource(0, seed=-1, split="dev", image_size=32)
 
 

@@ -307,6 +307,6 @@ def test_transforms_are_picklable() -> None:
 
 
 def test_all_wrong_image_options_are_named_at_once() -> None:
-    wrong = r"size 0.*scale \(0, 2\).*flip_prob 2.*grayscale_prob 3.*blur_prob -1.*hue 0\.6"
+    wrong = r"(?s)size 0.*scale \(0, 2\).*flip_prob 2.*grayscale_prob 3.*blur_prob -1.*hue 0\.6"
     with pytest.raises(ConfigError, match=wrong):
         ImageConfig(size=0, scale=(0, 2), flip_prob=2, grayscale_prob=3, blur_prob=-1, hue=0.6)

@@ -120,7 +120,8 @@ def test_multistep_cuts_after_each_milestone() -> None:
 
 
 def test_all_mistakes_are_named_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"momentum 1.5.*lookahead_alpha 0.*milestones") as error:
+    wrong = r"(?s)momentum 1.5.*lookahead_alpha 0.*milestones"
+    with pytest.raises(ConfigError, match=wrong) as error:
         OptimConfig(momentum=1.5, lookahead_alpha=0, schedule="multistep")
     assert "max_grad_norm" not in str(error.value)
 

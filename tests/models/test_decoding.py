@@ -250,10 +250,10 @@ def test_a_vocabulary_smaller_than_the_beam_leaves_beams_that_are_impossible():
 
 
 def test_settings_that_cannot_work_are_named_all_at_once():
-    with pytest.raises(ConfigError, match=r"num_beams is 0.*top_p is 1\.5.*temperature is 0"):
+    with pytest.raises(ConfigError, match=r"(?s)num_beams is 0.*top_p is 1\.5.*temperature is 0"):
         DecodingConfig(num_beams=0, top_p=1.5, temperature=0)
     with pytest.raises(
-        ConfigError, match=r"top_k is -1.*no_repeat_ngram is -2.*backward_weight is 2"
+        ConfigError, match=r"(?s)top_k is -1.*no_repeat_ngram is -2.*backward_weight is 2"
     ):
         DecodingConfig(top_k=-1, no_repeat_ngram=-2, backward_weight=2)
     with pytest.raises(ConfigError, match="greedy writes a single caption"):

@@ -296,7 +296,8 @@ def test_the_pyramid_has_one_level_for_each_stride_and_one_above(options, stride
 
 
 def test_all_wrong_options_are_named_at_once():
-    with pytest.raises(ConfigError, match=r"num_anchors 0.*num_candidates 0.*score_threshold 1.5"):
+    wrong = r"(?s)num_anchors 0.*num_candidates 0.*score_threshold 1.5"
+    with pytest.raises(ConfigError, match=wrong):
         RegionConfig(num_anchors=0, score_threshold=1.5, num_candidates=0)
 
 

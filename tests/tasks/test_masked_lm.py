@@ -224,7 +224,7 @@ def test_a_missing_list_of_concepts_is_refused_before_training(tmp_path) -> None
         ({"mask_prob": 0.0}, "mask_prob 0.0"),
         (
             {"mask_prob": 1.5, "mask_token_share": 0.95},
-            "mask_prob 1.5.*0.95 and .* 0.1 .*their sum",
+            "(?s)mask_prob 1.5.*0.95 and .* 0.1 .*their sum",
         ),
         ({"random_token_share": -0.1}, "random_token_share -0.1"),
         ({"masked_words": "nouns"}, "'nouns'"),

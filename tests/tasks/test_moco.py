@@ -225,7 +225,7 @@ def test_moco_asks_nothing_of_the_data_but_images() -> None:
 
 def test_all_wrong_options_are_named_at_once() -> None:
     with pytest.raises(
-        ConfigError, match=r"dim 0.*queue_size 0.*group_size 0.*momentum 2.*temperature 0"
+        ConfigError, match=r"(?s)dim 0.*queue_size 0.*group_size 0.*momentum 2.*temperature 0"
     ):
         MocoConfig(dim=0, queue_size=0, momentum=2, temperature=0, group_size=0)
 

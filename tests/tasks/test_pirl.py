@@ -185,6 +185,6 @@ def test_images_and_puzzles_need_no_caption() -> None:
 def test_all_wrong_options_are_named_at_once() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"dim 0.*num_negatives 0.*memory_momentum 2.*jigsaw_share -1.*temperature 0",
+        match=r"(?s)dim 0.*num_negatives 0.*memory_momentum 2.*jigsaw_share -1.*temperature 0",
     ):
         PirlConfig(dim=0, num_negatives=0, temperature=0, memory_momentum=2, jigsaw_share=-1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from virtex.data.example import Source
-from virtex.errors import DataError, listing
+from virtex.errors import DataError, listing, raise_all
 
 log = logging.getLogger("virtex")
 
@@ -49,8 +49,7 @@ class Problems:
         Raises:
             DataError: All problems, one a line.
         """
-        if self.texts:
-            raise DataError("\n- ".join([f"{self.subject} cannot be used:", *self.texts]))
+        raise_all(DataError, f"{self.subject} cannot be used", self.texts)
 
 
 def check_same_classes(train: Source, test: Source) -> None:

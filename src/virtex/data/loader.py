@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from virtex.data.example import Example, Source
 from virtex.data.images import BadImageError
 from virtex.data.order import Place, TrainingOrder, validation_order
-from virtex.errors import ConfigError, DataError, VirTexError
+from virtex.errors import ConfigError, DataError, VirTexError, raise_all
 
 Encoded = dict[str, Tensor]
 Batch = dict[str, Tensor]
@@ -67,8 +67,7 @@ class LoaderConfig:
             problems.append(f"prefetch {self.prefetch} must be 1 or more")
         if not 0 <= self.bad_image_limit <= 1:
             problems.append(f"bad_image_limit {self.bad_image_limit} must be from 0 to 1")
-        if problems:
-            raise ConfigError("loader options: " + "; ".join(problems))
+        raise_all(ConfigError, "the loader options cannot work", problems)
 
 
 def training_batches(

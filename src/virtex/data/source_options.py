@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from virtex.data.sources.voc_splits import overlap
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 
 SourceName = Literal[
     "scenes", "coco", "lvis", "folder", "table", "webdataset", "classes", "inaturalist", "voc"
@@ -108,8 +108,7 @@ def check_options(config: SourceConfig, needs: Needs) -> None:
         *_contradictions(config),
         *_unmet(config, needs),
     ]
-    if problems:
-        raise ConfigError("\n- ".join(["the data options cannot work:", *problems]))
+    raise_all(ConfigError, "the data options cannot work", problems)
 
 
 def _unused(config: SourceConfig) -> list[str]:

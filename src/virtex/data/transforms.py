@@ -19,7 +19,7 @@ from virtex.data.color_jitter import jitter_colors
 from virtex.data.example import Example
 from virtex.data.grey_and_blur import blur, drop_colors
 from virtex.data.images import BadImageError, Box, Pixels, decode_image, open_image
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -87,8 +87,7 @@ class ImageConfig:
 
     def __post_init__(self) -> None:
         problems = _problems(self)
-        if problems:
-            raise ConfigError("image options: " + "; ".join(problems))
+        raise_all(ConfigError, "the image options cannot work", problems)
 
     @property
     def validation_short_side(self) -> int:

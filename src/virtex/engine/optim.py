@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from virtex.errors import CheckpointError, ConfigError, listing
+from virtex.errors import CheckpointError, ConfigError, listing, raise_all
 from virtex.tasks.base import Task
 
 WARMUP_SHARE = 0.02
@@ -55,8 +55,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         problems = [text for bad, text in self._checks() if bad]
-        if problems:
-            raise ConfigError("optim: " + "; ".join(problems) + ".")
+        raise_all(ConfigError, "the optim options cannot work", problems)
 
     def _checks(self) -> list[tuple[bool, str]]:
         unit = "must be at least 0 and below 1"

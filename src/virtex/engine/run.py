@@ -16,7 +16,7 @@ import yaml
 from virtex import distributed, files
 from virtex.engine.checkpoint import CheckpointFolder
 from virtex.engine.progress import Record
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 
 log = logging.getLogger(__name__)
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -76,13 +76,12 @@ class RunConfig:
             "keep_every": 0,
         }
         given = {name: getattr(self, name) for name in least}
-        low = [
-            f"{name} {given[name]}, least {least[name]}"
+        problems = [
+            f"{name} {given[name]} must be at least {least[name]}"
             for name in least
             if given[name] < least[name]
         ]
-        if low:
-            raise ConfigError(f"run: too small: {'; '.join(low)}.")
+        raise_all(ConfigError, "the run options cannot work", problems)
 
 
 def check_batch_size(config: RunConfig) -> None:

@@ -18,7 +18,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 from virtex.models.beam_search import BeamSearch
 from virtex.models.decoding_config import DecodingConfig
 from virtex.models.running import Running
@@ -98,8 +98,7 @@ def check_prefix(prefix: Sequence[int], config: DecodingConfig) -> None:
         )
     if set(prefix) & {SOS_ID, EOS_ID, MASK_ID}:
         problems.append("it holds start, end or mask tokens: give the words alone")
-    if problems:
-        raise ConfigError("prefix: " + "; ".join(problems))
+    raise_all(ConfigError, "captions cannot begin with this prefix", problems)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 from virtex.tokens import MASK_ID, PAD_ID, SOS_ID
 
 
@@ -64,8 +64,7 @@ class DecodingConfig:
                 f"backward_weight is {self.backward_weight}, but strategy greedy writes a single "
                 "caption, which leaves nothing to rank: use beam or nucleus"
             )
-        if problems:
-            raise ConfigError("decoding: " + "; ".join(problems))
+        raise_all(ConfigError, "the decoding options cannot work", problems)
 
     @property
     def forbidden(self) -> list[int]:

@@ -32,7 +32,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.poolers import LevelMapper
 
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
 
 FINEST_STRIDE = 4
@@ -99,8 +99,7 @@ class RegionConfig:
         ]
         if not 0 <= self.score_threshold < 1:
             problems.append(f"score_threshold {self.score_threshold} must be from 0 to below 1")
-        if problems:
-            raise ConfigError("regions: " + "; ".join(problems))
+        raise_all(ConfigError, "the options of the region heads cannot work", problems)
 
     def with_counts(self, counts: Mapping[str, int]) -> Self:
         """The same, with these numbers in place of each null."""

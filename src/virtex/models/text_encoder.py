@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 from virtex.models.transformer_sizes import HEAD_CHANNELS, size_problems
 from virtex.tokens import PAD_ID
 
@@ -45,8 +45,7 @@ class TextEncoderConfig:
             dropout=self.dropout,
             max_tokens=self.max_tokens,
         )
-        if problems:
-            raise ConfigError("text encoder: " + "; ".join(problems))
+        raise_all(ConfigError, "the options of the text encoder cannot work", problems)
 
 
 class TextEncoder(nn.Module):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 from virtex.models.attention import GridAttention, Packing, SelfAttention
 from virtex.models.kv_cache import KeyValueCache, LayerCache
 from virtex.models.linear import Linear, linear
@@ -58,8 +58,7 @@ class HeadConfig:
         )
         if self.norm not in ("post", "pre"):
             problems.append(f"norm {self.norm!r} is neither 'post' nor 'pre'")
-        if problems:
-            raise ConfigError("textual head: " + "; ".join(problems))
+        raise_all(ConfigError, "the options of the textual head cannot work", problems)
 
     @property
     def heads(self) -> int:

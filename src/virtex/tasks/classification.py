@@ -27,7 +27,7 @@ from virtex.data.captions import FEWEST_TOKENS, EncodeCaption
 from virtex.data.example import Example
 from virtex.data.source_options import Needs
 from virtex.data.transforms import TrainTransform, ValidationTransform, normalize
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.k_hot import NO_TARGET, DocumentFrequencies, bce_losses, softmax_losses
 from virtex.models.linear import Linear
@@ -56,8 +56,7 @@ class TokenClassificationConfig(TaskConfig):
         problems = _problems(self.loss, idf=self.idf)
         if self.max_tokens < FEWEST_TOKENS:
             problems.append(f"max_tokens {self.max_tokens} must be at least {FEWEST_TOKENS}")
-        if problems:
-            raise ConfigError("token classification: " + "; ".join(problems))
+        raise_all(ConfigError, "the options of token classification cannot work", problems)
 
     def build(self, backbone: Backbone, data: TaskData) -> "Classification":
         encode_caption = EncodeCaption(
@@ -92,8 +91,7 @@ class LabelClassificationConfig(TaskConfig):
 
     def __post_init__(self) -> None:
         problems = _problems(self.loss, idf=self.idf)
-        if problems:
-            raise ConfigError("label classification: " + "; ".join(problems))
+        raise_all(ConfigError, "the options of label classification cannot work", problems)
 
     @property
     def needs(self) -> Needs:

@@ -25,7 +25,7 @@ from virtex import distributed
 from virtex.data.captioned import CaptionedForTraining, CaptionedForValidation, collate_captioned
 from virtex.data.captions import EncodeCaption
 from virtex.data.transforms import TrainTransform, ValidationTransform, normalize
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.linear import Linear
 from virtex.models.text_encoder import TextEncoder, TextEncoderConfig
@@ -56,8 +56,7 @@ class ContrastiveConfig(TaskConfig):
             problems.append(f"loss {self.loss!r} is neither 'softmax' nor 'sigmoid'")
         if self.embedding_size < 1:
             problems.append(f"embedding_size {self.embedding_size} must be at least 1")
-        if problems:
-            raise ConfigError("contrastive task: " + "; ".join(problems))
+        raise_all(ConfigError, "the options of contrastive pretraining cannot work", problems)
 
     def build(self, backbone: Backbone, data: TaskData) -> "Contrastive":
         return Contrastive(self, backbone, data)

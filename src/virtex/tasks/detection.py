@@ -18,7 +18,7 @@ from virtex.data.object_transforms import ShorterSideTransform, WholeImageTransf
 from virtex.data.objects import ObjectCollate
 from virtex.data.source_options import Needs
 from virtex.data.transforms import normalize
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.batch_norm import batch_norms
 from virtex.models.c4 import build_c4
@@ -99,8 +99,7 @@ class DetectionConfig(TaskConfig):
             f"flip_prob {self.flip_prob} must be from 0 to 1": not 0 <= self.flip_prob <= 1,
         }
         problems = [problem for problem, is_so in checks.items() if is_so]
-        if problems:
-            raise ConfigError("task: " + "; ".join(problems))
+        raise_all(ConfigError, "the options of detection cannot work", problems)
 
     @property
     def needs(self) -> Needs:

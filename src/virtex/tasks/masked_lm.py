@@ -31,7 +31,7 @@ from virtex.data.captions import EncodeCaption, pad_tokens
 from virtex.data.example import Example
 from virtex.data.transforms import TrainTransform, ValidationTransform, normalize
 from virtex.data.words import FindConcepts, read_words
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.captioner import Captioner
 from virtex.models.textual_head import HeadConfig
@@ -80,8 +80,7 @@ class MaskedLmConfig(TaskConfig):
             problems.append(f"concepts_path {self.concepts_path} is no file")
         if self.original and self.masked_words == "concepts":
             problems.append("original is for masked_words: tokens; the released code had no other")
-        if problems:
-            raise ConfigError("masked language modelling: " + "; ".join(problems))
+        raise_all(ConfigError, "the options of masked language modelling cannot work", problems)
 
     def build(self, backbone: Backbone, data: TaskData) -> "MaskedLm":
         return MaskedLm(self, backbone, data)

@@ -26,7 +26,7 @@ from virtex import distributed
 from virtex.data.example import Example
 from virtex.data.source_options import Needs
 from virtex.data.transforms import TrainTransform, normalize
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.projection import Projection, Queue, follow, momentum_copy, similarities
 from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskData, TaskOutput, stack
@@ -59,8 +59,7 @@ class MocoConfig(TaskConfig):
             problems.append(f"momentum {self.momentum} must be from 0 to 1")
         if self.temperature <= 0:
             problems.append(f"temperature {self.temperature} must be above 0")
-        if problems:
-            raise ConfigError("MoCo: " + "; ".join(problems))
+        raise_all(ConfigError, "the options of MoCo cannot work", problems)
 
     @property
     def needs(self) -> Needs:

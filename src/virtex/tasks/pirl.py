@@ -32,7 +32,7 @@ from virtex.data.example import Example
 from virtex.data.jigsaw import NUM_PATCHES, JigsawTransform
 from virtex.data.source_options import Needs
 from virtex.data.transforms import TrainTransform, normalize
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.linear import Linear
 from virtex.models.projection import MemoryBank, Projection, similarities
@@ -68,8 +68,7 @@ class PirlConfig(TaskConfig):
                 problems.append(f"{name} {vars(self)[name]} must be from 0 to 1")
         if self.temperature <= 0:
             problems.append(f"temperature {self.temperature} must be above 0")
-        if problems:
-            raise ConfigError("PIRL: " + "; ".join(problems))
+        raise_all(ConfigError, "the options of PIRL cannot work", problems)
 
     @property
     def needs(self) -> Needs:

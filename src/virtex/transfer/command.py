@@ -13,7 +13,7 @@ from virtex.data.example import Source, Subset
 from virtex.data.source import Needs, SourceConfig, Split, open_source
 from virtex.data.subsets import few_shots, labelled_share
 from virtex.engine.run import choose_device
-from virtex.errors import ConfigError, DataError, listing
+from virtex.errors import ConfigError, DataError, listing, raise_all
 from virtex.files import sha256
 from virtex.models.backbone import BackboneConfig
 from virtex.transfer.features import Extraction
@@ -186,8 +186,7 @@ def check_command(config: CommandConfig) -> None:
         problems.append(f"out {config.out} is one file for {config.num_seeds} seeds: give a folder")
     if isinstance(config, LabelledConfig):
         problems += _label_problems(config)
-    if problems:
-        raise ConfigError("\n- ".join(["the options cannot work:", *problems]))
+    raise_all(ConfigError, "the options cannot work", problems)
 
 
 def _label_problems(config: LabelledConfig) -> list[str]:

@@ -31,7 +31,7 @@ from virtex.data.subsets import repeat_factors
 from virtex.data.transforms import ImageConfig
 from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig
-from virtex.errors import ConfigError, DataError
+from virtex.errors import ConfigError, DataError, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.batch_norm import estimate_statistics
 from virtex.models.region_heads import Detections
@@ -306,8 +306,7 @@ def _check_options(config: DetectionProtocolConfig) -> None:
         problems.append(f"num_statistics_batches {config.num_statistics_batches} is negative")
     if not 0 <= config.repeat_threshold <= 1:
         problems.append(f"repeat_threshold {config.repeat_threshold} must be from 0 to 1")
-    if problems:
-        raise ConfigError("\n- ".join(["the options cannot work:", *problems]))
+    raise_all(ConfigError, "the options cannot work", problems)
 
 
 def protocol_name(config: DetectionProtocolConfig) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from virtex.data.example import Source
 from virtex.data.loader import LoaderConfig
 from virtex.data.transforms import ImageConfig, normalize
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 from virtex.predict.embedder import Embedder
 from virtex.predict.loading import build_matcher, open_whole_model
 from virtex.predict.matching import Match, MatchingConfig, Reading
@@ -84,8 +84,7 @@ class MatchingProtocolConfig(MeasurementConfig):
             ConfigError: All of them.
         """
         problems = self.problems()
-        if problems:
-            raise ConfigError("\n- ".join(["the options cannot work:", *problems]))
+        raise_all(ConfigError, "the options cannot work", problems)
 
     @property
     def matching(self) -> MatchingConfig:

@@ -22,7 +22,7 @@ from virtex.data.loader import LoaderConfig, TrainingBatches, training_batches, 
 from virtex.engine.loop import evaluate, fit, to_device
 from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig, RunFolder, autocast, check_batch_size, choose_device
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
 from virtex.progress import tracked
 from virtex.tasks.base import Batch, Encode, Task, TaskOutput
@@ -97,8 +97,7 @@ def check_training(training: Training) -> None:
     """
     run, optim, epochs, drops = training.run, training.optim, training.epochs, training.drop_epochs
     problems = [text for is_wrong, text in _checks(run, optim, epochs, drops) if is_wrong]
-    if problems:
-        raise ConfigError("\n- ".join(["the training options cannot work:", *problems]))
+    raise_all(ConfigError, "the training options cannot work", problems)
 
 
 def _checks(

@@ -26,7 +26,7 @@ from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.source import SourceConfig
 from virtex.data.sources.voc_splits import DEFAULT_YEAR, parse_splits, voc_folder
-from virtex.errors import DataError, listing
+from virtex.errors import DataError, listing, raise_all
 from virtex.models.backbone import Backbone
 from virtex.transfer.command import TransferConfig, extraction, run_protocol
 from virtex.transfer.features import (
@@ -129,10 +129,11 @@ class MultiLabelSvm(Protocol):
                 if flags.any()
             ]
             remedy = "" if rare.all() else ", or leave these classes out with --leave_out_rare true"
-            raise DataError(
-                f"cannot train and test an SVM for {rare.sum()} of {len(categories)} classes: "
-                f"{'; '.join(problems)}. {len(train)} training and {len(test)} test images were "
-                f"given. Give more{remedy}."
+            raise_all(
+                DataError,
+                f"cannot train and test an SVM for {rare.sum()} of {len(categories)} classes on "
+                f"{len(train)} training and {len(test)} test images (give more{remedy})",
+                problems,
             )
         return np.flatnonzero(~rare)
 

@@ -56,5 +56,5 @@ def test_a_folder_without_classes_is_a_problem(tmp_path: Path) -> None:
 def test_classes_that_only_one_split_has_are_named(root: Path) -> None:
     write(root / "val" / "fox" / "1.jpg", jpeg())
     message = message_of(check_same_class_folders, root / "train", root / "val")
-    assert f"only in {root / 'train'}: 1 (dog); only in {root / 'val'}: 1 (fox)" in message
+    assert f"\n- only in {root / 'train'}: 1 (dog)\n- only in {root / 'val'}: 1 (fox)" in message
     check_same_class_folders(root / "val", root / "val")

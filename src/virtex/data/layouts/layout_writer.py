@@ -23,7 +23,7 @@ from virtex.data.layouts import annotated_layouts as annotated
 from virtex.data.layouts import plain_layouts as plain
 from virtex.data.layouts.records import CHUNK, Record, make_folder, write_images
 from virtex.data.sources.scenes.source import ScenesSource
-from virtex.errors import ConfigError, DataError
+from virtex.errors import ConfigError, DataError, raise_all
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,7 @@ def _check(layout: str, root: Path, sources: dict[str, Source], num_processes: i
         problems.append(f"splits {sorted(sources)}; give train, val or both")
     if num_processes < 1:
         problems.append(f"num_processes is {num_processes}; give 1 or more")
-    if problems:
-        raise ConfigError("nothing was written: " + "; ".join(problems))
+    raise_all(ConfigError, "nothing was written", problems)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root} is there already and not an empty folder. Name a new one.")
 

@@ -14,7 +14,7 @@ from virtex.data.checks import (
 )
 from virtex.data.example import Example, Source
 from virtex.data.packed import PackedStrings
-from virtex.errors import DataError, listing
+from virtex.errors import DataError, listing, raise_all
 
 
 class ClassesSource(Source):
@@ -83,8 +83,9 @@ def check_same_class_folders(train_root: Path, val_root: Path) -> None:
         for root, names in ((train_root, train - val), (val_root, val - train))
         if names
     ]
-    if differences:
-        raise DataError(
-            f"training and validation images must have the same classes; {'; '.join(differences)}. "
-            "Rename, add or remove class folders."
-        )
+    raise_all(
+        DataError,
+        "training and validation images must have the same classes (rename, add or remove class "
+        "folders)",
+        differences,
+    )

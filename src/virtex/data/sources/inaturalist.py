@@ -11,7 +11,7 @@ from virtex.data.packed import PackedStrings
 from virtex.data.sources.coco_file import CocoFile
 from virtex.data.sources.coco_images import positions_of, read_images
 from virtex.data.sources.coco_instances import read_categories, read_labels
-from virtex.errors import DataError, listing
+from virtex.errors import DataError, listing, raise_all
 
 YEAR = "2018"
 
@@ -87,9 +87,11 @@ def check_same_categories(train: InaturalistSource, val_path: Path) -> None:
         for path, names in ((train_path, ours - theirs), (val_path, theirs - ours))
         if names
     ]
-    raise DataError(
-        "training and validation images must have the same categories in the same order of ids; "
-        f"{'; '.join(differences) or 'the order differs'}. Take both files from one release."
+    raise_all(
+        DataError,
+        "training and validation images must have the same categories in the same order of ids "
+        "(take both files from one release)",
+        differences or ["the order differs"],
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from virtex.errors import DataError, listing
+from virtex.errors import DataError, listing, raise_all
 from virtex.transfer.metrics.bleu import bleu
 from virtex.transfer.metrics.cider import cider_d
 from virtex.transfer.metrics.ngrams import Words, ngrams
@@ -118,10 +118,11 @@ def _check(generated: Mapping[str, str], references: Mapping[str, Sequence[str]]
         }.items()
         if ids
     ]
-    if problems:
-        raise DataError(
-            f"captions of {len(generated)} images cannot be scored against references of "
-            f"{len(references)}: {'; '.join(problems)}. Give both for the same images, ids as text."
-        )
+    raise_all(
+        DataError,
+        f"captions of {len(generated)} images cannot be scored against references of "
+        f"{len(references)} (give both for the same images, ids as text)",
+        problems,
+    )
     if not references:
         raise DataError("there are no captions to score: no image was given.")

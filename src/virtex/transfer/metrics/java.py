@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 
 Words = Sequence[str]
 PATIENCE = 7200.0
@@ -53,9 +53,11 @@ def check_java_metrics(names: Iterable[str]) -> None:
                      for jar in jars.values() if not (package / jar).is_file()]  # fmt: skip
         if "spice" in jars:
             problems += _missing_models(package / "spice" / "lib")
-    if problems:
-        told = "\n- ".join([f"{' and '.join(jars)} cannot be computed:", *problems])
-        raise ConfigError(f"{told}\nOr leave them out of `metrics`.")
+    raise_all(
+        ConfigError,
+        f"{' and '.join(jars)} cannot be computed (mend this, or leave them out of `metrics`)",
+        problems,
+    )
 
 
 def meteor(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:

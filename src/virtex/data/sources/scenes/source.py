@@ -10,7 +10,7 @@ from virtex.data.sources.scenes.composition import Picture, Thing, compose, visi
 from virtex.data.sources.scenes.grammar import write_captions
 from virtex.data.sources.scenes.kinds import CATEGORIES, KIND_IDS
 from virtex.data.sources.scenes.layout import Layout, plan
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 
 CAPTIONS_PER_IMAGE = 5
 _SPLITS = {"train": 0, "val": 1, "test": 2}
@@ -49,8 +49,7 @@ class ScenesSource(Source):
             problems.append(f"split is {split!r}; give one of {', '.join(_SPLITS)}")
         if not 64 <= image_size <= 512:
             problems.append(f"image_size is {image_size}; give 64 to 512")
-        if problems:
-            raise ConfigError("scenes cannot be drawn: " + "; ".join(problems))
+        raise_all(ConfigError, "scenes cannot be drawn", problems)
         self.num_images, self.seed, self.split, self.image_size = (
             num_images,
             seed,
