@@ -256,8 +256,7 @@ class _Validation:
             self.task.encode_validation,
             self.task.collate,
             batch_size=self.config.run.batch_size,
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
+            share=distributed.share(),
             config=self.config.loader,
         )
         numbers = evaluate(self.task, batches, run=self.config.run, device=self.device)
@@ -302,8 +301,7 @@ def _training_batches(
         seed=config.run.seed,
         batch_size=config.run.batch_size,
         start_step=start_step,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
+        share=distributed.share(),
         config=config.loader,
     )
 

@@ -25,6 +25,7 @@ from virtex.data.loader import (
     validation_batches,
 )
 from virtex.data.order import permutation
+from virtex.distributed import Share
 from virtex.errors import ConfigError, DataError
 
 IN_PROCESS = LoaderConfig(num_workers=0)
@@ -72,9 +73,9 @@ def assert_same(ours: Batch, expected: Batch) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
-@pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (1, 2), (3, 4)])
+@pytest.mark.parametrize("share", [Share(0, 1), Share(1, 2), Share(3, 4)])
 def test_batches_are_the_twins_whatever_the_workers_and_ranks(
-    num_workers: int, rank: int, world_size: int
+    num_workers: int, share: Share
 ) -> None:
     source = Numbers(21, bad=[4])
     ours = training_batches(
@@ -84,8 +85,7 @@ def test_batches_are_the_twins_whatever_the_workers_and_ranks(
         seed=7,
         batch_size=8,
         start_step=3,
-        rank=rank,
-        world_size=world_size,
+        share=share,
         config=LoaderConfig(num_workers=num_workers),
     )
     for step, batch in zip(range(3, 9), ours, strict=False):
@@ -96,21 +96,23 @@ def test_batches_are_the_twins_whatever_the_workers_and_ranks(
             seed=7,
             step=step,
             batch_size=8,
-            rank=rank,
-            world_size=world_size,
+            **share._asdict(),
         )
         assert_same(batch, expected)
     ours.close()
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (0, 2), (1, 2)])
-def test_validation_is_the_twins(num_workers: int, rank: int, world_size: int) -> None:
+@pytest.mark.parametrize("share", [Share(0, 1), Share(0, 2), Share(1, 2)])
+def test_validation_is_the_twins(num_workers: int, share: Share) -> None:
     source = Numbers(21, bad=[0, 5, 20])
-    split = {"batch_size": 4, "rank": rank, "world_size": world_size}
     config = LoaderConfig(num_workers=num_workers)
-    ours = list(validation_batches(source, encode, collate, config=config, **split))
-    expected = list(oracle.validation_batches(source, encode, collate, **split))
+    ours = list(
+        validation_batches(source, encode, collate, batch_size=4, share=share, config=config)
+    )
+    expected = list(
+        oracle.validation_batches(source, encode, collate, batch_size=4, **share._asdict())
+    )
     assert len(ours) == len(expected)
     for batch, twin in zip(ours, expected, strict=True):
         assert_same(batch, twin)
@@ -121,7 +123,7 @@ def test_the_ranks_together_validate_every_example_once() -> None:
         number
         for rank in range(4)
         for batch in validation_batches(
-            Numbers(21), encode, collate, batch_size=8, rank=rank, world_size=4, config=IN_PROCESS
+            Numbers(21), encode, collate, batch_size=8, share=Share(rank, 4), config=IN_PROCESS
         )
         for number in batch["number"].tolist()
     ]
@@ -307,7 +309,7 @@ def test_workers_die_with_a_killed_main_process() -> None:
 
 def test_a_batch_that_cannot_be_split_is_an_error() -> None:
     with pytest.raises(ConfigError, match="batch_size 6 must be a multiple of the 4"):
-        training_batches(Numbers(9), encode, collate, seed=0, batch_size=6, world_size=4)
+        training_batches(Numbers(9), encode, collate, seed=0, batch_size=6, share=Share(0, 4))
 
 
 def test_a_negative_seed_is_an_error() -> None:

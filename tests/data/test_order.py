@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.oracles import loader as oracle
 from virtex.data.order import TrainingOrder, permutation
+from virtex.distributed import Share
 
 
 @settings(deadline=None)
@@ -33,8 +34,7 @@ def test_the_ranks_parts_make_up_the_twins_batch(
                     seed=seed,
                     batch_size=batch_size,
                     start_step=step,
-                    rank=rank,
-                    world_size=world_size,
+                    share=Share(rank, world_size),
                 )
             )
         )
@@ -107,7 +107,7 @@ def test_repetitions_do_not_depend_on_where_one_begins(step: int, world_size: in
     whole = TrainingOrder(4, seed=3, batch_size=6, repeats=REPEATS)
     begun = [
         TrainingOrder(
-            4, seed=3, batch_size=6, start_step=step, rank=rank, world_size=world_size,
+            4, seed=3, batch_size=6, start_step=step, share=Share(rank, world_size),
             repeats=REPEATS,
         )
         for rank in range(world_size)

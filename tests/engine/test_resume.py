@@ -116,7 +116,8 @@ def test_a_checkpoint_of_another_model_names_what_differs(tmp_path: Path) -> Non
     toy_fit(toy_task(), folder, RUN)
     with pytest.raises(CheckpointError, match=r"unexpected: backbone\.1\.bias.*") as error:
         toy_fit(toy_task(batch_norm=False, width=4), folder, RUN)
-    assert "backbone.0.weight is (8, 3, 3, 3), the model's is (4, 3, 3, 3)" in str(error.value)
+    assert "backbone.0.weight is (8, 3, 3, 3), must be (4, 3, 3, 3)" in str(error.value)
+    assert "Resume with the config that the run began with" in str(error.value)
 
 
 def test_a_checkpoint_of_another_lookahead_setting_is_refused(tmp_path: Path) -> None:

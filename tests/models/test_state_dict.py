@@ -17,11 +17,13 @@ def test_counters_of_batch_norm_may_be_missing_and_nothing_else() -> None:
 
 def test_every_difference_is_named_at_once() -> None:
     state = {"weight": torch.rand(2, 5), "extra": torch.rand(1)}
-    message = (
-        r"1 missing: bias; 1 unexpected: extra; 1 of another shape: weight \(2, 5\) for \(2, 3"
+    differences = (
+        r"1 missing: bias; 1 unexpected: extra; 1 of another shape: "
+        r"weight is \(2, 5\), must be \(2, 3\)"
     )
+    message = rf"^file does not fit .*: {differences}\. Take another\.$"
     with pytest.raises(CheckpointError, match=message):
-        load_strictly(nn.Linear(3, 2), state, subject="file")
+        load_strictly(nn.Linear(3, 2), state, subject="file", remedy="Take another.")
 
 
 def test_a_digest_changes_with_every_name_value_type_and_identity() -> None:

@@ -10,7 +10,7 @@ import torch
 from tests.transfer.conftest import Noise
 from virtex.data.example import Subset
 from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
-from virtex.models.backbone import Backbone
+from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.transfer import features
 from virtex.transfer.features import Extraction, extract_features
 
@@ -124,3 +124,13 @@ def test_a_cut_extraction_goes_on_with_the_next_chunk(
     assert [path.stat().st_mtime_ns for path in (first, third)] == times
     assert again.indices.tolist() == [0, 1, 3, 4]
     np.testing.assert_allclose(again.values, whole.values, atol=1e-5)
+
+
+def test_a_backbone_keeps_the_digest_under_which_features_and_trainings_were_stored() -> None:
+    options = {"layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}
+    small = Backbone(BackboneConfig(name="resnet18", options=options))
+    with torch.no_grad():
+        for value in small.state_dict().values():
+            value.copy_(torch.arange(value.numel()).reshape(value.shape))
+    stored = "726d41e9577862a7584f964f9a2a07b2f6475aba9c22960b687e5b8e5410d347"
+    assert features.backbone_digest(small) == stored

@@ -261,7 +261,7 @@ def test_a_file_that_lacks_weights_or_has_too_many_names_them(tmp_path, resnet18
     message = str(caught.value)
     assert "1 missing: layer3.0.conv1.weight" in message
     assert "1 unexpected: layer9.weight" in message
-    assert "1 of another shape: bn1.bias (3,) for (64,)" in message
+    assert "1 of another shape: bn1.bias is (3,), must be (64,)" in message
 
 
 def test_another_architecture_than_the_one_asked_for_is_refused(run, tmp_path, resnet18):

@@ -155,7 +155,7 @@ def test_a_weight_of_another_shape_is_refused(small, layer):
     released = to_released(small.state_dict())
     name = f"textual.transformer.layers.0.{layer}"
     released[name] = released[name][1:]
-    told = rf"no whole released model.*of another shape: {name} \(.*\) for \("
+    told = rf"no whole released model.*of another shape: {name} is \(.*\), must be \("
     with pytest.raises(CheckpointError, match=told) as caught:
         load_released(foreign(released))
     assert "head.decoders" not in str(caught.value)

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from virtex.data.example import Example, Source
 from virtex.data.images import BadImageError
 from virtex.data.order import Place, TrainingOrder, validation_order
+from virtex.distributed import Share
 from virtex.errors import ConfigError, DataError, VirTexError, raise_all
 
 Encoded = dict[str, Tensor]
@@ -78,8 +79,7 @@ def training_batches(
     seed: int,
     batch_size: int,
     start_step: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
+    share: Share = Share(),
     repeats: NDArray[np.float64] | None = None,
     config: LoaderConfig | None = None,
 ) -> "TrainingBatches":
@@ -92,8 +92,7 @@ def training_batches(
         seed: Of the order and of each example's generator; not negative.
         batch_size: Over all ranks.
         start_step: Number of batches that went before; skipping them costs nothing.
-        rank: Which part of each batch to give.
-        world_size: In how many parts each batch is split.
+        share: Which part of each batch to give, of how many.
         repeats: (N,) how often each example comes in an epoch, at least 1; null: once.
         config: Workers, prefetching, and how many images may be bad.
 
@@ -102,7 +101,7 @@ def training_batches(
         DataError: There are no examples; while iterating: too many images are bad.
     """
     config = config or LoaderConfig()
-    _check(source, batch_size=batch_size, world_size=world_size)
+    _check(source, batch_size=batch_size, share=share)
     if seed < 0 or start_step < 0:
         raise ConfigError(f"seed {seed} and start_step {start_step} must be 0 or more")
     order = TrainingOrder(
@@ -110,8 +109,7 @@ def training_batches(
         seed=seed,
         batch_size=batch_size,
         start_step=start_step,
-        rank=rank,
-        world_size=world_size,
+        share=share,
         repeats=repeats,
     )
     reader = _Reader(source, encode, collate, seed=seed, replaces_bad=True)
@@ -124,8 +122,7 @@ def validation_batches(
     collate: Collate,
     *,
     batch_size: int,
-    rank: int = 0,
-    world_size: int = 1,
+    share: Share = Share(),
     config: LoaderConfig | None = None,
 ) -> Iterator[Batch]:
     """All examples once, in order; each rank gives its own part of every batch.
@@ -138,8 +135,7 @@ def validation_batches(
         encode: As in training; its generator depends on the example's index alone.
         collate: As in training.
         batch_size: Over all ranks.
-        rank: Which part of each batch to give.
-        world_size: In how many parts each batch is split.
+        share: Which part of each batch to give, of how many.
         config: Workers, prefetching, and how many images may be bad.
 
     Raises:
@@ -147,8 +143,8 @@ def validation_batches(
         DataError: There are no examples; while iterating: too many images are bad.
     """
     config = config or LoaderConfig()
-    _check(source, batch_size=batch_size, world_size=world_size)
-    parts = validation_order(len(source), batch_size, rank=rank, world_size=world_size)
+    _check(source, batch_size=batch_size, share=share)
+    parts = validation_order(len(source), batch_size, share=share)
     reader = _Reader(source, encode, collate, seed=VALIDATION_SEED, replaces_bad=False)
     return _validation(reader, parts, config)
 
@@ -331,10 +327,10 @@ def _unchanged(read: Any) -> Any:
     return read
 
 
-def _check(source: Source, *, batch_size: int, world_size: int) -> None:
-    if batch_size < 1 or batch_size % world_size:
+def _check(source: Source, *, batch_size: int, share: Share) -> None:
+    if batch_size < 1 or batch_size % share.world_size:
         raise ConfigError(
-            f"batch_size {batch_size} must be a multiple of the {world_size} processes"
+            f"batch_size {batch_size} must be a multiple of the {share.world_size} processes"
         )
     if not len(source):
         raise DataError("there are no examples to read: the source is empty")

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from virtex.distributed import Share
+
 REPEATS_STREAM = 0x5EED_0F5E_7EA1_C0DE
 """Sets the generator that draws an epoch's repetitions apart from all others. Numpy pads seeds with
 zeros, and an example's seed goes on with its index: a short number would be some example's."""
@@ -43,13 +45,12 @@ class TrainingOrder:
         seed: int,
         batch_size: int,
         start_step: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        share: Share = Share(),
         repeats: NDArray[np.float64] | None = None,
     ) -> None:
         self.num_examples, self.seed = num_examples, seed
-        self.batch_size, self.part = batch_size, batch_size // world_size
-        self.start_step, self.rank = start_step, rank
+        self.batch_size, self.part = batch_size, batch_size // share.world_size
+        self.start_step, self.rank = start_step, share.rank
         self.repeats, self._ends = repeats, [0]
         self._uses: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
@@ -99,10 +100,10 @@ def permutation(seed: int, epoch: int, num_examples: int) -> NDArray[np.int64]:
 
 
 def validation_order(
-    num_examples: int, batch_size: int, *, rank: int, world_size: int
+    num_examples: int, batch_size: int, *, share: Share = Share()
 ) -> Iterator[list[Place]]:
     """This rank's part of each batch over all examples in order; the last parts may be smaller."""
-    part = batch_size // world_size
-    for first in range(rank * part, num_examples, batch_size):
+    part = batch_size // share.world_size
+    for first in range(share.rank * part, num_examples, batch_size):
         last = min(first + part, num_examples)
         yield [Place(0, index) for index in range(first, last)]

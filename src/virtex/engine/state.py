@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import nn
 from torch.amp import GradScaler
 
 from virtex.engine.lookahead import Lookahead
@@ -11,6 +10,7 @@ from virtex.engine.meter import LossWindow
 from virtex.engine.optim import OptimConfig, build_optimizer, load_optimizer
 from virtex.engine.run import RunConfig
 from virtex.errors import CheckpointError, VirTexError, listing
+from virtex.models.state_dict import load_strictly
 from virtex.tasks.base import Task
 
 
@@ -52,7 +52,12 @@ class TrainingState:
         Raises:
             CheckpointError: It belongs to another task, optimizer or Lookahead setting.
         """
-        load_weights(self.task, state["task"])
+        load_strictly(
+            self.task,
+            state["task"],
+            subject="the checkpoint",
+            remedy="Resume with the config that the run began with, or give a new run folder.",
+        )
         load_optimizer(self.optimizer, state["optimizer"])
         if (self.lookahead is None) != (state["lookahead"] is None):
             raise CheckpointError(
@@ -80,32 +85,3 @@ class TrainingState:
             f"{listing(bad)}. They were not saved. Resuming would diverge again: begin a new run "
             "folder with a lower optim.lr and optim.backbone_lr, or a longer warm-up."
         )
-
-
-def load_weights(module: nn.Module, weights: dict[str, Any]) -> None:
-    """Load a state dict strictly.
-
-    Raises:
-        CheckpointError: Names all missing, unexpected and misshapen entries.
-    """
-    own = module.state_dict()
-    misshapen = [
-        f"{name} is {tuple(weights[name].shape)}, the model's is {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in weights and weights[name].shape != value.shape
-    ]
-    problems = [
-        f"{len(names)} {kind}: {listing(names)}"
-        for kind, names in (
-            ("missing", sorted(own.keys() - weights.keys())),
-            ("unexpected", sorted(weights.keys() - own.keys())),
-            ("of another shape", misshapen),
-        )
-        if names
-    ]
-    if problems:
-        raise CheckpointError(
-            "the checkpoint does not fit the model: " + "; ".join(problems) + ". Resume with the "
-            "config that the run began with, or start a new run folder."
-        )
-    module.load_state_dict(weights)

@@ -12,22 +12,27 @@ COUNTER = "num_batches_tracked"
 """The end of the names of BatchNorm's counters, which files from before PyTorch 0.4.1 lack."""
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, subject: object) -> None:
+def load_strictly(
+    module: nn.Module, state: Mapping[str, Tensor], *, subject: object, remedy: str = ""
+) -> None:
     """Load a state dict that must fit; only BatchNorm's counters may be missing.
 
     Args:
         subject: Where the state dict comes from, for the message.
+        remedy: A sentence that says what to do, for the message.
 
     Raises:
         CheckpointError: Names what is missing, unexpected or of another shape.
     """
-    check_fits(module, state, subject=subject)
+    check_fits(module, state, subject=subject, remedy=remedy)
     own = module.state_dict()
     counters = {name: value for name, value in own.items() if name.endswith(COUNTER)}
     module.load_state_dict({**counters, **state})
 
 
-def check_fits(module: nn.Module, state: Mapping[str, Tensor], *, subject: object) -> None:
+def check_fits(
+    module: nn.Module, state: Mapping[str, Tensor], *, subject: object, remedy: str = ""
+) -> None:
     """Refuse a state dict that `load_strictly` could not load; the values do not matter.
 
     A module that was built on the meta device takes no memory: a file whose config claims sizes
@@ -41,7 +46,8 @@ def check_fits(module: nn.Module, state: Mapping[str, Tensor], *, subject: objec
     missing_counters = {name for name in own.keys() - found.keys() if name.endswith(COUNTER)}
     problems = differences({n: s for n, s in own.items() if n not in missing_counters}, found)
     if problems:
-        raise CheckpointError(f"{subject} does not fit the architecture: {problems}")
+        message = f"{subject} does not fit the architecture: {problems}. {remedy}"
+        raise CheckpointError(message.rstrip())
 
 
 def differences(
@@ -49,7 +55,7 @@ def differences(
 ) -> str:
     """Say in which names and shapes two layouts differ; an empty text where they are the same."""
     misshapen = [
-        f"{name} {found[name]} for {expected[name]}"
+        f"{name} is {found[name]}, must be {expected[name]}"
         for name in expected.keys() & found.keys()
         if found[name] != expected[name]
     ]

@@ -1,7 +1,6 @@
 """Pooled features of all images of a source, from a backbone that is not trained any more."""
 
 import copy
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
 from virtex.engine.run import autocast
 from virtex.errors import DataError
 from virtex.models.backbone import Backbone
+from virtex.models.state_dict import state_digest
 from virtex.progress import ProgressBar
 from virtex.transfer.protocol import digest
 
@@ -114,11 +114,7 @@ def extract_features(
 def backbone_digest(backbone: Backbone) -> str:
     """The same for two backbones exactly if architecture, weights and statistics are."""
     name, options = backbone.config.name.partition(".")[0], backbone.config.options
-    weights = hashlib.sha256(digest([name, options]).encode())
-    for name, value in sorted(backbone.state_dict().items()):
-        weights.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        weights.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return weights.hexdigest()
+    return state_digest(backbone.state_dict(), identity=digest([name, options]).encode())
 
 
 class _Runner:
@@ -164,8 +160,7 @@ class _Runner:
             _EncodeImage(ValidationTransform(ImageConfig(size=config.image_size))),
             _collate,
             batch_size=config.batch_size,
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
+            share=distributed.share(),
             config=LoaderConfig(
                 num_workers=config.num_workers, bad_image_limit=config.bad_image_limit
             ),

@@ -50,8 +50,7 @@ def image_batches(
         _EncodeImage(ValidationTransform(image)),
         _stack,
         batch_size=batch_size,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
+        share=distributed.share(),
         config=loader,
     )
     return tracked(batches, title, len(source), each=batch_size)

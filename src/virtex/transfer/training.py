@@ -255,8 +255,7 @@ def batches_of(
         seed=training.run.seed,
         batch_size=training.run.batch_size,
         start_step=start_step,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
+        share=distributed.share(),
         repeats=repeats,
         config=training.loader,
     )
@@ -276,8 +275,7 @@ def _validation(
         encode or task.encode_validation,
         task.collate,
         batch_size=batch_size,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
+        share=distributed.share(),
         config=training.loader,
     )
 
