@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from virtex.engine import checkpoint
+from virtex import files
 from virtex.engine.run import RunFolder
 
 TOY_RUN = Path(__file__).parents[1] / "tests" / "engine" / "toy_run.py"
@@ -126,7 +126,7 @@ def wait_for_write(folder: RunFolder, process: subprocess.Popen[bytes]) -> None:
 
 def temporary(folder: RunFolder) -> list[Path]:
     """Checkpoints that are, or were, being written."""
-    return list(folder.checkpoints.path.glob(f"*{checkpoint.TEMPORARY}"))
+    return list(folder.checkpoints.path.glob(f"{files.PREFIX}*/new/step_*.pt"))
 
 
 def compare(whole: RunFolder, cut: RunFolder) -> dict[str, list[str]]:

@@ -22,6 +22,7 @@ from virtex.engine.optim import warmup_steps
 from virtex.errors import CheckpointError, ConfigError, DataError
 from virtex.models.backbone import Backbone
 from virtex.pretrain import parse_pretrain, pretrain
+from virtex.report.report import write_report
 from virtex.tasks.base import TaskData
 from virtex.zoo.weights_file import read_weights
 
@@ -263,6 +264,27 @@ def test_sigterm_to_the_whole_group_writes_a_checkpoint_and_exits_143(tmp_path: 
     assert process.returncode == 143, errors.decode()
     [saved] = (out / "checkpoints").glob("step_*.pt")
     assert checkpoint.load(saved)["step"] > 0
+
+
+def test_one_process_trains_in_a_folder_while_others_read_it(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    flags = ["--out", str(out), "--run.num_steps", "100", "--loader.num_workers", "1"]
+    trainer = subprocess.Popen([sys.executable, *command(tmp_path, *flags)])
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (out / "samples.json").exists():
+        time.sleep(0.05)
+    trainer.send_signal(signal.SIGSTOP)
+    sparingly = ["--run.checkpoint_every", "0", "--run.validate_every", "0"]
+    again = parse_pretrain(["--out", str(out), *sparingly])
+    message = f"{out} is in use by process {trainer.pid} on {os.uname().nodename}"
+    with pytest.raises(ConfigError, match=message):
+        pretrain(again)
+    assert write_report([out], tmp_path).exists()
+    assert virtex.load_captioner(out).caption(next((out / "samples").iterdir()))
+    trainer.kill()
+    assert trainer.wait() == -signal.SIGKILL
+    assert pretrain(again).step == 100
+    assert len(records(out, "train/loss")) == 100
 
 
 def test_two_processes_see_the_same_batches_as_one(run: Path, tmp_path: Path) -> None:

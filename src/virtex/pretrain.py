@@ -95,8 +95,8 @@ def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
     _check_task(config_files.value_of("--task", arguments))
     arguments = config_files.with_recipes(arguments, "pretrain")
     out = config_files.value_of("--out", arguments)
-    if out is not None and _has_begun(Path(out)):
-        arguments = ["--config", str(RunFolder(Path(out)).config_path), *arguments]
+    if out is not None and (folder := RunFolder(Path(out))).has_begun():
+        arguments = ["--config", str(folder.config_path), *arguments]
     elif out is not None and len(arguments) <= 2:
         raise ConfigError(f"{out} holds no run to resume; name a recipe with --config to begin one")
     return config_files.parse(
@@ -138,42 +138,49 @@ def pretrain(config: PretrainConfig) -> FitResult:
     """Train, or go on training, the run at `config.out`.
 
     Raises:
-        ConfigError, DataError, CheckpointError: A mistake of the user's, before any work starts.
+        ConfigError, DataError, CheckpointError: A mistake of the user's, before any work starts;
+            another process that trains there is one.
     """
-    device = choose_device(config.run.device)
+    device, folder = choose_device(config.run.device), RunFolder(config.out)
     with distributed.process_group(device):
-        check_options_alone(config)
-        torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
-        backbone = Backbone(config.backbone)
-        backbone.grid_size(config.image.size)
-        if not _has_begun(config.out):
-            start_from(open_init(config.init), backbone)
-        train = _training_source(config.data, config.task.needs)
-        validation = open_source(config.data, split="val", needs=config.task.needs)
-        if validation is not None and train.categories:
-            check_same_classes(train, validation)
-        early_stopping = _early_stopping(config, device)
-        tokenizer = _tokenizer(config, train) if config.task.needs.captions else None
-        data = TaskData(config.image, tokenizer, train.categories, len(train))
-        task = config.task.build(backbone, data)
-        folder = RunFolder(config.out)
-        if distributed.is_main():
-            folder.write_config(config_files.to_dict(config))
-            if tokenizer is not None and not _has_begun(config.out):
-                tokenizer.save(config.out / "tokenizer.model")
-        return fit(
-            task,
-            partial(_training_batches, train, task, config),
-            folder=folder,
-            run=config.run,
-            optim=config.optim,
-            device=device,
-            config=config_files.to_dict(config),
-            validate=None
-            if validation is None
-            else _Validation(config, task, validation, data, device),
-            on_checkpoint=_KeepWeights(config, task, data, early_stopping),
-        )
+        _check_options(config)
+        with folder.locked():
+            return _pretrain(config, folder, device, resumes=_resumes(config, folder))
+
+
+def _pretrain(
+    config: PretrainConfig, folder: RunFolder, device: torch.device, *, resumes: bool
+) -> FitResult:
+    torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
+    backbone = Backbone(config.backbone)
+    backbone.grid_size(config.image.size)
+    if not resumes:
+        start_from(open_init(config.init), backbone)
+    train = _training_source(config.data, config.task.needs)
+    validation = open_source(config.data, split="val", needs=config.task.needs)
+    if validation is not None and train.categories:
+        check_same_classes(train, validation)
+    early_stopping = _early_stopping(config, device)
+    tokenizer = _tokenizer(config, train, resumes=resumes) if config.task.needs.captions else None
+    data = TaskData(config.image, tokenizer, train.categories, len(train))
+    task = config.task.build(backbone, data)
+    if distributed.is_main():
+        folder.write_config(config_files.to_dict(config))
+        if tokenizer is not None and not resumes:
+            tokenizer.save(config.out / "tokenizer.model")
+    return fit(
+        task,
+        partial(_training_batches, train, task, config),
+        folder=folder,
+        run=config.run,
+        optim=config.optim,
+        device=device,
+        config=config_files.to_dict(config),
+        validate=None
+        if validation is None
+        else _Validation(config, task, validation, data, device),
+        on_checkpoint=_KeepWeights(config, task, data, early_stopping),
+    )
 
 
 def check(config: PretrainConfig) -> None:
@@ -182,31 +189,31 @@ def check(config: PretrainConfig) -> None:
     Raises:
         ConfigError: One of them.
     """
-    check_options_alone(config)
+    _check_options(config)
+    _resumes(config, RunFolder(config.out))
     with torch.random.fork_rng(devices=[]):
         architecture = Backbone(replace(config.backbone, pretrained=False))
     architecture.grid_size(config.image.size)
 
 
-def check_options_alone(config: PretrainConfig) -> None:
-    """The part of `check` that needs no network to be built."""
-    check_resumable(config)
+def _check_options(config: PretrainConfig) -> None:
+    """The part of `check` that needs neither the run nor a network."""
+    if config.out.is_file():
+        raise ConfigError(f"out {config.out} is a file; give the folder of a run, or a new one")
     check_batch_size(config.run)
     warmup_steps(config.optim, config.run.num_steps)
     check_options(config.data, config.task.needs)
 
 
-def check_resumable(config: PretrainConfig) -> None:
-    """Refuse to go on with a run under options that would change what comes out.
+def _resumes(config: PretrainConfig, folder: RunFolder) -> bool:
+    """Whether there is a run to go on with, under options that do not change what comes out.
 
     Raises:
-        ConfigError: Names each option that differs.
+        ConfigError: The run has others; names each that differs.
     """
-    if config.out.is_file():
-        raise ConfigError(f"out {config.out} is a file; give the folder of a run, or a new one")
-    if not _has_begun(config.out):
-        return
-    stored = config_files.load(RunFolder(config.out).config_path)
+    if not folder.has_begun():
+        return False
+    stored = config_files.load(folder.config_path)
     earlier = config_files.from_dict(PretrainConfig, stored)
     before, now = (
         config_files.flat(config_files.to_dict(options)) for options in (earlier, config)
@@ -225,6 +232,7 @@ def check_resumable(config: PretrainConfig) -> None:
         "--out to begin a new run)",
         changed,
     )
+    return True
 
 
 def all_captions(source: Source) -> Iterator[str]:
@@ -312,10 +320,10 @@ def _early_stopping(config: PretrainConfig, device: torch.device) -> EarlyStoppi
     return EarlyStopping(config.early_stopping, config.out / "results", device)
 
 
-def _tokenizer(config: PretrainConfig, source: Source) -> Tokenizer:
+def _tokenizer(config: PretrainConfig, source: Source, *, resumes: bool) -> Tokenizer:
     """The run's own vocabulary if it has one; else the one named; else one trained by rank 0."""
     own, named = config.out / "tokenizer.model", config.tokenizer.tokenizer_path
-    if _has_begun(config.out):
+    if resumes:
         return Tokenizer.load(own)
     if named is not None:
         return Tokenizer.load(named)
@@ -331,9 +339,3 @@ def _training_source(data: SourceConfig, needs: Needs) -> Source:
     source = open_source(data, split="train", needs=needs)
     assert source is not None  # only validation data may be left out
     return source
-
-
-def _has_begun(out: Path) -> bool:
-    """Whether there is something to resume: a start that failed before that binds nobody."""
-    folder = RunFolder(out)
-    return folder.config_path.is_file() and bool(folder.checkpoints.steps())

@@ -4,7 +4,8 @@ import json
 import logging
 import math
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -16,7 +17,7 @@ import yaml
 from virtex import distributed, files
 from virtex.engine.checkpoint import CheckpointFolder
 from virtex.engine.progress import Record
-from virtex.errors import ConfigError, raise_all
+from virtex.errors import ConfigError, VirTexError, raise_all
 
 log = logging.getLogger(__name__)
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -177,6 +178,31 @@ class RunFolder:
         self.log_path = path / "log.jsonl"
         self.checkpoints = CheckpointFolder(path / "checkpoints")
         self._writer: _Writer | None = None
+
+    def has_begun(self) -> bool:
+        """Whether there is something to resume: a start that failed before that binds nobody."""
+        return self.config_path.is_file() and bool(self.checkpoints.steps())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs from training here; reading is free. All processes of a run enter it.
+
+        Raises:
+            ConfigError: Another run trains here; names its process and host.
+            DataError: The folder cannot be written.
+        """
+        refusal: object = None
+        with ExitStack() as stack:
+            if distributed.is_main():
+                lock = files.locked(self.path / ".lock", subject=f"the run {self.path}")
+                try:
+                    stack.enter_context(lock)
+                except VirTexError as error:
+                    refusal = error
+            refusal = distributed.gather_objects(refusal)[0]
+            if isinstance(refusal, VirTexError):
+                raise refusal
+            yield
 
     def write_config(self, values: dict[str, Any]) -> None:
         """Write config.yaml."""

@@ -157,27 +157,29 @@ def run_training(
         The run folder.
 
     Raises:
+        ConfigError: Another process trains in the same folder.
         KeyboardInterrupt: The run was told to stop; it is saved, and the same call resumes it.
     """
     settings = training.settings()
     place = training.folder / digest([LAYOUT, settings, training.run.seed, *key])
     folder = RunFolder(place)
     config = {"training": settings, "seed": training.run.seed}
-    if distributed.is_main():
-        folder.write_config(config)
     validate = None
     if training.run.validate_every > 0:
         validate = partial(_loss, task, test, training)
-    outcome = fit(
-        task,
-        partial(batches_of, train, task, training, repeats=repeats),
-        folder=folder,
-        run=training.run,
-        optim=training.optim,
-        device=training.device,
-        config=config,
-        validate=validate,
-    )
+    with folder.locked():
+        if distributed.is_main():
+            folder.write_config(config)
+        outcome = fit(
+            task,
+            partial(batches_of, train, task, training, repeats=repeats),
+            folder=folder,
+            run=training.run,
+            optim=training.optim,
+            device=training.device,
+            config=config,
+            validate=validate,
+        )
     if outcome.reason == "interrupted":
         log.info("stopped after step %d; the same command goes on from there", outcome.step)
         raise KeyboardInterrupt
