@@ -12,8 +12,9 @@ import pytest
 
 from virtex.config import parse, recipe_paths, to_dict, with_recipes
 from virtex.models.c4 import C4_COUNTS
-from virtex.transfer import captioning, detection, image_classification, svm, voc07
+from virtex.transfer import captioning, detection, image_classification, voc07
 from virtex.transfer.protocols import PROTOCOLS
+from virtex.transfer.solvers import svm
 
 VARIANTS = {
     "imagenet_moco": "imagenet",
