@@ -6,33 +6,44 @@ over files.
 """
 
 import argparse
-import difflib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from inspect import isabstract
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from virtex.errors import ConfigError
+from virtex.bounded_yaml import check_plain
+from virtex.choices import Layers, choices_of, named
+from virtex.command_line import CommandLine, load
+from virtex.errors import ConfigError, did_you_mean
+from virtex.help import HelpFormatter
 
 Config = TypeVar("Config")
 RECIPES = Path(__file__).parent / "configs"
 EXTENDS = "extends"
+MISTAKES = (TypeError, ValueError, OverflowError, RecursionError, OSError)
+"""What parsing raises where a value is wrong."""
 set_parsing_settings(
     docstring_parse_attribute_docstrings=True, instantiate_subclass_spec_in_any=False
 )
 
 
-def parser_for(config_class: type, *, prog: str, description: str = "") -> ArgumentParser:
-    """A command-line parser with a flag for each field of `config_class`, and `--config FILE`."""
+def parser_for(
+    config_class: type, *, prog: str, description: str = "", positionals: Sequence[str] = ()
+) -> ArgumentParser:
+    """Return a parser with a flag for each field of `config_class`, and `--config FILE`."""
+    free = "".join(
+        f" {name[1:].upper()} ..." if name.startswith("*") else f" {name.upper()}"
+        for name in positionals
+    )
     parser = ArgumentParser(
         prog=prog,
-        usage=f"{prog} [--config NAME|FILE ...] [--option value ...]",
+        usage=f"{prog}{free} [--config NAME|FILE ...] [--option value ...]",
         description=description,
         exit_on_error=False,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--config", action="config", help="YAML file; may be given several times")
     parser.add_class_arguments(config_class)
@@ -40,49 +51,59 @@ def parser_for(config_class: type, *, prog: str, description: str = "") -> Argum
 
 
 def parse(
-    config_class: type[Config], arguments: Sequence[str], *, prog: str, description: str = ""
+    config_class: type[Config],
+    arguments: Sequence[str],
+    *,
+    prog: str,
+    description: str = "",
+    positionals: Sequence[str] = (),
 ) -> Config:
-    """The config that command-line `arguments` describe.
+    """Return the config that command-line `arguments` describe.
+
+    Args:
+        positionals: Options that need no flag, in their order: `("init", "*images")` takes INIT,
+            unless there is an `--init`, and then any number of images.
 
     Raises:
         ConfigError: An unknown option, or a value of the wrong type.
     """
-    parser = parser_for(config_class, prog=prog, description=description)
     try:
-        namespace = parser.parse_args(list(arguments))
-        return _instantiate(parser, config_class, namespace)
-    except (argparse.ArgumentError, TypeError, ValueError, OSError) as error:
+        rewritten = CommandLine(config_class, positionals=positionals).rewritten(arguments)
+        parser = parser_for(
+            config_class, prog=prog, description=description, positionals=positionals
+        )
+        return _instantiate(parser, config_class, parser.parse_args(rewritten))
+    except (argparse.ArgumentError, ConfigError, *MISTAKES) as error:
         raise ConfigError(f"{error}\n`{prog} --help` lists the options.") from error
 
 
-def from_dict(config_class: type[Config], values: dict[str, Any]) -> Config:
-    """The config that a nested dict (as `to_dict` gives, or a weights file holds) describes.
+def from_dict(config_class: type[Config], values: Mapping[str, Any]) -> Config:
+    """Return the config that a nested dict (as `to_dict` gives, or a weights file holds) describes.
 
     Raises:
-        ConfigError: An unknown option, a value of the wrong type, or a class named by a path: what
-            a file says never makes a module be imported.
+        ConfigError: An unknown option or choice, or a value of the wrong type.
     """
-    _refuse_paths(values)
-    parser = parser_for(config_class, prog="config")
     try:
-        return _instantiate(parser, config_class, parser.parse_object(values))
-    except (argparse.ArgumentError, TypeError, ValueError) as error:
+        checked = Layers(config_class).checked(values)
+        parser = parser_for(config_class, prog="config")
+        return _instantiate(parser, config_class, parser.parse_object(checked))
+    except (argparse.ArgumentError, ConfigError, *MISTAKES) as error:
         raise ConfigError(f"not a valid {config_class.__name__}: {error}") from error
 
 
 def to_dict(config: object) -> dict[str, Any]:
-    """All fields of a config as nested plain values: what `from_dict` and YAML files take."""
+    """Return all fields of a config as nested plain values: what `from_dict` and YAML take."""
     declared = get_type_hints(type(config))
     return {
-        field.name: _plain(getattr(config, field.name), abstract=isabstract(declared[field.name]))
+        field.name: _plain(getattr(config, field.name), declared[field.name])
         for field in fields(config)  # type: ignore[arg-type]
     }
 
 
-def _plain(value: Any, *, abstract: bool = False) -> Any:
+def _plain(value: Any, declared: Any = None) -> Any:
     if is_dataclass(value):
         values = to_dict(value)
-        return {"class_path": type(value).__name__, "init_args": values} if abstract else values
+        return named(declared, value, values) if choices_of(declared) else values
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -91,7 +112,7 @@ def _plain(value: Any, *, abstract: bool = False) -> Any:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options by their dotted names."""
+    """Return nested options by their dotted names."""
     options: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -101,33 +122,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return options
 
 
-def _refuse_paths(values: Mapping[str, Any]) -> None:
-    for key, value in values.items():
-        if key == "class_path" and "." in str(value):
-            raise ConfigError(
-                f"class_path {value!r}: only the plain name of a known class is taken"
-            )
-        if isinstance(value, Mapping):
-            _refuse_paths(value)
-
-
-def load(path: Path) -> dict[str, Any]:
-    """The nested dict that a YAML file holds.
-
-    Raises:
-        ConfigError: Not a YAML mapping.
-    """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} is no config: it holds no options, but {type(values).__name__}")
-    return values
-
-
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """The value that the last `flag VALUE` or `flag=VALUE` gives, before anything is parsed."""
+    """Return the value that the last `flag VALUE` or `flag=VALUE` gives, without parsing."""
     value = None
     for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
         if argument == flag:
@@ -171,7 +167,7 @@ def _with_extended(path: str, kind: str, *, later: tuple[str, ...] = ()) -> list
     if EXTENDS not in values:
         return ["--config", path]
     extended = _recipe_path(str(values.pop(EXTENDS)), kind, folder=Path(path).parent)
-    own = ["--config", yaml.safe_dump(values, sort_keys=False)]
+    own = ["--config", json.dumps(values) + "\n"]
     return [*_with_extended(extended, kind, later=(*later, path)), *(own if values else [])]
 
 
@@ -190,8 +186,7 @@ def _recipe_path(name: str, kind: str, *, folder: Path = Path()) -> str:
     if shipped.is_file():
         return str(shipped)
     recipes = [path.stem for path in recipe_paths(kind)]
-    close = difflib.get_close_matches(name, recipes, n=3)
-    hint = f"Did you mean {' or '.join(close)}?" if close else f"Recipes: {', '.join(recipes)}."
+    hint = did_you_mean(name, recipes)
     raise ConfigError(f"--config {name}: no such file, and no recipe of that name. {hint}")
 
 
@@ -200,4 +195,8 @@ def _instantiate(
 ) -> Config:
     values = parser.instantiate(namespace).as_dict()
     values.pop("config", None)
-    return config_class(**values)
+    config = config_class(**values)
+    for name, value in flat(to_dict(config)).items():
+        if isinstance(value, float | int):
+            check_plain(value, name)
+    return config

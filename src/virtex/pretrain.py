@@ -1,6 +1,5 @@
 """Pretraining: where data, task and engine meet."""
 
-import difflib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -65,7 +64,7 @@ class PretrainConfig:
     """Where the backbone starts: random, imagenet, a run folder, a weights file, a released or
     torchvision .pth, or a name that `virtex zoo` lists."""
     task: TaskConfig = field(default_factory=CaptioningConfig)
-    """The pretext task, e.g. CaptioningConfig; `--task.help NAME` lists its options."""
+    """The pretext task; `--task.help NAME` lists its options."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
@@ -92,7 +91,6 @@ def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
         ConfigError: An unknown option, a value of the wrong type, or nothing but an --out that
             holds no run.
     """
-    _check_task(config_files.value_of("--task", arguments))
     arguments = config_files.with_recipes(arguments, "pretrain")
     out = config_files.value_of("--out", arguments)
     if out is not None and (folder := RunFolder(Path(out))).has_begun():
@@ -107,23 +105,13 @@ def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
 def _guide() -> str:
     """What `--help` says before the options."""
     recipes = ", ".join(path.stem for path in config_files.recipe_paths("pretrain"))
-    tasks = ", ".join(task.__name__ for task in registry.TASKS)
+    tasks = ", ".join(registry.TASKS)
     return (
         "Train a backbone; the same command resumes a run that was cut. "
         f"Recipes for --config: {recipes}. Tasks for --task: {tasks}; `--task.help NAME` lists the "
         "options of one. --backbone.name takes any timm network with a grid, convolutional or ViT; "
         "--init starts from weights."
     )
-
-
-def _check_task(name: str | None) -> None:
-    """Raise ConfigError where `--task` names none."""
-    names = {task.__name__.lower(): task.__name__ for task in registry.TASKS}
-    if name is None or name in names.values() or "{" in name:
-        return
-    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)
-    hint = f" Did you mean {' or '.join(names[match] for match in close)}?" if close else ""
-    raise ConfigError(f"no task {name!r}.{hint} Tasks: {', '.join(names.values())}.")
 
 
 def write_tokenizer(config: TrainTokenizerConfig) -> Tokenizer:
@@ -219,8 +207,8 @@ def _resumes(config: PretrainConfig, folder: RunFolder) -> bool:
         config_files.flat(config_files.to_dict(options)) for options in (earlier, config)
     )
     names = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
-    if "task.class_path" in names:  # each task has options of its own
-        names = {name for name in names if not name.startswith("task.init_args.")}
+    if "task.name" in names:  # each task has options of its own
+        names = {name for name in names if name == "task.name" or not name.startswith("task.")}
     changed = [
         f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
         for name in sorted(names)

@@ -31,11 +31,11 @@ def facts(run: Run) -> tuple[tuple[str, str], ...]:
     config = run.config
     steps = f"{run.records[-1]['step']:,.0f}"
     planned = _field(config, "run", "num_steps")
-    task = str(_field(config, "task", "class_path")).rsplit(".", 1)[-1].removesuffix("Config")
+    task = str(_field(config, "task", "name") or _field(config, "task", "class_path"))
     rates = [_field(config, "optim", name) for name in reversed(RATES)]
     found = (
         ("Backbone", _field(config, "backbone", "name")),
-        ("Task", task),
+        ("Task", task.rsplit(".", 1)[-1].removesuffix("Config")),
         ("Data", _field(config, "data", "source")),
         ("Image side", _field(config, "image", "size")),
         ("Batch size", _field(config, "run", "batch_size")),

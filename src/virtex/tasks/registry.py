@@ -1,5 +1,6 @@
-"""Every pretext task. A config or a weights file names its task's class, which is one of these."""
+"""Every pretext task by its name: the class of its options, and what the name fixes."""
 
+from virtex.choices import Choice, register
 from virtex.tasks.base import TaskConfig
 from virtex.tasks.cappa import CapPaConfig
 from virtex.tasks.captioning import CaptioningConfig
@@ -10,14 +11,20 @@ from virtex.tasks.masked_lm import MaskedLmConfig
 from virtex.tasks.moco import MocoConfig
 from virtex.tasks.pirl import PirlConfig
 
-TASKS: tuple[type[TaskConfig], ...] = (
-    CaptioningConfig,
-    MaskedLmConfig,
-    CapPaConfig,
-    TokenClassificationConfig,
-    LabelClassificationConfig,
-    ContrastiveConfig,
-    InstanceSegmentationConfig,
-    MocoConfig,
-    PirlConfig,
-)
+TASKS: dict[str, Choice] = {
+    "bicaptioning": Choice(CaptioningConfig, {"bidirectional": True}),
+    "captioning": Choice(CaptioningConfig, {"bidirectional": False}),
+    "masked_lm": Choice(MaskedLmConfig, {"masked_words": "tokens"}),
+    "icmlm": Choice(MaskedLmConfig, {"masked_words": "concepts"}),
+    "cappa": Choice(CapPaConfig),
+    "token_classification": Choice(TokenClassificationConfig, {"idf": False}),
+    "superclass": Choice(TokenClassificationConfig, {"idf": True}),
+    "label_classification": Choice(LabelClassificationConfig),
+    "clip": Choice(ContrastiveConfig, {"loss": "softmax"}),
+    "siglip": Choice(ContrastiveConfig, {"loss": "sigmoid"}),
+    "instance_segmentation": Choice(InstanceSegmentationConfig),
+    "moco": Choice(MocoConfig),
+    "pirl": Choice(PirlConfig),
+}
+
+register(TaskConfig, TASKS)

@@ -80,7 +80,8 @@ def _origin(model: Model, published: Published | None) -> str:
     if not model.is_run:
         told = Path(model.opened.init).name
         return f"The backbone `{name}` of `{told}`, in timm's layout.\n"
-    task = str(model.opened.config.get("task", {}).get("class_path", "an unknown task"))
+    stored = model.opened.config.get("task", {})
+    task = str(stored.get("name") or stored.get("class_path", "an unknown task"))
     return (
         f"The backbone `{name}`, trained by `virtex pretrain` for {model.opened.step} steps on "
         f"the pretext task {task.removesuffix('Config')}.\n"

@@ -1,0 +1,206 @@
+"""The one grammar of all commands: flags, switches and positional arguments.
+
+`--name value` and `--name=value` give an option, `--switch` alone turns one on, `--config FILE`
+gives a file of options, and what has no flag fills the positional arguments in their order.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from virtex.bounded_yaml import check_plain, load_text
+from virtex.choices import (
+    CLASS,
+    OPTIONS,
+    Layers,
+    Option,
+    check_fixed,
+    check_text,
+    choices_of,
+    find_choice,
+    inner_class,
+    is_text,
+    item_class,
+)
+from virtex.errors import ConfigError, did_you_mean
+
+HELP = ("-h", "--help")
+TRUTH = ("true", "false", "yes", "no")
+
+
+def is_switch(hint: Any) -> bool:
+    """Return whether an option of this type is turned on by its flag alone."""
+    return hint in (bool, bool | None)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return the nested options that a YAML file holds.
+
+    Raises:
+        ConfigError: No YAML mapping, or one beyond the bounds.
+    """
+    try:
+        return _mapping(load_text(path.read_text(encoding="utf-8")), str(path))
+    except ConfigError as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+
+
+class CommandLine:
+    """Rewriter of a command's arguments: every name resolved, every value checked.
+
+    Args:
+        positionals: Options that need no flag, in their order; `*name` takes all that is left.
+    """
+
+    def __init__(self, config_class: type, *, positionals: Sequence[str] = ()) -> None:
+        self.layers = Layers(config_class)
+        self.positionals = positionals
+        self.fixed: dict[str, tuple[str, dict[str, Any]]] = {}
+        """Name of each choice that a flag makes, and what that fixes, by the choice's path."""
+        self.given: dict[str, str] = {}
+        """Text of each flag."""
+
+    def rewritten(self, arguments: Sequence[str]) -> list[str]:
+        """Return the arguments as the parser takes them: one `--flag=value` each.
+
+        Raises:
+            ConfigError: An unknown flag, a flag without its value, or a value that is not allowed.
+        """
+        rest, result, free = list(arguments), list[str](), list[str]()
+        while rest:
+            argument = rest.pop(0)
+            if argument == "--":
+                free, rest = [*free, *rest], []
+            elif argument in HELP or argument.startswith("--print_config"):
+                result.append(argument)
+            elif argument.startswith("-") and argument != "-":
+                result += self._flag(argument, rest)
+            else:
+                free.append(argument)
+        self._check_choices()
+        return [*result, *self._positional(free)]
+
+    def _flag(self, argument: str, rest: list[str]) -> list[str]:
+        """Return a flag with its value, which may be taken from the arguments that follow."""
+        flag, equals, text = argument.partition("=")
+        name = flag.removeprefix("--").removesuffix("+")
+        if name == "config":
+            return ["--config", self._file(text if equals else _next(flag, rest))]
+        if name.endswith(".help"):
+            return [self._help(name.removesuffix(".help"), text if equals else "", rest)]
+        name = name.replace(f".{OPTIONS}.", ".")
+        option = self.layers.option_at(name) if flag.startswith("--") else None
+        if option is None:
+            raise ConfigError(self._unknown(flag))
+        if is_switch(option.hint) and not equals:
+            text = rest.pop(0) if rest and rest[0].lower() in TRUTH else "true"
+        elif not equals:
+            text = _next(flag, rest)
+        self.given[name] = text
+        return self._option(name, option, text, appended=flag.endswith("+"))
+
+    def _option(self, name: str, option: Option, text: str, *, appended: bool) -> list[str]:
+        inner = inner_class(option.hint)
+        if inner is not None and choices_of(inner):
+            return self._choice(name, option, inner, text)
+        if inner is not None or item_class(option.hint) is not None:
+            values = self.layers.value(option, _parsed(text, name, may_be_file=True), name)
+            text = json.dumps(values, ensure_ascii=False)
+        elif not is_text(option.hint):
+            check_text(text, name)
+        return [f"--{name}{'+' if appended else ''}={text}"]
+
+    def _choice(self, name: str, option: Option, base: type, text: str) -> list[str]:
+        """Return flags for a choice by its name, or by a mapping with name and options."""
+        value = _parsed(text, name) if text.lstrip().startswith("{") else text
+        checked = self.layers.value(option, value, name)
+        if not isinstance(value, str):
+            return [f"--{name}={json.dumps(checked, ensure_ascii=False)}"]
+        fixed = dict(find_choice(base, value, name).fixed)
+        self.fixed[name] = value, fixed
+        return [
+            f"--{name}={checked[CLASS]}",
+            *(f"--{name}.{key}={json.dumps(item)}" for key, item in fixed.items()),
+        ]
+
+    def _check_choices(self) -> None:
+        """See that no flag is against what the name of a choice fixes."""
+        for path, (name, fixed) in self.fixed.items():
+            for key, value in fixed.items():
+                text = self.given.get(f"{path}.{key}")
+                if text is not None:
+                    check_fixed(name, key, value, given=_parsed(text, key), path=path)
+
+    def _file(self, text: str) -> str:
+        """Return the options of a --config file, or of text, as text that the parser takes."""
+        if "\n" in text or text.lstrip().startswith("{"):
+            values = _mapping(_parsed(text, "--config"), "--config")
+        else:
+            values = load(Path(text))
+        return json.dumps(self.layers.checked(values), ensure_ascii=False) + "\n"
+
+    def _help(self, name: str, text: str, rest: list[str]) -> str:
+        """Return the flag for the help of a choice, or of a group of options."""
+        option = self.layers.option_at(name)
+        base = None if option is None else inner_class(option.hint)
+        if base is None:
+            raise ConfigError(self._unknown(f"--{name}"))
+        if not choices_of(base):
+            return f"--{name}.help"
+        if not text:
+            text = rest.pop(0) if rest and not rest[0].startswith("-") else ""
+        return f"--{name}.help={find_choice(base, text, name).class_path}"
+
+    def _positional(self, free: list[str]) -> list[str]:
+        """Return flags for the arguments that have none."""
+        result = []
+        for name in self.positionals:
+            if name.startswith("*") and free:
+                result.append(f"--{name[1:]}={json.dumps(free, ensure_ascii=False)}")
+                free = []
+            elif free and not name.startswith("*") and name not in self.given:
+                result.append(f"--{name}={free.pop(0)}")
+        if free:
+            raise ConfigError(f"unexpected argument {free[0]!r}: options begin with --")
+        return result
+
+    def _unknown(self, flag: str) -> str:
+        """Return the message for an unknown flag: those with its last part, or those like it."""
+        name = flag.lstrip("-")
+        flags = list(self.layers.flags())
+        last = name.rpartition(".")[2]
+        same = [f"--{known}" for known in flags if known.rpartition(".")[2] == last]
+        if same:
+            hint = f"Did you mean {' or '.join(same)}?"
+        else:
+            hint = did_you_mean(flag, [f"--{known}" for known in flags], few=True)
+        return f"unknown option {flag}. {hint}".rstrip()
+
+
+def _next(flag: str, rest: list[str]) -> str:
+    if not rest or (rest[0].startswith("--") and rest[0] != "--"):
+        raise ConfigError(f"{flag} needs a value")
+    return rest.pop(0)
+
+
+def _parsed(text: str, name: str, *, may_be_file: bool = False) -> Any:
+    """Return the values of a flag's text, or of the file that it names."""
+    try:
+        if may_be_file and not text.lstrip().startswith(("{", "[")) and Path(text).is_file():
+            return load(Path(text))
+        values = load_text(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{name}: cannot read {text[:200]!r}: {error}") from error
+    check_plain(values, name)
+    return values
+
+
+def _mapping(values: Any, what: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{what} is no config: it holds no options, but {type(values).__name__}")
+    return values
