@@ -76,18 +76,38 @@ def find_choice(base: type, name: object, path: str) -> Choice:
     raise ConfigError(f"no {path} {name!r}. {did_you_mean(_as_short(str(name)), known)}")
 
 
-def named(base: type, config: object, options: dict[str, Any]) -> dict[str, Any]:
-    """Return a choice's options under its name, without those that the name fixes."""
+def named(base: type, config_class: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a choice's options under its name, without those that the name fixes.
+
+    Options that are not there have their defaults.
+    """
     fitting = [
         (name, choice.fixed)
         for name, choice in choices_of(base).items()
-        if choice.config_class is type(config)
-        and all(options[option] == value for option, value in choice.fixed.items())
+        if choice.config_class is config_class
+        and all(
+            options.get(option, getattr(config_class, option)) == value
+            for option, value in choice.fixed.items()
+        )
     ]
     if not fitting:
-        raise ConfigError(f"{type(config).__name__} is no registered {base.__name__}")
+        raise ConfigError(f"{config_class.__name__} is no registered {base.__name__}")
     name, fixed = max(fitting, key=lambda pair: len(pair[1]))
     return {NAME: name, **{key: value for key, value in options.items() if key not in fixed}}
+
+
+def with_names(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options in which each choice that has its class stands under its name instead."""
+    result = {}
+    for key, value in values.items():
+        inner = inner_class(_fields(config_class)[key].hint)
+        if inner is not None and choices_of(inner):
+            chosen = find_choice(inner, value[CLASS], key).config_class
+            value = named(inner, chosen, with_names(chosen, value.get(OPTIONS, {})))
+        elif inner is not None and value is not None:
+            value = with_names(inner, value)
+        result[key] = value
+    return result
 
 
 class Layers:

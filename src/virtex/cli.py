@@ -3,11 +3,11 @@
 Nothing heavy is imported before a command is known, so that `virtex --help` answers at once.
 """
 
-import argparse
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from virtex.errors import ConfigError, VirTexError
@@ -31,6 +31,29 @@ commands:
 
 `virtex COMMAND --help` lists the options of a command.
 """
+
+
+@dataclass(frozen=True)
+class QuickstartConfig:
+    """Options of `virtex quickstart`."""
+
+    out: Path = Path("quickstart")
+    """Folder to write; a call that was cut goes on where it was."""
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Options of `virtex report`."""
+
+    folders: tuple[Path, ...]
+    """Run folders, folders of results, or folders that hold such."""
+    out: Path | None = None
+    """Folder to write report.md and report.html to; null: the first folder."""
+
+
+@dataclass(frozen=True)
+class ZooConfig:
+    """Options of `virtex zoo`: none yet."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,12 +94,13 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def _quickstart(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("virtex quickstart", description="Scenes to report.html.")
-    parser.add_argument("--out", type=Path, default=Path("quickstart"), help="folder to write")
-    options = parser.parse_args(arguments)
+    from virtex.config import parse
+
+    about = "Draw scenes, pretrain on their captions, transfer, and write report.html."
+    config = parse(QuickstartConfig, arguments, prog="virtex quickstart", description=about)
     from virtex.quickstart import quickstart
 
-    quickstart(options.out)
+    quickstart(config.out)
     return 0
 
 
@@ -168,9 +192,9 @@ def _scenes(arguments: list[str]) -> int:
 
 
 def _zoo(arguments: list[str]) -> int:
-    argparse.ArgumentParser("virtex zoo", description="List the published models.").parse_args(
-        arguments
-    )
+    from virtex.config import parse
+
+    parse(ZooConfig, arguments, prog="virtex zoo", description="List the published models.")
     from virtex.zoo.models import table
 
     print(table())
@@ -194,15 +218,18 @@ def _study(arguments: list[str]) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        "virtex report", description="Write report.md and report.html."
+    from virtex.config import parse
+
+    config = parse(
+        ReportConfig,
+        arguments,
+        prog="virtex report",
+        description="Write report.md and report.html.",
+        positionals=["*folders"],
     )
-    parser.add_argument("folders", nargs="+", type=Path, help="run folders and result folders")
-    parser.add_argument("--out", type=Path, help="where to write (default: the first folder)")
-    options = parser.parse_args(arguments)
     from virtex.report.report import write_report
 
-    print(write_report(options.folders, options.out or options.folders[0]))
+    print(write_report(config.folders, config.out or config.folders[0]))
     return 0
 
 

@@ -27,7 +27,7 @@ from virtex.choices import (
 )
 from virtex.errors import ConfigError, did_you_mean
 
-HELP = ("-h", "--help")
+HELP, PRINT = ("-h", "--help"), "--print_config"
 TRUTH = ("true", "false", "yes", "no")
 
 
@@ -76,7 +76,7 @@ class CommandLine:
             argument = rest.pop(0)
             if argument == "--":
                 free, rest = [*free, *rest], []
-            elif argument in HELP or argument.startswith("--print_config"):
+            elif argument in HELP or argument.startswith(PRINT):
                 result.append(argument)
             elif argument.startswith("-") and argument != "-":
                 result += self._flag(argument, rest)

@@ -6,17 +6,20 @@ over files.
 """
 
 import argparse
+import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from virtex.bounded_yaml import check_plain
-from virtex.choices import Layers, choices_of, named
-from virtex.command_line import CommandLine, load
+from virtex.choices import Layers, choices_of, named, with_names
+from virtex.command_line import PRINT, CommandLine, load
 from virtex.errors import ConfigError, did_you_mean
 from virtex.help import HelpFormatter
 
@@ -72,9 +75,20 @@ def parse(
         parser = parser_for(
             config_class, prog=prog, description=description, positionals=positionals
         )
+        if any(argument.startswith(PRINT) for argument in rewritten):
+            _print(parser, config_class, rewritten)
         return _instantiate(parser, config_class, parser.parse_args(rewritten))
     except (argparse.ArgumentError, ConfigError, *MISTAKES) as error:
         raise ConfigError(f"{error}\n`{prog} --help` lists the options.") from error
+
+
+def _print(parser: ArgumentParser, config_class: type, arguments: Sequence[str]) -> NoReturn:
+    """Print the options that apply, as a YAML file that takes them back, and exit."""
+    with redirect_stdout(io.StringIO()) as printed, suppress(SystemExit):
+        parser.parse_args(list(arguments))
+    values = yaml.safe_load(printed.getvalue())
+    print(yaml.safe_dump(with_names(config_class, values), sort_keys=False), end="")
+    raise SystemExit(0)
 
 
 def from_dict(config_class: type[Config], values: Mapping[str, Any]) -> Config:
@@ -103,7 +117,7 @@ def to_dict(config: object) -> dict[str, Any]:
 def _plain(value: Any, declared: Any = None) -> Any:
     if is_dataclass(value):
         values = to_dict(value)
-        return named(declared, value, values) if choices_of(declared) else values
+        return named(declared, type(value), values) if choices_of(declared) else values
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -18,7 +18,7 @@ class HelpFormatter(DefaultHelpFormatter):
             return "Show the options of a choice and exit."
         if choices:
             return f"{action.help} One of {', '.join(choices)}."
-        return super()._expand_help(action)
+        return super()._expand_help(action).replace("<class 'Path'>", "Path")
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if choices_of(_hint(action)) and _shows_help(action):

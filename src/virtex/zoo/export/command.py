@@ -72,18 +72,7 @@ def parse_export(arguments: Sequence[str]) -> ExportConfig:
     format_name = config_files.value_of("--format", arguments)
     if format_name is not None and format_name not in WRITERS:
         raise ConfigError(_unknown_format(format_name))
-    return config_files.parse(ExportConfig, _with_init_flag(arguments), prog="virtex export")
-
-
-def _with_init_flag(arguments: Sequence[str]) -> list[str]:
-    """Put `--init` before the first argument that is neither a flag nor a flag's value."""
-    is_value = False
-    for position, argument in enumerate(arguments):
-        if not is_value and not argument.startswith("-"):
-            return [*arguments[:position], "--init", *arguments[position:]]
-        takes_value = argument.startswith("--") and "=" not in argument
-        is_value = takes_value and not is_value and argument not in ("--help", "--print_config")
-    return list(arguments)
+    return config_files.parse(ExportConfig, arguments, prog="virtex export", positionals=["init"])
 
 
 def export(config: ExportConfig) -> Path:
@@ -161,7 +150,7 @@ def _problems_of_out(config: ExportConfig) -> list[str]:
     if allowed and config.out.suffix not in allowed:
         problems.append(f"out {config.out} must end in {' or '.join(allowed)}.")
     if config.out.exists() and not config.overwrite:
-        problems.append(f"out {config.out} exists: give another path, or --overwrite true.")
+        problems.append(f"out {config.out} exists: give another path, or --overwrite.")
     elif config.out.exists() and config.out.is_dir() != (allowed is None):
         kind = "file" if config.out.is_file() else "folder"
         problems.append(f"out {config.out} is a {kind}, --format {config.format} writes the other.")
