@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Characters that end a line, speak to a terminal, or turn the reading direction."""
@@ -48,6 +48,18 @@ def raise_all(kind: type[VirTexError], subject: str, problems: Sequence[str]) ->
     """
     if problems:
         raise kind("\n- ".join([f"{subject}:", *problems]))
+
+
+def out_of_range(values: object, ranges: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Return a problem for each named attribute that is below its least or above its most value.
+
+    Attributes that are None are left out.
+    """
+    return [
+        f"{name} {value} must be from {least} to {most}"
+        for name, (least, most) in ranges.items()
+        if (value := getattr(values, name)) is not None and not least <= value <= most
+    ]
 
 
 def did_you_mean(

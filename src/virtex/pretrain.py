@@ -21,12 +21,13 @@ from virtex.early_stopping import EarlyStopping, EarlyStoppingConfig
 from virtex.engine.loop import FitResult, evaluate, fit
 from virtex.engine.optim import OptimConfig, warmup_steps
 from virtex.engine.run import RunConfig, RunFolder, check_batch_size, choose_device
-from virtex.errors import ConfigError, DataError, raise_all
+from virtex.errors import ConfigError, DataError, out_of_range, raise_all
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.samples import SampleWriter
 from virtex.tasks import registry
 from virtex.tasks.base import Task, TaskConfig, TaskData
 from virtex.tasks.captioning import CaptioningConfig
+from virtex.tokens import NUM_SPECIAL
 from virtex.zoo.backbones import start_from
 from virtex.zoo.init import open_init
 from virtex.zoo.weights_file import save_weights
@@ -38,6 +39,7 @@ FREE = (
     "run.log_every", "run.validate_every", "run.checkpoint_every", "run.keep_", "run.tensorboard",
 )  # fmt: skip
 """Options that may change when a run is resumed: the weights that come out are the same."""
+VOCAB_SIZES = {"vocab_size": (NUM_SPECIAL + 1, 1_000_000)}
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class TokenizerConfig:
     """Number of pieces, the four special ones included."""
     tokenizer_path: Path | None = None
     """A SentencePiece model to use instead of training one."""
+
+    def __post_init__(self) -> None:
+        raise_all(ConfigError, "the vocabulary cannot work", out_of_range(self, VOCAB_SIZES))
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,9 @@ class TrainTokenizerConfig:
     data: SourceConfig = field(default_factory=SourceConfig)
     vocab_size: int = 10_000
     """Number of pieces, the four special ones included."""
+
+    def __post_init__(self) -> None:
+        raise_all(ConfigError, "the vocabulary cannot work", out_of_range(self, VOCAB_SIZES))
 
 
 def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:

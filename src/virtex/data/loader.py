@@ -26,7 +26,7 @@ from virtex.data.example import Example, Source
 from virtex.data.images import BadImageError
 from virtex.data.order import Place, TrainingOrder, validation_order
 from virtex.distributed import Share
-from virtex.errors import ConfigError, DataError, VirTexError, raise_all
+from virtex.errors import ConfigError, DataError, VirTexError, out_of_range, raise_all
 
 Encoded = dict[str, Tensor]
 Batch = dict[str, Tensor]
@@ -61,11 +61,7 @@ class LoaderConfig:
     """Stop when more than this share of the examples seen (of 1,000 at least) cannot be read."""
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.num_workers < 0:
-            problems.append(f"num_workers {self.num_workers} must be 0 or more")
-        if self.prefetch < 1:
-            problems.append(f"prefetch {self.prefetch} must be 1 or more")
+        problems = out_of_range(self, {"num_workers": (0, 1024), "prefetch": (1, 1024)})
         if not 0 <= self.bad_image_limit <= 1:
             problems.append(f"bad_image_limit {self.bad_image_limit} must be from 0 to 1")
         raise_all(ConfigError, "the loader options cannot work", problems)

@@ -19,7 +19,7 @@ from virtex.data.color_jitter import jitter_colors
 from virtex.data.example import Example
 from virtex.data.grey_and_blur import blur, drop_colors
 from virtex.data.images import BadImageError, Box, Pixels, decode_image, open_image
-from virtex.errors import ConfigError, raise_all
+from virtex.errors import ConfigError, out_of_range, raise_all
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -49,6 +49,9 @@ BLUR_SIGMAS = (0.1, 2.0)
 image, so that a small one loses the same detail and not all of it."""
 BLUR_SIZE = 224
 LEFT_OR_RIGHT = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+
+MAX_SIDE = 8192
+"""Longest side of network inputs, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -281,9 +284,7 @@ def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
 
 def _problems(config: ImageConfig) -> list[str]:
     """Everything that is wrong with the options, each with what is allowed."""
-    problems = []
-    if config.size < 1:
-        problems.append(f"size {config.size} must be at least 1")
+    problems = out_of_range(config, {"size": (1, MAX_SIDE), "validation_resize": (1, 2 * MAX_SIDE)})
     if not 0 < config.scale[0] <= config.scale[1] <= 1:
         problems.append(f"scale {config.scale} must be two rising numbers above 0, up to 1")
     if not 0 < config.ratio[0] <= config.ratio[1]:

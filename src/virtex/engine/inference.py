@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from virtex.engine.run import Precision, choose_device, choose_precision
+from virtex.errors import out_of_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +24,7 @@ class InferenceConfig:
 
     def inference_problems(self) -> list[str]:
         """Return what is wrong with these options."""
-        problems = []
-        if self.batch_size < 1:
-            problems.append(f"batch_size {self.batch_size} must be at least 1")
-        if self.num_workers < 0:
-            problems.append(f"num_workers {self.num_workers} must be 0 or more")
-        return problems
+        return out_of_range(self, {"batch_size": (1, 2**20), "num_workers": (0, 1024)})
 
     def open_device(self) -> torch.device:
         """Return the device that is named.

@@ -17,7 +17,7 @@ import yaml
 from virtex import distributed, files
 from virtex.engine.checkpoint import CheckpointFolder
 from virtex.engine.progress import Record
-from virtex.errors import ConfigError, VirTexError, raise_all
+from virtex.errors import ConfigError, VirTexError, out_of_range, raise_all
 
 log = logging.getLogger(__name__)
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -65,23 +65,18 @@ class RunConfig:
     """Write TensorBoard events beside log.jsonl."""
 
     def __post_init__(self) -> None:
-        least = {
-            "num_steps": 1,
-            "batch_size": 1,
-            "accumulation_steps": 1,
-            "log_every": 1,
-            "seed": 0,
-            "validate_every": 0,
-            "checkpoint_every": 0,
-            "keep_checkpoints": 0,
-            "keep_every": 0,
+        ranges = {
+            "seed": (0, 2**63 - 1),
+            "num_steps": (1, 2**40),
+            "batch_size": (1, 2**20),
+            "accumulation_steps": (1, 2**20),
+            "log_every": (1, 2**40),
+            "validate_every": (0, 2**40),
+            "checkpoint_every": (0, 2**40),
+            "keep_checkpoints": (0, 2**40),
+            "keep_every": (0, 2**40),
         }
-        given = {name: getattr(self, name) for name in least}
-        problems = [
-            f"{name} {given[name]} must be at least {least[name]}"
-            for name in least
-            if given[name] < least[name]
-        ]
+        problems = out_of_range(self, ranges)
         raise_all(ConfigError, "the run options cannot work", problems)
 
 

@@ -32,7 +32,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.poolers import LevelMapper
 
-from virtex.errors import ConfigError, raise_all
+from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
 
 FINEST_STRIDE = 4
@@ -93,10 +93,8 @@ class RegionConfig:
     """Predictions kept for an image."""
 
     def __post_init__(self) -> None:
-        counts = {name: value for name, value in vars(self).items() if type(value) is int}
-        problems = [
-            f"{name} {value} must be at least 1" for name, value in counts.items() if value < 1
-        ]
+        counts = [name for name, value in vars(self).items() if type(value) is int]
+        problems = out_of_range(self, dict.fromkeys(counts, (1, 2**17)))
         if not 0 <= self.score_threshold < 1:
             problems.append(f"score_threshold {self.score_threshold} must be from 0 to below 1")
         raise_all(ConfigError, "the options of the region heads cannot work", problems)

@@ -2,6 +2,8 @@
 
 HEAD_CHANNELS = 64
 """Channels of an attention head where num_heads does not say otherwise."""
+MAX_WIDTH, MAX_LAYERS, MAX_TOKENS = 16_384, 256, 8_192
+"""Beyond every published model; a config that says more is broken."""
 
 
 def size_problems(
@@ -14,7 +16,16 @@ def size_problems(
     max_tokens: int,
 ) -> list[str]:
     """Everything that is wrong with the sizes, each with what is allowed."""
-    problems = []
+    problems = [
+        f"{name} {value} is above {most}"
+        for name, value, most in [
+            ("hidden_size", hidden_size, MAX_WIDTH),
+            ("feedforward_size", feedforward_size, 4 * MAX_WIDTH),
+            ("num_layers", num_layers, MAX_LAYERS),
+            ("max_tokens", max_tokens, MAX_TOKENS),
+        ]
+        if value > most
+    ]
     if min(hidden_size, num_layers) < 1:
         problems.append("hidden_size and num_layers must be at least 1")
     elif hidden_size % (num_heads or HEAD_CHANNELS):

@@ -27,10 +27,11 @@ from virtex.data.captions import FEWEST_TOKENS, EncodeCaption
 from virtex.data.example import Example
 from virtex.data.source_options import Needs
 from virtex.data.transforms import TrainTransform, ValidationTransform, normalize
-from virtex.errors import ConfigError, raise_all
+from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.k_hot import NO_TARGET, DocumentFrequencies, bce_losses, softmax_losses
 from virtex.models.linear import Linear
+from virtex.models.transformer_sizes import MAX_TOKENS
 from virtex.tasks.base import Batch, Encode, Encoded, Task, TaskConfig, TaskData, TaskOutput
 from virtex.tokens import NUM_SPECIAL
 
@@ -54,8 +55,7 @@ class TokenClassificationConfig(TaskConfig):
 
     def __post_init__(self) -> None:
         problems = _problems(self.loss, idf=self.idf)
-        if self.max_tokens < FEWEST_TOKENS:
-            problems.append(f"max_tokens {self.max_tokens} must be at least {FEWEST_TOKENS}")
+        problems += out_of_range(self, {"max_tokens": (FEWEST_TOKENS, MAX_TOKENS)})
         raise_all(ConfigError, "the options of token classification cannot work", problems)
 
     def build(self, backbone: Backbone, data: TaskData) -> "Classification":

@@ -25,7 +25,7 @@ from virtex import distributed
 from virtex.data.captioned import CaptionedForTraining, CaptionedForValidation, collate_captioned
 from virtex.data.captions import EncodeCaption
 from virtex.data.transforms import TrainTransform, ValidationTransform, normalize
-from virtex.errors import ConfigError, raise_all
+from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.linear import Linear
 from virtex.models.text_encoder import TextEncoder, TextEncoderConfig
@@ -51,11 +51,9 @@ class ContrastiveConfig(TaskConfig):
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
 
     def __post_init__(self) -> None:
-        problems = []
+        problems = out_of_range(self, {"embedding_size": (1, 2**14)})
         if self.loss not in get_args(Loss):
             problems.append(f"loss {self.loss!r} is neither 'softmax' nor 'sigmoid'")
-        if self.embedding_size < 1:
-            problems.append(f"embedding_size {self.embedding_size} must be at least 1")
         raise_all(ConfigError, "the options of contrastive pretraining cannot work", problems)
 
     def build(self, backbone: Backbone, data: TaskData) -> "Contrastive":

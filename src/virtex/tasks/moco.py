@@ -26,7 +26,7 @@ from virtex import distributed
 from virtex.data.example import Example
 from virtex.data.source_options import Needs
 from virtex.data.transforms import TrainTransform, normalize
-from virtex.errors import ConfigError, raise_all
+from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.projection import Projection, Queue, follow, momentum_copy, similarities
 from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskData, TaskOutput, stack
@@ -51,10 +51,9 @@ class MocoConfig(TaskConfig):
     at least, or a batch's statistics would tell which key is whose."""
 
     def __post_init__(self) -> None:
-        least = {"dim": self.dim, "queue_size": self.queue_size, "group_size": self.group_size}
-        problems = [
-            f"{name} {value} must be at least 1" for name, value in least.items() if value < 1
-        ]
+        problems = out_of_range(
+            self, {"dim": (1, 2**14), "queue_size": (1, 2**24), "group_size": (1, 2**20)}
+        )
         if not 0 <= self.momentum <= 1:
             problems.append(f"momentum {self.momentum} must be from 0 to 1")
         if self.temperature <= 0:

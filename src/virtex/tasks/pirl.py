@@ -32,7 +32,7 @@ from virtex.data.example import Example
 from virtex.data.jigsaw import NUM_PATCHES, JigsawTransform
 from virtex.data.source_options import Needs
 from virtex.data.transforms import TrainTransform, normalize
-from virtex.errors import ConfigError, raise_all
+from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.linear import Linear
 from virtex.models.projection import MemoryBank, Projection, similarities
@@ -59,10 +59,7 @@ class PirlConfig(TaskConfig):
     """Weight of the puzzle's loss; the rest is that of the image itself."""
 
     def __post_init__(self) -> None:
-        problems = []
-        for name in ("dim", "num_negatives"):
-            if vars(self)[name] < 1:
-                problems.append(f"{name} {vars(self)[name]} must be at least 1")
+        problems = out_of_range(self, {"dim": (1, 2**14), "num_negatives": (1, 2**24)})
         for name in ("memory_momentum", "jigsaw_share"):
             if not 0 <= vars(self)[name] <= 1:
                 problems.append(f"{name} {vars(self)[name]} must be from 0 to 1")
