@@ -9,7 +9,7 @@ data: {num_images: 24, num_val_images: 8, image_size: 64}
 tokenizer: {vocab_size: 250}
 image: {size: 64}
 backbone: {name: resnet18, options: {layers: [1, 1, 1, 1], channels: [8, 8, 16, 16]}}
-task: {class_path: CaptioningConfig, init_args: {head: {hidden_size: 64}}}
+task: {name: bicaptioning, head: {hidden_size: 64}}
 optim: {optimizer: adamw, lr: 0.003, backbone_lr: 0.003, lookahead_steps: 2}
 run: {batch_size: 8, num_steps: 6, checkpoint_every: 2, validate_every: 3, log_every: 1,
   keep_checkpoints: 0, tensorboard: false}

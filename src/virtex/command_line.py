@@ -125,7 +125,7 @@ class CommandLine:
         self.fixed[name] = value, fixed
         return [
             f"--{name}={checked[CLASS]}",
-            *(f"--{name}.{key}={json.dumps(item)}" for key, item in fixed.items()),
+            *(f"--{name}.{key}={_shown(item)}" for key, item in fixed.items()),
         ]
 
     def _check_choices(self) -> None:
@@ -180,6 +180,10 @@ class CommandLine:
         else:
             hint = did_you_mean(flag, [f"--{known}" for known in flags], few=True)
         return f"unknown option {flag}. {hint}".rstrip()
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _next(flag: str, rest: list[str]) -> str:

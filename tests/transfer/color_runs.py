@@ -17,13 +17,14 @@ num_samples: 0
 """
 TASKS = {
     "bicaptioning": """
-task: {class_path: CaptioningConfig, init_args: {head: {hidden_size: 64, max_tokens: 16}}}
+task: {name: bicaptioning, head: {hidden_size: 64, max_tokens: 16}}
 optim: {optimizer: adamw, lr: 0.005, backbone_lr: 0.005, warmup_steps: 2, lookahead_steps: 0}
 """,
     "contrastive": """
 task:
-  class_path: ContrastiveConfig
-  init_args: {embedding_size: 16, text: {hidden_size: 64, num_layers: 1, max_tokens: 16}}
+  name: clip
+  embedding_size: 16
+  text: {hidden_size: 64, num_layers: 1, max_tokens: 16}
 optim: {optimizer: adamw, lr: 0.002, backbone_lr: 0.002, warmup_steps: 2, lookahead_steps: 0}
 """,
 }

@@ -262,7 +262,7 @@ def test_weights_that_write_no_captions_are_refused(
     config: CaptioningProtocolConfig, tmp_path: Path
 ) -> None:
     out = tmp_path / "classes"
-    pretrain(small_config(out, "--task", "TokenClassificationConfig", "--run.num_steps", "1"))
+    pretrain(small_config(out, "--task", "token_classification", "--run.num_steps", "1"))
     with pytest.raises(CheckpointError, match="writes no captions"):
         run(replace(config, init=str(out)))
 

@@ -4,12 +4,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from virtex import distributed, files
 from virtex.data.example import Source
 from virtex.data.loader import LoaderConfig
 from virtex.data.transforms import ImageConfig
+from virtex.engine.run import Precision
 from virtex.errors import DataError
 from virtex.models.decoding import DecodingConfig
 from virtex.predict.predictor import Predictor
@@ -32,7 +33,7 @@ class Generation:
 
     decoding: DecodingConfig
     image: ImageConfig
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     seed: int = 0
     """Of nucleus sampling."""
     batch_size: int = 64

@@ -23,7 +23,7 @@ from virtex import distributed
 from virtex.data.example import Source
 from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.transforms import ImageConfig
-from virtex.engine.run import choose_device
+from virtex.engine.inference import InferenceConfig
 from virtex.errors import ConfigError
 from virtex.models.decoding import DecodingConfig
 from virtex.predict.loading import build_captioner, open_whole_model
@@ -51,7 +51,7 @@ PAPER_SPLIT, PAPER_IMAGES = "val2017", 5000
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptioningProtocolConfig(MeasurementConfig):
+class CaptioningProtocolConfig(InferenceConfig, MeasurementConfig):
     """Options of `virtex transfer captioning`."""
 
     init: str
@@ -68,14 +68,6 @@ class CaptioningProtocolConfig(MeasurementConfig):
     """Sample from the tokens whose probabilities sum to this, instead of searching."""
     max_steps: int | None = None
     """Longest caption, in tokens; by default 30, or fewer where the model was built for fewer."""
-    batch_size: int = 64
-    """Images captioned at once, over all processes."""
-    num_workers: int = 2
-    """Processes that decode images, for each process of the command."""
-    device: str = "auto"
-    """auto (the GPU if there is one), cpu, cuda, cuda:1, mps."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the model."""
     seed: int = 0
     """Of nucleus sampling."""
     metrics: tuple[Literal["cider", "bleu", "rouge", "meteor", "spice"], ...] = (
@@ -97,7 +89,7 @@ def run(config: CaptioningProtocolConfig) -> list[Result]:
         ConfigError, DataError, CheckpointError: A mistake of the user's.
     """
     check_options(config)
-    device = choose_device(config.device)
+    device = config.open_device()
     with distributed.process_group(device):
         source = _open_images(config.data)
         result = _measure(config, source, device)
@@ -152,10 +144,7 @@ def check_options(config: CaptioningProtocolConfig) -> None:
         ConfigError: All of them.
     """
     problems = config.problems()
-    if config.batch_size < 1:
-        problems.append(f"batch_size {config.batch_size} must be at least 1")
-    if config.num_workers < 0:
-        problems.append(f"num_workers {config.num_workers} must be 0 or more")
+    problems += config.inference_problems()
     if str(config.init) in ("random", "imagenet"):
         problems.append(f"init {config.init} is a backbone alone, which writes no captions")
     unknown = [name for name in config.metrics if name not in HEADLINES]
@@ -187,7 +176,7 @@ def generation_of(
     return Generation(
         decoding=decoding,
         image=ImageConfig(size=image_size, original=config.original),
-        precision=config.precision,
+        precision=config.resolved_precision(config.open_device()),
         seed=config.seed,
         batch_size=config.batch_size,
         num_workers=config.num_workers,

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from virtex import distributed
 from virtex.data.example import Source, Subset
 from virtex.data.source import Needs, SourceConfig, Split, open_source
 from virtex.data.subsets import few_shots, labelled_share
-from virtex.engine.run import choose_device
-from virtex.errors import ConfigError, DataError, listing, raise_all
+from virtex.data.transforms import MAX_SIDE
+from virtex.engine.inference import InferenceConfig
+from virtex.errors import ConfigError, DataError, listing, out_of_range, raise_all
 from virtex.files import sha256
 from virtex.models.backbone import BackboneConfig
 from virtex.transfer.features import Extraction
@@ -87,36 +88,26 @@ class LabelledConfig(CommandConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransferConfig(LabelledConfig):
+class TransferConfig(InferenceConfig, LabelledConfig):
     """Options of every protocol that works on frozen features."""
 
     image_size: int = 224
     """Side of the centre crop, in pixels; the short side is resized to image_size * 256 / 224."""
-    batch_size: int = 64
-    """Images at once through the backbone, over all processes."""
-    num_workers: int = 2
-    """Processes that decode images, for each process of the command."""
-    device: str = "auto"
-    """auto (the GPU if there is one), cpu, cuda, cuda:1, mps."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the backbone."""
     bad_image_limit: float = 0.01
     """Stop when more than this share of the images (of 1,000 at least) cannot be read."""
 
 
 def extraction(config: TransferConfig) -> Extraction:
     """How this command turns images into features."""
-    if config.image_size < 1 or config.batch_size < 1 or config.num_workers < 0:
-        raise ConfigError(
-            f"image_size {config.image_size}, batch_size {config.batch_size} and num_workers "
-            f"{config.num_workers} cannot work: the first two must be at least 1, the last 0."
-        )
+    problems = [*config.inference_problems(), *out_of_range(config, {"image_size": (1, MAX_SIDE)})]
+    raise_all(ConfigError, "the options cannot work", problems)
+    device = config.open_device()
     return Extraction(
         image_size=config.image_size,
-        precision=config.precision,
+        precision=config.resolved_precision(device),
         batch_size=config.batch_size,
         num_workers=config.num_workers,
-        device=choose_device(config.device),
+        device=device,
         bad_image_limit=config.bad_image_limit,
         cache=config.folder / "features",
     )

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from virtex import distributed, files
 from virtex.data.example import Example, Source, Subset
 from virtex.data.loader import LoaderConfig, validation_batches
 from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
-from virtex.engine.run import autocast
+from virtex.engine.run import Precision, autocast
 from virtex.errors import DataError
 from virtex.models.backbone import Backbone
 from virtex.models.state_dict import state_digest
@@ -37,7 +37,7 @@ class Extraction:
 
     image_size: int = 224
     """Side of the centre crop; the short side is resized to image_size * 256 / 224 before it."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     batch_size: int = 64
     num_workers: int = 2
     device: torch.device = CPU

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from virtex.data.example import Source
 from virtex.data.loader import LoaderConfig
 from virtex.data.transforms import ImageConfig, normalize
+from virtex.engine.inference import InferenceConfig
 from virtex.errors import ConfigError, raise_all
 from virtex.predict.embedder import Embedder
 from virtex.predict.loading import build_matcher, open_whole_model
@@ -30,7 +31,7 @@ from virtex.transfer.protocol import Result, device_name, versions
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchingProtocolConfig(MeasurementConfig):
+class MatchingProtocolConfig(InferenceConfig, MeasurementConfig):
     """Options of every protocol that ranks texts or images by how well they fit."""
 
     usual_prior: ClassVar[float]
@@ -48,14 +49,6 @@ class MatchingProtocolConfig(MeasurementConfig):
     nothing, 1 all; null: 0 for zero-shot, 1 for retrieval."""
     num_images: int = 0
     """Take so many images, drawn by the seed; 0 takes all."""
-    batch_size: int = 64
-    """Images at once, over all processes."""
-    num_workers: int = 2
-    """Processes that decode images, for each process of the command."""
-    device: str = "auto"
-    """auto (the GPU if there is one), cpu, cuda, cuda:1, mps."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the model."""
     bad_image_limit: float = 0.01
     """Stop when more than this share of the images (of 1,000 at least) cannot be read."""
     seed: int = 0
@@ -63,12 +56,9 @@ class MatchingProtocolConfig(MeasurementConfig):
 
     def problems(self) -> list[str]:
         """What is wrong with these options."""
-        problems = super().problems()
-        if self.batch_size < 1:
-            problems.append(f"batch_size {self.batch_size} must be at least 1")
-        for name, count in (("num_workers", self.num_workers), ("num_images", self.num_images)):
-            if count < 0:
-                problems.append(f"{name} {count} must be 0 or more")
+        problems = [*super().problems(), *self.inference_problems()]
+        if self.num_images < 0:
+            problems.append(f"num_images {self.num_images} must be 0 or more")
         if not 0 <= self.bad_image_limit <= 1:
             problems.append(f"bad_image_limit {self.bad_image_limit} must be from 0 to 1")
         try:
@@ -135,7 +125,10 @@ def open_matcher(config: MatchingProtocolConfig, device: torch.device) -> Opened
     start = time.perf_counter()
     opened = open_whole_model(config.init, has_tokenizer=config.tokenizer is not None)
     matcher = build_matcher(
-        opened, tokenizer=config.tokenizer, device=device, precision=config.precision
+        opened,
+        tokenizer=config.tokenizer,
+        device=device,
+        precision=config.resolved_precision(device),
     )
     return OpenedMatcher(matcher, record_of(opened, config.tokenizer), start)
 
@@ -159,7 +152,7 @@ def result_of(
     seen = {
         "image_size": image.size,
         "validation_short_side": image.validation_short_side,
-        "precision": config.precision,
+        "precision": config.resolved_precision(config.open_device()),
     }
     return Result(
         protocol=protocol,

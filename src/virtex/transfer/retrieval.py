@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from virtex import distributed
 from virtex.data.example import Source
 from virtex.data.source import Needs, SourceConfig, open_source
-from virtex.engine.run import choose_device
 from virtex.errors import ConfigError, DataError, listing
 from virtex.transfer.matching import (
     MatchingProtocolConfig,
@@ -62,7 +61,7 @@ def run(config: RetrievalConfig) -> list[Result]:
         ConfigError, DataError, CheckpointError: A mistake of the user's.
     """
     config.check()
-    device = choose_device(config.device)
+    device = config.open_device()
     with distributed.process_group(device):
         source = drawn_images(_open_images(config.data), config)
         texts = texts_of(source, config.captions_per_image)

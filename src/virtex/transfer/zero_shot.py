@@ -22,7 +22,6 @@ from virtex.data.example import Source
 from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.source_options import check_options
 from virtex.data.sources.classes import ClassesSource
-from virtex.engine.run import choose_device
 from virtex.errors import ConfigError, DataError, listing
 from virtex.predict.matching import DEFAULT_TEMPLATES, match_names, template_problems
 from virtex.transfer.command import check_single_labels
@@ -72,7 +71,7 @@ def run(config: ZeroShotConfig) -> list[Result]:
         ConfigError, DataError, CheckpointError: A mistake of the user's.
     """
     config.check()
-    device = choose_device(config.device)
+    device = config.open_device()
     with distributed.process_group(device):
         source = open_images(config.data)
         names = names_of(source.categories, config.class_names)

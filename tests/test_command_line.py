@@ -1,0 +1,176 @@
+"""One grammar for all commands: switches, positional arguments, unknown flags."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import pytest
+
+from virtex import config
+from virtex.cli import QuickstartConfig, ReportConfig
+from virtex.data.layouts import WriteScenesConfig
+from virtex.demo.command import DemoConfig
+from virtex.errors import ConfigError
+from virtex.pretrain import PretrainConfig, TrainTokenizerConfig
+from virtex.study import StudyConfig
+from virtex.transfer.protocols import PROTOCOLS
+from virtex.zoo.export.command import ExportConfig
+
+
+@dataclass(frozen=True)
+class Run:
+    lr: float = 0.1
+    fast: bool = False
+
+
+@dataclass(frozen=True)
+class Options:
+    init: str = "random"
+    images: tuple[str, ...] = ()
+    overwrite: bool = False
+    sure: bool | None = None
+    out: Path | None = None
+    run: Run = field(default_factory=Run)
+    sizes: dict[str, int | list[int]] = field(default_factory=dict)
+
+
+def parse(*arguments: str) -> Options:
+    return config.parse(Options, arguments, prog="do", positionals=("init", "*images"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--overwrite"], True),
+        (["--overwrite", "true"], True),
+        (["--overwrite=true"], True),
+        (["--overwrite", "false"], False),
+        (["--overwrite=false"], False),
+        ([], False),
+    ],
+)
+def test_a_switch_stands_alone_or_with_true_or_false(arguments: list[str], expected: bool) -> None:
+    assert parse(*arguments).overwrite is expected
+    assert parse(*arguments, "RUN", "a.jpg") == Options("RUN", ("a.jpg",), expected)
+
+
+def test_a_switch_takes_no_image_for_its_value() -> None:
+    assert parse("RUN", "--overwrite", "a.jpg") == Options("RUN", ("a.jpg",), True)
+    assert parse("--sure", "--run.fast", "RUN") == Options("RUN", sure=True, run=Run(fast=True))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["RUN", "a.jpg", "b.jpg", "--out", "x"],
+        ["--out", "x", "RUN", "a.jpg", "b.jpg"],
+        ["RUN", "--out=x", "a.jpg", "b.jpg"],
+        ["--init", "RUN", "a.jpg", "--out", "x", "b.jpg"],
+        ["a.jpg", "b.jpg", "--init=RUN", "--out", "x"],
+        ["--out", "x", "--", "RUN", "a.jpg", "b.jpg"],
+        ["--init", "RUN", "--images", '["a.jpg", "b.jpg"]', "--out", "x"],
+        ["--config", "init: RUN\nimages: [a.jpg, b.jpg]\n", "--out", "x"],
+    ],
+)
+def test_positional_arguments_stand_anywhere(arguments: list[str]) -> None:
+    assert parse(*arguments) == Options("RUN", ("a.jpg", "b.jpg"), out=Path("x"))
+
+
+def test_images_are_taken_as_they_are_written() -> None:
+    names = ("null", "1", "[a].jpg", 'say "hi".jpg', "é*.png", "{a: 1}", "-")
+    assert parse("RUN", *names).images == names
+    assert parse("RUN", "--", "--out").images == ("--out",)
+
+
+def test_keys_of_a_mapping_are_given_by_flags_too() -> None:
+    assert parse("--sizes.a", "3", "--sizes.b=[1, 2]").sizes == {"a": 3, "b": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lr", "3"], r"unknown option --lr\. Did you mean --run\.lr\?"),
+        (["--model.lr=3"], r"Did you mean --run\.lr\?"),
+        (["--overwrit"], r"Did you mean --overwrite\?"),
+        (["-x"], "unknown option -x"),
+        (["--out"], "--out needs a value"),
+        (["--out", "--overwrite"], "--out needs a value"),
+        (["--config", "/nowhere.yaml"], "cannot read /nowhere.yaml"),
+        (["--run", "3"], "run takes a mapping"),
+        (["--run.fast", "yes", "--run.lr", "high"], "run.lr"),
+    ],
+)
+def test_a_mistake_names_what_was_meant(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        parse(*arguments)
+    assert "`do --help` lists the options." in str(error.value)
+
+
+def test_an_argument_too_many_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unexpected argument 'b'"):
+        config.parse(Options, ["a", "b"], prog="do", positionals=["init"])
+
+
+def test_help_shows_positional_arguments_and_switches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--help")
+    shown = capsys.readouterr().out
+    assert "do INIT IMAGES ..." in shown
+    assert "--overwrite [true|false]" in shown
+
+
+def test_printed_options_are_taken_back(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        config.parse(
+            PretrainConfig,
+            ["--out", "x", "--task", "siglip", "--task.embedding_size", "8", "--print_config"],
+            prog="p",
+        )
+    printed = capsys.readouterr().out
+    assert "name: siglip" in printed
+    assert "class_path" not in printed
+    again = config.parse(PretrainConfig, ["--config", printed], prog="p")
+    assert vars(again.task)["embedding_size"] == 8
+    assert vars(again.task)["loss"] == "sigmoid"
+
+
+NEEDED = {"init": "random", "out": "x", "folders": "[x]", "rows": "[]", "format": "timm"}
+COMMANDS = {
+    "quickstart": QuickstartConfig,
+    "tokenizer": TrainTokenizerConfig,
+    "pretrain": PretrainConfig,
+    "demo": DemoConfig,
+    "export": ExportConfig,
+    "scenes": WriteScenesConfig,
+    "study": StudyConfig,
+    "report": ReportConfig,
+    **{f"transfer {name}": command.config for name, command in PROTOCOLS.items()},
+}
+
+
+def switches(config_class: type) -> list[str]:
+    return [option.name for option in fields(config_class) if option.type in (bool, "bool")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_its_switches_and_init_in_every_spelling(command: str) -> None:
+    config_class = COMMANDS[command]
+    known = {option.name for option in fields(config_class)}
+    needed = {name: value for name, value in NEEDED.items() if name in known}
+    if command == "export":
+        needed["out"] = "x.pth"
+    flags = [f"--{name}={value}" for name, value in needed.items()]
+    for name in switches(config_class):
+        for spelling, value in [
+            ([f"--{name}"], True),
+            ([f"--{name}", "true"], True),
+            ([f"--{name}=false"], False),
+            ([f"--{name}", "false"], False),
+        ]:
+            parsed = config.parse(config_class, [*flags, *spelling], prog="x")
+            assert getattr(parsed, name) is value
+    if "init" in known:
+        rest = [flag for flag in flags if not flag.startswith("--init")]
+        for spelling in (["--init", "random"], ["--init=random"]):
+            assert (
+                vars(config.parse(config_class, [*rest, *spelling], prog="x"))["init"] == "random"
+            )
