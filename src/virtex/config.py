@@ -15,42 +15,18 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from virtex.bounded_yaml import check_plain
 from virtex.choices import Layers, choices_of, named, with_names
 from virtex.command_line import PRINT, CommandLine, load
 from virtex.errors import ConfigError, did_you_mean
-from virtex.help import HelpFormatter
+from virtex.parser import ArgumentParser, parser_for
 
 Config = TypeVar("Config")
 RECIPES = Path(__file__).parent / "configs"
 EXTENDS = "extends"
 MISTAKES = (TypeError, ValueError, OverflowError, RecursionError, OSError)
 """What parsing raises where a value is wrong."""
-set_parsing_settings(
-    docstring_parse_attribute_docstrings=True, instantiate_subclass_spec_in_any=False
-)
-
-
-def parser_for(
-    config_class: type, *, prog: str, description: str = "", positionals: Sequence[str] = ()
-) -> ArgumentParser:
-    """Return a parser with a flag for each field of `config_class`, and `--config FILE`."""
-    free = "".join(
-        f" {name[1:].upper()} ..." if name.startswith("*") else f" {name.upper()}"
-        for name in positionals
-    )
-    parser = ArgumentParser(
-        prog=prog,
-        usage=f"{prog}{free} [--config NAME|FILE ...] [--option value ...]",
-        description=description,
-        exit_on_error=False,
-        formatter_class=HelpFormatter,
-    )
-    parser.add_argument("--config", action="config", help="YAML file; may be given several times")
-    parser.add_class_arguments(config_class)
-    return parser
 
 
 def parse(
@@ -204,9 +180,7 @@ def _recipe_path(name: str, kind: str, *, folder: Path = Path()) -> str:
     raise ConfigError(f"--config {name}: no such file, and no recipe of that name. {hint}")
 
 
-def _instantiate(
-    parser: ArgumentParser, config_class: type[Config], namespace: Namespace
-) -> Config:
+def _instantiate(parser: ArgumentParser, config_class: type[Config], namespace: Any) -> Config:
     values = parser.instantiate(namespace).as_dict()
     values.pop("config", None)
     config = config_class(**values)

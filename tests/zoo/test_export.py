@@ -469,7 +469,7 @@ def test_the_card_of_a_published_model_tells_paper_address_and_data(tmp_path, mo
 def test_what_exists_is_replaced_only_when_asked_for(run, tmp_path):
     out = tmp_path / "out.pth"
     out.write_text("mine")
-    with pytest.raises(ConfigError, match=r"out\.pth exists: .*--overwrite true"):
+    with pytest.raises(ConfigError, match=r"out\.pth exists: .*--overwrite"):
         exported(run.folder, "timm", out)
     assert out.read_text() == "mine"
     exported(run.folder, "timm", out, overwrite=True)
@@ -537,7 +537,7 @@ def test_the_command_writes_and_prints_where(run, tmp_path, capsys):
         "INIT --format timm --out OUT",
         "--format timm INIT --out OUT",
         "--format=timm --out OUT INIT",
-        "--format timm --out OUT --overwrite true INIT",
+        "--format timm --out OUT --overwrite INIT",
         "--out OUT --init INIT --format timm",
     ],
 )

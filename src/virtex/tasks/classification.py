@@ -101,7 +101,7 @@ class LabelClassificationConfig(TaskConfig):
         if not data.categories:
             raise ConfigError(
                 "label classification: the data has no classes; take a --data.source that has "
-                "labels (classes, coco, voc or scenes), or TokenClassificationConfig for captions"
+                "labels (classes, coco, voc or scenes), or --task token_classification for captions"
             )
         first_row = int(self.original)
         return Classification(
