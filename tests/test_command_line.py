@@ -8,7 +8,7 @@ import pytest
 from virtex import config
 from virtex.cli import QuickstartConfig, ReportConfig
 from virtex.data.layouts import WriteScenesConfig
-from virtex.demo.command import DemoConfig
+from virtex.demo.demo_config import DemoConfig
 from virtex.errors import ConfigError
 from virtex.pretrain import PretrainConfig, TrainTokenizerConfig
 from virtex.study import StudyConfig

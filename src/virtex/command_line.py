@@ -7,7 +7,7 @@ gives a file of options, and what has no flag fills the positional arguments in 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -64,6 +64,9 @@ class CommandLine:
         """Name of each choice that a flag makes, and what that fixes, by the choice's path."""
         self.given: dict[str, str] = {}
         """Text of each flag."""
+        self.rest: dict[str, tuple[Any, ...]] = {}
+        """Arguments that `*name` takes. They stay out of the parser, whose YAML has no word for a
+        file name that is not UTF-8."""
 
     def rewritten(self, arguments: Sequence[str]) -> list[str]:
         """Return the arguments as the parser takes them: one `--flag=value` each.
@@ -161,7 +164,10 @@ class CommandLine:
         result = []
         for name in self.positionals:
             if name.startswith("*") and free:
-                result.append(f"--{name[1:]}={json.dumps(free, ensure_ascii=False)}")
+                option = self.layers.option_at(name[1:])
+                assert option is not None, f"{name[1:]} is a field"
+                self.rest[name[1:]] = tuple(map(get_args(option.hint)[0], free))
+                result.append(f"--{name[1:]}=[]")
                 free = []
             elif free and not name.startswith("*") and name not in self.given:
                 result.append(f"--{name}={free.pop(0)}")

@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
@@ -47,13 +47,15 @@ def parse(
         ConfigError: An unknown option, or a value of the wrong type.
     """
     try:
-        rewritten = CommandLine(config_class, positionals=positionals).rewritten(arguments)
+        line = CommandLine(config_class, positionals=positionals)
+        rewritten = line.rewritten(arguments)
         parser = parser_for(
             config_class, prog=prog, description=description, positionals=positionals
         )
         if any(argument.startswith(PRINT) for argument in rewritten):
             _print(parser, config_class, rewritten)
-        return _instantiate(parser, config_class, parser.parse_args(rewritten))
+        config = _instantiate(parser, config_class, parser.parse_args(rewritten))
+        return replace(config, **line.rest) if line.rest else config  # type: ignore[type-var]
     except (argparse.ArgumentError, ConfigError, *MISTAKES) as error:
         raise ConfigError(f"{error}\n`{prog} --help` lists the options.") from error
 

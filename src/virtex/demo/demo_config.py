@@ -50,17 +50,15 @@ class DemoConfig:
 
 
 def parse_demo(arguments: Sequence[str]) -> DemoConfig:
-    """Return the config that a command line describes; INIT may come first, without its flag.
+    """Return the config that a command line describes; INIT needs no flag.
 
     Raises:
         ConfigError: An unknown option, or a value that is not allowed.
     """
-    given = ["--open=true" if argument == "--open" else argument for argument in arguments]
-    if given and not given[0].startswith("-"):
-        given.insert(0, "--init")
     return parse(
         DemoConfig,
-        given,
+        arguments,
         prog="virtex demo",
-        description="Serve a page to try a captioner in the browser: virtex demo INIT [options].",
+        description="Serve a page to try a captioner in the browser.",
+        positionals=["init"],
     )

@@ -1,7 +1,7 @@
 """The options of `virtex caption`. Nothing here imports torch: `--help` answers at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -148,21 +148,21 @@ class CaptionFilesConfig:
         return ", ".join(f"--{name}" for name in names if getattr(self, name) is not None)
 
 
-SWITCHES = [f"--{field.name}" for field in fields(CaptionFilesConfig) if field.type is bool]
-
-
 def parse_caption(arguments: Sequence[str]) -> CaptionFilesConfig:
     """Return the config that the command line describes.
 
     Raises:
         ConfigError: An unknown option, options that do not go together, or no images.
     """
-    flags, free, lists = _sorted(arguments)
-    if free and not any(flag.startswith("--init=") for flag in flags):
-        flags.append(f"--init={free.pop(0)}")
-    config = config_files.parse(CaptionFilesConfig, flags, prog="virtex caption", description=ABOUT)
-    # Paths stay out of the parser, whose YAML has no word for a file name that is not UTF-8.
-    config = replace(config, images=(*config.images, *free), lists=(*config.lists, *lists))
+    rest, lists = _without_lists(arguments)
+    config = config_files.parse(
+        CaptionFilesConfig,
+        rest,
+        prog="virtex caption",
+        description=ABOUT,
+        positionals=["init", "*images"],
+    )
+    config = replace(config, lists=(*config.lists, *lists))
     if not config.images and not config.lists:
         raise ConfigError(
             "no images: name files, folders, globs, or - for a list from stdin.\n"
@@ -171,26 +171,20 @@ def parse_caption(arguments: Sequence[str]) -> CaptionFilesConfig:
     return config
 
 
-def _sorted(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Return flags as `--flag=value`, arguments without a flag, and the values of `--list`."""
-    flags, free, lists = list[str](), list[str](), list[str]()
-    rest = iter(arguments)
-    for argument in rest:
-        name, equals, _ = argument.partition("=")
-        if argument == "--":
-            free += rest
-        elif argument == "-" or not argument.startswith("-"):
-            free.append(argument)
+def _without_lists(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments without each `--list FILE`, and the files."""
+    rest, lists, follows = list[str](), list[str](), False
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if follows:
+            lists.append(argument)
+        elif name == "--list" and equals:
+            lists.append(value)
         elif name == "--allow_urls":
             raise ConfigError(f"--allow_urls is no longer an option: {NO_URLS}.")
-        elif equals or name in ("-h", "--help", "--print_config"):
-            flags.append(argument)
-        elif name in SWITCHES:
-            flags.append(f"{name}=true")
-        elif (following := next(rest, None)) is None:
-            raise ConfigError(f"{name} needs a value. `virtex caption --help` lists the options.")
-        elif name == "--list":
-            lists.append(following)
-        else:
-            flags.append(f"{name}={following}")
-    return flags, free, lists
+        elif name != "--list":
+            rest.append(argument)
+        follows = not follows and argument == "--list"
+    if follows:
+        raise ConfigError("--list needs a value. `virtex caption --help` lists the options.")
+    return rest, lists
