@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from virtex import config
-from virtex.choices import Choice, register
 from virtex.errors import ConfigError
+from virtex.options.choices import Choice, register
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import yaml
 
-from virtex.bounded_yaml import check_plain
-from virtex.choices import Layers, choices_of, named, with_names
-from virtex.command_line import PRINT, CommandLine, load
 from virtex.errors import ConfigError, did_you_mean
-from virtex.parser import ArgumentParser, parser_for
+from virtex.options.bounded_yaml import check_plain
+from virtex.options.choices import Layers, choices_of, named, with_names
+from virtex.options.command_line import PRINT, CommandLine, load
+from virtex.options.parser import ArgumentParser, parser_for
 
 Config = TypeVar("Config")
 RECIPES = Path(__file__).parent / "configs"

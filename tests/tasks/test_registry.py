@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from virtex import config
-from virtex.choices import find_choice
 from virtex.errors import ConfigError
+from virtex.options.choices import find_choice
 from virtex.tasks.base import TaskConfig
 from virtex.tasks.registry import TASKS
 

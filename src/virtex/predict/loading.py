@@ -189,7 +189,7 @@ def build_task(opened: Opened) -> tuple[Task, TaskData]:
     if opened.tokenizer is None:
         raise CheckpointError(f"{opened.path} has no tokenizer.model in the run folder above it.")
     data = TaskData(trained.image, opened.tokenizer, opened.categories)
-    with torch.device("meta"):
+    with opened.trying():
         check_fits(
             trained.task.build(Backbone(trained.backbone), data), opened.state, subject=opened.path
         )

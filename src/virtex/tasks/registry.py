@@ -1,6 +1,6 @@
 """Every pretext task by its name: the class of its options, and what the name fixes."""
 
-from virtex.choices import Choice, register
+from virtex.options.choices import Choice, register
 from virtex.tasks.base import TaskConfig
 from virtex.tasks.cappa import CapPaConfig
 from virtex.tasks.captioning import CaptioningConfig

@@ -75,7 +75,7 @@ def build_backbone(
     if opened.kind == "imagenet":
         return Backbone(replace(config or IMAGENET, pretrained=True))
     architecture = architecture_of(opened, config)
-    with torch.device("meta"):
+    with opened.trying():
         empty = Backbone(architecture).cnn
     state = (
         _part_of_task(opened.state, opened.path)

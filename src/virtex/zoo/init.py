@@ -1,11 +1,13 @@
 """INIT: the one way to say where weights come from, opened once for whatever is built from it."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from virtex.config import from_dict
@@ -92,6 +94,21 @@ class Opened:
         except (ConfigError, TypeError) as error:
             raise self._unreadable("task", error) from error
         return replace(trained, backbone=self.backbone)
+
+    @contextlib.contextmanager
+    def trying(self) -> Iterator[None]:
+        """Build on the meta device, where nothing takes memory.
+
+        Raises:
+            CheckpointError: The run's config names a network that cannot be built.
+        """
+        try:
+            with torch.device("meta"):
+                yield
+        except ConfigError as error:
+            if self.kind != "run":
+                raise  # the user named the architecture
+            raise self._unreadable("network", error) from error
 
     def _unreadable(self, part: str, error: Exception) -> CheckpointError:
         return CheckpointError(f"{self.path}: its config has no readable {part}: {error}")

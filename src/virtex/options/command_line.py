@@ -11,8 +11,9 @@ from typing import Any, get_args
 
 import yaml
 
-from virtex.bounded_yaml import check_plain, load_text
-from virtex.choices import (
+from virtex.errors import ConfigError, did_you_mean
+from virtex.options.bounded_yaml import check_plain, load_text
+from virtex.options.choices import (
     CLASS,
     OPTIONS,
     Layers,
@@ -25,7 +26,6 @@ from virtex.choices import (
     is_text,
     item_class,
 )
-from virtex.errors import ConfigError, did_you_mean
 
 HELP, PRINT = ("-h", "--help"), "--print_config"
 TRUTH = ("true", "false", "yes", "no")

@@ -8,8 +8,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from virtex.choices import choices_of
-from virtex.command_line import is_switch
+from virtex.options.choices import choices_of
+from virtex.options.command_line import is_switch
 
 __all__ = ["ArgumentParser", "HelpFormatter", "parser_for"]
 

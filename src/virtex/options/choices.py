@@ -18,8 +18,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from virtex.bounded_yaml import check_plain, load_text
 from virtex.errors import ConfigError, did_you_mean
+from virtex.options.bounded_yaml import check_plain, load_text
 
 CLASS, OPTIONS = "class_path", "init_args"
 """What older files, and the parser, call a choice's class and its options."""

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from virtex import config
-from virtex.choices import Choice, register
 from virtex.errors import ConfigError
+from virtex.options.choices import Choice, register
 
 
 class Shape(ABC):

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from virtex.bounded_yaml import MAX_CHARACTERS, MAX_DEPTH, load_text
 from virtex.errors import ConfigError
+from virtex.options.bounded_yaml import MAX_CHARACTERS, MAX_DEPTH, load_text
 
 
 def test_numbers_are_read_as_on_the_command_line() -> None:
