@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,9 +11,12 @@ from hypothesis import strategies as st
 from virtex.data.sources.scenes import CATEGORIES, ScenesSource, composition, kinds_named_in
 from virtex.data.sources.scenes import source as scenes_source
 from virtex.data.sources.scenes.composition import compose
+from virtex.data.sources.scenes.drawing import Look, render
 from virtex.data.sources.scenes.grammar import write_captions
+from virtex.data.sources.scenes.kind_drawings import draw_kind
 from virtex.data.sources.scenes.kinds import KINDS
 from virtex.data.sources.scenes.layout import plan
+from virtex.data.sources.scenes.palette import LIGHTS
 from virtex.data.sources.scenes.places import PLACES
 from virtex.data.sources.scenes.relations import relations_between, seen_groups
 from virtex.data.sources.scenes.source import run_lengths
@@ -180,7 +184,19 @@ def test_objects_are_few_and_large_enough_to_see(examples):
     assert np.median(areas) > 0.03
 
 
-def test_every_kind_can_be_drawn_and_has_a_place():
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_every_kind_draws_something_on_its_canvas(kind):
+    look = Look(
+        (200.0, 50.0, 50.0), (240.0, 240.0, 240.0), "plain", False, 0.0, LIGHTS["day"], 0.0, 0
+    )
+    sprite = render(partial(draw_kind, name=kind.name), kind.canvas, height=60, look=look)
+    height, width = sprite.alpha.shape
+    assert 30 < height <= 60
+    assert 10 < width <= 60 * kind.canvas[0] / kind.canvas[1] + 1
+    assert sprite.alpha.mean() > 0.15
+
+
+def test_every_kind_has_a_place():
     placed = {name for place in PLACES for name in (*place.standing, *place.floating)}
     assert placed == set(CATEGORIES)
     assert len(CATEGORIES) == len(set(CATEGORIES)) >= 40

@@ -1,6 +1,7 @@
 """A layout made into a picture, with what can be seen of each object in it."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from virtex.data.sources.scenes.backdrops import Pixels, paint
 from virtex.data.sources.scenes.drawing import Sprite, render
+from virtex.data.sources.scenes.kind_drawings import draw_kind
 from virtex.data.sources.scenes.layout import Group, Layout, Placement
 from virtex.data.sources.scenes.palette import LIGHTS
 
@@ -82,7 +84,8 @@ def _put_all(layout: Layout, size: int) -> list[_Put]:
 
 def _put(group: Group, placement: Placement, size: int) -> _Put:
     kind = group.kind
-    sprite = render(kind.draw, kind.canvas, height=placement.height * size, look=placement.look)
+    draw = partial(draw_kind, name=kind.name)
+    sprite = render(draw, kind.canvas, height=placement.height * size, look=placement.look)
     height, width = sprite.alpha.shape
     left = round(placement.x * size - width / 2)
     left = max(0, min(left, size - width)) if width < size else (size - width) // 2

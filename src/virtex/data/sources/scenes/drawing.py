@@ -50,14 +50,14 @@ class Pen:
     """Draws shapes in palette indices; a later shape covers an earlier one.
 
     The main arguments of each shape are the name of a colour (see `palette.shade`) and its
-    coordinates. Index 0 is transparent.
+    coordinates. Index 0 is `none`, which is transparent.
     """
 
     def __init__(self, canvas: tuple[float, float], *, scale: float, look: Look) -> None:
         size = (max(1, math.ceil(canvas[0] * scale)), max(1, math.ceil(canvas[1] * scale)))
         self.image = Image.new("L", size)
         self.look = look
-        self.names: list[str] = [""]
+        self.names: list[str] = ["none"]
         self._scale = scale
         self._draw = ImageDraw.Draw(self.image)
 
@@ -79,8 +79,13 @@ class Pen:
         box = [value * self._scale for value in (x - rx, y - ry, x + rx, y + ry)]
         self._draw.ellipse(box, fill=self._colour(name))
 
-    def pie(self, name: str, shape: Coordinates, *, start: float, end: float) -> None:
-        """A sector of the ellipse x, y, rx, ry; degrees run clockwise from three o'clock."""
+    def pie(self, name: str, shape: Coordinates, *, start: float = 180, end: float = 360) -> None:
+        """Draw a sector of the ellipse x, y, rx, ry, which is its upper half by default.
+
+        Args:
+            start: Degrees, clockwise from three o'clock.
+            end: Degrees, as `start`.
+        """
         x, y, rx, ry = shape
         box = [value * self._scale for value in (x - rx, y - ry, x + rx, y + ry)]
         self._draw.pieslice(box, start, end, fill=self._colour(name))
@@ -130,7 +135,28 @@ class Pen:
         """A smooth stroke through the points."""
         self.line(name, _open_curve(tuple(points)), width=width)
 
-    def pattern(self, style: str, name: str, *, over: str, period: float) -> None:
+    def leg(self, name: str, shape: Coordinates) -> None:
+        """Draw a straight leg in the rectangle x1, y1, x2, y2."""
+        self.box(name, shape, radius=(shape[2] - shape[0]) * 0.4)
+
+    def hoof(self, name: str, shape: Coordinates) -> None:
+        """Draw the hoof of the leg in the rectangle x1, y1, x2, y2."""
+        left, _, right, foot = shape
+        self.box(name, (left, foot - (right - left) * 0.6, right, foot), radius=1)
+
+    def eye(self, name: str, shape: Coordinates) -> None:
+        """Draw an eye with a glint, of centre x, y and a radius."""
+        x, y, radius = shape
+        self.oval(name, (x, y, radius, radius * 1.1))
+        self.oval("white", (x + radius * 0.3, y - radius * 0.4, radius * 0.34, radius * 0.34))
+
+    def wheel(self, name: str, shape: Coordinates) -> None:
+        """Draw a tire of centre x, y and a radius, with a hub in the color."""
+        x, y, radius = shape
+        for color, share in (("tire", 1.0), (name, 0.56), ("iron", 0.2)):
+            self.oval(color, (x, y, radius * share, radius * share))
+
+    def pattern(self, name: str, *, style: str, over: str, period: float) -> None:
         """Break the parts drawn in colour `over` with stripes or spots of colour `name`."""
         if over not in self.names:
             return
@@ -155,7 +181,7 @@ def render(
     pen = Pen(canvas, scale=height * oversampling / canvas[1], look=look)
     draw(pen)
     if look.pattern != "plain":
-        pen.pattern(look.pattern, "second", over="main", period=min(canvas) / 5)
+        pen.pattern("second", style=look.pattern, over="main", period=min(canvas) / 5)
     image = pen.image
     if look.mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -67,13 +67,14 @@ def shade(name: str, main: RGB, second: RGB) -> RGB:
     """The colour `name` stands for.
 
     Args:
-        name: `main`, `second`, a colour or a material; each `-` at its end darkens it, each `+`
-            lightens it.
+        name: `main`, `second`, `patch` (ink on a bright `main`, white on a dark one), a colour or
+            a material; each `-` at its end darkens it, each `+` lightens it.
         main: What `main` means for this object.
         second: What `second` means for this object.
     """
     base = name.rstrip("+-")
-    own = {"main": main, "second": second}
+    patch = MATERIALS["ink"] if main[0] > 200 else COLOURS["white"]
+    own = {"main": main, "second": second, "patch": patch}
     colour = own[base] if base in own else COLOURS.get(base) or MATERIALS[base]
     for sign in name[len(base) :]:
         colour = _darker(colour) if sign == "-" else _lighter(colour)
