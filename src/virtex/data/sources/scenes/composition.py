@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from virtex.data.sources.scenes.backdrops import Pixels, paint
+from virtex.data.sources.scenes.backdrops import paint
+from virtex.data.sources.scenes.canvas import Pixels
 from virtex.data.sources.scenes.drawing import Sprite, render
 from virtex.data.sources.scenes.kind_drawings import draw_kind
 from virtex.data.sources.scenes.layout import Group, Layout, Placement

@@ -200,8 +200,7 @@ def _graded(names: Sequence[str], look: Look) -> bytes:
         colours[index, :3] = shade(lit, look.main, look.second)
         if lit.rstrip("+-") not in GLOWING:
             colours[index, :3] *= light.tint
-    mist = light.mist_near + (light.mist_far - light.mist_near) * look.depth
-    colours[1:, :3] += (np.array(light.mist) - colours[1:, :3]) * mist
+    colours[1:, :3] += (np.array(light.mist) - colours[1:, :3]) * light.haze(look.depth)
     colours[1:, 3] = 255
     return colours.clip(0, 255).astype(np.uint8).tobytes()
 

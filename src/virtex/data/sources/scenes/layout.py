@@ -5,6 +5,7 @@ All lengths are shares of the picture's width, which is also its height.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 
@@ -69,8 +70,7 @@ def plan(rng: np.random.Generator) -> Layout:
     light = lights[_pick(rng, [place.lights[name] for name in lights])]
     groups = _choose_groups(rng, place, light)
     counts = _choose_counts(rng, groups)
-    standing = [number for number, group in enumerate(groups) if not group.floating]
-    spots = _stand(rng, place, groups, counts, standing)
+    spots = _stand(rng, place, groups, counts)
     for number, group in enumerate(groups):
         if group.floating:
             spots += _float(rng, place, group, spots, number=number, count=counts[number])
@@ -155,121 +155,110 @@ def _size(group: Group, count: int, *, near: float) -> tuple[float, float]:
     return height * aspect, height
 
 
+@dataclass(frozen=True)
+class _Standing:
+    """A group on the ground, before its objects are set side by side."""
+
+    number: int
+    count: int
+    width: float
+    """Width of one object."""
+    height: float
+    feet: float
+    far: bool
+
+    @property
+    def abreast(self) -> int:
+        """Number of objects in the front row: half where one row would be too long."""
+        if self.count * self.width < 0.62 or self.height > 0.8 * self.width:
+            return self.count
+        return -(-self.count // 2)
+
+    @property
+    def breadth(self) -> float:
+        """Width of the whole group; a second row may stand half an object further right."""
+        columns = self.abreast + 0.5 * (self.abreast < self.count == 2 * self.abreast)
+        return self.width * (0.10 + 0.92 * columns)
+
+
 def _stand(
-    rng: np.random.Generator,
-    place: Place,
-    groups: list[Group],
-    counts: list[int],
-    standing: list[int],
+    rng: np.random.Generator, place: Place, groups: list[Group], counts: list[int]
 ) -> list[_Spot]:
-    """Side by side on the ground, some small thing perhaps in front of a big one."""
-    if not standing:
-        return []
-    alone = len(groups) == 1 and counts[standing[0]] == 1
-    sizes, feet = {}, {}
-    for number in standing:
+    """Set groups side by side on the ground, perhaps a small object in front of a big one."""
+    alone = counts == [1]
+    members = []
+    for number, group in enumerate(groups):
+        if group.floating:
+            continue
         near = rng.random()
-        band = place.far if groups[number].kind.far else place.near
-        feet[number] = band[0] + (band[1] - band[0]) * near
-        width, height = _size(groups[number], counts[number], near=near)
+        low, high = place.far if group.kind.far else place.near
+        feet = low + (high - low) * near
+        width, height = _size(group, counts[number], near=near)
         grow = min(1.3, 0.8 / width, 0.8 / height) if alone else 1.0
-        grow = min(grow, (feet[number] - 0.02) / height)
-        sizes[number] = (width * grow, height * grow)
-    front, back = _overlapping_pair(rng, groups, counts, standing, sizes)
-    row = [number for number in standing if number != front]
-    spots = _in_a_row(rng, row, counts, sizes, feet)
-    if front is not None:
-        behind = next((spot for spot in spots if spot.group == back), spots[0])
-        width, height = sizes[front]
-        side = -1 if rng.random() < 0.5 else 1
-        x = behind.x + side * behind.width * rng.uniform(0.22, 0.42)
-        x = float(np.clip(x, width / 2, 1 - width / 2))
-        spots.append(_Spot(front, x, min(0.97, max(feet[front], behind.y + 0.08)), width, height))
-    return spots
+        grow = min(grow, (feet - 0.02) / height)
+        size = (width * grow, height * grow)
+        members.append(_Standing(number, counts[number], *size, feet, group.kind.far))
+    if not members:
+        return []
+    pair = _overlapping_pair(members) if rng.random() <= 0.4 else None
+    if pair is None:
+        return _in_a_row(rng, members)
+    front, back = pair
+    spots = _in_a_row(rng, [member for member in members if member is not front])
+    return [*spots, _in_front(rng, front, back, spots)]
 
 
-def _overlapping_pair(
-    rng: np.random.Generator,
-    groups: list[Group],
-    counts: list[int],
-    standing: list[int],
-    sizes: dict[int, tuple[float, float]],
-) -> tuple[int | None, int | None]:
-    """A small thing and a big one that it may stand in front of, sometimes."""
-    if rng.random() > 0.4:
-        return None, None
-    for back in standing:
-        for front in standing:
-            near = not groups[front].kind.far
-            small = (
-                sizes[front][1] < 0.72 * sizes[back][1] and sizes[front][0] < 0.8 * sizes[back][0]
-            )
-            if front != back and near and small and counts[front] == counts[back] == 1:
-                return front, back
-    return None, None
+def _overlapping_pair(members: list[_Standing]) -> tuple[_Standing, _Standing] | None:
+    """Return a small object and a big one that it may stand in front of."""
+    for back, front in permutations(members, 2):
+        small = front.height < 0.72 * back.height and front.width < 0.8 * back.width
+        if small and not front.far and front.count == back.count == 1:
+            return front, back
+    return None
 
 
-def _in_a_row(
-    rng: np.random.Generator,
-    row: list[int],
-    counts: list[int],
-    sizes: dict[int, tuple[float, float]],
-    feet: dict[int, float],
-) -> list[_Spot]:
-    order = [row[place] for place in rng.permutation(len(row))]
-    columns = {number: _columns(counts[number], *sizes[number]) for number in order}
-    widths = {number: sizes[number][0] * (0.10 + 0.92 * columns[number]) for number in order}
-    while len(order) > 1 and sum(widths[number] for number in order) > 1.45:
-        order.remove(max(order, key=lambda number: widths[number]))
-    total = sum(widths[number] for number in order)
+def _in_front(
+    rng: np.random.Generator, front: _Standing, back: _Standing, spots: list[_Spot]
+) -> _Spot:
+    behind = next((spot for spot in spots if spot.group == back.number), spots[0])
+    side = -1 if rng.random() < 0.5 else 1
+    x = behind.x + side * behind.width * rng.uniform(0.22, 0.42)
+    x = float(np.clip(x, front.width / 2, 1 - front.width / 2))
+    y = min(0.97, max(front.feet, behind.y + 0.08))
+    return _Spot(front.number, x, y, front.width, front.height)
+
+
+def _in_a_row(rng: np.random.Generator, members: list[_Standing]) -> list[_Spot]:
+    """Set groups side by side in random order, leaving out the broadest if they do not fit."""
+    order = [members[index] for index in rng.permutation(len(members))]
+    while len(order) > 1 and sum(member.breadth for member in order) > 1.45:
+        order.remove(max(order, key=lambda member: member.breadth))
+    total = sum(member.breadth for member in order)
     shrink = min(1.0, 0.96 / total)
     gaps = rng.dirichlet(np.full(len(order) + 1, 1.6)) * (1 - shrink * total)
     spots, left = [], 0.0
-    for number, gap in zip(order, gaps, strict=False):
+    for member, gap in zip(order, gaps, strict=False):
         left += float(gap)
-        size = (sizes[number][0] * shrink, sizes[number][1] * shrink)
-        spots += _block(
-            rng,
-            number,
-            counts[number],
-            size=size,
-            columns=columns[number],
-            left=left,
-            feet=feet[number],
-        )
-        left += widths[number] * shrink
+        spots += _in_rows(rng, member, left=left, shrink=shrink)
+        left += member.breadth * shrink
     return spots
 
 
-def _columns(count: int, width: float, height: float) -> float:
-    """How many of a group stand abreast; a half is the offset of a second row."""
-    if count == 1 or count * width < 0.62 or height > 0.8 * width:
-        return count
-    return -(-count // 2) + 0.5 * (count % 2 == 0)
-
-
-def _block(
-    rng: np.random.Generator,
-    number: int,
-    count: int,
-    *,
-    size: tuple[float, float],
-    columns: float,
-    left: float,
-    feet: float,
+def _in_rows(
+    rng: np.random.Generator, member: _Standing, *, left: float, shrink: float
 ) -> list[_Spot]:
-    """A group in one row, or in two where one would be too long."""
-    width, height = size
-    abreast = count if columns == count else -(-count // 2)
+    """Set the objects of a group in one row or in two."""
+    width, height = member.width * shrink, member.height * shrink
+    count, abreast = member.count, member.abreast
     rise = min(0.62 * height, 0.24)
-    front = feet if abreast == count else min(0.97, feet + rise / 2)
+    front = member.feet if abreast == count else min(0.97, member.feet + rise / 2)
     spots = []
     for step in range(count):
         behind = step >= abreast
         x = left + width * (0.55 + 0.92 * (step - abreast + 0.5 if behind else step))
         sway = rng.uniform(-0.02, 0.02) if count > 1 else 0.0
         y = min(0.97, front - rise * behind + sway)
-        spots.append(_Spot(number, float(x), float(y), width, height))
+        spots.append(_Spot(member.number, float(x), float(y), width, height))
     return spots
 
 

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 RGB = tuple[float, float, float]
 
 COLOURS: dict[str, RGB] = {
@@ -46,6 +49,15 @@ class Light:
     """Share of `mist` at the horizon."""
     dark: bool = False
     """Whether windows and lamps are lit."""
+
+    def haze(self, depth: float) -> float:
+        """Return the share of `mist` in front of a depth: 0 is near, 1 the horizon."""
+        return self.mist_near + (self.mist_far - self.mist_near) * depth
+
+    def on(self, color: NDArray[np.float64], depth: float) -> NDArray[np.float64]:
+        """Return a color (3,) in this light, seen through the mist before it."""
+        tinted = color * self.tint
+        return tinted + (np.array(self.mist) - tinted) * self.haze(depth)
 
 
 LIGHTS = {
