@@ -1,13 +1,16 @@
 """Captions for a scene, written from sentence forms that are true by construction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from virtex.data.sources.scenes.composition import Picture
-from virtex.data.sources.scenes.relations import Seen
+from virtex.data.sources.scenes.relations import Relation, Seen
 from virtex.data.sources.scenes.wording import Writer
 from virtex.data.sources.scenes.words import NUMBERS
+
+Form = Callable[[Writer], str]
+"""Writes a caption without its capital and full stop, or nothing where it does not fit."""
 
 _RELATIONS = {
     "left": ("to the left of", "on the left of", "left of"),
@@ -49,15 +52,18 @@ def _finished(sentence: str) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _shuffled(rng: np.random.Generator) -> list[Callable[[Writer], str]]:
+def _shuffled(rng: np.random.Generator) -> list[Form]:
     """The sentence forms in random order, the likelier ones mostly first."""
-    keys = rng.random(len(_FORMS)) ** (1 / np.array(list(_FORMS.values())))
-    forms = list(_FORMS)
-    return [forms[place] for place in np.argsort(-keys)]
+    keys = rng.random(len(_FORMS)) ** (1 / np.array([weight for _, weight in _FORMS]))
+    return [_FORMS[index][0] for index in np.argsort(-keys)]
 
 
 def _join(*parts: str) -> str:
     return " ".join(part for part in parts if part)
+
+
+def _be(seen: Seen) -> str:
+    return "is" if seen.count == 1 else "are"
 
 
 def _doing_somewhere(w: Writer) -> str:
@@ -86,8 +92,7 @@ def _together_somewhere(w: Writer) -> str:
 
 def _there_is(w: Writer) -> str:
     together = _same_level(w)[:3]
-    verb = "is" if together[0].count == 1 else "are"
-    return _join("there", verb, w.things(together), w.where(together[0]), w.when(0.3))
+    return _join("there", _be(together[0]), w.things(together), w.where(together[0]), w.when(0.3))
 
 
 def _ground_and_sky(w: Writer) -> str:
@@ -101,56 +106,47 @@ def _ground_and_sky(w: Writer) -> str:
     return _join(w.things(low[:2]), w.where(low[0]), "with", w.things(high[:2]), aloft)
 
 
-def _related(w: Writer) -> str:
-    found = w.relation()
-    if not found:
-        return ""
+def _related(w: Writer, found: Relation) -> str:
     return _join(
         w.thing(found.first), w.any_of(_RELATIONS[found.word]), w.thing(found.second), w.when(0.4)
     )
 
 
-def _is_related(w: Writer) -> str:
-    found = w.relation()
-    if not found:
+def _is_related(w: Writer, found: Relation) -> str:
+    first, second = found.first, found.second
+    return _join(w.the(first), _be(first), w.any_of(_RELATIONS[found.word]), w.the(second))
+
+
+def _does_related(w: Writer, found: Relation) -> str:
+    if found.first.floating and found.word in ("left", "right"):
         return ""
-    verb = "is" if found.first.count == 1 else "are"
-    return _join(w.the(found.first), verb, w.any_of(_RELATIONS[found.word]), w.the(found.second))
+    return _does_at(w, found, _RELATIONS[found.word])
 
 
-def _does_related(w: Writer) -> str:
-    found = w.relation()
-    if not found or (found.first.floating and found.word in ("left", "right")):
-        return ""
-    return _join(
-        w.thing(found.first),
-        w.does(found.first),
-        w.any_of(_RELATIONS[found.word]),
-        w.thing(found.second),
-        "" if found.second.floating else w.where(found.second),
-    )
+def _over(w: Writer, found: Relation) -> str:
+    return _does_at(w, found, ("above", "over"))
 
 
-def _with_it(w: Writer) -> str:
-    found = w.relation()
-    if not found:
-        return ""
+def _does_at(w: Writer, found: Relation, words: Sequence[str]) -> str:
+    """Say what the first group does and where, seen from the second one."""
+    phrases = [w.thing(found.first), w.does(found.first), w.any_of(words), w.thing(found.second)]
+    return _join(*phrases, "" if found.second.floating else w.where(found.second))
+
+
+def _with_it(w: Writer, found: Relation) -> str:
     its, it = ("its", "it") if found.first.count == 1 else ("their", "them")
     where = _RELATIVE_TO_IT[_OPPOSITE[found.word]].format(its=its, it=it)
     return _join(w.thing(found.first), "with", w.thing(found.second), where)
 
 
-def _left_and_right(w: Writer) -> str:
-    found = w.relation("left")
-    if not found:
-        return ""
+def _left_and_right(w: Writer, found: Relation) -> str:
     left, right = w.thing(found.first), w.thing(found.second)
     return w.any_of(
         (
             f"{left} on the left and {right} on the right",
-            f"on the left {'is' if found.first.count == 1 else 'are'} {left}, on the right {right}",
+            f"on the left {_be(found.first)} {left}, on the right {right}",
             f"{right} on the right, {left} on the left",
-            f"to the right of {left} {'is' if found.second.count == 1 else 'are'} {right}",
+            f"to the right of {left} {_be(found.second)} {right}",
         )
     )
 
@@ -205,12 +201,11 @@ def _visible(w: Writer) -> str:
 
 def _coloured(w: Writer) -> str:
     seen = [s for s in w.some(4) if len(s.group.kind.colours) > 1 and s.group.kind.name != "person"]
-    clauses = [f"{w.the(s)} {'is' if s.count == 1 else 'are'} {s.group.colour}" for s in seen[:2]]
+    clauses = [f"{w.the(s)} {_be(s)} {s.group.colour}" for s in seen[:2]]
     if not clauses:
         return ""
     if len(clauses) == 1:
-        verb = "is" if seen[0].count == 1 else "are"
-        return _join(w.the(seen[0]), w.where(seen[0]), verb, seen[0].group.colour)
+        return _join(w.the(seen[0]), w.where(seen[0]), _be(seen[0]), seen[0].group.colour)
     return " and ".join(clauses)
 
 
@@ -233,23 +228,7 @@ def _counted(w: Writer) -> str:
     )
 
 
-def _over(w: Writer) -> str:
-    found = w.relation("above")
-    if not found:
-        return ""
-    return _join(
-        w.thing(found.first),
-        w.does(found.first),
-        w.any_of(("above", "over")),
-        w.thing(found.second),
-        "" if found.second.floating else w.where(found.second),
-    )
-
-
-def _hidden(w: Writer) -> str:
-    found = w.relation("front")
-    if not found:
-        return ""
+def _hidden(w: Writer, found: Relation) -> str:
     front, back = w.thing(found.first), w.thing(found.second)
     return w.any_of(
         (
@@ -289,11 +268,23 @@ def _while_clause(w: Writer) -> str:
     )
 
 
-_FORMS: dict[Callable[[Writer], str], float] = {
-    _doing_somewhere: 1.6, _does_somewhere: 0.9, _together_somewhere: 2.0, _there_is: 1.4,
-    _ground_and_sky: 1.6, _related: 1.6, _is_related: 0.7, _does_related: 1.2, _with_it: 1.2,
-    _left_and_right: 1.2, _place_first: 1.0, _light_first: 0.8, _setting_with: 1.4,
-    _setting_has: 0.7, _picture_of: 1.0, _bare_list: 1.0, _visible: 0.7, _coloured: 0.6,
-    _counted: 1.0, _over: 0.8, _hidden: 1.4, _facing: 0.5, _while_clause: 0.6,
-}  # fmt: skip
+def _when_related(form: Callable[[Writer, Relation], str], *words: str) -> Form:
+    """Return a form that needs two related groups, related by one of the words if there are any."""
+
+    def write(w: Writer) -> str:
+        found = w.relation(*words)
+        return form(w, found) if found else ""
+
+    return write
+
+
+_FORMS: tuple[tuple[Form, float], ...] = (
+    (_doing_somewhere, 1.6), (_does_somewhere, 0.9), (_together_somewhere, 2.0), (_there_is, 1.4),
+    (_ground_and_sky, 1.6), (_when_related(_related), 1.6), (_when_related(_is_related), 0.7),
+    (_when_related(_does_related), 1.2), (_when_related(_with_it), 1.2),
+    (_when_related(_left_and_right, "left"), 1.2), (_place_first, 1.0), (_light_first, 0.8),
+    (_setting_with, 1.4), (_setting_has, 0.7), (_picture_of, 1.0), (_bare_list, 1.0),
+    (_visible, 0.7), (_coloured, 0.6), (_counted, 1.0), (_when_related(_over, "above"), 0.8),
+    (_when_related(_hidden, "front"), 1.4), (_facing, 0.5), (_while_clause, 0.6),
+)  # fmt: skip
 """The sentence forms, and how readily each is used where it fits."""
