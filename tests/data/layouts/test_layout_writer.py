@@ -278,7 +278,9 @@ def test_a_png_file_becomes_a_jpeg_and_ignored_classes_are_difficult(tmp_path):
 
 
 def test_mistakes_are_named_before_anything_is_written(tmp_path):
-    with pytest.raises(ConfigError, match=r"(?s)unknown layout 'cocoa'.*num_processes is 0"):
+    with pytest.raises(
+        ConfigError, match=r"(?s)unknown layout 'cocoa'.*Did you mean coco.*num_processes is 0"
+    ):
         write_scenes("cocoa", tmp_path / "a", num_train=1, num_val=1, num_processes=0)
     with pytest.raises(ConfigError, match="give train, val or both"):
         write_sources("coco", tmp_path / "a", {"dev": ScenesSource(1)})

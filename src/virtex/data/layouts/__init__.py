@@ -1,4 +1,4 @@
-"""Writers of public data sets' layouts, for any source."""
+"""Write any source in the layouts of public data sets."""
 
 from virtex.data.layouts.layout_writer import (
     LAYOUTS,

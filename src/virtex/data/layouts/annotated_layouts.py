@@ -1,33 +1,38 @@
-"""Layouts with boxes and masks: COCO, LVIS and PASCAL VOC."""
+"""Write layouts with boxes and masks: COCO, LVIS and PASCAL VOC."""
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
 from virtex.data.example import Example
-from virtex.data.layouts.plain_layouts import supercategory_of
-from virtex.data.layouts.records import Record, areas, make_folder, write_file, write_json
+from virtex.data.layouts.records import (
+    Annotation,
+    Record,
+    areas,
+    boxes_of,
+    described,
+    make_folder,
+    write_file,
+    write_json,
+)
 from virtex.data.sources.scenes.source import run_lengths
 
-Annotation = dict[str, Any]
-
 _CROWD = 4
-"""From this many of a kind on, COCO gets one crowd."""
+"""Least number of objects of one category that become one crowd in COCO."""
 _EXHAUSTIVE = 3
-"""So many of a kind LVIS annotates; if there are more it lists the kind as not exhaustive."""
+"""Most objects of a category that LVIS annotates; with more it is listed as not exhaustive."""
 _NEGATIVES = 5
-"""Absent categories that LVIS lists for an image."""
+"""Number of absent categories that LVIS lists for an image."""
 _RARE, _COMMON = 10, 100
 """Most training images of LVIS's rare and common categories."""
 _DIFFICULT = 0.015
-"""VOC marks objects that cover less of the image as difficult."""
+"""Share of the image below which VOC marks an object as difficult."""
 _TRAIN_SHARE = 0.5
-"""Of VOC's trainval, what is train."""
+"""Share of VOC's trainval that is train."""
 
 
 def name_like_coco(split: str, number: int, example: Example, categories: Sequence[str]) -> str:
@@ -39,7 +44,8 @@ def name_like_voc(split: str, number: int, example: Example, categories: Sequenc
 
 
 def finish_coco(root: Path, records: dict[str, list[Record]], categories: Sequence[str]) -> None:
-    """Captions and instances of each split."""
+    """Write the captions and the instances of each split."""
+    folder = root / "annotations"
     for split, split_records in records.items():
         images = [_image(record) for record in split_records]
         captions = [
@@ -47,51 +53,44 @@ def finish_coco(root: Path, records: dict[str, list[Record]], categories: Sequen
             for record in split_records
             for caption in record.example.captions
         ]
-        instances = [a for record in split_records for a in _with_crowds(_instances(record))]
-        head = {"info": {"description": "scenes drawn by virtex"}, "licenses": [], "images": images}
-        folder = root / "annotations"
-        write_json(
-            folder / f"captions_{split}2017.json", {**head, "annotations": _numbered(captions)}
-        )
+        instances = [row for record in split_records for row in _with_crowds(_instances(record))]
+        write_json(folder / f"captions_{split}2017.json", images=images, annotations=captions)
         write_json(
             folder / f"instances_{split}2017.json",
-            {
-                **head,
-                "annotations": _numbered(instances),
-                "categories": _categories(categories),
-            },
+            images=images,
+            annotations=instances,
+            categories=described(categories, first_id=1),
         )
 
 
 def finish_lvis(root: Path, records: dict[str, list[Record]], categories: Sequence[str]) -> None:
-    """LVIS v1: a long tail of categories, of which an image lists some that it lacks."""
-    counted = records.get("train") or next(iter(records.values()))
-    frequency = Counter(label for record in counted for label in set(record.example.box_labels))
-    objects = Counter(label for record in counted for label in record.example.box_labels)
-    described = [
-        {**category, "synset": f"{category['name'].replace(' ', '_')}.n.01",
-         "synonyms": [category["name"]], "def": category["name"],
-         "frequency": _frequency(frequency[label]), "image_count": frequency[label],
-         "instance_count": objects[label]}
-        for label, category in enumerate(_categories(categories))
-    ]  # fmt: skip
+    """Write LVIS v1: a long tail of categories, and for each image some that it lacks."""
+    long_tail = _lvis_categories(records.get("train") or next(iter(records.values())), categories)
     for split, split_records in records.items():
         images, annotations = [], []
         for record in split_records:
             kept, incomplete = _first_of_each(_instances(record))
-            annotations += kept
+            annotations += [{k: v for k, v in row.items() if k != "iscrowd"} for row in kept]
             images.append({
                 **_image(record),
                 "coco_url": f"http://images.cocodataset.org/{record.file}",
                 "neg_category_ids": _absent(record, len(categories)),
                 "not_exhaustive_category_ids": incomplete,
             })  # fmt: skip
-        for annotation in annotations:
-            del annotation["iscrowd"]
-        write_json(root / "annotations" / f"lvis_v1_{split}.json", {
-            "info": {"description": "scenes drawn by virtex"}, "licenses": [], "images": images,
-            "annotations": _numbered(annotations), "categories": described,
-        })  # fmt: skip
+        path = root / "annotations" / f"lvis_v1_{split}.json"
+        write_json(path, images=images, annotations=annotations, categories=long_tail)
+
+
+def _lvis_categories(train: list[Record], categories: Sequence[str]) -> list[Annotation]:
+    frequency = Counter(label for record in train for label in set(record.example.box_labels))
+    objects = Counter(label for record in train for label in record.example.box_labels)
+    return [
+        {**category, "synset": f"{category['name'].replace(' ', '_')}.n.01",
+         "synonyms": [category["name"]], "def": category["name"],
+         "frequency": _frequency(frequency[label]), "image_count": frequency[label],
+         "instance_count": objects[label]}
+        for label, category in enumerate(described(categories, first_id=1))
+    ]  # fmt: skip
 
 
 def _image(record: Record) -> Annotation:
@@ -99,40 +98,29 @@ def _image(record: Record) -> Annotation:
             "height": record.height}  # fmt: skip
 
 
-def _categories(categories: Sequence[str]) -> list[Annotation]:
-    return [
-        {"id": label + 1, "name": name, "supercategory": supercategory_of(name)}
-        for label, name in enumerate(categories)
-    ]
-
-
-def _numbered(annotations: list[Annotation]) -> list[Annotation]:
-    return [{"id": number, **row} for number, row in enumerate(annotations, start=1)]
-
-
 def _instances(record: Record) -> list[Annotation]:
-    """The objects of an image, each with category, box, mask and area."""
+    """Return the objects of an image, each with category, box, mask and area."""
     example = record.example
-    boxes = np.zeros((0, 4)) if example.boxes is None else example.boxes
+    boxes = boxes_of(example)
     crowd = example.crowd or (False,) * len(boxes)
     rows = []
-    for place, (label, area) in enumerate(zip(example.box_labels, areas(example), strict=True)):
-        x1, y1, x2, y2 = boxes[place].tolist()
+    for index, (label, area) in enumerate(zip(example.box_labels, areas(example), strict=True)):
+        x1, y1, x2, y2 = boxes[index].tolist()
         row = {
             "image_id": record.number,
             "category_id": label + 1,
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "area": area,
-            "iscrowd": int(crowd[place]),
+            "iscrowd": int(crowd[index]),
         }
         if example.masks:
-            row["segmentation"] = example.masks[place]
+            row["segmentation"] = example.masks[index]
         rows.append(row)
     return rows
 
 
 def _with_crowds(rows: list[Annotation]) -> list[Annotation]:
-    """Where many of a kind have masks of run lengths, one crowd in place of them."""
+    """Replace many objects of one category by one crowd, where their masks are run lengths."""
     number_of = Counter(row["category_id"] for row in rows)
     crowded = {category for category, number in number_of.items() if number >= _CROWD}
     kept = [row for row in rows if row["category_id"] not in crowded]
@@ -165,7 +153,7 @@ def _mask_of(segmentation: dict[str, list[int]]) -> NDArray[np.bool_]:
 
 
 def _first_of_each(rows: list[Annotation]) -> tuple[list[Annotation], list[int]]:
-    """At most `_EXHAUSTIVE` objects a category, and the categories that have more."""
+    """Return at most `_EXHAUSTIVE` objects a category, and the categories that have more."""
     seen: Counter[int] = Counter()
     kept = []
     for row in rows:
@@ -176,7 +164,7 @@ def _first_of_each(rows: list[Annotation]) -> tuple[list[Annotation], list[int]]
 
 
 def _absent(record: Record, num_categories: int) -> list[int]:
-    """Some categories that the image lacks, other ones for each image."""
+    """Return some categories that the image lacks, other ones for each image."""
     absent = sorted(
         set(range(1, num_categories + 1)) - {label + 1 for label in record.example.labels}
     )
@@ -189,7 +177,7 @@ def _frequency(image_count: int) -> str:
 
 
 def finish_voc(root: Path, records: dict[str, list[Record]], categories: Sequence[str]) -> None:
-    """An XML file for each image, and for each class and split a list of images."""
+    """Write an XML file for each image, and for each class and split a list of images."""
     folder = root / "VOCdevkit" / "VOC2007"
     make_folder(folder / "Annotations")
     make_folder(folder / "ImageSets" / "Main")
@@ -228,7 +216,7 @@ def _difficult(record: Record) -> list[bool]:
 
 
 def _marks(record: Record) -> dict[int, int]:
-    """1 for each class present, 0 for one present in difficult objects only."""
+    """Return 1 for each class present, 0 for one present in difficult objects only."""
     marks = dict.fromkeys(record.example.labels, 0)
     marks.update(dict.fromkeys(record.example.ignored_labels, 0))
     for label, difficult in zip(record.example.box_labels, _difficult(record), strict=True):
@@ -237,16 +225,15 @@ def _marks(record: Record) -> dict[int, int]:
 
 
 def _voc_xml(record: Record, names: Sequence[str]) -> str:
-    """The annotation of one image; VOC counts pixels from 1 and includes the last."""
+    """Return the annotation of one image; VOC counts pixels from 1 and includes the last."""
     example = record.example
-    boxes = np.zeros((0, 4)) if example.boxes is None else example.boxes
     objects = "".join(
         f"<object><name>{escape(names[label])}</name><pose>Unspecified</pose>"
         f"<truncated>0</truncated><difficult>{int(difficult)}</difficult><bndbox>"
         f"<xmin>{x1 + 1:g}</xmin><ymin>{y1 + 1:g}</ymin><xmax>{x2:g}</xmax><ymax>{y2:g}</ymax>"
         "</bndbox></object>"
         for label, difficult, (x1, y1, x2, y2) in zip(
-            example.box_labels, _difficult(record), boxes.tolist(), strict=True
+            example.box_labels, _difficult(record), boxes_of(example).tolist(), strict=True
         )
     )
     return (

@@ -1,4 +1,4 @@
-"""A source written to disk in the layout of a public data set, by several processes.
+"""Write a source to disk in the layout of a public data set, by several processes.
 
     coco         train2017, val2017, annotations/{captions,instances}_{train,val}2017.json
     lvis         train2017, val2017, annotations/lvis_v1_{train,val}.json
@@ -23,7 +23,7 @@ from virtex.data.layouts import annotated_layouts as annotated
 from virtex.data.layouts import plain_layouts as plain
 from virtex.data.layouts.records import CHUNK, Record, make_folder, write_images
 from virtex.data.sources.scenes.source import ScenesSource
-from virtex.errors import ConfigError, DataError, raise_all
+from virtex.errors import ConfigError, DataError, did_you_mean, raise_all
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,21 @@ class Layout:
     """How one layout is written."""
 
     finish: Callable[[Path, dict[str, list[Record]], Sequence[str]], None]
-    """Writes what stands beside the images, from (root, records of each split, categories)."""
+    """Writes the annotations, from (root, records of each split, categories)."""
     write: Callable[..., list[Record]] = write_images
-    """Writes a chunk of images, in a process of its own."""
+    """Writes a chunk of images; called in several processes."""
     name_image: Callable[..., str] = plain.name_by_number
-    """The path of an image under the root."""
+    """Returns the path of an image under the root."""
 
 
 LAYOUTS: dict[str, Layout] = {
     "coco": Layout(annotated.finish_coco, name_image=annotated.name_like_coco),
     "lvis": Layout(annotated.finish_lvis, name_image=annotated.name_like_coco),
     "voc": Layout(annotated.finish_voc, name_image=annotated.name_like_voc),
-    "imagenet": Layout(plain.keep_common_classes, name_image=plain.name_by_class),
+    "imagenet": Layout(plain.finish_imagenet, name_image=plain.name_by_class),
     "inaturalist": Layout(plain.finish_inaturalist, name_image=plain.name_like_inaturalist),
-    "sidecar": Layout(plain.write_sidecars),
-    "webdataset": Layout(plain.nothing_more, write=plain.write_shard),
+    "sidecar": Layout(plain.finish_sidecar),
+    "webdataset": Layout(plain.finish_webdataset, write=plain.write_shard),
 }
 
 
@@ -63,17 +63,17 @@ class WriteScenesConfig:
     num_train: int = 8000
     """Number of training images."""
     num_val: int = 1000
-    """Number of validation images (in voc: of the test split); 0 for none."""
+    """Number of validation images, which are the test split of voc; 0 for none."""
     image_size: int = 96
     """Width and height of the images, 64 to 512 pixels."""
     seed: int = 0
-    """Seed of the scenes."""
+    """Random seed of the scenes."""
     num_processes: int = 1
-    """Processes that draw at the same time."""
+    """Number of processes that draw at the same time."""
 
 
 def write_scenes_from(config: WriteScenesConfig) -> None:
-    """Draw scenes and write them as a config says."""
+    """Draw scenes and write them as the options say."""
     write_scenes(
         config.layout,
         config.out,
@@ -113,8 +113,8 @@ def write_sources(
     Args:
         layout: A key of `LAYOUTS`.
         root: A new or empty folder.
-        sources: By split: `train`, `val` or both.
-        num_processes: More than one start anew (spawn), so that the calling script needs an
+        sources: Source of each split: `train`, `val` or both.
+        num_processes: More than one are spawned, so that the calling script needs an
             `if __name__ == "__main__"`.
 
     Raises:
@@ -139,7 +139,7 @@ def write_sources(
 def _check(layout: str, root: Path, sources: dict[str, Source], num_processes: int) -> None:
     problems = []
     if layout not in LAYOUTS:
-        problems.append(f"unknown layout {layout!r}; give one of {', '.join(LAYOUTS)}")
+        problems.append(f"unknown layout {layout!r}. {did_you_mean(layout, LAYOUTS)}")
     if not sources or not set(sources) <= {"train", "val"}:
         problems.append(f"splits {sorted(sources)}; give train, val or both")
     if num_processes < 1:

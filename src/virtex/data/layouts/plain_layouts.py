@@ -1,4 +1,4 @@
-"""Layouts without boxes: class folders, iNaturalist, sidecar files, tar shards."""
+"""Write layouts without boxes: class folders, iNaturalist, sidecar files, tar shards."""
 
 import io
 import json
@@ -12,25 +12,19 @@ from virtex.data.example import Example, Source
 from virtex.data.layouts.records import (
     CHUNK,
     Record,
+    described,
     encoded,
     make_folder,
     most_prominent,
+    supercategory_of,
     write_file,
     write_json,
 )
-from virtex.data.sources.scenes.kinds import KINDS
-
-_SUPERCATEGORIES = {kind.name: kind.family for kind in KINDS}
 
 
 def folder_name(category: str) -> str:
-    """A category as a file name."""
+    """Return a category as a file name."""
     return category.replace(" ", "_").replace("/", "_")
-
-
-def supercategory_of(category: str) -> str:
-    """The family of a scene's kind, `object` for other categories."""
-    return _SUPERCATEGORIES.get(category, "object")
 
 
 def name_by_number(split: str, number: int, example: Example, categories: Sequence[str]) -> str:
@@ -49,11 +43,13 @@ def name_like_inaturalist(
     return f"train_val2018/{family}/{label}/{number:09d}.jpg"
 
 
-def nothing_more(root: Path, records: dict[str, list[Record]], categories: Sequence[str]) -> None:
-    """For a layout that is complete with its images."""
+def finish_webdataset(
+    root: Path, records: dict[str, list[Record]], categories: Sequence[str]
+) -> None:
+    """Write nothing, since the layout is complete with its images."""
 
 
-def keep_common_classes(
+def finish_imagenet(
     root: Path, records: dict[str, list[Record]], categories: Sequence[str]
 ) -> None:
     """Remove the class folders that a split lacks, so that all splits have the same classes."""
@@ -64,8 +60,8 @@ def keep_common_classes(
             shutil.rmtree(root / split / name)
 
 
-def write_sidecars(root: Path, records: dict[str, list[Record]], categories: Sequence[str]) -> None:
-    """x.txt beside each x.jpg."""
+def finish_sidecar(root: Path, records: dict[str, list[Record]], categories: Sequence[str]) -> None:
+    """Write x.txt beside each x.jpg."""
     for split_records in records.values():
         for record in split_records:
             text = "".join(f"{caption}\n" for caption in record.example.captions)
@@ -75,47 +71,30 @@ def write_sidecars(root: Path, records: dict[str, list[Record]], categories: Seq
 def finish_inaturalist(
     root: Path, records: dict[str, list[Record]], categories: Sequence[str]
 ) -> None:
-    """One JSON file a split, in the form of 2018's competition."""
-    all_categories = [
-        {"id": label, "name": name, "supercategory": supercategory_of(name)}
-        for label, name in enumerate(categories)
-    ]
+    """Write one JSON file a split, in the form of 2018's competition."""
     for split, split_records in records.items():
-        images, annotations = [], []
-        for record in split_records:
-            images.append(
-                {
-                    "id": record.number,
-                    "file_name": record.file,
-                    "width": record.width,
-                    "height": record.height,
-                    "license": 0,
-                    "rights_holder": "",
-                }
-            )
-            annotations.append(
-                {
-                    "id": record.number,
-                    "image_id": record.number,
-                    "category_id": most_prominent(record.example),
-                }
-            )
+        images = [
+            {"id": r.number, "file_name": r.file, "width": r.width, "height": r.height,
+             "license": 0, "rights_holder": ""}
+            for r in split_records
+        ]  # fmt: skip
+        annotations = [
+            {"id": r.number, "image_id": r.number, "category_id": most_prominent(r.example)}
+            for r in split_records
+        ]
         write_json(
             root / f"{split}2018.json",
-            {
-                "info": {"year": 2018, "description": "scenes drawn by virtex"},
-                "licenses": [],
-                "images": images,
-                "annotations": annotations,
-                "categories": all_categories,
-            },
+            images=images,
+            annotations=annotations,
+            categories=described(categories, first_id=0),
+            year=2018,
         )
 
 
 def write_shard(
     root: Path, split: str, source: Source, indices: range, *, name_image: object
 ) -> list[Record]:
-    """One tar file for the chunk; its members' times are zero, so that it is always the same."""
+    """Write the chunk as one tar file, whose members' times are zero to keep its bytes the same."""
     folder = root / split
     make_folder(folder)
     shard_number = indices.start // CHUNK

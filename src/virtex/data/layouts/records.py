@@ -1,4 +1,4 @@
-"""An image on disk and what is known about it: what the writers of all layouts pass on."""
+"""Written images and their annotations: what the writers of all layouts share."""
 
 import io
 import json
@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from virtex import files
 from virtex.data.example import Example, Source
 from virtex.data.images import decode_image
+from virtex.data.sources.scenes.kinds import KINDS
 
 JPEG_QUALITY = 90
 CHUNK = 500
-"""Images that one process writes at a time; also the size of a tar shard."""
+"""Number of images that one process writes at a time, and that a tar shard holds."""
+Annotation = dict[str, Any]
 _FIRST_NUMBER = {"train": 1, "val": 1_000_001}
 
 
@@ -25,9 +28,9 @@ class Record:
     """One written image; the `image` of its example is empty."""
 
     number: int
-    """Counts from 1, and from 1,000,001 in the validation split."""
+    """Number of the image, from 1, and from 1,000,001 in the validation split."""
     file: str
-    """Its path under the root; empty in a shard."""
+    """Path under the root; empty in a shard."""
     width: int
     height: int
     example: Example
@@ -41,7 +44,7 @@ def write_images(
     *,
     name_image: Callable[[str, int, Example, Sequence[str]], str],
 ) -> list[Record]:
-    """Write a chunk of a source as JPEG files, where `name_image` says."""
+    """Write a chunk of a source as JPEG files, at the paths that `name_image` gives."""
     records, folders = [], set()
     for index in indices:
         example, number = source[index], _FIRST_NUMBER[split] + index
@@ -57,22 +60,42 @@ def write_images(
 
 
 def encoded(example: Example, *, number: int, file: str) -> tuple[Record, bytes]:
-    """An example as a record and a JPEG file; a file that is JPEG already stays as it is."""
-    image = example.image
-    data = image.read_bytes() if isinstance(image, Path) else image
+    """Return an example as a record and a JPEG file; a JPEG file stays as it is."""
+    data = example.image.read_bytes() if isinstance(example.image, Path) else example.image
     if isinstance(data, bytes) and data[:3] == b"\xff\xd8\xff":
         width, height = Image.open(io.BytesIO(data)).size
     else:
-        picture = Image.fromarray(decode_image(data, name=example.location))
-        width, height = picture.size
+        image = Image.fromarray(decode_image(data, name=example.location))
+        width, height = image.size
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY)
         data = buffer.getvalue()
     return Record(number, file, width, height, replace(example, image=b"")), data
 
 
-def write_json(path: Path, document: Any) -> None:
-    """Write a document without spaces."""
+def write_json(
+    path: Path,
+    *,
+    images: list[Annotation],
+    annotations: list[Annotation],
+    categories: list[Annotation] | None = None,
+    **info: object,
+) -> None:
+    """Write an annotation file without spaces, in the form of COCO.
+
+    Args:
+        annotations: Those without an id are numbered from 1.
+        categories: None leaves the key out.
+        info: What the file says of itself, beside its description.
+    """
+    document = {
+        "info": {**info, "description": "scenes drawn by virtex"},
+        "licenses": [],
+        "images": images,
+        "annotations": [{"id": number, **row} for number, row in enumerate(annotations, start=1)],
+    }
+    if categories is not None:
+        document["categories"] = categories
     make_folder(path.parent)
     write_file(path, json.dumps(document, separators=(",", ":")))
 
@@ -88,8 +111,9 @@ def make_folder(path: Path) -> None:
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file in place: a layout is a new folder of very many, which nobody reads before all
-    of it is there, so that atomic and durable writes would only be slow.
+    """Write a file in place, neither atomically nor durably.
+
+    Nobody reads a layout before all of it is there, and it has so many files that it would be slow.
 
     Raises:
         DataError: The disk is full, or the folder cannot be written.
@@ -98,19 +122,37 @@ def write_file(path: Path, content: str | bytes) -> None:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def supercategory_of(category: str) -> str:
+    """Return the family of a scene's kind, `object` for other categories."""
+    return next((kind.family for kind in KINDS if kind.name == category), "object")
+
+
+def described(categories: Sequence[str], *, first_id: int) -> list[Annotation]:
+    """Return the categories as an annotation file lists them."""
+    return [
+        {"id": category_id, "name": name, "supercategory": supercategory_of(name)}
+        for category_id, name in enumerate(categories, start=first_id)
+    ]
+
+
+def boxes_of(example: Example) -> NDArray[np.float32]:
+    """Return the boxes (M, 4) of an example, none where it has no boxes."""
+    return np.zeros((0, 4), np.float32) if example.boxes is None else example.boxes
+
+
 def areas(example: Example) -> list[float]:
-    """The area of each object in pixels: of its run-length mask, or else of its box."""
-    boxes = np.zeros((0, 4)) if example.boxes is None else example.boxes
+    """Return the area of each object in pixels: of its run-length mask, or else of its box."""
+    boxes = boxes_of(example)
     sides = boxes[:, 2:] - boxes[:, :2]
     found = (sides[:, 0] * sides[:, 1]).tolist()
-    for place, mask in enumerate(example.masks):
+    for index, mask in enumerate(example.masks):
         if isinstance(mask, dict) and isinstance(mask["counts"], list):
-            found[place] = float(sum(mask["counts"][1::2]))
+            found[index] = float(sum(mask["counts"][1::2]))
     return found
 
 
 def most_prominent(example: Example) -> int:
-    """The label of the largest object, or the first label where there are no boxes."""
+    """Return the label of the largest object, or the first label where there are no boxes."""
     if not example.box_labels:
         return example.labels[0]
     return example.box_labels[int(np.argmax(areas(example)))]
