@@ -8,7 +8,7 @@ from virtex.data.example import Example
 from virtex.data.masks import Placement, box_around, unpack_masks
 from virtex.data.objects import Objects, find_objects
 from virtex.data.sources.scenes import ScenesSource
-from virtex.data.sources.scenes.source import run_lengths
+from virtex.data.sources.scenes.scenes_source import run_lengths
 
 SCENES = ScenesSource(12, image_size=64)
 

@@ -23,7 +23,7 @@ from virtex.data.masks import (
 from virtex.data.object_transforms import place
 from virtex.data.objects import find_objects
 from virtex.data.sources.coco import CocoSource
-from virtex.data.sources.scenes.source import run_lengths
+from virtex.data.sources.scenes.scenes_source import run_lengths
 
 
 @settings(max_examples=40)

@@ -12,7 +12,7 @@ from virtex.data.images import Box
 from virtex.data.masks import Placement, box_around, unpack_masks
 from virtex.data.object_transforms import WholeImageTransform, place
 from virtex.data.objects import ObjectCollate, encode_objects, find_objects, flip_objects
-from virtex.data.sources.scenes.source import run_lengths
+from virtex.data.sources.scenes.scenes_source import run_lengths
 from virtex.data.transforms import IMAGENET_MEAN
 from virtex.errors import DataError
 

@@ -8,19 +8,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from virtex.data.sources.scenes import CATEGORIES, ScenesSource, composition, kinds_named_in
-from virtex.data.sources.scenes import source as scenes_source
+from virtex.data.sources.scenes import (
+    CATEGORIES,
+    ScenesSource,
+    composition,
+    kinds_named_in,
+    scenes_source,
+)
 from virtex.data.sources.scenes.composition import compose
 from virtex.data.sources.scenes.drawing import Look, render
 from virtex.data.sources.scenes.grammar import write_captions
 from virtex.data.sources.scenes.kind_drawings import draw_kind
 from virtex.data.sources.scenes.kinds import KINDS
-from virtex.data.sources.scenes.layout import plan
+from virtex.data.sources.scenes.nouns import NUMBERS, nouns_of, plural_of, with_article
 from virtex.data.sources.scenes.palette import LIGHTS
-from virtex.data.sources.scenes.places import PLACES
 from virtex.data.sources.scenes.relations import relations_between, seen_groups
-from virtex.data.sources.scenes.source import run_lengths
-from virtex.data.sources.scenes.words import NUMBERS, nouns_of, plural_of, with_article
+from virtex.data.sources.scenes.scene_plan import plan
+from virtex.data.sources.scenes.scenes_source import run_lengths
+from virtex.data.sources.scenes.settings import PLACES
 from virtex.errors import ConfigError
 
 NUM_SCENES = 400

@@ -11,7 +11,7 @@ from tests.transfer.conftest import SLIM
 from tests.zoo.opened import open_backbone
 from virtex.config import parse
 from virtex.data.example import Subset
-from virtex.data.sources.scenes.source import ScenesSource
+from virtex.data.sources.scenes.scenes_source import ScenesSource
 from virtex.data.sources.voc import VocSource
 from virtex.errors import DataError
 from virtex.models.backbone import BackboneConfig

@@ -19,7 +19,7 @@ from virtex.data.layouts.records import (
     write_file,
     write_json,
 )
-from virtex.data.sources.scenes.source import run_lengths
+from virtex.data.sources.scenes.scenes_source import run_lengths
 
 _CROWD = 4
 """Least number of objects of one category that become one crowd in COCO."""

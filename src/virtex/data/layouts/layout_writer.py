@@ -22,7 +22,7 @@ from virtex.data.example import Source
 from virtex.data.layouts import annotated_layouts as annotated
 from virtex.data.layouts import plain_layouts as plain
 from virtex.data.layouts.records import CHUNK, Record, make_folder, write_images
-from virtex.data.sources.scenes.source import ScenesSource
+from virtex.data.sources.scenes.scenes_source import ScenesSource
 from virtex.errors import ConfigError, DataError, did_you_mean, raise_all
 
 

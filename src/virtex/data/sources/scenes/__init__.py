@@ -1,7 +1,7 @@
 """Drawn scenes with captions, labels, boxes and masks; needs no download."""
 
 from virtex.data.sources.scenes.kinds import CATEGORIES
-from virtex.data.sources.scenes.source import ScenesSource
-from virtex.data.sources.scenes.words import kinds_named_in
+from virtex.data.sources.scenes.nouns import kinds_named_in
+from virtex.data.sources.scenes.scenes_source import ScenesSource
 
 __all__ = ["CATEGORIES", "ScenesSource", "kinds_named_in"]

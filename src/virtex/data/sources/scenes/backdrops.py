@@ -13,7 +13,7 @@ from virtex.data.sources.scenes.interiors import (
     paint_workbench,
 )
 from virtex.data.sources.scenes.palette import RGB, Light
-from virtex.data.sources.scenes.places import Place
+from virtex.data.sources.scenes.settings import Place
 
 # fmt: off
 

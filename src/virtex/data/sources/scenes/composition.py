@@ -11,8 +11,8 @@ from virtex.data.sources.scenes.backdrops import paint
 from virtex.data.sources.scenes.canvas import Pixels
 from virtex.data.sources.scenes.drawing import Sprite, render
 from virtex.data.sources.scenes.kind_drawings import draw_kind
-from virtex.data.sources.scenes.layout import Group, Layout, Placement
 from virtex.data.sources.scenes.palette import LIGHTS
+from virtex.data.sources.scenes.scene_plan import Group, Layout, Placement
 
 _LEAST_VISIBLE = 0.55
 """An object of which less can be seen is left out."""

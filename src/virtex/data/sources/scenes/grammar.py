@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from virtex.data.sources.scenes.composition import Picture
+from virtex.data.sources.scenes.nouns import NUMBERS
+from virtex.data.sources.scenes.phrases import Writer
 from virtex.data.sources.scenes.relations import Relation, Seen
-from virtex.data.sources.scenes.wording import Writer
-from virtex.data.sources.scenes.words import NUMBERS
 
 Form = Callable[[Writer], str]
 """Writes a caption without its capital and full stop, or nothing where it does not fit."""

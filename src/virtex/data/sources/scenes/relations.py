@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from virtex.data.sources.scenes.composition import Picture, Thing
-from virtex.data.sources.scenes.layout import Group
+from virtex.data.sources.scenes.scene_plan import Group
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from virtex.data.example import Example, Source
 from virtex.data.sources.scenes.composition import Picture, Thing, compose, visible_things
 from virtex.data.sources.scenes.grammar import write_captions
 from virtex.data.sources.scenes.kinds import CATEGORIES, KIND_IDS
-from virtex.data.sources.scenes.layout import Layout, plan
+from virtex.data.sources.scenes.scene_plan import Layout, plan
 from virtex.errors import ConfigError, raise_all
 
 CAPTIONS_PER_IMAGE = 5

@@ -12,7 +12,7 @@ import numpy as np
 from virtex.data.sources.scenes.drawing import Look
 from virtex.data.sources.scenes.kinds import KIND_IDS, KINDS, Kind
 from virtex.data.sources.scenes.palette import COLOURS, LIGHTS, RGB
-from virtex.data.sources.scenes.places import PLACES, Place
+from virtex.data.sources.scenes.settings import PLACES, Place
 
 _GROUP_COUNTS = (0.18, 0.42, 0.28, 0.12)
 """How often a scene holds 1, 2, 3, 4 kinds of object."""

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from virtex.data.sources.scenes.composition import Picture
-from virtex.data.sources.scenes.places import LIGHT_ADJECTIVES, LIGHT_PHRASES
+from virtex.data.sources.scenes.nouns import NUMBERS, plural_of, with_article
 from virtex.data.sources.scenes.relations import Relation, Seen, relations_between, seen_groups
-from virtex.data.sources.scenes.words import NUMBERS, plural_of, with_article
+from virtex.data.sources.scenes.settings import LIGHT_ADJECTIVES, LIGHT_PHRASES
 
 _FINITE = {
     "standing": ("stands", "stand"), "sitting": ("sits", "sit"), "lying": ("lies", "lie"),
