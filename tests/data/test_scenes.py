@@ -22,10 +22,10 @@ from virtex.data.sources.scenes.kind_drawings import draw_kind
 from virtex.data.sources.scenes.kinds import KINDS
 from virtex.data.sources.scenes.nouns import NUMBERS, nouns_of, plural_of, with_article
 from virtex.data.sources.scenes.palette import LIGHTS
-from virtex.data.sources.scenes.relations import relations_between, seen_groups
-from virtex.data.sources.scenes.scene_plan import plan
+from virtex.data.sources.scenes.relations import relations_between, visible_groups
+from virtex.data.sources.scenes.scene_plan import plan_scene
 from virtex.data.sources.scenes.scenes_source import run_lengths
-from virtex.data.sources.scenes.settings import PLACES
+from virtex.data.sources.scenes.settings import SETTINGS
 from virtex.errors import ConfigError
 
 NUM_SCENES = 400
@@ -42,15 +42,15 @@ def examples(source):
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    """Scenes with what their captions are written from: picture, groups and captions."""
+def scenes():
+    """Drawn scenes with their visible groups and their captions."""
     made = []
     for index in range(NUM_SCENES):
         rng = np.random.default_rng((1, index))
-        picture = compose(plan(rng), size=96, rng=rng)
-        if picture.things:
-            captions = write_captions(picture, number=5, rng=rng)
-            made.append((picture, seen_groups(picture), captions))
+        scene = compose(plan_scene(rng), size=96, rng=rng)
+        if scene.objects:
+            captions = write_captions(scene, number=5, rng=rng)
+            made.append((scene, visible_groups(scene), captions))
     return made
 
 
@@ -93,7 +93,7 @@ def test_splits_and_seeds_give_other_scenes():
     assert len({example.image_id for source in sources for example in source}) == 16
 
 
-def test_scenes_are_pictures_of_the_size_asked_for():
+def test_scenes_have_the_requested_size():
     for size in (64, 200, 512):
         example = ScenesSource(1, image_size=size)[0]
         assert example.image.shape == (size, size, 3)
@@ -102,7 +102,7 @@ def test_scenes_are_pictures_of_the_size_asked_for():
         assert all(mask["size"] == [size, size] for mask in example.masks)
 
 
-def test_another_size_shows_the_same_things_in_the_same_places():
+def test_another_size_shows_the_same_objects_at_the_same_positions():
     pairs = zip(ScenesSource(40, image_size=96), ScenesSource(40, image_size=192), strict=True)
     alike = [(small, large) for small, large in pairs if small.box_labels == large.box_labels]
     assert len(alike) > 35
@@ -112,8 +112,7 @@ def test_another_size_shows_the_same_things_in_the_same_places():
 
 
 def test_impossible_options_are_all_named_at_once():
-    wrong = r"(?s)num_images is 0.*seed.*'dev'.*image_size is 32"
-    with pytest.raises(ConfigError, match=wrong):
+    with pytest.raises(ConfigError, match=r"(?s)num_images is 0.*seed.*'dev'.*image_size is 32"):
         ScenesSource(0, seed=-1, split="dev", image_size=32)
 
 
@@ -141,8 +140,8 @@ def test_labels_alone_are_those_of_the_example(source, examples):
 
 def test_labels_alone_are_those_of_the_first_plan_that_shows_something(source, monkeypatch):
     monkeypatch.setattr(composition, "_LEAST_AREA", 0.2)
-    firsts = [plan(np.random.default_rng((0, 0, index, 0))) for index in range(8)]
-    assert not all(composition.visible_things(layout, size=96) for layout in firsts)
+    firsts = [plan_scene(np.random.default_rng((0, 0, index, 0))) for index in range(8)]
+    assert not all(composition.visible_objects(plan, size=96) for plan in firsts)
     for index in range(8):
         assert source.labels(index) == source[index].labels
 
@@ -201,8 +200,8 @@ def test_every_kind_draws_something_on_its_canvas(kind):
     assert sprite.alpha.mean() > 0.15
 
 
-def test_every_kind_has_a_place():
-    placed = {name for place in PLACES for name in (*place.standing, *place.floating)}
+def test_every_kind_fits_a_setting():
+    placed = {name for setting in SETTINGS for name in (*setting.standing, *setting.floating)}
     assert placed == set(CATEGORIES)
     assert len(CATEGORIES) == len(set(CATEGORIES)) >= 40
 
@@ -210,15 +209,15 @@ def test_every_kind_has_a_place():
 def test_every_kind_occurs_and_few_kinds_make_up_most():
     counts = Counter()
     for index in range(10_000):
-        layout = plan(np.random.default_rng((2, index)))
-        counts.update({layout.groups[spot.group].kind.name for spot in layout.placements})
+        plan = plan_scene(np.random.default_rng((2, index)))
+        counts.update({plan.groups[spot.group].kind.name for spot in plan.objects})
     assert set(counts) == set(CATEGORIES)
     ordered = sorted(counts.values(), reverse=True)
     assert sum(ordered[:10]) > 0.35 * sum(ordered)
     assert ordered[-1] < ordered[0] / 50
 
 
-def test_captions_name_only_what_is_in_the_picture(examples):
+def test_captions_name_only_kinds_of_the_scene(examples):
     for example in examples:
         kinds = {CATEGORIES[label] for label in example.labels}
         for caption in example.captions:
@@ -226,7 +225,7 @@ def test_captions_name_only_what_is_in_the_picture(examples):
             assert kinds_named_in(caption), caption
 
 
-def test_every_kind_in_a_picture_is_mostly_named(examples):
+def test_every_kind_of_a_scene_is_mostly_named(examples):
     named = present = 0
     for example in examples:
         kinds = {CATEGORIES[label] for label in example.labels}
@@ -260,9 +259,9 @@ def test_articles_fit_the_words_after_them(examples):
                 assert (article == "an") == (word[0] in "aeiou"), caption
 
 
-def test_number_words_and_verbs_agree_with_the_count(pictures):
+def test_number_words_and_verbs_agree_with_the_count(scenes):
     singular = {"stands", "sits", "lies", "flies", "floats", "swims", "sails", "grows"}
-    for picture, groups, captions in pictures:
+    for scene, groups, captions in scenes:
         counts = {seen.group.kind.name: seen.count for seen in groups}
         for caption in captions:
             words = caption.lower().strip(".").replace(",", "").split()
@@ -271,21 +270,21 @@ def test_number_words_and_verbs_agree_with_the_count(pictures):
             for number in range(2, 9):
                 if len(groups) == 1 and NUMBERS[number] in words:
                     assert set(counts.values()) == {number}, caption
-        assert sum(counts.values()) == len(picture.things)
+        assert sum(counts.values()) == len(scene.objects)
 
 
-def test_colours_in_captions_are_those_of_the_groups(pictures):
-    colours = {colour for kind in KINDS for colour in kind.colours}
-    for _, groups, captions in pictures:
-        drawn = {seen.group.colour for seen in groups}
+def test_colors_in_captions_are_those_of_the_groups(scenes):
+    colors = {color for kind in KINDS for color in kind.colors}
+    for _, groups, captions in scenes:
+        drawn = {seen.group.color for seen in groups}
         for caption in captions:
-            said = colours & set(caption.lower().strip(".").replace(",", "").split())
+            said = colors & set(caption.lower().strip(".").replace(",", "").split())
             assert said <= drawn, caption
 
 
-def test_left_and_right_agree_with_the_boxes(pictures):
+def test_left_and_right_agree_with_the_boxes(scenes):
     checked = 0
-    for _, groups, captions in pictures:
+    for _, groups, captions in scenes:
         nouns = {noun: seen for seen in groups for noun in nouns_of(seen.group.kind)}
         for caption in captions:
             for side in ("left", "right"):
@@ -324,9 +323,9 @@ def _first_named(text, nouns):
     return found[0][1] if found else None
 
 
-def test_relations_agree_with_the_boxes(pictures):
+def test_relations_agree_with_the_boxes(scenes):
     words = Counter()
-    for _, groups, _ in pictures:
+    for _, groups, _ in scenes:
         for relation in relations_between(groups):
             a, b = relation.first.box, relation.second.box
             holds = {
@@ -335,8 +334,8 @@ def test_relations_agree_with_the_boxes(pictures):
                 "above": a[1] < b[1] and a[3] < b[3],
                 "below": a[1] > b[1] and a[3] > b[3],
                 "beside": a[2] < b[2] or a[0] > b[0],
-                "front": relation.second.things[0].visible < 1,
-                "behind": relation.first.things[0].visible < 1,
+                "front": relation.second.objects[0].visible < 1,
+                "behind": relation.first.objects[0].visible < 1,
             }
             assert holds[relation.word]
             words[relation.word] += 1
@@ -345,13 +344,13 @@ def test_relations_agree_with_the_boxes(pictures):
     assert words["front"] == words["behind"]
 
 
-def test_night_captions_belong_to_dark_pictures(pictures):
+def test_night_captions_belong_to_dark_scenes(scenes):
     bright = {"day": [], "night": []}
-    for picture, _, captions in pictures:
-        light = picture.layout.light
+    for scene, _, captions in scenes:
+        light = scene.plan.light
         assert light == "night" or not any("night" in caption.split() for caption in captions)
-        if light in bright and picture.layout.place.name == "meadow":
-            bright[light].append(picture.pixels.mean())
+        if light in bright and scene.plan.setting.name == "meadow":
+            bright[light].append(scene.pixels.mean())
     assert max(bright["night"]) < min(bright["day"])
 
 
@@ -377,14 +376,14 @@ def test_plurals_and_articles():
     assert with_article("red owl") == "a red owl"
 
 
-def test_things_stand_where_they_belong(pictures):
+def test_objects_stand_where_they_belong(scenes):
     """Boats float below the horizon, the sun is above what stands on the ground."""
-    for picture, groups, _ in pictures:
-        place = picture.layout.place
+    for scene, groups, _ in scenes:
+        setting = scene.plan.setting
         for seen in groups:
             if seen.group.kind.name in ("sailboat", "ship"):
-                assert place.name == "sea"
-                assert seen.box[3] > place.horizon
-            if seen.group.kind.name in ("sun", "moon") and place.standing:
+                assert setting.name == "sea"
+                assert seen.box[3] > setting.horizon
+            if seen.group.kind.name in ("sun", "moon") and setting.standing:
                 assert seen.box[1] < 0.4
             assert all(math.isfinite(value) for value in seen.box)

@@ -26,7 +26,7 @@ NUM_TRAIN, NUM_VAL, SEED = 90, 30, 11
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """The folder of a layout, written when it is first asked for."""
+    """The folder of a layout, written at its first use."""
     folders = {}
 
     def write(layout):
@@ -81,9 +81,9 @@ def test_coco_captions_are_those_of_the_images(written, train):
     for image, example in zip(coco.loadImgs(sorted(coco.imgs)), train, strict=True):
         rows = coco.loadAnns(coco.getAnnIds(image["id"]))
         assert tuple(row["caption"] for row in rows) == example.captions
-        picture = Image.open(root / "train2017" / image["file_name"])
-        assert picture.size == (image["width"], image["height"])
-        assert_looks_like(picture, example.image)
+        stored = Image.open(root / "train2017" / image["file_name"])
+        assert stored.size == (image["width"], image["height"])
+        assert_looks_like(stored, example.image)
 
 
 def test_coco_masks_decode_to_their_area_and_box(written, train):
@@ -226,7 +226,7 @@ def test_shards_hold_image_text_and_metadata_under_one_key(written, train):
         assert_looks_like(Image.open(io.BytesIO(members[f"{key}.jpg"])), example.image)
 
 
-class Photographs(Source):
+class EncodedImages(Source):
     """Files as other sources yield them: encoded, with polygons, crowds and ignored labels."""
 
     categories = ("cat", "tin opener")
@@ -251,13 +251,13 @@ class Photographs(Source):
         )
 
     def identity(self):
-        return {"source": "photographs"}
+        return {"source": "encoded"}
 
 
 def test_a_jpeg_file_is_copied_and_polygons_and_crowds_are_kept(tmp_path):
-    path = tmp_path / "photo.jpg"
+    path = tmp_path / "image.jpg"
     Image.fromarray(np.full((10, 20, 3), 90, np.uint8)).save(path, quality=35)
-    write_sources("coco", tmp_path / "out", {"val": Photographs(path)})
+    write_sources("coco", tmp_path / "out", {"val": EncodedImages(path)})
     files = sorted((tmp_path / "out" / "val2017").iterdir())
     assert [file.read_bytes() for file in files] == [path.read_bytes()] * 2
     document = json.loads((tmp_path / "out/annotations/instances_val2017.json").read_text())
@@ -268,9 +268,9 @@ def test_a_jpeg_file_is_copied_and_polygons_and_crowds_are_kept(tmp_path):
 
 
 def test_a_png_file_becomes_a_jpeg_and_ignored_classes_are_difficult(tmp_path):
-    path = tmp_path / "photo.png"
+    path = tmp_path / "image.png"
     Image.fromarray(np.full((10, 20, 3), 90, np.uint8)).save(path)
-    write_sources("voc", tmp_path / "out", {"val": Photographs(path)})
+    write_sources("voc", tmp_path / "out", {"val": EncodedImages(path)})
     root = tmp_path / "out" / "VOCdevkit" / "VOC2007"
     assert {Image.open(file).format for file in (root / "JPEGImages").iterdir()} == {"JPEG"}
     lines = (root / "ImageSets" / "Main" / "tinopener_test.txt").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""How the backdrop of each setting is painted: sky, ground, water, walls."""
+"""Paint the backdrop of each setting: sky, ground, water, walls."""
 
 from collections.abc import Callable
 
@@ -13,15 +13,15 @@ from virtex.data.sources.scenes.interiors import (
     paint_workbench,
 )
 from virtex.data.sources.scenes.palette import RGB, Light
-from virtex.data.sources.scenes.settings import Place
+from virtex.data.sources.scenes.settings import Setting
 
 # fmt: off
 
 
-def paint(place: Place, light: Light, *, size: int, rng: np.random.Generator) -> Pixels:
+def paint(setting: Setting, light: Light, *, size: int, rng: np.random.Generator) -> Pixels:
     """Return the backdrop, `size` pixels wide and high."""
-    canvas = Canvas(size, light=light, horizon=place.horizon, rng=rng)
-    _PAINTERS[place.name](canvas)
+    canvas = Canvas(size, light=light, horizon=setting.horizon, rng=rng)
+    _PAINTERS[setting.name](canvas)
     return canvas.pixels
 
 

@@ -1,4 +1,4 @@
-"""The canvas that backdrops are painted on: gradients, noise, rolling lines, haze."""
+"""Canvas that backdrops are painted on: gradients, noise, rolling lines, haze."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ _SKIES: dict[str, tuple[tuple[RGB, RGB], ...]] = {
 
 
 class Canvas:
-    """A square image, painted from the back to the front.
+    """Square image, painted from the back to the front.
 
     Each call takes its random numbers from `rng`, so their order is part of what a seed gives.
 

@@ -1,4 +1,4 @@
-"""A pen that draws one object at several times its size, and the sprite that comes of it."""
+"""Draw one object at several times its size with a pen, and reduce it to a sprite."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from virtex.data.sources.scenes.palette import GLOWING, RGB, Light, shade
 
 Coordinates = Sequence[float]
-"""x, y, x, y ... in the units of the object's own canvas."""
+"""Values x, y, x, y ... in the units of the kind's canvas."""
 
 
 _CIRCLE = np.stack([trig(np.arange(28) * np.pi / 14) for trig in (np.cos, np.sin)], axis=1)
@@ -20,36 +20,36 @@ _CIRCLE = np.stack([trig(np.arange(28) * np.pi / 14) for trig in (np.cos, np.sin
 
 @dataclass(frozen=True)
 class Look:
-    """All that one drawn object depends on apart from its kind and size."""
+    """Appearance of one object, apart from its kind and size."""
 
     main: RGB
     second: RGB
     pattern: str
-    """`plain`, `striped` or `spotted`: how the main colour is broken by the second."""
+    """Pattern of the second color on the main one: `plain`, `striped` or `spotted`."""
     mirrored: bool
     tilt: float
-    """Degrees, counter-clockwise."""
+    """Rotation in degrees, counter-clockwise."""
     light: Light
     depth: float
-    """0 near, 1 at the horizon: how much of the mist lies before it."""
+    """Depth in the mist, from 0 in the foreground to 1 at the horizon."""
     variant: int
-    """Seeds the details that no caption names."""
+    """Number that fixes the details that no caption names."""
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """A drawn object, cropped to its own pixels."""
+    """Drawn object, cropped to its own pixels."""
 
-    colour: NDArray[np.float32]
-    """(h, w, 3), 0 to 255."""
+    color: NDArray[np.float32]
+    """RGB values (h, w, 3), 0 to 255."""
     alpha: NDArray[np.float32]
-    """(h, w), 0 to 1."""
+    """Coverage (h, w), 0 to 1."""
 
 
 class Pen:
-    """Draws shapes in palette indices; a later shape covers an earlier one.
+    """Pen that draws shapes in palette indices; a later shape covers an earlier one.
 
-    The main arguments of each shape are the name of a colour (see `palette.shade`) and its
+    The main arguments of each shape are the name of a color (see `palette.shade`) and its
     coordinates. Index 0 is `none`, which is transparent.
     """
 
@@ -62,11 +62,11 @@ class Pen:
         self._draw = ImageDraw.Draw(self.image)
 
     def choose(self, options: Sequence[str], *, salt: int = 0) -> str:
-        """One of `options`, fixed by the object's variant."""
+        """Return one of the options, fixed by the object's variant."""
         return options[(self.look.variant // (7 * salt + 1)) % len(options)]
 
     def oval(self, name: str, shape: Coordinates, *, turn: float = 0.0) -> None:
-        """An ellipse of centre x, y and radii rx, ry, turned clockwise by `turn` degrees."""
+        """Draw an ellipse of center x, y and radii rx, ry, turned clockwise by `turn` degrees."""
         x, y, rx, ry = shape
         if turn:
             points = _CIRCLE * (rx, ry)
@@ -77,7 +77,7 @@ class Pen:
             self.polygon(name, (points @ rotation + (x, y)).ravel().tolist())
             return
         box = [value * self._scale for value in (x - rx, y - ry, x + rx, y + ry)]
-        self._draw.ellipse(box, fill=self._colour(name))
+        self._draw.ellipse(box, fill=self._color(name))
 
     def pie(self, name: str, shape: Coordinates, *, start: float = 180, end: float = 360) -> None:
         """Draw a sector of the ellipse x, y, rx, ry, which is its upper half by default.
@@ -88,51 +88,51 @@ class Pen:
         """
         x, y, rx, ry = shape
         box = [value * self._scale for value in (x - rx, y - ry, x + rx, y + ry)]
-        self._draw.pieslice(box, start, end, fill=self._colour(name))
+        self._draw.pieslice(box, start, end, fill=self._color(name))
 
     def ring(self, name: str, shape: Coordinates, *, width: float) -> None:
-        """The outline of the ellipse x, y, rx, ry, drawn inwards."""
+        """Draw the outline of the ellipse x, y, rx, ry inwards."""
         x, y, rx, ry = shape
         box = [value * self._scale for value in (x - rx, y - ry, x + rx, y + ry)]
         thickness = max(1, round(width * self._scale))
-        self._draw.ellipse(box, outline=self._colour(name), width=thickness)
+        self._draw.ellipse(box, outline=self._color(name), width=thickness)
 
     def arch(self, name: str, shape: Coordinates, *, width: float) -> None:
-        """The upper half of an ellipse's outline."""
+        """Draw the upper half of an ellipse's outline."""
         x, y, rx, ry = shape
         box = [value * self._scale for value in (x - rx, y - ry, x + rx, y + ry)]
         thickness = max(1, round(width * self._scale))
-        self._draw.arc(box, 180, 360, fill=self._colour(name), width=thickness)
+        self._draw.arc(box, 180, 360, fill=self._color(name), width=thickness)
 
     def box(self, name: str, shape: Coordinates, *, radius: float = 0.0) -> None:
-        """A rectangle x1, y1, x2, y2 with rounded corners."""
+        """Draw a rectangle x1, y1, x2, y2 with rounded corners."""
         corners = [value * self._scale for value in shape]
         if radius:
-            self._draw.rounded_rectangle(corners, radius * self._scale, fill=self._colour(name))
+            self._draw.rounded_rectangle(corners, radius * self._scale, fill=self._color(name))
         else:
-            self._draw.rectangle(corners, fill=self._colour(name))
+            self._draw.rectangle(corners, fill=self._color(name))
 
     def polygon(self, name: str, points: Coordinates) -> None:
-        """A closed shape with straight edges."""
-        self._draw.polygon([value * self._scale for value in points], fill=self._colour(name))
+        """Draw a closed shape with straight edges."""
+        self._draw.polygon([value * self._scale for value in points], fill=self._color(name))
 
     def blob(self, name: str, points: Coordinates) -> None:
-        """A closed smooth shape through the points."""
+        """Draw a closed smooth shape through the points."""
         self.polygon(name, _closed_curve(tuple(points)))
 
     def line(self, name: str, points: Coordinates, *, width: float) -> None:
-        """Straight strokes from point to point with round ends."""
+        """Draw straight strokes from point to point with round ends."""
         scaled = [value * self._scale for value in points]
-        thickness, colour = max(1.0, width * self._scale), self._colour(name)
-        self._draw.line(scaled, fill=colour, width=round(thickness), joint="curve")
+        thickness, color = max(1.0, width * self._scale), self._color(name)
+        self._draw.line(scaled, fill=color, width=round(thickness), joint="curve")
         radius = thickness / 2
         if radius < 1:
             return
         for x, y in (scaled[:2], scaled[-2:]):
-            self._draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+            self._draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
 
     def curve(self, name: str, points: Coordinates, *, width: float) -> None:
-        """A smooth stroke through the points."""
+        """Draw a smooth stroke through the points."""
         self.line(name, _open_curve(tuple(points)), width=width)
 
     def leg(self, name: str, shape: Coordinates) -> None:
@@ -145,29 +145,29 @@ class Pen:
         self.box(name, (left, foot - (right - left) * 0.6, right, foot), radius=1)
 
     def eye(self, name: str, shape: Coordinates) -> None:
-        """Draw an eye with a glint, of centre x, y and a radius."""
+        """Draw an eye with a glint, of center x, y and a radius."""
         x, y, radius = shape
         self.oval(name, (x, y, radius, radius * 1.1))
         self.oval("white", (x + radius * 0.3, y - radius * 0.4, radius * 0.34, radius * 0.34))
 
     def wheel(self, name: str, shape: Coordinates) -> None:
-        """Draw a tire of centre x, y and a radius, with a hub in the color."""
+        """Draw a tire of center x, y and a radius, with a hub in the color."""
         x, y, radius = shape
         for color, share in (("tire", 1.0), (name, 0.56), ("iron", 0.2)):
             self.oval(color, (x, y, radius * share, radius * share))
 
     def pattern(self, name: str, *, style: str, over: str, period: float) -> None:
-        """Break the parts drawn in colour `over` with stripes or spots of colour `name`."""
+        """Break the parts drawn in the color `over` with stripes or spots of the color `name`."""
         if over not in self.names:
             return
         pixels = np.asarray(self.image)
         rows, columns = np.indices(pixels.shape, dtype=np.float32) / (period * self._scale)
         chosen = _stripes(rows, columns) if style == "striped" else _spots(rows, columns)
         chosen &= pixels == self.names.index(over)
-        self.image = Image.fromarray(np.where(chosen, np.uint8(self._colour(name)), pixels))
+        self.image = Image.fromarray(np.where(chosen, np.uint8(self._color(name)), pixels))
         self._draw = ImageDraw.Draw(self.image)
 
-    def _colour(self, name: str) -> int:
+    def _color(self, name: str) -> int:
         if name not in self.names:
             self.names.append(name)
         return self.names.index(name)
@@ -192,21 +192,21 @@ def render(
 
 
 def _graded(names: Sequence[str], look: Look) -> bytes:
-    """The palette of an object as RGBA bytes, in the light it stands in."""
+    """Return the palette of an object in its light as RGBA bytes."""
     light = look.light
-    colours = np.zeros((len(names), 4))
+    colors = np.zeros((len(names), 4))
     for index, name in enumerate(names[1:], start=1):
         lit = "lit" if name == "window" and light.dark else name
-        colours[index, :3] = shade(lit, look.main, look.second)
+        colors[index, :3] = shade(lit, look.main, look.second)
         if lit.rstrip("+-") not in GLOWING:
-            colours[index, :3] *= light.tint
-    colours[1:, :3] += (np.array(light.mist) - colours[1:, :3]) * light.haze(look.depth)
-    colours[1:, 3] = 255
-    return colours.clip(0, 255).astype(np.uint8).tobytes()
+            colors[index, :3] *= light.tint
+    colors[1:, :3] += (np.array(light.mist) - colors[1:, :3]) * light.haze(look.depth)
+    colors[1:, 3] = 255
+    return colors.clip(0, 255).astype(np.uint8).tobytes()
 
 
 def _shaded(image: Image.Image) -> Sprite:
-    """Lit from the upper left, as if the flat drawing were a cushion."""
+    """Shade a flat drawing as if it were a cushion lit from the upper left."""
     box = image.getbbox() or (0, 0, 1, 1)
     image = image.crop(box)
     width, height = image.size
@@ -219,8 +219,8 @@ def _shaded(image: Image.Image) -> Sprite:
     fall = np.linspace(1.06, 0.93, height, dtype=np.float32)[:, None]
     shading = fall + 0.26 * (inner - outer)
     pixels = np.asarray(image, np.float32)
-    colour = pixels[..., :3] * shading[..., None]
-    return Sprite(colour.astype(np.float32), (pixels[..., 3] / 255).astype(np.float32))
+    color = pixels[..., :3] * shading[..., None]
+    return Sprite(color.astype(np.float32), (pixels[..., 3] / 255).astype(np.float32))
 
 
 def _stripes(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -234,7 +234,7 @@ def _spots(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[n
 
 @lru_cache(maxsize=4096)
 def _closed_curve(points: tuple[float, ...]) -> list[float]:
-    """A Catmull-Rom spline through the points and back to the first."""
+    """Return a Catmull-Rom spline through the points and back to the first."""
     corners = np.array(points).reshape(-1, 2)
     return _spline(np.concatenate((corners[-1:], corners, corners[:2])))
 

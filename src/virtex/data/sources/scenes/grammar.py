@@ -1,16 +1,16 @@
-"""Captions for a scene, written from sentence forms that are true by construction."""
+"""Write captions of a scene from sentence forms that are true by construction."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from virtex.data.sources.scenes.composition import Picture
+from virtex.data.sources.scenes.composition import DrawnScene
 from virtex.data.sources.scenes.nouns import NUMBERS
 from virtex.data.sources.scenes.phrases import Writer
-from virtex.data.sources.scenes.relations import Relation, Seen
+from virtex.data.sources.scenes.relations import Relation, VisibleGroup
 
 Form = Callable[[Writer], str]
-"""Writes a caption without its capital and full stop, or nothing where it does not fit."""
+"""Writer of a caption without capital and full stop, or of nothing where it does not fit."""
 
 _RELATIONS = {
     "left": ("to the left of", "on the left of", "left of"),
@@ -34,9 +34,9 @@ _FRONT_VIEWS = frozenset(
 """Animals and vehicles that face neither left nor right."""
 
 
-def write_captions(picture: Picture, *, number: int, rng: np.random.Generator) -> tuple[str, ...]:
-    """Different captions, each of another form as far as the scene allows."""
-    writer = Writer(picture, rng)
+def write_captions(scene: DrawnScene, *, number: int, rng: np.random.Generator) -> tuple[str, ...]:
+    """Return different captions, each of another form as far as the scene allows."""
+    writer = Writer(scene, rng)
     captions: list[str] = []
     while len(captions) < number:
         for form in _shuffled(rng):
@@ -53,7 +53,7 @@ def _finished(sentence: str) -> str:
 
 
 def _shuffled(rng: np.random.Generator) -> list[Form]:
-    """The sentence forms in random order, the likelier ones mostly first."""
+    """Return the sentence forms in random order, the likelier ones mostly first."""
     keys = rng.random(len(_FORMS)) ** (1 / np.array([weight for _, weight in _FORMS]))
     return [_FORMS[index][0] for index in np.argsort(-keys)]
 
@@ -62,22 +62,22 @@ def _join(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _be(seen: Seen) -> str:
+def _be(seen: VisibleGroup) -> str:
     return "is" if seen.count == 1 else "are"
 
 
 def _doing_somewhere(w: Writer) -> str:
     seen = w.main()
-    return _join(w.thing(seen), w.doing(seen), w.where(seen), w.when(0.5))
+    return _join(w.phrase(seen), w.doing(seen), w.where(seen), w.when(0.5))
 
 
 def _does_somewhere(w: Writer) -> str:
     seen = w.main()
-    return _join(w.thing(seen), w.does(seen), w.where(seen), w.when(0.4))
+    return _join(w.phrase(seen), w.does(seen), w.where(seen), w.when(0.4))
 
 
-def _same_level(w: Writer) -> list[Seen]:
-    """Groups that are all on the ground, or all in the air."""
+def _same_level(w: Writer) -> list[VisibleGroup]:
+    """Return groups that are all on the ground, or all in the air."""
     main = w.main()
     return [
         main,
@@ -87,12 +87,14 @@ def _same_level(w: Writer) -> list[Seen]:
 
 def _together_somewhere(w: Writer) -> str:
     together = _same_level(w)[:3]
-    return _join(w.things(together), w.where(together[0]), w.when(0.5)) if len(together) > 1 else ""
+    if len(together) < 2:
+        return ""
+    return _join(w.phrases(together), w.where(together[0]), w.when(0.5))
 
 
 def _there_is(w: Writer) -> str:
     together = _same_level(w)[:3]
-    return _join("there", _be(together[0]), w.things(together), w.where(together[0]), w.when(0.3))
+    return _join("there", _be(together[0]), w.phrases(together), w.where(together[0]), w.when(0.3))
 
 
 def _ground_and_sky(w: Writer) -> str:
@@ -100,15 +102,15 @@ def _ground_and_sky(w: Writer) -> str:
     high = [seen for seen in w.groups if seen.floating]
     if not low or not high:
         return ""
-    aloft = "in the background" if w.place.name in ("room", "forest") else "above"
-    if w.place.name not in ("room", "forest", "underwater"):
+    aloft = "in the background" if w.setting.name in ("room", "forest") else "above"
+    if w.setting.name not in ("room", "forest", "underwater"):
         aloft = w.any_of(("in the sky", "overhead", "in the air"))
-    return _join(w.things(low[:2]), w.where(low[0]), "with", w.things(high[:2]), aloft)
+    return _join(w.phrases(low[:2]), w.where(low[0]), "with", w.phrases(high[:2]), aloft)
 
 
 def _related(w: Writer, found: Relation) -> str:
     return _join(
-        w.thing(found.first), w.any_of(_RELATIONS[found.word]), w.thing(found.second), w.when(0.4)
+        w.phrase(found.first), w.any_of(_RELATIONS[found.word]), w.phrase(found.second), w.when(0.4)
     )
 
 
@@ -129,18 +131,18 @@ def _over(w: Writer, found: Relation) -> str:
 
 def _does_at(w: Writer, found: Relation, words: Sequence[str]) -> str:
     """Say what the first group does and where, seen from the second one."""
-    phrases = [w.thing(found.first), w.does(found.first), w.any_of(words), w.thing(found.second)]
+    phrases = [w.phrase(found.first), w.does(found.first), w.any_of(words), w.phrase(found.second)]
     return _join(*phrases, "" if found.second.floating else w.where(found.second))
 
 
 def _with_it(w: Writer, found: Relation) -> str:
     its, it = ("its", "it") if found.first.count == 1 else ("their", "them")
     where = _RELATIVE_TO_IT[_OPPOSITE[found.word]].format(its=its, it=it)
-    return _join(w.thing(found.first), "with", w.thing(found.second), where)
+    return _join(w.phrase(found.first), "with", w.phrase(found.second), where)
 
 
 def _left_and_right(w: Writer, found: Relation) -> str:
-    left, right = w.thing(found.first), w.thing(found.second)
+    left, right = w.phrase(found.first), w.phrase(found.second)
     return w.any_of(
         (
             f"{left} on the left and {right} on the right",
@@ -151,61 +153,61 @@ def _left_and_right(w: Writer, found: Relation) -> str:
     )
 
 
-def _place_first(w: Writer) -> str:
+def _setting_first(w: Writer) -> str:
     seen = w.main()
     found = [r for r in w.relations if r.first is seen and r.word in ("beside", "behind", "front")]
     tail = ""
     if found:
         chosen = found[w.rng.integers(len(found))]
-        tail = f"{w.any_of(_RELATIONS[chosen.word])} {w.thing(chosen.second)}"
-    return _join(f"{w.where(seen)},", w.thing(seen), w.does(seen), tail)
+        tail = f"{w.any_of(_RELATIONS[chosen.word])} {w.phrase(chosen.second)}"
+    return _join(f"{w.where(seen)},", w.phrase(seen), w.does(seen), tail)
 
 
 def _light_first(w: Writer) -> str:
     when = w.when()
     seen = w.main()
-    return _join(f"{when},", w.thing(seen), w.does(seen), w.where(seen)) if when else ""
+    return _join(f"{when},", w.phrase(seen), w.does(seen), w.where(seen)) if when else ""
 
 
 def _setting_with(w: Writer) -> str:
-    return _join(w.setting(), "with", w.things(w.some(3)))
+    return _join(w.setting_phrase(), "with", w.phrases(w.some(3)))
 
 
 def _setting_has(w: Writer) -> str:
     seen = w.some(3)
-    if w.place.name in ("sky", "space", "underwater"):
+    if w.setting.name in ("sky", "space", "underwater"):
         return ""
-    noun = w.place.nouns[0].split(" ", 1)[1]
-    return _join(w.any_of(("this", "the")), noun, "has", w.things(seen), w.when(0.4))
+    noun = w.setting.nouns[0].split(" ", 1)[1]
+    return _join(w.any_of(("this", "the")), noun, "has", w.phrases(seen), w.when(0.4))
 
 
-def _picture_of(w: Writer) -> str:
+def _image_of(w: Writer) -> str:
     kind = w.any_of(("picture", "drawing", "image", "view", "scene"))
     if kind == "scene":
-        return _join("a scene with", w.things(w.some(3)), w.when(0.4))
-    return _join("a" if kind != "image" else "an", kind, "of", w.things(w.some(3)), w.when(0.4))
+        return _join("a scene with", w.phrases(w.some(3)), w.when(0.4))
+    return _join("a" if kind != "image" else "an", kind, "of", w.phrases(w.some(3)), w.when(0.4))
 
 
 def _bare_list(w: Writer) -> str:
-    return _join(w.things(w.some(3)), w.when(0.5))
+    return _join(w.phrases(w.some(3)), w.when(0.5))
 
 
 def _visible(w: Writer) -> str:
     together = _same_level(w)[:3]
     return _join(
         w.any_of(("you can see", "we see", "here we have", "this shows")),
-        w.things(together),
+        w.phrases(together),
         w.where(together[0]),
     )
 
 
-def _coloured(w: Writer) -> str:
-    seen = [s for s in w.some(4) if len(s.group.kind.colours) > 1 and s.group.kind.name != "person"]
-    clauses = [f"{w.the(s)} {_be(s)} {s.group.colour}" for s in seen[:2]]
+def _colored(w: Writer) -> str:
+    seen = [s for s in w.some(4) if len(s.group.kind.colors) > 1 and s.group.kind.name != "person"]
+    clauses = [f"{w.the(s)} {_be(s)} {s.group.color}" for s in seen[:2]]
     if not clauses:
         return ""
     if len(clauses) == 1:
-        return _join(w.the(seen[0]), w.where(seen[0]), _be(seen[0]), seen[0].group.colour)
+        return _join(w.the(seen[0]), w.where(seen[0]), _be(seen[0]), seen[0].group.color)
     return " and ".join(clauses)
 
 
@@ -229,7 +231,7 @@ def _counted(w: Writer) -> str:
 
 
 def _hidden(w: Writer, found: Relation) -> str:
-    front, back = w.thing(found.first), w.thing(found.second)
+    front, back = w.phrase(found.first), w.phrase(found.second)
     return w.any_of(
         (
             _join(front, w.does(found.first), "in front of", back, w.when(0.3)),
@@ -245,7 +247,7 @@ def _facing(w: Writer) -> str:
     if kind.family not in ("animal", "vehicle") or kind.name in _FRONT_VIEWS:
         return ""
     return _join(
-        w.thing(seen),
+        w.phrase(seen),
         "facing",
         w.any_of((seen.group.faces, f"to the {seen.group.faces}")),
         w.where(seen),
@@ -258,11 +260,11 @@ def _while_clause(w: Writer) -> str:
         return ""
     first, second = seen
     return _join(
-        w.thing(first),
+        w.phrase(first),
         w.does(first),
         w.where(first),
         "while",
-        w.thing(second),
+        w.phrase(second),
         w.does(second),
         w.any_of(("nearby", "close by")) if first.floating == second.floating else w.where(second),
     )
@@ -282,9 +284,9 @@ _FORMS: tuple[tuple[Form, float], ...] = (
     (_doing_somewhere, 1.6), (_does_somewhere, 0.9), (_together_somewhere, 2.0), (_there_is, 1.4),
     (_ground_and_sky, 1.6), (_when_related(_related), 1.6), (_when_related(_is_related), 0.7),
     (_when_related(_does_related), 1.2), (_when_related(_with_it), 1.2),
-    (_when_related(_left_and_right, "left"), 1.2), (_place_first, 1.0), (_light_first, 0.8),
-    (_setting_with, 1.4), (_setting_has, 0.7), (_picture_of, 1.0), (_bare_list, 1.0),
-    (_visible, 0.7), (_coloured, 0.6), (_counted, 1.0), (_when_related(_over, "above"), 0.8),
+    (_when_related(_left_and_right, "left"), 1.2), (_setting_first, 1.0), (_light_first, 0.8),
+    (_setting_with, 1.4), (_setting_has, 0.7), (_image_of, 1.0), (_bare_list, 1.0),
+    (_visible, 0.7), (_colored, 0.6), (_counted, 1.0), (_when_related(_over, "above"), 0.8),
     (_when_related(_hidden, "front"), 1.4), (_facing, 0.5), (_while_clause, 0.6),
 )  # fmt: skip
-"""The sentence forms, and how readily each is used where it fits."""
+"""Sentence forms with their relative frequency where they fit."""

@@ -1,4 +1,4 @@
-"""How settings without a horizon are painted: under water, in space, indoors."""
+"""Paint the settings without a horizon: under water, in space, indoors."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""How each kind is drawn: strokes in `drawings/*.txt`, or a function in `varying_drawings`.
+"""Draw each kind: by the strokes in `drawings/*.txt`, or by a function of `varying_drawings`.
 
 A drawing begins with the kind's name; each line below it is one stroke of `Pen`: the verb, the
 color, the options, and after a colon the coordinates of one shape or of several, with commas

@@ -1,4 +1,4 @@
-"""The kinds of object that scenes show, as `kinds.csv` lists them."""
+"""Kinds of object that scenes show, as `kinds.csv` lists them."""
 
 import csv
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of object: a row of `kinds.csv`."""
+    """Kind of object: a row of `kinds.csv`."""
 
     family: str
     """Supercategory, such as `animal`."""
@@ -17,7 +17,7 @@ class Kind:
     height: float
     """Usual height, as a share of the image's."""
     weight: float
-    """How often it is chosen, relative to other kinds that fit the same setting."""
+    """Frequency relative to the other kinds that fit the same setting."""
     most: int
     """Largest number of objects of this kind in one group."""
     verb: str
@@ -32,7 +32,7 @@ class Kind:
     """Irregular plural of the name, or empty."""
     synonyms: tuple[str, ...]
     """Other nouns for one object of it."""
-    colours: tuple[str, ...]
+    colors: tuple[str, ...]
     """Colors it comes in, which captions name; empty where it always looks the same."""
 
 
@@ -55,7 +55,7 @@ def _kind(row: dict[str, str]) -> Kind:
         patterned=row["patterned"] == "yes",
         plural=row["plural"],
         synonyms=tuple(filter(None, row["synonyms"].split("|"))),
-        colours=tuple(filter(None, row["colors"].split("|"))),
+        colors=tuple(filter(None, row["colors"].split("|"))),
     )
 
 

@@ -1,4 +1,4 @@
-"""The nouns of the kinds: articles, plurals, number words, and reading them back from a caption."""
+"""Nouns of the kinds: articles, plurals, number words, and reading them back from a caption."""
 
 import re
 from functools import lru_cache
@@ -9,12 +9,12 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def with_article(phrase: str) -> str:
-    """`a dog`, `an orange cat`."""
+    """Return a phrase with its article: `a dog`, `an orange cat`."""
     return f"an {phrase}" if phrase[0].lower() in "aeiou" else f"a {phrase}"
 
 
 def plural_of(noun: str, kind: Kind) -> str:
-    """The plural of one of a kind's nouns."""
+    """Return the plural of one of a kind's nouns."""
     if noun == kind.name and kind.plural:
         return kind.plural
     if noun.endswith(("s", "x", "ch", "sh")):
@@ -25,13 +25,13 @@ def plural_of(noun: str, kind: Kind) -> str:
 
 
 def nouns_of(kind: Kind) -> frozenset[str]:
-    """Every noun, singular and plural, that captions use for a kind."""
+    """Return every noun, singular and plural, that captions use for a kind."""
     singular = (kind.name, *kind.synonyms)
     return frozenset(singular) | {plural_of(noun, kind) for noun in singular}
 
 
 def kinds_named_in(caption: str) -> set[str]:
-    """The kinds (as in `CATEGORIES`) that a caption names, by any of their nouns.
+    """Return the kinds (as in `CATEGORIES`) that a caption names, by any of their nouns.
 
     The longest noun counts: a `teddy bear` names no bear, a `street lamp` no lamp.
     """

@@ -1,4 +1,4 @@
-"""Colours: those a caption may name, those of materials, and how light changes them."""
+"""Colors that captions may name, colors of materials, and their change in the light."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 RGB = tuple[float, float, float]
 
-COLOURS: dict[str, RGB] = {
+COLORS: dict[str, RGB] = {
     "red": (212, 54, 52), "orange": (242, 140, 44), "yellow": (250, 208, 66),
     "green": (76, 160, 84), "blue": (52, 112, 204), "purple": (136, 82, 182),
     "pink": (244, 142, 176), "brown": (146, 92, 54), "black": (50, 50, 58),
     "white": (246, 245, 240), "gray": (146, 150, 158),
 }  # fmt: skip
-"""What captions call them; an object's own colour is one of these, slightly varied."""
+"""Colors by the names that captions use; an object's own color is one of these, slightly varied."""
 
 MATERIALS: dict[str, RGB] = {
     "ink": (36, 34, 44), "tire": (46, 46, 54), "steel": (178, 186, 196), "iron": (104, 110, 122),
@@ -29,7 +29,7 @@ MATERIALS: dict[str, RGB] = {
     "blush": (238, 128, 128), "melon": (236, 84, 88), "navy": (44, 58, 104),
     "lamp": (255, 244, 196), "window": (176, 218, 238), "lit": (255, 220, 120),
 }  # fmt: skip
-"""What the fixed parts of objects are made of; captions do not name them."""
+"""Colors of the fixed parts of objects; captions do not name them."""
 
 GLOWING = frozenset({"sun", "moon", "lit", "lamp", "flame"})
 """Materials that give light, so that night does not darken them."""
@@ -37,16 +37,16 @@ GLOWING = frozenset({"sun", "moon", "lit", "lamp", "flame"})
 
 @dataclass(frozen=True)
 class Light:
-    """How the hour and the weather colour a scene."""
+    """Light of an hour or a weather."""
 
     name: str
     tint: RGB = (1.0, 1.0, 1.0)
-    """Factor on the colour of everything that does not glow."""
+    """Factor on the color of everything that does not glow."""
     mist: RGB = (226, 230, 234)
     mist_near: float = 0.0
-    """Share of `mist` in the nearest objects."""
+    """Share of `mist` in front of the nearest objects."""
     mist_far: float = 0.0
-    """Share of `mist` at the horizon."""
+    """Share of `mist` in front of the horizon."""
     dark: bool = False
     """Whether windows and lamps are lit."""
 
@@ -76,28 +76,28 @@ LIGHTS = {
 
 @lru_cache(maxsize=4096)
 def shade(name: str, main: RGB, second: RGB) -> RGB:
-    """The colour `name` stands for.
+    """Return the color that a name stands for.
 
     Args:
-        name: `main`, `second`, `patch` (ink on a bright `main`, white on a dark one), a colour or
+        name: `main`, `second`, `patch` (ink on a bright `main`, white on a dark one), a color or
             a material; each `-` at its end darkens it, each `+` lightens it.
-        main: What `main` means for this object.
-        second: What `second` means for this object.
+        main: Color of the object.
+        second: Color of its stripes, spots or details.
     """
     base = name.rstrip("+-")
-    patch = MATERIALS["ink"] if main[0] > 200 else COLOURS["white"]
+    patch = MATERIALS["ink"] if main[0] > 200 else COLORS["white"]
     own = {"main": main, "second": second, "patch": patch}
-    colour = own[base] if base in own else COLOURS.get(base) or MATERIALS[base]
+    color = own[base] if base in own else COLORS.get(base) or MATERIALS[base]
     for sign in name[len(base) :]:
-        colour = _darker(colour) if sign == "-" else _lighter(colour)
-    return colour
+        color = _darker(color) if sign == "-" else _lighter(color)
+    return color
 
 
-def _darker(colour: RGB) -> RGB:
-    red, green, blue = colour
+def _darker(color: RGB) -> RGB:
+    red, green, blue = color
     return (red * 0.76, green * 0.74, blue * 0.80)
 
 
-def _lighter(colour: RGB) -> RGB:
-    red, green, blue = colour
+def _lighter(color: RGB) -> RGB:
+    red, green, blue = color
     return (red + (255 - red) * 0.38, green + (252 - green) * 0.38, blue + (240 - blue) * 0.36)

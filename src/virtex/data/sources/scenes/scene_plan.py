@@ -1,6 +1,6 @@
-"""What a scene holds and what stands where, decided before anything is drawn.
+"""Plan the objects of a scene and their positions, before anything is drawn.
 
-All lengths are shares of the picture's width, which is also its height.
+All lengths are shares of the image's width, which is also its height.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ import numpy as np
 
 from virtex.data.sources.scenes.drawing import Look
 from virtex.data.sources.scenes.kinds import KIND_IDS, KINDS, Kind
-from virtex.data.sources.scenes.palette import COLOURS, LIGHTS, RGB
-from virtex.data.sources.scenes.settings import PLACES, Place
+from virtex.data.sources.scenes.palette import COLORS, LIGHTS, RGB
+from virtex.data.sources.scenes.settings import SETTINGS, Setting
 
 _GROUP_COUNTS = (0.18, 0.42, 0.28, 0.12)
-"""How often a scene holds 1, 2, 3, 4 kinds of object."""
+"""Probabilities that a scene holds 1, 2, 3, 4 kinds of object."""
 _SKEW = 1.8
-"""Exponent on the weights of kinds and places; the higher, the longer the tail of rare kinds."""
+"""Exponent of the weights of kinds and settings; a higher one gives a longer tail of rare kinds."""
 _NEVER_IN = {
     "sun": ("night", "fog", "rain"), "moon": ("day", "fog", "rain"), "cloud": ("fog", "night"),
     "rainbow": ("dusk", "night", "fog"), "butterfly": ("night", "rain", "fog"),
@@ -27,61 +27,62 @@ _NEVER_IN = {
 
 @dataclass(frozen=True)
 class Group:
-    """One or several objects of a kind, alike in colour and size."""
+    """Group of objects of one kind, alike in color and size."""
 
     kind: Kind
-    colour: str
-    """The word for its colour; empty where captions are silent about it."""
+    color: str
+    """Name of the color; empty where captions do not name it."""
     pattern: str
     scale: float
-    """Size relative to what is usual for the kind."""
+    """Size relative to the kind's usual one."""
     floating: bool
     faces: str
-    """`left` or `right`."""
+    """Side that the objects face, `left` or `right`."""
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where one object of group number `group` is drawn."""
+class PlannedObject:
+    """Position and appearance of one object."""
 
     group: int
+    """Index of its group."""
     x: float
-    """Middle."""
+    """Horizontal position of the middle."""
     y: float
-    """Feet, or the middle of a floating thing."""
+    """Vertical position of the feet, or of the middle of a floating object."""
     height: float
     look: Look
 
 
 @dataclass(frozen=True)
-class Layout:
-    """A whole scene; `placements` are ordered from the back to the front."""
+class ScenePlan:
+    """Plan of a scene; `objects` are ordered from the back to the front."""
 
-    place: Place
+    setting: Setting
     light: str
     groups: tuple[Group, ...]
-    placements: tuple[Placement, ...]
+    objects: tuple[PlannedObject, ...]
 
 
-def plan(rng: np.random.Generator) -> Layout:
-    """Think up a scene."""
-    place = PLACES[_pick(rng, [place.weight**_SKEW for place in PLACES])]
-    lights = list(place.lights)
-    light = lights[_pick(rng, [place.lights[name] for name in lights])]
-    groups = _choose_groups(rng, place, light)
+def plan_scene(rng: np.random.Generator) -> ScenePlan:
+    """Return a random plan."""
+    setting = SETTINGS[_pick(rng, [setting.weight**_SKEW for setting in SETTINGS])]
+    lights = list(setting.lights)
+    light = lights[_pick(rng, [setting.lights[name] for name in lights])]
+    groups = _choose_groups(rng, setting, light)
     counts = _choose_counts(rng, groups)
-    spots = _stand(rng, place, groups, counts)
+    spots = _stand(rng, setting, groups, counts)
     for number, group in enumerate(groups):
         if group.floating:
-            spots += _float(rng, place, group, spots, number=number, count=counts[number])
+            spots += _float(rng, setting, group, spots, number=number, count=counts[number])
     spots.sort(key=lambda spot: (not groups[spot.group].floating, spot.y))
-    placements = tuple(_dressed(rng, place, light, groups[spot.group], spot) for spot in spots)
-    return Layout(place, light, tuple(groups), placements)
+    objects = [_planned_object(rng, light, groups[spot.group], spot) for spot in spots]
+    return ScenePlan(setting, light, tuple(groups), tuple(objects))
 
 
 @dataclass(frozen=True)
 class _Spot:
-    """A placement before it is known how the object looks."""
+    """Position of an object whose look is not chosen yet."""
 
     group: int
     x: float
@@ -99,15 +100,15 @@ def _pick(rng: np.random.Generator, weights: Sequence[float]) -> int:
     return int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))
 
 
-def _choose_groups(rng: np.random.Generator, place: Place, light: str) -> list[Group]:
+def _choose_groups(rng: np.random.Generator, setting: Setting, light: str) -> list[Group]:
     wanted = 1 + _pick(rng, _GROUP_COUNTS)
-    standing, floating = _possible(place.standing, light), _possible(place.floating, light)
+    standing, floating = _possible(setting.standing, light), _possible(setting.floating, light)
     groups: list[Group] = []
     for _ in range(wanted):
         num_floating = sum(group.floating for group in groups)
-        may_float = bool(groups) or place.aloft > 0.5
-        aloft = bool(floating) and (not standing or (may_float and rng.random() < place.aloft))
-        if aloft and standing and num_floating >= 2 and place.aloft < 0.5:
+        may_float = bool(groups) or setting.aloft > 0.5
+        aloft = bool(floating) and (not standing or (may_float and rng.random() < setting.aloft))
+        if aloft and standing and num_floating >= 2 and setting.aloft < 0.5:
             aloft = False
         options = floating if aloft else standing
         if not options:
@@ -126,18 +127,18 @@ def _possible(names: Sequence[str], light: str) -> list[Kind]:
 
 
 def _dress(rng: np.random.Generator, kind: Kind, *, floating: bool) -> Group:
-    colour = kind.colours[rng.integers(len(kind.colours))] if kind.colours else ""
+    color = kind.colors[rng.integers(len(kind.colors))] if kind.colors else ""
     patterned = kind.patterned and rng.random() < 0.4
     pattern = ("striped", "spotted")[rng.integers(2)] if patterned else "plain"
     size = rng.random()
     scale = rng.uniform(0.66, 0.76) if size < 0.16 else rng.uniform(0.92, 1.08)
     if size > 0.82:
         scale = rng.uniform(1.24, 1.36)
-    return Group(kind, colour, pattern, float(scale), floating, ("left", "right")[rng.integers(2)])
+    return Group(kind, color, pattern, float(scale), floating, ("left", "right")[rng.integers(2)])
 
 
 def _choose_counts(rng: np.random.Generator, groups: list[Group]) -> list[int]:
-    """How many there are of each; never more than eight things in all."""
+    """Return the number of objects in each group, at most eight in all."""
     counts = [1] * len(groups)
     for number, group in enumerate(groups):
         most = min(group.kind.most, 9 - sum(counts) - (len(groups) - 2) * 2)
@@ -147,7 +148,7 @@ def _choose_counts(rng: np.random.Generator, groups: list[Group]) -> list[int]:
 
 
 def _size(group: Group, count: int, *, near: float) -> tuple[float, float]:
-    """Width and height of one of a group; `near` is 0 in the background and 1 up front."""
+    """Return width and height of one object; `near` is 0 in the background and 1 up front."""
     crowd = (1.0, 1.0, 0.86, 0.76, 0.68, 0.62, 0.58, 0.55)[min(count, 7)]
     height = group.kind.height * group.scale * crowd * (0.90 + 0.2 * near)
     aspect = group.kind.canvas[0] / group.kind.canvas[1]
@@ -157,7 +158,7 @@ def _size(group: Group, count: int, *, near: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class _Standing:
-    """A group on the ground, before its objects are set side by side."""
+    """Group on the ground, before its objects are set side by side."""
 
     number: int
     count: int
@@ -182,7 +183,7 @@ class _Standing:
 
 
 def _stand(
-    rng: np.random.Generator, place: Place, groups: list[Group], counts: list[int]
+    rng: np.random.Generator, setting: Setting, groups: list[Group], counts: list[int]
 ) -> list[_Spot]:
     """Set groups side by side on the ground, perhaps a small object in front of a big one."""
     alone = counts == [1]
@@ -191,7 +192,7 @@ def _stand(
         if group.floating:
             continue
         near = rng.random()
-        low, high = place.far if group.kind.far else place.near
+        low, high = setting.far if group.kind.far else setting.near
         feet = low + (high - low) * near
         width, height = _size(group, counts[number], near=near)
         grow = min(1.3, 0.8 / width, 0.8 / height) if alone else 1.0
@@ -264,19 +265,18 @@ def _in_rows(
 
 def _float(
     rng: np.random.Generator,
-    place: Place,
+    setting: Setting,
     group: Group,
     others: list[_Spot],
     *,
     number: int,
     count: int,
 ) -> list[_Spot]:
-    """In the air, where least is in the way."""
-    band = (
-        (0.14, 0.2) if group.kind.name in ("sun", "moon", "cloud") and place.standing else place.air
-    )
+    """Place a group in the air, where it meets the least of the others."""
+    high = group.kind.name in ("sun", "moon", "cloud") and setting.standing
+    band = (0.14, 0.2) if high else setting.air
     width, height = _size(group, count, near=0.5)
-    if place.horizon == 1.0 and count == 1:
+    if setting.horizon == 1.0 and count == 1:
         width, height = min(0.8, width * 1.3), min(0.8, height * 1.3)
     taken = [spot.extent(floating=False) for spot in others]
     spots: list[_Spot] = []
@@ -298,7 +298,7 @@ def _anywhere(
 
 
 def _crowding(box: tuple[float, ...], taken: Sequence[tuple[float, ...]]) -> float:
-    """The area in which a box meets others, each with a margin around it."""
+    """Return the area in which a box meets others, each with a margin around it."""
     total = 0.0
     for x1, y1, x2, y2 in taken:
         width = min(box[2], x2 + 0.02) - max(box[0], x1 - 0.02)
@@ -307,12 +307,12 @@ def _crowding(box: tuple[float, ...], taken: Sequence[tuple[float, ...]]) -> flo
     return total
 
 
-def _dressed(
-    rng: np.random.Generator, place: Place, light: str, group: Group, spot: _Spot
-) -> Placement:
-    main = COLOURS[group.colour or "red"]
+def _planned_object(
+    rng: np.random.Generator, light: str, group: Group, spot: _Spot
+) -> PlannedObject:
+    main = COLORS[group.color or "red"]
     varied = tuple(float(np.clip(c * rng.uniform(0.94, 1.06), 0, 255)) for c in main)
-    second: RGB = COLOURS["yellow" if group.colour == "white" else "white"]
+    second: RGB = COLORS["yellow" if group.color == "white" else "white"]
     reach = 1.0 if group.floating else (0.98 - spot.y) / 0.5
     tilt = rng.uniform(-1, 1) * group.kind.tilt if group.kind.tilt else 0.0
     look = Look(
@@ -321,4 +321,4 @@ def _dressed(
         depth=float(np.clip(0.5 * reach if group.floating else reach, 0, 1)),
         variant=int(rng.integers(1 << 16)),
     )  # fmt: skip
-    return Placement(spot.group, spot.x, spot.y, spot.height, look)
+    return PlannedObject(spot.group, spot.x, spot.y, spot.height, look)

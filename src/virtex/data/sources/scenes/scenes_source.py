@@ -1,4 +1,4 @@
-"""The source of drawn scenes."""
+"""Source of drawn scenes."""
 
 from collections.abc import Sequence
 
@@ -6,28 +6,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtex.data.example import Example, Source
-from virtex.data.sources.scenes.composition import Picture, Thing, compose, visible_things
+from virtex.data.sources.scenes.composition import (
+    DrawnScene,
+    VisibleObject,
+    compose,
+    visible_objects,
+)
 from virtex.data.sources.scenes.grammar import write_captions
 from virtex.data.sources.scenes.kinds import CATEGORIES, KIND_IDS
-from virtex.data.sources.scenes.scene_plan import Layout, plan
+from virtex.data.sources.scenes.scene_plan import ScenePlan, plan_scene
 from virtex.errors import ConfigError, raise_all
 
 CAPTIONS_PER_IMAGE = 5
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 _PLANNING, _PAINTING, _WORDS = range(3)
-"""Streams of random numbers for one scene."""
+"""Streams of random numbers of one scene."""
 _VERSION = 1
-"""Part of `identity`; raised whenever the same seed would give other scenes."""
+"""Version in `identity`, raised whenever the same seed would give other scenes."""
 
 
 class ScenesSource(Source):
-    """Drawn scenes with captions, labels, boxes and masks, made from a seed as they are asked for.
+    """Drawn scenes with captions, labels, boxes and masks, made from a random seed on request.
 
     Scene i depends on nothing but (seed, split, i, image_size); the splits never share one.
 
     Args:
-        num_images: How many scenes; a longer source starts with the same ones.
-        seed: Anything from 0 up.
+        num_images: Number of scenes; a longer source starts with the same ones.
+        seed: Random seed, 0 or more.
         split: `train`, `val` or `test`.
         image_size: Width and height in pixels, 64 to 512.
 
@@ -50,38 +55,34 @@ class ScenesSource(Source):
         if not 64 <= image_size <= 512:
             problems.append(f"image_size is {image_size}; give 64 to 512")
         raise_all(ConfigError, "scenes cannot be drawn", problems)
-        self.num_images, self.seed, self.split, self.image_size = (
-            num_images,
-            seed,
-            split,
-            image_size,
-        )
+        self.num_images, self.seed = num_images, seed
+        self.split, self.image_size = split, image_size
 
     def __len__(self) -> int:
         return self.num_images
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
-        scene = self._scene(index)
-        picture = _draw(scene, self.image_size)
-        words = np.random.default_rng((*scene, _WORDS))
-        captions = write_captions(picture, number=CAPTIONS_PER_IMAGE, rng=words)
-        labels = _labels_of(picture.layout, picture.things)
+        key = self._key(index)
+        scene = _draw(key, self.image_size)
+        words = np.random.default_rng((*key, _WORDS))
+        captions = write_captions(scene, number=CAPTIONS_PER_IMAGE, rng=words)
+        labels = _labels_of(scene.plan, scene.objects)
         return Example(
-            image_id=f"{self.split}-{self.seed}-{scene[-1]:07d}",
-            image=picture.pixels,
+            image_id=f"{self.split}-{self.seed}-{key[-1]:07d}",
+            image=scene.pixels,
             captions=captions,
             labels=tuple(sorted(set(labels))),
-            boxes=np.array([thing.box for thing in picture.things], np.float32),
+            boxes=np.array([drawn.box for drawn in scene.objects], np.float32),
             box_labels=labels,
-            masks=tuple(run_lengths(thing.mask) for thing in picture.things),
+            masks=tuple(run_lengths(drawn.mask) for drawn in scene.objects),
         )
 
     def labels(self, index: int) -> tuple[int, ...]:
-        planning = np.random.default_rng((*self._scene(index), _PLANNING))
+        planning = np.random.default_rng((*self._key(index), _PLANNING))
         while True:
-            layout = plan(planning)
-            if things := visible_things(layout, size=self.image_size):
-                return tuple(sorted(set(_labels_of(layout, things))))
+            plan = plan_scene(planning)
+            if objects := visible_objects(plan, size=self.image_size):
+                return tuple(sorted(set(_labels_of(plan, objects))))
 
     def identity(self) -> dict[str, str | int]:
         return {
@@ -89,30 +90,30 @@ class ScenesSource(Source):
             "images": self.num_images, "image_size": self.image_size,
         }  # fmt: skip
 
-    def _scene(self, index: int) -> tuple[int, int, int]:
-        """What the scene is made from."""
+    def _key(self, index: int) -> tuple[int, int, int]:
+        """Return the seed of a scene."""
         if not -self.num_images <= index < self.num_images:
             raise IndexError(f"scene {index} of {self.num_images}")
         return self.seed, _SPLITS[self.split], index % self.num_images
 
 
-def _labels_of(layout: Layout, things: Sequence[Thing]) -> tuple[int, ...]:
-    """The class of each thing."""
-    return tuple(KIND_IDS[layout.groups[thing.group].kind.name] for thing in things)
+def _labels_of(plan: ScenePlan, objects: Sequence[VisibleObject]) -> tuple[int, ...]:
+    """Return the class of each object."""
+    return tuple(KIND_IDS[plan.groups[drawn.group].kind.name] for drawn in objects)
 
 
-def _draw(scene: tuple[int, int, int], size: int) -> Picture:
-    """A scene in which something can be seen; its plan does not depend on the size."""
-    planning = np.random.default_rng((*scene, _PLANNING))
-    painting = np.random.default_rng((*scene, _PAINTING))
+def _draw(key: tuple[int, int, int], size: int) -> DrawnScene:
+    """Draw the first planned scene that shows an object; its plan does not depend on the size."""
+    planning = np.random.default_rng((*key, _PLANNING))
+    painting = np.random.default_rng((*key, _PAINTING))
     while True:
-        picture = compose(plan(planning), size=size, rng=painting)
-        if picture.things:
-            return picture
+        scene = compose(plan_scene(planning), size=size, rng=painting)
+        if scene.objects:
+            return scene
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
-    """A mask (H, W) as COCO's uncompressed run lengths: column by column, zeros first."""
+    """Return a mask (H, W) as COCO's uncompressed run lengths: column by column, zeros first."""
     flat = mask.ravel(order="F")
     edges = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]))
     counts = np.diff(edges).tolist()

@@ -1,12 +1,12 @@
-"""Where scenes happen: what may be there, how captions call the place and its light."""
+"""Settings of scenes: the kinds that fit each, and the words of captions for it and its light."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Place:
-    """One kind of surroundings; heights are shares of the picture, from its top."""
+class Setting:
+    """Setting of a scene, such as a beach; heights are shares of the image, from its top."""
 
     name: str
     weight: float
@@ -16,23 +16,23 @@ class Place:
     floating: tuple[str, ...]
     """Kinds that are in the air, under water or in space."""
     phrases: tuple[str, ...]
-    """Where a standing thing is."""
+    """Phrases for the position of a standing object."""
     over: tuple[str, ...]
-    """Where a floating thing is."""
+    """Phrases for the position of a floating object."""
     nouns: tuple[str, ...]
-    """What one calls the place, with article."""
+    """Nouns for the setting, with article."""
     lights: Mapping[str, float] = field(default_factory=dict)
-    """How often each light of `palette.LIGHTS` is on it."""
+    """Probability of each light of `palette.LIGHTS`."""
     near: tuple[float, float] = (0.74, 0.96)
-    """Where the feet of near things are."""
+    """Range of the feet of near objects."""
     far: tuple[float, float] = (0.62, 0.72)
-    """Where the feet of far things are."""
+    """Range of the feet of far objects."""
     air: tuple[float, float] = (0.14, 0.36)
-    """Where the middle of a floating thing is."""
+    """Range of the middle of floating objects."""
     aloft: float = 0.42
-    """How often a thing after the first is a floating one; above a half, the first may be too."""
+    """Probability that a group after the first floats; above a half, the first may float too."""
     water: bool = False
-    """Whether near things stand in water and are mirrored by it."""
+    """Whether objects stand in water and are mirrored by it."""
 
 
 _OPEN_AIR = {"day": 0.56, "dusk": 0.14, "night": 0.14, "fog": 0.08, "rain": 0.08}
@@ -47,8 +47,8 @@ def _list(text: str) -> tuple[str, ...]:
 
 _SKY = _list("sun, moon, cloud, bird, airplane")
 
-PLACES: tuple[Place, ...] = (
-    Place(
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
         "meadow", 15, 0.56,
         _list("""person, dog, cat, horse, cow, sheep, rabbit, tree, flower, tulip, house, windmill,
               ball, bicycle, bench, mushroom, snail, tent, castle, chicken"""),
@@ -58,7 +58,7 @@ PLACES: tuple[Place, ...] = (
         ("a meadow", "a grassy meadow", "a grassy field"),
         _OPEN_AIR,
     ),
-    Place(
+    Setting(
         "farm", 7, 0.54,
         _list("""cow, pig, sheep, chicken, horse, tractor, barn, person, dog, tree, bucket,
               windmill"""),
@@ -68,7 +68,7 @@ PLACES: tuple[Place, ...] = (
         ("a farm", "a farm field", "a wheat field"),
         _OPEN_AIR,
     ),
-    Place(
+    Setting(
         "beach", 9, 0.42,
         _list("person, crab, turtle, umbrella, ball, palm tree, dog, bucket, lighthouse, bicycle"),
         (*_SKY, "kite", "balloon", "helicopter"),
@@ -77,7 +77,7 @@ PLACES: tuple[Place, ...] = (
         ("a beach", "a sandy beach", "the seaside"),
         _OPEN_AIR, near=(0.78, 0.96), far=(0.66, 0.76),
     ),
-    Place(
+    Setting(
         "sea", 8, 0.50, _list("sailboat, ship, whale, duck"),
         (*_SKY, "helicopter", "rainbow", "hot air balloon"),
         ("on the sea", "on the water", "on the ocean", "in the sea"),
@@ -85,7 +85,7 @@ PLACES: tuple[Place, ...] = (
         ("the sea", "the ocean", "open water"),
         _OPEN_AIR, near=(0.72, 0.9), far=(0.6, 0.66), water=True,
     ),
-    Place(
+    Setting(
         "pond", 4, 0.40, _list("duck, tree, house, pine tree"),
         (*_SKY, "butterfly", "rainbow"),
         ("at a pond", "by a pond", "at the pond"),
@@ -93,7 +93,7 @@ PLACES: tuple[Place, ...] = (
         ("a pond", "a quiet pond", "a small lake"),
         _OPEN_AIR, near=(0.72, 0.92), far=(0.47, 0.5), water=True,
     ),
-    Place(
+    Setting(
         "street", 15, 0.50,
         _list("""car, bus, truck, bicycle, person, house, traffic light, street lamp, stop sign,
               fire hydrant, bench, dog, cat, tree"""),
@@ -103,7 +103,7 @@ PLACES: tuple[Place, ...] = (
         ("a street", "a city street", "a road"),
         _OPEN_AIR, near=(0.74, 0.94), far=(0.64, 0.68),
     ),
-    Place(
+    Setting(
         "snow", 7, 0.52,
         _list("penguin, snowman, igloo, pine tree, bear, rabbit, person, house, dog, owl"),
         (*_SKY, "hot air balloon"),
@@ -112,7 +112,7 @@ PLACES: tuple[Place, ...] = (
         ("a snowy field", "a winter landscape", "a snowy landscape"),
         {"day": 0.64, "dusk": 0.14, "night": 0.14, "fog": 0.08},
     ),
-    Place(
+    Setting(
         "desert", 5, 0.52, _list("camel, cactus, tent, palm tree, car"),
         _list("sun, moon, cloud, airplane, hot air balloon"),
         ("in a desert", "in the desert", "on the desert sand"),
@@ -120,7 +120,7 @@ PLACES: tuple[Place, ...] = (
         ("a desert", "a sandy desert", "a dry desert"),
         _DRY,
     ),
-    Place(
+    Setting(
         "mountains", 5, 0.62,
         _list("tent, pine tree, bear, horse, sheep, train, person, owl"),
         (*_SKY, "hot air balloon", "rainbow", "helicopter"),
@@ -129,7 +129,7 @@ PLACES: tuple[Place, ...] = (
         ("a mountain landscape", "the mountains", "a mountain valley"),
         _OPEN_AIR, far=(0.68, 0.74), near=(0.78, 0.96),
     ),
-    Place(
+    Setting(
         "savanna", 5, 0.56, _list("elephant, giraffe, zebra, lion, tree"),
         _list("sun, moon, cloud, bird"),
         ("on the savanna", "on a savanna", "in the dry grass"),
@@ -137,7 +137,7 @@ PLACES: tuple[Place, ...] = (
         ("a savanna", "the savanna", "a dry plain"),
         _DRY,
     ),
-    Place(
+    Setting(
         "forest", 4, 0.58,
         _list("bear, rabbit, owl, mushroom, tent, snail, person, flower, fire hydrant"),
         _list("butterfly, bird"),
@@ -146,14 +146,14 @@ PLACES: tuple[Place, ...] = (
         ("a forest", "the woods", "a deep forest"),
         {"day": 0.66, "fog": 0.2, "night": 0.14},
     ),
-    Place(
+    Setting(
         "sky", 6, 1.0, (),
         (*_SKY, "hot air balloon", "helicopter", "kite", "balloon", "rainbow", "butterfly"),
         (), ("in the sky", "high in the sky", "up in the air"),
         ("the sky", "the open sky", "a wide sky"),
         {"day": 0.66, "dusk": 0.18, "night": 0.16}, air=(0.2, 0.8),
     ),
-    Place(
+    Setting(
         "underwater", 6, 1.0, ("crab", "turtle"),
         ("fish", "whale", "turtle", "octopus"),
         ("on the sea floor", "at the bottom of the sea", "under water"),
@@ -161,13 +161,13 @@ PLACES: tuple[Place, ...] = (
         ("an underwater scene", "the underwater world", "the deep sea"),
         _TIMELESS, near=(0.86, 0.97), far=(0.84, 0.9), air=(0.2, 0.68), aloft=0.78,
     ),
-    Place(
+    Setting(
         "space", 2.2, 1.0, (), ("rocket", "planet", "moon"),
         (), ("in space", "in outer space", "among the stars"),
         ("outer space", "a space scene", "the dark of space"),
         _TIMELESS, air=(0.24, 0.76),
     ),
-    Place(
+    Setting(
         "table", 14, 0.44,
         _list("""apple, banana, pear, strawberry, watermelon, carrot, pizza, hamburger, cake, donut,
               ice cream, cup, bottle, teapot, vase, book"""),
@@ -176,14 +176,14 @@ PLACES: tuple[Place, ...] = (
         (), ("a kitchen table", "a wooden table", "a table"),
         _INDOORS, near=(0.72, 0.95), far=(0.60, 0.72),
     ),
-    Place(
+    Setting(
         "workbench", 4, 0.46,
         _list("hammer, saw, wrench, screwdriver, bottle, cup, bucket, clock, lamp"), (),
         ("on a workbench", "on the workbench", "in a workshop"),
         (), ("a workbench", "a workshop", "a wooden workbench"),
         _INDOORS, near=(0.74, 0.95), far=(0.62, 0.74),
     ),
-    Place(
+    Setting(
         "room", 12, 0.66,
         _list("""cat, dog, sofa, chair, television, lamp, potted plant, teddy bear, ball, guitar,
               clock, person, book, umbrella"""),
@@ -203,7 +203,7 @@ LIGHT_PHRASES: dict[str, tuple[str, ...]] = {
     "rain": ("in the rain", "on a rainy day", "in pouring rain", "while it rains"),
     "lamplight": ("in dim light", "in the evening", "in warm lamplight"),
 }
-"""When and in what weather; each may end a sentence."""
+"""Phrases for hour and weather; each may end a sentence."""
 
 LIGHT_ADJECTIVES: dict[str, tuple[str, ...]] = {
     "day": ("bright",),

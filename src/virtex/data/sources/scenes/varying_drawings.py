@@ -1,4 +1,4 @@
-"""Drawings that differ from object to object, or whose shapes are computed; all face right."""
+"""Draw the kinds that differ from object to object, or whose shapes are computed."""
 
 import math
 from collections.abc import Callable
