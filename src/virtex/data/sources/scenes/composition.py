@@ -55,6 +55,12 @@ class _PlacedSprite:
     sprite: Sprite
     standing: bool
 
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the image that it covers."""
+        height, width = self.sprite.alpha.shape
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
 
 _Visible = tuple[list[_PlacedSprite], tuple[VisibleObject, ...]]
 
@@ -69,8 +75,7 @@ def compose(plan: ScenePlan, *, size: int, rng: np.random.Generator) -> DrawnSce
             _mirror(pixels, placed)
         elif placed.standing:
             _cast_shadow(pixels, placed, strength=0.22 if LIGHTS[plan.light].dark else 0.36)
-        rows, columns = _window(placed)
-        part = pixels[rows, columns]
+        part = pixels[placed.window]
         part += (placed.sprite.color - part) * placed.sprite.alpha[..., None]
     if plan.light == "rain":
         _rain(pixels, rng)
@@ -103,11 +108,6 @@ def _place_sprite(group: Group, planned: PlannedObject, size: int) -> _PlacedSpr
     return _PlacedSprite(planned.group, max(left, 0), top, crop, not group.floating)
 
 
-def _window(placed: _PlacedSprite) -> tuple[slice, slice]:
-    height, width = placed.sprite.alpha.shape
-    return slice(placed.top, placed.top + height), slice(placed.left, placed.left + width)
-
-
 def _leave_out_hidden(sprites: list[_PlacedSprite], size: int) -> _Visible:
     """Return the sprites and their visible parts, without those that are hidden too much."""
     while True:
@@ -115,7 +115,7 @@ def _leave_out_hidden(sprites: list[_PlacedSprite], size: int) -> _Visible:
         objects: list[VisibleObject] = []
         for depth in range(len(sprites) - 1, -1, -1):
             mask = np.zeros((size, size), np.bool_)
-            mask[_window(sprites[depth])] = sprites[depth].sprite.alpha > 0.5
+            mask[sprites[depth].window] = sprites[depth].sprite.alpha > 0.5
             whole = max(1, int(np.count_nonzero(mask)))
             mask &= ~covered
             covered |= mask
@@ -143,18 +143,12 @@ def _cast_shadow(pixels: Pixels, placed: _PlacedSprite, *, strength: float) -> N
     height, width = placed.sprite.alpha.shape
     x, y = placed.left + width / 2, placed.top + height - max(1.0, 0.01 * size)
     rx, ry = width * 0.52, max(1.6 * size / 96, min(width, height) * 0.09)
-    rows = np.arange(max(0, int(y - 2 * ry)), min(size, int(y + 2 * ry) + 1), dtype=np.float32)
-    columns = np.arange(
-        max(0, int(x - 1.5 * rx)), min(size, int(x + 1.5 * rx) + 1), dtype=np.float32
-    )
+    top, bottom = max(0, int(y - 2 * ry)), min(size, int(y + 2 * ry) + 1)
+    rows = np.arange(top, bottom, dtype=np.float32)
+    left, right = max(0, int(x - 1.5 * rx)), min(size, int(x + 1.5 * rx) + 1)
+    columns = np.arange(left, right, dtype=np.float32)
     down, across = np.exp(-(((rows - y) / ry) ** 2)), np.exp(-(((columns - x) / rx) ** 4))
-    shadow = strength * down[:, None] * across
-    if shadow.size:
-        region = (
-            slice(int(rows[0]), int(rows[-1]) + 1),
-            slice(int(columns[0]), int(columns[-1]) + 1),
-        )
-        pixels[region] *= 1 - shadow[..., None]
+    pixels[top:bottom, left:right] *= 1 - (strength * down[:, None] * across)[..., None]
 
 
 def _mirror(pixels: Pixels, placed: _PlacedSprite) -> None:

@@ -67,17 +67,13 @@ class Pen:
 
     def oval(self, name: str, shape: Coordinates, *, turn: float = 0.0) -> None:
         """Draw an ellipse of center x, y and radii rx, ry, turned clockwise by `turn` degrees."""
-        x, y, rx, ry = shape
-        if turn:
-            points = _CIRCLE * (rx, ry)
-            angle = math.radians(turn)
-            rotation = np.array(
-                ((math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle)))
-            )
-            self.polygon(name, (points @ rotation + (x, y)).ravel().tolist())
+        if not turn:
+            self._draw.ellipse(self._around(shape), fill=self._color(name))
             return
-        box = [value * self._scale for value in (x - rx, y - ry, x + rx, y + ry)]
-        self._draw.ellipse(box, fill=self._color(name))
+        x, y, rx, ry = shape
+        cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+        points = (_CIRCLE * (rx, ry)) @ np.array(((cos, sin), (-sin, cos))) + (x, y)
+        self.polygon(name, points.ravel().tolist())
 
     def pie(self, name: str, shape: Coordinates, *, start: float = 180, end: float = 360) -> None:
         """Draw a sector of the ellipse x, y, rx, ry, which is its upper half by default.
@@ -86,23 +82,19 @@ class Pen:
             start: Degrees, clockwise from three o'clock.
             end: Degrees, as `start`.
         """
-        x, y, rx, ry = shape
-        box = [value * self._scale for value in (x - rx, y - ry, x + rx, y + ry)]
-        self._draw.pieslice(box, start, end, fill=self._color(name))
+        self._draw.pieslice(self._around(shape), start, end, fill=self._color(name))
 
     def ring(self, name: str, shape: Coordinates, *, width: float) -> None:
         """Draw the outline of the ellipse x, y, rx, ry inwards."""
-        x, y, rx, ry = shape
-        box = [value * self._scale for value in (x - rx, y - ry, x + rx, y + ry)]
-        thickness = max(1, round(width * self._scale))
-        self._draw.ellipse(box, outline=self._color(name), width=thickness)
+        self._draw.ellipse(
+            self._around(shape), outline=self._color(name), width=self._thickness(width)
+        )
 
     def arch(self, name: str, shape: Coordinates, *, width: float) -> None:
         """Draw the upper half of an ellipse's outline."""
-        x, y, rx, ry = shape
-        box = [value * self._scale for value in (x - rx, y - ry, x + rx, y + ry)]
-        thickness = max(1, round(width * self._scale))
-        self._draw.arc(box, 180, 360, fill=self._color(name), width=thickness)
+        self._draw.arc(
+            self._around(shape), 180, 360, fill=self._color(name), width=self._thickness(width)
+        )
 
     def box(self, name: str, shape: Coordinates, *, radius: float = 0.0) -> None:
         """Draw a rectangle x1, y1, x2, y2 with rounded corners."""
@@ -166,6 +158,14 @@ class Pen:
         chosen &= pixels == self.names.index(over)
         self.image = Image.fromarray(np.where(chosen, np.uint8(self._color(name)), pixels))
         self._draw = ImageDraw.Draw(self.image)
+
+    def _around(self, ellipse: Coordinates) -> list[float]:
+        """Return the rectangle around an ellipse in pixels."""
+        x, y, rx, ry = ellipse
+        return [value * self._scale for value in (x - rx, y - ry, x + rx, y + ry)]
+
+    def _thickness(self, width: float) -> int:
+        return max(1, round(width * self._scale))
 
     def _color(self, name: str) -> int:
         if name not in self.names:

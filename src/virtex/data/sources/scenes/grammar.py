@@ -143,14 +143,13 @@ def _with_it(w: Writer, found: Relation) -> str:
 
 def _left_and_right(w: Writer, found: Relation) -> str:
     left, right = w.phrase(found.first), w.phrase(found.second)
-    return w.any_of(
-        (
-            f"{left} on the left and {right} on the right",
-            f"on the left {_be(found.first)} {left}, on the right {right}",
-            f"{right} on the right, {left} on the left",
-            f"to the right of {left} {_be(found.second)} {right}",
-        )
+    forms = (
+        f"{left} on the left and {right} on the right",
+        f"on the left {_be(found.first)} {left}, on the right {right}",
+        f"{right} on the right, {left} on the left",
+        f"to the right of {left} {_be(found.second)} {right}",
     )
+    return w.any_of(forms)
 
 
 def _setting_first(w: Writer) -> str:
@@ -194,11 +193,8 @@ def _bare_list(w: Writer) -> str:
 
 def _visible(w: Writer) -> str:
     together = _same_level(w)[:3]
-    return _join(
-        w.any_of(("you can see", "we see", "here we have", "this shows")),
-        w.phrases(together),
-        w.where(together[0]),
-    )
+    opening = w.any_of(("you can see", "we see", "here we have", "this shows"))
+    return _join(opening, w.phrases(together), w.where(together[0]))
 
 
 def _colored(w: Writer) -> str:
@@ -217,28 +213,23 @@ def _counted(w: Writer) -> str:
         return ""
     seen = many[w.rng.integers(len(many))]
     exact = f"{NUMBERS[seen.count]} {w.described(seen)}"
-    return w.any_of(
-        (
-            _join(exact, w.doing(seen), "together", w.where(seen)),
-            _join(f"there are {exact}", w.where(seen), w.when(0.4)),
-            _join(
-                exact,
-                "side by side" if seen.count == 2 and not seen.floating else "together",
-                w.where(seen),
-            ),
-        )
+    together = "side by side" if seen.count == 2 and not seen.floating else "together"
+    forms = (
+        _join(exact, w.doing(seen), "together", w.where(seen)),
+        _join(f"there are {exact}", w.where(seen), w.when(0.4)),
+        _join(exact, together, w.where(seen)),
     )
+    return w.any_of(forms)
 
 
 def _hidden(w: Writer, found: Relation) -> str:
     front, back = w.phrase(found.first), w.phrase(found.second)
-    return w.any_of(
-        (
-            _join(front, w.does(found.first), "in front of", back, w.when(0.3)),
-            _join(back, "behind", front, w.where(found.first)),
-            _join(back, "partly hidden by", front),
-        )
+    forms = (
+        _join(front, w.does(found.first), "in front of", back, w.when(0.3)),
+        _join(back, "behind", front, w.where(found.first)),
+        _join(back, "partly hidden by", front),
     )
+    return w.any_of(forms)
 
 
 def _facing(w: Writer) -> str:
@@ -246,12 +237,8 @@ def _facing(w: Writer) -> str:
     kind = seen.group.kind
     if kind.family not in ("animal", "vehicle") or kind.name in _FRONT_VIEWS:
         return ""
-    return _join(
-        w.phrase(seen),
-        "facing",
-        w.any_of((seen.group.faces, f"to the {seen.group.faces}")),
-        w.where(seen),
-    )
+    side = seen.group.faces
+    return _join(w.phrase(seen), "facing", w.any_of((side, f"to the {side}")), w.where(seen))
 
 
 def _while_clause(w: Writer) -> str:
@@ -259,15 +246,10 @@ def _while_clause(w: Writer) -> str:
     if len(seen) < 2:
         return ""
     first, second = seen
-    return _join(
-        w.phrase(first),
-        w.does(first),
-        w.where(first),
-        "while",
-        w.phrase(second),
-        w.does(second),
-        w.any_of(("nearby", "close by")) if first.floating == second.floating else w.where(second),
-    )
+    clauses = [w.phrase(first), w.does(first), w.where(first), "while", w.phrase(second)]
+    clauses.append(w.does(second))
+    near = first.floating == second.floating
+    return _join(*clauses, w.any_of(("nearby", "close by")) if near else w.where(second))
 
 
 def _when_related(form: Callable[[Writer, Relation], str], *words: str) -> Form:

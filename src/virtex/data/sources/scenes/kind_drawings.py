@@ -2,7 +2,7 @@
 
 A drawing begins with the kind's name; each line below it is one stroke of `Pen`: the verb, the
 color, the options, and after a colon the coordinates of one shape or of several, with commas
-between them. A line without a verb continues the one above.
+between them. A line that is indented further continues the one above.
 
     apple
         blob main: 45 24 66 16 84 32 82 62 64 86 45 82 26 86 8 62 6 32 24 16
@@ -35,10 +35,13 @@ def draw_kind(pen: Pen, name: str) -> None:
 def _drawings() -> dict[str, list[Stroke]]:
     """Return the strokes of each kind that `drawings/*.txt` holds."""
     drawings: dict[str, list[Stroke]] = {}
+    strokes: list[Stroke] = []
     for path in sorted((Path(__file__).parent / "drawings").glob("*.txt")):
-        for block in path.read_text().replace("\n        ", " ").strip().split("\n\n"):
-            name, *lines = block.splitlines()
-            drawings[name] = [stroke for line in lines for stroke in _strokes(line)]
+        for line in path.read_text().replace("\n        ", " ").splitlines():
+            if line.startswith(" "):
+                strokes += _strokes(line)
+            else:
+                strokes = drawings[line] = []
     return drawings
 
 
