@@ -12,6 +12,7 @@ from virtex.data.example import Example
 from virtex.data.layouts.records import (
     Annotation,
     Record,
+    Records,
     areas,
     boxes_of,
     described,
@@ -43,7 +44,7 @@ def name_like_voc(split: str, number: int, example: Example, categories: Sequenc
     return f"VOCdevkit/VOC2007/JPEGImages/{_voc_id(number)}.jpg"
 
 
-def finish_coco(root: Path, records: dict[str, list[Record]], categories: Sequence[str]) -> None:
+def finish_coco(root: Path, records: Records, categories: Sequence[str]) -> None:
     """Write the captions and the instances of each split."""
     folder = root / "annotations"
     for split, split_records in records.items():
@@ -63,7 +64,7 @@ def finish_coco(root: Path, records: dict[str, list[Record]], categories: Sequen
         )
 
 
-def finish_lvis(root: Path, records: dict[str, list[Record]], categories: Sequence[str]) -> None:
+def finish_lvis(root: Path, records: Records, categories: Sequence[str]) -> None:
     """Write LVIS v1: a long tail of categories, and for each image some that it lacks."""
     long_tail = _lvis_categories(records.get("train") or next(iter(records.values())), categories)
     for split, split_records in records.items():
@@ -176,7 +177,7 @@ def _frequency(image_count: int) -> str:
     return "r" if image_count <= _RARE else "c" if image_count <= _COMMON else "f"
 
 
-def finish_voc(root: Path, records: dict[str, list[Record]], categories: Sequence[str]) -> None:
+def finish_voc(root: Path, records: Records, categories: Sequence[str]) -> None:
     """Write an XML file for each image, and for each class and split a list of images."""
     folder = root / "VOCdevkit" / "VOC2007"
     make_folder(folder / "Annotations")

@@ -11,6 +11,7 @@
 Written twice, every file is the same to the byte.
 """
 
+import itertools
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,16 +22,16 @@ from typing import Literal
 from virtex.data.example import Source
 from virtex.data.layouts import annotated_layouts as annotated
 from virtex.data.layouts import plain_layouts as plain
-from virtex.data.layouts.records import CHUNK, Record, make_folder, write_images
+from virtex.data.layouts.records import CHUNK, Record, Records, make_folder, write_images
 from virtex.data.sources.scenes.scenes_source import ScenesSource
 from virtex.errors import ConfigError, DataError, did_you_mean, raise_all
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one layout is written."""
+    """Functions that write one layout."""
 
-    finish: Callable[[Path, dict[str, list[Record]], Sequence[str]], None]
+    finish: Callable[[Path, Records, Sequence[str]], None]
     """Writes the annotations, from (root, records of each split, categories)."""
     write: Callable[..., list[Record]] = write_images
     """Writes a chunk of images; called in several processes."""
@@ -123,15 +124,9 @@ def write_sources(
     """
     _check(layout, root, sources, num_processes)
     make_folder(root)
-    records: dict[str, list[Record]] = {split: [] for split in sources}
-    chunks = list(_chunks(layout, root, sources))
-    if num_processes == 1:
-        written = map(_write_chunk, *zip(*chunks, strict=True))
-        _collect(records, written)
-    else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
-            _collect(records, pool.map(_write_chunk, *zip(*chunks, strict=True)))
+    records: Records = {split: [] for split in sources}
+    for split, written in _written(list(_chunks(layout, root, sources)), num_processes):
+        records[split] += written
     categories = next(iter(sources.values())).categories
     LAYOUTS[layout].finish(root, records, categories)
 
@@ -158,13 +153,17 @@ def _chunks(layout: str, root: Path, sources: dict[str, Source]) -> Iterator[_Ch
             yield layout, root, split, source, range(start, min(start + CHUNK, len(source)))
 
 
+def _written(chunks: list[_Chunk], num_processes: int) -> Iterator[tuple[str, list[Record]]]:
+    if num_processes == 1:
+        yield from itertools.starmap(_write_chunk, chunks)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
+        yield from pool.map(_write_chunk, *zip(*chunks, strict=True))
+
+
 def _write_chunk(
     layout: str, root: Path, split: str, source: Source, indices: range
 ) -> tuple[str, list[Record]]:
     chosen = LAYOUTS[layout]
     return split, chosen.write(root, split, source, indices, name_image=chosen.name_image)
-
-
-def _collect(records: dict[str, list[Record]], written: Iterator[tuple[str, list[Record]]]) -> None:
-    for split, chunk in written:
-        records[split] += chunk

@@ -12,6 +12,7 @@ from virtex.data.example import Example, Source
 from virtex.data.layouts.records import (
     CHUNK,
     Record,
+    Records,
     described,
     encoded,
     make_folder,
@@ -43,15 +44,11 @@ def name_like_inaturalist(
     return f"train_val2018/{family}/{label}/{number:09d}.jpg"
 
 
-def finish_webdataset(
-    root: Path, records: dict[str, list[Record]], categories: Sequence[str]
-) -> None:
+def finish_webdataset(root: Path, records: Records, categories: Sequence[str]) -> None:
     """Write nothing, since the layout is complete with its images."""
 
 
-def finish_imagenet(
-    root: Path, records: dict[str, list[Record]], categories: Sequence[str]
-) -> None:
+def finish_imagenet(root: Path, records: Records, categories: Sequence[str]) -> None:
     """Remove the class folders that a split lacks, so that all splits have the same classes."""
     classes = [{path.name for path in (root / split).iterdir()} for split in records]
     common = classes[0].intersection(*classes[1:])
@@ -60,7 +57,7 @@ def finish_imagenet(
             shutil.rmtree(root / split / name)
 
 
-def finish_sidecar(root: Path, records: dict[str, list[Record]], categories: Sequence[str]) -> None:
+def finish_sidecar(root: Path, records: Records, categories: Sequence[str]) -> None:
     """Write x.txt beside each x.jpg."""
     for split_records in records.values():
         for record in split_records:
@@ -68,9 +65,7 @@ def finish_sidecar(root: Path, records: dict[str, list[Record]], categories: Seq
             write_file((root / record.file).with_suffix(".txt"), text)
 
 
-def finish_inaturalist(
-    root: Path, records: dict[str, list[Record]], categories: Sequence[str]
-) -> None:
+def finish_inaturalist(root: Path, records: Records, categories: Sequence[str]) -> None:
     """Write one JSON file a split, in the form of 2018's competition."""
     for split, split_records in records.items():
         images = [

@@ -36,6 +36,10 @@ class Record:
     example: Example
 
 
+Records = dict[str, list[Record]]
+"""Written images of each split."""
+
+
 def write_images(
     root: Path,
     split: str,

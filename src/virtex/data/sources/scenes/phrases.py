@@ -21,6 +21,8 @@ _FINITE = {
     "resting": ("rests", "rest"), "parked": ("is parked", "are parked"),
     "pitched": ("is pitched", "are pitched"),
 }  # fmt: skip
+_SIZES = {"big": ("big", "large"), "small": ("small", "little")}
+_PAIR, _SEVERAL = ("a pair of", "a couple of"), ("several", "some", "a group of")
 
 
 class Writer:
@@ -71,9 +73,7 @@ class Writer:
             return self._dressed_person(seen)
         words = []
         if seen.size and self.likely(0.7):
-            words.append(
-                self.any_of(("big", "large") if seen.size == "big" else ("small", "little"))
-            )
+            words.append(self.any_of(_SIZES[seen.size]))
         if len(group.kind.colors) > 1 and self.likely(0.72):
             words.append(group.color)
         if group.pattern != "plain" and self.likely(0.8):
@@ -97,12 +97,7 @@ class Writer:
             return f"one {described}" if self.likely(0.04) else with_article(described)
         quantity = NUMBERS[seen.count]
         if self.likely(0.3):
-            vague = (
-                ("several", "some", "a group of")
-                if seen.count > 2
-                else ("a pair of", "a couple of")
-            )
-            quantity = self.any_of(vague)
+            quantity = self.any_of(_PAIR if seen.count == 2 else _SEVERAL)
         return f"{quantity} {described}"
 
     def the(self, seen: VisibleGroup) -> str:
@@ -143,9 +138,8 @@ class Writer:
     def setting_phrase(self) -> str:
         """Return the setting as a noun phrase, its light perhaps as an adjective."""
         article, noun = self.any_of(self.setting.nouns).split(" ", 1)
-        if article == "open":
-            return f"{article} {noun}"
-        if self.light in ("day", "lamplight") or not self.likely(0.6):
+        plain = article == "open" or self.light in ("day", "lamplight")
+        if plain or not self.likely(0.6):
             return f"{article} {noun}"
         phrase = f"{self.any_of(LIGHT_ADJECTIVES[self.light])} {noun}"
         return f"the {phrase}" if article == "the" else with_article(phrase)

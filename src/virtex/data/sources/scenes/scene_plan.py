@@ -72,9 +72,7 @@ def plan_scene(rng: np.random.Generator) -> ScenePlan:
     groups = _choose_groups(rng, setting, light)
     counts = _choose_counts(rng, groups)
     spots = _stand(rng, setting, groups, counts)
-    for number, group in enumerate(groups):
-        if group.floating:
-            spots += _float(rng, setting, group, spots, number=number, count=counts[number])
+    _add_floating(rng, setting, groups, counts, spots)
     spots.sort(key=lambda spot: (not groups[spot.group].floating, spot.y))
     objects = [_planned_object(rng, light, groups[spot.group], spot) for spot in spots]
     return ScenePlan(setting, light, tuple(groups), tuple(objects))
@@ -263,38 +261,35 @@ def _in_rows(
     return spots
 
 
-def _float(
+def _add_floating(
     rng: np.random.Generator,
     setting: Setting,
-    group: Group,
-    others: list[_Spot],
-    *,
-    number: int,
-    count: int,
-) -> list[_Spot]:
-    """Place a group in the air, where it meets the least of the others."""
-    high = group.kind.name in ("sun", "moon", "cloud") and setting.standing
-    band = (0.14, 0.2) if high else setting.air
-    width, height = _size(group, count, near=0.5)
-    if setting.horizon == 1.0 and count == 1:
-        width, height = min(0.8, width * 1.3), min(0.8, height * 1.3)
-    taken = [spot.extent(floating=False) for spot in others]
-    spots: list[_Spot] = []
-    for _ in range(count):
-        spot = min(
-            (_Spot(number, *_anywhere(rng, band, width, height), width, height) for _ in range(14)),
-            key=lambda spot: _crowding(spot.extent(floating=True), taken),
-        )
-        spots.append(spot)
-        taken.append(spot.extent(floating=True))
-    return spots
+    groups: list[Group],
+    counts: list[int],
+    spots: list[_Spot],
+) -> None:
+    """Add the floating groups, each object where it meets the least of the others."""
+    for number, (group, count) in enumerate(zip(groups, counts, strict=True)):
+        if not group.floating:
+            continue
+        high = group.kind.name in ("sun", "moon", "cloud") and setting.standing
+        band = (0.14, 0.2) if high else setting.air
+        width, height = _size(group, count, near=0.5)
+        if setting.horizon == 1.0 and count == 1:
+            width, height = min(0.8, width * 1.3), min(0.8, height * 1.3)
+        taken = [spot.extent(floating=False) for spot in spots]
+        for _ in range(count):
+            tries = [_anywhere(rng, number, band, width, height) for _ in range(14)]
+            spot = min(tries, key=lambda spot: _crowding(spot.extent(floating=True), taken))
+            spots.append(spot)
+            taken.append(spot.extent(floating=True))
 
 
 def _anywhere(
-    rng: np.random.Generator, band: tuple[float, float], width: float, height: float
-) -> tuple[float, float]:
-    x = rng.uniform(width / 2, 1 - width / 2)
-    return float(x), float(max(rng.uniform(*band), height / 2 + 0.01))
+    rng: np.random.Generator, number: int, band: tuple[float, float], width: float, height: float
+) -> _Spot:
+    x = float(rng.uniform(width / 2, 1 - width / 2))
+    return _Spot(number, x, float(max(rng.uniform(*band), height / 2 + 0.01)), width, height)
 
 
 def _crowding(box: tuple[float, ...], taken: Sequence[tuple[float, ...]]) -> float:

@@ -206,10 +206,6 @@ LIGHT_PHRASES: dict[str, tuple[str, ...]] = {
 """Phrases for hour and weather; each may end a sentence."""
 
 LIGHT_ADJECTIVES: dict[str, tuple[str, ...]] = {
-    "day": ("bright",),
-    "dusk": ("evening",),
-    "night": ("dark",),
-    "fog": ("foggy", "misty"),
-    "rain": ("rainy", "wet"),
-    "lamplight": ("dim",),
-}
+    "day": ("bright",), "dusk": ("evening",), "night": ("dark",), "fog": ("foggy", "misty"),
+    "rain": ("rainy", "wet"), "lamplight": ("dim",),
+}  # fmt: skip

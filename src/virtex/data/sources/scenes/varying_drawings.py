@@ -8,6 +8,11 @@ from virtex.data.sources.scenes.drawing import Pen
 # fmt: off
 
 
+def _on_circle(x: float, y: float, radius: float, angle: float) -> tuple[float, float]:
+    """Return the point of a circle of center x, y, `angle` radians clockwise from the right."""
+    return x + radius * math.cos(angle), y + radius * math.sin(angle)
+
+
 def person(pen: Pen) -> None:
     skin = pen.choose(("skin", "tan", "umber"))
     hair = pen.choose(("ink", "chocolate", "brown", "gold", "brick"), salt=1)
@@ -51,17 +56,16 @@ def flower(pen: Pen) -> None:
     pen.blob("leaf", (40, 78, 54, 60, 70, 60, 64, 74, 46, 84))
     for step in range(7):
         angle = 2 * math.pi * step / 7
-        x, y = 40 + 20 * math.cos(angle), 30 + 20 * math.sin(angle)
-        pen.oval("main-" if step % 2 else "main", (x, y, 13, 9), turn=-math.degrees(angle))
+        petal = (*_on_circle(40, 30, 20, angle), 13, 9)
+        pen.oval("main-" if step % 2 else "main", petal, turn=-math.degrees(angle))
     pen.oval("gold-", (40, 30, 11, 11))
     pen.oval("gold", (39, 29, 8, 8))
 
 
 def sun(pen: Pen) -> None:
     for step in range(12):
-        angle = math.pi * step / 6
         reach = 48 if step % 2 else 42
-        dx, dy = math.cos(angle), math.sin(angle)
+        dx, dy = _on_circle(0, 0, 1, math.pi * step / 6)
         across, along = (-8 * dy, 8 * dx), (50 + 28 * dx, 50 + 28 * dy)
         pen.polygon("sun-" if step % 2 else "sun", (
             50 + reach * dx, 50 + reach * dy, along[0] + across[0], along[1] + across[1],
@@ -105,8 +109,7 @@ def windmill(pen: Pen) -> None:
     for y in (72, 90):
         pen.box("window", (49, y, 59, y + 10), radius=2)
     for degrees in (20, 110, 200, 290):
-        angle = math.radians(degrees)
-        dx, dy = math.cos(angle), math.sin(angle)
+        dx, dy = _on_circle(0, 0, 1, math.radians(degrees))
         tip = (54 + 48 * dx, 50 + 48 * dy)
         pen.polygon("cream", (54 + 12 * dx, 50 + 12 * dy, *tip, tip[0] - 13 * dy, tip[1] + 13 * dx,
                               54 + 12 * dx - 13 * dy, 50 + 12 * dy + 13 * dx))
@@ -144,14 +147,8 @@ def traffic_light(pen: Pen) -> None:
 
 def stop_sign(pen: Pen) -> None:
     pen.box("steel", (36, 60, 43, 128))
-    octagon = [
-        value
-        for step in range(8)
-        for value in (
-            39.5 + 37 * math.cos(math.pi * (step + 0.5) / 4),
-            40 + 37 * math.sin(math.pi * (step + 0.5) / 4),
-        )
-    ]
+    corners = [_on_circle(39.5, 40, 37, math.pi * (step + 0.5) / 4) for step in range(8)]
+    octagon = [value for corner in corners for value in corner]
     pen.polygon("white", octagon)
     pen.polygon("red", [40 + (v - 40) * 0.9 for v in octagon])
     letters = (
@@ -170,8 +167,7 @@ def vase(pen: Pen) -> None:
     ):
         pen.curve("stem", points, width=3)
         for step in range(5):
-            angle = 2 * math.pi * step / 5
-            pen.oval(tone, (x + 6 * math.cos(angle), y + 6 * math.sin(angle), 5.6, 5.6))
+            pen.oval(tone, (*_on_circle(x, y, 6, 2 * math.pi * step / 5), 5.6, 5.6))
         pen.oval("gold-", (x, y, 4, 4))
     pen.blob("leaf", (34, 54, 14, 48, 8, 38, 24, 40))
     pen.blob("main", (26, 50, 48, 50, 45, 62, 60, 78, 56, 104, 37, 109, 18, 104, 14, 78, 29, 62))
@@ -183,11 +179,10 @@ def clock(pen: Pen) -> None:
     pen.oval("main", (50, 50, 48, 48))
     pen.oval("cream", (50, 50, 38, 38))
     for step in range(12):
-        angle = math.pi * step / 6
-        pen.oval("ink", (50 + 32 * math.cos(angle), 50 + 32 * math.sin(angle), 2.2, 2.2))
+        pen.oval("ink", (*_on_circle(50, 50, 32, math.pi * step / 6), 2.2, 2.2))
     hour, minute = 0.4 * (pen.look.variant % 15), 0.6 * (pen.look.variant % 11)
-    pen.line("ink", (50, 50, 50 + 18 * math.cos(hour), 50 + 18 * math.sin(hour)), width=4.4)
-    pen.line("ink", (50, 50, 50 + 28 * math.cos(minute), 50 + 28 * math.sin(minute)), width=3)
+    pen.line("ink", (50, 50, *_on_circle(50, 50, 18, hour)), width=4.4)
+    pen.line("ink", (50, 50, *_on_circle(50, 50, 28, minute)), width=3)
     pen.oval("red", (50, 50, 4, 4))
 
 
