@@ -63,7 +63,7 @@ class Canvas:
 
     def lit(self, color: RGB, depth: float) -> NDArray[np.float32]:
         """Return a color (3,) in the light, seen through the haze before it."""
-        return self.light.on(np.array(color), depth).astype(np.float32)
+        return np.asarray(self.light.on(color, depth), np.float32)
 
     def blend(self, top: RGB | Pixels, bottom: RGB | Pixels) -> None:
         """Fill the canvas with a gradient from its top to its bottom."""

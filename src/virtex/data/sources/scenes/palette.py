@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-from numpy.typing import NDArray
-
 RGB = tuple[float, float, float]
 
 COLORS: dict[str, RGB] = {
@@ -54,10 +51,14 @@ class Light:
         """Return the share of `mist` in front of a depth: 0 is near, 1 the horizon."""
         return self.mist_near + (self.mist_far - self.mist_near) * depth
 
-    def on(self, color: NDArray[np.float64], depth: float) -> NDArray[np.float64]:
-        """Return a color (3,) in this light, seen through the mist before it."""
-        tinted = color * self.tint
-        return tinted + (np.array(self.mist) - tinted) * self.haze(depth)
+    def on(self, color: RGB, depth: float) -> RGB:
+        """Return a color in this light, seen through the mist before it."""
+        haze = self.haze(depth)
+        red, green, blue = (
+            channel * tint + (mist - channel * tint) * haze
+            for channel, tint, mist in zip(color, self.tint, self.mist, strict=True)
+        )
+        return (red, green, blue)
 
 
 LIGHTS = {
