@@ -38,7 +38,7 @@ class QuickstartConfig:
     """Options of `virtex quickstart`."""
 
     out: Path = Path("quickstart")
-    """Folder to write; a call that was cut goes on where it was."""
+    """Folder to write; an interrupted quickstart resumes there."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ZooConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it went well, 2 for a mistake the user can mend."""
+    """Run one command; return 0 on success, 2 for a mistake that the user can mend."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _log_to_stderr() -> None:
-    """Let the package's own messages through: what it counted, skipped or kept."""
+    """Print the package's log messages on stderr, without level or time."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("virtex")
@@ -141,7 +141,7 @@ def _transfer(arguments: list[str]) -> int:
     )
     prog = f"virtex transfer {name}"
     results = protocol.run(parse(protocol.config, rest, prog=prog, description=about))
-    if results:  # else another process has them
+    if results:  # only the main process has them
         print(summary(results))
     return 0
 
@@ -154,7 +154,7 @@ def _caption(arguments: list[str]) -> int:
 
     try:
         caption_files(config, stdin=sys.stdin.buffer)
-    except BrokenPipeError:  # whoever read the captions has seen enough
+    except BrokenPipeError:  # the reader of the captions has closed them
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0

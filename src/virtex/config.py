@@ -1,4 +1,4 @@
-"""Dataclass to and from YAML and command line. Holds no options of its own.
+"""Config dataclasses to and from YAML and the command line; no options of its own.
 
 An option is a field of a frozen dataclass that stands beside what it configures; the string
 beneath the field is its help. Stacked `--config` files are merged, later ones win, and flags win
@@ -126,7 +126,7 @@ def value_of(flag: str, arguments: Sequence[str]) -> str | None:
 
 
 def with_recipes(arguments: Sequence[str], kind: str) -> list[str]:
-    """Arguments in which each `--config NAME|FILE` has become the files that it stands for.
+    """Return arguments in which each `--config NAME|FILE` is replaced by the files it stands for.
 
     NAME is a shipped recipe. A file that says `extends: NAME|FILE` stands for that one and itself.
     Options as text, which have a line break, stay as they are.
@@ -150,7 +150,7 @@ def with_recipes(arguments: Sequence[str], kind: str) -> list[str]:
 
 
 def _with_extended(path: str, kind: str, *, later: tuple[str, ...] = ()) -> list[str]:
-    """`--config` for what a file extends, then for itself, which wins."""
+    """Return `--config` for the file that a file extends, then for itself, which wins."""
     if "\n" in path:
         return ["--config", path]
     if path in later:
@@ -164,12 +164,12 @@ def _with_extended(path: str, kind: str, *, later: tuple[str, ...] = ()) -> list
 
 
 def recipe_paths(kind: str) -> list[Path]:
-    """The recipes of a kind that are shipped with the package."""
+    """Return the files of the recipes of a kind that are shipped with the package."""
     return sorted((RECIPES / kind).glob("*.yaml"))
 
 
 def _recipe_path(name: str, kind: str, *, folder: Path = Path()) -> str:
-    """The file of that name, seen from `folder`, or else the shipped recipe."""
+    """Return the file of that name, relative to `folder`, or else the shipped recipe."""
     if "\n" in name:
         return name
     shipped = RECIPES / kind / f"{name}.yaml"
