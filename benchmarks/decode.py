@@ -24,7 +24,7 @@ from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.captioner import Captioner
 from virtex.models.decoding import Cache, DecodingConfig, Generated, decode
 from virtex.models.kv_cache import KeyValueCache
-from virtex.models.reranking import ranked
+from virtex.models.reranking import rerank
 from virtex.models.textual_head import HeadConfig
 from virtex.tokens import EOS_ID
 
@@ -126,7 +126,7 @@ def reranked(
     num_beams = config.num_running()
     every = decode(ending.step, ending, config=config, batch_size=len(grid), num_captions=num_beams)
     backward = captioner.backward_log_probs(grid, every)
-    return ranked(every, backward, config=config, num_captions=1).best()
+    return rerank(every, backward, config=config, num_captions=1).best()
 
 
 def recomputed(

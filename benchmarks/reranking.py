@@ -23,7 +23,7 @@ from virtex.data.source_options import Needs
 from virtex.data.transforms import ValidationTransform, normalize
 from virtex.errors import VirTexError
 from virtex.models.decoding import DecodingConfig, Generated
-from virtex.models.reranking import ranked
+from virtex.models.reranking import rerank
 from virtex.predict.loading import load_captioner
 from virtex.predict.predictor import Predictor
 from virtex.transfer.metrics.captioning import bleu_scores, cider_score, tokenize
@@ -106,7 +106,7 @@ def report(
     for batch in searched:
         backward = batch.generated.backward_log_probs
         assert backward is not None, "the search was asked for it"
-        best = ranked(batch.generated, backward, config=ranking, num_captions=1).best()
+        best = rerank(batch.generated, backward, config=ranking, num_captions=1).best()
         likeliest = batch.generated.log_probs.max(1).values
         num_moved += int((best.log_probs < likeliest).sum())
         num_tokens += int(best.lengths.sum())

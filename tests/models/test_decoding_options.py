@@ -17,7 +17,7 @@ from tests.oracles.decoding import (
 from virtex.errors import ConfigError
 from virtex.models import reranking
 from virtex.models.decoding import DecodingConfig
-from virtex.models.reranking import ranked, whole
+from virtex.models.reranking import rerank, with_start_and_end
 from virtex.tokens import EOS_ID, MASK_ID, PAD_ID, SOS_ID, UNK_ID
 
 STRATEGIES = ["beam", "greedy", "nucleus"]
@@ -186,7 +186,7 @@ def test_both_log_likelihoods_are_what_the_captioner_gives_the_finished_caption(
     if not weight:
         assert generated.backward_log_probs is None
         return
-    tokens, lengths = whole(generated)
+    tokens, lengths = with_start_and_end(generated)
     for caption in range(4):
         score = captioner.score(
             images, tokens[:, caption], lengths[:, caption], direction="backward"
@@ -317,7 +317,7 @@ def test_the_first_captions_of_a_ranking_are_padded_to_the_longest_of_them():
         small_batch()[0], DecodingConfig(max_steps=9, backward_weight=1.0), num_captions=5
     )
     likes_short = -every.lengths.float()
-    best = ranked(every, likes_short, config=DecodingConfig(backward_weight=1.0), num_captions=1)
+    best = rerank(every, likes_short, config=DecodingConfig(backward_weight=1.0), num_captions=1)
     assert best.tokens.shape[2] == best.lengths.max() == every.lengths.min(1).values.max()
     assert every.lengths.max() > best.lengths.max()
     assert torch.equal((best.tokens != PAD_ID).sum(2), best.lengths)

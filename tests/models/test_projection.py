@@ -11,9 +11,9 @@ from virtex.models.projection import (
     MemoryBank,
     Projection,
     Queue,
-    follow,
     momentum_copy,
     similarities,
+    update_momentum_copy,
 )
 
 
@@ -79,7 +79,7 @@ def test_a_copy_follows_parameters_and_no_buffers() -> None:
         for parameter in fast.parameters():
             parameter.add_(torch.randn_like(parameter))
     fast(torch.randn(8, 3))  # moves the statistics
-    follow(slow, fast, momentum=0.9)
+    update_momentum_copy(slow, fast, momentum=0.9)
     assert not any(parameter.requires_grad for parameter in slow.parameters())
     for name, parameter in fast.named_parameters():
         expected = 0.9 * before[name] + 0.1 * parameter.detach()

@@ -70,7 +70,7 @@ def test_a_token_never_sees_later_ones(norm):
     assert not torch.isclose(logits[5:], other[5:]).all(1).any()
 
 
-WHOLE = torch.tensor([True, False, True, True])
+NONCAUSAL = torch.tensor([True, False, True, True])
 
 
 def asked_of(tokens, lengths):
@@ -84,7 +84,7 @@ def test_whole_captions_among_causal_ones_answer_as_the_padded_twin(norm):
     captioner = small_captioner(norm).double()
     images, tokens, lengths = small_batch()
     twin, targets = PaddedCaptioner(captioner), asked_of(tokens, lengths)
-    options = {"lengths": lengths, "whole": WHOLE}
+    options = {"lengths": lengths, "noncausal": NONCAUSAL}
     losses, captions = captioner.token_losses(
         captioner.backbone(images.double()), tokens, targets, **options
     )
@@ -108,7 +108,7 @@ def test_a_token_sees_later_ones_in_whole_captions_alone():
     changed = tokens.clone()
     changed[[0, 1, 3], 3] = tokens[[0, 1, 3], 3] % (VOCAB_SIZE - 5) + 5
     losses, others = (
-        captioner.token_losses(grid, inputs, targets, lengths=lengths, whole=WHOLE)[0]
+        captioner.token_losses(grid, inputs, targets, lengths=lengths, noncausal=NONCAUSAL)[0]
         for inputs in (tokens, changed)
     )
     assert torch.isclose(losses, others, rtol=1e-9).tolist() == [False, True, True, False]
@@ -120,7 +120,7 @@ def test_what_stands_in_the_padding_never_matters_to_whole_captions():
     grid, targets = captioner.backbone(images), asked_of(tokens, lengths)
     garbage = tokens.where(real_rows(lengths, tokens.shape[1]), torch.tensor(7))
     losses, others = (
-        captioner.token_losses(grid, inputs, targets, lengths=lengths, whole=WHOLE)[0]
+        captioner.token_losses(grid, inputs, targets, lengths=lengths, noncausal=NONCAUSAL)[0]
         for inputs in (tokens, garbage)
     )
     assert torch.equal(losses, others)
@@ -128,8 +128,8 @@ def test_what_stands_in_the_padding_never_matters_to_whole_captions():
 
 def test_an_empty_row_makes_nothing_nan():
     attention = SelfAttention(8, num_heads=2, dropout=0.0)
-    lengths, whole = torch.tensor([2, 0]), torch.tensor([True, True])
-    packing = Packing.of(lengths, device=torch.device("cpu"), num_tokens=3, whole=whole)
+    lengths, noncausal = torch.tensor([2, 0]), torch.tensor([True, True])
+    packing = Packing.of(lengths, device=torch.device("cpu"), num_tokens=3, noncausal=noncausal)
     hidden = torch.randn(2, 8, requires_grad=True)
     attention(hidden, packing).sum().backward()
     assert packing.visible.any(3).all()

@@ -16,7 +16,7 @@ from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import TaskData
-from virtex.tasks.cappa import CapPaConfig, mean_of
+from virtex.tasks.cappa import CapPaConfig, masked_mean
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.tokens import MASK_ID, PAD_ID
 
@@ -123,9 +123,9 @@ def test_a_batch_of_one_kind_logs_both_names_and_nothing_infinite(parallel: bool
 
 def test_the_mean_of_some_is_that_of_all_where_there_are_none() -> None:
     losses = torch.tensor([1.0, 2.0, 6.0])
-    assert mean_of(losses, torch.tensor([True, False, True])) == 3.5
-    assert mean_of(losses, torch.tensor([False] * 3)) == 3
-    assert mean_of(losses[:0], torch.tensor([], dtype=torch.bool)) == 0
+    assert masked_mean(losses, torch.tensor([True, False, True])) == 3.5
+    assert masked_mean(losses, torch.tensor([False] * 3)) == 3
+    assert masked_mean(losses[:0], torch.tensor([], dtype=torch.bool)) == 0
 
 
 def test_in_validation_each_caption_is_predicted_in_both_ways() -> None:

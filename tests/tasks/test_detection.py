@@ -29,7 +29,7 @@ from virtex.tasks.detection import (
     Detection,
     DetectionConfig,
     InstanceSegmentationConfig,
-    targets_of,
+    detection_targets,
 )
 from virtex.tasks.registry import TASKS
 
@@ -100,7 +100,7 @@ def test_what_was_learned_by_heart_is_found_again():
         module.momentum = 1.0
     task(batch)
     found = task.eval().predict(batch)
-    for one, target in zip(found, targets_of(batch), strict=True):
+    for one, target in zip(found, detection_targets(batch), strict=True):
         for mask, label in zip(target["masks"].bool(), target["labels"], strict=True):
             masks = one.masks[one.labels == label]
             overlaps = (masks & mask).sum((1, 2)) / (masks | mask).sum((1, 2))
@@ -117,7 +117,7 @@ def test_the_loss_is_the_sum_of_five_that_are_logged():
 
 def test_targets_are_the_scenes_objects():
     task = small_task()
-    targets = targets_of(batch_of(task, BARE, SCENES[1]))
+    targets = detection_targets(batch_of(task, BARE, SCENES[1]))
     assert targets[0]["masks"].shape == (0, SIZE, SIZE)
     assert np.array_equal(targets[1]["boxes"], SCENES[1].boxes)
     assert (targets[1]["labels"] - 1).tolist() == list(SCENES[1].box_labels)
@@ -222,7 +222,7 @@ def test_a_detector_learns_two_scenes_by_heart_and_finds_them_again(architecture
     losses = overfit(task, batch, num_steps=60)
     assert np.mean(losses[-3:]) < 0.4 * losses[0]
     estimate_statistics(task, [batch], task)
-    for one, target in zip(task.eval().predict(batch), targets_of(batch), strict=True):
+    for one, target in zip(task.eval().predict(batch), detection_targets(batch), strict=True):
         for box, label in zip(target["boxes"], target["labels"], strict=True):
             overlaps = box_iou(box[None], one.boxes[one.labels == label])
             assert overlaps.numel()
@@ -272,7 +272,7 @@ def test_targets_stay_where_they_are_in_a_batch_that_a_larger_image_makes_larger
     large = dataclasses.replace(BARE, image=np.zeros((30, 60, 3), np.uint8))
     alone, padded = batch_of(task, SCENES[1]), batch_of(task, SCENES[1], large)
     assert padded["image"].shape[3] == 128
-    (one,), (two, _) = targets_of(alone), targets_of(padded)
+    (one,), (two, _) = detection_targets(alone), detection_targets(padded)
     assert torch.equal(one["boxes"], two["boxes"])
     assert torch.equal(one["masks"], two["masks"][:, :SIZE, :SIZE])
     assert not two["masks"][:, :, SIZE:].any()

@@ -1,4 +1,4 @@
-"""Momentum contrast: its loss, its slow encoder, its queue, and BatchNorm's shuffled company."""
+"""Momentum contrast: its loss, its slow encoder, its queue, and shuffled BatchNorm."""
 
 import pickle
 from pathlib import Path
@@ -24,9 +24,9 @@ from virtex.tasks.moco import (
     EncodeTwoViews,
     Moco,
     MocoConfig,
-    in_groups,
-    number_of_groups,
-    shuffled,
+    count_groups,
+    encode_in_groups,
+    encode_shuffled,
 )
 from virtex.zoo.backbones import load_backbone
 from virtex.zoo.weights_file import save_weights
@@ -136,28 +136,30 @@ def test_a_training_step_moves_both_statistics_and_the_queue() -> None:
 def test_keys_come_back_in_order_from_another_company() -> None:
     images = torch.arange(12.0)[:, None]  # stand for their own numbers
     torch.manual_seed(0)
-    assert torch.equal(shuffled(lambda group: group, images, num_groups=3), images)
+    assert torch.equal(encode_shuffled(lambda group: group, images, num_groups=3), images)
     companies: list[frozenset[float]] = []
 
     def note(group: Tensor) -> Tensor:
         companies.append(frozenset(group.flatten().tolist()))
         return group
 
-    shuffled(note, images, num_groups=3)
+    encode_shuffled(note, images, num_groups=3)
     together = [frozenset(group.flatten().tolist()) for group in images.chunk(3)]
     assert sorted(map(len, companies)) == [4, 4, 4]
     assert not set(companies) & set(together)
 
 
 def test_groups_have_statistics_of_their_own() -> None:
-    means = in_groups(lambda group: group.mean(0, keepdim=True), torch.arange(6.0)[:, None], 3)
+    means = encode_in_groups(
+        lambda group: group.mean(0, keepdim=True), torch.arange(6.0)[:, None], 3
+    )
     assert means.flatten().tolist() == [0.5, 2.5, 4.5]
 
 
 def test_groups_are_no_larger_than_asked_and_two_at_least() -> None:
-    assert number_of_groups(256, 32) == 8
-    assert number_of_groups(33, 32) == 2
-    assert number_of_groups(16, 32) == 2
+    assert count_groups(256, 32) == 8
+    assert count_groups(33, 32) == 2
+    assert count_groups(16, 32) == 2
 
 
 def moco_after_two_steps() -> tuple[Task, Batch]:
@@ -233,7 +235,7 @@ def test_all_wrong_options_are_named_at_once() -> None:
 @pytest.mark.parametrize(("batch_size", "group_size"), [(1, 32), (3, 32), (9, 2), (10, 1)])
 def test_groups_of_one_image_are_refused(batch_size: int, group_size: int) -> None:
     with pytest.raises(ConfigError, match="fewer than two"):
-        number_of_groups(batch_size, group_size)
+        count_groups(batch_size, group_size)
 
 
 def test_groups_are_as_equal_as_can_be() -> None:
@@ -243,5 +245,5 @@ def test_groups_are_as_equal_as_can_be() -> None:
         sizes.append(len(group))
         return group
 
-    in_groups(encode, torch.zeros(10, 1), number_of_groups(10, 3))
+    encode_in_groups(encode, torch.zeros(10, 1), count_groups(10, 3))
     assert sizes == [3, 3, 2, 2]

@@ -41,20 +41,19 @@ class Packing:
         *,
         device: torch.device,
         num_tokens: int,
-        whole: Tensor | None = None,
+        noncausal: Tensor | None = None,
     ) -> Self:
         """The first `lengths` (B,) tokens of each row are real.
 
         How many that are decides shapes, so the host has to know it: lengths on a GPU make it wait.
 
         Args:
-            whole: (B,) bool, rows whose tokens attend to all of their row and not to those before
-                them alone; None for none.
+            noncausal: (B,) bool, rows whose tokens attend to all of their row; None for none.
         """
         steps = torch.arange(num_tokens, device=lengths.device)
         real = steps < lengths[:, None]  # (B, T)
         rows = real.flatten().nonzero().squeeze(1).to(device, non_blocking=True)
-        visible = None if whole is None else _visible(lengths.to(device), num_tokens, whole)
+        visible = None if noncausal is None else _visible(lengths.to(device), num_tokens, noncausal)
         return cls(rows, len(lengths), num_tokens, visible)
 
     def pack(self, padded: Tensor) -> Tensor:
@@ -73,7 +72,7 @@ class Packing:
         return self.rows % self.num_tokens
 
 
-def _visible(lengths: Tensor, num_tokens: int, whole: Tensor) -> Tensor:
+def _visible(lengths: Tensor, num_tokens: int, noncausal: Tensor) -> Tensor:
     """See `Packing.visible`. No real token sees padding; what padding sees is never taken up.
 
     An empty row sees its first place all the same, since attention to nothing is NaN.
@@ -81,7 +80,7 @@ def _visible(lengths: Tensor, num_tokens: int, whole: Tensor) -> Tensor:
     steps = torch.arange(num_tokens, device=lengths.device)
     earlier = steps <= steps[:, None]  # (T, T)
     real = steps < lengths.clamp(min=1)[:, None]  # (B, T)
-    return torch.where(whole[:, None, None], real[:, None], earlier)[:, None]
+    return torch.where(noncausal[:, None, None], real[:, None], earlier)[:, None]
 
 
 def attend(

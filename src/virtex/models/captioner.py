@@ -15,7 +15,7 @@ from virtex.models.attention import Packing
 from virtex.models.backbone import Backbone
 from virtex.models.decoding import DecodingConfig, Generated, Rng, check_prefix, decode
 from virtex.models.kv_cache import KeyValueCache
-from virtex.models.reranking import log_likelihoods, ranked, whole
+from virtex.models.reranking import log_likelihoods, rerank, with_start_and_end
 from virtex.models.textual_head import Direction, HeadConfig, TextualHead
 from virtex.tokens import PAD_ID
 
@@ -69,7 +69,7 @@ class Captioner(nn.Module):
         return packing.pad(self.head.logits(hidden[0]))
 
     def token_losses(
-        self, grid: Tensor, inputs: Tensor, targets: Tensor, *, lengths: Tensor, whole: Tensor
+        self, grid: Tensor, inputs: Tensor, targets: Tensor, *, lengths: Tensor, noncausal: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Cross-entropy of whatever is asked of the forward decoder, token by token.
 
@@ -79,13 +79,12 @@ class Captioner(nn.Module):
             grid: (B, C, h, w), what the backbone makes of the images.
             inputs: (B, T) what the decoder reads; the first `lengths` (B,) of each row are real.
             targets: (B, T) what it is to say at each place; PAD_ID where nothing is asked.
-            whole: (B,) bool, captions whose tokens see all of their caption's inputs; those of the
-                others see the inputs before them.
+            noncausal: (B,) bool, captions whose tokens attend to all tokens of their caption.
 
         Returns:
             Losses (M,) of all targets, and (M,) the caption each belongs to.
         """
-        packing = self._packing(inputs, lengths, whole)
+        packing = self._packing(inputs, lengths, noncausal)
         asked = packing.pack(targets)  # (P,)
         places = asked.nonzero().squeeze(1)  # (M,)
         hidden = self.head(packing.pack(inputs)[None], packing, grid, directions=["forward"])
@@ -192,7 +191,7 @@ class Captioner(nn.Module):
         if not decoding.backward_weight:
             return generated
         backward = self.backward_log_probs(grid, generated)
-        return ranked(generated, backward, config=decoding, num_captions=num_captions)
+        return rerank(generated, backward, config=decoding, num_captions=num_captions)
 
     @torch.no_grad()
     def backward_log_probs(self, grid: Tensor, generated: Generated) -> Tensor:
@@ -204,7 +203,7 @@ class Captioner(nn.Module):
             grid: (B, C, h, w), what the backbone makes of the images.
         """
         self._require_evaluation()
-        tokens, lengths = whole(generated)  # (B, K, T)
+        tokens, lengths = with_start_and_end(generated)  # (B, K, T)
         readings = read(tokens.flatten(0, 1), lengths.flatten(), "backward").view_as(tokens)
         longest = self.config.max_tokens + 1
         return log_likelihoods(
@@ -254,14 +253,14 @@ class Captioner(nn.Module):
         hidden = self.head(inputs, packing, grid, directions=directions)
         return self.head.token_losses(hidden, targets), targets, packing
 
-    def _packing(self, tokens: Tensor, lengths: Tensor, whole: Tensor | None = None) -> Packing:
+    def _packing(self, tokens: Tensor, lengths: Tensor, noncausal: Tensor | None = None) -> Packing:
         num_tokens = tokens.shape[1]
         if num_tokens > self.config.max_tokens:
             raise ConfigError(
                 f"captions of {num_tokens} tokens, but the textual head was built for "
                 f"{self.config.max_tokens}: cut the captions or raise head.max_tokens"
             )
-        return Packing.of(lengths, device=tokens.device, num_tokens=num_tokens, whole=whole)
+        return Packing.of(lengths, device=tokens.device, num_tokens=num_tokens, noncausal=noncausal)
 
     def _require_evaluation(self) -> None:
         assert not self.training, "call .eval() first: dropout would spoil the result"

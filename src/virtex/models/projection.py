@@ -96,11 +96,11 @@ def similarities(features: Tensor, entries: Tensor) -> Tensor:
 
 
 def momentum_copy(module: Module) -> Module:
-    """A copy that no gradient reaches; `follow` moves it."""
+    """A copy that no gradient reaches; `update_momentum_copy` moves it."""
     return copy.deepcopy(module).requires_grad_(False)
 
 
 @torch.no_grad()
-def follow(slow: nn.Module, fast: nn.Module, *, momentum: float) -> None:
+def update_momentum_copy(slow: nn.Module, fast: nn.Module, *, momentum: float) -> None:
     """Parameters become momentum * slow + (1 - momentum) * fast; buffers are left alone."""
     torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), 1 - momentum)

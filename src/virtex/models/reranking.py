@@ -78,7 +78,7 @@ def _log_likelihoods(
     return totals.view(lengths.shape)
 
 
-def whole(generated: Generated) -> tuple[Tensor, Tensor]:
+def with_start_and_end(generated: Generated) -> tuple[Tensor, Tensor]:
     """Captions with start and end token, (B, K, T + 2), and their lengths (B, K).
 
     One that was cut at its longest gets the end token that it lacks.
@@ -90,7 +90,7 @@ def whole(generated: Generated) -> tuple[Tensor, Tensor]:
     return tokens.scatter(2, lengths[..., None] - 1, EOS_ID), lengths
 
 
-def ranked(
+def rerank(
     generated: Generated, backward: Tensor, *, config: DecodingConfig, num_captions: int
 ) -> Generated:
     """The best `num_captions` of K captions by both log-likelihoods; those not found stay last.

@@ -91,7 +91,7 @@ class CapPa(Task):
         tokens = batch["tokens"]
         inputs = tokens[:, :-1].masked_fill(parallel[:, None], MASK_ID)
         return self.captioner.token_losses(
-            grid, inputs, tokens[:, 1:], lengths=batch["lengths"] - 1, whole=parallel
+            grid, inputs, tokens[:, 1:], lengths=batch["lengths"] - 1, noncausal=parallel
         )
 
     def no_weight_decay(self) -> set[str]:
@@ -101,9 +101,9 @@ class CapPa(Task):
         losses, captions = self.token_losses(grid, batch, batch["parallel"])
         loss = losses.sum() / max(len(losses), 1)
         in_parallel = batch["parallel"][captions]  # (M,)
-        logs = {"autoregressive": mean_of(losses.detach(), ~in_parallel)}
+        logs = {"autoregressive": masked_mean(losses.detach(), ~in_parallel)}
         if self.parallel_share:
-            logs["parallel"] = mean_of(losses.detach(), in_parallel)
+            logs["parallel"] = masked_mean(losses.detach(), in_parallel)
         return TaskOutput(loss, logs)
 
     def _validate(self, grid: Tensor, batch: Batch) -> TaskOutput:
@@ -117,7 +117,7 @@ class CapPa(Task):
         return TaskOutput(torch.stack([shares[kind] * logs[kind] for kind in logs]).sum(), logs)
 
 
-def mean_of(losses: Tensor, chosen: Tensor) -> Tensor:
+def masked_mean(losses: Tensor, chosen: Tensor) -> Tensor:
     """The mean of the chosen losses (M,); that of all where none is chosen, since NaN ends a run.
 
     So a batch without captions of a kind, one of 10,000 where there are 32, shows the other kind.

@@ -159,7 +159,7 @@ class Detection(Task):
 
     def forward(self, batch: Batch) -> TaskOutput:
         losses = self.detector.losses(
-            normalize(batch["image"]), _sizes(batch["sizes"]), targets_of(batch)
+            normalize(batch["image"]), _sizes(batch["sizes"]), detection_targets(batch)
         )
         logs = {name: loss.detach() for name, loss in losses.items()}
         return TaskOutput(torch.stack(list(losses.values())).sum(), logs)
@@ -172,7 +172,7 @@ class Detection(Task):
         )
 
 
-def targets_of(batch: Batch) -> list[dict[str, Tensor]]:
+def detection_targets(batch: Batch) -> list[dict[str, Tensor]]:
     """What the detector is to find in each image of a batch: boxes, labels, masks."""
     height, width = batch["image"].shape[2:]
     targets = []

@@ -118,7 +118,7 @@ class MaskedLm(Task):
             tokens,
             batch["targets"],
             lengths=batch["lengths"],
-            whole=torch.ones(len(tokens), dtype=torch.bool, device=tokens.device),
+            noncausal=torch.ones(len(tokens), dtype=torch.bool, device=tokens.device),
         )  # (M,)
         logs = {"targets_per_caption": losses.new_full((), len(losses) / len(tokens))}
         return TaskOutput(losses.sum() / max(len(losses), 1), logs)

@@ -28,7 +28,13 @@ from virtex.data.source_options import Needs
 from virtex.data.transforms import TrainTransform, normalize
 from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
-from virtex.models.projection import Projection, Queue, follow, momentum_copy, similarities
+from virtex.models.projection import (
+    Projection,
+    Queue,
+    momentum_copy,
+    similarities,
+    update_momentum_copy,
+)
 from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskData, TaskOutput, stack
 
 
@@ -100,17 +106,17 @@ class Moco(Task):
         """
         if not self.training:
             return self._query(queried), self._key(keyed)
-        num_groups = number_of_groups(len(queried), self.config.group_size)
-        queries = in_groups(self._query, queried, num_groups)
-        all_keys = shuffled(self._key, keyed, num_groups)  # (G, D)
+        num_groups = count_groups(len(queried), self.config.group_size)
+        queries = encode_in_groups(self._query, queried, num_groups)
+        all_keys = encode_shuffled(self._key, keyed, num_groups)  # (G, D)
         self._new_keys.append(all_keys)
         return queries, all_keys.chunk(distributed.world_size())[distributed.rank()]
 
     def after_step(self, step: int) -> None:
         del step
         momentum = self.config.momentum
-        follow(self.momentum_backbone, self.backbone, momentum=momentum)
-        follow(self.momentum_projection, self.projection, momentum=momentum)
+        update_momentum_copy(self.momentum_backbone, self.backbone, momentum=momentum)
+        update_momentum_copy(self.momentum_projection, self.projection, momentum=momentum)
         self.queue.push(torch.cat(self._new_keys))
         self._new_keys.clear()
 
@@ -134,7 +140,7 @@ class EncodeTwoViews:
         return {"query_image": query, "key_image": key}
 
 
-def number_of_groups(batch_size: int, group_size: int) -> int:
+def count_groups(batch_size: int, group_size: int) -> int:
     """Groups of at most `group_size` on this process, so that there are two over all processes.
 
     Raises:
@@ -151,13 +157,13 @@ def number_of_groups(batch_size: int, group_size: int) -> int:
     return num_groups
 
 
-def in_groups(encode: Callable[[Tensor], Tensor], images: Tensor, num_groups: int) -> Tensor:
+def encode_in_groups(encode: Callable[[Tensor], Tensor], images: Tensor, num_groups: int) -> Tensor:
     """Images (B, 3, H, W) encoded a group at a time, each with BatchNorm statistics of its own."""
     return torch.cat([encode(group) for group in images.tensor_split(num_groups)])
 
 
 @torch.no_grad()
-def shuffled(encode: Callable[[Tensor], Tensor], images: Tensor, num_groups: int) -> Tensor:
+def encode_shuffled(encode: Callable[[Tensor], Tensor], images: Tensor, num_groups: int) -> Tensor:
     """The keys (G, D) of all processes' images, each encoded in another company (section 3.3).
 
     Every process encodes its part of one order, which the main process draws; keys come back in
@@ -167,5 +173,5 @@ def shuffled(encode: Callable[[Tensor], Tensor], images: Tensor, num_groups: int
     drawn = torch.randperm(len(everything), device=images.device)
     order = distributed.gather(drawn)[: len(everything)]
     own = order.chunk(distributed.world_size())[distributed.rank()]
-    keys = in_groups(encode, everything[own], num_groups)  # (B, D)
+    keys = encode_in_groups(encode, everything[own], num_groups)  # (B, D)
     return distributed.gather(keys)[order.argsort()]

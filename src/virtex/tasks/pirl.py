@@ -38,7 +38,7 @@ from virtex.models.linear import Linear
 from virtex.models.projection import MemoryBank, Projection, similarities
 from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskData, TaskOutput, stack
 
-LARGEST_SHARE = 1 - 1e-6
+LARGEST_PROB = 1 - 1e-6
 """Of a negative; its logarithm stays finite where one negative outdoes all other pairs."""
 
 
@@ -180,5 +180,5 @@ class EncodeImageAndPuzzle:
 def noise_contrastive_loss(logits: Tensor) -> Tensor:
     """Mean NCE of logits (B, 1 + N), the positive's first; -inf stands for no negative."""
     log_shares = logits.log_softmax(1)
-    others = log_shares[:, 1:].exp().clamp(max=LARGEST_SHARE)
+    others = log_shares[:, 1:].exp().clamp(max=LARGEST_PROB)
     return -(log_shares[:, 0] + torch.log1p(-others).sum(1)).mean()
