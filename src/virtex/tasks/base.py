@@ -1,72 +1,42 @@
-"""The contract of a pretext task: one nn.Module that owns both ends of it."""
+"""The contract of a pretext task: one nn.Module that encodes examples and computes the loss."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from virtex.data.captioned import CaptionedForTraining, CaptionedForValidation
+from virtex.data.captions import EncodeCaption
 from virtex.data.example import Example
 from virtex.data.source_options import Needs
 from virtex.data.tokenizer import Tokenizer
-from virtex.data.transforms import ImageConfig
+from virtex.data.transforms import ImageConfig, TrainTransform, ValidationTransform
 from virtex.models.backbone import Backbone
 from virtex.models.captioner import Captioner
+from virtex.models.textual_head import HeadConfig
 
 Encoded = dict[str, Tensor]
 Batch = dict[str, Tensor]
 Encode = Callable[[Example, np.random.Generator], Encoded]
-"""Example to tensors, in a loader worker; all randomness comes from the generator. Picklable."""
+"""Picklable function from an example to tensors; all randomness comes from the generator."""
 Collate = Callable[[Sequence[Encoded]], Batch]
 
 
 def stack(encoded: Sequence[Encoded]) -> Batch:
-    """Collate examples whose tensors have one shape each: stacked, name by name."""
+    """Collate examples whose tensors have equal shapes by stacking them under each name."""
     return {name: torch.stack([item[name] for item in encoded]) for name in encoded[0]}
 
 
 @dataclass
 class TaskOutput:
-    """What a step gives back: the scalar to minimise, and scalars to log (detached)."""
+    """The scalar loss of a step, and detached scalars to log."""
 
     loss: Tensor
     logs: dict[str, Tensor] = field(default_factory=dict)
-
-
-class Task(nn.Module, ABC):
-    """A pretext task: how an example becomes tensors, and how a batch becomes a loss.
-
-    `encode` and `collate` run in the loader's workers; `forward` runs on the device.
-    `backbone` is what transfer takes.
-    """
-
-    backbone: Backbone
-    encode: Encode
-    """For training: with augmentation."""
-    encode_validation: Encode
-    """For validation: without augmentation; the same tensors under the same names."""
-    collate: Collate
-    """The loader adds `index` (B,): the places of the examples in the source."""
-
-    @abstractmethod
-    def forward(self, batch: Batch) -> TaskOutput:
-        """Loss of one batch (B examples); every loss is a mean that all processes share alike."""
-
-    @property
-    def writer(self) -> Captioner | None:
-        """The model that writes captions, where the task trains one."""
-        return None
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of parameters that are not decayed."""
-        return set()
-
-    @torch.no_grad()
-    def after_step(self, step: int) -> None:
-        """Called after each optimizer step, for state that is not learned by gradient."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +45,95 @@ class TaskData:
 
     image: ImageConfig
     tokenizer: Tokenizer | None = None
-    """Where the task reads captions."""
+    """The tokenizer, for tasks that read captions."""
     categories: tuple[str, ...] = ()
-    """Names of the classes, where the data has some: a label is an index into them."""
+    """Names of the classes, if the data has any: a label is an index into them."""
     num_examples: int = 0
-    """Of training, for tasks that remember each one."""
+    """Number of training examples, for tasks that have a memory of each."""
 
     @property
     def vocabulary(self) -> Tokenizer:
         """The tokenizer, for a task that needs captions."""
         assert self.tokenizer is not None, "a task that needs captions is given a tokenizer"
         return self.tokenizer
+
+    def encode_captioned(self, max_tokens: int, *, original: bool = False) -> tuple[Encode, Encode]:
+        """Return how training and validation encode an image with one of its captions."""
+        caption = EncodeCaption(self.vocabulary, max_tokens=max_tokens, original=original)
+        return (
+            CaptionedForTraining(TrainTransform(self.image), caption),
+            CaptionedForValidation(ValidationTransform(self.image), caption),
+        )
+
+
+class Task(nn.Module, ABC):
+    """A pretext task: how an example becomes tensors, and how a batch becomes a loss.
+
+    `encode` and `collate` run in the loader's workers; `forward` runs on the device.
+    """
+
+    encode: Encode
+    """Encoding for training, with augmentation."""
+    encode_validation: Encode
+    """Encoding for validation, without augmentation; the same tensors under the same names."""
+    collate: Collate
+    """Collation into a batch; the loader adds `index` (B,), each example's index in the source."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone that transfer takes, a direct child unless a subclass overrides this."""
+        return cast(Backbone, super().__getattr__("backbone"))
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> TaskOutput:
+        """Return the loss of a batch of B examples, a mean in which all processes weigh alike."""
+
+    @property
+    def writer(self) -> Captioner | None:
+        """The model that writes captions, if the task trains one."""
+        return None
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of the parameters without weight decay."""
+        return set()
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Update, after each optimizer step, the state that is not learned by gradient."""
+
+
+class CaptionerTask(Task):
+    """A pretext task that trains a captioner on images with one caption each."""
+
+    def __init__(
+        self,
+        head: HeadConfig,
+        backbone: Backbone,
+        data: TaskData,
+        *,
+        bidirectional: bool = False,
+        original: bool = False,
+    ) -> None:
+        super().__init__()
+        vocab_size = data.vocabulary.vocab_size
+        self.captioner = Captioner(backbone, head, vocab_size, bidirectional=bidirectional)
+        self.encode, self.encode_validation = data.encode_captioned(
+            head.max_tokens, original=original
+        )
+
+    @property
+    def backbone(self) -> Backbone:
+        """The captioner's backbone."""
+        return self.captioner.backbone
+
+    @property
+    def writer(self) -> Captioner | None:
+        """The captioner."""
+        return self.captioner
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the captioner's parameters without weight decay."""
+        return {f"captioner.{name}" for name in self.captioner.no_weight_decay()}
 
 
 @dataclass(frozen=True)
@@ -94,7 +142,7 @@ class TaskConfig(ABC):
 
     @property
     def needs(self) -> Needs:
-        """What each image must come with: checked before training."""
+        """What each image must come with, which is checked before training."""
         return Needs(captions=True)
 
     writes_captions: ClassVar[bool] = False
@@ -102,4 +150,4 @@ class TaskConfig(ABC):
 
     @abstractmethod
     def build(self, backbone: Backbone, data: TaskData) -> Task:
-        """The task around a backbone that is built already."""
+        """Return the task around a given backbone."""

@@ -1,12 +1,12 @@
-"""Captioning where most captions are predicted in parallel, all tokens at once (CapPa).
+"""Captioning in which most captions are predicted in parallel, all tokens at once (CapPa).
 
-Tschannen et al., "Image Captioners Are Scalable Vision Learners Too", NeurIPS 2023, section 3. A
-caption that is predicted in parallel is read as [MASK] throughout, without a causal mask: nothing
-but the image and its position tells a token, so that the backbone has to know it. The others are
-read token by token, as in forward captioning.
+Tschannen et al., "Image Captioners Are Scalable Vision Learners Too", NeurIPS 2023, section 3. The
+input of a caption that is predicted in parallel is [MASK] throughout, without a causal mask: a
+token can be told by its position and the image alone, so the backbone has to know it. The other
+captions are predicted token by token, as in forward captioning.
 
-Departure: padding stays hidden from a parallel caption too, so that its decoder knows how many
-tokens to tell. The released code lets it see a fixed number of places.
+Departure: padding is hidden from a parallel caption too, so its decoder knows the number of tokens.
+The released code attends to a fixed number of positions.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from virtex.data.captioned import CaptionedForTraining, CaptionedForValidation, collate_captioned
-from virtex.data.captions import EncodeCaption
+from virtex.data.captioned import collate_captioned
 from virtex.data.example import Example
-from virtex.data.transforms import TrainTransform, ValidationTransform, normalize
+from virtex.data.transforms import normalize
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
-from virtex.models.captioner import Captioner
 from virtex.models.textual_head import HeadConfig
-from virtex.tasks.base import Batch, Encode, Encoded, Task, TaskConfig, TaskData, TaskOutput
+from virtex.tasks.base import (
+    Batch,
+    CaptionerTask,
+    Encode,
+    Encoded,
+    TaskConfig,
+    TaskData,
+    TaskOutput,
+)
 from virtex.tokens import MASK_ID
 
 
@@ -49,78 +55,57 @@ class CapPaConfig(TaskConfig):
         return CapPa(self, backbone, data)
 
 
-class CapPa(Task):
-    """A forward captioner of which some captions ask for all tokens at once."""
+class CapPa(CaptionerTask):
+    """A forward captioner that predicts some captions in parallel."""
 
     def __init__(self, config: CapPaConfig, backbone: Backbone, data: TaskData) -> None:
-        super().__init__()
-        self.parallel_share = config.parallel_share
-        encode_caption = EncodeCaption(data.vocabulary, max_tokens=config.head.max_tokens)
-        self.captioner = Captioner(
-            backbone, config.head, data.vocabulary.vocab_size, bidirectional=False
-        )
-        self.encode = EncodeParallel(
-            CaptionedForTraining(TrainTransform(data.image), encode_caption), config.parallel_share
-        )
-        self.encode_validation = EncodeParallel(
-            CaptionedForValidation(ValidationTransform(data.image), encode_caption), 0
-        )
+        super().__init__(config.head, backbone, data)
+        self.parallel_prob = config.parallel_share
+        self.encode = EncodeParallel(self.encode, self.parallel_prob)
+        self.encode_validation = EncodeParallel(self.encode_validation, 0)
         self.collate = collate
 
-    @property
-    def backbone(self) -> Backbone:  # type: ignore[override]
-        return self.captioner.backbone
-
-    @property
-    def writer(self) -> Captioner:
-        return self.captioner
-
     def forward(self, batch: Batch) -> TaskOutput:
-        """The mean over all tokens, of both kinds of captions.
+        """Return the mean over all tokens of both kinds of captions.
 
-        In validation each caption is predicted in both ways, and the loss is the sum of the two
-        means, weighted by their shares in training: what the training loss is in expectation.
+        Validation predicts each caption in both ways; its loss is the sum of the two means,
+        weighted by the probabilities of training: the expectation of the training loss.
         """
         grid = self.backbone(normalize(batch["image"]))
-        if self.training:
-            return self._train(grid, batch)
-        return self._validate(grid, batch)
+        return self._train(grid, batch) if self.training else self._validate(grid, batch)
 
     def token_losses(self, grid: Tensor, batch: Batch, parallel: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses (M,) of all tokens after the first, and the caption (M,) each belongs to."""
+        """Return the losses (M,) of all tokens after the first, and each one's caption (M,)."""
         tokens = batch["tokens"]
         inputs = tokens[:, :-1].masked_fill(parallel[:, None], MASK_ID)
         return self.captioner.token_losses(
             grid, inputs, tokens[:, 1:], lengths=batch["lengths"] - 1, noncausal=parallel
         )
 
-    def no_weight_decay(self) -> set[str]:
-        return {f"captioner.{name}" for name in self.captioner.no_weight_decay()}
-
     def _train(self, grid: Tensor, batch: Batch) -> TaskOutput:
         losses, captions = self.token_losses(grid, batch, batch["parallel"])
         loss = losses.sum() / max(len(losses), 1)
         in_parallel = batch["parallel"][captions]  # (M,)
         logs = {"autoregressive": masked_mean(losses.detach(), ~in_parallel)}
-        if self.parallel_share:
+        if self.parallel_prob:
             logs["parallel"] = masked_mean(losses.detach(), in_parallel)
         return TaskOutput(loss, logs)
 
     def _validate(self, grid: Tensor, batch: Batch) -> TaskOutput:
-        shares = {"autoregressive": 1 - self.parallel_share, "parallel": self.parallel_share}
+        probs = {"autoregressive": 1 - self.parallel_prob, "parallel": self.parallel_prob}
         logs = {}
-        for kind, share in shares.items():
-            if share:
+        for kind, prob in probs.items():
+            if prob:
                 parallel = torch.full_like(batch["parallel"], kind == "parallel")
                 losses, _ = self.token_losses(grid, batch, parallel)
                 logs[kind] = losses.sum() / max(len(losses), 1)
-        return TaskOutput(torch.stack([shares[kind] * logs[kind] for kind in logs]).sum(), logs)
+        return TaskOutput(torch.stack([probs[kind] * logs[kind] for kind in logs]).sum(), logs)
 
 
 def masked_mean(losses: Tensor, chosen: Tensor) -> Tensor:
-    """The mean of the chosen losses (M,); that of all where none is chosen, since NaN ends a run.
+    """Return the mean of the chosen losses (M,), or of all if none is chosen, as NaN ends a run.
 
-    So a batch without captions of a kind, one of 10,000 where there are 32, shows the other kind.
+    A batch without captions of one kind, one of 10,000 batches of 32, thus logs the other kind.
     """
     chosen = chosen | ~chosen.any()
     return losses.masked_fill(~chosen, 0).sum() / chosen.sum().clamp(min=1)
@@ -128,17 +113,17 @@ def masked_mean(losses: Tensor, chosen: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class EncodeParallel:
-    """An image and its caption, and whether that is to be predicted in parallel."""
+    """An image, its caption, and whether the caption is predicted in parallel."""
 
     encode: Encode
-    parallel_share: float
+    parallel_prob: float
 
     def __call__(self, example: Example, generator: np.random.Generator) -> Encoded:
         encoded = self.encode(example, generator)
-        return {**encoded, "parallel": torch.tensor(generator.random() < self.parallel_share)}
+        return {**encoded, "parallel": torch.tensor(generator.random() < self.parallel_prob)}
 
 
 def collate(encoded: Sequence[Encoded]) -> Batch:
-    """As `collate_captioned`, with `parallel` (B,) bool."""
+    """Collate images and captions, with `parallel` (B,) bool."""
     parallel = torch.stack([item["parallel"] for item in encoded])
     return {**collate_captioned(encoded), "parallel": parallel}

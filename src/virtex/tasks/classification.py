@@ -1,15 +1,15 @@
-"""Classification as a pretext task: which tokens a caption holds, or which classes an image shows.
+"""Classification as a pretext task: the tokens of a caption, or the classes of an image.
 
 Token classification and multi-label classification are pretraining tasks of Desai and Johnson, CVPR
-2021: a linear layer on pooled features, and K-hot targets. One label an image is supervised
-classification, the baseline of ImageNet. Huang et al., "Classification Done Right for
-Vision-Language Pre-Training" (SuperClass, NeurIPS 2024), weigh tokens by inverse document
+2021: a linear layer on pooled features, and K-hot targets. With one label an image this is
+supervised classification, the ImageNet baseline. Huang et al., "Classification Done Right for
+Vision-Language Pre-Training" (SuperClass, NeurIPS 2024), weight tokens by inverse document
 frequency.
 
-An example without any target (an image without objects, a caption of unknown tokens) adds 0 to a
+An example without targets (an image without objects, a caption of unknown tokens) adds 0 to a
 softmax loss, which remains the mean over all examples; the released code dropped such images.
 
-Shapes: B examples, C channels, V classes, K targets of an example (padded with NO_TARGET).
+Shapes: B examples, C channels, V classes, K targets of an example, padded with NO_TARGET.
 """
 
 import math
@@ -22,8 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from virtex.data.captioned import CaptionedForTraining, CaptionedForValidation
-from virtex.data.captions import FEWEST_TOKENS, EncodeCaption
+from virtex.data.captions import FEWEST_TOKENS
 from virtex.data.example import Example
 from virtex.data.source_options import Needs
 from virtex.data.transforms import TrainTransform, ValidationTransform, normalize
@@ -40,16 +39,16 @@ Loss = Literal["softmax", "bce"]
 
 @dataclass(frozen=True)
 class TokenClassificationConfig(TaskConfig):
-    """Predict which tokens a caption holds, all at once and in no order."""
+    """Predict the set of a caption's tokens, without their order."""
 
     loss: Loss = "softmax"
     """softmax: minus the mean log-probability of an example's tokens under one softmax over the
-    vocabulary (the paper's); bce: a yes or no for every token of the vocabulary, summed."""
+    vocabulary (the paper's); bce: binary cross-entropy, summed over the vocabulary."""
     idf: bool = False
-    """Weigh tokens by inverse document frequency, counted while training (SuperClass); softmax
+    """Weight tokens by inverse document frequency, counted during training (SuperClass); softmax
     only."""
     max_tokens: int = 30
-    """Longest caption, with its start and end tokens; the text of longer ones is cut."""
+    """Maximum length of a caption, start and end token included; longer texts are cut."""
     original: bool = False
     """Cut long captions as the released code did, one token later."""
 
@@ -59,19 +58,13 @@ class TokenClassificationConfig(TaskConfig):
         raise_all(ConfigError, "the options of token classification cannot work", problems)
 
     def build(self, backbone: Backbone, data: TaskData) -> "Classification":
-        encode_caption = EncodeCaption(
-            data.vocabulary, max_tokens=self.max_tokens, original=self.original
-        )
+        training, validation = data.encode_captioned(self.max_tokens, original=self.original)
         return Classification(
             self,
             backbone,
             num_classes=data.vocabulary.vocab_size,
-            encode=TokensAsTargets(
-                CaptionedForTraining(TrainTransform(data.image), encode_caption)
-            ),
-            encode_validation=TokensAsTargets(
-                CaptionedForValidation(ValidationTransform(data.image), encode_caption)
-            ),
+            encode=TokensAsTargets(training),
+            encode_validation=TokensAsTargets(validation),
         )
 
 
@@ -81,11 +74,11 @@ class LabelClassificationConfig(TaskConfig):
 
     loss: Loss = "softmax"
     """softmax: minus the mean log-probability of an image's classes under one softmax (the
-    paper's; the cross-entropy where an image has one class); bce: a yes or no for every class,
-    summed."""
+    paper's; the cross-entropy if an image has one class); bce: binary cross-entropy, summed over
+    the classes."""
     idf: bool = False
-    """Weigh classes by inverse document frequency, counted while training; softmax only. No effect
-    where each image has one class."""
+    """Weight classes by inverse document frequency, counted during training; softmax only. It has
+    no effect if each image has one class."""
     original: bool = False
     """Keep an unused class 0 before the others, as the released code did: 81 rows for COCO."""
 
@@ -108,17 +101,17 @@ class LabelClassificationConfig(TaskConfig):
             self,
             backbone,
             num_classes=first_row + len(data.categories),
-            encode=LabelledForTraining(TrainTransform(data.image), first_row),
-            encode_validation=LabelledForValidation(ValidationTransform(data.image), first_row),
+            encode=LabelsAsTargets(TrainTransform(data.image), first_row),
+            encode_validation=LabelsAsTargets(ValidationTransform(data.image), first_row),
         )
 
 
 class Classification(Task):
     """Backbone, pooling, and a linear layer with a row for each class.
 
-    The layer starts as PyTorch starts it, which the released code left so. For bce its bias starts
-    at -log(V), one class expected per image (after Lin et al., "Focal Loss", ICCV 2017, section
-    3.3), since thousands of steps would pass before it came down from 0.
+    The layer has PyTorch's initialization, as in the released code. For bce its bias starts at
+    -log(V), one expected class per image (after Lin et al., "Focal Loss", ICCV 2017, section 3.3):
+    from 0 it would take thousands of steps to get there.
     """
 
     def __init__(
@@ -132,7 +125,7 @@ class Classification(Task):
     ) -> None:
         super().__init__()
         self.loss = config.loss
-        self.backbone = backbone
+        self.add_module("backbone", backbone)
         self.output = Linear(backbone.num_channels, num_classes)
         if config.loss == "bce":
             nn.init.constant_(self.output.bias, -math.log(num_classes))
@@ -140,35 +133,30 @@ class Classification(Task):
         self.encode, self.encode_validation, self.collate = encode, encode_validation, collate
 
     def forward(self, batch: Batch) -> TaskOutput:
-        """Loss of images with `targets` (B, K); training with idf counts them first."""
+        """Return the loss of images with `targets` (B, K); training with idf counts them first."""
         targets = batch["targets"]
         logits = self.logits(normalize(batch["image"])).float()
         if self.loss == "bce":
             losses = bce_losses(logits, targets)
         else:
-            losses = softmax_losses(logits, targets, self._weights(targets))
+            if self.frequencies is not None and self.training:
+                self.frequencies.count(targets)
+            weights = None if self.frequencies is None else self.frequencies.weights()
+            losses = softmax_losses(logits, targets, weights)
         loss = losses.mean()
         top1 = (targets == logits.argmax(1, keepdim=True)).any(1).float().mean()
         return TaskOutput(loss, {"classification": loss.detach(), "top1": top1})
 
     def logits(self, images: Tensor) -> Tensor:
-        """Scores (B, V) of normalised images (B, 3, H, W)."""
+        """Return the logits (B, V) of normalised images (B, 3, H, W)."""
         return self.output(self.backbone.pooled(images))
-
-    def _weights(self, targets: Tensor) -> Tensor | None:
-        if self.frequencies is None:
-            return None
-        if self.training:
-            self.frequencies.count(targets)
-        return self.frequencies.weights()
 
 
 @dataclass(frozen=True)
 class TokensAsTargets:
-    """An image, and the different tokens of its caption without special ones, rising."""
+    """An image, and the distinct ordinary tokens of its caption in ascending order."""
 
     encode: Encode
-    """Gives the image and the caption's tokens."""
 
     def __call__(self, example: Example, generator: np.random.Generator) -> Encoded:
         encoded = self.encode(example, generator)
@@ -177,27 +165,20 @@ class TokensAsTargets:
 
 
 @dataclass(frozen=True)
-class LabelledForTraining:
-    """The image, changed, and the rows of its labels in the output."""
+class LabelsAsTargets:
+    """An image, and the output rows of its distinct labels in ascending order."""
 
-    transform: TrainTransform
+    transform: TrainTransform | ValidationTransform
     first_row: int
+    """The output row of label 0."""
 
     def __call__(self, example: Example, generator: np.random.Generator) -> Encoded:
-        image, _ = self.transform(example, "", generator)
-        return {"image": image, "targets": _rows(example, self.first_row)}
-
-
-@dataclass(frozen=True)
-class LabelledForValidation:
-    """The image resized and cropped at its centre, and the rows of its labels in the output."""
-
-    transform: ValidationTransform
-    first_row: int
-
-    def __call__(self, example: Example, generator: np.random.Generator) -> Encoded:
-        del generator
-        return {"image": self.transform(example), "targets": _rows(example, self.first_row)}
+        if isinstance(self.transform, TrainTransform):
+            image, _ = self.transform(example, "", generator)
+        else:
+            image = self.transform(example)
+        labels = torch.tensor(sorted(set(example.labels)), dtype=torch.int64)
+        return {"image": image, "targets": self.first_row + labels}
 
 
 def collate(encoded: Sequence[Encoded]) -> Batch:
@@ -209,13 +190,8 @@ def collate(encoded: Sequence[Encoded]) -> Batch:
     }
 
 
-def _rows(example: Example, first_row: int) -> Tensor:
-    """The rows (K,) of an image's different labels, rising; label 0 has the first."""
-    return first_row + torch.tensor(sorted(set(example.labels)), dtype=torch.int64)
-
-
 def _problems(loss: str, *, idf: bool) -> list[str]:
-    """What is wrong with the options that both configs have."""
+    """Return the problems of the options that both configs have."""
     problems = []
     if loss not in get_args(Loss):
         problems.append(f"loss {loss!r} is neither 'softmax' nor 'bce'")

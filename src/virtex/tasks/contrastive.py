@@ -1,13 +1,14 @@
-"""Contrast of images and captions as a pretext task, by softmax (CLIP) or sigmoid (SigLIP).
+"""Contrastive learning of images and captions, by softmax (CLIP) or sigmoid (SigLIP).
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
 figure 3; Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, algorithm 1. Each
-image is compared with the captions of the whole batch, over all processes; its own is the right
-one. Here they are controls for captioning at equal budget, so that images are augmented and
-backbones decayed as in the other tasks.
+image is compared with the captions of the whole batch, over all processes; only its own caption
+matches. They are controls for captioning at equal budget, so the augmentation of images and the
+weight decay of backbones are those of the other tasks.
 
-In evaluation, and where a batch is accumulated in pieces, pairs are those of one process's piece:
-processes then need not have equally many batches. Its size sets the level of loss and accuracy.
+Validation compares the pairs of one process's batch only, as processes may have unequal numbers of
+batches, and gradient accumulation those of one piece of the batch. Loss and accuracy depend on how
+many pairs are compared.
 
 Shapes: B pairs on this process, G on all processes, E embedding size.
 """
@@ -22,9 +23,8 @@ from torch.nn.functional import cross_entropy, logsigmoid
 from torch.nn.functional import normalize as to_unit_length
 
 from virtex import distributed
-from virtex.data.captioned import CaptionedForTraining, CaptionedForValidation, collate_captioned
-from virtex.data.captions import EncodeCaption
-from virtex.data.transforms import TrainTransform, ValidationTransform, normalize
+from virtex.data.captioned import collate_captioned
+from virtex.data.transforms import normalize
 from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.linear import Linear
@@ -34,20 +34,20 @@ from virtex.tasks.base import Batch, Task, TaskConfig, TaskData, TaskOutput
 Loss = Literal["softmax", "sigmoid"]
 FIRST_LOG_SCALE: dict[Loss, float] = {"softmax": math.log(1 / 0.07), "sigmoid": math.log(10)}
 FIRST_BIAS = -10.0
-"""Of the sigmoid: nearly all pairs are wrong ones, and the first steps need not learn that."""
+"""Initial bias of the sigmoid, so that the first steps need not learn that few pairs match."""
 MAX_LOG_SCALE = math.log(100)
-"""Of the softmax, which CLIP found unstable beyond."""
+"""Largest scale of the softmax; CLIP was unstable beyond it."""
 
 
 @dataclass(frozen=True)
 class ContrastiveConfig(TaskConfig):
-    """Tell an image's own caption from those of the other images in the batch."""
+    """Distinguish an image's own caption from those of the other images in the batch."""
 
     loss: Loss = "softmax"
-    """softmax: choose the caption for each image, and the image for each caption (CLIP); sigmoid:
-    a yes or no for every pair (SigLIP)."""
+    """softmax: classify the caption of each image and the image of each caption (CLIP); sigmoid:
+    classify each pair as matching or not (SigLIP)."""
     embedding_size: int = 512
-    """Size E of the space in which images and captions are compared."""
+    """Size E of the embedding space in which images and captions are compared."""
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
 
     def __post_init__(self) -> None:
@@ -66,23 +66,17 @@ class Contrastive(Task):
     def __init__(self, config: ContrastiveConfig, backbone: Backbone, data: TaskData) -> None:
         super().__init__()
         self.loss = config.loss
-        self.backbone = backbone
+        self.add_module("backbone", backbone)
         self.text_encoder = TextEncoder(config.text, data.vocabulary.vocab_size)
         widths = backbone.num_channels, config.text.hidden_size
         self.image_projection, self.text_projection = (
             Linear(width, config.embedding_size, bias=False) for width in widths
         )
-        for width, projection in zip(
-            widths, (self.image_projection, self.text_projection), strict=True
-        ):
-            nn.init.normal_(projection.weight, std=width**-0.5)
+        for projection in (self.image_projection, self.text_projection):
+            nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
         self.log_scale = nn.Parameter(torch.tensor(FIRST_LOG_SCALE[config.loss]))
         self.bias = nn.Parameter(torch.tensor(FIRST_BIAS)) if config.loss == "sigmoid" else None
-        encode_caption = EncodeCaption(data.vocabulary, max_tokens=config.text.max_tokens)
-        self.encode = CaptionedForTraining(TrainTransform(data.image), encode_caption)
-        self.encode_validation = CaptionedForValidation(
-            ValidationTransform(data.image), encode_caption
-        )
+        self.encode, self.encode_validation = data.encode_captioned(config.text.max_tokens)
         self.collate = collate_captioned
 
     def forward(self, batch: Batch) -> TaskOutput:
@@ -105,14 +99,14 @@ class Contrastive(Task):
         return TaskOutput(loss, logs)
 
     def embed_images(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) to vectors (B, E) of length 1, in float32."""
+        """Return float32 unit vectors (B, E) of normalised images (B, 3, H, W)."""
         projected = self.image_projection(self.backbone.pooled(images))
         return to_unit_length(projected.float(), dim=1)
 
     def embed_texts(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Padded captions (B, T) and their lengths (B,) to vectors (B, E) of length 1, in float32.
+        """Return float32 unit vectors (B, E) of padded captions (B, T) with `lengths` (B,).
 
-        The dot product with an image's vector says how well they fit, from -1 to 1.
+        The dot product with an image's vector is their cosine similarity.
         """
         projected = self.text_projection(self.text_encoder(tokens, lengths))
         return to_unit_length(projected.float(), dim=1)
@@ -124,25 +118,25 @@ class Contrastive(Task):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Keep CLIP's temperature at or above 0.01."""
+        """Clamp CLIP's temperature to at least 0.01."""
         del step
         if self.loss == "softmax":
             self.log_scale.clamp_(max=MAX_LOG_SCALE)
 
 
 def softmax_loss(by_image: Tensor, by_text: Tensor, own: Tensor) -> Tensor:
-    """CLIP's loss: the mean of choosing a caption for each image and an image for each caption.
+    """Return CLIP's loss: the mean cross-entropy of the captions of images and the reverse.
 
     Args:
         by_image: (B, G) logits of this process's images with all captions.
         by_text: (B, G) logits of this process's captions with all images.
-        own: (B,) column of each one's own counterpart.
+        own: (B,) column of each row's match.
     """
     return (cross_entropy(by_image, own) + cross_entropy(by_text, own)) / 2
 
 
 def sigmoid_loss(by_image: Tensor, own: Tensor) -> Tensor:
-    """SigLIP's loss: minus the log-likelihood of all pairs, divided by the number of images.
+    """Return SigLIP's loss: minus the log-likelihood of all pairs per image.
 
     Args:
         by_image: (B, G) logits of this process's images with all captions.
@@ -154,5 +148,5 @@ def sigmoid_loss(by_image: Tensor, own: Tensor) -> Tensor:
 
 
 def _alone(value: Tensor) -> Tensor:
-    """This process's part, where others are not asked for theirs."""
+    """Return this process's rows, without a gather."""
     return value

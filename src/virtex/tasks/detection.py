@@ -1,10 +1,9 @@
-"""Find objects: Mask R-CNN as a pretext task, and detectors around a backbone to be judged.
+"""Object detection: Mask R-CNN as a pretext task, and detectors that fine-tune a backbone.
 
-He et al., "Mask R-CNN" (ICCV 2017). As a pretext task it is learned on COCO from a random start,
-after which the backbone alone is transferred; images are squares. For transfer a pretrained
-backbone is fine-tuned in Mask R-CNN or in Faster R-CNN C4 (models/c4.py), on images resized by
-their shorter side. The loss is the sum of five: whether an anchor holds an object, and where; of
-which class a region is, where its box is, and which pixels are the object.
+He et al., "Mask R-CNN" (ICCV 2017). The pretext task trains Mask R-CNN on square images from random
+weights; the backbone alone is transferred. Transfer fine-tunes a pretrained backbone in Mask R-CNN
+or in Faster R-CNN C4 (models/c4.py), on images resized by their shorter side. The loss is the sum
+of five: objectness and box offset of anchors; class, box offset and mask of regions.
 """
 
 from dataclasses import dataclass, field
@@ -28,18 +27,18 @@ from virtex.tasks.base import Batch, Collate, Encode, Task, TaskConfig, TaskData
 
 @dataclass(frozen=True)
 class InstanceSegmentationConfig(TaskConfig):
-    """Find each object: its class, box and mask (Mask R-CNN).
+    """Predict each object's class, box and mask (Mask R-CNN).
 
-    Of the image options size, flip_prob and the colour jitter apply; scale and ratio do not, as an
-    image keeps its shape and `zoom` takes their place.
+    The image options size, flip_prob and color jitter apply; scale and ratio do not, since an image
+    keeps its aspect ratio and `zoom` replaces them.
     """
 
     regions: RegionConfig = field(default_factory=RegionConfig)
     masks: bool = True
-    """Learn masks; false learns boxes and classes alone, for data that has no masks (voc)."""
+    """Train the mask head; set it to false for data without masks (voc)."""
     zoom: tuple[float, float] = (0.8, 1.25)
-    """Smallest and largest zoom of a training image; at 1 its longer side just fits into
-    image.size. What is then too large is cropped at random, what is missing is padded."""
+    """Smallest and largest zoom of a training image; at 1 its longer side equals image.size. Larger
+    images are cropped at random, smaller ones padded."""
 
     def __post_init__(self) -> None:
         if not 0 < self.zoom[0] <= self.zoom[1]:
@@ -64,23 +63,23 @@ class InstanceSegmentationConfig(TaskConfig):
 
 @dataclass(frozen=True)
 class DetectionConfig(TaskConfig):
-    """Fine-tune a backbone inside a detector: for transfer, no pretext task.
+    """Fine-tune a backbone inside a detector, for transfer.
 
-    Images are resized and flipped as said here; none of the image options applies.
+    Images are resized and flipped by these options alone; no image option applies.
     """
 
     architecture: Literal["fpn", "c4"] = "fpn"
-    """fpn: Mask R-CNN (without masks Faster R-CNN) on a feature pyramid. c4: Faster R-CNN on the
-    grid of stride 16, the backbone's last stage run on each region."""
+    """fpn: Mask R-CNN (Faster R-CNN without masks) on a feature pyramid. c4: Faster R-CNN on the
+    grid of stride 16, with the backbone's last stage as its head."""
     regions: RegionConfig = field(default_factory=RegionConfig)
     masks: bool = True
-    """Learn masks, which needs fpn and data that has masks."""
+    """Train the mask head, which needs fpn and data with masks."""
     train_sizes: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
-    """Lengths of a training image's shorter side in pixels; one is drawn each time."""
+    """Lengths in pixels from which a training image's shorter side is drawn."""
     test_size: int = 800
-    """Length of a validation image's shorter side."""
+    """Length in pixels of a validation image's shorter side."""
     max_size: int = 1333
-    """The longer side becomes no longer than this; the shorter one follows."""
+    """Maximum length in pixels of the longer side, which limits the shorter one in proportion."""
     flip_prob: float = 0.5
     """Probability of a left-right flip in training."""
 
@@ -127,7 +126,7 @@ class DetectionConfig(TaskConfig):
 
 
 class Detection(Task):
-    """A detector, and the ways in which it reads examples."""
+    """A detector, and how it encodes examples."""
 
     def __init__(
         self,
@@ -142,19 +141,16 @@ class Detection(Task):
         self.detector = detector
         self.encode, self.encode_validation, self.collate = encode, encode_validation, collate
         self.encode_image = encode_image
-        """As `encode_validation`, without masks: all that `predict` needs."""
+        """Encoding for `predict`: that for validation, without masks."""
 
     @property
-    def backbone(self) -> Backbone:  # type: ignore[override]
+    def backbone(self) -> Backbone:
+        """The detector's backbone."""
         return self.detector.backbone
 
     def no_weight_decay(self) -> set[str]:
-        """Weights and biases of BatchNorm, as in Detectron2."""
-        norms = {
-            parameter
-            for layer in batch_norms(self)
-            for parameter in layer.parameters(recurse=False)
-        }
+        """Return the weights and biases of BatchNorm, as in Detectron2."""
+        norms = {value for layer in batch_norms(self) for value in layer.parameters(recurse=False)}
         return {name for name, parameter in self.named_parameters() if parameter in norms}
 
     def forward(self, batch: Batch) -> TaskOutput:
@@ -165,28 +161,29 @@ class Detection(Task):
         return TaskOutput(torch.stack(list(losses.values())).sum(), logs)
 
     def predict(self, batch: Batch) -> list[Detections]:
-        """What is found in each image, in pixels of the images as their files have them."""
-        images = normalize(batch["image"])
+        """Return the detections of each image, in pixels of its file."""
         return self.detector.predict(
-            images, _sizes(batch["sizes"]), image_sizes=_sizes(batch["image_sizes"])
+            normalize(batch["image"]),
+            _sizes(batch["sizes"]),
+            image_sizes=_sizes(batch["image_sizes"]),
         )
 
 
 def detection_targets(batch: Batch) -> list[dict[str, Tensor]]:
-    """What the detector is to find in each image of a batch: boxes, labels, masks."""
-    height, width = batch["image"].shape[2:]
+    """Return the ground truth of each image in a batch: boxes, labels, and masks if it has any."""
     targets = []
-    for place, number in enumerate(batch["num_objects"].tolist()):
+    for index, count in enumerate(batch["num_objects"].tolist()):
         target = {
-            "boxes": batch["boxes"][place, :number],
-            "labels": batch["box_labels"][place, :number],
+            "boxes": batch["boxes"][index, :count],
+            "labels": batch["box_labels"][index, :count],
         }
         if "masks" in batch:
-            target["masks"] = unpack_masks(batch["masks"][place, :number], height, width)
+            packed = batch["masks"][index, :count]
+            target["masks"] = unpack_masks(packed, *batch["image"].shape[2:])
         targets.append(target)
     return targets
 
 
 def _sizes(sizes: Tensor) -> list[tuple[int, int]]:
-    """Heights and widths (B, 2) as pairs."""
+    """Return heights and widths (B, 2) as pairs."""
     return [(height, width) for height, width in sizes.tolist()]

@@ -1,17 +1,16 @@
-"""Masked language modelling with the image: hidden tokens told from the others and from the grid.
+"""Masked language modelling: hidden tokens predicted from the image and the other tokens.
 
 Desai and Johnson, "VirTex: Learning Visual Representations from Textual Annotations", CVPR 2021,
 section 4.2, after BERT (Devlin et al., 2019). With `masked_words: concepts`, ICMLM (Sariyildiz et
 al., "Learning Visual Representations with Caption Annotations", ECCV 2020): only words that name
-something are hidden, and each as a whole. There the paper has text and image encoders of its own;
-here the textual head reads both.
+something are hidden, each as a whole. That paper has separate text and image encoders; here the
+textual head reads both.
 
-Of n tokens ceil(mask_prob * n) are chosen, as in the released code: at least one, so that each
-caption with text has something to tell. Departures from that code, which `original` undoes:
+From n tokens ceil(mask_prob * n) are chosen, as in the released code: at least one, so every
+caption with text has a target. Departures from that code, undone by `original`:
 
-- It put random tokens in, and left chosen tokens as they were, without asking for either: only
-  [MASK] was a target. Here all chosen tokens are targets.
-- A token chosen alone always became [MASK]. Here the shares hold for it too.
+- Only [MASK] was a target, not chosen tokens that stayed or became random ones. Here all are.
+- A single chosen token always became [MASK]. Here the fractions hold for it too.
 - Random tokens could be padding, start, end or [MASK].
 - Long captions lost their end token.
 """
@@ -26,20 +25,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from virtex.data.captioned import CaptionedForTraining, CaptionedForValidation, collate_captioned
-from virtex.data.captions import EncodeCaption, pad_tokens
+from virtex.data.captioned import collate_captioned
+from virtex.data.captions import pad_tokens
 from virtex.data.example import Example
-from virtex.data.transforms import TrainTransform, ValidationTransform, normalize
+from virtex.data.transforms import normalize
 from virtex.data.words import FindConcepts, read_words
 from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
-from virtex.models.captioner import Captioner
 from virtex.models.textual_head import HeadConfig
-from virtex.tasks.base import Batch, Encode, Encoded, Task, TaskConfig, TaskData, TaskOutput
+from virtex.tasks.base import (
+    Batch,
+    CaptionerTask,
+    Encode,
+    Encoded,
+    TaskConfig,
+    TaskData,
+    TaskOutput,
+)
 from virtex.tokens import MASK_ID, NUM_SPECIAL, PAD_ID
 
 Units = Callable[[Sequence[int]], list[tuple[int, ...]]]
-"""Token ids to what may be hidden: places that are hidden together."""
+"""Function from token ids to the units that may be hidden, each the positions of its tokens."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +54,19 @@ class MaskedLmConfig(TaskConfig):
 
     head: HeadConfig = field(default_factory=HeadConfig)
     mask_prob: float = 0.15
-    """Share of a caption's tokens (or concept words) that are chosen, rounded up to at least 1."""
+    """Fraction of a caption's tokens (or concept words) that are chosen, rounded up to a number."""
     mask_token_share: float = 0.85
-    """Share of the chosen ones that become [MASK]."""
+    """Fraction of the chosen tokens that become [MASK]."""
     random_token_share: float = 0.1
-    """Share of the chosen ones that become a random token; the rest stay as they are."""
+    """Fraction of the chosen tokens that become a random token; the rest stay as they are."""
     masked_words: Literal["tokens", "concepts"] = "tokens"
-    """What may be chosen: any token, or whole words that name something (ICMLM): those of
-    `concepts_path`, or else every word that is no English function word (the, of, is ...)."""
+    """tokens: any token may be chosen; concepts: whole words that name something (ICMLM), those of
+    `concepts_path` or else all but English function words (the, of, is ...)."""
     concepts_path: Path | None = None
     """Text file of concept words, one a line, for `masked_words: concepts`."""
     original: bool = False
-    """Bring back the released code's rule: only [MASK] is a target; a token chosen alone always
-    becomes [MASK]; random tokens may be special ones; long captions lose their end token."""
+    """Follow the released code: only [MASK] is a target; a single chosen token always becomes
+    [MASK]; random tokens may be special ones; long captions lose their end token."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -86,32 +92,22 @@ class MaskedLmConfig(TaskConfig):
         return MaskedLm(self, backbone, data)
 
 
-class MaskedLm(Task):
-    """A forward captioner that reads each caption as a whole, some of its tokens hidden."""
+class MaskedLm(CaptionerTask):
+    """A captioner without its causal mask, which predicts the hidden tokens of captions."""
 
     def __init__(self, config: MaskedLmConfig, backbone: Backbone, data: TaskData) -> None:
-        super().__init__()
-        encode_caption = EncodeCaption(
-            data.vocabulary, max_tokens=config.head.max_tokens, original=config.original
-        )
+        super().__init__(config.head, backbone, data, original=config.original)
         hide = Hide(config, data.vocabulary.vocab_size, _units(config, data))
-        self.captioner = Captioner(
-            backbone, config.head, data.vocabulary.vocab_size, bidirectional=False
-        )
-        self.encode = EncodeMasked(
-            CaptionedForTraining(TrainTransform(data.image), encode_caption), hide
-        )
-        self.encode_validation = EncodeMasked(
-            CaptionedForValidation(ValidationTransform(data.image), encode_caption), hide
-        )
+        self.encode = EncodeMasked(self.encode, hide)
+        self.encode_validation = EncodeMasked(self.encode_validation, hide)
         self.collate = collate
 
     @property
-    def backbone(self) -> Backbone:  # type: ignore[override]
-        return self.captioner.backbone
+    def writer(self) -> None:
+        """No model: the captioner never learns to predict the next token."""
 
     def forward(self, batch: Batch) -> TaskOutput:
-        """The mean over all targets; 0 where the batch has none, as captions without text do."""
+        """Return the mean over all targets; 0 if there are none, as in captions without text."""
         tokens = batch["tokens"]
         losses, _ = self.captioner.token_losses(
             self.backbone(normalize(batch["image"])),
@@ -123,13 +119,10 @@ class MaskedLm(Task):
         logs = {"targets_per_caption": losses.new_full((), len(losses) / len(tokens))}
         return TaskOutput(losses.sum() / max(len(losses), 1), logs)
 
-    def no_weight_decay(self) -> set[str]:
-        return {f"captioner.{name}" for name in self.captioner.no_weight_decay()}
-
 
 @dataclass(frozen=True)
 class EncodeMasked:
-    """An image and its caption, of which some tokens are hidden."""
+    """An image, its caption with some tokens hidden, and the hidden tokens as targets."""
 
     encode: Encode
     hide: "Hide"
@@ -142,46 +135,36 @@ class EncodeMasked:
 
 @dataclass(frozen=True)
 class Hide:
-    """Chooses tokens of a caption, and puts something else in the place of most of them."""
+    """Choice of a caption's targets, and of what replaces each in the input."""
 
     config: MaskedLmConfig
     vocab_size: int
     units: Units
 
     def __call__(self, tokens: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """The caption (T,) as the model is to read it, and (T,) what it is to tell.
-
-        Targets are PAD_ID wherever nothing is asked.
-        """
+        """Return the decoder's inputs (T,) and targets (T,), PAD_ID at positions without one."""
+        original = self.config.original
         inputs, targets = tokens.clone(), torch.full_like(tokens, PAD_ID)
         units = self.units(tokens.tolist())
         num_chosen = math.ceil(self.config.mask_prob * len(units))
         for unit in generator.choice(len(units), num_chosen, replace=False) if units else ():
-            places = torch.tensor(units[unit])
-            kind = self._kind(generator, alone=num_chosen == 1)
-            if kind == "mask" or not self.config.original:
-                targets[places] = tokens[places]
-            if kind == "mask":
-                inputs[places] = MASK_ID
-            elif kind == "random":
-                first = 0 if self.config.original else NUM_SPECIAL
-                drawn = generator.integers(first, self.vocab_size, size=len(places))
-                inputs[places] = torch.from_numpy(drawn)
+            positions = torch.tensor(units[unit])
+            draw = generator.random()
+            is_masked = draw < self.config.mask_token_share or (original and num_chosen == 1)
+            if is_masked or not original:
+                targets[positions] = tokens[positions]
+            if is_masked:
+                inputs[positions] = MASK_ID
+            elif draw < self.config.mask_token_share + self.config.random_token_share:
+                first = 0 if original else NUM_SPECIAL
+                drawn = generator.integers(first, self.vocab_size, size=len(positions))
+                inputs[positions] = torch.from_numpy(drawn)
         return inputs, targets
-
-    def _kind(
-        self, generator: np.random.Generator, *, alone: bool
-    ) -> Literal["mask", "random", "same"]:
-        draw = generator.random()
-        if draw < self.config.mask_token_share or (alone and self.config.original):
-            return "mask"
-        both = self.config.mask_token_share + self.config.random_token_share
-        return "random" if draw < both else "same"
 
 
 @dataclass(frozen=True)
 class ConceptUnits:
-    """The pieces of each concept word."""
+    """Concept words as units, each with all of its pieces."""
 
     find: FindConcepts
 
@@ -190,12 +173,12 @@ class ConceptUnits:
 
 
 def token_units(tokens: Sequence[int]) -> list[tuple[int, ...]]:
-    """Each token by itself, but for special ones, and for the last where its end was cut off."""
-    return [(place,) for place in range(1, len(tokens) - 1) if tokens[place] >= NUM_SPECIAL]
+    """Return each token as a unit, except special ones and the last one of a cut caption."""
+    return [(index,) for index in range(1, len(tokens) - 1) if tokens[index] >= NUM_SPECIAL]
 
 
 def collate(encoded: Sequence[Encoded]) -> Batch:
-    """As `collate_captioned`, with the targets (B, T) beside the tokens."""
+    """Collate images and captions, with `targets` (B, T)."""
     targets, _ = pad_tokens([item["targets"] for item in encoded])
     return {**collate_captioned(encoded), "targets": targets}
 

@@ -1,14 +1,14 @@
-"""Momentum contrast as a pretext task: find the other view of an image among many keys.
+"""Momentum contrast (MoCo) as a pretext task: find an image's other view among many keys.
 
 He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020, section 3
 and algorithm 1; with `mlp`, temperature 0.2 and blur it is v2 (Chen et al., 2020). Departures:
 
-- The momentum copy moves after a step instead of before the next forward pass: the same, since
-  before the first one it equals the encoder.
-- Keys join the queue when a step ends, all of its pieces in turn, so that pieces of an accumulated
-  batch see the negatives that the whole batch would. The queue's size is any: it wraps around.
-- Shuffled BatchNorm does not need several GPUs. A batch is encoded in groups, on one process too,
-  and every image's query and key are normalised among different images.
+- The momentum copy is updated after a step, not before the next forward pass. This is equivalent,
+  as the copy initially equals the encoder.
+- Keys enter the queue after the step, so that all pieces of an accumulated batch have the same
+  negatives. The queue wraps around, so its size need not be a multiple of the batch size.
+- Shuffled BatchNorm works on one process too: a batch is encoded in groups, and each image's query
+  and key are normalized among different images.
 
 Shapes: B images of this process, G of all processes, D projected size, Q keys in the queue.
 """
@@ -40,21 +40,21 @@ from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskData, TaskOu
 
 @dataclass(frozen=True)
 class MocoConfig(TaskConfig):
-    """Tell a second view of an image from views of other images (MoCo); captions are not read."""
+    """Distinguish a second view of an image from views of others (MoCo), without captions."""
 
     dim: int = 128
-    """Size D of the space in which views are compared."""
+    """Size D of the embedding space in which views are compared."""
     queue_size: int = 65_536
-    """Keys Q of earlier batches that serve as negatives; with few images, fewer than these."""
+    """Number Q of keys of earlier batches, the negatives; keep it below the number of images."""
     momentum: float = 0.999
-    """Share of itself that the slow encoder keeps at each step."""
+    """Momentum of the key encoder: the fraction of its weights that it keeps in each step."""
     temperature: float = 0.07
-    """Cosines are divided by it; MoCo v2 has 0.2."""
+    """Divisor of the cosine similarities; MoCo v2 has 0.2."""
     mlp: bool = False
-    """Project with two layers instead of one, as MoCo v2."""
+    """Project with two layers instead of one, as in MoCo v2."""
     group_size: int = 32
-    """Images that share BatchNorm's statistics, as on each GPU of the authors; there are two groups
-    at least, or a batch's statistics would tell which key is whose."""
+    """Number of images that share BatchNorm statistics, as on each of the authors' GPUs. There are
+    at least two groups, or the statistics would reveal which key belongs to which query."""
 
     def __post_init__(self) -> None:
         problems = out_of_range(
@@ -75,17 +75,17 @@ class MocoConfig(TaskConfig):
 
 
 class Moco(Task):
-    """An encoder that learns, a copy that follows it, and the queue of the copy's keys."""
+    """An encoder, its momentum copy, and the queue of the copy's keys."""
 
     def __init__(self, config: MocoConfig, backbone: Backbone, data: TaskData) -> None:
         super().__init__()
         self.config = config
-        self.backbone = backbone
+        self.add_module("backbone", backbone)
         self.projection = Projection(backbone.num_channels, config.dim, mlp=config.mlp)
         self.momentum_backbone = momentum_copy(backbone)
         self.momentum_projection = momentum_copy(self.projection)
         self.queue = Queue(config.queue_size, config.dim)
-        self._new_keys: list[Tensor] = []  # of the step under way; empty whenever one is saved
+        self._new_keys: list[Tensor] = []  # empty between steps, so not in the state dict
         self.encode = EncodeTwoViews(TrainTransform(data.image))
         self.encode_validation = self.encode
         self.collate = stack
@@ -100,9 +100,9 @@ class Moco(Task):
         return TaskOutput(loss, {"moco_accuracy": is_found.float().mean()})
 
     def queries_and_keys(self, queried: Tensor, keyed: Tensor) -> tuple[Tensor, Tensor]:
-        """Two views (B, 3, H, W) of the same images to (B, D) each; in training, keys are kept.
+        """Encode two views (B, 3, H, W) of images to (B, D) each; training collects the keys.
 
-        Evaluation has no statistics to hide, and processes may then have unequal batches.
+        Evaluation does not shuffle: it has no batch statistics, and batches may be unequal.
         """
         if not self.training:
             return self._query(queried), self._key(keyed)
@@ -113,6 +113,7 @@ class Moco(Task):
         return queries, all_keys.chunk(distributed.world_size())[distributed.rank()]
 
     def after_step(self, step: int) -> None:
+        """Update the momentum copy, then the queue."""
         del step
         momentum = self.config.momentum
         update_momentum_copy(self.momentum_backbone, self.backbone, momentum=momentum)
@@ -130,7 +131,7 @@ class Moco(Task):
 
 @dataclass(frozen=True)
 class EncodeTwoViews:
-    """Two augmented views; in validation too, where the generator is the same each time."""
+    """Two augmented views of an image."""
 
     transform: TrainTransform
 
@@ -141,10 +142,10 @@ class EncodeTwoViews:
 
 
 def count_groups(batch_size: int, group_size: int) -> int:
-    """Groups of at most `group_size` on this process, so that there are two over all processes.
+    """Return the number of groups of at most `group_size` images, two or more over all processes.
 
     Raises:
-        ConfigError: BatchNorm would see groups of a single image.
+        ConfigError: Some group would have a single image.
     """
     fewest = 2 if distributed.world_size() == 1 else 1
     num_groups = max(fewest, math.ceil(batch_size / group_size))
@@ -158,20 +159,20 @@ def count_groups(batch_size: int, group_size: int) -> int:
 
 
 def encode_in_groups(encode: Callable[[Tensor], Tensor], images: Tensor, num_groups: int) -> Tensor:
-    """Images (B, 3, H, W) encoded a group at a time, each with BatchNorm statistics of its own."""
+    """Encode images (B, 3, H, W) in groups, each with BatchNorm statistics of its own."""
     return torch.cat([encode(group) for group in images.tensor_split(num_groups)])
 
 
 @torch.no_grad()
 def encode_shuffled(encode: Callable[[Tensor], Tensor], images: Tensor, num_groups: int) -> Tensor:
-    """The keys (G, D) of all processes' images, each encoded in another company (section 3.3).
+    """Return the keys (G, D) of all processes' images, encoded in shuffled order (section 3.3).
 
-    Every process encodes its part of one order, which the main process draws; keys come back in
-    the order of the images, those of process 0 first.
+    Each process encodes its part of an order that the main process draws. Keys are returned in the
+    original order, those of process 0 first.
     """
-    everything = distributed.gather(images.contiguous())  # (G, 3, H, W)
-    drawn = torch.randperm(len(everything), device=images.device)
-    order = distributed.gather(drawn)[: len(everything)]
+    all_images = distributed.gather(images.contiguous())  # (G, 3, H, W)
+    drawn = torch.randperm(len(all_images), device=images.device)
+    order = distributed.gather(drawn)[: len(all_images)]
     own = order.chunk(distributed.world_size())[distributed.rank()]
-    keys = encode_in_groups(encode, everything[own], num_groups)  # (B, D)
+    keys = encode_in_groups(encode, all_images[own], num_groups)  # (B, D)
     return distributed.gather(keys)[order.argsort()]

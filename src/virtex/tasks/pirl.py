@@ -1,21 +1,20 @@
-"""Pretext-invariant representations: an image and its jigsaw puzzle are to look the same.
+"""Pretext-invariant representations (PIRL): equal features for an image and its jigsaw puzzle.
 
 Misra and van der Maaten, "Self-Supervised Learning of Pretext-Invariant Representations", CVPR
-2020. f projects an image I, g its patches I^t in random order; m_I, in the memory bank, is a moving
-average of f(I). With cosines s, temperature T and other images' memories m_n,
+2020. f projects an image I, g its patches I^t in random order; the memory bank holds m_I, a moving
+average of f(I). With cosine similarity s, temperature T and other images' memories m_n,
 
     h(a, m) = exp(s(a, m) / T) / (exp(s(a, m_I) / T) + sum_n exp(s(a, m_n) / T))
     NCE(a)  = -log h(a, m_I) - sum_n log(1 - h(a, m_n))
-    loss    = share * NCE(g(I^t)) + (1 - share) * NCE(f(I))
+    loss    = weight * NCE(g(I^t)) + (1 - weight) * NCE(f(I))
 
-Departures. As in the paper and unlike its authors' code, the normaliser is the sum over the pairs
-at hand, not NPID's constant. The images of a process share one draw of negatives, all different,
-each leaving its own memory out: an own draw for each would take B times the memory. The bank is
-updated when a step ends.
+Departures. The normalizer is the sum over the sampled pairs, as in the paper; the authors' code has
+NPID's constant. All images of a process share one sample of negatives without repetition, each
+leaving its own memory out: a sample for each image would take B times the memory. The bank is
+updated after the step.
 
-Validation has no memories of its images. Its loss is NCE(g(I^t)) alone, with f(I) of the moment in
-the place of m_I and the training images' memories as negatives: compare it from step to step, not
-with the training loss.
+Validation images have no memories. Their loss is NCE(g(I^t)) alone, with f(I) for m_I and the
+training images' memories as negatives: compare it between steps, not with the training loss.
 
 Shapes: B images, D projected size, N negatives, P side of a patch.
 """
@@ -39,24 +38,23 @@ from virtex.models.projection import MemoryBank, Projection, similarities
 from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskData, TaskOutput, stack
 
 LARGEST_PROB = 1 - 1e-6
-"""Of a negative; its logarithm stays finite where one negative outdoes all other pairs."""
+"""Largest probability h of a negative, so that log(1 - h) is finite."""
 
 
 @dataclass(frozen=True)
 class PirlConfig(TaskConfig):
-    """Give an image and its jigsaw puzzle the same features (PIRL); captions are not read."""
+    """Give an image and its jigsaw puzzle the same features (PIRL), without captions."""
 
     dim: int = 128
-    """Size D of the space in which images and puzzles are compared."""
+    """Size D of the embedding space in which images and puzzles are compared."""
     num_negatives: int = 32_000
-    """Memories of other images that each one is compared with; all of them, where there are
-    fewer."""
+    """Number of negatives, memories of other images; all of them if there are fewer."""
     temperature: float = 0.07
-    """Cosines are divided by it."""
+    """Divisor of the cosine similarities."""
     memory_momentum: float = 0.5
-    """Share of itself that an image's memory keeps each time the image is seen."""
+    """Momentum of a memory: the fraction that it keeps each time its image is seen."""
     jigsaw_share: float = 0.5
-    """Weight of the puzzle's loss; the rest is that of the image itself."""
+    """Weight of the puzzle's loss, from 0 to 1; the image's loss has the rest."""
 
     def __post_init__(self) -> None:
         problems = out_of_range(self, {"dim": (1, 2**14), "num_negatives": (1, 2**24)})
@@ -75,8 +73,8 @@ class PirlConfig(TaskConfig):
         patch_size = JigsawTransform(data.image).patch_size
         if data.num_examples < 2:
             raise ConfigError(
-                f"PIRL remembers each training image and needs 2 at least, not {data.num_examples}."
-                " Build it with TaskData.num_examples."
+                f"PIRL needs at least 2 training images for its memory bank, not "
+                f"{data.num_examples}. Build it with TaskData.num_examples."
             )
         try:
             backbone.grid_size(patch_size)
@@ -88,7 +86,7 @@ class PirlConfig(TaskConfig):
 
 
 class JigsawProjection(nn.Module):
-    """The features of nine patches, each projected, then all together in their order."""
+    """Projection of nine patches, first of each by itself, then of all in their order."""
 
     def __init__(self, num_channels: int, dim: int) -> None:
         super().__init__()
@@ -96,21 +94,21 @@ class JigsawProjection(nn.Module):
         self.puzzle = Linear(NUM_PATCHES * dim, dim)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, 9, C) to (B, D) of unit length."""
+        """Project features (B, 9, C) to unit vectors (B, D)."""
         return to_unit_length(self.puzzle(self.patch(features).flatten(1)).float(), dim=1)
 
 
 class Pirl(Task):
-    """A backbone, the projections f and g, and the memory of each training image."""
+    """A backbone, the projections f and g, and the memory bank of the training images."""
 
     def __init__(self, config: PirlConfig, backbone: Backbone, data: TaskData) -> None:
         super().__init__()
         self.config = config
-        self.backbone = backbone
+        self.add_module("backbone", backbone)
         self.projection = Projection(backbone.num_channels, config.dim)
         self.jigsaw_projection = JigsawProjection(backbone.num_channels, config.dim)
         self.memory = MemoryBank(data.num_examples, config.dim, momentum=config.memory_momentum)
-        self._seen: list[tuple[Tensor, Tensor]] = []  # in the step under way; else empty
+        self._seen: list[tuple[Tensor, Tensor]] = []  # empty between steps, so not saved
         self.encode = EncodeImageAndPuzzle(TrainTransform(data.image), JigsawTransform(data.image))
         self.encode_validation = self.encode
         self.collate = stack
@@ -124,41 +122,37 @@ class Pirl(Task):
             return TaskOutput(loss, {"pirl_jigsaw": loss.detach()})
         index = batch["index"]
         self._seen.append((distributed.gather(index), distributed.gather(images)))
-        is_own = index[:, None] == negatives  # (B, N)
+        own = index[:, None] == negatives  # (B, N)
         memories = self.memory.entries[index]
-        puzzle_loss = self.contrast(puzzles, memories, negatives, is_own=is_own)
-        image_loss = self.contrast(images, memories, negatives, is_own=is_own)
-        share = self.config.jigsaw_share
+        puzzle_loss = self.contrast(puzzles, memories, negatives, own=own)
+        image_loss = self.contrast(images, memories, negatives, own=own)
+        weight = self.config.jigsaw_share
         return TaskOutput(
-            share * puzzle_loss + (1 - share) * image_loss,
+            weight * puzzle_loss + (1 - weight) * image_loss,
             {"pirl_jigsaw": puzzle_loss.detach(), "pirl_image": image_loss.detach()},
         )
 
     def project_puzzles(self, patches: Tensor) -> Tensor:
-        """g: patches (B, 9, 3, P, P) to (B, D)."""
+        """Return g of patches (B, 9, 3, P, P), unit vectors (B, D)."""
         features = self.backbone.pooled(normalize(patches.flatten(0, 1)))  # (9B, C)
         return self.jigsaw_projection(features.unflatten(0, (-1, NUM_PATCHES)))
 
     def contrast(
-        self,
-        features: Tensor,
-        positives: Tensor,
-        negatives: Tensor,
-        *,
-        is_own: Tensor | None = None,
+        self, features: Tensor, positives: Tensor, negatives: Tensor, *, own: Tensor | None = None
     ) -> Tensor:
-        """NCE of features (B, D) with positives (B, D) and the memories at `negatives` (N,).
+        """Return the NCE of features (B, D), positives (B, D) and the memories `negatives` (N,).
 
         Args:
-            is_own: (B, N), true where a memory is of the image itself.
+            own: (B, N) bool, whether a memory is that of the image itself.
         """
         others = similarities(features, self.memory.entries[negatives])  # (B, N)
-        if is_own is not None:
-            others = others.masked_fill(is_own, -torch.inf)
-        own = (features * positives).sum(1, keepdim=True)
-        return noise_contrastive_loss(torch.cat([own, others], 1) / self.config.temperature)
+        if own is not None:
+            others = others.masked_fill(own, -torch.inf)
+        positive = (features * positives).sum(1, keepdim=True)
+        return noise_contrastive_loss(torch.cat([positive, others], 1) / self.config.temperature)
 
     def after_step(self, step: int) -> None:
+        """Update the memories of the images of this step."""
         del step
         index, features = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
         self.memory.update(index, features)
@@ -167,7 +161,7 @@ class Pirl(Task):
 
 @dataclass(frozen=True)
 class EncodeImageAndPuzzle:
-    """An augmented image and its puzzle; in validation too, with the same generator each time."""
+    """An augmented image and its jigsaw puzzle."""
 
     transform: TrainTransform
     jigsaw: JigsawTransform
@@ -178,7 +172,7 @@ class EncodeImageAndPuzzle:
 
 
 def noise_contrastive_loss(logits: Tensor) -> Tensor:
-    """Mean NCE of logits (B, 1 + N), the positive's first; -inf stands for no negative."""
-    log_shares = logits.log_softmax(1)
-    others = log_shares[:, 1:].exp().clamp(max=LARGEST_PROB)
-    return -(log_shares[:, 0] + torch.log1p(-others).sum(1)).mean()
+    """Return the mean NCE of logits (B, 1 + N), the positive's first; -inf is no negative."""
+    log_probs = logits.log_softmax(1)
+    others = log_probs[:, 1:].exp().clamp(max=LARGEST_PROB)
+    return -(log_probs[:, 0] + torch.log1p(-others).sum(1)).mean()
