@@ -103,7 +103,7 @@ class PaddedCaptioner(nn.Module):
         }
 
     def answer_losses(
-        self, images: Tensor, inputs: Tensor, targets: Tensor, *, lengths: Tensor, whole: Tensor
+        self, images: Tensor, inputs: Tensor, targets: Tensor, *, lengths: Tensor, noncausal: Tensor
     ) -> Tensor:
         """Losses (M,) of all targets that are not 0, caption by caption."""
         grid = self.visual(images)
@@ -111,7 +111,7 @@ class PaddedCaptioner(nn.Module):
         for row, length in enumerate(lengths.tolist()):
             one = slice(row, row + 1)
             logits = self.textual(
-                grid[one], inputs[one], lengths[one], is_causal=not bool(whole[row])
+                grid[one], inputs[one], lengths[one], is_causal=not bool(noncausal[row])
             )
             losses += [
                 cross_entropy(logits[0, t], targets[row, t])

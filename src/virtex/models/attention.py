@@ -1,8 +1,8 @@
-"""Attention of packed caption tokens: to tokens of their caption, and to the image's grid.
+"""Attention of packed caption tokens to their caption and to the image's grid.
 
-Captions of a batch differ in length. All that treats tokens one by one runs on the P real tokens
-of the batch as (P, D); attention alone sees the padded shape (B, T, D). Of 256 COCO captions padded
-to 30 tokens, 45 % of the rows are real.
+The captions of a batch differ in length. Layers that treat tokens independently run on the P real
+tokens of the batch, (P, D); only attention has the padded shape (B, T, D). Of 256 COCO captions
+padded to 30 tokens, 45 % of the tokens are real.
 
 Shapes: B captions, T tokens, P packed tokens, D width, A heads of d channels, N grid cells and
 K beams.
@@ -23,16 +23,15 @@ from virtex.models.linear import Linear
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the P packed tokens lie among B rows of T."""
+    """Layout of P packed tokens among B rows of T tokens."""
 
     rows: Tensor
     """(P,) index of each packed token into the flattened (B * T)."""
     batch_size: int
     num_tokens: int
-    """T, the longest row."""
+    """Length T of the longest row."""
     visible: Tensor | None = None
-    """(B, 1, T, T) bool, which token (row) may attend to which (column); None: each to itself and
-    those before it."""
+    """(B, 1, T, T) bool, which token (row) may attend to which (column); None is causal."""
 
     @classmethod
     def of(
@@ -43,9 +42,9 @@ class Packing:
         num_tokens: int,
         noncausal: Tensor | None = None,
     ) -> Self:
-        """The first `lengths` (B,) tokens of each row are real.
+        """Return the layout of rows whose first `lengths` (B,) tokens are real.
 
-        How many that are decides shapes, so the host has to know it: lengths on a GPU make it wait.
+        The host needs the lengths, since P is a shape: it waits for lengths on a GPU.
 
         Args:
             noncausal: (B,) bool, rows whose tokens attend to all of their row; None for none.
@@ -53,15 +52,20 @@ class Packing:
         steps = torch.arange(num_tokens, device=lengths.device)
         real = steps < lengths[:, None]  # (B, T)
         rows = real.flatten().nonzero().squeeze(1).to(device, non_blocking=True)
-        visible = None if noncausal is None else _visible(lengths.to(device), num_tokens, noncausal)
-        return cls(rows, len(lengths), num_tokens, visible)
+        if noncausal is None:
+            return cls(rows, len(lengths), num_tokens)
+        steps = torch.arange(num_tokens, device=device)
+        # An empty row attends to its first padding token, since attention to nothing is NaN.
+        in_row = steps < lengths.to(device).clamp(min=1)[:, None, None]  # (B, 1, T)
+        visible = torch.where(noncausal[:, None, None], in_row, steps <= steps[:, None])
+        return cls(rows, len(lengths), num_tokens, visible[:, None])
 
     def pack(self, padded: Tensor) -> Tensor:
-        """(B, T, ...) to (P, ...)."""
+        """Return the real tokens (P, ...) of padded ones (B, T, ...)."""
         return padded.flatten(0, 1).index_select(0, self.rows)
 
     def pad(self, packed: Tensor) -> Tensor:
-        """(P, ...) to (B, T, ...), with zeros between."""
+        """Return packed tokens (P, ...) as (B, T, ...), padded with zeros."""
         padded = packed.new_zeros(self.batch_size * self.num_tokens, *packed.shape[1:])
         padded = padded.index_copy(0, self.rows, packed)
         return padded.unflatten(0, (self.batch_size, self.num_tokens))
@@ -70,17 +74,6 @@ class Packing:
     def positions(self) -> Tensor:
         """(P,) position of each packed token in its caption."""
         return self.rows % self.num_tokens
-
-
-def _visible(lengths: Tensor, num_tokens: int, noncausal: Tensor) -> Tensor:
-    """See `Packing.visible`. No real token sees padding; what padding sees is never taken up.
-
-    An empty row sees its first place all the same, since attention to nothing is NaN.
-    """
-    steps = torch.arange(num_tokens, device=lengths.device)
-    earlier = steps <= steps[:, None]  # (T, T)
-    real = steps < lengths.clamp(min=1)[:, None]  # (B, T)
-    return torch.where(noncausal[:, None, None], real[:, None], earlier)[:, None]
 
 
 def attend(
@@ -92,10 +85,10 @@ def attend(
     is_causal: bool = False,
     visible: Tensor | None = None,
 ) -> Tensor:
-    """Scaled dot-product attention, (B, A, T, d) to keys and values (B, A, N, d).
+    """Return the attention (B, A, T, d) of queries (B, A, T, d) to keys and values (B, A, N, d).
 
-    On a CPU the backward of PyTorch's flash kernel is slow for matrices as small as captions (a
-    fifth of a slim model's whole step), so training takes plain products there.
+    On a CPU the backward pass of PyTorch's flash kernel is slow for matrices as small as captions
+    (a fifth of a slim model's step), so training takes plain products there.
     """
     plain = queries.device.type == "cpu" and torch.is_grad_enabled()
     with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
@@ -105,7 +98,7 @@ def attend(
 
 
 class SelfAttention(nn.Module):
-    """Each token attends to itself and those before it, or to its whole caption (see `Packing`)."""
+    """Attention of each token to tokens of its caption, those that its `Packing` makes visible."""
 
     def __init__(self, size: int, *, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -114,7 +107,7 @@ class SelfAttention(nn.Module):
         self.out_projection = Linear(size, size)
 
     def forward(self, hidden: Tensor, packing: Packing) -> Tensor:
-        """(P, D) to (P, D)."""
+        """Attend from hidden states (P, D) to those of the same caption."""
         padded = packing.pad(self.in_projection(hidden))  # (B, T, 3D)
         queries, keys, values = _heads(padded, 3, self.num_heads)  # (B, A, T, d) each
         attended = attend(
@@ -128,7 +121,7 @@ class SelfAttention(nn.Module):
         return self.out_projection(packing.pack(attended.transpose(1, 2).flatten(2)))
 
     def step(self, hidden: Tensor, cache: LayerCache, kept: slice) -> Tensor:
-        """One token per beam, (B, K, D) to (B, K, D); it is remembered at the end of `kept`."""
+        """Attend from one token per beam (B, K, D), cached last among the positions `kept`."""
         projected = self.in_projection(hidden).unflatten(2, (3, self.num_heads, -1))
         queries, keys, values = projected.unbind(2)  # (B, K, A, d) each
         cache.keys[:, :, :, kept.stop - 1] = keys
@@ -142,7 +135,7 @@ class SelfAttention(nn.Module):
 
 
 class GridAttention(nn.Module):
-    """Each token attends to the cells of its image's feature grid."""
+    """Attention of each token to the cells of its image's feature grid."""
 
     def __init__(self, size: int, *, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -152,20 +145,20 @@ class GridAttention(nn.Module):
         self.out_projection = Linear(size, size)
 
     def keys_values(self, grid: Tensor) -> tuple[Tensor, Tensor]:
-        """The grid (B, N, D) as keys and values, (B, A, N, d) each."""
+        """Project the grid (B, N, D) to keys and values, (B, A, N, d) each."""
         keys, values = _heads(self.key_value(grid), 2, self.num_heads)
         return keys, values
 
     def forward(self, hidden: Tensor, packing: Packing, grid: Tensor) -> Tensor:
-        """(P, D) and a grid (B, N, D) to (P, D)."""
+        """Attend from hidden states (P, D) to the grid (B, N, D)."""
         queries = packing.pad(self.query(hidden))  # (B, T, D)
         attended = self._attend(queries, *self.keys_values(grid))
         return self.out_projection(packing.pack(attended))
 
     def weights(self, hidden: Tensor, packing: Packing, grid: Tensor) -> Tensor:
-        """How `forward` shares each token's attention among the cells, (B, A, T, N) float32.
+        """Return the attention weights of `forward`, (B, A, T, N) float32.
 
-        Each row sums to one; rows of padding mean nothing.
+        Each row sums to one; rows of padding are meaningless.
         """
         (queries,) = _heads(packing.pad(self.query(hidden)), 1, self.num_heads)  # (B, A, T, d)
         keys, _ = self.keys_values(grid)  # (B, A, N, d)
@@ -173,7 +166,7 @@ class GridAttention(nn.Module):
         return (products * queries.shape[3] ** -0.5).softmax(3, dtype=torch.float32)
 
     def step(self, hidden: Tensor, cache: LayerCache) -> Tensor:
-        """One token per beam, (B, K, D) to (B, K, D): an image's beams are so many queries."""
+        """Attend from one token per beam (B, K, D): the beams of an image are its queries."""
         attended = self._attend(self.query(hidden), cache.grid_keys, cache.grid_values)
         return self.out_projection(attended)
 
@@ -184,6 +177,6 @@ class GridAttention(nn.Module):
 
 
 def _heads(projected: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
-    """(B, T, parts * D) to as many tensors of (B, A, T, d)."""
+    """Split (B, T, parts * D) into `parts` tensors (B, A, T, d)."""
     split = projected.unflatten(2, (parts, num_heads, -1))  # (B, T, parts, A, d)
     return split.permute(2, 0, 3, 1, 4).unbind(0)

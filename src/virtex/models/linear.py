@@ -1,9 +1,9 @@
-"""nn.Linear, through oneDNN where the matrices are float32 on a CPU.
+"""A linear layer that uses oneDNN for float32 matrices on a CPU.
 
-There PyTorch calls MKL, which on processors other than Intel's runs at a half to a third of
-oneDNN's speed (AMD EPYC, 2 cores: 53 against 143 GFLOP/s, forward and backward of 176 x 1024 by
-1024 x 4096). PyTorch reaches oneDNN for this case through an operator of its own compiler only,
-so it is used where it is there and nn.functional.linear elsewhere. It multiplies no empty matrices.
+PyTorch uses MKL there, which has a half to a third of oneDNN's speed on processors other than
+Intel's (AMD EPYC, 2 cores: 53 against 143 GFLOP/s, forward and backward of 176 x 1024 by
+1024 x 4096). PyTorch offers oneDNN for this only through an operator of its compiler, which takes
+no empty matrices; without that operator nn.functional.linear is used.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, 
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`inputs @ weight.T + bias`: inputs (..., I), weight (O, I), bias (O,), result (..., O)."""
+    """Return `inputs @ weight.T + bias`, (..., O) from (..., I), (O, I) and (O,)."""
     on_cpu = inputs.device.type == "cpu" and inputs.dtype == weight.dtype == torch.float32
     if HAS_ONEDNN and on_cpu and inputs.numel() and not torch.is_autocast_enabled("cpu"):
         return _OneDNNLinear.apply(inputs, weight, bias)
@@ -25,10 +25,9 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 class Linear(nn.Linear):
-    """nn.Linear that computes with `linear`."""
+    """A linear layer computed by `linear`."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(..., I) to (..., O)."""
         return linear(inputs, self.weight, self.bias)
 
 
@@ -52,5 +51,5 @@ class _OneDNNLinear(Function):
 
 
 def _multiply(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`left @ right.T + bias`."""
+    """Return `left @ right.T + bias`."""
     return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")

@@ -1,16 +1,16 @@
-"""The textual head: Transformer decoders that read a caption and look at the feature grid.
+"""The textual head: Transformer decoders that attend to a caption and to the feature grid.
 
-Desai and Johnson, CVPR 2021, section 3 (figure 3). One decoder per reading direction; the visual
-projection, the embeddings and the output layer are shared by both directions, and the output
-weights are those of the token embedding. Text is computed on packed tokens, see attention.py.
+Desai and Johnson, CVPR 2021, section 3 (figure 3). Each reading direction has a decoder; both share
+the visual projection, the embeddings and the output layer, whose weights are the token embedding's.
+Tokens are packed, see attention.py.
 
-Departures: a caption's last token predicts nothing, so it is left out of the decoder's input.
+Departure: a caption's last token predicts nothing, so the decoder's input leaves it out.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from virtex.errors import ConfigError, raise_all
 from virtex.models.attention import GridAttention, Packing, SelfAttention
 from virtex.models.kv_cache import KeyValueCache, LayerCache
 from virtex.models.linear import Linear, linear
-from virtex.models.transformer_sizes import HEAD_CHANNELS, size_problems
+from virtex.models.transformer_sizes import TransformerSizes
 from virtex.tokens import PAD_ID
 
 Direction = Literal["forward", "backward"]
@@ -29,50 +29,26 @@ Sublayer = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class HeadConfig:
-    """Size and kind of the Transformer decoders."""
+class HeadConfig(TransformerSizes):
+    """Sizes and options of the Transformer decoders."""
 
     hidden_size: int = 1024
-    """Width H of token vectors."""
     num_layers: int = 1
-    """Depth L of each decoder."""
-    num_heads: int = 0
-    """Attention heads A; 0 stands for hidden_size / 64."""
-    feedforward_size: int = 0
-    """Width of the feed-forward layers; 0 stands for 4 * hidden_size."""
     dropout: float = 0.1
-    """Share of activations dropped in training."""
     norm: Literal["post", "pre"] = "post"
     """LayerNorm after each sublayer (the paper's) or before it."""
     max_tokens: int = 30
-    """Longest caption, with its start and end tokens."""
+    """Maximum length of a caption, start and end token included."""
 
     def __post_init__(self) -> None:
-        problems = size_problems(
-            hidden_size=self.hidden_size,
-            num_layers=self.num_layers,
-            num_heads=self.num_heads,
-            feedforward_size=self.feedforward_size,
-            dropout=self.dropout,
-            max_tokens=self.max_tokens,
-        )
+        problems = self.problems(self.max_tokens)
         if self.norm not in ("post", "pre"):
             problems.append(f"norm {self.norm!r} is neither 'post' nor 'pre'")
         raise_all(ConfigError, "the options of the textual head cannot work", problems)
 
-    @property
-    def heads(self) -> int:
-        """A, with the rule applied."""
-        return self.num_heads or self.hidden_size // HEAD_CHANNELS
-
-    @property
-    def feedforward(self) -> int:
-        """F, with the rule applied."""
-        return self.feedforward_size or 4 * self.hidden_size
-
 
 class TokenEmbedding(nn.Module):
-    """Token plus learned position, normalised."""
+    """Sum of token and learned position embeddings, normalized."""
 
     def __init__(self, config: HeadConfig, vocab_size: int) -> None:
         super().__init__()
@@ -82,12 +58,12 @@ class TokenEmbedding(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Ids of any shape, and positions that fit it, to (..., D)."""
+        """Embed token ids (...) at positions (...) as (..., D)."""
         return self.dropout(self.layer_norm(self.words(tokens) + self.positions(positions)))
 
 
 class DecoderLayer(nn.Module):
-    """Attention to tokens, attention to the grid, feed-forward; each with a residual."""
+    """Self-attention, attention to the grid, and feed-forward, each with a residual connection."""
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
@@ -109,7 +85,7 @@ class DecoderLayer(nn.Module):
         self.norm_first = config.norm == "pre"
 
     def forward(self, hidden: Tensor, packing: Packing, grid: Tensor) -> Tensor:
-        """(P, D) and the projected grid (B, N, D) to (P, D)."""
+        """Transform hidden states (P, D), given the projected grid (B, N, D)."""
         return self._sublayers(
             hidden,
             lambda tokens: self.self_attention(tokens, packing),
@@ -117,7 +93,7 @@ class DecoderLayer(nn.Module):
         )
 
     def attention(self, hidden: Tensor, packing: Packing, grid: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, and where each token looked: (P, D) and (B, A, T, N)."""
+        """Return the output (P, D) of `forward`, and the attention weights (B, A, T, N)."""
         weights: list[Tensor] = []
 
         def attend_grid(tokens: Tensor) -> Tensor:
@@ -130,12 +106,12 @@ class DecoderLayer(nn.Module):
         return hidden, weights[0]
 
     def start(self, grid: Tensor, *, num_beams: int, num_steps: int) -> LayerCache:
-        """An empty cache for captions of the projected grids (B, N, D)."""
+        """Return an empty cache for captions of the projected grids (B, N, D)."""
         keys, values = self.grid_attention.keys_values(grid)
         return LayerCache(keys, values, num_beams=num_beams, num_steps=num_steps)
 
     def step(self, hidden: Tensor, cache: LayerCache, kept: slice) -> Tensor:
-        """One token per beam, (B, K, D) to (B, K, D)."""
+        """Transform the hidden states (B, K, D) of one token per beam."""
         return self._sublayers(
             hidden,
             lambda tokens: self.self_attention.step(tokens, cache, kept),
@@ -156,41 +132,50 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """A stack of decoder layers, for one reading direction."""
 
+    layers: Any
+    """A ModuleList of `DecoderLayer`."""
+
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.hidden_size) if config.norm == "pre" else nn.Identity()
 
     def forward(self, hidden: Tensor, packing: Packing, grid: Tensor) -> Tensor:
-        """Embedded tokens (P, D) and the projected grid (B, N, D) to (P, D)."""
+        """Return the hidden states (P, D) of embedded tokens (P, D), given the grid (B, N, D)."""
         for layer in self.layers:
             hidden = layer(hidden, packing, grid)
         return self.norm(hidden)
 
     def attention(self, hidden: Tensor, packing: Packing, grid: Tensor) -> Tensor:
-        """Where each token looked in each layer, (B, L, A, T, N); arguments as of `forward`."""
+        """Return the attention weights of all L layers, (B, L, A, T, N). Args: see `forward`."""
         weights: list[Tensor] = []
         for layer in self.layers:
-            hidden, looked = layer.attention(hidden, packing, grid)  # type: ignore[operator]
-            weights.append(looked)
+            hidden, layer_weights = layer.attention(hidden, packing, grid)
+            weights.append(layer_weights)
         return torch.stack(weights, 1)
 
     def start(self, grid: Tensor, *, num_beams: int, num_steps: int) -> list[LayerCache]:
-        """An empty cache for each layer, for captions of the projected grids (B, N, D)."""
+        """Return an empty cache for each layer, for captions of the projected grids (B, N, D)."""
         return [
-            layer.start(grid, num_beams=num_beams, num_steps=num_steps)  # type: ignore[operator]
-            for layer in self.layers
+            layer.start(grid, num_beams=num_beams, num_steps=num_steps) for layer in self.layers
         ]
 
     def step(self, hidden: Tensor, caches: list[LayerCache], kept: slice) -> Tensor:
-        """One embedded token per beam, (B, K, D) to (B, K, D); see `KeyValueCache.extend`."""
+        """Return the hidden states (B, K, D) of one embedded token per beam (B, K, D).
+
+        Args:
+            kept: The cached positions, from `KeyValueCache.extend`.
+        """
         for layer, cache in zip(self.layers, caches, strict=True):
-            hidden = layer.step(hidden, cache, kept)  # type: ignore[operator]
+            hidden = layer.step(hidden, cache, kept)
         return self.norm(hidden)
 
 
 class TextualHead(nn.Module):
-    """A decoder per direction, between shared visual projection, embedding and output layer."""
+    """Decoders for one or two directions, with shared projection, embedding and output layer."""
+
+    decoders: Any
+    """A ModuleList of `Decoder`, in the order of `directions`."""
 
     def __init__(
         self, num_channels: int, config: HeadConfig, vocab_size: int, *, bidirectional: bool
@@ -205,10 +190,10 @@ class TextualHead(nn.Module):
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Weights of linear layers, attention and embeddings N(0, 0.02); padding's row is zero.
+        """Draw the weights of linear layers and embeddings from N(0, 0.02); padding's row is zero.
 
-        Biases start as PyTorch starts them: those of attention at zero, others uniform within
-        1 / sqrt(inputs), the output's included.
+        Biases have PyTorch's initial values: zero in attention, otherwise uniform within
+        1 / sqrt(inputs), also in the output layer.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -224,15 +209,12 @@ class TextualHead(nn.Module):
     def forward(
         self, tokens: Tensor, packing: Packing, grid: Tensor, *, directions: Sequence[Direction]
     ) -> Tensor:
-        """Hidden states of several readings of the same captions; `logits` scores what comes next.
+        """Return the hidden states (R, P, D) of R readings, from which `logits` predicts tokens.
 
         Args:
             tokens: (R, P) packed inputs, a row for each of `directions`.
-            packing: Where they lie, and which see which; the same in every direction.
+            packing: Their layout, the same in every direction.
             grid: (B, C, h, w) feature grids.
-
-        Returns:
-            (R, P, D).
         """
         projected = self.project(grid)
         embedded = self.embedding(tokens, packing.positions)  # (R, P, D)
@@ -244,22 +226,22 @@ class TextualHead(nn.Module):
     def attention(
         self, tokens: Tensor, packing: Packing, grid: Tensor, *, direction: Direction
     ) -> Tensor:
-        """Where one reading's tokens (P,) look in grids (B, C, h, w): (B, L, A, T, N)."""
+        """Return the attention weights (B, L, A, T, N) of tokens (P,) to grids (B, C, h, w)."""
         embedded = self.embedding(tokens, packing.positions)  # (P, D)
         return self.decoder(direction).attention(embedded, packing, self.project(grid))
 
     def project(self, grid: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, N, D)."""
+        """Project grids (B, C, h, w) to (B, N, D)."""
         return self.visual_projection(grid.flatten(2).transpose(1, 2))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., D) to (..., V)."""
+        """Return the logits (..., V) of hidden states (..., D)."""
         return linear(hidden, self.embedding.words.weight, self.output_bias)
 
     def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy (R, P) of hidden states (R, P, D) with targets (R, P); 0 for padding.
+        """Return the cross-entropy (R, P) of hidden states (R, P, D); 0 for targets of padding.
 
-        All directions take one product with the vocabulary. Chunks of it, computed again in the
+        All directions share one product with the vocabulary. Computing it in chunks, again in the
         backward pass, took twice the time; torch's linear_cross_entropy took the same time.
         """
         logits = self.logits(hidden.flatten(0, 1))  # (R * P, V)
@@ -267,22 +249,22 @@ class TextualHead(nn.Module):
         return losses.view_as(targets)
 
     def decoder(self, direction: Direction) -> Decoder:
-        """The decoder that reads in a direction."""
+        """Return the decoder of a direction."""
         if direction not in self.directions:
             raise ConfigError(
                 f"the textual head reads {' and '.join(self.directions)}, not {direction!r}; "
                 "a bidirectional one reads forward and backward"
             )
-        return self.decoders[DIRECTIONS.index(direction)]  # type: ignore[return-value]
+        return self.decoders[DIRECTIONS.index(direction)]
 
     def start(
         self, grid: Tensor, *, num_beams: int, num_steps: int, direction: Direction
     ) -> KeyValueCache:
-        """An empty cache for `num_steps` steps of K beams for each grid (B, C, h, w)."""
+        """Return an empty cache for `num_steps` steps of K beams of each grid (B, C, h, w)."""
         max_tokens = self.embedding.positions.num_embeddings
         if num_steps > max_tokens:
             raise ConfigError(
-                f"captions of up to {num_steps} steps asked of a model that was built for "
+                f"captions of up to {num_steps} steps requested of a model that was built for "
                 f"{max_tokens} tokens: set the decoding's max_steps to at most {max_tokens}"
             )
         layers = self.decoder(direction).start(
@@ -291,15 +273,15 @@ class TextualHead(nn.Module):
         return KeyValueCache(layers, direction=direction)
 
     def step(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
-        """The last token of each beam (B, K) to logits of the next (B, K, V); the cache grows."""
+        """Return the logits (B, K, V) after each beam's last token (B, K); extend the cache."""
         embedded = self.embedding(tokens, torch.full_like(tokens, cache.position))  # (B, K, D)
         kept = cache.extend()
         return self.logits(self.decoder(cache.direction).step(embedded, cache.layers, kept))
 
     def no_weight_decay(self) -> set[str]:
-        """Names of LayerNorms and biases inside the textual embedding and the Transformers.
+        """Return LayerNorm parameters and biases of the token embedding and the Transformers.
 
-        The biases of visual projection and output are decayed, as in the paper's protocol.
+        The biases of the visual projection and the output layer are decayed, as in the paper.
         """
         inside = ("embedding.", "decoders.")
         return {

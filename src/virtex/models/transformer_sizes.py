@@ -1,42 +1,54 @@
-"""What the sizes of a Transformer must keep to, whichever part of a model it is."""
+"""Sizes of a Transformer, with what all its uses in this package have in common."""
+
+from dataclasses import dataclass
+
+from virtex.errors import out_of_range
 
 HEAD_CHANNELS = 64
-"""Channels of an attention head where num_heads does not say otherwise."""
+"""Channels of an attention head if num_heads is 0."""
 MAX_WIDTH, MAX_LAYERS, MAX_TOKENS = 16_384, 256, 8_192
-"""Beyond every published model; a config that says more is broken."""
+"""Bounds above every published model; a config beyond them is broken."""
 
 
-def size_problems(
-    *,
-    hidden_size: int,
-    num_layers: int,
-    num_heads: int,
-    feedforward_size: int,
-    dropout: float,
-    max_tokens: int,
-) -> list[str]:
-    """Everything that is wrong with the sizes, each with what is allowed."""
-    problems = [
-        f"{name} {value} is above {most}"
-        for name, value, most in [
-            ("hidden_size", hidden_size, MAX_WIDTH),
-            ("feedforward_size", feedforward_size, 4 * MAX_WIDTH),
-            ("num_layers", num_layers, MAX_LAYERS),
-            ("max_tokens", max_tokens, MAX_TOKENS),
-        ]
-        if value > most
-    ]
-    if min(hidden_size, num_layers) < 1:
-        problems.append("hidden_size and num_layers must be at least 1")
-    elif hidden_size % (num_heads or HEAD_CHANNELS):
-        problems.append(
-            f"hidden_size {hidden_size} is not a multiple of "
-            + (f"num_heads {num_heads}" if num_heads else f"{HEAD_CHANNELS}: set num_heads too")
-        )
-    if min(num_heads, feedforward_size) < 0:
-        problems.append("num_heads and feedforward_size must be at least 1, or 0 for the rule")
-    if not 0 <= dropout < 1:
-        problems.append(f"dropout {dropout} is not in [0, 1)")
-    if max_tokens < 3:
-        problems.append(f"max_tokens {max_tokens} leaves no room for text between start and end")
-    return problems
+@dataclass(frozen=True)
+class TransformerSizes:
+    """Width, depth and heads of a Transformer."""
+
+    hidden_size: int
+    """Width D of token vectors."""
+    num_layers: int
+    """Depth L, the number of layers."""
+    num_heads: int = 0
+    """Number of attention heads; 0 stands for hidden_size / 64."""
+    feedforward_size: int = 0
+    """Width of the feed-forward layers; 0 stands for 4 * hidden_size."""
+    dropout: float = 0.0
+    """Fraction of activations dropped in training."""
+
+    @property
+    def heads(self) -> int:
+        """Number of attention heads, with 0 resolved."""
+        return self.num_heads or self.hidden_size // HEAD_CHANNELS
+
+    @property
+    def feedforward(self) -> int:
+        """Width of the feed-forward layers, with 0 resolved."""
+        return self.feedforward_size or 4 * self.hidden_size
+
+    def problems(self, max_tokens: int) -> list[str]:
+        """Return what is wrong with the sizes, and with the maximum length of captions."""
+        bounds = {"hidden_size": (1, MAX_WIDTH), "num_layers": (1, MAX_LAYERS)}
+        bounds |= {"num_heads": (0, MAX_WIDTH), "feedforward_size": (0, 4 * MAX_WIDTH)}
+        problems = out_of_range(self, bounds)
+        divisor = self.num_heads or HEAD_CHANNELS
+        if self.hidden_size % divisor:
+            rule = f"num_heads {divisor}" if self.num_heads else f"{divisor}: set num_heads too"
+            problems.append(f"hidden_size {self.hidden_size} is not a multiple of {rule}")
+        if not 0 <= self.dropout < 1:
+            problems.append(f"dropout {self.dropout} must be from 0 to below 1")
+        if not 3 <= max_tokens <= MAX_TOKENS:
+            problems.append(
+                f"max_tokens {max_tokens} must be from 3, room for a token between start and end, "
+                f"to {MAX_TOKENS}"
+            )
+        return problems
