@@ -258,9 +258,9 @@ def test_settings_that_cannot_work_are_named_all_at_once():
         DecodingConfig(top_k=-1, no_repeat_ngram=-2, backward_weight=2)
     with pytest.raises(ConfigError, match="greedy writes a single caption"):
         DecodingConfig("greedy", backward_weight=0.5)
-    with pytest.raises(ConfigError, match="6 captions an image asked of 5 beams: raise num_beams"):
+    with pytest.raises(ConfigError, match=r"6 captions .* at most 5: .* raise num_beams"):
         run(PrefixModel(VOCAB_SIZE), DecodingConfig(), num_captions=6)
-    with pytest.raises(ConfigError, match="strategy greedy, which writes a single one: use beam"):
+    with pytest.raises(ConfigError, match="greedy, which writes at most 1: use strategy beam"):
         run(PrefixModel(VOCAB_SIZE), DecodingConfig("greedy"), num_captions=2)
     with pytest.raises(ConfigError, match="pass rng"):
         run(PrefixModel(VOCAB_SIZE), DecodingConfig("nucleus"))

@@ -1,7 +1,7 @@
-"""Beam search as the released VirTex code took it from AllenNLP; greedy search is one beam.
+"""Beam search as in the released VirTex code, from AllenNLP; greedy search is one beam.
 
-Each running caption proposes its `per_node_beams` best next tokens, the `num_beams` best of all
-proposals survive, and a caption that has ended goes on with nothing but the end token, at no cost.
+Each caption proposes its `per_node_beams` best next tokens, and the `num_beams` best of all
+proposals survive. A caption that has ended proposes the end token only, with log-probability 0.
 """
 
 from dataclasses import dataclass
@@ -17,18 +17,16 @@ from virtex.tokens import EOS_ID
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """Follows the likeliest captions, sorted by likelihood."""
+    """A search for the likeliest captions, which keeps them by descending likelihood."""
 
     config: DecodingConfig
     num_captions: int
     num_beams: int
 
     def extend(self, running: Running, logits: Tensor) -> Running:
-        """The K likeliest continuations by one token.
+        """Return the K likeliest continuations by one token, given logits (B, K, V).
 
-        Args:
-            running: K captions of each image, or at first one, whose K best tokens they are then.
-            logits: (B, K or 1, V).
+        In the first step there is one caption of each image, which proposes K tokens.
         """
         is_first = running.tokens.shape[1] == 1
         num_proposals = self.num_beams if is_first else self.config.per_node_beams
@@ -48,15 +46,15 @@ class BeamSearch:
         )
 
     def decided(self, running: Running) -> Tensor:
-        """Images whose answer stands, (B,): a caption that goes on can only lose likelihood."""
+        """Return which images are done, (B,): longer captions can only lose likelihood."""
         if self.config.length_penalty:
             return running.ended.all(1)
         return running.ended[:, : self.num_captions].all(1)
 
     def _proposals(self, running: Running, logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and tokens (B, K, P) of each caption's likeliest next tokens.
+        """Return log-probabilities and tokens (B, K, P) of each caption's likeliest next tokens.
 
-        What is impossible ends the caption, with log-probability -inf.
+        Missing ones are end tokens of log-probability -inf.
         """
         allowed = logits.float().log_softmax(2)
         forbid(allowed, running.tokens, config=self.config)

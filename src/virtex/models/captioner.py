@@ -1,8 +1,8 @@
-"""Backbone and textual head: an image's caption as loss, logits, likelihood, or text.
+"""Captioning models, a backbone and a textual head: loss, logits, likelihood and search.
 
 Desai and Johnson, "VirTex: Learning Visual Representations from Textual Annotations", CVPR 2021.
-A caption is [start] words [end]. Read backward it is the same tokens in reverse, so it begins with
-the end token and what is predicted last is the start token.
+A caption is [start] words [end]. The backward reading has the same tokens in reverse: it begins
+with the end token, and the start token is predicted last.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,12 @@ from virtex.tokens import PAD_ID
 
 
 class Captioner(nn.Module):
-    """A backbone whose grid a textual head captions, left to right and possibly right to left.
+    """A backbone and a textual head, which reads left to right and possibly right to left.
 
-    Everywhere: images (B, 3, H, W) normalised; tokens (B, T) int64, right-padded with PAD_ID, with
-    start and end; lengths (B,) with these two counted. Lengths on the CPU spare the host a wait.
+    Arguments of all methods: images (B, 3, H, W) normalized, or their grid (B, C, h, w) from the
+    backbone; tokens (B, T) int64 with start and end, left to right in both directions, padded with
+    PAD_ID on the right; lengths (B,), which include start and end. Lengths on the CPU spare the
+    host a wait.
     """
 
     def __init__(
@@ -43,10 +45,10 @@ class Captioner(nn.Module):
         return len(self.head.directions) == 2
 
     def loss(self, images: Tensor, tokens: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Mean cross-entropy per predicted token, a scalar for each direction.
+        """Return the mean cross-entropy per predicted token, a scalar for each direction.
 
-        Padding and unknown tokens, which share an id, are no targets. With several
-        processes each takes the mean over its own tokens.
+        Padding and unknown tokens, which share an id, are ignored. Each of several processes has
+        the mean over its own tokens.
         """
         directions = self.head.directions
         losses, targets, _ = self._next_token_losses(
@@ -58,9 +60,9 @@ class Captioner(nn.Module):
     def logits(
         self, images: Tensor, tokens: Tensor, lengths: Tensor, *, direction: Direction = "forward"
     ) -> Tensor:
-        """Scores of each next token, (B, T, V): row t follows the first t + 1 tokens.
+        """Return logits (B, T, V), of which row t predicts the token after the first t + 1.
 
-        `tokens` are given left to right in both directions. Rows of padding are zero.
+        Rows of padding are zero.
         """
         packing = self._packing(tokens, lengths)
         inputs = packing.pack(read(tokens, lengths, direction))
@@ -71,40 +73,35 @@ class Captioner(nn.Module):
     def token_losses(
         self, grid: Tensor, inputs: Tensor, targets: Tensor, *, lengths: Tensor, noncausal: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of whatever is asked of the forward decoder, token by token.
+        """Return the forward decoder's losses (M,) at M targets, and the caption (M,) of each.
 
-        Only for places where something is asked is there a product with the vocabulary.
+        Logits are computed at positions with a target only.
 
         Args:
-            grid: (B, C, h, w), what the backbone makes of the images.
-            inputs: (B, T) what the decoder reads; the first `lengths` (B,) of each row are real.
-            targets: (B, T) what it is to say at each place; PAD_ID where nothing is asked.
+            inputs: (B, T) the decoder's input, of which the first `lengths` (B,) tokens are real.
+            targets: (B, T) the target at each position; PAD_ID at positions without one.
             noncausal: (B,) bool, captions whose tokens attend to all tokens of their caption.
-
-        Returns:
-            Losses (M,) of all targets, and (M,) the caption each belongs to.
         """
         packing = self._packing(inputs, lengths, noncausal)
-        asked = packing.pack(targets)  # (P,)
-        places = asked.nonzero().squeeze(1)  # (M,)
+        packed = packing.pack(targets)  # (P,)
+        positions = packed.nonzero().squeeze(1)  # (M,)
         hidden = self.head(packing.pack(inputs)[None], packing, grid, directions=["forward"])
-        losses = self.head.token_losses(hidden[:, places], asked[None, places])  # (1, M)
-        return losses[0], packing.rows[places] // packing.num_tokens
+        losses = self.head.token_losses(hidden[:, positions], packed[None, positions])  # (1, M)
+        return losses[0], packing.rows[positions] // packing.num_tokens
 
+    @torch.no_grad()
     def score(
         self, images: Tensor, tokens: Tensor, lengths: Tensor, *, direction: Direction = "forward"
     ) -> Tensor:
-        """Log-likelihood (B,) of each caption, its end token included; unknown tokens count 0."""
+        """Return the log-likelihood (B,) of each caption; unknown tokens count 0."""
         self._require_evaluation()
-        with torch.no_grad():
-            grid = self.backbone(images)
-        return self.score_grid(grid, tokens, lengths, direction=direction)
+        return self.score_grid(self.backbone(images), tokens, lengths, direction=direction)
 
     @torch.no_grad()
     def score_grid(
         self, grid: Tensor, tokens: Tensor, lengths: Tensor, *, direction: Direction = "forward"
     ) -> Tensor:
-        """As `score`, given what the backbone made of the images, (B, C, h, w)."""
+        """Return the scores of `score`, given the grid."""
         self._require_evaluation()
         losses, _, packing = self._next_token_losses(grid, tokens, lengths, [direction])
         captions = packing.rows // packing.num_tokens
@@ -114,26 +111,23 @@ class Captioner(nn.Module):
     def attention(
         self, grid: Tensor, tokens: Tensor, lengths: Tensor, *, direction: Direction = "forward"
     ) -> Tensor:
-        """Where the decoder looked when it said each token: (B, L, A, T, N) float32.
+        """Return the attention weights of each token's prediction, (B, L, A, T, N) float32.
 
-        Row t is that of `tokens[:, t]`, in both directions, and sums to one. It is zero where
-        nothing is said: at the token that a reading begins with, and in the padding.
-
-        Args:
-            grid: (B, C, h, w), what the backbone makes of the images.
+        Row t is that of `tokens[:, t]`, in both directions, and sums to one. It is zero for tokens
+        that are not predicted: the first of a reading, and padding.
         """
         self._require_evaluation()
         packing = self._packing(tokens[:, 1:], lengths - 1)
         inputs = packing.pack(read(tokens, lengths, direction)[:, :-1])  # (P,)
         weights = self.head.attention(inputs, packing, grid, direction=direction)
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        said = lengths.to(tokens.device)[:, None] - 1  # (B, 1)
-        # A reading's step s says the token at place s + 1 of what it reads.
-        steps = places - 1 if direction == "forward" else said - 1 - places  # (T,) or (B, T)
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        num_steps = lengths.to(tokens.device)[:, None] - 1  # (B, 1)
+        # Step s of a reading predicts the token at its position s + 1.
+        steps = positions - 1 if direction == "forward" else num_steps - 1 - positions
         rows = torch.arange(len(tokens), device=tokens.device)[:, None]
-        said_at = (steps >= 0) & (steps < said)  # (B, T)
+        is_predicted = (steps >= 0) & (steps < num_steps)  # (B, T)
         aligned = weights[rows, :, :, steps.clamp(0, weights.shape[3] - 1)]  # (B, T, L, A, N)
-        return aligned.masked_fill(~said_at[:, :, None, None, None], 0).permute(0, 2, 3, 1, 4)
+        return aligned.masked_fill(~is_predicted[:, :, None, None, None], 0).permute(0, 2, 3, 1, 4)
 
     @torch.no_grad()
     def generate(
@@ -145,22 +139,21 @@ class Captioner(nn.Module):
         prefix: Tensor | None = None,
         rng: Rng | None = None,
     ) -> Generated:
-        """Captions (B, num_captions) of each image, written left to right, the best first.
+        """Return captions (B, num_captions) of each image, searched left to right, best first.
 
-        With `decoding.backward_weight`, both decoders rank what was found: a caption cut at its
-        longest is read backward as if its end token followed.
+        With `decoding.backward_weight` both decoders rank the captions that the search found. The
+        backward reading of a caption that was cut has the end token that it lacks.
 
         Args:
-            prefix: (P,) token ids without start, which all captions begin with; their
-                log-probabilities count like those of the tokens that follow.
-            rng: Randomness for sampling, for all images or one for each.
+            prefix: (P,) token ids, without start, that all captions begin with; their
+                log-probabilities count as well.
+            rng: Randomness of sampling, for all images or one for each.
 
         Raises:
-            ConfigError: What is asked for does not go together, or the model cannot do it.
+            ConfigError: The options conflict, or the model does not support them.
         """
         self._check_decoding(decoding)
-        start = [] if prefix is None else prefix.tolist()
-        check_prefix(start, decoding)
+        check_prefix([] if prefix is None else prefix.tolist(), decoding)
         return self.generate_grid(
             self.backbone(images), decoding, num_captions=num_captions, prefix=prefix, rng=rng
         )
@@ -175,7 +168,7 @@ class Captioner(nn.Module):
         prefix: Tensor | None = None,
         rng: Rng | None = None,
     ) -> Generated:
-        """As `generate`, given what the backbone made of the images, (B, C, h, w)."""
+        """Return the captions of `generate`, given the grid."""
         self._check_decoding(decoding)
         num_running = decoding.num_running(num_captions)
         generated = decode(
@@ -195,12 +188,9 @@ class Captioner(nn.Module):
 
     @torch.no_grad()
     def backward_log_probs(self, grid: Tensor, generated: Generated) -> Tensor:
-        """Log-likelihood (B, K) of generated captions (B, K) read right to left.
+        """Return the log-likelihoods (B, K) of generated captions (B, K) read right to left.
 
-        Where the model has a position too few for it, the start token, read last, counts nothing.
-
-        Args:
-            grid: (B, C, h, w), what the backbone makes of the images.
+        The start token, read last, does not count if the model has no position for it.
         """
         self._require_evaluation()
         tokens, lengths = with_start_and_end(generated)  # (B, K, T)
@@ -217,17 +207,17 @@ class Captioner(nn.Module):
     def start(
         self, images: Tensor, *, num_beams: int, num_steps: int, direction: Direction = "forward"
     ) -> KeyValueCache:
-        """What `step` needs to know of B images; room for `num_steps` steps of K beams."""
+        """Return the cache that `step` needs, for `num_steps` steps of K beams of each image."""
         return self.head.start(
             self.backbone(images), num_beams=num_beams, num_steps=num_steps, direction=direction
         )
 
     def step(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
-        """The last token of each beam (B, K) to logits of the next (B, K, V); the cache grows."""
+        """Return the logits (B, K, V) after each beam's last token (B, K); extend the cache."""
         return self.head.step(tokens, cache)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that are not decayed."""
+        """Return the names of the parameters without weight decay."""
         return {f"head.{name}" for name in self.head.no_weight_decay()}
 
     def _check_decoding(self, decoding: DecodingConfig) -> None:
@@ -239,13 +229,9 @@ class Captioner(nn.Module):
             )
 
     def _next_token_losses(
-        self,
-        grid: Tensor,
-        tokens: Tensor,
-        lengths: Tensor,
-        directions: Sequence[Direction],
+        self, grid: Tensor, tokens: Tensor, lengths: Tensor, directions: Sequence[Direction]
     ) -> tuple[Tensor, Tensor, Packing]:
-        """Losses and targets, (R, P) each, of all tokens after the first, and where they lie."""
+        """Return losses and targets, (R, P) each, of all tokens after the first, and the layout."""
         packing = self._packing(tokens[:, 1:], lengths - 1)
         readings = [read(tokens, lengths, direction) for direction in directions]
         inputs = torch.stack([packing.pack(reading[:, :-1]) for reading in readings])  # (R, P)
@@ -267,7 +253,7 @@ class Captioner(nn.Module):
 
 
 def read(tokens: Tensor, lengths: Tensor, direction: Direction) -> Tensor:
-    """Captions (B, T) in the order in which a direction reads them; padding stays on the right."""
+    """Return captions (B, T) in the order of a reading direction, padded right."""
     if direction == "forward":
         return tokens
     steps = torch.arange(tokens.shape[1], device=tokens.device)

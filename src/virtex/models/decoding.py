@@ -1,22 +1,24 @@
-"""Captions from a decoder: beam, greedy and nucleus search over step(tokens, cache).
+"""Beam, greedy and nucleus search for captions, over a decoder's step(tokens, cache).
 
-A token never follows itself. Log-probabilities are the model's own: what is forbidden is left out,
-not shared out anew; a prefix that the captions were told to begin with counts as the rest does.
+A token never follows itself. Log-probabilities are the model's own, without renormalization over
+the tokens that are allowed; those of a prefix are included.
 
-Departures from the released search (`original` brings back the first two):
+Departures from the released search (`original` undoes the first two):
 - the start token stays in the decoder's input, so that positions are those of training;
 - padding, start and mask are never generated;
-- an image is done as soon as no running caption can overtake its answer, which changes no answer.
+- an image is done once no unfinished caption can overtake its best, which changes no result.
 
-Until captions differ, an image has one of them in the cache: start token and prefix are read once.
+Until its captions differ, an image has one caption in the cache: start token and prefix are read
+once.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from virtex.errors import ConfigError, raise_all
 from virtex.models.beam_search import BeamSearch
@@ -28,62 +30,65 @@ from virtex.tokens import EOS_ID, MASK_ID, PAD_ID, SOS_ID, UNK_ID
 __all__ = ["Cache", "DecodingConfig", "Generated", "Rng", "Step", "check_prefix", "decode"]
 
 STEPS_BETWEEN_CHECKS = 4
-"""On an accelerator, asking which images are done makes the host wait; on the CPU it is free."""
+"""Steps between checks for finished images, each of which makes the host wait for the device."""
 
 
 @dataclass(frozen=True)
 class Generated:
-    """Captions without start token, with end token where they ended; lead dims (B,) or (B, n)."""
+    """Captions without start token, with end token if they have one, for (B,) or (B, n)."""
 
     tokens: Tensor
     """(..., T) int64, padded right with PAD_ID."""
     lengths: Tensor
     """(...,) int64, the end token included."""
     log_probs: Tensor
-    """(...,) sum of the tokens' log-probabilities; -inf where a search found too few captions."""
+    """(...,) log-probability of the caption; -inf for captions that the search did not find."""
     backward_log_probs: Tensor | None = None
-    """(...,) the same read right to left, where captions were ranked by it."""
+    """(...,) log-probability read right to left, if captions were ranked by it."""
 
     def best(self) -> Self:
-        """The first of each image's n captions."""
-        backward = self.backward_log_probs
-        return replace(
-            self,
-            tokens=self.tokens[:, 0],
-            lengths=self.lengths[:, 0],
-            log_probs=self.log_probs[:, 0],
-            backward_log_probs=None if backward is None else backward[:, 0],
-        )
+        """Return the first of each image's n captions."""
+        return self._map(lambda values: values[:, 0])
+
+    def ranked(self, scores: Tensor, num_captions: int) -> Self:
+        """Return each image's `num_captions` captions of highest scores (B, K), best first."""
+        best = scores.argsort(dim=1, descending=True, stable=True)[:, :num_captions]  # (B, n)
+        images = torch.arange(len(best), device=best.device)[:, None]
+        chosen = self._map(lambda values: values[images, best])
+        longest = int(chosen.lengths.max()) if best.numel() else 0
+        return replace(chosen, tokens=chosen.tokens[..., :longest])
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        fields = ((name, value) for name, value in vars(self).items() if value is not None)
+        mapped: dict[str, Any] = {name: function(value) for name, value in fields}
+        return replace(self, **mapped)
 
 
 class Cache(Protocol):
-    """What a decoder remembers of B images with K running captions each."""
+    """A decoder's cache of B images with K captions each."""
 
     def reorder(self, parents: Tensor) -> None:
-        """Let caption k of image b continue what was caption `parents[b, k]` (B, K').
-
-        K' is K, or at first any number of captions that all continue the only one.
-        """
+        """Continue with K' captions, the k-th of image b from its caption `parents[b, k]`."""
 
     def keep(self, images: Tensor) -> None:
-        """Go on with `images` (B',) alone."""
+        """Continue with `images` (B',) only."""
 
     def drop_start(self) -> None:
-        """Forget the first token of all captions."""
+        """Drop the first token of all captions."""
 
 
 AnyCache = TypeVar("AnyCache", bound=Cache)
 Rng = torch.Generator | Sequence[torch.Generator]
-"""For all images, or one for each."""
+"""One random generator for all images, or one for each."""
 Step = Callable[[Tensor, AnyCache], Tensor]
-"""Last tokens (B, K) and a cache, which grows by them, to logits (B, K, V)."""
+"""Function from last tokens (B, K) and a cache, which it extends, to logits (B, K, V)."""
 
 
 def check_prefix(prefix: Sequence[int], config: DecodingConfig) -> None:
-    """Find out whether captions can begin with these tokens.
+    """Check that captions can begin with these tokens.
 
     Raises:
-        ConfigError: They are too many, or are not all words.
+        ConfigError: They are too many, or some are no ordinary tokens.
     """
     problems = []
     if len(prefix) >= config.max_steps:
@@ -113,23 +118,18 @@ def decode(
     prefix: Sequence[int] = (),
     rng: Rng | None = None,
 ) -> Generated:
-    """Write `num_captions` captions for each of B images, best first.
+    """Return `num_captions` captions of each of B images, (B, num_captions), best first.
 
-    They are ranked by the step's own log-probabilities; see `Captioner.generate` for
-    `config.backward_weight`.
+    They are ranked forward only; `Captioner.generate` applies `config.backward_weight`.
 
     Args:
-        cache: Empty, with one caption of each image.
-        prefix: Tokens without start that all captions begin with.
-        rng: Randomness for nucleus sampling, from which every device draws the same; where each
-            image has a generator, its captions do not depend on which others it is with.
-
-    Returns:
-        Captions with lead dims (B, num_captions).
+        cache: An empty cache with one caption of each image.
+        prefix: Tokens, without the start token, that all captions begin with.
+        rng: Randomness of nucleus sampling, the same on every device. With a generator for each
+            image, its captions do not depend on the other images of the batch.
 
     Raises:
-        ConfigError: More captions than beams, nucleus sampling without `rng`, or a prefix that
-            cannot be.
+        ConfigError: More captions than beams, no `rng` for nucleus sampling, or an invalid prefix.
     """
     check_prefix(prefix, config)
     num_running = config.num_running(num_captions)
@@ -138,21 +138,25 @@ def decode(
         draws = _uniform(rng, (batch_size, num_captions, config.max_steps))
         search = Sampling(config, draws.to(device))
     check_every = 1 if torch.device(device).type == "cpu" else STEPS_BETWEEN_CHECKS
-    written = _Written(batch_size, num_captions, config=config, device=device)
+    finished: list[Running] = []
 
     images = torch.arange(batch_size, device=device)
     running, logits = _begin(step, cache, prefix=prefix, config=config, images=images)
     running = search.extend(running, logits)
     for num_steps in range(len(prefix) + 1, config.max_steps):
         if num_steps % check_every == 0:
-            running = _set_decided_aside(search.decided(running), running, cache, written)
+            decided = search.decided(running)
+            if decided.any():
+                finished.append(running.select(decided.nonzero()[:, 0]))
+                remaining = (~decided).nonzero()[:, 0]
+                running = running.select(remaining)
+                cache.keep(remaining)
             if len(running.images) == 0:
                 break
         if running.parents is not None:
             cache.reorder(running.parents)
         running = search.extend(running, step(running.last, cache))
-    written.add(running)
-    return written.trimmed()
+    return _gathered([*finished, running], config=config, num_captions=num_captions)
 
 
 def _begin(
@@ -163,7 +167,7 @@ def _begin(
     config: DecodingConfig,
     images: Tensor,
 ) -> tuple[Running, Tensor]:
-    """One caption of each image, which holds the prefix, and the next token's logits (B, 1, V)."""
+    """Return each image's only caption, the prefix, and the next token's logits (B, 1, V)."""
     tokens = torch.tensor([SOS_ID, *prefix], device=images.device).expand(len(images), 1, -1)
     log_probs = torch.zeros(len(images), 1, device=images.device)
     logits = step(tokens[..., 0], cache)
@@ -175,53 +179,18 @@ def _begin(
     return Running(images, tokens[..., 1:], log_probs), logits
 
 
-class _Written:
-    """Room for the captions of a whole batch, filled as images are done."""
-
-    def __init__(
-        self,
-        batch_size: int,
-        num_captions: int,
-        *,
-        config: DecodingConfig,
-        device: torch.device | str,
-    ) -> None:
-        size = (batch_size, num_captions)
-        self.tokens = torch.full((*size, config.max_steps), PAD_ID, device=device)
-        self.lengths = torch.zeros(size, dtype=torch.int64, device=device)
-        self.log_probs = torch.zeros(size, device=device)
-        self.length_penalty = config.length_penalty
-
-    def add(self, running: Running) -> None:
-        """Keep the best captions of these images."""
-        ended = running.tokens == EOS_ID
-        after_end = ended.cumsum(2) > ended.long()
-        tokens = running.tokens.masked_fill(after_end, PAD_ID)
-        lengths = (~after_end).sum(2)  # (B, K)
-        scores = running.log_probs / lengths**self.length_penalty
-        best = scores.argsort(dim=1, descending=True, stable=True)
-        best = best[:, : self.lengths.shape[1]]  # (B, n)
-        rows = torch.arange(len(best), device=best.device)[:, None]
-        self.tokens[running.images, :, : tokens.shape[2]] = tokens[rows, best]
-        self.lengths[running.images] = lengths[rows, best]
-        self.log_probs[running.images] = running.log_probs[rows, best]
-
-    def trimmed(self) -> Generated:
-        """All captions, padded to the longest."""
-        longest = int(self.lengths.max()) if self.lengths.numel() else 0
-        return Generated(self.tokens[:, :, :longest], self.lengths, self.log_probs)
-
-
-def _set_decided_aside(
-    decided: Tensor, running: Running, cache: Cache, written: _Written
-) -> Running:
-    """The images that are not done, in `cache` too; the others' captions go to `written`."""
-    if not decided.any():
-        return running
-    written.add(running.select(decided.nonzero()[:, 0]))
-    remaining = (~decided).nonzero()[:, 0]
-    cache.keep(remaining)
-    return running.select(remaining)
+def _gathered(parts: list[Running], *, config: DecodingConfig, num_captions: int) -> Generated:
+    """Return the best captions of all images, in the order of the batch."""
+    order = torch.cat([part.images for part in parts]).argsort()
+    size = parts[-1].tokens.shape[2]
+    padded = [pad(part.tokens, (0, size - part.tokens.shape[2]), value=EOS_ID) for part in parts]
+    tokens = torch.cat(padded)[order]  # (B, K, T)
+    log_probs = torch.cat([part.log_probs for part in parts])[order]  # (B, K)
+    ended = tokens == EOS_ID
+    after_end = ended.cumsum(2) > ended.long()
+    lengths = (~after_end).sum(2)  # (B, K)
+    generated = Generated(tokens.masked_fill(after_end, PAD_ID), lengths, log_probs)
+    return generated.ranked(log_probs / lengths**config.length_penalty, num_captions)
 
 
 def _uniform(rng: Rng | None, size: tuple[int, ...]) -> Tensor:

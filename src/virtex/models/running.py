@@ -1,4 +1,4 @@
-"""Captions being written, and which token may come next.
+"""Unfinished captions of a search, and the tokens that may come next.
 
 Shapes: B images, K captions of each, t tokens so far, V vocabulary.
 """
@@ -16,29 +16,29 @@ NEVER = float("-inf")
 
 @dataclass(frozen=True)
 class Running:
-    """Captions being written: K of each of the B images that are not done yet."""
+    """K unfinished captions of each of the B images that are not done."""
 
     images: Tensor
-    """(B,) their numbers in the batch."""
+    """(B,) indices of the images in the batch."""
     tokens: Tensor
     """(B, K, t) without start token."""
     log_probs: Tensor
-    """(B, K)."""
+    """(B, K) log-probabilities of the captions."""
     parents: Tensor | None = None
-    """(B, K) which caption of the step before each one continues; None: each its own."""
+    """(B, K) index of the previous step's caption that each continues; None if it is the same."""
 
     @property
     def last(self) -> Tensor:
-        """(B, K)."""
+        """Last tokens (B, K)."""
         return self.tokens[..., -1]
 
     @property
     def ended(self) -> Tensor:
-        """(B, K)."""
+        """Whether each caption has an end token, (B, K) bool."""
         return self.last == EOS_ID
 
     def select(self, rows: Tensor) -> "Running":
-        """Some of the images."""
+        """Return the captions of some of the images."""
         parents = None if self.parents is None else self.parents[rows]
         return Running(self.images[rows], self.tokens[rows], self.log_probs[rows], parents)
 
@@ -46,10 +46,9 @@ class Running:
 def forbid(scores: Tensor, written: Tensor, *, config: DecodingConfig) -> None:
     """Set the scores (B, K, V) of tokens that may not follow captions (B, K, t) to -inf, in place.
 
-    What may not follow: `config.forbidden`, the last token itself, and a token that would write an
-    n-gram for the second time.
+    These are `config.forbidden`, the last token, and tokens that would repeat an n-gram.
     """
-    for token in config.forbidden:  # a list as index is copied to the device, which is a wait
+    for token in config.forbidden:  # a list as index would be copied to the device: a wait
         scores[..., token] = NEVER
     if not written.shape[2]:
         return

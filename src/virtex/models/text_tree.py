@@ -1,10 +1,10 @@
-"""The likelihood of many texts for many images: a beginning that texts share is read once.
+"""The likelihood of many texts for many images, in which shared prefixes are computed once.
 
-The texts are a tree of their prefixes. A level holds all different prefixes of one length, and is
-one step of the decoder: its prefixes are what beams are to a search, so that they share their
-image's projected grid and continue their parents' cached keys and values.
+The texts form a tree of their prefixes. A level holds all distinct prefixes of one length, and is
+one step of the decoder. Like the beams of a search, its prefixes share their image's projected grid
+and continue their parents' cached keys and values.
 
-Shapes: B images, K texts, M prefixes and E tokens asked for at a level, V vocabulary.
+Shapes: B images, K texts, M prefixes and E next tokens of a level, V vocabulary.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,27 +19,27 @@ from virtex.tokens import PAD_ID
 
 Prefix = tuple[int, ...]
 MAX_ELEMENTS = 2**26
-"""Numbers that one step may hold: so many images are scored at once."""
+"""Maximum number of logits and cached values in a step, which limits the images in a batch."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """The prefixes of one length, and the tokens that follow them in some text."""
+    """The distinct prefixes of one length, and the tokens that follow them in some text."""
 
     tokens: Tensor
     """(M,) last token of each prefix."""
     parents: Tensor
-    """(M,) which prefix of the level before it continues."""
+    """(M,) index of its parent among the previous level's prefixes."""
     sources: Tensor
-    """(E,) a prefix of this level."""
+    """(E,) index of a prefix of this level."""
     targets: Tensor
-    """(E,) a token that follows it."""
+    """(E,) next token of this prefix."""
     continued: Tensor
-    """(M',) those of the E that are the next level's prefixes."""
+    """(M',) indices into the E of the next level's prefixes."""
     texts: Tensor
-    """Texts that end at this level."""
+    """(F,) indices of the texts that end at this level."""
     ends: Tensor
-    """With which of the E each of them ends."""
+    """(F,) indices into the E of their last tokens."""
 
 
 @dataclass(frozen=True)
@@ -58,57 +58,50 @@ class TextTree:
         direction: Direction = "forward",
         device: torch.device | str = "cpu",
     ) -> Self:
-        """Texts as ids with start and end token, left to right for both directions."""
+        """Return the tree of texts, left to right in both directions, as ids with start and end."""
         rows = [tuple(text) if direction == "forward" else tuple(text)[::-1] for text in texts]
         levels: list[Level] = []
-        prefixes = _numbered(row[:1] for row in rows)
+        prefixes = _indexed(row[:1] for row in rows)
         parents = [0] * len(prefixes)
         for length in range(2, max(map(len, rows), default=0) + 1):
-            asked = _numbered(row[:length] for row in rows if len(row) >= length)
-            going_on = _numbered(row[:length] for row in rows if len(row) > length)
-            ending = [number for number, row in enumerate(rows) if len(row) == length]
-            numbers = (
+            extended = _indexed(row[:length] for row in rows if len(row) >= length)
+            continued = _indexed(row[:length] for row in rows if len(row) > length)
+            ending = [index for index, row in enumerate(rows) if len(row) == length]
+            fields = (
                 [prefix[-1] for prefix in prefixes],
                 parents,
-                [prefixes[prefix[:-1]] for prefix in asked],
-                [prefix[-1] for prefix in asked],
-                [asked[prefix] for prefix in going_on],
+                [prefixes[prefix[:-1]] for prefix in extended],
+                [prefix[-1] for prefix in extended],
+                [extended[prefix] for prefix in continued],
                 ending,
-                [asked[rows[number]] for number in ending],
+                [extended[rows[index]] for index in ending],
             )
-            levels.append(Level(*(torch.tensor(row, device=device).long() for row in numbers)))
-            parents = [prefixes[prefix[:-1]] for prefix in going_on]
-            prefixes = going_on
+            levels.append(Level(*(torch.tensor(row, device=device).long() for row in fields)))
+            parents = [prefixes[prefix[:-1]] for prefix in continued]
+            prefixes = continued
         return cls(tuple(levels), len(texts), direction)
 
     @property
     def num_prefixes(self) -> int:
-        """The decoder's tokens for one image; without sharing it were all tokens of all texts."""
+        """Number of tokens that the decoder computes for one image."""
         return sum(len(level.tokens) for level in self.levels)
 
-    @property
-    def widest(self) -> int:
-        """Prefixes of the widest level."""
-        return max((len(level.tokens) for level in self.levels), default=0)
 
-
-def _numbered(prefixes: Iterable[Prefix]) -> dict[Prefix, int]:
-    """Different prefixes, numbered in order."""
-    return {prefix: number for number, prefix in enumerate(dict.fromkeys(prefixes))}
+def _indexed(prefixes: Iterable[Prefix]) -> dict[Prefix, int]:
+    """Return the distinct prefixes and their indices, in order."""
+    return {prefix: index for index, prefix in enumerate(dict.fromkeys(prefixes))}
 
 
 @torch.no_grad()
 def log_likelihoods(head: TextualHead, grid: Tensor, tree: TextTree) -> Tensor:
-    """Log-likelihood (B, K) of each text for each image, float32; unknown tokens count 0.
+    """Return the log-likelihood (B, K) of each text for each image of feature grids (B, C, h, w).
 
-    As `Captioner.score` of each pair, which reads each text anew for each image.
-
-    Args:
-        grid: (B, C, h, w) what the backbone makes of the images.
+    It equals `Captioner.score` of each pair, in float32; unknown tokens count 0.
     """
     vocab_size, size = head.embedding.words.weight.shape
-    remembered = 2 * size * len(tree.levels) * len(head.decoder(tree.direction).layers)
-    chunk = max(1, MAX_ELEMENTS // max(1, tree.widest * (vocab_size + remembered)))
+    cached = 2 * size * len(tree.levels) * len(head.decoder(tree.direction).layers)
+    widest = max((len(level.tokens) for level in tree.levels), default=0)
+    chunk = max(1, MAX_ELEMENTS // max(1, widest * (vocab_size + cached)))
     scores = [_log_likelihoods(head, part, tree) for part in grid.split(chunk)]
     return torch.cat(scores) if scores else grid.new_zeros(0, tree.num_texts)
 
@@ -124,8 +117,8 @@ def _log_likelihoods(head: TextualHead, grid: Tensor, tree: TextTree) -> Tensor:
         cache.branch(level.parents)
         logits = head.step(level.tokens.expand(batch_size, -1), cache)  # (B, M, V)
         log_probs = logits.float().log_softmax(-1)
-        asked = log_probs[:, level.sources, level.targets].masked_fill(level.targets == PAD_ID, 0)
-        scores = prefixes[:, level.sources] + asked  # (B, E)
+        added = log_probs[:, level.sources, level.targets].masked_fill(level.targets == PAD_ID, 0)
+        scores = prefixes[:, level.sources] + added  # (B, E)
         texts[:, level.texts] = scores[:, level.ends]
         prefixes = scores[:, level.continued]
     return texts
