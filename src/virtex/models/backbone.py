@@ -1,12 +1,13 @@
-"""The visual backbone: any timm network that gives a feature grid. The only door to timm."""
+"""The visual backbone, any timm network with a feature grid; the only module that imports timm."""
 
-import functools
 import inspect
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any, Self
 
 import timm
@@ -17,46 +18,45 @@ from virtex.errors import CheckpointError, ConfigError, did_you_mean, raise_all
 from virtex.models.batch_norm import batch_norms
 
 LAST_STAGES = ("layer4", "s4", "stages.3")
-"""What timm calls the last stage of a ResNet, a RegNet and a ConvNeXt."""
+"""timm's names of the last stage of a ResNet, a RegNet and a ConvNeXt."""
 MAX_NUMBER, MAX_LENGTH, MAX_DEPTH = 100_000, 200, 1_000
-"""Largest number, longest list, and most layers, among a network's options."""
+"""Largest number, list length and number of layers among a network's options."""
 DEPTH = re.compile(r"depth|layers|blocks|stage")
-"""Names of options that say how many layers there are."""
+"""Names of options that are numbers of layers."""
 WORD = re.compile(r"[A-Za-z0-9_]{1,40}")
-"""An option that is text names a layer that timm knows; no path and no address looks like this."""
+"""Names of timm's layers, the only text that an option may be; no path or address matches."""
 NOT_ARCHITECTURE = {"self", "kwargs", "cfg", "cfgs", "block_cfg", "device", "dtype"}
 PROBE_SIZE = 64
-"""Side, in pixels, of the blank image that shows what grid a network gives."""
+"""Side, in pixels, of the blank image with which a network's grid is probed."""
 
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Which network turns images into feature grids, and how it starts."""
+    """Architecture and initialization of the backbone."""
 
     name: str = "resnet50"
-    """A timm model that gives a feature grid, convolutional or ViT: resnet50, resnet101,
-    wide_resnet50_2, convnext_tiny, vit_small_patch16_224... `resnet50.tv_in1k` also names published
-    weights."""
+    """A timm model with a feature grid, convolutional or ViT: resnet50, resnet101, wide_resnet50_2,
+    convnext_tiny, vit_small_patch16_224... `resnet50.tv_in1k` also names published weights."""
     pretrained: bool = False
-    """Start from timm's published weights instead of at random."""
+    """Start from timm's published weights instead of random ones."""
     frozen: bool = False
     """Train neither the weights nor BatchNorm's running statistics."""
     frozen_norm: bool = False
-    """Of BatchNorm alone, train neither weights and biases nor running statistics: for fine-tuning
+    """Train neither BatchNorm's weights and biases nor its running statistics, to fine-tune
     published weights with few images in a batch."""
     options: dict[str, bool | int | float | str | list[int] | None] = field(default_factory=dict)
-    """Passed to timm.create_model, e.g. {layers: [1, 1, 1, 1], channels: [32, 64, 128, 256]}."""
+    """Arguments of timm.create_model, e.g. {layers: [1, 1, 1, 1], channels: [32, 64, 128, 256]}."""
 
 
 class Backbone(nn.Module):
-    """Images (B, 3, H, W), normalised, to a feature grid (B, C, h, w).
+    """A network from normalized images (B, 3, H, W) to feature grids (B, C, h, w).
 
-    Parameters lie under `cnn` and, for ResNets, bear torchvision's names. timm starts the last
-    BatchNorm of each residual block at zero, as the paper does.
+    Parameter names begin with `cnn.`; a ResNet's continue with torchvision's names. timm
+    initializes the last BatchNorm of each residual block with zero, as in the paper.
 
     A ViT's grid is its tokens after the final norm, without class and register tokens; its position
-    embeddings are resized to the image. What the grid does not depend on (a pooling head) stays
-    untrained.
+    embeddings are resized to the image. Parameters on which the grid does not depend (those of a
+    pooling head) are not trained.
     """
 
     cnn: Any
@@ -71,53 +71,39 @@ class Backbone(nn.Module):
         self.channels_come_last = cells[2] == self.cnn.num_features != cells[0]
         self.num_channels = cells[2] if self.channels_come_last else cells[0]
         self.stride = _probe_size(self.cnn) // cells[1]
-        self._leave_out_what_the_grid_does_not_need()
         self._freeze()
         self.train()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to their grid (B, C, h, w)."""
+        """Return the grid (B, C, h, w) of images (B, 3, H, W)."""
         if self.is_sequence:
             return _grid_of_tokens(self.cnn, images)
         grid = self.cnn.forward_features(images)
         return grid.permute(0, 3, 1, 2) if self.channels_come_last else grid
 
-    @torch.no_grad()
     def grid_size(self, image_size: int) -> tuple[int, int]:
-        """Rows and columns (h, w) of the grid of a square image.
+        """Return the numbers of rows and columns (h, w) of a square image's grid.
 
         Raises:
             ConfigError: The network takes no such images.
         """
-        was_training = self.training
-        blank = torch.zeros(1, 3, image_size, image_size, device=next(self.parameters()).device)
         try:
-            height, width = self.eval()(blank).shape[2:]
+            with self._evaluation():
+                height, width = self(self._blank_image(image_size)).shape[2:]
         except (AssertionError, RuntimeError, ValueError) as error:
             own = _probe_size(self.cnn)
             raise ConfigError(
                 f"backbone {self.config.name!r} takes no images of {image_size} px: {error}\n"
                 f"Set image.size to {own}, or try backbone.options {{img_size: {image_size}}}."
             ) from error
-        finally:
-            self.train(was_training)
         return height, width
 
     def pooled(self, images: Tensor) -> Tensor:
-        """The mean of the grid over its cells, (B, C)."""
+        """Return the mean of the grid over its cells, (B, C)."""
         return self(images).mean((2, 3))
 
-    @torch.enable_grad()
-    def _leave_out_what_the_grid_does_not_need(self) -> None:
-        parameters = list(self.parameters())
-        size = _probe_size(self.cnn)
-        total = self.eval()(torch.zeros(1, 3, size, size)).sum()
-        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.requires_grad_(gradient is not None)
-
     def train(self, mode: bool = True) -> Self:
-        """As nn.Module's, except that frozen statistics stay where they are."""
+        """Set the training mode, except of frozen parts."""
         super().train(mode and not self.config.frozen)
         if self.config.frozen_norm:
             for layer in batch_norms(self):
@@ -125,6 +111,13 @@ class Backbone(nn.Module):
         return self
 
     def _freeze(self) -> None:
+        """Exclude parameters from training that are frozen or do not influence the grid."""
+        parameters = list(self.parameters())
+        with torch.enable_grad():
+            total = self.eval()(self._blank_image(_probe_size(self.cnn))).sum()
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.requires_grad_(gradient is not None)
         if self.config.frozen:
             self.requires_grad_(False)
         if self.config.frozen_norm:
@@ -136,72 +129,77 @@ class Backbone(nn.Module):
             for layer in layers:
                 layer.requires_grad_(False)
 
-    @torch.no_grad()
+    @contextmanager
+    def _evaluation(self) -> Iterator[None]:
+        """Evaluate without gradient, then restore the training mode."""
+        was_training = self.training
+        try:
+            with torch.no_grad():
+                self.eval()
+                yield
+        finally:
+            self.train(was_training)
+
+    def _blank_image(self, size: int) -> Tensor:
+        return torch.zeros(1, 3, size, size, device=next(self.parameters()).device)
+
     def stage_channels(self) -> dict[int, int]:
-        """Channels of the grids that `stages` can give, by stride, finest first.
+        """Return the channels of all grids of `stages` by stride, finest first.
 
         Raises:
-            ConfigError: The network gives its last grid alone, or others than it tells of.
+            ConfigError: The network has its last grid alone, or grids other than timm lists.
         """
+        listed, found = {self.stride: self.num_channels}, dict[int, int]()
         if self.is_sequence:
-            return {self.stride: self.num_channels}
-        told, seen = {self.stride: self.num_channels}, dict[int, int]()
+            return listed
         if hasattr(self.cnn, "forward_intermediates") and hasattr(self.cnn, "feature_info"):
-            told = {stage["reduction"]: stage["num_chs"] for stage in self.cnn.feature_info} | told
-            was_training, size = self.training, _probe_size(self.cnn)
-            blank = torch.zeros(1, 3, size, size, device=next(self.parameters()).device)
-            grids = self.eval().stages(blank, list(told))
-            self.train(was_training)
-            seen = {size // grid.shape[2]: grid.shape[1] for grid in grids}
-        if seen != told:
+            stages = {stage["reduction"]: stage["num_chs"] for stage in self.cnn.feature_info}
+            listed = stages | listed
+            size = _probe_size(self.cnn)
+            with self._evaluation():
+                grids = self.stages(self._blank_image(size), list(listed))
+            found = {size // grid.shape[2]: grid.shape[1] for grid in grids}
+        if found != listed:
             raise ConfigError(
                 f"backbone {self.config.name!r} does not give the grids of several strides that "
                 "are needed. Choose a resnet, regnet, convnext, efficientnet, swin..."
             )
-        return told
+        return listed
 
-    @torch.no_grad()
     def last_stage(self) -> nn.Module:
-        """What makes the grid of the last stride but one into that of the last, as in `forward`.
+        """Return the module from the second to last grid to that of `forward`.
 
         Raises:
-            ConfigError: No part of the network does that alone.
+            ConfigError: The network has no such module.
         """
         modules = dict(self.cnn.named_modules())
         candidates = [modules[name] for name in LAST_STAGES if name in modules]
-        strides = list(self.stage_channels())
-        if not candidates or len(strides) < 2:
-            raise self._no_last_stage()
-        was_training, size = self.training, _probe_size(self.cnn)
-        ramp = torch.linspace(-1, 1, 3 * size**2, device=next(self.parameters()).device)
-        before, after = self.eval().stages(ramp.view(1, 3, size, size), strides[-2:])
-        try:
-            is_whole = torch.equal(candidates[0](before), after)
-        except RuntimeError:  # the strides of the last stages are one
-            is_whole = False
-        finally:
-            self.train(was_training)
-        if not is_whole:
-            raise self._no_last_stage()
+        strides, is_last = list(self.stage_channels()), False
+        if candidates and len(strides) > 1:
+            blank = self._blank_image(_probe_size(self.cnn))
+            ramp = torch.linspace(-1, 1, blank.numel(), device=blank.device).view_as(blank)
+            with self._evaluation():
+                before, after = self.stages(ramp, strides[-2:])
+                with suppress(RuntimeError):  # the last stages have equal strides
+                    is_last = torch.equal(candidates[0](before), after)
+        if not is_last:
+            raise ConfigError(
+                f"backbone {self.config.name!r} has no last stage that can be run on regions (C4). "
+                "Choose a resnet, resnext, regnet or convnext with its usual stride of 32, or the "
+                "architecture fpn."
+            )
         return candidates[0]
 
-    def _no_last_stage(self) -> ConfigError:
-        return ConfigError(
-            f"backbone {self.config.name!r} has no last stage that can be run on regions (C4). "
-            "Choose a resnet, resnext, regnet or convnext with its usual stride of 32, or the "
-            "architecture fpn."
-        )
-
     def stages(self, images: Tensor, strides: Sequence[int]) -> list[Tensor]:
-        """Grids (B, C, h, w) at several strides, finest first, in one pass.
+        """Return grids (B, C, h, w) at several strides, finest first, in one pass.
 
-        Of several stages of one stride it is the deepest, and for `self.stride` what `forward`
-        gives. Stages deeper than the last one are not run.
+        If several stages have a stride, the deepest counts; for `self.stride` the grid is that of
+        `forward`. Deeper stages are not run.
         """
         if list(strides) == [self.stride]:
             return [self(images)]
-        places = {stage["reduction"]: place for place, stage in enumerate(self.cnn.feature_info)}
-        indices = [places[stride] for stride in strides]
+        deepest = {stage["reduction"]: index for index, stage in enumerate(self.cnn.feature_info)}
+        indices = [deepest[stride] for stride in strides]
         if strides[-1] != self.stride:
             return self.cnn.forward_intermediates(
                 images, indices=indices, stop_early=True, intermediates_only=True
@@ -211,40 +209,38 @@ class Backbone(nn.Module):
 
 
 def _create(config: BackboneConfig) -> Any:
-    """The timm network without its classifier."""
+    """Return the timm network without its classifier."""
     if not timm.is_model(config.name):
         hint = did_you_mean(config.name, timm.list_models(), few=True)
         raise ConfigError(
-            f"unknown backbone {config.name!r}. {hint} `timm.list_models()` lists what there is."
+            f"unknown backbone {config.name!r}. {hint} `timm.list_models()` lists all."
         )
     _check_options(config)
     options = dict(config.options)
+    create = partial(timm.create_model, config.name, pretrained=False, num_classes=0)
     try:
-        model = timm.create_model(config.name, pretrained=False, num_classes=0, **options)
+        model = create(**options)
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(
             f"timm cannot build {config.name!r} with options {options}: {error}\n"
             "backbone.options takes the keyword arguments of timm.create_model."
         ) from error
-    if _is_sequence_of_fixed_size(model) and "dynamic_img_size" not in options:
-        try:
-            model = timm.create_model(
-                config.name, pretrained=False, num_classes=0, dynamic_img_size=True, **options
-            )
+    is_fixed = hasattr(model, "num_prefix_tokens") and model.pretrained_cfg.get("fixed_input_size")
+    if is_fixed and "dynamic_img_size" not in options:
+        with suppress(TypeError):  # the network takes one image size only; `grid_size` says so
+            model = create(dynamic_img_size=True, **options)
             options["dynamic_img_size"] = True
-        except TypeError:
-            pass  # it takes images of its own size alone; `grid_size` says so
     return _with_published_weights(config.name, options) if config.pretrained else model
 
 
 def _check_options(config: BackboneConfig) -> None:
-    """Take options that describe an architecture, and nothing that opens a file or an address.
+    """Allow only options of an architecture, none that opens a file or an address.
 
-    Weights files bring options along, and timm has some that read files (checkpoint_path) or fetch
+    Weights files contain options, and some of timm's read files (checkpoint_path) or download
     (pretrained_cfg).
 
     Raises:
-        ConfigError: All that are refused.
+        ConfigError: Some options are not allowed.
     """
     names = _architecture_options()
     problems = [
@@ -260,9 +256,9 @@ def _check_options(config: BackboneConfig) -> None:
     raise_all(ConfigError, f"backbone.options of {config.name!r} cannot work", sorted(problems))
 
 
-@functools.cache
+@cache
 def _architecture_options() -> frozenset[str]:
-    """Return the arguments of all networks' classes in timm."""
+    """Return the names of all arguments of timm's network classes."""
     modules = [m for name, m in sys.modules.items() if name.startswith("timm.models.")]
     signatures = [
         inspect.signature(member.__init__).parameters.keys()
@@ -275,18 +271,12 @@ def _architecture_options() -> frozenset[str]:
 
 
 def _is_bounded(value: Any, limit: int) -> bool:
-    """Whether an option's value is a number, a list of numbers or a word, and none absurd."""
+    """Whether an option's value is a bounded number, a short list of them, or a word."""
     if isinstance(value, list | tuple):
         return len(value) <= MAX_LENGTH and all(_is_bounded(item, limit) for item in value)
     if isinstance(value, str):
         return WORD.fullmatch(value) is not None
     return value is None or (math.isfinite(value) and abs(value) <= limit)
-
-
-def _is_sequence_of_fixed_size(model: Any) -> bool:
-    return hasattr(model, "num_prefix_tokens") and bool(
-        model.pretrained_cfg.get("fixed_input_size")
-    )
 
 
 def _with_published_weights(name: str, options: dict[str, Any]) -> Any:
@@ -301,17 +291,17 @@ def _with_published_weights(name: str, options: dict[str, Any]) -> Any:
 
 
 def _probe_size(model: Any) -> int:
-    """A resolution that the network accepts."""
+    """Return an image size that the network accepts."""
     settings = model.pretrained_cfg
     return int(settings["input_size"][-1]) if settings.get("fixed_input_size") else PROBE_SIZE
 
 
 @torch.no_grad()
 def _probe(model: Any, name: str) -> tuple[Tensor, bool]:
-    """The network's grid of one blank image, and whether it is made of a sequence of tokens.
+    """Return the grid of one blank image, and whether it is made from a sequence of tokens.
 
     Raises:
-        ConfigError: There is no grid.
+        ConfigError: The network has no grid.
     """
     size = _probe_size(model)
     images = torch.zeros(1, 3, size, size)
@@ -329,6 +319,6 @@ def _probe(model: Any, name: str) -> tuple[Tensor, bool]:
 
 
 def _grid_of_tokens(model: Any, images: Tensor) -> Tensor:
-    """The last tokens of a ViT, less class and register tokens, as a grid (B, C, h, w)."""
+    """Return a ViT's last tokens, without class and register tokens, as a grid (B, C, h, w)."""
     (grid,) = model.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
     return grid

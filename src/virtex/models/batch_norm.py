@@ -1,9 +1,9 @@
-"""BatchNorm over all processes, and its statistics estimated anew.
+"""BatchNorm over all processes, and the estimation of its statistics after training.
 
-Peng et al., "MegDet" (CVPR 2018): with a few images on each device, statistics are taken over all
-devices. Wu and Johnson, "Rethinking 'Batch' in BatchNorm" (2021), section 3: after training,
-statistics are estimated by the final weights, as the mean over many batches, in place of a moving
-average that lags behind the weights.
+Peng et al., "MegDet" (CVPR 2018): with a few images on each device, batch statistics are those of
+all devices. Wu and Johnson, "Rethinking 'Batch' in BatchNorm" (2021), section 3: after training,
+population statistics are the mean over many batches under the final weights, not a moving average
+that lags behind them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -23,18 +23,18 @@ PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
-    """The BatchNorm layers of a module, timm's with a built-in activation among them."""
+    """Return the BatchNorm layers of a module, including timm's with a built-in activation."""
     return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
 
 
 class HostSyncBatchNorm(_BatchNorm):
-    """What torch's SyncBatchNorm is on a GPU, for devices on which torch has none."""
+    """Synchronized BatchNorm for devices without torch's SyncBatchNorm."""
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Values of any shape are taken."""
+        """Allow any shape."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """Values (B, C, ...) of this process, normalised by the statistics of all processes'."""
+        """Normalize this process's values (B, C, ...) by the statistics of all processes."""
         if not self.training or distributed.world_size() == 1:
             return super().forward(values)
         exact = values.to(torch.promote_types(values.dtype, torch.float32))
@@ -53,41 +53,41 @@ class HostSyncBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics towards a batch's."""
+        """Update the running statistics by a batch's."""
         if not self.track_running_stats:
             return
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
-        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(variance, share)
+        weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, weight)
+        self.running_var.lerp_(variance, weight)
 
 
 SYNCHRONIZED = (nn.SyncBatchNorm, HostSyncBatchNorm)
 
 
 def synchronize(module: nn.Module, device: torch.device) -> None:
-    """Let each BatchNorm layer that trains take its statistics over all processes.
+    """Replace each BatchNorm layer that trains by a synchronized one; nothing for one process.
 
-    Layers are exchanged in place, their parameters and names stay. One process is left as it is.
+    Layers are replaced in place and keep their parameters and names.
 
     Raises:
-        ConfigError: Some layers are neither torch's BatchNorm nor fit to be exchanged for it.
+        ConfigError: A layer is of a class other than torch's BatchNorm.
     """
     if distributed.world_size() == 1:
         return
     kind: type[_BatchNorm] = nn.SyncBatchNorm if device.type == "cuda" else HostSyncBatchNorm
-    _check_exchangeable(module)
+    _check_replaceable(module)
     for part in list(module.modules()):
         for name, layer in list(part.named_children()):
             if isinstance(layer, PLAIN) and layer.training:
-                setattr(part, name, _exchanged(layer, kind))
+                setattr(part, name, _replacement(layer, kind))
 
 
-def _check_exchangeable(module: nn.Module) -> None:
-    strange = {
+def _check_replaceable(module: nn.Module) -> None:
+    others = {
         name: type(layer).__name__
         for name, layer in module.named_modules()
         if isinstance(layer, _BatchNorm)
@@ -95,16 +95,16 @@ def _check_exchangeable(module: nn.Module) -> None:
         and not isinstance(layer, SYNCHRONIZED)
         and layer.training
     }
-    if strange:
-        kinds = ", ".join(sorted(set(strange.values())))
+    if others:
+        kinds = ", ".join(sorted(set(others.values())))
         raise ConfigError(
-            f"run.sync_batch_norm takes torch's BatchNorm alone; {listing(strange)} are {kinds}. "
+            f"run.sync_batch_norm takes torch's BatchNorm alone; {listing(others)} are {kinds}. "
             "Choose a backbone of plain BatchNorm, such as a resnet, or set run.sync_batch_norm to "
             "false."
         )
 
 
-def _exchanged(layer: _BatchNorm, kind: type[_BatchNorm]) -> _BatchNorm:
+def _replacement(layer: _BatchNorm, kind: type[_BatchNorm]) -> _BatchNorm:
     new = kind(
         layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
     )
@@ -123,24 +123,24 @@ def estimate_statistics(
     num_batches: int = 200,
     seed: int = 0,
 ) -> int:
-    """Set running means and variances to the means of those of many batches, over all processes.
+    """Set running statistics to the means of many batches' statistics, over all processes.
 
-    All else, frozen layers too, stays as it is; where no layer tracks statistics, nothing is read.
-    Of a layer that runs several times in a forward pass, the last time counts.
+    Nothing else changes, nor do frozen layers; no batch is read if no layer tracks statistics. If a
+    layer runs several times in a forward pass, the last time counts.
 
     Args:
-        batches: This process's; each process gives as many.
-        forward: Runs the module on a batch, in training mode; what it returns is thrown away.
-        num_batches: The most that are read.
-        seed: Of torch's generators, from which dropout and sampled regions draw.
+        batches: This process's batches, equally many on each process.
+        forward: Function that runs the module on a batch, in training mode.
+        num_batches: Maximum number of batches.
+        seed: Random seed of dropout and of sampled regions.
 
     Returns:
-        How many batches were used, over all processes.
+        The number of batches used, over all processes.
 
     Raises:
         DataError: There is no batch.
     """
-    with _unchanged(module):
+    with _restored(module):
         module.train()
         layers = [x for x in batch_norms(module) if x.training and x.track_running_stats]
         if not layers:
@@ -161,47 +161,39 @@ def _sum_statistics(
     forward: Callable[[Batch], object],
     seed: int,
 ) -> tuple[list[Tensor], int]:
-    """The batches' own statistics, summed over batches and processes, and how many those were."""
+    """Return the sums of the batches' statistics over batches and processes, and their number."""
     present = _statistics(layers)
     sums, number = [torch.zeros_like(value) for value in present], 0
     torch.manual_seed(seed)
-    with _momentum(layers, 1.0):  # a running statistic is then the batch's own
-        for batch in batches:
-            forward(batch)
-            torch._foreach_add_(sums, present)
-            number += 1
+    for layer in layers:
+        layer.momentum = 1.0  # running statistics are then the last batch's own
+    for batch in batches:
+        forward(batch)
+        torch._foreach_add_(sums, present)
+        number += 1
     flat = distributed.total(torch.cat([*sums, sums[0].new_tensor([number])]))
     *totals, last = flat.split([*map(len, sums), 1])
     return list(totals), round(last.item())
 
 
 def _statistics(layers: list[_BatchNorm]) -> list[Tensor]:
-    """The running mean and variance of each layer, (C,), themselves."""
+    """Return the buffers with the running mean and variance of each layer, (C,)."""
     values = [value for layer in layers for value in (layer.running_mean, layer.running_var)]
     return [value for value in values if value is not None]
 
 
 @contextmanager
-def _momentum(layers: list[_BatchNorm], momentum: float) -> Iterator[None]:
-    before = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = momentum
-    try:
-        yield
-    finally:
-        for layer, own in zip(layers, before, strict=True):
-            layer.momentum = own
-
-
-@contextmanager
-def _unchanged(module: nn.Module) -> Iterator[None]:
-    """Afterwards all buffers, and which parts train, are what they were."""
+def _restored(module: nn.Module) -> Iterator[None]:
+    """Restore all buffers, training modes and momenta afterwards."""
     modes = [(part, part.training) for part in module.modules()]
+    momenta = [(layer, layer.momentum) for layer in batch_norms(module)]
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
         yield
     finally:
         for part, mode in modes:
             part.training = mode
+        for layer, momentum in momenta:
+            layer.momentum = momentum
         for buffer, value in buffers:
             buffer.copy_(value)

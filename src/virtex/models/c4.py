@@ -1,10 +1,9 @@
-"""Objects read from one grid: Faster R-CNN C4, whose head is the backbone's last stage.
+"""Faster R-CNN C4: detection on a single grid, with the backbone's last stage as the head.
 
-Ren et al., "Faster R-CNN" (NeurIPS 2015), on a residual network as He et al., "Deep Residual
-Learning" (CVPR 2016, appendix A), have it: proposals and regions come from the last grid but one
-(stride 16), and the last stage runs on each region. Here one more BatchNorm follows it, which lets
-networks be trained whose features have another scale than ImageNet's, as MoCo does (He et al., CVPR
-2020, section 4.2).
+Ren et al., "Faster R-CNN" (NeurIPS 2015), on a residual network as in He et al., "Deep Residual
+Learning" (CVPR 2016, appendix A): proposals and regions come from the grid of stride 16, before the
+last stage, which runs on each region. A BatchNorm layer follows it, for networks whose features
+have another scale than ImageNet's, as in MoCo (He et al., CVPR 2020, section 4.2).
 """
 
 from collections.abc import Sequence
@@ -29,19 +28,15 @@ C4_COUNTS = {
     "num_proposals": 2_000,
     "num_test_proposals": 1_000,
 }
-"""How many regions are proposed on the one grid where RegionConfig does not say: Detectron2's."""
+"""Default numbers of proposals on a single grid, Detectron2's."""
 ANCHOR_STRIDES = (4, 8, 16, 32, 64)
-"""Anchors have the sizes that the levels of a pyramid would have."""
+"""Strides of the pyramid levels whose anchor sizes the single grid has."""
 REGION_CELLS = 14
-"""Side of the grid that is read out of a region; the last stage halves it."""
+"""Side of the grid that is pooled from a region; the last stage halves it."""
 
 
 class SingleGrid(Neck):
-    """One grid of the backbone as the only map.
-
-    Args:
-        stride: Of the grid.
-    """
+    """A neck that passes one grid of the backbone on, that of `stride`."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
@@ -49,14 +44,14 @@ class SingleGrid(Neck):
         self.pooled = {str(stride): stride}
 
     def forward(self, grids: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The grid (B, C, h, w) under its stride's name."""
+        """Return the grid (B, C, h, w) by its name."""
         return dict(zip(self.pooled, grids, strict=True))
 
 
 class LastStageHead(nn.Module):
-    """Regions (R, C, 14, 14) through the backbone's last stage, BatchNorm, and their mean: (R, D).
+    """The backbone's last stage, BatchNorm, and the mean over cells.
 
-    The stage stays the backbone's alone: saved, trained, frozen and moved with it, and once.
+    The stage belongs to the backbone only, with which it is saved, trained, frozen and moved.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -65,16 +60,17 @@ class LastStageHead(nn.Module):
         self.norm = nn.BatchNorm2d(backbone.num_channels)
 
     def forward(self, regions: Tensor) -> Tensor:
+        """Return the features (R, D) of regions (R, C, 14, 14)."""
         (stage,) = self._stage
         grids = self.norm(stage(regions))  # (R, D, 7, 7)
         return grids.mean((2, 3))
 
 
 def build_c4(backbone: Backbone, config: RegionConfig, *, num_categories: int) -> RegionDetector:
-    """Faster R-CNN on the backbone's last grid but one.
+    """Return Faster R-CNN on the backbone's second to last grid.
 
     Raises:
-        ConfigError: The backbone's last stage cannot be run alone.
+        ConfigError: The backbone's last stage cannot be run separately.
     """
     config = config.with_counts(C4_COUNTS)
     head = LastStageHead(backbone)

@@ -1,12 +1,12 @@
-"""What contrasting pictures takes beside a backbone: projections, a slow copy, memories.
+"""Parts of contrastive learning from images: projections, momentum copies, queue, memory bank.
 
 He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020 (linear
 projection, momentum copy, queue); Chen et al., "Improved Baselines with Momentum Contrastive
 Learning", 2020 (the MLP); Misra and van der Maaten, "Self-Supervised Learning of Pretext-Invariant
-Representations", CVPR 2020 (memory bank). Memories are buffers: part of the state dict.
+Representations", CVPR 2020 (memory bank). Queue and bank are buffers, part of the state dict.
 
 Shapes: B examples, C channels, D projected size, Q entries of the queue, N entries of the bank.
-Whatever is compared is float32 of unit length, so that a product is a cosine.
+Features are float32 unit vectors, so that a product is a cosine similarity.
 """
 
 import copy
@@ -22,7 +22,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class Projection(nn.Module):
-    """Pooled features to the space of comparison: one layer, or two with a ReLU between them."""
+    """Projection of pooled features: one layer, or two with a ReLU between them."""
 
     def __init__(self, num_channels: int, dim: int, *, mlp: bool = False) -> None:
         super().__init__()
@@ -30,17 +30,17 @@ class Projection(nn.Module):
         self.layers = nn.Sequential(*hidden, Linear(num_channels, dim))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, C) to (B, D) of unit length."""
+        """Project features (B, C) to unit vectors (B, D)."""
         return to_unit_length(self.layers(features).float(), dim=1)
 
 
 class Queue(nn.Module):
-    """The newest Q keys; at first directions drawn at random."""
+    """The newest Q keys; initially random directions."""
 
     keys: Tensor
-    """(Q, D) of unit length."""
+    """(Q, D) unit vectors."""
     position: Tensor
-    """() int64: where the next key goes, in the place of the oldest."""
+    """() int64 index of the oldest key, which the next one replaces."""
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
@@ -49,18 +49,18 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def push(self, keys: Tensor) -> None:
-        """Keys (B, D), the oldest first, replace the oldest; any number of them, even above Q."""
+        """Replace the oldest keys by these (B, D), in order; B may exceed Q."""
         size = len(self.keys)
-        places = (self.position + torch.arange(len(keys), device=keys.device)) % size
-        self.keys[places[-size:]] = keys[-size:]
+        indices = (self.position + torch.arange(len(keys), device=keys.device)) % size
+        self.keys[indices[-size:]] = keys[-size:]
         self.position.add_(len(keys)).remainder_(size)
 
 
 class MemoryBank(nn.Module):
-    """A moving average of each training image's features; at first directions drawn at random."""
+    """Moving averages of the training images' features; initially random directions."""
 
     entries: Tensor
-    """(N, D) of unit length."""
+    """(N, D) unit vectors."""
 
     def __init__(self, num_examples: int, dim: int, *, momentum: float) -> None:
         super().__init__()
@@ -68,15 +68,14 @@ class MemoryBank(nn.Module):
         self.register_buffer("entries", random_directions(num_examples, dim))
 
     def draw(self, num_entries: int) -> Tensor:
-        """Indices of that many different entries at most, from torch's generator."""
-        order = torch.randperm(len(self.entries), device=self.entries.device)
-        return order[:num_entries]
+        """Return the indices of at most `num_entries` distinct entries, by torch's generator."""
+        return torch.randperm(len(self.entries), device=self.entries.device)[:num_entries]
 
     @torch.no_grad()
     def update(self, index: Tensor, features: Tensor) -> None:
-        """Entries at `index` (B,) become momentum * entry + (1 - momentum) * feature, of length 1.
+        """Set entries `index` (B,) to momentum * entry + (1 - momentum) * feature, normalized.
 
-        Of an example that occurs twice, as where an epoch ends within a batch, the last counts.
+        If an example occurs twice, as in a batch across two epochs, the last feature counts.
         """
         order = torch.arange(len(index), device=index.device)
         last = torch.where(index[:, None] == index, order, -1).amax(1)  # (B,)
@@ -85,22 +84,22 @@ class MemoryBank(nn.Module):
 
 
 def random_directions(number: int, dim: int) -> Tensor:
-    """(number, dim) of unit length, from torch's generator, as weights are."""
+    """Return random unit vectors (number, dim), drawn by torch's generator like weights."""
     return to_unit_length(torch.randn(number, dim), dim=1)
 
 
 def similarities(features: Tensor, entries: Tensor) -> Tensor:
-    """Cosines (B, Q) of (B, D) with (Q, D), in float32 whatever the precision of the run."""
+    """Return the cosine similarities (B, Q) of unit vectors (B, D) and (Q, D), in float32."""
     with torch.autocast(features.device.type, enabled=False):
         return features.float() @ entries.float().T
 
 
 def momentum_copy(module: Module) -> Module:
-    """A copy that no gradient reaches; `update_momentum_copy` moves it."""
+    """Return a copy without gradients, for `update_momentum_copy`."""
     return copy.deepcopy(module).requires_grad_(False)
 
 
 @torch.no_grad()
 def update_momentum_copy(slow: nn.Module, fast: nn.Module, *, momentum: float) -> None:
-    """Parameters become momentum * slow + (1 - momentum) * fast; buffers are left alone."""
+    """Set the parameters to momentum * slow + (1 - momentum) * fast, and leave buffers alone."""
     torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), 1 - momentum)

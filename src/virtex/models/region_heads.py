@@ -1,18 +1,17 @@
-"""Objects of an image: proposals on a feature pyramid, then the box, class and mask of each.
+"""Two-stage detectors: region proposals on feature maps, then the class, box and mask of each.
 
-Lin et al., "Feature Pyramid Networks" (CVPR 2017): levels, anchors, and the level that serves a
-region (equation 1). He et al., "Mask R-CNN" (ICCV 2017): boxes and masks. The parts are
-torchvision's; ours differ in this:
+Lin et al., "Feature Pyramid Networks" (CVPR 2017): levels, anchors, and the level of a region
+(equation 1). He et al., "Mask R-CNN" (ICCV 2017): boxes and masks. The parts are torchvision's,
+with these differences:
 
-- Strides are the backbone's. torchvision guesses them from the sizes of the first batch, which goes
+- Strides are the backbone's. torchvision infers them from the sizes of the first batch, which is
   wrong for padded or odd sizes and would differ after a resume.
-- Anchors, box deltas and logits are float32 under autocast too: eight bits of mantissa misplace a
+- Anchors, box deltas and logits are float32 even under autocast: eight bits of mantissa misplace a
   box by pixels.
-- Losses can be had in evaluation mode.
-- Box losses are torchvision's smooth L1, which is squared below 1/9; regions are read without the
-  half-pixel shift that Detectron2 has.
+- Losses can be computed in evaluation mode.
 
-Linear layers start as torchvision's do (PyTorch's default), not as Detectron2's.
+As in torchvision, and unlike Detectron2, box losses are smooth L1 that is squared below 1/9,
+regions are pooled without a half-pixel shift, and linear layers have PyTorch's initialization.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,10 +35,10 @@ from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
 
 FINEST_STRIDE = 4
-"""The pyramid begins there; finer grids cost much and find little."""
+"""Finest stride of the pyramid; finer grids cost much and find little."""
 ANCHOR_RATIOS = (0.5, 1.0, 2.0)
 BOX_CELLS, MASK_CELLS = 7, 14
-"""Side of the grid that is read out of a region."""
+"""Sides of the grids that are pooled from a region."""
 SAMPLES_PER_CELL = 2
 NUM_MASK_LAYERS = 4
 PYRAMID_COUNTS = {
@@ -48,7 +47,7 @@ PYRAMID_COUNTS = {
     "num_proposals": 1000,
     "num_test_proposals": 1000,
 }
-"""How many regions are proposed on a pyramid where RegionConfig does not say: Detectron2's."""
+"""Default numbers of proposals on a pyramid, Detectron2's."""
 LOSS_NAMES = {
     "loss_objectness": "objectness",
     "loss_rpn_box_reg": "proposal_box",
@@ -63,34 +62,33 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class RegionConfig:
-    """Sizes of what is learned on a backbone's grids; the defaults are Mask R-CNN's."""
+    """Sizes of the neck and heads of a detector; the defaults are Mask R-CNN's."""
 
     pyramid_channels: int = 256
     """Channels of each level of the pyramid, and of the mask head; C4 has no pyramid."""
     pyramid_norm: bool = False
     """BatchNorm after each convolution of the pyramid."""
     box_width: int = 1024
-    """Width of the two layers that see a region before its class and box are told; C4 has the
-    backbone's last stage there."""
+    """Width of the two layers of the box head; C4 has the backbone's last stage instead."""
     anchor_scale: int = 8
-    """Side of an anchor in strides of its level: 32 pixels at stride 4. Halve it where most objects
-    are smaller than that. C4 has anchors of the same five sizes in each cell of its one grid."""
+    """Side of an anchor in strides of its level: 32 pixels at stride 4. Halve it if most objects
+    are smaller than that. C4 has anchors of all five sizes in each cell of its grid."""
     num_anchors: int = 256
-    """Anchors of an image that the proposal losses look at, at most half of them positive."""
+    """Anchors sampled per image for the proposal losses, at most half of them positive."""
     num_regions: int = 512
-    """Regions of an image that the box losses look at, at most a quarter of them positive."""
+    """Regions sampled per image for the box losses, at most a quarter of them positive."""
     num_candidates: int | None = None
-    """Training: proposals of each level before suppression; null: 2,000, and 12,000 for C4."""
+    """Training proposals per level before suppression; null: 2,000, and 12,000 for C4."""
     num_test_candidates: int | None = None
-    """Validation: the same; null: 1,000, and 6,000 for C4."""
+    """Validation proposals per level before suppression; null: 1,000, and 6,000 for C4."""
     num_proposals: int | None = None
-    """Training: proposals of an image after suppression; null: 1,000, and 2,000 for C4."""
+    """Training proposals per image after suppression; null: 1,000, and 2,000 for C4."""
     num_test_proposals: int | None = None
-    """Validation: the same; null: 1,000."""
+    """Validation proposals per image after suppression; null: 1,000."""
     score_threshold: float = 0.05
-    """Predictions below it are dropped."""
+    """Minimum score of a detection."""
     num_detections: int = 100
-    """Predictions kept for an image."""
+    """Maximum number of detections per image."""
 
     def __post_init__(self) -> None:
         counts = [name for name, value in vars(self).items() if type(value) is int]
@@ -100,7 +98,7 @@ class RegionConfig:
         raise_all(ConfigError, "the options of the region heads cannot work", problems)
 
     def with_counts(self, counts: Mapping[str, int]) -> Self:
-        """The same, with these numbers in place of each null."""
+        """Return these options with each null replaced by the default of `counts`."""
         missing: dict[str, Any] = {
             name: count for name, count in counts.items() if vars(self)[name] is None
         }
@@ -108,35 +106,35 @@ class RegionConfig:
 
 
 class Detections(NamedTuple):
-    """What was found in one image: D objects, the surest first."""
+    """D detections of one image, by descending score."""
 
     boxes: Tensor
     """(D, 4) corners x1 y1 x2 y2 in pixels."""
     labels: Tensor
-    """(D,) from 1."""
+    """(D,) class labels from 1."""
     scores: Tensor
-    """(D,)"""
+    """(D,) probabilities of the labels."""
     masks: Tensor | None
-    """(D, H, W) bool, where masks were learned."""
+    """(D, H, W) bool, or None without a mask head."""
 
 
 class Neck(nn.Module):
-    """Grids (B, C, h, w) of a backbone to named maps, where regions are proposed and read."""
+    """A module from grids (B, C, h, w) of a backbone to named maps for proposals and regions."""
 
     stages: tuple[int, ...]
-    """Strides of the grids that it takes."""
+    """Strides of the input grids."""
     strides: tuple[int, ...]
-    """Of the maps that it gives."""
+    """Strides of the output maps."""
     pooled: dict[str, int]
-    """Names and strides of the maps that regions are read from."""
+    """Names and strides of the maps from which regions are pooled."""
 
 
 class RegionDetector(nn.Module):
-    """A backbone, its neck, proposals on the neck's maps, and what is told of each.
+    """A backbone, a neck, proposals on the neck's maps, and the heads for each proposal.
 
-    Everywhere: images (B, 3, H, W) normalised; sizes, for each image the height and width that are
-    no padding. Targets, for each image: boxes (M, 4) in pixels, labels (M,) int64 from 1, and masks
-    (M, H, W) uint8 if masks are learned; M may be 0.
+    Arguments of all methods: images (B, 3, H, W) normalized; sizes, each image's height and width
+    without padding; targets, for each image boxes (M, 4) in pixels, labels (M,) int64 from 1, and
+    masks (M, H, W) uint8 if there is a mask head; M may be 0.
     """
 
     def __init__(
@@ -146,18 +144,18 @@ class RegionDetector(nn.Module):
         self.backbone, self.neck, self.proposals, self.heads = backbone, neck, proposals, heads
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:
-        """The neck's maps (B, C, h, w) by name, on which proposals are made and regions read."""
+        """Return the neck's maps (B, C, h, w) by name."""
         return self.neck(self.backbone.stages(images, self.neck.stages))
 
     def losses(
         self, images: Tensor, sizes: Sequence[Size], targets: Sequence[dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Each loss, a scalar; their sum is to be minimised. In evaluation mode too.
+        """Return the scalar losses, of which the sum is minimized, in evaluation mode too.
 
         Anchors and regions are sampled by torch's global generator.
         """
         maps, sizes = self.maps(images), list(sizes)
-        with _giving_losses(self.proposals, self.heads):
+        with _computing_losses(self.proposals, self.heads):
             regions, first = self.proposals(ImageList(images, sizes), maps, targets)
             _, second = self.heads(maps, regions, sizes, targets)
         return {LOSS_NAMES[name]: loss for name, loss in {**first, **second}.items()}
@@ -166,10 +164,10 @@ class RegionDetector(nn.Module):
     def predict(
         self, images: Tensor, sizes: Sequence[Size], *, image_sizes: Sequence[Size]
     ) -> list[Detections]:
-        """What is found in each image.
+        """Return the detections of each image.
 
         Args:
-            image_sizes: Of the images before they were resized; boxes and masks are given in these.
+            image_sizes: Sizes before resizing, to which boxes and masks are scaled.
         """
         assert not self.training, "call .eval() first: BatchNorm would spoil the result"
         maps, sizes = self.maps(images), list(sizes)
@@ -179,12 +177,12 @@ class RegionDetector(nn.Module):
 
 
 class Pyramid(Neck):
-    """Feature pyramid over a backbone's grids, and one level above by taking every other cell.
+    """A feature pyramid on a backbone's grids, with one more level of every other cell.
 
     Args:
         grids: Channels of the backbone's grids by their stride, finest first.
-        num_channels: Of each level.
-        with_norm: BatchNorm after each convolution, which then has no bias.
+        num_channels: Channels of each level.
+        with_norm: Whether BatchNorm follows each convolution, which then has no bias.
     """
 
     def __init__(self, grids: dict[int, int], num_channels: int, *, with_norm: bool) -> None:
@@ -199,34 +197,36 @@ class Pyramid(Neck):
         )
 
     def forward(self, grids: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Grids (B, C, h, w) at `stages` to maps (B, num_channels, h, w) at `strides`."""
+        """Return maps (B, num_channels, h, w) at `strides` for grids (B, C, h, w) at `stages`."""
         return self.fpn(dict(zip(self.pooled, grids, strict=True)))
 
 
-class Anchors(AnchorGenerator):
-    """Anchors of each size in three shapes in each cell of maps of known strides, in float32.
+class Anchors(nn.Module):
+    """Float32 anchors of three shapes and each size, in all cells of maps of known strides.
 
     Args:
         sizes: Sides in pixels, for each map.
-        strides: Of each map.
+        strides: Stride of each map.
     """
 
     def __init__(self, sizes: Sequence[Sequence[int]], strides: Sequence[int]) -> None:
-        super().__init__(tuple(map(tuple, sizes)), (ANCHOR_RATIOS,) * len(strides))
+        super().__init__()
+        ratios = (ANCHOR_RATIOS,) * len(strides)
+        self.generator = AnchorGenerator(tuple(map(tuple, sizes)), ratios)
         self.strides = tuple(strides)
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """The same anchors (A, 4) for each image."""
-        self.set_cell_anchors(torch.float32, feature_maps[0].device)
+        """Return the anchors (A, 4) of each image, which are equal."""
+        self.generator.set_cell_anchors(torch.float32, feature_maps[0].device)
         grids = [list(features.shape[2:]) for features in feature_maps]
-        levels = self.grid_anchors(grids, [[stride, stride] for stride in self.strides])
+        levels = self.generator.grid_anchors(grids, [[stride, stride] for stride in self.strides])
         return [torch.cat(levels)] * len(image_list.image_sizes)
 
 
 def build_mask_rcnn(
     backbone: Backbone, config: RegionConfig, *, num_categories: int, with_masks: bool
 ) -> RegionDetector:
-    """Mask R-CNN on a feature pyramid; without masks it is Faster R-CNN.
+    """Return Mask R-CNN on a feature pyramid; without masks it is Faster R-CNN.
 
     Raises:
         ConfigError: The backbone does not give the grids of several strides.
@@ -251,22 +251,16 @@ def build_mask_rcnn(
 def build_proposals(
     num_channels: int, anchors: Anchors, config: RegionConfig
 ) -> RegionProposalNetwork:
-    """The network that proposes regions on maps of `num_channels`; `config` has all counts."""
+    """Return a network that proposes regions on maps of `num_channels`; `config` has no null."""
     return RegionProposalNetwork(
         anchors,
-        _in_float32(RPNHead(num_channels, anchors.num_anchors_per_location()[0])),
+        _in_float32(RPNHead(num_channels, anchors.generator.num_anchors_per_location()[0])),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
         batch_size_per_image=config.num_anchors,
         positive_fraction=0.5,
-        pre_nms_top_n={
-            "training": config.num_candidates,
-            "testing": config.num_test_candidates,
-        },
-        post_nms_top_n={
-            "training": config.num_proposals,
-            "testing": config.num_test_proposals,
-        },
+        pre_nms_top_n={"training": config.num_candidates, "testing": config.num_test_candidates},
+        post_nms_top_n={"training": config.num_proposals, "testing": config.num_test_proposals},
         nms_thresh=0.7,
     )
 
@@ -274,12 +268,12 @@ def build_proposals(
 def build_heads(
     pool: MultiScaleRoIAlign, head: nn.Module, predictor: nn.Module, config: RegionConfig
 ) -> RoIHeads:
-    """What tells each region's class and box.
+    """Return the heads that predict each region's class and box.
 
     Args:
-        pool: Maps and regions to (R, C, cells, cells).
-        head: These to (R, width).
-        predictor: These to class logits (R, K) and box deltas (R, 4 K), background first.
+        pool: Module from maps and regions to (R, C, cells, cells).
+        head: Module from these to features (R, width).
+        predictor: Module from these to logits (R, K) and box deltas (R, 4 K), background first.
     """
     return RoIHeads(
         pool,
@@ -297,7 +291,7 @@ def build_heads(
 
 
 def add_mask_head(heads: RoIHeads, neck: Pyramid, *, num_categories: int) -> None:
-    """Four convolutions and a mask of 28 x 28 for each class."""
+    """Add four convolutions and a mask of 28 x 28 for each class."""
     width = neck.num_channels
     heads.mask_roi_pool = pool_regions(neck.pooled, MASK_CELLS)
     heads.mask_head = MaskRCNNHeads(width, [width] * NUM_MASK_LAYERS, dilation=1)
@@ -305,11 +299,11 @@ def add_mask_head(heads: RoIHeads, neck: Pyramid, *, num_categories: int) -> Non
 
 
 def pool_regions(strides: dict[str, int], num_cells: int) -> MultiScaleRoIAlign:
-    """What reads a grid of `num_cells` squared for each region, from the map that suits its size.
+    """Return a module that pools a grid for each region, from the map that suits its size.
 
     Args:
-        strides: Of the maps, by name, finest first.
-        num_cells: Side of the grid.
+        strides: Strides of the maps by name, finest first.
+        num_cells: Side of the pooled grid.
     """
     pool = MultiScaleRoIAlign(list(strides), num_cells, SAMPLES_PER_CELL)
     levels = [stride.bit_length() - 1 for stride in strides.values()]
@@ -319,8 +313,8 @@ def pool_regions(strides: dict[str, int], num_cells: int) -> MultiScaleRoIAlign:
 
 
 @contextmanager
-def _giving_losses(*parts: nn.Module) -> Iterator[None]:
-    """torchvision's parts compute losses in training mode alone; their layers keep their mode."""
+def _computing_losses(*parts: nn.Module) -> Iterator[None]:
+    """Set parts of torchvision to compute losses, while their layers keep their training mode."""
     modes = [part.training for part in parts]
     for part in parts:
         part.training = True
@@ -332,25 +326,20 @@ def _giving_losses(*parts: nn.Module) -> Iterator[None]:
 
 
 def _in_float32(module: nn.Module) -> nn.Module:
-    """The module, its outputs in float32 under autocast too."""
-    module.register_forward_hook(_outputs_to_float32)
+    """Return the module, whose outputs are now float32 under autocast too."""
+    module.register_forward_hook(_to_float32)
     return module
 
 
-def _outputs_to_float32(module: nn.Module, inputs: Any, outputs: Any) -> Any:
-    del module, inputs
-    return _to_float32(outputs)
-
-
-def _to_float32(outputs: Any) -> Any:
-    """A tensor, or tensors in tuples and lists."""
+def _to_float32(module: nn.Module, inputs: Any, outputs: Any) -> Any:
+    """Convert a tensor, or the tensors in nested tuples and lists; a forward hook."""
     if isinstance(outputs, Tensor):
         return outputs.float()
-    return type(outputs)(map(_to_float32, outputs))
+    return type(outputs)(_to_float32(module, inputs, output) for output in outputs)
 
 
 def _in_image(found: dict[str, Tensor], size: Size, image_size: Size) -> Detections:
-    """What torchvision found, scaled from the resized image to the image."""
+    """Return torchvision's detections, scaled from the resized image to the original."""
     (height, width), (image_height, image_width) = size, image_size
     scale = [image_width / width, image_height / height] * 2
     boxes = found["boxes"] * found["boxes"].new_tensor(scale)

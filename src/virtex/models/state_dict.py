@@ -1,4 +1,4 @@
-"""State dicts: loaded strictly, and known again by a digest."""
+"""Strict loading and digests of state dicts."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from virtex.errors import CheckpointError, listing
 
 COUNTER = "num_batches_tracked"
-"""The end of the names of BatchNorm's counters, which files from before PyTorch 0.4.1 lack."""
+"""Suffix of the names of BatchNorm's counters, which files from before PyTorch 0.4.1 lack."""
 
 
 def load_strictly(
@@ -18,8 +18,8 @@ def load_strictly(
     """Load a state dict that must fit; only BatchNorm's counters may be missing.
 
     Args:
-        subject: Where the state dict comes from, for the message.
-        remedy: A sentence that says what to do, for the message.
+        subject: Source of the state dict, for the message.
+        remedy: Sentence of the message that says what to do.
 
     Raises:
         CheckpointError: Names what is missing, unexpected or of another shape.
@@ -33,10 +33,10 @@ def load_strictly(
 def check_fits(
     module: nn.Module, state: Mapping[str, Tensor], *, subject: object, remedy: str = ""
 ) -> None:
-    """Refuse a state dict that `load_strictly` could not load; the values do not matter.
+    """Check that `load_strictly` could load a state dict, whatever its values.
 
-    A module that was built on the meta device takes no memory: a file whose config claims sizes
-    that its weights do not have is so refused before they cost anything.
+    A module on the meta device takes no memory, so a file whose config claims larger sizes than its
+    weights have can be refused before memory is allocated.
 
     Raises:
         CheckpointError: Names what is missing, unexpected or of another shape.
@@ -53,7 +53,7 @@ def check_fits(
 def differences(
     expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
 ) -> str:
-    """Say in which names and shapes two layouts differ; an empty text where they are the same."""
+    """Return the differences in names and shapes as text, empty if there are none."""
     misshapen = [
         f"{name} is {found[name]}, must be {expected[name]}"
         for name in expected.keys() & found.keys()
@@ -73,7 +73,7 @@ def state_digest(state: Mapping[str, Tensor], identity: bytes = b"") -> str:
     """Return a SHA-256 that two state dicts share exactly if their names and values are the same.
 
     Args:
-        identity: What belongs to the model beside its weights.
+        identity: What identifies the model besides its weights.
     """
     digest = hashlib.sha256(identity)
     for name, value in sorted(state.items()):
