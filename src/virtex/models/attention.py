@@ -32,6 +32,8 @@ class Packing:
     """Length T of the longest row."""
     visible: Tensor | None = None
     """(B, 1, T, T) bool, which token (row) may attend to which (column); None is causal."""
+    num_captions: int = 1
+    """Number of captions, of equally many tokens, that lie side by side in each row."""
 
     @classmethod
     def of(
@@ -73,7 +75,7 @@ class Packing:
     @property
     def positions(self) -> Tensor:
         """(P,) position of each packed token in its caption."""
-        return self.rows % self.num_tokens
+        return self.rows % (self.num_tokens // self.num_captions)
 
 
 def attend(
@@ -110,13 +112,10 @@ class SelfAttention(nn.Module):
         """Attend from hidden states (P, D) to those of the same caption."""
         padded = packing.pad(self.in_projection(hidden))  # (B, T, 3D)
         queries, keys, values = _heads(padded, 3, self.num_heads)  # (B, A, T, d) each
+        dropout, visible = self.dropout if self.training else 0.0, packing.visible
+        is_causal = visible is None
         attended = attend(
-            queries,
-            keys,
-            values,
-            dropout=self.dropout if self.training else 0.0,
-            is_causal=packing.visible is None,
-            visible=packing.visible,
+            queries, keys, values, dropout=dropout, is_causal=is_causal, visible=visible
         )
         return self.out_projection(packing.pack(attended.transpose(1, 2).flatten(2)))
 

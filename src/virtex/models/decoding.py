@@ -14,7 +14,7 @@ once.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -23,11 +23,12 @@ from torch.nn.functional import pad
 from virtex.errors import ConfigError, raise_all
 from virtex.models.beam_search import BeamSearch
 from virtex.models.decoding_config import DecodingConfig
+from virtex.models.kv_cache import KeyValueCache
 from virtex.models.running import Running
 from virtex.models.sampling import Sampling
 from virtex.tokens import EOS_ID, MASK_ID, PAD_ID, SOS_ID, UNK_ID
 
-__all__ = ["Cache", "DecodingConfig", "Generated", "Rng", "Step", "check_prefix", "decode"]
+__all__ = ["DecodingConfig", "Generated", "Rng", "Step", "check_prefix", "decode"]
 
 STEPS_BETWEEN_CHECKS = 4
 """Steps between checks for finished images, each of which makes the host wait for the device."""
@@ -64,23 +65,9 @@ class Generated:
         return replace(self, **mapped)
 
 
-class Cache(Protocol):
-    """A decoder's cache of B images with K captions each."""
-
-    def reorder(self, parents: Tensor) -> None:
-        """Continue with K' captions, the k-th of image b from its caption `parents[b, k]`."""
-
-    def keep(self, images: Tensor) -> None:
-        """Continue with `images` (B',) only."""
-
-    def drop_start(self) -> None:
-        """Drop the first token of all captions."""
-
-
-AnyCache = TypeVar("AnyCache", bound=Cache)
 Rng = torch.Generator | Sequence[torch.Generator]
 """One random generator for all images, or one for each."""
-Step = Callable[[Tensor, AnyCache], Tensor]
+Step = Callable[[Tensor, KeyValueCache], Tensor]
 """Function from last tokens (B, K) and a cache, which it extends, to logits (B, K, V)."""
 
 
@@ -108,8 +95,8 @@ def check_prefix(prefix: Sequence[int], config: DecodingConfig) -> None:
 
 @torch.no_grad()
 def decode(
-    step: Step[AnyCache],
-    cache: AnyCache,
+    step: Step,
+    cache: KeyValueCache,
     *,
     config: DecodingConfig,
     batch_size: int,
@@ -141,7 +128,8 @@ def decode(
     finished: list[Running] = []
 
     images = torch.arange(batch_size, device=device)
-    running, logits = _begin(step, cache, prefix=prefix, config=config, images=images)
+    original = config.original
+    running, logits = _begin(step, cache, images=images, prefix=prefix, original=original)
     running = search.extend(running, logits)
     for num_steps in range(len(prefix) + 1, config.max_steps):
         if num_steps % check_every == 0:
@@ -160,18 +148,13 @@ def decode(
 
 
 def _begin(
-    step: Step[AnyCache],
-    cache: AnyCache,
-    *,
-    prefix: Sequence[int],
-    config: DecodingConfig,
-    images: Tensor,
+    step: Step, cache: KeyValueCache, *, images: Tensor, prefix: Sequence[int], original: bool
 ) -> tuple[Running, Tensor]:
     """Return each image's only caption, the prefix, and the next token's logits (B, 1, V)."""
     tokens = torch.tensor([SOS_ID, *prefix], device=images.device).expand(len(images), 1, -1)
     log_probs = torch.zeros(len(images), 1, device=images.device)
     logits = step(tokens[..., 0], cache)
-    if config.original:
+    if original:
         cache.drop_start()
     for position, token in enumerate(prefix, 1):
         log_probs = log_probs + logits.float().log_softmax(2)[..., token]

@@ -40,13 +40,12 @@ class DecodingConfig:
     padding, start and mask may be generated."""
 
     def __post_init__(self) -> None:
+        least = dict.fromkeys(("num_beams", "per_node_beams", "max_steps"), 1)
+        least |= {"top_k": 0, "no_repeat_ngram": 0}
         problems = [
-            f"{name} is {getattr(self, name)}, must be at least {least}"
-            for least, names in enumerate(
-                [("top_k", "no_repeat_ngram"), ("num_beams", "per_node_beams", "max_steps")]
-            )
-            for name in names
-            if getattr(self, name) < least
+            f"{name} is {vars(self)[name]}, must be at least {least[name]}"
+            for name in least
+            if vars(self)[name] < least[name]
         ]
         if self.strategy not in ("beam", "nucleus", "greedy"):
             problems.append(f"strategy is {self.strategy!r}, must be beam, nucleus or greedy")

@@ -49,7 +49,7 @@ class KeyValueCache:
     """Keys and values of all layers for B images with K beams each, changed in place.
 
     `Captioner.start` creates a cache and `Captioner.step` extends it by a token per beam.
-    `reorder`, `branch`, `keep` and `drop_start` may be called between two steps.
+    `reorder`, `keep` and `drop_start` may be called between two steps.
     """
 
     def __init__(
@@ -82,10 +82,6 @@ class KeyValueCache:
         """Continue with K' beams, the k-th of image b from its beam `parents[b, k]` (B, K')."""
         images = torch.arange(self.batch_size, device=parents.device)[:, None]
         self._take(self.num_beams * images + parents)
-
-    def branch(self, parents: Tensor) -> None:
-        """Continue with K' beams, the k-th of each image from its beam `parents[k]` (K',)."""
-        self.reorder(parents.expand(self.batch_size, -1))
 
     def keep(self, images: Tensor) -> None:
         """Continue with the images of these indices (B',) only, in this order."""

@@ -202,12 +202,7 @@ class Pyramid(Neck):
 
 
 class Anchors(nn.Module):
-    """Float32 anchors of three shapes and each size, in all cells of maps of known strides.
-
-    Args:
-        sizes: Sides in pixels, for each map.
-        strides: Stride of each map.
-    """
+    """Float32 anchors of three shapes, with the sides in pixels and the stride of each map."""
 
     def __init__(self, sizes: Sequence[Sequence[int]], strides: Sequence[int]) -> None:
         super().__init__()
@@ -244,7 +239,10 @@ def build_mask_rcnn(
         config,
     )
     if with_masks:
-        add_mask_head(heads, neck, num_categories=num_categories)
+        width = neck.num_channels
+        heads.mask_roi_pool = pool_regions(neck.pooled, MASK_CELLS)
+        heads.mask_head = MaskRCNNHeads(width, [width] * NUM_MASK_LAYERS, dilation=1)
+        heads.mask_predictor = _in_float32(MaskRCNNPredictor(width, width, num_categories + 1))
     return RegionDetector(backbone, neck, proposals, heads)
 
 
@@ -290,20 +288,10 @@ def build_heads(
     )
 
 
-def add_mask_head(heads: RoIHeads, neck: Pyramid, *, num_categories: int) -> None:
-    """Add four convolutions and a mask of 28 x 28 for each class."""
-    width = neck.num_channels
-    heads.mask_roi_pool = pool_regions(neck.pooled, MASK_CELLS)
-    heads.mask_head = MaskRCNNHeads(width, [width] * NUM_MASK_LAYERS, dilation=1)
-    heads.mask_predictor = _in_float32(MaskRCNNPredictor(width, width, num_categories + 1))
-
-
 def pool_regions(strides: dict[str, int], num_cells: int) -> MultiScaleRoIAlign:
-    """Return a module that pools a grid for each region, from the map that suits its size.
+    """Return a module that pools `num_cells` squared for each region, from the map for its size.
 
-    Args:
-        strides: Strides of the maps by name, finest first.
-        num_cells: Side of the pooled grid.
+    The strides of the maps are given by name, finest first.
     """
     pool = MultiScaleRoIAlign(list(strides), num_cells, SAMPLES_PER_CELL)
     levels = [stride.bit_length() - 1 for stride in strides.values()]

@@ -5,7 +5,7 @@ tokens, so that they share its projected grid; an attention mask separates them.
 square of a row's, so many captions are read in several passes.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,34 +21,6 @@ MAX_ROW = 512
 """Maximum number of tokens in a row, unless a single caption is longer."""
 
 
-@dataclass(frozen=True)
-class SideBySide(Packing):
-    """Layout of several captions in each row."""
-
-    num_captions: int = 1
-
-    @property
-    def positions(self) -> Tensor:
-        """(P,) position of each packed token in its caption."""
-        return self.rows % (self.num_tokens // self.num_captions)
-
-    @classmethod
-    def captions(cls, lengths: Tensor, *, device: torch.device, num_tokens: int) -> "SideBySide":
-        """Return the layout of captions of T tokens, of which `lengths` (B, K) are real."""
-        batch_size, num_captions = lengths.shape
-        one_a_row = Packing.of(lengths.flatten(), device=device, num_tokens=num_tokens)
-        steps = torch.arange(num_captions * num_tokens, device=device)
-        captions = steps // num_tokens
-        visible = (captions[:, None] == captions) & (steps[:, None] >= steps)  # (KT, KT)
-        return cls(
-            rows=one_a_row.rows,
-            batch_size=batch_size,
-            num_tokens=num_captions * num_tokens,
-            visible=visible.expand(batch_size, 1, -1, -1),
-            num_captions=num_captions,
-        )
-
-
 def log_likelihoods(
     head: TextualHead, grid: Tensor, *, readings: Tensor, lengths: Tensor, direction: Direction
 ) -> Tensor:
@@ -59,22 +31,28 @@ def log_likelihoods(
         readings: (B, K, T) captions in the order in which `direction` reads them.
         lengths: (B, K) lengths of the captions; on the CPU they spare the host a wait.
     """
-    chunk = max(1, MAX_ROW // (readings.shape[2] - 1))
-    parts = zip(readings.split(chunk, 1), lengths.split(chunk, 1), strict=True)
-    read = [_log_likelihoods(head, grid, *part, direction=direction) for part in parts]
-    return torch.cat(read, 1)
+    num_tokens, scores = readings.shape[2] - 1, []
+    chunk = max(1, MAX_ROW // num_tokens)
+    for part, counts in zip(readings.split(chunk, 1), lengths.split(chunk, 1), strict=True):
+        inputs, targets = part[..., :-1].flatten(1), part[..., 1:].flatten(1)  # (B, K * T)
+        packing = _side_by_side(counts - 1, device=part.device, num_tokens=num_tokens)
+        hidden = head(packing.pack(inputs)[None], packing, grid, directions=[direction])
+        losses = head.token_losses(hidden, packing.pack(targets)[None])[0]  # (P,)
+        totals = losses.new_zeros(counts.numel())
+        totals = totals.index_add(0, packing.rows // num_tokens, -losses)
+        scores.append(totals.view(counts.shape))
+    return torch.cat(scores, 1)
 
 
-def _log_likelihoods(
-    head: TextualHead, grid: Tensor, readings: Tensor, lengths: Tensor, *, direction: Direction
-) -> Tensor:
-    inputs, targets = readings[..., :-1], readings[..., 1:]
-    packing = SideBySide.captions(lengths - 1, device=readings.device, num_tokens=inputs.shape[2])
-    hidden = head(packing.pack(inputs.flatten(1))[None], packing, grid, directions=[direction])
-    losses = head.token_losses(hidden, packing.pack(targets.flatten(1))[None])[0]  # (P,)
-    captions = packing.rows // inputs.shape[2]
-    totals = losses.new_zeros(lengths.numel()).index_add(0, captions, -losses)
-    return totals.view(lengths.shape)
+def _side_by_side(lengths: Tensor, *, device: torch.device, num_tokens: int) -> Packing:
+    """Return the layout of captions of T tokens, of which `lengths` (B, K) are real."""
+    batch_size, num_captions = lengths.shape
+    separate = Packing.of(lengths.flatten(), device=device, num_tokens=num_tokens)
+    steps = torch.arange(num_captions * num_tokens, device=device)
+    captions = steps // num_tokens
+    visible = (captions[:, None] == captions) & (steps[:, None] >= steps)  # (KT, KT)
+    visible = visible.expand(batch_size, 1, -1, -1)
+    return Packing(separate.rows, batch_size, len(steps), visible, num_captions)
 
 
 def with_start_and_end(generated: Generated) -> tuple[Tensor, Tensor]:

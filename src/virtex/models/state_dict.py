@@ -41,10 +41,12 @@ def check_fits(
     Raises:
         CheckpointError: Names what is missing, unexpected or of another shape.
     """
-    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    missing_counters = {name for name in own.keys() - found.keys() if name.endswith(COUNTER)}
-    problems = differences({n: s for n, s in own.items() if n not in missing_counters}, found)
+    required = {
+        name: tuple(value.shape)
+        for name, value in module.state_dict().items()
+        if name in state or not name.endswith(COUNTER)
+    }
+    problems = differences(required, {name: tuple(value.shape) for name, value in state.items()})
     if problems:
         message = f"{subject} does not fit the architecture: {problems}. {remedy}"
         raise CheckpointError(message.rstrip())

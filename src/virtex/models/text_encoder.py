@@ -29,7 +29,7 @@ class TextEncoderConfig(TransformerSizes):
     """Maximum length of a caption, start and end token included; longer texts are cut."""
 
     def __post_init__(self) -> None:
-        problems = self.problems(self.max_tokens)
+        problems = self.problems()
         raise_all(ConfigError, "the options of the text encoder cannot work", problems)
 
 

@@ -114,7 +114,7 @@ def _log_likelihoods(head: TextualHead, grid: Tensor, tree: TextTree) -> Tensor:
     )
     prefixes = torch.zeros(batch_size, 1, device=grid.device)  # (B, M), log-likelihoods
     for level in tree.levels:
-        cache.branch(level.parents)
+        cache.reorder(level.parents.expand(batch_size, -1))
         logits = head.step(level.tokens.expand(batch_size, -1), cache)  # (B, M, V)
         log_probs = logits.float().log_softmax(-1)
         added = log_probs[:, level.sources, level.targets].masked_fill(level.targets == PAD_ID, 0)

@@ -41,7 +41,7 @@ class HeadConfig(TransformerSizes):
     """Maximum length of a caption, start and end token included."""
 
     def __post_init__(self) -> None:
-        problems = self.problems(self.max_tokens)
+        problems = self.problems()
         if self.norm not in ("post", "pre"):
             problems.append(f"norm {self.norm!r} is neither 'post' nor 'pre'")
         raise_all(ConfigError, "the options of the textual head cannot work", problems)
@@ -84,31 +84,19 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.norm_first = config.norm == "pre"
 
-    def forward(self, hidden: Tensor, packing: Packing, grid: Tensor) -> Tensor:
-        """Transform hidden states (P, D), given the projected grid (B, N, D)."""
-        return self._sublayers(
-            hidden,
-            lambda tokens: self.self_attention(tokens, packing),
-            lambda tokens: self.grid_attention(tokens, packing, grid),
-        )
-
-    def attention(self, hidden: Tensor, packing: Packing, grid: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the output (P, D) of `forward`, and the attention weights (B, A, T, N)."""
-        weights: list[Tensor] = []
+    def forward(
+        self, hidden: Tensor, packing: Packing, grid: Tensor, weights: list[Tensor] | None = None
+    ) -> Tensor:
+        """Transform hidden states (P, D); append grid attention (B, A, T, N) to `weights`."""
 
         def attend_grid(tokens: Tensor) -> Tensor:
-            weights.append(self.grid_attention.weights(tokens, packing, grid))
+            if weights is not None:
+                weights.append(self.grid_attention.weights(tokens, packing, grid))
             return self.grid_attention(tokens, packing, grid)
 
-        hidden = self._sublayers(
+        return self._sublayers(
             hidden, lambda tokens: self.self_attention(tokens, packing), attend_grid
         )
-        return hidden, weights[0]
-
-    def start(self, grid: Tensor, *, num_beams: int, num_steps: int) -> LayerCache:
-        """Return an empty cache for captions of the projected grids (B, N, D)."""
-        keys, values = self.grid_attention.keys_values(grid)
-        return LayerCache(keys, values, num_beams=num_beams, num_steps=num_steps)
 
     def step(self, hidden: Tensor, cache: LayerCache, kept: slice) -> Tensor:
         """Transform the hidden states (B, K, D) of one token per beam."""
@@ -140,25 +128,21 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.hidden_size) if config.norm == "pre" else nn.Identity()
 
-    def forward(self, hidden: Tensor, packing: Packing, grid: Tensor) -> Tensor:
-        """Return the hidden states (P, D) of embedded tokens (P, D), given the grid (B, N, D)."""
-        for layer in self.layers:
-            hidden = layer(hidden, packing, grid)
-        return self.norm(hidden)
+    def forward(
+        self, hidden: Tensor, packing: Packing, grid: Tensor, weights: list[Tensor] | None = None
+    ) -> Tensor:
+        """Return hidden states (P, D) of embedded tokens (P, D), given the grid (B, N, D).
 
-    def attention(self, hidden: Tensor, packing: Packing, grid: Tensor) -> Tensor:
-        """Return the attention weights of all L layers, (B, L, A, T, N). Args: see `forward`."""
-        weights: list[Tensor] = []
+        Each layer appends its attention to the grid (B, A, T, N) to `weights`.
+        """
         for layer in self.layers:
-            hidden, layer_weights = layer.attention(hidden, packing, grid)
-            weights.append(layer_weights)
-        return torch.stack(weights, 1)
+            hidden = layer(hidden, packing, grid, weights)
+        return self.norm(hidden)
 
     def start(self, grid: Tensor, *, num_beams: int, num_steps: int) -> list[LayerCache]:
         """Return an empty cache for each layer, for captions of the projected grids (B, N, D)."""
-        return [
-            layer.start(grid, num_beams=num_beams, num_steps=num_steps) for layer in self.layers
-        ]
+        projected = [layer.grid_attention.keys_values(grid) for layer in self.layers]
+        return [LayerCache(*pair, num_beams=num_beams, num_steps=num_steps) for pair in projected]
 
     def step(self, hidden: Tensor, caches: list[LayerCache], kept: slice) -> Tensor:
         """Return the hidden states (B, K, D) of one embedded token per beam (B, K, D).
@@ -228,7 +212,9 @@ class TextualHead(nn.Module):
     ) -> Tensor:
         """Return the attention weights (B, L, A, T, N) of tokens (P,) to grids (B, C, h, w)."""
         embedded = self.embedding(tokens, packing.positions)  # (P, D)
-        return self.decoder(direction).attention(embedded, packing, self.project(grid))
+        weights: list[Tensor] = []
+        self.decoder(direction)(embedded, packing, self.project(grid), weights)
+        return torch.stack(weights, 1)
 
     def project(self, grid: Tensor) -> Tensor:
         """Project grids (B, C, h, w) to (B, N, D)."""

@@ -35,10 +35,11 @@ class TransformerSizes:
         """Width of the feed-forward layers, with 0 resolved."""
         return self.feedforward_size or 4 * self.hidden_size
 
-    def problems(self, max_tokens: int) -> list[str]:
-        """Return what is wrong with the sizes, and with the maximum length of captions."""
+    def problems(self) -> list[str]:
+        """Return what is wrong with the sizes, and with the `max_tokens` of a subclass."""
         bounds = {"hidden_size": (1, MAX_WIDTH), "num_layers": (1, MAX_LAYERS)}
         bounds |= {"num_heads": (0, MAX_WIDTH), "feedforward_size": (0, 4 * MAX_WIDTH)}
+        bounds["max_tokens"] = (3, MAX_TOKENS)  # room for a token between start and end
         problems = out_of_range(self, bounds)
         divisor = self.num_heads or HEAD_CHANNELS
         if self.hidden_size % divisor:
@@ -46,9 +47,4 @@ class TransformerSizes:
             problems.append(f"hidden_size {self.hidden_size} is not a multiple of {rule}")
         if not 0 <= self.dropout < 1:
             problems.append(f"dropout {self.dropout} must be from 0 to below 1")
-        if not 3 <= max_tokens <= MAX_TOKENS:
-            problems.append(
-                f"max_tokens {max_tokens} must be from 3, room for a token between start and end, "
-                f"to {MAX_TOKENS}"
-            )
         return problems

@@ -102,7 +102,7 @@ class Task(nn.Module, ABC):
         """Update, after each optimizer step, the state that is not learned by gradient."""
 
 
-class CaptionerTask(Task):
+class CaptionTask(Task):
     """A pretext task that trains a captioner on images with one caption each."""
 
     def __init__(

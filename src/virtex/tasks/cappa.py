@@ -23,15 +23,7 @@ from virtex.data.transforms import normalize
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
 from virtex.models.textual_head import HeadConfig
-from virtex.tasks.base import (
-    Batch,
-    CaptionerTask,
-    Encode,
-    Encoded,
-    TaskConfig,
-    TaskData,
-    TaskOutput,
-)
+from virtex.tasks.base import Batch, CaptionTask, Encode, Encoded, TaskConfig, TaskData, TaskOutput
 from virtex.tokens import MASK_ID
 
 
@@ -55,7 +47,7 @@ class CapPaConfig(TaskConfig):
         return CapPa(self, backbone, data)
 
 
-class CapPa(CaptionerTask):
+class CapPa(CaptionTask):
     """A forward captioner that predicts some captions in parallel."""
 
     def __init__(self, config: CapPaConfig, backbone: Backbone, data: TaskData) -> None:

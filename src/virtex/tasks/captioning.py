@@ -14,7 +14,7 @@ from virtex.data.captioned import collate_captioned
 from virtex.data.transforms import normalize
 from virtex.models.backbone import Backbone
 from virtex.models.textual_head import HeadConfig
-from virtex.tasks.base import Batch, CaptionerTask, TaskConfig, TaskData, TaskOutput
+from virtex.tasks.base import Batch, CaptionTask, TaskConfig, TaskData, TaskOutput
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class CaptioningConfig(TaskConfig):
         return Captioning(self, backbone, data)
 
 
-class Captioning(CaptionerTask):
+class Captioning(CaptionTask):
     """A captioner, trained in each direction that it reads."""
 
     def __init__(self, config: CaptioningConfig, backbone: Backbone, data: TaskData) -> None:

@@ -127,21 +127,13 @@ class Contrastive(Task):
 def softmax_loss(by_image: Tensor, by_text: Tensor, own: Tensor) -> Tensor:
     """Return CLIP's loss: the mean cross-entropy of the captions of images and the reverse.
 
-    Args:
-        by_image: (B, G) logits of this process's images with all captions.
-        by_text: (B, G) logits of this process's captions with all images.
-        own: (B,) column of each row's match.
+    Logits (B, G) have a row for each example of this process; `own` (B,) is its match's column.
     """
     return (cross_entropy(by_image, own) + cross_entropy(by_text, own)) / 2
 
 
 def sigmoid_loss(by_image: Tensor, own: Tensor) -> Tensor:
-    """Return SigLIP's loss: minus the log-likelihood of all pairs per image.
-
-    Args:
-        by_image: (B, G) logits of this process's images with all captions.
-        own: (B,) column of each image's own caption.
-    """
+    """Return SigLIP's loss, minus the log-likelihood of pairs per image; see `softmax_loss`."""
     columns = torch.arange(by_image.shape[1], device=by_image.device)
     signs = 2.0 * (columns == own[:, None]) - 1  # (B, G)
     return -logsigmoid(signs * by_image).sum(1).mean()

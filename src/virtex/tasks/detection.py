@@ -105,15 +105,14 @@ class DetectionConfig(TaskConfig):
         return Needs(objects=True, masks=self.masks)
 
     def build(self, backbone: Backbone, data: TaskData) -> "Detection":
+        test = (self.test_size,), self.max_size, 0.0
         return Detection(
             self._detector(backbone, num_categories=len(data.categories)),
             encode=ShorterSideTransform(
                 self.train_sizes, self.max_size, self.flip_prob, self.masks
             ),
-            encode_validation=ShorterSideTransform(
-                (self.test_size,), self.max_size, 0.0, self.masks
-            ),
-            encode_image=ShorterSideTransform((self.test_size,), self.max_size, 0.0, False),
+            encode_validation=ShorterSideTransform(*test, self.masks),
+            encode_image=ShorterSideTransform(*test, False),
             collate=ObjectCollate(multiple=backbone.stride),
         )
 

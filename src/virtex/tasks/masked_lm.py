@@ -33,15 +33,7 @@ from virtex.data.words import FindConcepts, read_words
 from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.textual_head import HeadConfig
-from virtex.tasks.base import (
-    Batch,
-    CaptionerTask,
-    Encode,
-    Encoded,
-    TaskConfig,
-    TaskData,
-    TaskOutput,
-)
+from virtex.tasks.base import Batch, CaptionTask, Encode, Encoded, TaskConfig, TaskData, TaskOutput
 from virtex.tokens import MASK_ID, NUM_SPECIAL, PAD_ID
 
 Units = Callable[[Sequence[int]], list[tuple[int, ...]]]
@@ -92,7 +84,7 @@ class MaskedLmConfig(TaskConfig):
         return MaskedLm(self, backbone, data)
 
 
-class MaskedLm(CaptionerTask):
+class MaskedLm(CaptionTask):
     """A captioner without its causal mask, which predicts the hidden tokens of captions."""
 
     def __init__(self, config: MaskedLmConfig, backbone: Backbone, data: TaskData) -> None:
