@@ -36,7 +36,7 @@ def test_weights_equal_those_of_the_slow_twin(norm, direction):
 
 
 @BOTH
-def test_weights_sum_to_one_where_a_token_is_said_and_are_zero_elsewhere(direction):
+def test_weights_sum_to_one_for_predicted_tokens_and_are_zero_elsewhere(direction):
     _, _, lengths = batch = small_batch()
     sums = attention(small_captioner(), batch, direction).sum(4)  # (B, L, A, T)
     steps = torch.arange(9)
@@ -70,7 +70,7 @@ def test_a_caption_read_backward_is_the_reversed_caption_read_forward():
 
 
 @BOTH
-def test_where_a_token_is_looked_for_is_known_before_the_token(direction):
+def test_the_weights_of_a_token_do_not_depend_on_the_token_itself(direction):
     captioner = small_captioner()
     images, tokens, lengths = small_batch()
     changed = tokens.clone()

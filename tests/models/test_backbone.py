@@ -13,7 +13,7 @@ SLIM_CONFIG = BackboneConfig("resnet18", options=SLIM)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_a_resnets_weights_bear_torchvisions_names(name):
+def test_a_resnets_weights_have_torchvisions_names(name):
     expected = torchvision.models.get_model(name).state_dict()
     state = Backbone(BackboneConfig(name)).state_dict()
     shapes = {key.removeprefix("cnn."): value.shape for key, value in state.items()}
@@ -47,7 +47,7 @@ def test_residual_blocks_start_as_the_identity():
         ("swin_tiny_patch4_window7_224", {"depths": [1, 1, 1, 1]}, 32),
     ],
 )
-def test_a_grid_has_the_channels_and_stride_that_the_backbone_tells(name, options, stride):
+def test_a_grid_has_the_channels_and_stride_that_the_backbone_states(name, options, stride):
     backbone = Backbone(BackboneConfig(name, options=options))
     grid = backbone(torch.randn(2, 3, 224, 224))
     assert backbone.stride == stride
@@ -85,7 +85,7 @@ def test_frozen_norm_layers_stay_as_they_were_and_the_rest_learns():
         assert torch.equal(value, before[name]) is is_norm, name
 
 
-def test_frozen_norm_normalises_by_the_running_statistics_in_training_too():
+def test_frozen_norm_normalizes_by_the_running_statistics_in_training_too():
     backbone = Backbone(BackboneConfig("regnety_002", frozen_norm=True))
     images = torch.randn(2, 3, 64, 64)
     training = backbone.train()(images)
@@ -112,7 +112,7 @@ def test_a_trained_backbone_counts_batches():
     assert backbone.cnn.bn1.num_batches_tracked == 1
 
 
-def test_an_unknown_backbone_is_told_its_neighbours():
+def test_an_unknown_backbone_is_refused_with_similar_names():
     with pytest.raises(ConfigError, match=r"'resnet5'.*resnet50"):
         Backbone(BackboneConfig("resnet5"))
 

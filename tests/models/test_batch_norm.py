@@ -1,4 +1,4 @@
-"""BatchNorm over several processes, and its statistics estimated anew."""
+"""BatchNorm over several processes, and its statistics estimated after training."""
 
 import itertools
 from functools import partial
@@ -69,7 +69,7 @@ def test_without_it_they_differ(tmp_path: Path):
 
 
 def in_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if there were another process."""
+    """Pretend that there is another process."""
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
 
 
@@ -88,7 +88,7 @@ def test_a_layer_keeps_its_parameters_names_and_mode(monkeypatch):
     assert all(map(torch.equal, task.state_dict().values(), before.values()))
 
 
-def test_a_gpu_gets_torchs_own(monkeypatch):
+def test_a_gpu_has_torchs_synchronized_layer(monkeypatch):
     in_two(monkeypatch)
     task = NormedTask().train()
     synchronize(task, torch.device("cuda"))
@@ -116,7 +116,7 @@ def test_a_layer_with_more_than_batchnorm_in_it_is_refused(monkeypatch):
 
 
 class Counted(nn.Module):
-    """A normalised convolution, a frozen norm, dropout, and a count of forward passes."""
+    """A normalized convolution, a frozen norm, dropout, and a count of forward passes."""
 
     count: Tensor
 
@@ -172,7 +172,7 @@ def test_estimating_twice_gives_the_same_bits_and_changes_nothing_else():
     assert all(parameter.grad is None for parameter in module.parameters())
 
 
-def test_no_more_batches_are_read_than_asked_for():
+def test_no_more_batches_are_read_than_requested():
     module, endless = Counted(), itertools.cycle(image_batches(3))
     assert estimate_statistics(module, endless, module, num_batches=2) == 2
     twin = Counted()

@@ -56,7 +56,7 @@ def test_each_cell_has_fifteen_anchors_of_32_to_512_pixels_sixteen_apart():
     assert (anchors[15:30] - anchors[:15]).unique().tolist() == [0, 16]
 
 
-def test_it_proposes_as_many_regions_as_detectron2_unless_told_otherwise():
+def test_numbers_of_proposals_are_detectron2s_by_default():
     numbers = [
         (proposals.pre_nms_top_n(), proposals.post_nms_top_n())
         for config in (RegionConfig(), RegionConfig(num_candidates=9, num_test_proposals=7))
@@ -180,7 +180,7 @@ def test_a_backbone_whose_last_stage_cannot_be_run_alone_is_refused(name, option
 
 
 @pytest.mark.parametrize("name", ["regnetx_002", "convnext_atto"])
-def test_other_networks_last_stages_serve_too(name):
+def test_last_stages_of_other_networks_work_too(name):
     backbone = Backbone(BackboneConfig(name))
     losses = losses_of(build_c4(backbone, SMALL, num_categories=5))
     assert all(loss.isfinite() for loss in losses.values())

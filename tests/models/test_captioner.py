@@ -67,7 +67,7 @@ def test_reading_backward_reverses_each_caption_within_its_length(captions):
 
 
 @pytest.mark.parametrize("strategy", ["beam", "greedy", "nucleus"])
-def test_a_generated_caption_scores_what_its_search_says(strategy):
+def test_the_score_of_a_generated_caption_is_its_log_probability(strategy):
     captioner = small_captioner(seed=2)
     images = small_batch()[0]
     decoding = DecodingConfig(strategy, num_beams=3, max_steps=9, top_p=1.0)
@@ -81,7 +81,7 @@ def test_a_generated_caption_scores_what_its_search_says(strategy):
     torch.testing.assert_close(generated.log_probs, score, rtol=1e-4, atol=1e-4)
 
 
-def test_images_captioned_together_and_alone_read_the_same():
+def test_images_captioned_together_and_alone_have_the_same_captions():
     captioner = small_captioner(seed=2)
     images = small_batch()[0]
     decoding = DecodingConfig(num_beams=3, max_steps=9)
@@ -92,13 +92,13 @@ def test_images_captioned_together_and_alone_read_the_same():
         assert together.tokens[row, :length].tolist() == alone.tokens[0, :length].tolist()
 
 
-def test_generating_with_dropout_on_is_our_own_mistake():
+def test_generating_in_training_mode_is_an_assertion_error():
     captioner = small_captioner().train()
     with pytest.raises(AssertionError, match="eval"):
         captioner.generate(small_batch()[0], DecodingConfig(max_steps=9)).best()
 
 
-def test_both_ends_learn_from_the_loss():
+def test_backbone_and_head_learn_from_the_loss():
     captioner = small_captioner().train()
     sum(captioner.loss(*small_batch()).values()).backward()
     without = [name for name, parameter in captioner.named_parameters() if parameter.grad is None]

@@ -206,7 +206,7 @@ def test_the_largest_draws_find_no_token_that_is_forbidden(vocab_size):
         assert drawn.log_probs.isfinite().all()
 
 
-def test_a_model_that_has_come_apart_samples_captions_of_no_likelihood():
+def test_nan_logits_give_captions_of_nan_log_probability():
     def step(tokens, _):
         return torch.full((*tokens.shape, VOCAB_SIZE), float("nan"))
 
@@ -216,7 +216,7 @@ def test_a_model_that_has_come_apart_samples_captions_of_no_likelihood():
     assert generated.log_probs.isnan().all()
 
 
-def test_samples_of_one_image_are_drawn_apart_and_carry_the_models_own_likelihood():
+def test_samples_of_one_image_are_independent_and_have_the_models_log_probability():
     model = PrefixModel(VOCAB_SIZE, seed=11)
     config = DecodingConfig("nucleus", max_steps=6, top_p=0.8, temperature=0.7)
     rng = torch.Generator().manual_seed(3)
@@ -242,7 +242,7 @@ def test_the_same_seed_gives_the_same_samples_and_another_seed_others():
     assert sample(0) != sample(1)
 
 
-def test_a_vocabulary_smaller_than_the_beam_leaves_beams_that_are_impossible():
+def test_a_vocabulary_smaller_than_the_beam_leaves_missing_captions():
     model = PrefixModel(5, seed=13)
     generated, _ = run(model, DecodingConfig(max_steps=1), batch_size=1, num_captions=5)
     assert generated.log_probs[0].isfinite().tolist() == [True, True, False, False, False]
@@ -279,7 +279,7 @@ class Operations(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("strategy", ["beam", "nucleus"])
-def test_a_step_copies_no_numbers_to_the_device(strategy):
+def test_a_step_copies_nothing_to_the_device(strategy):
     config = DecodingConfig(strategy, no_repeat_ngram=2, top_k=4)
     search = BeamSearch(config, num_captions=1, num_beams=3)
     if strategy == "nucleus":

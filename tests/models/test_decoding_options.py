@@ -79,7 +79,7 @@ def test_all_captions_begin_with_the_prefix_whose_likelihood_counts(strategy, or
             assert log_prob == pytest.approx(total, abs=1e-4)
 
 
-def test_the_prefix_of_what_a_search_found_leads_there_again():
+def test_a_prefix_of_the_found_caption_finds_it_again():
     model = PrefixModel(VOCAB_SIZE, seed=20, end_bonus=-1.0)
     config = DecodingConfig("greedy", max_steps=8)
     free, _ = run(model, config)
@@ -170,9 +170,7 @@ def test_drawing_among_the_one_likeliest_token_is_greedy_search():
 @pytest.mark.parametrize("weight", [0.0, 0.4])
 @pytest.mark.parametrize("strategy", ["beam", "nucleus"])
 @pytest.mark.parametrize("prefix", [[], [8, 11]])
-def test_both_log_likelihoods_are_what_the_captioner_gives_the_finished_caption(
-    strategy, prefix, weight
-):
+def test_both_log_likelihoods_are_the_captioners_scores(strategy, prefix, weight):
     captioner = ending_captioner()
     images = small_batch()[0]
     decoding = DecodingConfig(strategy, max_steps=9, backward_weight=weight)
@@ -224,7 +222,7 @@ def test_captions_are_ranked_as_the_slow_ranking_ranks_them(strategy, length_pen
     assert len(first) > 4
 
 
-def test_the_best_beam_of_all_is_returned_when_fewer_are_asked_for():
+def test_the_best_of_all_beams_is_returned_when_fewer_are_requested():
     captioner = small_captioner(seed=4)
     images = small_batch()[0]
     decoding = DecodingConfig(max_steps=9, backward_weight=0.9)
@@ -235,7 +233,7 @@ def test_the_best_beam_of_all_is_returned_when_fewer_are_asked_for():
     assert (one.log_probs[:, 0] < every.log_probs.max(1).values).any()
 
 
-def test_images_ranked_together_and_alone_read_the_same():
+def test_images_ranked_together_and_alone_have_the_same_captions():
     captioner = ending_captioner()
     images = small_batch()[0]
     prefix = torch.tensor([8])
@@ -286,7 +284,7 @@ def test_a_caption_cut_at_its_longest_is_read_backward_with_an_end_token():
     torch.testing.assert_close(cut.backward_log_probs, score, rtol=1e-4, atol=1e-4)
 
 
-def test_the_longest_cut_caption_loses_the_start_token_alone_when_read_backward():
+def test_only_the_start_token_of_the_longest_cut_caption_does_not_count_backward():
     captioner = endless_captioner()
     images = small_batch()[0]
     decoding = DecodingConfig(max_steps=MAX_TOKENS, backward_weight=0.5)

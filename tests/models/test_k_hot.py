@@ -76,7 +76,7 @@ def test_an_example_without_targets_adds_nothing_to_a_softmax(targets):
     assert torch.equal(logits.grad[0], torch.zeros(NUM_CLASSES, dtype=torch.float64))
 
 
-def test_an_example_whose_targets_weigh_nothing_adds_nothing():
+def test_an_example_whose_targets_have_weight_zero_adds_nothing():
     losses = softmax_losses(some_logits(1), padded([[0, 1]]), torch.zeros(NUM_CLASSES))
     assert losses.tolist() == [0]
 
@@ -91,7 +91,7 @@ def test_weights_by_document_frequency_are_those_of_their_slow_twin(stream):
         torch.testing.assert_close(frequencies.weights(), expected)
 
 
-def test_a_class_that_every_example_shows_weighs_nothing_and_none_weighs_less():
+def test_weights_are_never_negative_and_zero_for_a_class_in_every_example():
     frequencies = DocumentFrequencies(3)
     for _ in range(100):
         frequencies.count(torch.tensor([[0, 1], [0, NO_TARGET]]))
@@ -100,5 +100,5 @@ def test_a_class_that_every_example_shows_weighs_nothing_and_none_weighs_less():
     assert 0 < weights[1] < weights[2]
 
 
-def test_before_anything_is_counted_no_class_weighs_anything():
+def test_before_any_count_all_weights_are_zero():
     assert DocumentFrequencies(3).weights().tolist() == [0, 0, 0]

@@ -26,7 +26,7 @@ def histories(seed=0):
 
 
 def full_logits(captioner, images, tokens):
-    """Logits (B, K, V) after whole histories (B, K, T), computed anew for each beam."""
+    """Logits (B, K, V) after whole histories (B, K, T), computed from scratch for each beam."""
     beams = [
         captioner.logits(images, beam, torch.full((len(beam),), beam.shape[1]))[:, -1]
         for beam in tokens.unbind(1)
@@ -47,7 +47,7 @@ def feed(captioner, cache, tokens):
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @torch.no_grad()
-def test_steps_give_what_whole_captions_give(captioner, direction):
+def test_steps_give_the_logits_of_whole_captions(captioner, direction):
     images, tokens, lengths = small_batch()
     expected = captioner.logits(images, tokens, lengths, direction=direction)
     cache = captioner.start(images, num_beams=1, num_steps=9, direction=direction)

@@ -72,7 +72,7 @@ def losses_of(detector: RegionDetector) -> dict:
 
 
 class GivenMaps(nn.Module):
-    """What torchvision takes for a backbone; seeds the sampling that follows it."""
+    """A backbone in torchvision's form, which seeds the sampling after it."""
 
     out_channels = SMALL.pyramid_channels
 
@@ -139,7 +139,7 @@ def test_a_backbone_gives_the_grids_of_its_strides_and_its_own_last(name, option
         assert all(map(torch.equal, middle, grids[1:-1]))
 
 
-def test_asking_for_strides_leaves_a_backbone_as_it_was():
+def test_stage_channels_leave_a_backbone_unchanged():
     backbone = Backbone(BackboneConfig("resnet18", options=SLIM))
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     backbone.stage_channels()
@@ -147,7 +147,7 @@ def test_asking_for_strides_leaves_a_backbone_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
 
-def test_a_network_that_tells_wrong_strides_is_refused():
+def test_a_network_with_wrong_strides_in_its_info_is_refused():
     backbone = Backbone(BackboneConfig("tresnet_m"))
     with pytest.raises(ConfigError, match="'tresnet_m' does not give the grids of several strides"):
         build_mask_rcnn(backbone, SMALL, num_categories=1, with_masks=True)
@@ -267,7 +267,7 @@ def test_anchors_lie_a_stride_apart_in_an_image_of_odd_size():
     assert centers[:5].tolist() == [[0, 0], [32, 0], [64, 0], [96, 0], [0, 32]]
 
 
-def test_regions_are_read_where_they_lie_whatever_the_first_batch_was():
+def test_pooling_of_regions_does_not_depend_on_the_first_batch():
     maps = {"4": torch.randn(1, 2, 16, 16), "8": torch.randn(1, 2, 8, 8)}
     boxes = [torch.tensor([[3.0, 5, 40, 33], [0, 0, 64, 64], [1, 1, 9, 9]])]
     expected = MultiScaleRoIAlign(["4", "8"], 7, 2)(maps, boxes, [(64, 64)])
@@ -276,7 +276,7 @@ def test_regions_are_read_where_they_lie_whatever_the_first_batch_was():
     torch.testing.assert_close(pool(maps, boxes, [(64, 64)]), expected)
 
 
-def test_a_large_region_is_read_from_a_coarse_map():
+def test_a_large_region_is_pooled_from_a_coarse_map():
     maps = {str(stride): torch.full((1, 1, 512 // stride, 512 // stride), float(stride))
             for stride in (4, 8, 16, 32)}  # fmt: skip
     boxes = [torch.tensor([[0.0, 0, side, side] for side in (111, 112, 223, 224, 448, 500)])]
@@ -295,7 +295,7 @@ def test_the_pyramid_has_one_level_for_each_stride_and_one_above(options, stride
     assert [tuple(part.shape) for part in maps.values()] == [(2, 16, side, side) for side in sides]
 
 
-def test_all_wrong_options_are_named_at_once():
+def test_all_wrong_options_are_reported_at_once():
     wrong = r"(?s)num_anchors 0.*num_candidates 0.*score_threshold 1.5"
     with pytest.raises(ConfigError, match=wrong):
         RegionConfig(num_anchors=0, score_threshold=1.5, num_candidates=0)
@@ -310,12 +310,12 @@ def counts_of(detector: RegionDetector) -> list[int]:
     return counts
 
 
-def test_a_pyramid_has_detectron2s_numbers_of_proposals_unless_told_otherwise():
+def test_a_pyramid_has_detectron2s_numbers_of_proposals_by_default():
     assert counts_of(small_detector(config=RegionConfig())) == [2000, 1000, 1000, 1000]
     assert counts_of(small_detector()) == [60, 40, 50, 30]
 
 
-def test_a_normalised_pyramid_has_batchnorm_in_place_of_each_bias():
+def test_a_normalized_pyramid_has_batchnorm_in_place_of_each_bias():
     plain = small_detector()
     normed = small_detector(config=dataclasses.replace(SMALL, pyramid_norm=True))
     convolutions = 2 * len(plain.neck.stages)

@@ -63,6 +63,6 @@ def test_a_caption_longer_than_the_encoder_is_refused():
         small_encoder()(torch.ones(1, 10, dtype=torch.int64), torch.tensor([10]))
 
 
-def test_all_that_is_wrong_with_the_sizes_is_said_at_once():
+def test_all_problems_with_the_sizes_are_reported_at_once():
     with pytest.raises(ConfigError, match=r"(?s)not a multiple of 64.*dropout 1.*max_tokens 2"):
         TextEncoderConfig(hidden_size=100, dropout=1.0, max_tokens=2)

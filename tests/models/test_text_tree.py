@@ -37,7 +37,7 @@ def images():
 
 
 def one_by_one(captioner: Captioner, images: Tensor, direction: str) -> Tensor:
-    """Each text read anew for each image."""
+    """Score each text for each image separately."""
     columns = [
         captioner.score(
             images,

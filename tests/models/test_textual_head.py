@@ -73,17 +73,19 @@ def test_a_token_never_sees_later_ones(norm):
 NONCAUSAL = torch.tensor([True, False, True, True])
 
 
-def asked_of(tokens, lengths):
+def random_targets(tokens, lengths):
     """About half the tokens of each caption, never those of padding."""
-    asked = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(3)) < 0.5
-    return torch.randint_like(tokens, 4, VOCAB_SIZE) * (asked & real_rows(lengths, tokens.shape[1]))
+    chosen = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(3)) < 0.5
+    return torch.randint_like(tokens, 4, VOCAB_SIZE) * (
+        chosen & real_rows(lengths, tokens.shape[1])
+    )
 
 
 @NORMS
-def test_whole_captions_among_causal_ones_answer_as_the_padded_twin(norm):
+def test_noncausal_captions_among_causal_ones_equal_the_padded_twin(norm):
     captioner = small_captioner(norm).double()
     images, tokens, lengths = small_batch()
-    twin, targets = PaddedCaptioner(captioner), asked_of(tokens, lengths)
+    twin, targets = PaddedCaptioner(captioner), random_targets(tokens, lengths)
     options = {"lengths": lengths, "noncausal": NONCAUSAL}
     losses, captions = captioner.token_losses(
         captioner.backbone(images.double()), tokens, targets, **options
@@ -117,7 +119,7 @@ def test_a_token_sees_later_ones_in_whole_captions_alone():
 def test_what_stands_in_the_padding_never_matters_to_whole_captions():
     captioner = small_captioner()
     images, tokens, lengths = small_batch()
-    grid, targets = captioner.backbone(images), asked_of(tokens, lengths)
+    grid, targets = captioner.backbone(images), random_targets(tokens, lengths)
     garbage = tokens.where(real_rows(lengths, tokens.shape[1]), torch.tensor(7))
     losses, others = (
         captioner.token_losses(grid, inputs, targets, lengths=lengths, noncausal=NONCAUSAL)[0]

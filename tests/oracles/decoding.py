@@ -1,4 +1,4 @@
-"""Decoding as one would do it by hand: every prefix computed anew, one list of tokens at a time."""
+"""Decoding by hand: every prefix computed from scratch, one list of tokens at a time."""
 
 import itertools
 

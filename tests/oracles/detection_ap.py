@@ -75,7 +75,7 @@ def pixels(mask):
 
 
 def slow_lvis_scores(truth, found, *, kind, frequencies, max_detections):
-    found = [surest(one, max_detections) for one in found]
+    found = [highest_scoring(one, max_detections) for one in found]
     table = {
         label: [
             slow_ap(truth, found, label, threshold, kind=kind, federated=True)
@@ -96,7 +96,7 @@ def slow_lvis_scores(truth, found, *, kind, frequencies, max_detections):
     return {f"{kind}_{name}": np.mean(values) for name, values in scores.items() if values}
 
 
-def surest(seen, count):
+def highest_scoring(seen, count):
     """The best detections of all classes alone."""
     rows = sorted(range(len(seen.scores)), key=lambda d: -seen.scores[d])[:count]
     return replace(

@@ -1,4 +1,4 @@
-"""The loader's slow twin: one process, no torch loader, everything drawn anew for each batch."""
+"""The loader's slow twin: one process, no torch loader, with everything drawn for each batch."""
 
 from collections.abc import Iterator
 

@@ -39,7 +39,7 @@ def nce(
 
 
 def first_in_first_out(first: Iterable[int], pushes: Iterable[Iterable[int]]) -> list[int]:
-    """What a full queue holds after pushes, the oldest first."""
+    """Return the keys of a full queue after pushes, oldest first."""
     held = list(first)
     queue = deque(held, maxlen=len(held))
     for pushed in pushes:

@@ -2,7 +2,7 @@
 
 
 def slow_average_precision(present, scores):
-    """For each distinct threshold: gain in recall times precision, all counted anew."""
+    """Sum the gain in recall times the precision over distinct thresholds."""
     total, previous_recall = 0.0, 0.0
     for threshold in sorted(set(scores), reverse=True):
         chosen = [flag for flag, score in zip(present, scores, strict=True) if score >= threshold]

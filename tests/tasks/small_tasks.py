@@ -1,4 +1,4 @@
-"""What the tests of pretext tasks are built from: a slim backbone, a vocabulary, drawn scenes."""
+"""Parts of the tests of pretext tasks: a slim backbone, a vocabulary, and scenes."""
 
 from functools import cache
 

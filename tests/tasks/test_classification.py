@@ -165,7 +165,7 @@ def test_document_frequencies_are_part_of_the_state():
     assert torch.equal(first.frequencies.counts, second.frequencies.counts)
 
 
-def test_parameters_bear_the_released_names_beside_the_backbones():
+def test_parameters_have_the_released_names():
     state = build(LabelClassificationConfig(original=True)).state_dict()
     head = {k: tuple(v.shape) for k, v in state.items() if not k.startswith("backbone.")}
     rows = len(SCENES.categories) + 1
@@ -173,7 +173,7 @@ def test_parameters_bear_the_released_names_beside_the_backbones():
 
 
 @pytest.mark.parametrize("config", [TokenClassificationConfig(), LabelClassificationConfig()])
-def test_encoders_travel_to_workers(config: TaskConfig):
+def test_encodings_are_picklable(config: TaskConfig):
     task = build(config)
     encode = pickle.loads(pickle.dumps(task.encode))
     again = encode(SCENES[1], np.random.default_rng(3))
@@ -197,7 +197,7 @@ def task_and_batch() -> tuple[Task, Batch]:
     return task, batch
 
 
-def test_two_processes_count_and_learn_what_one_does(tmp_path: Path):
+def test_two_processes_have_the_counts_and_gradients_of_one(tmp_path: Path):
     one, two = in_one_process(task_and_batch), in_two_processes(task_and_batch, tmp_path)
     assert sum(step["loss"] for step in two) / 2 == pytest.approx(one["loss"], rel=1e-5)
     for step in two:

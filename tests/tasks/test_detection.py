@@ -51,7 +51,7 @@ def small_task(**options) -> Detection:
 def small_detection(
     architecture: str, *, regions: RegionConfig = SMALL, backbone: str = "resnet18", **options
 ) -> Detection:
-    """Of images of one size unless told otherwise; masks with fpn."""
+    """Return a detector of images of one size by default, with masks for fpn."""
     torch.manual_seed(0)
     sizes = {"train_sizes": (SIZE,), "test_size": SIZE, "max_size": 2 * SIZE}
     config = DetectionConfig(
@@ -91,7 +91,7 @@ def test_the_loss_falls_on_two_scenes():
     assert np.mean(losses[-3:]) < 0.4 * losses[0]
 
 
-def test_what_was_learned_by_heart_is_found_again():
+def test_a_memorized_scene_is_detected():
     task = small_task()
     batch = batch_of(task, SCENES[0], SCENES[1])
     overfit(task, batch, num_steps=100)
@@ -167,7 +167,7 @@ def test_evaluation_gives_the_same_numbers_each_time_and_leaves_the_task_as_it_w
     assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
 
 
-def test_encoding_goes_to_workers_and_shows_each_image_anew():
+def test_encoding_is_picklable_and_augments_an_image_differently_each_time():
     task = small_task()
     encode = pickle.loads(pickle.dumps(task.encode))
     one, two, three = (encode(SCENES[0], np.random.default_rng(seed)) for seed in (1, 1, 2))
@@ -215,7 +215,7 @@ def test_the_backbone_is_the_one_that_was_given():
 
 
 @pytest.mark.parametrize("architecture", ["fpn", "c4"])
-def test_a_detector_learns_two_scenes_by_heart_and_finds_them_again(architecture):
+def test_a_detector_memorizes_two_scenes(architecture):
     regions = dataclasses.replace(SMALL, anchor_scale=4)
     task = small_detection(architecture, regions=regions)
     batch = batch_of(task, SCENES[0], SCENES[1])
@@ -242,7 +242,7 @@ def test_statistics_of_sampled_regions_are_estimated_twice_alike():
 
 
 @pytest.mark.parametrize("architecture", ["fpn", "c4"])
-def test_what_is_found_lies_in_the_pixels_of_the_file(architecture):
+def test_detections_are_in_pixels_of_the_file(architecture):
     regions = dataclasses.replace(SMALL, score_threshold=0.0)
     tall = dataclasses.replace(BARE, image=np.zeros((90, 30, 3), np.uint8))
     task = small_detection(architecture, regions=regions, max_size=100).eval()
@@ -362,7 +362,7 @@ def synchronized_detector(architecture: str) -> tuple[Detection, dict]:
     return task, batch_of(task, *(SCENES[place] for place in range(4)))
 
 
-def test_all_that_is_wrong_with_a_detector_is_told_at_once():
+def test_all_problems_with_a_detector_are_reported_at_once():
     with pytest.raises(ConfigError, match=r"(?s)masks need.*fpn.*pyramid_norm.*flip_prob 2"):
         DetectionConfig("c4", RegionConfig(pyramid_norm=True), flip_prob=2)
     with pytest.raises(ConfigError, match="train_sizes is empty"):

@@ -1,4 +1,4 @@
-"""Masked language modelling: what is hidden, what is asked, and the loss."""
+"""Masked language modelling: hidden tokens, targets, and the loss."""
 
 import math
 import pickle
@@ -41,7 +41,7 @@ def draws(rule: Hide, caption=CAPTION, count=2000) -> list[tuple[torch.Tensor, t
 
 
 def kinds_of(hidden, caption) -> Counter:
-    """How many places hold what: [MASK], what stood there, or something else."""
+    """Count the positions with [MASK], the original token, and another token."""
     masked, same = hidden == MASK_ID, hidden == caption
     return Counter(
         mask=int(masked.sum()), same=int(same.sum()), random=int((~masked & ~same).sum())
@@ -109,7 +109,7 @@ def test_special_and_unknown_tokens_are_never_chosen_nor_the_last_of_a_cut_capti
     assert token_units([SOS_ID, 7, 8]) == [(1,)]
 
 
-def test_the_original_asks_for_masked_tokens_alone() -> None:
+def test_only_masked_tokens_are_targets_of_the_original() -> None:
     counts, num_targets = Counter(), 0
     for hidden, targets in draws(hide(original=True)):
         assert torch.equal(targets != PAD_ID, hidden == MASK_ID)
@@ -151,9 +151,9 @@ def test_image_and_caption_are_those_of_captioning() -> None:
     encoded, plain = (
         each.encode(example(*CAPTIONS), np.random.default_rng(5)) for each in (task, captioning)
     )
-    asked = encoded["targets"] != PAD_ID
+    is_target = encoded["targets"] != PAD_ID
     assert torch.equal(encoded["image"], plain["image"])
-    assert torch.equal(encoded["tokens"].where(~asked, encoded["targets"]), plain["tokens"])
+    assert torch.equal(encoded["tokens"].where(~is_target, encoded["targets"]), plain["tokens"])
 
 
 def test_the_loss_is_the_mean_over_the_targets_of_the_padded_twin() -> None:
@@ -198,9 +198,9 @@ def test_concept_words_alone_are_hidden_and_whole() -> None:
     found = Counter()
     for seed in range(40):
         encoded = task.encode_validation(example(CAPTIONS[0]), np.random.default_rng(seed))
-        asked = encoded["targets"] != PAD_ID
-        assert torch.equal(encoded["tokens"] == MASK_ID, asked)
-        found[TOKENIZER.decode(encoded["targets"][asked].tolist())] += 1
+        is_target = encoded["targets"] != PAD_ID
+        assert torch.equal(encoded["tokens"] == MASK_ID, is_target)
+        found[TOKENIZER.decode(encoded["targets"][is_target].tolist())] += 1
     assert found.keys() == {"red", "dog", "runs", "skateboard"}
     assert len(TOKENIZER.encode("skateboard")) > 1
 

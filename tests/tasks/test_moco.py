@@ -83,7 +83,7 @@ def test_gradients_reach_the_encoder_and_not_its_copy() -> None:
     }
 
 
-def test_the_copy_stands_where_the_papers_algorithm_has_it() -> None:
+def test_the_copy_is_updated_as_in_the_papers_algorithm() -> None:
     """There the copy moves before each forward pass, here after each step."""
     torch.manual_seed(1)
     task, momentum = small_moco(), CONFIG.momentum
@@ -113,7 +113,7 @@ def test_keys_of_all_pieces_join_the_queue_when_the_step_ends() -> None:
     assert int(task.queue.position) == 6  # 16 keys went round a queue of 10
 
 
-def test_evaluation_changes_nothing_and_ignores_the_company() -> None:
+def test_evaluation_changes_nothing_and_does_not_depend_on_the_batch() -> None:
     task = small_moco().eval()
     batch, before = scenes_batch(task, range(8)), state_of(task)
     whole = task(batch).loss.item()
@@ -133,8 +133,8 @@ def test_a_training_step_moves_both_statistics_and_the_queue() -> None:
     assert changed(task, before) == {name.partition(".")[0] for name in before}
 
 
-def test_keys_come_back_in_order_from_another_company() -> None:
-    images = torch.arange(12.0)[:, None]  # stand for their own numbers
+def test_keys_are_encoded_in_shuffled_order_and_returned_in_order() -> None:
+    images = torch.arange(12.0)[:, None]  # each image is its own index
     torch.manual_seed(0)
     assert torch.equal(encode_shuffled(lambda group: group, images, num_groups=3), images)
     companies: list[frozenset[float]] = []
@@ -156,7 +156,7 @@ def test_groups_have_statistics_of_their_own() -> None:
     assert means.flatten().tolist() == [0.5, 2.5, 4.5]
 
 
-def test_groups_are_no_larger_than_asked_and_two_at_least() -> None:
+def test_there_are_two_or_more_groups_of_at_most_group_size() -> None:
     assert count_groups(256, 32) == 8
     assert count_groups(33, 32) == 2
     assert count_groups(16, 32) == 2
@@ -182,7 +182,7 @@ def moco_after_two_steps() -> tuple[Task, Batch]:
     return task, batch
 
 
-def test_two_processes_find_the_keys_that_one_finds(tmp_path: Path) -> None:
+def test_two_processes_compute_the_keys_of_one(tmp_path: Path) -> None:
     one, two = (
         in_one_process(moco_after_two_steps),
         in_two_processes(moco_after_two_steps, tmp_path),
@@ -221,11 +221,11 @@ def test_two_views_differ_follow_their_generator_and_need_no_caption() -> None:
     assert pickle.loads(pickle.dumps(encode)) == encode
 
 
-def test_moco_asks_nothing_of_the_data_but_images() -> None:
+def test_moco_needs_images_alone() -> None:
     assert not any(MocoConfig().needs)
 
 
-def test_all_wrong_options_are_named_at_once() -> None:
+def test_all_wrong_options_are_reported_at_once() -> None:
     with pytest.raises(
         ConfigError, match=r"(?s)dim 0.*queue_size 0.*group_size 0.*momentum 2.*temperature 0"
     ):

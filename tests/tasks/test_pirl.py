@@ -75,7 +75,7 @@ def test_the_validation_loss_has_the_images_own_features_for_positives() -> None
     assert task._seen == []
 
 
-def test_the_estimator_stays_finite_where_one_pair_outdoes_all_others() -> None:
+def test_the_loss_stays_finite_if_one_pair_dominates() -> None:
     for best in range(3):
         logits = torch.full((1, 3), -1 / 0.01)
         logits[0, best] = 1 / 0.01
@@ -140,7 +140,7 @@ def pirl_after_two_steps() -> tuple[Task, Batch]:
     return task, batch
 
 
-def test_two_processes_remember_and_learn_what_one_does(tmp_path: Path) -> None:
+def test_two_processes_have_the_memories_and_gradients_of_one(tmp_path: Path) -> None:
     one, two = (
         in_one_process(pirl_after_two_steps),
         in_two_processes(pirl_after_two_steps, tmp_path),
@@ -156,11 +156,11 @@ def test_two_processes_remember_and_learn_what_one_does(tmp_path: Path) -> None:
             )
 
 
-def test_the_bank_has_a_place_for_each_training_image() -> None:
+def test_the_bank_has_an_entry_for_each_training_image() -> None:
     assert small_pirl().memory.entries.shape == (len(SCENES), 6)
 
 
-def test_without_training_images_there_is_nothing_to_remember() -> None:
+def test_fewer_than_two_training_images_are_refused() -> None:
     for num_examples in (0, 1):
         with pytest.raises(ConfigError, match=f"not {num_examples}"):
             CONFIG.build(backbone(), TaskData(IMAGE, num_examples=num_examples))
@@ -182,7 +182,7 @@ def test_images_and_puzzles_need_no_caption() -> None:
     assert encoded["patches"].shape == (9, 3, 9, 9)
 
 
-def test_all_wrong_options_are_named_at_once() -> None:
+def test_all_wrong_options_are_reported_at_once() -> None:
     with pytest.raises(
         ConfigError,
         match=r"(?s)dim 0.*num_negatives 0.*memory_momentum 2.*jigsaw_share -1.*temperature 0",
