@@ -41,7 +41,7 @@ class TaskOutput:
 
 @dataclass(frozen=True)
 class TaskData:
-    """What a task must know of its data to be built."""
+    """Properties of the data that a task depends on."""
 
     image: ImageConfig
     tokenizer: Tokenizer | None = None
@@ -142,7 +142,7 @@ class TaskConfig(ABC):
 
     @property
     def needs(self) -> Needs:
-        """What each image must come with, which is checked before training."""
+        """Requirements on each image, checked before training."""
         return Needs(captions=True)
 
     writes_captions: ClassVar[bool] = False

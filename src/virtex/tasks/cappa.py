@@ -2,7 +2,7 @@
 
 Tschannen et al., "Image Captioners Are Scalable Vision Learners Too", NeurIPS 2023, section 3. The
 input of a caption that is predicted in parallel is [MASK] throughout, without a causal mask: a
-token can be told by its position and the image alone, so the backbone has to know it. The other
+token is predicted from its position and the image alone, so the backbone must know it. The other
 captions are predicted token by token, as in forward captioning.
 
 Departure: padding is hidden from a parallel caption too, so its decoder knows the number of tokens.
