@@ -1,8 +1,8 @@
 """What every source of data yields: one image with whatever is known about it."""
 
 import hashlib
-from abc import abstractmethod
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+Indices = Sequence[int] | NDArray[np.int64]
 NUM_HASH_DIGITS = 16
 """Enough to tell the subsets of one source apart."""
 
@@ -52,7 +53,7 @@ class Example:
         return str(self.image) if isinstance(self.image, Path) else self.image_id
 
 
-class Source(Sequence[Example]):
+class Source(ABC):
     """A data set: `len`, `[i]`, picklable, cheap to fork; checked up front when built.
 
     `[i]` must be a pure function of i and cheap: it does not decode the image.
@@ -67,7 +68,10 @@ class Source(Sequence[Example]):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def __getitem__(self, index: int) -> Example: ...  # type: ignore[override]
+    def __getitem__(self, index: int) -> Example: ...
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[index] for index in range(len(self)))
 
     def captions(self, index: int) -> tuple[str, ...]:
         """The captions of `[index]`, where they cost less than the example."""
@@ -85,26 +89,26 @@ class Source(Sequence[Example]):
 class Subset(Source):
     """The examples of `source` at `indices`, in that order."""
 
-    def __init__(self, source: Source, indices: Sequence[int]) -> None:
-        self.source, self.indices = source, indices
+    def __init__(self, source: Source, indices: Indices) -> None:
+        self.source, self.indices = source, np.asarray(indices, np.int64)
         self.categories, self.frequencies = source.categories, source.frequencies
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
-        return self.source[self.indices[index]]
+    def __getitem__(self, index: int) -> Example:
+        return self.source[int(self.indices[index])]
 
     def captions(self, index: int) -> tuple[str, ...]:
-        return self.source.captions(self.indices[index])
+        return self.source.captions(int(self.indices[index]))
 
     def labels(self, index: int) -> tuple[int, ...]:
-        return self.source.labels(self.indices[index])
+        return self.source.labels(int(self.indices[index]))
 
     def identity(self) -> dict[str, str | int]:
         whole = self.source.identity()
         digest = hashlib.sha256(str(whole.get("subset_sha256", "")).encode())
-        digest.update(np.asarray(self.indices, np.int64).tobytes())
+        digest.update(self.indices.tobytes())
         return {
             **whole,
             "subset": len(self.indices),

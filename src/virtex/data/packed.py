@@ -4,16 +4,16 @@ A Python list of strings costs a forked worker a copy of every page whose refere
 touches, and pickles string by string. A buffer is shared by all workers and pickles in one piece.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Self
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-Arrays = dict[str, NDArray]
+Arrays = dict[str, NDArray[Any]]
 
 
-class PackedStrings(Sequence[str]):
+class PackedStrings:
     """A read-only list of strings."""
 
     def __init__(self, strings: Iterable[str]) -> None:
@@ -25,10 +25,13 @@ class PackedStrings(Sequence[str]):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    def __getitem__(self, index: int) -> str:  # type: ignore[override]
+    def __getitem__(self, index: int) -> str:
         index = range(len(self))[index]
         piece = self._text[self._starts[index] : self._starts[index + 1]]
         return piece.decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.__getitem__, range(len(self)))
 
     def arrays(self) -> Arrays:
         """The buffers, to be written to a file."""
@@ -42,7 +45,7 @@ class PackedStrings(Sequence[str]):
         return strings
 
 
-class PackedLists(Sequence[tuple[str, ...]]):
+class PackedLists:
     """A read-only list of lists of strings: the captions of each image."""
 
     def __init__(self, lists: Sequence[Sequence[str]]) -> None:
@@ -52,10 +55,13 @@ class PackedLists(Sequence[tuple[str, ...]]):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    def __getitem__(self, index: int) -> tuple[str, ...]:  # type: ignore[override]
+    def __getitem__(self, index: int) -> tuple[str, ...]:
         index = range(len(self))[index]
         first, end = self._starts[index : index + 2].tolist()
-        return tuple(self.strings[place] for place in range(first, end))
+        return tuple(map(self.strings.__getitem__, range(first, end)))
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        return map(self.__getitem__, range(len(self)))
 
     def arrays(self) -> Arrays:
         """The buffers, to be written to a file."""

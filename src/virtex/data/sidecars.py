@@ -1,7 +1,7 @@
 """Captions that lie beside an image: lines of a .txt file, or "caption" in a .json file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from virtex.data.checks import Problems, is_caption
@@ -34,7 +34,7 @@ def read_sidecar(text: bytes | None, metadata: bytes | None) -> Sidecar:
     return Sidecar((), "missing") if metadata is None else _from_json(metadata)
 
 
-def add_faults(image_ids: Sequence[str], faults: Sequence[str], problems: Problems) -> None:
+def add_faults(image_ids: Iterable[str], faults: Sequence[str], problems: Problems) -> None:
     """Note the images whose captions are faulty."""
     for fault, remedy in REMEDIES.items():
         faulty = [name for name, its in zip(image_ids, faults, strict=True) if its == fault]

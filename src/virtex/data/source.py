@@ -235,7 +235,7 @@ def _side(
             f"--data.val_share {config.val_share} of {len(source):,} images leaves none for "
             f"{split}. Choose another share or --data.seed."
         )
-    return Subset(source, chosen)  # type: ignore[arg-type]  # a sequence of int it is
+    return Subset(source, chosen)
 
 
 def _root_of(config: SourceConfig) -> Path:

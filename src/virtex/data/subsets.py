@@ -23,7 +23,7 @@ class FewerCaptions(Source):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Example:
         example = self.source[index]
         return replace(example, captions=example.captions[: self.num_captions])
 
@@ -44,7 +44,7 @@ def random_share(source: Source, share: float, *, seed: int) -> Subset:
     """
     size = max(1, round(share * len(source)))
     chosen = np.random.default_rng(seed).permutation(len(source))[:size]
-    return Subset(source, np.sort(chosen))  # type: ignore[arg-type]  # a sequence of int it is
+    return Subset(source, np.sort(chosen))
 
 
 def share_of_each_class(source: Source, share: float, *, seed: int) -> Subset:
@@ -61,7 +61,7 @@ def share_of_each_class(source: Source, share: float, *, seed: int) -> Subset:
     starts = np.cumsum(sizes) - sizes
     ranks = np.arange(len(source)) - np.repeat(starts, sizes)  # of each among those of its class
     chosen = by_class[ranks < np.repeat(limits, sizes)]
-    return Subset(source, np.sort(chosen))  # type: ignore[arg-type]  # a sequence of int it is
+    return Subset(source, np.sort(chosen))
 
 
 def labelled_share(source: Source, share: float, *, seed: int) -> Subset:
@@ -104,7 +104,7 @@ def few_shots(source: Source, num_shots: int, *, seed: int) -> Subset:
         for image in unseen[: max(0, num_shots - shown[label])].tolist():
             is_chosen[image] = True
             shown[labels[starts[image] : starts[image + 1]]] += 1
-    return Subset(source, np.flatnonzero(is_chosen))  # type: ignore[arg-type]
+    return Subset(source, np.flatnonzero(is_chosen))
 
 
 def repeat_factors(source: Source, threshold: float) -> NDArray[np.float64]:

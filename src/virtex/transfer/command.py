@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import Any, get_args
 
 from virtex import distributed
-from virtex.data.example import Source, Subset
+from virtex.data.example import Indices, Source, Subset
 from virtex.data.source import Needs, SourceConfig, Split, open_source
 from virtex.data.subsets import few_shots, labelled_share
 from virtex.data.transforms import MAX_SIDE
@@ -221,7 +221,7 @@ class DrawnImages(Subset):
     The identity says by which rule and from how many.
     """
 
-    def __init__(self, source: Source, indices: Sequence[int], *, rule: str) -> None:
+    def __init__(self, source: Source, indices: Indices, *, rule: str) -> None:
         super().__init__(source, indices)
         self.rule = rule
 

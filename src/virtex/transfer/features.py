@@ -208,7 +208,7 @@ class _Numbered(Source):
     def __len__(self) -> int:
         return len(self.span)
 
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Example:
         place = self.span[index]
         return replace(self.source[place], image_id=str(place))
 

@@ -54,7 +54,7 @@ class ClassesSource(Source):
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Example:
         name = self.image_ids[index]
         return Example(image_id=name, image=self.root / name, labels=self.labels(index))
 

@@ -62,7 +62,7 @@ class CocoSource(Source):
     def __len__(self) -> int:
         return len(self._image_ids)
 
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Example:
         index = range(len(self))[index]
         example = Example(
             image_id=self._image_ids[index],

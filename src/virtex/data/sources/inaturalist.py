@@ -44,7 +44,7 @@ class InaturalistSource(Source):
     def __len__(self) -> int:
         return len(self._image_ids)
 
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Example:
         image_id, path = self._image_ids[index], self.root / self._names[index]
         return Example(image_id=image_id, image=path, labels=self.labels(index))
 

@@ -66,7 +66,7 @@ class LvisSource(Source):
     def __len__(self) -> int:
         return len(self._image_ids)
 
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Example:
         index = range(len(self))[index]
         image_id, path = self._image_ids[index], self.root / self._names[index]
         if self._instances is None:

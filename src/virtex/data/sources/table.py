@@ -51,7 +51,7 @@ class TableSource(Source):
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Example:
         name = self.image_ids[index]
         captions = () if self._captions is None else self._captions[index]
         return Example(image_id=name, image=self.image_root / name, captions=captions)

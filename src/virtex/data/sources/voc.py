@@ -65,7 +65,7 @@ class VocSource(Source):
     def __len__(self) -> int:
         return len(self._image_ids)
 
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Example:
         index = range(len(self))[index]
         image_id, folder = self._image_ids[index], self._folders[self._folder_numbers[index]]
         example = Example(

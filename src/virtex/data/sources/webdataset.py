@@ -57,7 +57,7 @@ class WebdatasetSource(Source):
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Example:
         image_id = self.image_ids[index]
         return Example(image_id=image_id, image=self._read(index), captions=self.captions(index))
 

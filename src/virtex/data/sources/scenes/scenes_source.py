@@ -61,7 +61,7 @@ class ScenesSource(Source):
     def __len__(self) -> int:
         return self.num_images
 
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Example:
         key = self._key(index)
         scene = _draw(key, self.image_size)
         words = np.random.default_rng((*key, _WORDS))
