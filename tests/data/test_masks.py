@@ -20,7 +20,7 @@ from virtex.data.masks import (
     pack_masks,
     unpack_masks,
 )
-from virtex.data.object_transforms import place
+from virtex.data.object_transforms import place_in_square
 from virtex.data.objects import find_objects
 from virtex.data.sources.coco import CocoSource
 from virtex.data.sources.scenes.scenes_source import run_lengths
@@ -48,7 +48,7 @@ def test_parts_of_an_object_are_drawn_together():
 def test_run_lengths_are_the_same_compressed_or_not():
     mask = SCENES[1].masks[0]
     packed = coco_masks.frPyObjects(mask, *mask["size"])
-    placement = place(64, 64, size=70, zoom=1.7, down=0.4, right=0.2)
+    placement = place_in_square(64, 64, size=70, zoom=1.7, down=0.4, right=0.2)
     expected = draw_mask(mask, placement)
     assert expected.any()
     assert np.array_equal(draw_mask(packed, placement), expected)
@@ -82,7 +82,7 @@ def test_a_compressed_mask_is_the_mask_whatever_its_form():
 
 def test_run_lengths_at_twice_the_size_double_each_pixel():
     mask = filled(10, 14, (3, 2, 9, 5)) | filled(10, 14, (3, 2, 5, 9))
-    drawn = draw_mask(run_lengths(mask), place(10, 14, size=28))
+    drawn = draw_mask(run_lengths(mask), place_in_square(10, 14, size=28))
     assert np.array_equal(drawn, mask.repeat(2, 0).repeat(2, 1))
 
 
@@ -102,7 +102,7 @@ def test_masks_of_real_photos_are_cocos_own():
     for example in source:
         size = _size(example)
         objects = find_objects(
-            example, place(*size, size=max(size)), image_size=size, with_masks=True
+            example, place_in_square(*size, size=max(size)), image_size=size, with_masks=True
         )
         crowd = np.array(example.crowd or (False,) * len(example.box_labels), bool)
         expected = [_drawn(mask, size) for mask in compress(example.masks, ~crowd)]

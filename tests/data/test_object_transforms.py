@@ -13,7 +13,12 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from tests.data.small_objects import SCENES, example_of, filled, found, masks_in
 from virtex.data.images import Box
 from virtex.data.masks import Placement, box_around
-from virtex.data.object_transforms import ShorterSideTransform, ZoomTransform, fit, place
+from virtex.data.object_transforms import (
+    ShorterSideTransform,
+    ZoomTransform,
+    place_by_shorter_side,
+    place_in_square,
+)
 from virtex.data.objects import ObjectCollate
 from virtex.data.transforms import ImageConfig
 
@@ -23,7 +28,7 @@ LENGTHS = st.integers(1, 300)
 
 @given(LENGTHS, LENGTHS, st.integers(8, 200), st.floats(0.3, 3), st.floats(0, 0.999))
 def test_an_image_keeps_its_shape_and_stays_within_the_input(height, width, size, zoom, share):
-    (top, left, crop_height, crop_width), out_height, out_width = place(
+    (top, left, crop_height, crop_width), out_height, out_width = place_in_square(
         height, width, size=size, zoom=zoom, down=share, right=share
     )
     assert 0 <= top <= height - crop_height
@@ -36,14 +41,14 @@ def test_an_image_keeps_its_shape_and_stays_within_the_input(height, width, size
 
 
 def test_at_zoom_1_the_longer_side_just_fits():
-    assert place(480, 640, size=224) == Placement(Box(0, 0, 480, 640), 168, 224)
-    assert place(640, 480, size=224) == Placement(Box(0, 0, 640, 480), 224, 168)
+    assert place_in_square(480, 640, size=224) == Placement(Box(0, 0, 480, 640), 168, 224)
+    assert place_in_square(640, 480, size=224) == Placement(Box(0, 0, 640, 480), 224, 168)
 
 
 @settings(max_examples=60)
 @given(st.integers(0, 11), st.floats(0.5, 2.5), st.floats(0, 0.999), st.floats(0, 0.999))
 def test_a_masks_bounding_box_stays_the_box(index, zoom, down, right):
-    placement = place(64, 64, size=64, zoom=zoom, down=down, right=right)
+    placement = place_in_square(64, 64, size=64, zoom=zoom, down=down, right=right)
     objects = found(SCENES[index], placement)
     for box, mask in zip(objects.boxes, objects.masks, strict=True):
         beyond = (box_around(mask) - box) * [-1, -1, 1, 1]
@@ -55,7 +60,7 @@ def test_a_masks_bounding_box_stays_the_box(index, zoom, down, right):
 def test_at_a_whole_zoom_boxes_and_masks_agree_to_the_pixel():
     for index in range(len(SCENES)):
         example = SCENES[index]
-        objects = found(example, place(64, 64, size=128))
+        objects = found(example, place_in_square(64, 64, size=128))
         assert np.array_equal(objects.boxes, 2 * example.boxes)
         for box, mask in zip(objects.boxes, objects.masks, strict=True):
             assert np.array_equal(box_around(mask), box)
@@ -96,7 +101,9 @@ def test_boxes_alone_need_no_masks():
 @given(LENGTHS, LENGTHS, st.integers(1, 200), st.integers(0, 200))
 def test_the_shorter_side_is_resized_as_torchvisions_detectors_do(height, width, size, longer):
     max_size = size + longer
-    source, out_height, out_width = fit(height, width, size=size, max_size=max_size)
+    source, out_height, out_width = place_by_shorter_side(
+        height, width, size=size, max_size=max_size
+    )
     assert source == Box(0, 0, height, width)
     assert max(out_height, out_width) <= max_size
     if max(height, width) * size <= max_size * min(height, width):
@@ -109,8 +116,8 @@ def test_the_shorter_side_is_resized_as_torchvisions_detectors_do(height, width,
 
 
 def test_a_photo_of_640_by_480_is_1067_by_800_and_a_panorama_stops_at_1333():
-    assert fit(480, 640, size=800, max_size=1333)[1:] == (800, 1067)
-    assert fit(300, 1000, size=800, max_size=1333)[1:] == (400, 1333)
+    assert place_by_shorter_side(480, 640, size=800, max_size=1333)[1:] == (800, 1067)
+    assert place_by_shorter_side(300, 1000, size=800, max_size=1333)[1:] == (400, 1333)
 
 
 def test_each_size_and_both_directions_are_drawn():

@@ -10,7 +10,7 @@ from tests.data.small_objects import SCENES, example_of, filled, found
 from virtex.data.example import Example
 from virtex.data.images import Box
 from virtex.data.masks import Placement, box_around, unpack_masks
-from virtex.data.object_transforms import WholeImageTransform, place
+from virtex.data.object_transforms import WholeImageTransform, place_in_square
 from virtex.data.objects import ObjectCollate, encode_objects, find_objects, flip_objects
 from virtex.data.sources.scenes.scenes_source import run_lengths
 from virtex.data.transforms import IMAGENET_MEAN
@@ -18,7 +18,7 @@ from virtex.errors import DataError
 
 
 def test_a_flip_moves_all_alike_and_twice_is_the_identity():
-    objects = found(SCENES[0], place(64, 64, size=64))
+    objects = found(SCENES[0], place_in_square(64, 64, size=64))
     mirrored = flip_objects(objects, 64)
     assert np.array_equal(mirrored.masks, objects.masks[:, :, ::-1])
     for box, mask in zip(mirrored.boxes, mirrored.masks, strict=True):
@@ -44,7 +44,7 @@ def test_boxes_without_area_are_left_out():
     )
     for with_masks in (True, False):
         objects = find_objects(
-            example, place(20, 20, size=20), image_size=(20, 20), with_masks=with_masks
+            example, place_in_square(20, 20, size=20), image_size=(20, 20), with_masks=with_masks
         )
         assert objects.labels.tolist() == [6]
 
@@ -62,8 +62,8 @@ def test_an_object_is_dropped_where_its_box_is_seen_but_nothing_of_it():
 
 def test_an_object_that_shrinks_to_nothing_is_dropped():
     thin = filled(40, 40, (0, 1, 40, 2))
-    assert len(found(example_of(thin), place(40, 40, size=40)).labels) == 1
-    assert not len(found(example_of(thin), place(40, 40, size=10)).labels)
+    assert len(found(example_of(thin), place_in_square(40, 40, size=40)).labels) == 1
+    assert not len(found(example_of(thin), place_in_square(40, 40, size=10)).labels)
 
 
 def test_padding_has_the_mean_colour_and_no_mask():
@@ -106,13 +106,15 @@ def test_a_batch_is_padded_to_the_image_with_most_objects():
 def test_data_without_masks_is_told_what_to_do():
     example = dataclasses.replace(SCENES[0], masks=())
     with pytest.raises(DataError, match=r"0 masks.*coco, lvis, scenes.*\(masks: false\)"):
-        found(example, place(64, 64, size=64))
+        found(example, place_in_square(64, 64, size=64))
 
 
 def test_masks_of_another_size_than_their_image_are_an_error():
     example = example_of(filled(20, 30, (1, 1, 5, 5)))
     with pytest.raises(DataError, match=r"is 20 x 30 pixels, and a mask of it 30 x 20"):
-        find_objects(example, place(30, 20, size=30), image_size=(30, 20), with_masks=True)
+        find_objects(
+            example, place_in_square(30, 20, size=30), image_size=(30, 20), with_masks=True
+        )
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,10 @@ def test_the_ranks_parts_make_up_the_twins_batch(
     num_examples: int, seed: int, step: int, part: int, world_size: int
 ) -> None:
     batch_size = part * world_size
-    places = [
-        tuple(place[:2])
+    samples = [
+        tuple(sample[:2])
         for rank in range(world_size)
-        for place in next(
+        for sample in next(
             iter(
                 TrainingOrder(
                     num_examples,
@@ -39,8 +39,8 @@ def test_the_ranks_parts_make_up_the_twins_batch(
             )
         )
     ]
-    expected = oracle.training_places(num_examples, seed=seed, step=step, batch_size=batch_size)
-    assert places == expected
+    expected = oracle.training_samples(num_examples, seed=seed, step=step, batch_size=batch_size)
+    assert samples == expected
 
 
 @settings(deadline=None)
@@ -50,7 +50,7 @@ def test_every_epoch_holds_every_example_once(
 ) -> None:
     order = TrainingOrder(num_examples, seed=seed, batch_size=batch_size)
     num_steps = -(-3 * num_examples // batch_size)
-    row = [place for places in islice(order, num_steps) for place in places][: 3 * num_examples]
+    row = [sample for samples in islice(order, num_steps) for sample in samples][: 3 * num_examples]
     assert sorted(row) == [(epoch, index, 0) for epoch in range(3) for index in range(num_examples)]
 
 
@@ -71,31 +71,34 @@ REPEATS = np.array([1.0, 1.5, 2.25, 1.0])
 
 def test_a_factor_is_how_often_an_example_comes_in_an_epoch() -> None:
     order = TrainingOrder(4, seed=3, batch_size=1, repeats=REPEATS)
-    row = [places[0] for places in islice(order, 12_000)]
+    row = [samples[0] for samples in islice(order, 12_000)]
     last = row[-1].epoch
     counts = np.array(
-        [Counter(place.example_index for place in row if place.epoch < last)[i] for i in range(4)]
+        [
+            Counter(sample.example_index for sample in row if sample.epoch < last)[i]
+            for i in range(4)
+        ]
     )
     np.testing.assert_allclose(counts / last, REPEATS, atol=0.03)
-    per_epoch = Counter(place[:2] for place in row if place.epoch < last)
+    per_epoch = Counter(sample[:2] for sample in row if sample.epoch < last)
     assert {per_epoch[epoch, 1] for epoch in range(last)} == {1, 2}
     assert {per_epoch[epoch, 2] for epoch in range(last)} == {2, 3}
 
 
 def test_repetitions_within_an_epoch_are_numbered() -> None:
     order = TrainingOrder(4, seed=3, batch_size=1, repeats=REPEATS)
-    row = [places[0] for places in islice(order, 300)]
+    row = [samples[0] for samples in islice(order, 300)]
     assert len(set(row)) == len(row)
-    copies = sorted(place.copy for place in row if place[:2] == (0, 2))
-    assert copies == list(range(len(copies)))
+    repetitions = sorted(sample.repetition for sample in row if sample[:2] == (0, 2))
+    assert repetitions == list(range(len(repetitions)))
 
 
 def test_repetitions_are_drawn_apart_from_what_happens_to_an_example() -> None:
     num_examples = 40
     order = TrainingOrder(num_examples, seed=3, batch_size=100, repeats=np.full(num_examples, 1.5))
-    places = [place for batch in islice(order, 4) for place in batch]
+    samples = [sample for batch in islice(order, 4) for sample in batch]
     for epoch in (0, 1):
-        twice = {place.example_index for place in places if place[::2] == (epoch, 1)}
+        twice = {sample.example_index for sample in samples if sample[::2] == (epoch, 1)}
         for index in range(num_examples):
             draws = np.random.default_rng([3, epoch, index]).random(num_examples)
             assert twice != set(np.flatnonzero(draws < 0.5).tolist())
@@ -112,5 +115,5 @@ def test_repetitions_do_not_depend_on_where_one_begins(step: int, world_size: in
         )
         for rank in range(world_size)
     ]  # fmt: skip
-    parts = [place for order in begun for place in next(iter(order))]
+    parts = [sample for order in begun for sample in next(iter(order))]
     assert parts == next(islice(whole, step, None))

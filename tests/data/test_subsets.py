@@ -11,11 +11,11 @@ from virtex.data.example import Example, Source, Subset
 from virtex.data.subsets import (
     FewerCaptions,
     few_shots,
+    fraction_of_each_class,
     held_out,
-    labelled_share,
-    random_share,
+    labeled_fraction,
+    random_fraction,
     repeat_factors,
-    share_of_each_class,
 )
 from virtex.errors import DataError
 
@@ -48,7 +48,7 @@ def test_a_smaller_share_is_part_of_every_larger_one(
     size: int, first: float, second: float, seed: int
 ) -> None:
     small, large = (
-        ids(random_share(Numbers(size), share, seed=seed)) for share in sorted((first, second))
+        ids(random_fraction(Numbers(size), share, seed=seed)) for share in sorted((first, second))
     )
     assert set(small) <= set(large)
     assert len(small) == max(1, round(min(first, second) * size))
@@ -67,11 +67,11 @@ class Classes(Numbers):
 def test_a_share_of_each_class_keeps_their_proportions(
     share: float, sizes: tuple[int, int]
 ) -> None:
-    subset = share_of_each_class(Classes(200), share, seed=0)
+    subset = fraction_of_each_class(Classes(200), share, seed=0)
     labels = [example.labels[0] for example in subset]
     assert (labels.count(0), labels.count(1)) == sizes
     assert ids(subset) == sorted(ids(subset), key=int)
-    whole = share_of_each_class(Classes(200), min(1, 2 * share), seed=0)
+    whole = fraction_of_each_class(Classes(200), min(1, 2 * share), seed=0)
     assert set(ids(subset)) <= set(ids(whole))
 
 
@@ -148,14 +148,14 @@ def test_a_share_of_each_class_equals_that_of_a_slow_twin(
     for label in set(labels):
         members = [index for index in order if labels[index] == label]
         expected += members[: max(1, round(share * len(members)))]
-    indices = list(share_of_each_class(Labelled(labels), share, seed=seed).indices)
+    indices = list(fraction_of_each_class(Labelled(labels), share, seed=seed).indices)
     assert indices == sorted(expected)
 
 
 def test_a_share_of_many_classes_takes_no_time_for_each_of_them() -> None:
     source = Labelled([(index % 20_000,) for index in range(100_000)])
     start = time.process_time()
-    assert len(share_of_each_class(source, 0.4, seed=0)) == 40_000
+    assert len(fraction_of_each_class(source, 0.4, seed=0)) == 40_000
     assert time.process_time() - start < 1
 
 
@@ -167,13 +167,13 @@ def test_another_seed_draws_other_shots() -> None:
 
 def test_a_labelled_share_keeps_proportions_where_each_image_has_one_label() -> None:
     single = Labelled([(int(index % 10 == 0),) for index in range(200)])
-    part = labelled_share(single, 0.2, seed=0)
+    part = labeled_fraction(single, 0.2, seed=0)
     labels = [part.labels(index)[0] for index in range(len(part))]
     assert (labels.count(0), labels.count(1)) == (36, 4)
     several = Labelled([(0, 1), *single.all_labels[1:]])
-    assert len(labelled_share(several, 0.2, seed=0)) == 40
-    assert list(labelled_share(several, 0.2, seed=0).indices) == list(
-        random_share(several, 0.2, seed=0).indices
+    assert len(labeled_fraction(several, 0.2, seed=0)) == 40
+    assert list(labeled_fraction(several, 0.2, seed=0).indices) == list(
+        random_fraction(several, 0.2, seed=0).indices
     )
 
 
@@ -217,12 +217,12 @@ def test_a_subset_tells_which_examples_it_holds() -> None:
 
 
 def test_captions_alone_are_those_of_the_example() -> None:
-    source = random_share(FewerCaptions(Numbers(10), 2), 0.5, seed=0)
+    source = random_fraction(FewerCaptions(Numbers(10), 2), 0.5, seed=0)
     assert [source.captions(i) for i in range(5)] == [example.captions for example in source]
 
 
 def test_another_seed_gives_another_share() -> None:
-    shares = [tuple(ids(random_share(Numbers(100), 0.1, seed=seed))) for seed in range(3)]
+    shares = [tuple(ids(random_fraction(Numbers(100), 0.1, seed=seed))) for seed in range(3)]
     assert len(set(shares)) == 3
 
 

@@ -9,7 +9,7 @@ from virtex.data.images import BadImageError
 from virtex.data.loader import MAX_STAND_INS, Batch, Collate, Encode, Encoded
 
 
-def training_places(
+def training_samples(
     num_examples: int, *, seed: int, step: int, batch_size: int
 ) -> list[tuple[int, int]]:
     """(epoch, example) of each member of global batch `step`, by writing all epochs out."""
@@ -35,10 +35,10 @@ def training_batch(
     world_size: int = 1,
 ) -> Batch:
     """This rank's part of global batch `step`."""
-    places = training_places(len(source), seed=seed, step=step, batch_size=batch_size)
+    samples = training_samples(len(source), seed=seed, step=step, batch_size=batch_size)
     part = batch_size // world_size
-    places = places[rank * part : (rank + 1) * part]
-    return collate([_read(source, encode, seed, epoch, example) for epoch, example in places])
+    samples = samples[rank * part : (rank + 1) * part]
+    return collate([_read(source, encode, seed, epoch, example) for epoch, example in samples])
 
 
 def validation_batches(

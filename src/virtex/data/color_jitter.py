@@ -50,6 +50,12 @@ def jitter_colors(
     return levels.astype(np.uint8).reshape(pixels.shape)
 
 
+def to_gray(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return (3, H, W) RGB with all three planes at the pixel's luma."""
+    levels = pixels.reshape(3, -1).astype(np.uint16)
+    return adjust_saturation(levels, 0).astype(np.uint8).reshape(pixels.shape)
+
+
 def adjust_brightness(levels: Levels, factor: float) -> Levels:
     """All levels times a factor of 0 (black) to 2."""
     if factor <= 1:
@@ -59,15 +65,15 @@ def adjust_brightness(levels: Levels, factor: float) -> Levels:
 
 def adjust_contrast(levels: Levels, factor: float) -> Levels:
     """Distances from the image's mean grey times a factor of 0 (grey) to 2."""
-    grey = _grey(levels)
-    mean = round(grey.sum(dtype=np.uint64) / grey.size)
+    gray = _gray(levels)
+    mean = round(gray.sum(dtype=np.uint64) / gray.size)
     # A plane of it: numpy's maximum is many times slower on a scalar.
-    return _blend(levels, np.full_like(grey, mean), factor)
+    return _blend(levels, np.full_like(gray, mean), factor)
 
 
 def adjust_saturation(levels: Levels, factor: float) -> Levels:
     """Distances from each pixel's grey times a factor of 0 (no colour) to 2."""
-    return _blend(levels, _grey(levels), factor)
+    return _blend(levels, _gray(levels), factor)
 
 
 def adjust_hue(levels: Levels, shift: float) -> Levels:
@@ -136,14 +142,14 @@ def _blend(levels: Levels, other: Levels, factor: float) -> Levels:
     return _clipped(_rounded(blended, bits=7))
 
 
-def _grey(levels: Levels) -> Levels:
+def _gray(levels: Levels) -> Levels:
     """(N,) luma of (3, N) levels, with the weights of ITU-R 601 in 1/256."""
     red, green, blue = levels
-    grey = red * np.uint16(77)
-    grey += green * np.uint16(150)
-    grey += blue * np.uint16(29)
-    grey >>= 8
-    return grey
+    gray = red * np.uint16(77)
+    gray += green * np.uint16(150)
+    gray += blue * np.uint16(29)
+    gray >>= 8
+    return gray
 
 
 def _rounded(scaled: Scaled, *, bits: int) -> Scaled:

@@ -268,8 +268,8 @@ def _to_rgb(image: Image.Image, name: str) -> Pixels:
     if image.mode in ("I", "F"):
         raise BadImageError(name, f"mode {image.mode!r} has no fixed range; save it with 8 bits")
     if image.mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.uint16) >> 8
-        image = Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+        gray = np.asarray(image).astype(np.uint16) >> 8
+        image = Image.fromarray(gray.astype(np.uint8)).convert("RGB")
     upright = ImageOps.exif_transpose(image)
     if upright.has_transparency_data:
         upright = upright.convert("RGBA")

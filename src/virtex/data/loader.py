@@ -1,6 +1,6 @@
 """Batches whose content is a function of seed and step alone.
 
-Each has, beside what the task collates, `index` (B,): the places of its examples in the source.
+Each has, beside what the task collates, `index` (B,): the indices of its examples in the source.
 
 Which examples make up a batch is said in virtex.data.order; the randomness of each comes from
 (seed, epoch, index), and of a repeated one from which repetition it is. So neither workers, nor
@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from virtex.data.example import Example, Source
 from virtex.data.images import BadImageError
-from virtex.data.order import Place, TrainingOrder, validation_order
+from virtex.data.order import Sample, TrainingOrder, validation_order
 from virtex.distributed import Share
 from virtex.errors import ConfigError, DataError, VirTexError, out_of_range, raise_all
 
@@ -41,7 +41,7 @@ FEWEST_SEEN = 1000
 """The share of bad images is taken of at least so many examples."""
 STAND_IN_STREAM = 1
 """Sets the generator that draws stand-ins apart from the example's own."""
-COPY_STREAM = 0x2B1D_FACE_3A5E_7EED
+REPETITION_STREAM = 0x2B1D_FACE_3A5E_7EED
 """Sets the generators of an example's repetitions apart from that of its stand-ins, and from its
 own, which ends with zeros since numpy pads seeds with them."""
 VALIDATION_SEED = 0
@@ -155,7 +155,7 @@ class TrainingBatches:
     """
 
     def __init__(
-        self, reader: "_Reader", order: Iterable[list[Place]], config: LoaderConfig
+        self, reader: "_Reader", order: Iterable[list[Sample]], config: LoaderConfig
     ) -> None:
         self._tally = _Tally(config.bad_image_limit)
         self._batches: Iterator[_Read] | None = iter(_data_loader(reader, order, config))
@@ -208,27 +208,27 @@ class _Reader(Dataset[_Read]):
         self.source, self.encode, self.collate = source, encode, collate
         self.seed, self.replaces_bad = seed, replaces_bad
 
-    def __getitem__(self, places: list[Place]) -> _Read:
+    def __getitem__(self, samples: list[Sample]) -> _Read:
         read: list[tuple[int, Encoded]] = []
         bad_images: list[BadImage] = []
         try:
-            for place in places:
-                read.extend(self._read(place, bad_images))
+            for sample in samples:
+                read.extend(self._read(sample, bad_images))
             batch = self._collate(read) if read else None
         except VirTexError as error:  # torch would wrap it in the worker's traceback
-            return _Read(None, len(places), bad_images, error)
+            return _Read(None, len(samples), bad_images, error)
         num_stand_ins = len(bad_images) if self.replaces_bad else 0
-        return _Read(batch, len(places) + num_stand_ins, bad_images)
+        return _Read(batch, len(samples) + num_stand_ins, bad_images)
 
     def _collate(self, read: list[tuple[int, Encoded]]) -> Batch:
         indices, encoded = zip(*read, strict=True)
         return {**self.collate(encoded), "index": torch.tensor(indices)}
 
-    def _read(self, place: Place, bad_images: list[BadImage]) -> list[tuple[int, Encoded]]:
-        """The example at a place or its stand-in; none if it is bad and not to be replaced."""
-        for index in self._candidates(place):
-            copy = [place.copy, COPY_STREAM] if place.copy else []
-            rng = np.random.default_rng([self.seed, place.epoch, index, *copy])
+    def _read(self, sample: Sample, bad_images: list[BadImage]) -> list[tuple[int, Encoded]]:
+        """The example at a sample or its stand-in; none if it is bad and not to be replaced."""
+        for index in self._candidates(sample):
+            copy = [sample.repetition, REPETITION_STREAM] if sample.repetition else []
+            rng = np.random.default_rng([self.seed, sample.epoch, index, *copy])
             try:
                 return [(index, self.encode(self.source[index], rng))]
             except BadImageError as error:
@@ -240,10 +240,10 @@ class _Reader(Dataset[_Read]):
             f"{bad_images[-1][0]}: {bad_images[-1][1]}. Check that the images are all there"
         )
 
-    def _candidates(self, place: Place) -> Iterator[int]:
-        yield place.example_index
+    def _candidates(self, sample: Sample) -> Iterator[int]:
+        yield sample.example_index
         if self.replaces_bad:
-            rng = np.random.default_rng([self.seed, *place[:2], STAND_IN_STREAM])
+            rng = np.random.default_rng([self.seed, *sample[:2], STAND_IN_STREAM])
             yield from rng.integers(len(self.source), size=MAX_STAND_INS).tolist()
 
 
@@ -276,7 +276,7 @@ class _Tally:
 
 
 def _validation(
-    reader: _Reader, parts: Iterable[list[Place]], config: LoaderConfig
+    reader: _Reader, parts: Iterable[list[Sample]], config: LoaderConfig
 ) -> Iterator[Batch]:
     tally, num_batches = _Tally(config.bad_image_limit), 0
     for read in _data_loader(reader, parts, config):
@@ -293,7 +293,7 @@ def _validation(
 
 
 def _data_loader(
-    reader: _Reader, parts: Iterable[list[Place]], config: LoaderConfig
+    reader: _Reader, parts: Iterable[list[Sample]], config: LoaderConfig
 ) -> DataLoader[_Read]:
     return DataLoader(
         reader,

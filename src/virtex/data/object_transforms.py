@@ -41,10 +41,12 @@ class ZoomTransform:
         share, down, right = rng.random(3).tolist()
         file = open_image(example.image, name=example.location)
         zoom = low + share * (high - low)
-        placement = place(file.height, file.width, size=size, zoom=zoom, down=down, right=right)
+        placement = place_in_square(
+            file.height, file.width, size=size, zoom=zoom, down=down, right=right
+        )
         image, objects = read_objects(example, file, placement, with_masks=self.with_masks)
-        image, is_mirrored = flip_and_recolor(image, self.config, rng)
-        if is_mirrored:
+        image, is_flipped = flip_and_recolor(image, self.config, rng)
+        if is_flipped:
             objects = flip_objects(objects, placement.width)
         return encode_objects(image, objects, image_size=(file.height, file.width))
 
@@ -61,7 +63,7 @@ class WholeImageTransform:
         """As in training, without randomness."""
         del rng
         file = open_image(example.image, name=example.location)
-        placement = place(file.height, file.width, size=self.size)
+        placement = place_in_square(file.height, file.width, size=self.size)
         image, objects = read_objects(example, file, placement, with_masks=self.with_masks)
         return encode_objects(image, objects, image_size=(file.height, file.width))
 
@@ -86,14 +88,16 @@ class ShorterSideTransform:
         """
         size, flip = self.sizes[rng.integers(len(self.sizes))], rng.random()
         file = open_image(example.image, name=example.location)
-        placement = fit(file.height, file.width, size=size, max_size=self.max_size)
+        placement = place_by_shorter_side(
+            file.height, file.width, size=size, max_size=self.max_size
+        )
         image, objects = read_objects(example, file, placement, with_masks=self.with_masks)
         if flip < self.flip_prob:
             image, objects = image.flip(2), flip_objects(objects, placement.width)
         return encode_objects(image, objects, image_size=(file.height, file.width))
 
 
-def place(
+def place_in_square(
     height: int, width: int, *, size: int, zoom: float = 1.0, down: float = 0.0, right: float = 0.0
 ) -> Placement:
     """Where an image comes to lie in a square input.
@@ -114,7 +118,7 @@ def place(
     return Placement(Box(top, left, crop_height, crop_width), out_height, out_width)
 
 
-def fit(height: int, width: int, *, size: int, max_size: int) -> Placement:
+def place_by_shorter_side(height: int, width: int, *, size: int, max_size: int) -> Placement:
     """The whole image with a shorter side of `size`, or what a longer one of `max_size` allows."""
     scale = min(size / min(height, width), max_size / max(height, width))
     resized = (max(1, round(length * scale)) for length in (height, width))

@@ -23,12 +23,12 @@ REPEATS_STREAM = 0x5EED_0F5E_7EA1_C0DE
 zeros, and an example's seed goes on with its index: a short number would be some example's."""
 
 
-class Place(NamedTuple):
+class Sample(NamedTuple):
     """One use of an example: which, in which epoch, and the how-manieth there."""
 
     epoch: int
     example_index: int
-    copy: int = 0
+    repetition: int = 0
 
 
 class TrainingOrder:
@@ -54,22 +54,22 @@ class TrainingOrder:
         self.repeats, self._ends = repeats, [0]
         self._uses: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
-    def __iter__(self) -> Iterator[list[Place]]:
+    def __iter__(self) -> Iterator[list[Sample]]:
         step = self.start_step
         while True:
             first = step * self.batch_size + self.rank * self.part
-            yield [self.place(position) for position in range(first, first + self.part)]
+            yield [self.sample(position) for position in range(first, first + self.part)]
             step += 1
 
-    def place(self, position: int) -> Place:
+    def sample(self, position: int) -> Sample:
         """The example at a position of the endless row."""
         if self.repeats is None:
             epoch, offset = divmod(position, self.num_examples)
-            return Place(epoch, int(permutation(self.seed, epoch, self.num_examples)[offset]))
+            return Sample(epoch, int(permutation(self.seed, epoch, self.num_examples)[offset]))
         epoch = self._epoch_of(position)
-        examples, copies = self._epoch(epoch)
+        examples, repetitions = self._epoch(epoch)
         offset = int(permutation(self.seed, epoch, len(examples))[position - self._ends[epoch]])
-        return Place(epoch, int(examples[offset]), int(copies[offset]))
+        return Sample(epoch, int(examples[offset]), int(repetitions[offset]))
 
     def _epoch_of(self, position: int) -> int:
         while self._ends[-1] <= position:
@@ -101,9 +101,9 @@ def permutation(seed: int, epoch: int, num_examples: int) -> NDArray[np.int64]:
 
 def validation_order(
     num_examples: int, batch_size: int, *, share: Share = Share()
-) -> Iterator[list[Place]]:
+) -> Iterator[list[Sample]]:
     """This rank's part of each batch over all examples in order; the last parts may be smaller."""
     part = batch_size // share.world_size
     for first in range(share.rank * part, num_examples, batch_size):
         last = min(first + part, num_examples)
-        yield [Place(0, index) for index in range(first, last)]
+        yield [Sample(0, index) for index in range(first, last)]

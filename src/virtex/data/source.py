@@ -22,7 +22,7 @@ from virtex.data.sources.table import TableSource
 from virtex.data.sources.voc import VocSource
 from virtex.data.sources.voc_splits import has_split
 from virtex.data.sources.webdataset import WebdatasetSource
-from virtex.data.subsets import FewerCaptions, held_out, random_share, share_of_each_class
+from virtex.data.subsets import FewerCaptions, fraction_of_each_class, held_out, random_fraction
 from virtex.errors import DataError
 
 __all__ = ["Needs", "SourceConfig", "Split", "open_source"]
@@ -52,9 +52,9 @@ def open_source(
     if source is None or split == "val":
         return source
     if config.share < 1 and config.source in WITH_ONE_LABEL:
-        source = share_of_each_class(source, config.share, seed=config.seed)
+        source = fraction_of_each_class(source, config.share, seed=config.seed)
     elif config.share < 1:
-        source = random_share(source, config.share, seed=config.seed)
+        source = random_fraction(source, config.share, seed=config.seed)
     if config.num_captions is not None:
         source = FewerCaptions(source, config.num_captions)
     return source

@@ -37,7 +37,7 @@ class FewerCaptions(Source):
         return {**self.source.identity(), "captions_per_image": self.num_captions}
 
 
-def random_share(source: Source, share: float, *, seed: int) -> Subset:
+def random_fraction(source: Source, share: float, *, seed: int) -> Subset:
     """A share of the examples (one at least), in the order of `source`.
 
     With the same seed a smaller share is part of every larger one.
@@ -47,7 +47,7 @@ def random_share(source: Source, share: float, *, seed: int) -> Subset:
     return Subset(source, np.sort(chosen))
 
 
-def share_of_each_class(source: Source, share: float, *, seed: int) -> Subset:
+def fraction_of_each_class(source: Source, share: float, *, seed: int) -> Subset:
     """A share of the examples of each class (one at least), in the order of `source`.
 
     With the same seed a smaller share is part of every larger one. An example's class is its first
@@ -64,15 +64,15 @@ def share_of_each_class(source: Source, share: float, *, seed: int) -> Subset:
     return Subset(source, np.sort(chosen))
 
 
-def labelled_share(source: Source, share: float, *, seed: int) -> Subset:
+def labeled_fraction(source: Source, share: float, *, seed: int) -> Subset:
     """A share of the examples: of each class, where each example has exactly one label.
 
     With the same seed a smaller share is part of every larger one.
     """
     _, counts = _label_lists(source)
     if (counts == 1).all():
-        return share_of_each_class(source, share, seed=seed)
-    return random_share(source, share, seed=seed)
+        return fraction_of_each_class(source, share, seed=seed)
+    return random_fraction(source, share, seed=seed)
 
 
 def few_shots(source: Source, num_shots: int, *, seed: int) -> Subset:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from virtex.data.color_jitter import jitter_colors
+from virtex.data.blur import blur
+from virtex.data.color_jitter import jitter_colors, to_gray
 from virtex.data.example import Example
-from virtex.data.grey_and_blur import blur, drop_colors
 from virtex.data.images import BadImageError, Box, Pixels, decode_image, open_image
 from virtex.errors import ConfigError, out_of_range, raise_all
 
@@ -115,8 +115,8 @@ class TrainTransform:
             BadImageError: The image is missing, corrupt, truncated or too large.
         """
         image = random_crop(example, self.config, rng)
-        image, is_mirrored = flip_and_recolor(image, self.config, rng)
-        if is_mirrored:
+        image, is_flipped = flip_and_recolor(image, self.config, rng)
+        if is_flipped:
             caption = swap_left_and_right(caption, original=self.config.original)
         return image, caption
 
@@ -172,8 +172,8 @@ def flip_and_recolor(
         The image, and whether it was flipped.
     """
     flip, jitter = rng.random(2).tolist()
-    is_mirrored = flip < config.flip_prob
-    pixels = (image.flip(2) if is_mirrored else image).numpy()
+    is_flipped = flip < config.flip_prob
+    pixels = (image.flip(2) if is_flipped else image).numpy()
     if jitter < config.jitter_prob:
         pixels = jitter_colors(
             pixels,
@@ -184,10 +184,10 @@ def flip_and_recolor(
             hue=config.hue,
         )
     if config.grayscale_prob and rng.random() < config.grayscale_prob:
-        pixels = drop_colors(pixels)
+        pixels = to_gray(pixels)
     if config.blur_prob and rng.random() < config.blur_prob:
         pixels = blur(pixels, sigma=rng.uniform(*BLUR_SIGMAS) * config.size / BLUR_SIZE)
-    return torch.from_numpy(pixels), is_mirrored
+    return torch.from_numpy(pixels), is_flipped
 
 
 def normalize(images: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from virtex.data.captions import pad_tokens
+from virtex.data.concept_words import find_words
 from virtex.data.tokenizer import Tokenizer
-from virtex.data.words import find_words
 from virtex.errors import ConfigError, DataError
 from virtex.models.captioner import Captioner
 from virtex.models.textual_head import DIRECTIONS, Direction
@@ -159,7 +159,7 @@ def _caption_attention(
     words = list(find_words(ids, tokenizer))
     weights = np.empty((*maps.shape[:2], len(words), *maps.shape[3:]), np.float32)
     for number, word in enumerate(words):
-        weights[:, :, number] = maps[:, :, word.places].mean(2)
+        weights[:, :, number] = maps[:, :, word.indices].mean(2)
     texts = tuple(word.text for word in words)
     return CaptionAttention(tokenizer.decode(ids), texts, weights, direction, score)
 

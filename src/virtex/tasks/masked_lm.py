@@ -27,9 +27,9 @@ from torch import Tensor
 
 from virtex.data.captioned import collate_captioned
 from virtex.data.captions import pad_tokens
+from virtex.data.concept_words import FindConcepts, read_words
 from virtex.data.example import Example
 from virtex.data.transforms import normalize
-from virtex.data.words import FindConcepts, read_words
 from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.textual_head import HeadConfig
@@ -161,7 +161,7 @@ class ConceptUnits:
     find: FindConcepts
 
     def __call__(self, tokens: Sequence[int]) -> list[tuple[int, ...]]:
-        return [word.places for word in self.find(tokens)]
+        return [word.indices for word in self.find(tokens)]
 
 
 def token_units(tokens: Sequence[int]) -> list[tuple[int, ...]]:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from virtex import distributed
 from virtex.data.example import Indices, Source, Subset
 from virtex.data.source import Needs, SourceConfig, Split, open_source
-from virtex.data.subsets import few_shots, labelled_share
+from virtex.data.subsets import few_shots, labeled_fraction
 from virtex.data.transforms import MAX_SIDE
 from virtex.engine.inference import InferenceConfig
 from virtex.errors import ConfigError, DataError, listing, out_of_range, raise_all
@@ -200,7 +200,7 @@ def with_fewer_labels(train: Source, config: CommandConfig, *, seed: int) -> Sou
         _tell_of_rare(train, config.shots)
         return DrawnImages(train, drawn.indices, rule=f"shots {config.shots}")
     if config.labels < 1:
-        drawn = labelled_share(train, config.labels, seed=seed)
+        drawn = labeled_fraction(train, config.labels, seed=seed)
         return DrawnImages(train, drawn.indices, rule=f"labels {config.labels}")
     return train
 

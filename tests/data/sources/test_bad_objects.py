@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.data.sources.layouts import coco_documents, jpeg, message_of, real_data, write
 from virtex.data.checks import Problems
 from virtex.data.source import Needs, SourceConfig, open_source
-from virtex.data.sources.bad_objects import OUTSIDE, box_faults, without_bad_ones
+from virtex.data.sources.bad_objects import OUTSIDE, box_faults, find_good_objects
 from virtex.data.sources.coco import CocoSource
 from virtex.data.sources.voc import VocSource
 
@@ -46,7 +46,7 @@ def test_more_bad_objects_than_the_limit_are_a_problem(
     problems = Problems("x")
     faults = {"too red": np.arange(100) == 7, "too blue": np.arange(100) >= 99}
     with caplog.at_level(logging.WARNING, "virtex"):
-        kept = without_bad_ones(
+        kept = find_good_objects(
             faults, "object {}".format, subject="x.json", limit=limit, problems=problems
         )
     assert np.flatnonzero(~kept).tolist() == [7, 99]

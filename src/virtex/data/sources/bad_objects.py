@@ -35,7 +35,7 @@ def box_faults(
     }
 
 
-def without_bad_ones(
+def find_good_objects(
     faults: dict[str, NDArray[np.bool_]],
     name_of: Callable[[int], str],
     *,

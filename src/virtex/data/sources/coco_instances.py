@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from virtex.data.example import Example
 from virtex.data.packed import starts_of
-from virtex.data.sources.bad_objects import box_faults, dropped_identity, without_bad_ones
+from virtex.data.sources.bad_objects import box_faults, dropped_identity, find_good_objects
 from virtex.data.sources.coco_file import CocoFile, Row
 from virtex.data.sources.coco_images import read_sizes
 from virtex.data.sources.coco_masks import Masks, is_numbers, read_masks
@@ -115,7 +115,7 @@ def read_instances(
         masks=read_masks(file, rows),
         image_labels=LabelLists.of_pairs(images, labels, num_images=len(positions)),
     )
-    kept = without_bad_ones(
+    kept = find_good_objects(
         _faults(instances, read_sizes(file, positions)),
         lambda index: _named(*rows[index]),
         subject=file.name,

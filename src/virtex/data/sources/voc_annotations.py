@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from virtex.data.checks import Problems, quoted
 from virtex.data.example import Example
 from virtex.data.packed import starts_of
-from virtex.data.sources.bad_objects import box_faults, dropped_identity, without_bad_ones
+from virtex.data.sources.bad_objects import box_faults, dropped_identity, find_good_objects
 from virtex.errors import listing
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -107,7 +107,7 @@ def read_objects(
     boxes[:, :2] -= 1
     images = np.repeat(np.arange(len(files)), [len(one.objects) for one in annotations])
     sizes = np.asarray([one.size for one in annotations]).reshape(-1, 2)[images]
-    kept = without_bad_ones(
+    kept = find_good_objects(
         box_faults(boxes, sizes),
         lambda index: f"{files[images[index]].name}: {objects[index].name} {objects[index].box}",
         subject="Annotations",

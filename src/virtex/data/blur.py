@@ -1,8 +1,7 @@
-"""Colour dropped and detail softened: what contrastive recipes add to the colour jitter.
+"""Gaussian blur, which contrastive recipes add to the colour jitter.
 
 Integer arithmetic on planes of 16 bits, as in color_jitter.py: several times faster than a float
-convolution or Pillow's, and within two grey levels of
-`torchvision.transforms.v2.functional.gaussian_blur`.
+convolution or Pillow's, and within two levels of `torchvision.transforms.v2.functional.gaussian_blur`.
 """
 
 import math
@@ -10,16 +9,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from virtex.data.color_jitter import Levels, adjust_saturation
+from virtex.data.color_jitter import Levels
 
 REACH = 3
 """A blur's kernel ends after this many sigmas."""
-
-
-def drop_colors(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(3, H, W) RGB with all three planes at the pixel's luma."""
-    levels = pixels.reshape(3, -1).astype(np.uint16)
-    return adjust_saturation(levels, 0).astype(np.uint8).reshape(pixels.shape)
 
 
 def blur(pixels: NDArray[np.uint8], *, sigma: float) -> NDArray[np.uint8]:

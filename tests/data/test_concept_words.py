@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from virtex.data.concept_words import FindConcepts, find_words, read_words
 from virtex.data.tokenizer import train_tokenizer
-from virtex.data.words import FindConcepts, find_words, read_words
 from virtex.errors import ConfigError
 from virtex.tokens import EOS_ID, SOS_ID
 
@@ -32,11 +32,11 @@ def test_the_places_of_a_word_hold_its_letters_and_no_others(caption: list[str])
     tokens = tokens_of(" ".join(caption))
     words = list(find_words(tokens, TOKENIZER))
     for word in words:
-        pieces = "".join(TOKENIZER.id_to_piece(tokens[place]) for place in word.places)
+        pieces = "".join(TOKENIZER.id_to_piece(tokens[index]) for index in word.indices)
         assert pieces.lstrip("▁") == word.text
-    places = [place for word in words for place in word.places]
-    assert places == sorted(set(places))
-    rest = [TOKENIZER.id_to_piece(t) for i, t in enumerate(tokens) if i not in places]
+    indices = [index for word in words for index in word.indices]
+    assert indices == sorted(set(indices))
+    rest = [TOKENIZER.id_to_piece(t) for i, t in enumerate(tokens) if i not in indices]
     assert not any(letter.isalnum() for piece in rest if piece[0] not in "[<" for letter in piece)
 
 

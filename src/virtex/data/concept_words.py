@@ -35,7 +35,7 @@ class Word:
     """A word as it was written, lower-case, and where its pieces stand in the caption."""
 
     text: str
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,18 @@ def find_words(tokens: Sequence[int], tokenizer: Tokenizer) -> Iterator[Word]:
         tokens: Ids, with or without start and end.
         tokenizer: What made them.
     """
-    text, places = "", list[int]()
-    for place, token in enumerate(tokens):
+    text, indices = "", list[int]()
+    for index, token in enumerate(tokens):
         piece = tokenizer.id_to_piece(token) if token >= NUM_SPECIAL else ""
         letters = "".join(letter for letter in piece if letter.isalnum())
-        if places and not piece[:1].isalnum():
-            yield Word(text, tuple(places))
-            text, places = "", []
+        if indices and not piece[:1].isalnum():
+            yield Word(text, tuple(indices))
+            text, indices = "", []
         if letters:
             text += letters
-            places.append(place)
-    if places:
-        yield Word(text, tuple(places))
+            indices.append(index)
+    if indices:
+        yield Word(text, tuple(indices))
 
 
 def read_words(path: Path) -> frozenset[str]:
