@@ -1,7 +1,7 @@
 """Gaussian blur, which contrastive recipes add to the colour jitter.
 
 Integer arithmetic on planes of 16 bits, as in color_jitter.py: several times faster than a float
-convolution or Pillow's, and within two levels of `torchvision.transforms.v2.functional.gaussian_blur`.
+convolution or Pillow's, and within two levels of torchvision's `gaussian_blur`.
 """
 
 import math
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from virtex.data.color_jitter import Levels
 
 REACH = 3
-"""A blur's kernel ends after this many sigmas."""
+"""Half-width of the kernel, in sigmas."""
 
 
 def blur(pixels: NDArray[np.uint8], *, sigma: float) -> NDArray[np.uint8]:
-    """(3, H, W) RGB under a Gaussian of `sigma` pixels; the edge goes on beyond the picture."""
+    """Return (3, H, W) RGB blurred by a Gaussian of `sigma` pixels, with the border replicated."""
     weights = _half_kernel(sigma)
     levels = pixels.astype(np.uint16)
     for axis in (1, 2):
@@ -25,7 +25,7 @@ def blur(pixels: NDArray[np.uint8], *, sigma: float) -> NDArray[np.uint8]:
 
 
 def _half_kernel(sigma: float) -> list[int]:
-    """Weights at distances 0, 1, 2... in 1/256; with both sides they sum to 256."""
+    """Return the weights at distances 0, 1, 2 ... in 1/256; the whole kernel sums to 256."""
     distances = range(1, math.ceil(REACH * sigma) + 1)
     tail = [math.exp(-0.5 * (distance / sigma) ** 2) for distance in distances]
     total = 1 + 2 * sum(tail)
@@ -34,7 +34,7 @@ def _half_kernel(sigma: float) -> list[int]:
 
 
 def _blur_along(levels: Levels, weights: list[int], *, axis: int) -> Levels:
-    """No sum leaves 16 bits: 255 * 256 + 128 is below 65536."""
+    """Blur one axis; 16 bits are enough, since 255 * 256 + 128 is below 65536."""
     size, reach = levels.shape[axis], len(weights) - 1
     margins = [(reach, reach) if side == axis else (0, 0) for side in range(3)]
     padded = np.moveaxis(np.pad(levels, margins, mode="edge"), axis, 0)

@@ -1,9 +1,8 @@
 """Brightness, contrast, saturation and hue, as torchvision's ColorJitter changes them.
 
-Integer arithmetic on planes of 16 bits, many of which one instruction handles: several times
-faster than float, and within two grey levels of `torchvision.transforms.v2.functional`, which
-cuts fractions off where we round. Levels are uint16 (3, N) with values from 0 to 255: the red,
-green and blue plane of N pixels.
+Integer arithmetic on planes of 16 bits (SIMD): several times faster than float, and within two
+levels of `torchvision.transforms.v2.functional`, which truncates where we round. Levels are uint16
+(3, N) from 0 to 255: the red, green and blue planes of N pixels.
 """
 
 from typing import TypeVar
@@ -25,15 +24,10 @@ def jitter_colors(
     saturation: float,
     hue: float,
 ) -> NDArray[np.uint8]:
-    """Brightness, contrast, saturation and hue changed by random amounts, in random order.
+    """Change (3, H, W) RGB by random amounts of each, in random order.
 
-    Args:
-        pixels: (3, H, W) RGB.
-        rng: Draws the order and the amounts.
-        brightness: The factor lies from 1 - this to 1 + this; so for contrast and saturation.
-        contrast: See brightness.
-        saturation: See brightness.
-        hue: The largest turn, as a share of the colour circle.
+    Factors of brightness, contrast and saturation lie from 1 - x to 1 + x, where x is the argument;
+    `hue` is the largest shift, as a fraction of the color circle.
     """
     draws = rng.random(8).tolist()
     amounts = [2 * draw - 1 for draw in draws[:4]]
@@ -57,32 +51,32 @@ def to_gray(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def adjust_brightness(levels: Levels, factor: float) -> Levels:
-    """All levels times a factor of 0 (black) to 2."""
+    """Multiply all levels by a factor from 0 (black) to 2."""
     if factor <= 1:
         return _rounded(levels * np.uint16(round(256 * factor)), bits=8)
     return _clipped(_rounded(levels * np.uint16(round(128 * factor)), bits=7))
 
 
 def adjust_contrast(levels: Levels, factor: float) -> Levels:
-    """Distances from the image's mean grey times a factor of 0 (grey) to 2."""
+    """Multiply distances from the image's mean luma by a factor from 0 (gray) to 2."""
     gray = _gray(levels)
     mean = round(gray.sum(dtype=np.uint64) / gray.size)
-    # A plane of it: numpy's maximum is many times slower on a scalar.
+    # A whole plane, since numpy's maximum is many times slower on a scalar.
     return _blend(levels, np.full_like(gray, mean), factor)
 
 
 def adjust_saturation(levels: Levels, factor: float) -> Levels:
-    """Distances from each pixel's grey times a factor of 0 (no colour) to 2."""
+    """Multiply distances from each pixel's luma by a factor from 0 (gray) to 2."""
     return _blend(levels, _gray(levels), factor)
 
 
 def adjust_hue(levels: Levels, shift: float) -> Levels:
-    """Hue turned by `shift`, from -0.5 to 0.5 of the colour circle; value and saturation stay.
+    """Shift the hue by -0.5 to 0.5 of the color circle, and keep value and saturation.
 
     With chroma C and hue h in sixths of the circle, red is min + clip(C|h - 3| - C, 0, C), and so
-    on around the HSV hexagon. C * h is a sum of levels, so that no pixel needs a division.
+    on around the HSV hexagon. C * h is a sum of levels, so no pixel needs a division.
     """
-    # With green and blue exchanged, turning forward is turning back: one direction is enough.
+    # Exchanging green and blue reverses the circle, so one direction is enough.
     order = (0, 1, 2) if shift <= 0 else (0, 2, 1)
     planes = levels.view(np.int16)
     red, green, blue = (planes[plane] for plane in order)
@@ -97,7 +91,7 @@ def adjust_hue(levels: Levels, shift: float) -> Levels:
     angle |= green_leads & (blue - red + twice)
     angle |= ~(red_leads | green_leads) & (red - green + four_times)
     angle += _times(chroma, -6 * abs(shift))
-    angle += (twice + four_times) & (angle >> 15)  # a whole circle, where negative
+    angle += (twice + four_times) & (angle >> 15)  # add a full circle where negative
 
     turned = np.empty_like(planes)
     nothing = np.zeros_like(chroma)
@@ -113,14 +107,14 @@ def adjust_hue(levels: Levels, shift: float) -> Levels:
 
 
 def _mask(chosen: NDArray[np.bool_]) -> Plane:
-    """All bits set where chosen, none elsewhere; branches on pixels would cost many times more."""
+    """Return all bits set where chosen and none elsewhere, many times faster than branches."""
     return -chosen.astype(np.int16)
 
 
 def _times(plane: Plane, factor: float) -> Plane:
-    """plane * factor, rounded, for factors from -3 to 3, without leaving 16 bits."""
+    """Return plane * factor, rounded, for factors from -3 to 3, within 16 bits."""
     whole = round(factor)
-    weight = min(round(256 * (factor - whole)), 127)  # 255 * 128 would leave no room to round
+    weight = min(round(256 * (factor - whole)), 127)  # 255 * 128 would overflow when rounded
     product = _rounded(plane * np.int16(weight), bits=8)
     if whole:
         product += whole * plane
@@ -128,7 +122,7 @@ def _times(plane: Plane, factor: float) -> Plane:
 
 
 def _blend(levels: Levels, other: Levels, factor: float) -> Levels:
-    """factor * levels + (1 - factor) * other, rounded and clipped to 0..255; factor up to 2."""
+    """Return factor * levels + (1 - factor) * other, rounded and clipped to 0..255; factor <= 2."""
     if factor <= 1:
         weight = round(256 * factor)
         blended = levels * np.uint16(weight)
@@ -143,7 +137,7 @@ def _blend(levels: Levels, other: Levels, factor: float) -> Levels:
 
 
 def _gray(levels: Levels) -> Levels:
-    """(N,) luma of (3, N) levels, with the weights of ITU-R 601 in 1/256."""
+    """Return the luma (N,) of levels (3, N), with the weights of ITU-R 601 in 1/256."""
     red, green, blue = levels
     gray = red * np.uint16(77)
     gray += green * np.uint16(150)
@@ -153,12 +147,12 @@ def _gray(levels: Levels) -> Levels:
 
 
 def _rounded(scaled: Scaled, *, bits: int) -> Scaled:
-    """scaled / 2**bits, to the nearest, in place."""
+    """Divide by 2**bits in place, rounding to the nearest."""
     scaled += scaled.dtype.type(1 << (bits - 1))
     scaled >>= bits
     return scaled
 
 
 def _clipped(levels: Levels) -> Levels:
-    """Levels cut to 255, in place."""
+    """Clip levels at 255 in place."""
     return np.minimum(levels, np.full_like(levels[0], 255), out=levels)

@@ -1,4 +1,4 @@
-"""What every source of data yields: one image with whatever is known about it."""
+"""One image with its annotations, and the base class of data sources."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -12,57 +12,55 @@ from numpy.typing import NDArray
 
 Indices = Sequence[int] | NDArray[np.int64]
 NUM_HASH_DIGITS = 16
-"""Enough to tell the subsets of one source apart."""
+"""Hexadecimal digits that tell the subsets of one source apart."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
-    """One image and its annotations; pixels are decoded by whoever needs them.
-
-    Box and mask fields run in parallel: entry m of each describes object m.
-    """
+    """One image and its annotations; entry m of each box and mask field describes object m."""
 
     image_id: str
     """Unique within its source."""
     image: Path | bytes | NDArray[np.uint8]
-    """A path, an encoded file (JPEG, PNG, WebP), or decoded RGB pixels (H, W, 3)."""
+    """Path, encoded file (JPEG, PNG, WebP), or decoded RGB pixels (H, W, 3)."""
     captions: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
-    """Ids, into the source's `categories`, of the classes present in the image."""
+    """Indices into the source's `categories` of the classes present in the image."""
     ignored_labels: tuple[int, ...] = ()
-    """Classes that neither count as present nor as absent (VOC's `difficult`)."""
+    """Classes that count neither as present nor as absent (VOC's `difficult`)."""
     boxes: NDArray[np.float32] | None = None
-    """(M, 4) corners x1 y1 x2 y2 in pixels."""
+    """Corners x1 y1 x2 y2 in pixels: (M, 4)."""
     box_labels: tuple[int, ...] = ()
     masks: tuple[Any, ...] = ()
-    """COCO segmentations: a list of polygons, or {"size": [H, W], "counts": ...}."""
+    """COCO segmentations, each a list of polygons or {"size": [H, W], "counts": ...}."""
     crowd: tuple[bool, ...] = ()
-    """True where a box stands for a group (COCO's `iscrowd`); empty where none does."""
+    """Whether each box stands for a group (COCO's `iscrowd`); empty where none does."""
     difficult: tuple[bool, ...] = ()
-    """True where missing a box counts for nothing (VOC's `difficult`); empty where none is so."""
+    """Whether evaluation ignores each box (VOC's `difficult`); empty where it ignores none."""
     areas: NDArray[np.float32] | None = None
-    """(M,) pixels that each object covers, where the annotations say so."""
+    """Area of each object in pixels, (M,), where the annotations have it."""
     absent_labels: tuple[int, ...] = ()
-    """Classes that somebody looked for and did not find (LVIS's negatives)."""
+    """Classes that annotators verified as absent (LVIS's negatives)."""
     incomplete_labels: tuple[int, ...] = ()
-    """Classes of which not every object has a box (LVIS's `not_exhaustive`)."""
+    """Classes whose objects do not all have a box (LVIS's `not_exhaustive`)."""
 
     @property
     def location(self) -> str:
-        """Where a person finds the image: its path, or else its id."""
+        """Path of the image, or else its id, for messages."""
         return str(self.image) if isinstance(self.image, Path) else self.image_id
 
 
 class Source(ABC):
-    """A data set: `len`, `[i]`, picklable, cheap to fork; checked up front when built.
+    """A data set that is picklable and cheap to fork.
 
-    `[i]` must be a pure function of i and cheap: it does not decode the image.
+    Creating one raises a DataError with everything that is wrong with the data. `[i]` is a pure
+    function of i, and cheap: it does not decode the image.
     """
 
     categories: tuple[str, ...] = ()
-    """Class names; a label is an index into them. Empty where there are no classes."""
+    """Class names, which labels index; empty where there are no classes."""
     frequencies: tuple[str, ...] = ()
-    """For each class r (rare), c (common) or f (frequent), where the data tell (LVIS)."""
+    """Frequency of each class: r (rare), c (common) or f (frequent); LVIS alone has it."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -74,16 +72,16 @@ class Source(ABC):
         return (self[index] for index in range(len(self)))
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """The captions of `[index]`, where they cost less than the example."""
+        """Return the captions of `[index]`, if possible without the cost of the example."""
         return self[index].captions
 
     def labels(self, index: int) -> tuple[int, ...]:
-        """The labels of `[index]`, where they cost less than the example."""
+        """Return the labels of `[index]`, if possible without the cost of the example."""
         return self[index].labels
 
     @abstractmethod
     def identity(self) -> dict[str, str | int]:
-        """What this data is, for the record: source, root, counts, sha256 of the annotations."""
+        """Return the provenance of the data: source, root, counts, sha256 of the annotations."""
 
 
 class Subset(Source):

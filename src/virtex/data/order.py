@@ -1,10 +1,10 @@
-"""Which examples make up each batch.
+"""The order of the training and validation samples, and each rank's part of a batch.
 
-Training reads one endless row of positions: epoch after epoch, each a permutation of the examples
-from (seed, epoch). Batch t holds the positions from t * batch_size on, across the border of epochs;
-rank r takes the r-th part of it.
+Training reads one endless sequence of positions: each epoch is a permutation of the examples, drawn
+from (seed, epoch). Batch t starts at position t * batch_size, and may span two epochs; rank r takes
+the r-th part of it.
 
-Examples may be repeated: one of factor 2.3 comes twice in each epoch, and a third time in 30 % of
+Examples may be repeated: one with factor 2.3 comes twice in each epoch, and a third time in 30 % of
 them, drawn from (seed, epoch), as in the repeat-factor sampling of Gupta et al., "LVIS", CVPR 2019.
 """
 
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from virtex.distributed import Share
 
 REPEATS_STREAM = 0x5EED_0F5E_7EA1_C0DE
-"""Sets the generator that draws an epoch's repetitions apart from all others. Numpy pads seeds with
-zeros, and an example's seed goes on with its index: a short number would be some example's."""
+"""Seed that only the generator of an epoch's repetitions has. It is long because an example's seed
+has the example's index in its position."""
 
 
 class Sample(NamedTuple):
-    """One use of an example: which, in which epoch, and the how-manieth there."""
+    """One use of an example; `repetition` counts its uses in the epoch from 0."""
 
     epoch: int
     example_index: int
@@ -32,10 +32,10 @@ class Sample(NamedTuple):
 
 
 class TrainingOrder:
-    """Which examples make up this rank's part of each batch; iterates from `start_step` on.
+    """An endless iterable over this rank's part of each batch, from `start_step` on.
 
     Args:
-        repeats: (num_examples,) how often each comes in an epoch, at least 1; null: once.
+        repeats: (num_examples,) repeat factors, at least 1; None for 1.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TrainingOrder:
             step += 1
 
     def sample(self, position: int) -> Sample:
-        """The example at a position of the endless row."""
+        """Return the sample at a position of the endless sequence."""
         if self.repeats is None:
             epoch, offset = divmod(position, self.num_examples)
             return Sample(epoch, int(permutation(self.seed, epoch, self.num_examples)[offset]))
@@ -77,7 +77,7 @@ class TrainingOrder:
         return bisect_right(self._ends, position) - 1
 
     def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """All uses of an epoch before they are permuted: which example, the how-manieth of it."""
+        """Return the examples of an epoch and their repetition numbers, before permutation."""
         if epoch not in self._uses:
             assert self.repeats is not None
             draws = np.random.default_rng([self.seed, epoch, REPEATS_STREAM])
@@ -92,17 +92,14 @@ class TrainingOrder:
 
 @functools.lru_cache(maxsize=2)
 def permutation(seed: int, epoch: int, num_examples: int) -> NDArray[np.int64]:
-    """The order of the examples in one epoch; kept for the batches that follow.
-
-    Its generator begins as that of the epoch's example 0 does: numpy pads seeds with zeros.
-    """
+    """Return the order of one epoch, cached for its other batches."""
     return np.random.default_rng([seed, epoch]).permutation(num_examples)
 
 
 def validation_order(
     num_examples: int, batch_size: int, *, share: Share = Share()
 ) -> Iterator[list[Sample]]:
-    """This rank's part of each batch over all examples in order; the last parts may be smaller."""
+    """Yield this rank's part of each batch over all examples in order; the last may be smaller."""
     part = batch_size // share.world_size
     for first in range(share.rank * part, num_examples, batch_size):
         last = min(first + part, num_examples)

@@ -1,7 +1,7 @@
 """Millions of strings in a few flat buffers.
 
-A Python list of strings costs a forked worker a copy of every page whose reference counts it
-touches, and pickles string by string. A buffer is shared by all workers and pickles in one piece.
+A forked worker copies each page of a Python list of strings as it changes reference counts, and
+pickling visits each string. A buffer is shared by all workers and pickles as a whole.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ class PackedStrings:
     """A read-only list of strings."""
 
     def __init__(self, strings: Iterable[str]) -> None:
-        # File names may hold lone surrogates (bytes that are not UTF-8); they must come back.
+        # File names that are not UTF-8 hold lone surrogates, which must survive.
         encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
         self._text = b"".join(encoded)
         self._starts = starts_of([len(piece) for piece in encoded])
@@ -34,12 +34,11 @@ class PackedStrings:
         return map(self.__getitem__, range(len(self)))
 
     def arrays(self) -> Arrays:
-        """The buffers, to be written to a file."""
+        """Return the buffers, from which `from_arrays` restores this object."""
         return {"text": np.frombuffer(self._text, np.uint8), "starts": self._starts}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
-        """The strings whose `arrays` these are."""
         strings = cls(())
         strings._text, strings._starts = arrays["text"].tobytes(), arrays["starts"]
         return strings
@@ -64,19 +63,18 @@ class PackedLists:
         return map(self.__getitem__, range(len(self)))
 
     def arrays(self) -> Arrays:
-        """The buffers, to be written to a file."""
+        """Return the buffers, from which `from_arrays` restores this object."""
         return {**self.strings.arrays(), "list_starts": self._starts}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
-        """The lists whose `arrays` these are."""
         lists = cls(())
         lists.strings, lists._starts = PackedStrings.from_arrays(arrays), arrays["list_starts"]
         return lists
 
 
 def starts_of(lengths: Sequence[int]) -> NDArray[np.int64]:
-    """Where each of M consecutive pieces starts, and where the last one ends: (M + 1,)."""
+    """Return the offsets (M + 1,) of M consecutive pieces, and the end of the last one."""
     starts = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(np.asarray(lengths, np.int64), out=starts[1:])
     return starts
