@@ -1,4 +1,4 @@
-"""Finding everything that is wrong with a data set before any work starts."""
+"""Checks of a data set before any work starts, which report all problems at once."""
 
 import gc
 import hashlib
@@ -19,41 +19,33 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif"}
 )
 MAX_SHOWN = 100
-"""Longest piece of the user's data that an error message quotes."""
+"""Most characters of a piece of the user's data in an error message."""
 
 
 class Problems:
-    """Everything wrong with one data set, said at once.
-
-    Args:
-        subject: What the data set is, as the user knows it.
-    """
+    """The problems of one data set, which `subject` names as the user knows it."""
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
         self.texts: list[str] = []
 
     def add(self, text: str) -> None:
-        """Note one problem; `text` ends with what to do."""
+        """Add one problem; `text` ends with what to do."""
         self.texts.append(text)
 
     def add_all(self, what: str, items: Sequence[object], remedy: str) -> None:
-        """Note that all `items` have the same problem; nothing if there are none."""
+        """Add one problem that all `items` have; do nothing where there are none."""
         if items:
             shown = listing([quoted(item) for item in items])
             self.add(f"{what}: {len(items):,} ({shown}). {remedy}")
 
     def check(self) -> None:
-        """Raise what was noted.
-
-        Raises:
-            DataError: All problems, one a line.
-        """
+        """Raise a DataError that lists all problems, if there are any."""
         raise_all(DataError, f"{self.subject} cannot be used", self.texts)
 
 
 def check_same_classes(train: Source, test: Source) -> None:
-    """Refuse data in which a label means one thing in training and another in the test.
+    """Check that a label means the same class in training and test.
 
     Raises:
         DataError: The classes differ, or there are none.
@@ -68,15 +60,24 @@ def check_same_classes(train: Source, test: Source) -> None:
         )
 
 
+def only_in_one(first: tuple[Path, set[str]], second: tuple[Path, set[str]]) -> list[str]:
+    """Return a problem for each of two paths whose names are missing from the other."""
+    return [
+        f"only in {path}: {len(own):,} ({listing(quoted(name) for name in sorted(own))})"
+        for path, own in ((first[0], first[1] - second[1]), (second[0], second[1] - first[1]))
+        if own
+    ]
+
+
 def quoted(item: object, *, limit: int = MAX_SHOWN) -> str:
-    """A piece of the user's data, fit for a terminal: short, and without control characters."""
+    """Return a piece of the user's data for a terminal: short, without control characters."""
     text = str(item)
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def read_bytes(path: Path, problems: Problems) -> bytes | None:
-    """The file's content; None, and a problem noted, where it cannot be read."""
+    """Return a file's content; None, and a problem added, where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -85,7 +86,7 @@ def read_bytes(path: Path, problems: Problems) -> bytes | None:
 
 
 def read_json(path: Path, problems: Problems) -> tuple[Any, str]:
-    """A JSON document and the sha256 of its file; None, and a problem noted, where it is broken."""
+    """Return a JSON document and its file's sha256; None, and a problem added, if it is broken."""
     data = read_bytes(path, problems)
     if data is None:
         return None, ""
@@ -98,9 +99,9 @@ def read_json(path: Path, problems: Problems) -> tuple[Any, str]:
 
 @contextmanager
 def paused_collection() -> Iterator[None]:
-    """Keep the garbage collector from walking millions of JSON objects again and again.
+    """Pause the garbage collector, so that it does not visit millions of JSON objects.
 
-    None of them is garbage while a file is read; COCO's instances open in a third of the time.
+    COCO's instances then open in a third of the time.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -111,14 +112,8 @@ def paused_collection() -> Iterator[None]:
             gc.enable()
 
 
-def sha256_of_file(path: Path) -> str:
-    """The file's sha256, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def sha256_of_strings(strings: Iterable[str]) -> str:
-    """A sha256 over strings, for data that no annotation file describes."""
+    """Return a sha256 of strings, for data without an annotation file."""
     digest = hashlib.sha256()
     for string in strings:
         digest.update(string.encode("utf-8", "surrogatepass") + b"\0")
@@ -126,7 +121,7 @@ def sha256_of_strings(strings: Iterable[str]) -> str:
 
 
 def sha256_of_captions(image_ids: Iterable[str], captions: Iterable[Sequence[str]]) -> str:
-    """A sha256 over images and the captions of each, none of which is empty."""
+    """Return a sha256 of image ids and the captions of each, none of which is empty."""
     return sha256_of_strings(
         text
         for image_id, texts in zip(image_ids, captions, strict=True)
@@ -135,18 +130,18 @@ def sha256_of_captions(image_ids: Iterable[str], captions: Iterable[Sequence[str
 
 
 def is_caption(value: object) -> TypeGuard[str]:
-    """Whether a value is text that is not blank."""
+    """Whether a value is text that is not blank and can be written as UTF-8."""
     if not isinstance(value, str) or not value.strip():
         return False
     return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def path_inside(root: str, name: str) -> str | None:
-    """`name` relative to `root`, normalised; None where it is no path or leads out of `root`.
+    """Return an untrusted path relative to `root`; None if it leads outside or is invalid.
 
     Args:
-        root: An absolute path, normalised.
-        name: A path relative to `root`, or an absolute one. Nothing about it is trusted.
+        root: A normalized absolute path.
+        name: A path relative to `root`, or an absolute one.
     """
     if not name or "\0" in name:
         return None
@@ -156,10 +151,9 @@ def path_inside(root: str, name: str) -> str | None:
 
 
 def absent_files(root: Path, names: Iterable[str]) -> list[str]:
-    """Those relative paths that are no files under `root`.
+    """Return the relative paths that are not files under `root`.
 
-    Each folder is listed once: asking the file system for each image takes minutes where the
-    images lie on a network drive.
+    Each folder is listed once, since one query for each image takes minutes on a network drive.
     """
     listed: dict[str, frozenset[str]] = {}
     absent = []
@@ -177,46 +171,40 @@ def walk(root: Path, *, is_strict: bool = True) -> Iterator[tuple[str, list[str]
 
     Both are sorted. Hidden files and folders are left out; links are followed.
 
-    Args:
-        is_strict: Raise an error for a folder that cannot be read or is reached twice, instead of
-            leaving it out.
-
     Raises:
-        DataError: A folder that cannot be read, or that holds itself through a link.
+        DataError: `is_strict`, and a folder, else left out, cannot be read or is reached twice.
     """
     seen: set[tuple[int, int]] = set()
     onerror = _unreadable if is_strict else _leave_out
-    for place, folders, files in os.walk(root, followlinks=True, onerror=onerror):
-        status = os.stat(place)  # noqa: PTH116 (one a folder, on a str)
+    for folder, subfolder_names, files in os.walk(root, followlinks=True, onerror=onerror):
+        status = os.stat(folder)  # noqa: PTH116 (one a folder, on a str)
         if (status.st_dev, status.st_ino) in seen:
             if not is_strict:
-                folders.clear()
+                subfolder_names.clear()
                 continue
-            raise DataError(f"{place} is reached twice through links. Remove one of the links.")
+            raise DataError(f"{folder} is reached twice through links. Remove one of the links.")
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        prefix = place[len(str(root)) :].strip("/")
-        yield prefix and f"{prefix}/", sorted(name for name in files if not name.startswith("."))
+        subfolder_names[:] = sorted(name for name in subfolder_names if name[0] != ".")
+        prefix = folder[len(str(root)) :].strip("/")
+        yield prefix and f"{prefix}/", sorted(name for name in files if name[0] != ".")
 
 
 def is_image(name: str) -> bool:
-    """Whether a file name ends like an image's."""
+    """Whether a file name has the suffix of an image format."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
 
 
 def subfolders(root: Path) -> list[str]:
-    """Names of the folders in `root`, sorted, without hidden ones."""
+    """Return the names of the folders in `root`, sorted, without hidden ones."""
     with os.scandir(root) as entries:
-        return sorted(
-            entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")
-        )
+        return sorted(one.name for one in entries if one.is_dir() and one.name[0] != ".")
 
 
 def _file_names(folder: Path) -> frozenset[str]:
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if entry.is_file())
-    except (OSError, ValueError):  # ValueError: a name that no file can have
+    except (OSError, ValueError):  # ValueError: an invalid name
         return frozenset()
 
 

@@ -1,4 +1,4 @@
-"""From options to a source of data: which layout, where it lies, which part of it."""
+"""Options to an opened data source: the layout, its location and the part to use."""
 
 from pathlib import Path
 from typing import Literal
@@ -32,29 +32,23 @@ CAPTIONS = Needs(captions=True)
 WITH_ONE_LABEL = frozenset({"classes", "inaturalist"})
 
 
-def open_source(
-    config: SourceConfig,
-    *,
-    split: Split,
-    needs: Needs = CAPTIONS,
-) -> Source | None:
-    """The training or validation data, checked; None where no validation data is named.
+def open_source(config: SourceConfig, *, split: Split, needs: Needs = CAPTIONS) -> Source | None:
+    """Return the checked training or validation data; None where no validation data is named.
 
     Args:
-        needs: What each image must come with; what is not needed is not read.
+        needs: Annotations that each image must have; others are not read.
 
     Raises:
-        ConfigError: Everything wrong with the options.
-        DataError: Everything wrong with the data.
+        ConfigError: The options do not work together.
+        DataError: The data cannot be used.
     """
     check_options(config, needs)
     source = _open(config, split, needs)
     if source is None or split == "val":
         return source
-    if config.share < 1 and config.source in WITH_ONE_LABEL:
-        source = fraction_of_each_class(source, config.share, seed=config.seed)
-    elif config.share < 1:
-        source = random_fraction(source, config.share, seed=config.seed)
+    if config.share < 1:
+        draw = fraction_of_each_class if config.source in WITH_ONE_LABEL else random_fraction
+        source = draw(source, config.share, seed=config.seed)
     if config.num_captions is not None:
         source = FewerCaptions(source, config.num_captions)
     return source
@@ -64,18 +58,19 @@ def _open(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
     match config.source:
         case "scenes":
             return _open_scenes(config, split)
-        case "coco":
-            return _open_coco(config, split, needs)
-        case "lvis":
-            return _open_lvis(config, split, needs)
-        case "inaturalist":
-            return _open_inaturalist(config, split)
-        case "voc":
-            return _open_voc(config, split, needs)
         case "table":
             return _open_table(config, split, needs)
-        case _:
+        case "folder" | "webdataset" | "classes":
             return _open_folder(config, split, needs)
+    root, name, is_named = _split_of(config, split)
+    if not is_named and not _has_split(config, root, name, needs):
+        return None
+    source = _open_split(config, root, name, needs)
+    if isinstance(source, InaturalistSource) and split == "train":  # reads the smaller file again
+        val_path = find_annotations(*_split_of(config, "val")[:2])
+        if val_path is not None:
+            check_same_categories(source, val_path)
+    return source
 
 
 def _open_scenes(config: SourceConfig, split: Split) -> Source | None:
@@ -85,53 +80,35 @@ def _open_scenes(config: SourceConfig, split: Split) -> Source | None:
     return ScenesSource(num_images, seed=config.seed, split=split, image_size=config.image_size)
 
 
-def _open_coco(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
-    root, name, is_named = _split_of(config, split)
-    with_instances = needs.objects or needs.labels
-    kinds = kinds_of(with_captions=needs.captions, with_instances=with_instances)
-    if not is_named and matching_split(root, name, kinds) is None:
-        return None
-    return CocoSource(
-        root,
-        split=name,
-        with_captions=needs.captions,
-        with_instances=with_instances,
-        bad_object_limit=config.bad_object_limit,
-    )
+def _has_split(config: SourceConfig, root: Path, name: str, needs: Needs) -> bool:
+    match config.source:
+        case "coco":
+            instances = needs.objects or needs.labels
+            kinds = kinds_of(with_captions=needs.captions, with_instances=instances)
+            return matching_split(root, name, kinds) is not None
+        case "lvis":
+            return lvis_path(root, name).is_file()
+        case "inaturalist":
+            return find_annotations(root, name) is not None
+    return has_split(root, name)
 
 
-def _open_lvis(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
-    root, name, is_named = _split_of(config, split)
-    if not is_named and not lvis_path(root, name).is_file():
-        return None
-    return LvisSource(
-        root,
-        split=name,
-        with_instances=needs.objects or needs.labels,
-        bad_object_limit=config.bad_object_limit,
-    )
-
-
-def _open_inaturalist(config: SourceConfig, split: Split) -> Source | None:
-    root, name, is_named = _split_of(config, split)
-    if not is_named and find_annotations(root, name) is None:
-        return None
-    source = InaturalistSource(root, split=name)
-    if split == "train":  # whose file is the one not to be read again
-        val_root, val_name, _ = _split_of(config, "val")
-        val_path = find_annotations(val_root, val_name)
-        if val_path is not None:
-            check_same_categories(source, val_path)
-    return source
-
-
-def _open_voc(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
-    root, name, is_named = _split_of(config, split)
-    if not is_named and not has_split(root, name):
-        return None
-    return VocSource(
-        root, split=name, with_boxes=needs.objects, bad_object_limit=config.bad_object_limit
-    )
+def _open_split(config: SourceConfig, root: Path, name: str, needs: Needs) -> Source:
+    instances, limit = needs.objects or needs.labels, config.bad_object_limit
+    match config.source:
+        case "coco":
+            return CocoSource(
+                root,
+                split=name,
+                with_captions=needs.captions,
+                with_instances=instances,
+                bad_object_limit=limit,
+            )
+        case "lvis":
+            return LvisSource(root, split=name, with_instances=instances, bad_object_limit=limit)
+        case "inaturalist":
+            return InaturalistSource(root, split=name)
+    return VocSource(root, split=name, with_boxes=needs.objects, bad_object_limit=limit)
 
 
 def _open_table(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
@@ -147,7 +124,7 @@ def _open_table(config: SourceConfig, split: Split, needs: Needs) -> Source | No
         caption_column=config.caption_column,
         with_captions=needs.captions,
     )
-    return _side(source, config, split)
+    return _held_in(source, config, split)
 
 
 def _open_folder(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
@@ -164,11 +141,11 @@ def _open_folder(config: SourceConfig, split: Split, needs: Needs) -> Source | N
         source = ClassesSource(folder)
         if val is not None and val != train:
             check_same_class_folders(train, val)
-    return _side(source, config, split)
+    return _held_in(source, config, split)
 
 
 def _split_of(config: SourceConfig, split: Split) -> tuple[Path, str, bool]:
-    """Root and name of a split, and whether the user named it: a training split always counts."""
+    """Return a split's root and name, and whether it must exist: named, or for training."""
     root = _root_of(config)
     if split == "train":
         return root, config.train_split or "train", True
@@ -177,17 +154,17 @@ def _split_of(config: SourceConfig, split: Split) -> tuple[Path, str, bool]:
 
 
 def _train_folder(config: SourceConfig) -> Path:
-    """The folder of the training images: a subfolder of root, or root itself.
+    """Return the folder of the training images: a subfolder of the root, or the root.
 
     Raises:
-        DataError: The subfolder that was named is missing, or root holds validation images too.
+        DataError: The named subfolder is missing, or the root holds validation images too.
     """
     root = _root_of(config)
     folder = root / (config.train_split or "train")
     if folder.is_dir():
         return folder
     if config.train_split is not None:
-        raise DataError(f"{folder} is no folder. Name one in {root} with --data.train_split.")
+        raise DataError(f"{folder} is not a folder. Name one in {root} with --data.train_split.")
     val = root / (config.val_split or "val")
     if val.is_dir() and config.val_root is None:
         raise DataError(
@@ -198,10 +175,10 @@ def _train_folder(config: SourceConfig) -> Path:
 
 
 def _val_folder(config: SourceConfig) -> Path | None:
-    """The folder of the validation images; the training folder if a share of it is held out.
+    """Return the folder of the validation images: the training folder if some are held out.
 
     Raises:
-        DataError: The folder that was named is missing, or validation images are named twice.
+        DataError: The named folder is missing, or validation images are named twice.
     """
     folder = (config.val_root or _root_of(config)) / (config.val_split or "val")
     if folder.is_dir():
@@ -212,20 +189,16 @@ def _val_folder(config: SourceConfig) -> Path | None:
             )
         return folder
     if config.val_split is not None:
-        raise DataError(f"{folder} is no folder. Name one with --data.val_split.")
+        raise DataError(f"{folder} is not a folder. Name one with --data.val_split.")
     return _train_folder(config) if config.val_share > 0 else config.val_root
 
 
-def _side(
+def _held_in(
     source: FolderSource | TableSource | WebdatasetSource | ClassesSource,
     config: SourceConfig,
     split: Split,
 ) -> Source:
-    """The part of a source that belongs to a split, where a share of it is held out.
-
-    Raises:
-        DataError: No image falls into the split.
-    """
+    """Return the images of a split, if some are held out; a DataError says that there are none."""
     if config.val_share == 0:
         return source
     is_held_out = held_out(source.image_ids, config.val_share, seed=config.seed)
@@ -233,11 +206,11 @@ def _side(
     if not len(chosen):
         raise DataError(
             f"--data.val_share {config.val_share} of {len(source):,} images leaves none for "
-            f"{split}. Choose another share or --data.seed."
+            f"{split}. Choose another fraction or --data.seed."
         )
     return Subset(source, chosen)
 
 
 def _root_of(config: SourceConfig) -> Path:
-    assert config.root is not None, "check_options sees to it"
+    assert config.root is not None, "check_options requires it"
     return config.root

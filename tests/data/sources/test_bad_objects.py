@@ -130,8 +130,8 @@ def test_the_other_objects_stay_as_they_are(
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"area": None}, '"area" is missing or no number: 1 (annotation 10)'),
-        ({"area": "big"}, '"area" is missing or no number: 1'),
+        ({"area": None}, '"area" is missing or not a number: 1 (annotation 10)'),
+        ({"area": "big"}, '"area" is missing or not a number: 1'),
         ({"bbox": [1, 2, 3]}, '"bbox" is missing or broken: 1'),
     ],
 )

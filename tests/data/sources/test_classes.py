@@ -50,7 +50,7 @@ def test_all_problems_are_said_at_once(root: Path) -> None:
 
 def test_a_folder_without_classes_is_a_problem(tmp_path: Path) -> None:
     assert "no folders in it" in message_of(ClassesSource, tmp_path)
-    assert "It is no folder" in message_of(ClassesSource, tmp_path / "nowhere")
+    assert "It is not a folder" in message_of(ClassesSource, tmp_path / "nowhere")
 
 
 def test_classes_that_only_one_split_has_are_named(root: Path) -> None:

@@ -155,9 +155,9 @@ def test_all_problems_of_a_captions_file_are_said_at_once(root: Path) -> None:
         "images listed but absent: 1 (009.jpg). Put them into",
         "annotation ids given more than once: 1 (4). Make each id unique.",
         'not under "images": 1 (image_id 77)',
-        "empty or no text: 2 (annotation 20 of image 9, annotation 21 of image 9)",
+        "empty or not text: 2 (annotation 20 of image 9, annotation 21 of image 9)",
         "images without a caption: 1 (8). Write captions or remove the images.",
-        'entries of "annotations" that are no objects: 1 (entry 7)',
+        'entries of "annotations" that are not objects: 1 (entry 7)',
     ):
         assert part in message
 

@@ -96,7 +96,7 @@ def test_a_folder_without_images_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_a_problem(tmp_path: Path) -> None:
-    assert "It is no folder" in message_of(FolderSource, tmp_path / "nowhere")
+    assert "It is not a folder" in message_of(FolderSource, tmp_path / "nowhere")
 
 
 @settings(max_examples=200)

@@ -125,7 +125,7 @@ def test_all_problems_of_a_csv_are_said_at_once(root: Path) -> None:
     ]
     message = message_of(TableSource, write_csv(root / "t.csv", rows))
     for part in (
-        "rows that cannot be read: 1 (row 8: 3 fields, not 2). Mend or remove them.",
+        "rows that cannot be read: 1 (row 8: 3 fields, not 2). Correct or remove them.",
         "rows without an image path: 1 (row 4)",
         "image paths that lead elsewhere: 2 (row 5: ../secret.jpg, row 6: /etc/passwd). Paths must",
         "rows with an empty caption, or none: 1 (row 3). Write or remove them.",
@@ -148,7 +148,7 @@ def test_all_problems_of_a_jsonl_are_said_at_once(root: Path) -> None:
     message = message_of(TableSource, write_jsonl(root / "t.jsonl", rows))
     for part in (
         "rows that cannot be read: 2 (row 6: Expecting property name",
-        "row 7: no object)",
+        "row 7: not an object)",
         "rows without an image path: 1 (row 5)",
         "empty caption, or none: 3 (row 2, row 3, row 4)",
     ):

@@ -196,7 +196,7 @@ def test_years_must_have_other_images_and_the_same_classes(root: Path) -> None:
     for split in ("train", "trainval"):
         spoil(devkit / "VOC2012", f"ImageSets/Main/dog_{split}.txt", "2008_000001 1\n")
     message = message_of(VocSource, devkit, split="train+2012_train")
-    assert "have other classes: dog only in one of them" in message
+    assert "have different classes: dog only in one of them" in message
 
 
 SIZE = "<size><width>8</width><height>6</height></size>"
@@ -238,7 +238,10 @@ def test_annotations_without_any_object_are_a_problem(root: Path) -> None:
         (annotation(CAT.format(box=BOX.format(1, 2, "x", 4))), "could not convert"),
         (annotation(CAT.format(box=BOX.format("nan", 2, 3, 4))), "a cat whose corners are"),
         (annotation(CAT.format(box=BOX.format(1, 2, 3, 1e9))), "a cat whose corners are"),
-        (annotation(CAT.format(box=BOX.format(5, 2, 3, 4))), "a cat whose box is turned"),
+        (
+            annotation(CAT.format(box=BOX.format(5, 2, 3, 4))),
+            "a cat whose box has its corners exchanged",
+        ),
         (annotation("<object/>"), "an object without a name"),
         (annotation("<object><name>fox</name>" + BOX.format(1, 1, 2, 2) + "</object>"), "1 (fox)"),
     ],

@@ -208,7 +208,7 @@ def test_compressed_shards_and_empty_folders_are_refused(tmp_path: Path) -> None
     message = message_of(WebdatasetSource, tmp_path)
     assert "compressed shards: 1 (0.tar.gz). Uncompress them" in message
     assert "no .tar files in it" in message
-    assert "It is no folder" in message_of(WebdatasetSource, tmp_path / "nowhere")
+    assert "It is not a folder" in message_of(WebdatasetSource, tmp_path / "nowhere")
 
 
 def test_shards_without_images_are_a_problem(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_shards_without_images_are_a_problem(tmp_path: Path) -> None:
 def test_a_shard_that_shrinks_under_our_feet_is_an_error(root: Path) -> None:
     source = WebdatasetSource(root)
     write(root / "00000.tar", b"")
-    with pytest.raises(DataError, match="become shorter"):
+    with pytest.raises(DataError, match="has shrunk"):
         source[0]
 
 

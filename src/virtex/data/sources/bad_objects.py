@@ -1,4 +1,4 @@
-"""Objects that cannot be: a few are dropped and named, many are an error."""
+"""Bad objects: a few are dropped and logged, many are an error."""
 
 import logging
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from virtex.data.checks import Problems, quoted
 from virtex.errors import listing
 
 SLACK = 2.0
-"""So many pixels beyond the edge of its image a box may reach: published boxes are rounded."""
+"""Most pixels by which a box may exceed its image, since published boxes are rounded."""
 OUTSIDE = f"boxes outside their image or more than {SLACK:g} pixels beyond its edge"
 
 log = logging.getLogger("virtex")
@@ -19,11 +19,11 @@ log = logging.getLogger("virtex")
 def box_faults(
     boxes: NDArray[np.float32], image_sizes: NDArray[np.float64]
 ) -> dict[str, NDArray[np.bool_]]:
-    """What may be wrong with a box, and which boxes (M,) it is true of.
+    """Return each possible fault of a box, and which boxes (M,) have it.
 
     Args:
         boxes: (M, 4) corners.
-        image_sizes: (M, 2) height and width of each box's image; NaN where they are not known.
+        image_sizes: (M, 2) height and width of each box's image, NaN if unknown.
     """
     low, high, limits = boxes[:, :2], boxes[:, 2:], image_sizes[:, ::-1]
     is_flat = np.any(high <= low, axis=1)
@@ -43,15 +43,13 @@ def find_good_objects(
     limit: float,
     problems: Problems,
 ) -> NDArray[np.bool_]:
-    """Which objects (M,) to keep: those without a fault.
-
-    Faulty ones are named in the log, or in `problems` where they are too many.
+    """Return which objects (M,) have no fault; log the others, or add a problem at too many.
 
     Args:
-        faults: What may be wrong, and which objects (M,) it is true of.
-        name_of: How the user finds object number m.
-        subject: What lists the objects.
-        limit: Share of the objects that may be dropped.
+        faults: Each possible fault, and which objects (M,) have it.
+        name_of: Returns the name of an object by its index.
+        subject: The file that lists the objects.
+        limit: Largest fraction of bad objects.
     """
     is_bad = np.logical_or.reduce(list(faults.values()))
     num_bad = int(is_bad.sum())
@@ -63,9 +61,8 @@ def find_good_objects(
     counts = f"{num_bad:,} of its {len(is_bad):,} objects"
     if num_bad > limit * len(is_bad):
         problems.add(
-            f"{subject}: {counts} are bad, and --data.bad_object_limit {limit:g} allows no more "
-            f"than that share of them: {details}. Mend or remove them, or raise the limit to have "
-            "them dropped."
+            f"{subject}: {counts} are bad, and --data.bad_object_limit {limit:g} allows no "
+            f"larger fraction: {details}. Correct or remove them, or raise the limit to drop them."
         )
     else:
         log.warning("%s: %s are bad and were dropped: %s.", subject, counts, details)
@@ -73,7 +70,7 @@ def find_good_objects(
 
 
 def dropped_identity(num_dropped: int) -> dict[str, str | int]:
-    """What a source's identity says of objects that were dropped; nothing where none was."""
+    """Return the entry of a source's identity for dropped objects, if there are any."""
     return {"dropped_objects": num_dropped} if num_dropped else {}
 
 

@@ -1,4 +1,4 @@
-"""Class folders, as ImageNet's are laid out: root/<class>/*.jpg."""
+"""Class folders in ImageNet's layout: root/<class>/*.jpg."""
 
 from pathlib import Path
 
@@ -7,30 +7,23 @@ import numpy as np
 from virtex.data.checks import (
     Problems,
     is_image,
-    quoted,
+    only_in_one,
     sha256_of_strings,
     subfolders,
     walk,
 )
 from virtex.data.example import Example, Source
 from virtex.data.packed import PackedStrings
-from virtex.errors import DataError, listing, raise_all
+from virtex.errors import DataError, raise_all
 
 
 class ClassesSource(Source):
-    """Each folder in `root` is a class; its images, at any depth, have that one label.
-
-    Args:
-        root: The folder of class folders (of one split).
-
-    Raises:
-        DataError: Everything that is wrong with the data.
-    """
+    """Images whose label is the folder in `root` (of one split) that holds them, at any depth."""
 
     def __init__(self, root: Path) -> None:
         problems = Problems(f"the folder of class folders {root}")
         if not root.is_dir():
-            problems.add("It is no folder. Name it with --data.root.")
+            problems.add("It is not a folder. Name it with --data.root.")
             problems.check()
         self.root = root
         self.categories = tuple(subfolders(root))
@@ -72,20 +65,11 @@ class ClassesSource(Source):
 
 
 def check_same_class_folders(train_root: Path, val_root: Path) -> None:
-    """See that two folders hold the same class folders, so that a label means the same in both.
-
-    Raises:
-        DataError: Names the classes that only one has.
-    """
-    train, val = set(subfolders(train_root)), set(subfolders(val_root))
-    differences = [
-        f"only in {root}: {len(names)} ({listing([quoted(name) for name in sorted(names)])})"
-        for root, names in ((train_root, train - val), (val_root, val - train))
-        if names
-    ]
+    """Raise a DataError unless both folders hold the same class folders."""
+    train, val = ((root, set(subfolders(root))) for root in (train_root, val_root))
     raise_all(
         DataError,
         "training and validation images must have the same classes (rename, add or remove class "
         "folders)",
-        differences,
+        only_in_one(train, val),
     )

@@ -1,31 +1,28 @@
-"""COCO's captions and instances, and any data set written in COCO's layout."""
+"""COCO's captions and instances, and other data sets in COCO's layout."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from virtex.data.checks import Problems, is_caption, paused_collection
 from virtex.data.example import Example, Source
-from virtex.data.packed import PackedLists, PackedStrings
+from virtex.data.packed import PackedLists
 from virtex.data.source_options import BAD_OBJECT_LIMIT
 from virtex.data.sources.coco_file import KINDS, CocoFile, annotation_path, find_split, kinds_of
-from virtex.data.sources.coco_images import positions_of, read_images
+from virtex.data.sources.coco_images import read_images
 from virtex.data.sources.coco_instances import Instances, read_instances
 
 
 class CocoSource(Source):
-    """root/annotations/{captions,instances}_{split}.json, with the images in root/{split}.
+    """The images in root/{split}, with root/annotations/{captions,instances}_{split}.json.
 
-    Images come in the order of the file. Where neither captions nor instances are asked for,
-    whichever of the two files there is (or image_info_{split}.json) lists the images.
+    Images come in the order of the file. Without captions and instances, either of the two files or
+    image_info_{split}.json lists them.
 
     Args:
-        root: Folder that holds `annotations` and a folder of images for each split.
-        split: As in the files: val2017. Where there is no such file, 2017 is appended.
-        with_captions: Read captions; each image must have one.
-        with_instances: Read labels, boxes, masks, crowd, areas; an image may have none.
-        bad_object_limit: Share of the objects that may be bad; those are dropped.
-
-    Raises:
-        DataError: Everything that is wrong with the data.
+        split: Name of the split in the files (val2017), where 2017 may be left out.
+        with_captions: Read captions, of which each image must have one.
+        with_instances: Read labels, boxes, masks, crowd and areas, which an image may lack.
+        bad_object_limit: See `SourceConfig`.
     """
 
     @paused_collection()
@@ -45,31 +42,26 @@ class CocoSource(Source):
         kinds = kinds or [kind for kind in KINDS if paths[kind].is_file()][:1]
         files = {kind: CocoFile(paths[kind], problems) for kind in kinds}
         self._sha256 = {f"{kind}_sha256": file.sha256 for kind, file in files.items()}
-        ids, self._names = read_images(files[kinds[0]], root / self.split, problems)
-        self._image_ids = PackedStrings(ids)
-        positions = positions_of(ids)
+        self._images = read_images(files[kinds[0]], root / self.split)
+        indices = self._images.indices()
         self._captions: PackedLists | None = None
         self._instances: Instances | None = None
         if with_captions:
-            self._captions = _read_captions(files.pop("captions"), positions)
+            self._captions = _read_captions(files.pop("captions"), indices)
         if with_instances:
             self._instances = read_instances(
-                files.pop("instances"), positions, bad_object_limit=bad_object_limit
+                files.pop("instances"), indices, bad_object_limit=bad_object_limit
             )
             self.categories = self._instances.categories
         problems.check()
 
     def __len__(self) -> int:
-        return len(self._image_ids)
+        return len(self._images)
 
     def __getitem__(self, index: int) -> Example:
         index = range(len(self))[index]
-        example = Example(
-            image_id=self._image_ids[index],
-            image=self.root / self.split / self._names[index],
-            captions=self.captions(index),
-        )
-        return example if self._instances is None else self._instances.added_to(example, index)
+        example = replace(self._images[index], captions=self.captions(index))
+        return example if self._instances is None else self._instances.add_to(example, index)
 
     def captions(self, index: int) -> tuple[str, ...]:
         return () if self._captions is None else self._captions[index]
@@ -83,20 +75,20 @@ class CocoSource(Source):
             counts["captions"] = len(self._captions.strings)
         if self._instances is not None:
             counts |= self._instances.identity()
-        place = {"source": "coco", "root": str(self.root), "split": self.split}
-        return {**place, **counts, **self._sha256}
+        origin = {"source": "coco", "root": str(self.root), "split": self.split}
+        return {**origin, **counts, **self._sha256}
 
 
-def _read_captions(file: CocoFile, positions: dict[str, int]) -> PackedLists:
-    """The captions of all images, in the order of the file."""
-    captions: list[list[str]] = [[] for _ in positions]
+def _read_captions(file: CocoFile, indices: dict[str, int]) -> PackedLists:
+    """Return the captions of all images, in the order of the file."""
+    captions: list[list[str]] = [[] for _ in indices]
     blank = []
-    for position, row in file.annotations(positions):
+    for index, row in file.annotations(indices):
         caption = row.get("caption")
-        captions[position].append(caption if isinstance(caption, str) else "")
+        captions[index].append(caption if isinstance(caption, str) else "")
         if not is_caption(caption):
             blank.append(f"annotation {row.get('id')} of image {row['image_id']}")
-    file.add_all("captions that are empty or no text", blank, "Write or remove them.")
-    without = [image_id for image_id, position in positions.items() if not captions[position]]
+    file.add_all("captions that are empty or not text", blank, "Write or remove them.")
+    without = [image_id for image_id, index in indices.items() if not captions[index]]
     file.add_all("images without a caption", without, "Write captions or remove the images.")
     return PackedLists(captions)

@@ -1,4 +1,4 @@
-"""The files that COCO keeps its annotations in: lists of objects that refer to images by id."""
+"""COCO's annotation files: lists of JSON objects that refer to images by id."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 
 class CocoFile:
-    """One annotation file; what is wrong with it is noted in `problems` while it is read."""
+    """One annotation file, whose problems are added to `problems` as it is read."""
 
     def __init__(self, path: Path, problems: Problems) -> None:
         self.name, self.problems = path.name, problems
@@ -21,7 +21,7 @@ class CocoFile:
         self._rows: dict[str, list[Row]] = {}
 
     def rows(self, key: str) -> list[Row]:
-        """The objects listed under `key`; what is wrong with them is noted once."""
+        """Return the objects listed under `key`; their problems are added once."""
         if key not in self._rows:
             self._rows[key] = self._find_rows(key)
         return self._rows[key]
@@ -32,28 +32,24 @@ class CocoFile:
             if self._is_read:
                 self.problems.add(f'{self.name} has no list "{key}". Is it in COCO\'s format?')
             return []
-        bad = [f"entry {place}" for place, row in enumerate(rows) if not isinstance(row, dict)]
-        self.add_all(f'entries of "{key}" that are no objects', bad, "Remove or mend them.")
+        bad = [f"entry {index}" for index, row in enumerate(rows) if not isinstance(row, dict)]
+        self.add_all(f'entries of "{key}" that are not objects', bad, "Remove or correct them.")
         return [row for row in rows if isinstance(row, dict)]
 
     def rows_with(self, key: str, fields: dict[str, Any]) -> list[Row]:
-        """The objects listed under `key` that have all `fields`, of the types named."""
+        """Return the objects listed under `key` that have all `fields`, given as name: type."""
         good: list[Row] = []
         bad: list[Row] = []
         for row in self.rows(key):
-            whole = all(isinstance(row.get(name), kind) for name, kind in fields.items())
-            (good if whole else bad).append(row)
+            is_whole = all(isinstance(row.get(name), kind) for name, kind in fields.items())
+            (good if is_whole else bad).append(row)
         needed = " or ".join(f'"{name}"' for name in fields)
         remedy = "Each needs them, text or whole number as in COCO's own files."
         self.add_all(f'entries of "{key}" without {needed}', bad, remedy)
         return good
 
     def annotations(self, images: dict[str, int]) -> Iterator[tuple[int, Row]]:
-        """Each annotation with the position of its image.
-
-        Args:
-            images: Positions by image id.
-        """
+        """Yield each annotation with the index of its image, which `images` gives by image id."""
         rows = self.rows("annotations")
         self.check_ids("annotation", [row["id"] for row in rows if "id" in row])
         unknown = []
@@ -70,50 +66,46 @@ class CocoFile:
         )
 
     def check_ids(self, what: str, ids: Sequence[object]) -> None:
-        """Note ids that occur more than once."""
+        """Add a problem for ids that occur more than once."""
         if len(set(texts := [str(one) for one in ids])) < len(ids):
             twice = [one for one, count in Counter(texts).items() if count > 1]
             self.add_all(f"{what} ids given more than once", twice, "Make each id unique.")
 
     def add(self, text: str) -> None:
-        """Note one problem of this file, which could be read; `text` ends with what to do."""
+        """Add one problem of this file, if it could be read; `text` ends with what to do."""
         if self._is_read:
             self.problems.add(f"{self.name}: {text}")
 
     def add_all(self, what: str, items: Sequence[object], remedy: str) -> None:
-        """Note that all `items` of this file have the same problem."""
+        """Add one problem that all `items` of this file have."""
         self.problems.add_all(f"{self.name}: {what}", items, remedy)
 
 
 def kinds_of(*, with_captions: bool, with_instances: bool) -> list[str]:
-    """The files that must be there; none in particular if only the images are wanted."""
+    """Return the required files; none if only the images are needed."""
     return ["captions"] * with_captions + ["instances"] * with_instances
 
 
 def matching_split(root: Path, split: str, kinds: Sequence[str]) -> str | None:
-    """The split's name in the files, `split` or `split` with 2017 appended; None without files.
+    """Return `split`, or `split` with 2017 appended, as the files have it; None without files.
 
     Args:
         kinds: Files that the split must have; any one of KINDS if empty.
     """
     for name in (split, f"{split}2017"):
-        there = [annotation_path(root, kind, name).is_file() for kind in kinds or KINDS]
-        if all(there) if kinds else any(there):
+        exist = [annotation_path(root, kind, name).is_file() for kind in kinds or KINDS]
+        if all(exist) if kinds else any(exist):
             return name
     return None
 
 
 def annotation_path(root: Path, kind: str, split: str) -> Path:
-    """Where COCO keeps a file."""
+    """Return the path of an annotation file in COCO's layout."""
     return root / "annotations" / f"{kind}_{split}.json"
 
 
 def find_split(root: Path, split: str, kinds: Sequence[str], problems: Problems) -> str:
-    """As `matching_split`, for a split that must be there.
-
-    Raises:
-        DataError: It is not.
-    """
+    """Return `matching_split`, or raise a DataError if there is none."""
     name = matching_split(root, split, kinds)
     if name is not None:
         return name

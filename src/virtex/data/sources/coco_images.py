@@ -1,31 +1,52 @@
-"""The images that a file of COCO's form lists: ids, paths and sizes."""
+"""The images that a file in COCO's format lists: ids, paths and sizes."""
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from virtex.data.checks import Problems, absent_files, path_inside
+from virtex.data.checks import absent_files, path_inside
+from virtex.data.example import Example
 from virtex.data.packed import PackedStrings
 from virtex.data.sources.coco_file import CocoFile
 from virtex.data.sources.coco_masks import is_numbers
 
 
+@dataclass(frozen=True, eq=False)
+class CocoImages:
+    """The listed images (N) without annotations."""
+
+    folder: Path
+    ids: PackedStrings
+    paths: PackedStrings
+    """Paths of the images relative to `folder`, (N,)."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Example:
+        return Example(image_id=self.ids[index], image=self.folder / self.paths[index])
+
+    def indices(self) -> dict[str, int]:
+        """Return the index of each image by its id."""
+        return {image_id: index for index, image_id in enumerate(dict.fromkeys(self.ids))}
+
+
 def read_images(
     file: CocoFile,
     folder: Path,
-    problems: Problems,
     *,
     field: str = "file_name",
     path_of: Callable[[str], str] = str,
-) -> tuple[list[str], PackedStrings]:
-    """Ids, and paths relative to `folder`, of all images.
+) -> CocoImages:
+    """Return the images that a file lists.
 
     Args:
-        field: What tells where the image lies.
-        path_of: Makes the path out of it.
+        field: Name of the field that locates an image.
+        path_of: Returns the path relative to `folder` from the field's value.
     """
     rows = file.rows_with("images", {"id": int | str, field: str})
     ids = [str(row["id"]) for row in rows]
@@ -36,31 +57,26 @@ def read_images(
     file.add_all(f"images outside {folder}", leaving, "Move them into it.")
     paths = [name or "" for name in names]
     if not rows:
-        problems.add(f"{file.name} lists no images. Is it the right file?")
+        file.problems.add(f"{file.name} lists no images. Is it the right file?")
     elif not folder.is_dir():
-        problems.add(f"the folder of images, {folder}, is missing. Unpack the images there.")
+        file.problems.add(f"the folder of images, {folder}, is missing. Unpack the images there.")
     else:
         absent = absent_files(folder, (name for name in paths if name))
         remedy = f"Put them into {folder}, or remove them from {file.name}."
         file.add_all("images listed but absent", absent, remedy)
-    return ids, PackedStrings(paths)
+    return CocoImages(folder, PackedStrings(ids), PackedStrings(paths))
 
 
-def positions_of(ids: list[str]) -> dict[str, int]:
-    """Where each image stands."""
-    return {image_id: place for place, image_id in enumerate(dict.fromkeys(ids))}
-
-
-def read_sizes(file: CocoFile, positions: dict[str, int]) -> NDArray[np.float64]:
-    """(N, 2) height and width of each image; NaN where the file does not say it."""
-    sizes = np.full((len(positions), 2), np.nan)
+def read_sizes(file: CocoFile, indices: dict[str, int]) -> NDArray[np.float64]:
+    """Return the height and width of each image (N, 2), NaN where the file lacks them."""
+    sizes = np.full((len(indices), 2), np.nan)
     broken = []
     for row in file.rows("images"):
-        place, size = positions.get(str(row.get("id"))), [row.get("height"), row.get("width")]
-        if place is None or size == [None, None]:
+        index, size = indices.get(str(row.get("id"))), [row.get("height"), row.get("width")]
+        if index is None or size == [None, None]:
             continue
         if is_numbers(size) and min(size) > 0:
-            sizes[place] = size
+            sizes[index] = size
         else:
             broken.append(f"image {row.get('id')}: {size[1]} x {size[0]}")
     remedy = "Both are pixels, or both are left out."

@@ -1,4 +1,4 @@
-"""COCO's instances: classes, boxes and masks of all objects, in flat arrays."""
+"""COCO's instances: classes, boxes and masks of all objects in flat arrays."""
 
 import math
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from virtex.data.sources.coco_masks import Masks, is_numbers, read_masks
 from virtex.data.sources.label_lists import LabelLists
 
 MAX_PIXEL = 1e6
-"""No box lies this far out."""
+"""Largest coordinate of a plausible box."""
 Rows = Sequence[tuple[int, Row]]
-"""Annotations, each with the position of its image."""
+"""Annotations, each with the index of its image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,26 +28,25 @@ class Instances:
 
     categories: tuple[str, ...]
     boxes: NDArray[np.float32]
-    """(M, 4) corners."""
+    """Corners (M, 4)."""
     labels: NDArray[np.int32]
-    """(M,) indices into `categories`."""
+    """Indices into `categories`, (M,)."""
     crowd: NDArray[np.bool_]
-    """(M,)"""
     starts: NDArray[np.int64]
-    """(N + 1,) the object that each image starts with."""
+    """Index of each image's first object, and the end, (N + 1,)."""
     areas: NDArray[np.float32] | None
-    """(M,) pixels; None where the file does not say them."""
+    """Areas in pixels (M,); None if the file has none."""
     masks: Masks | None
     image_labels: LabelLists
     """The classes present in each image."""
     num_dropped: int = 0
-    """Bad objects that are not among them."""
+    """Number of bad objects that were dropped."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def added_to(self, example: Example, index: int) -> Example:
-        """The example, image number `index`, with its objects."""
+    def add_to(self, example: Example, index: int) -> Example:
+        """Return the example with the objects of image `index`."""
         first, end = self.starts[index : index + 2].tolist()
         crowd = tuple(self.crowd[first:end].tolist())
         masks = () if self.masks is None else map(self.masks.__getitem__, range(first, end))
@@ -62,11 +61,11 @@ class Instances:
         )
 
     def identity(self) -> dict[str, str | int]:
-        """What these objects are beside their file, for the record."""
+        """Return the counts for a source's identity."""
         return {"instances": len(self), **dropped_identity(self.num_dropped)}
 
     def only(self, kept: NDArray[np.bool_]) -> "Instances":
-        """Those objects that `kept` (M,) is true of."""
+        """Return the objects for which `kept` (M,) is true."""
         num_images = len(self.starts) - 1
         images, labels = self.images[kept], self.labels[kept]
         counts = np.bincount(images, minlength=num_images)
@@ -84,24 +83,24 @@ class Instances:
 
     @property
     def images(self) -> NDArray[np.int64]:
-        """(M,) the position of each object's image."""
+        """Index of each object's image, (M,)."""
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
 
 def read_instances(
-    file: CocoFile, positions: dict[str, int], *, bad_object_limit: float
+    file: CocoFile, indices: dict[str, int], *, bad_object_limit: float
 ) -> Instances:
-    """The objects in a file, and its categories in the order of their ids.
+    """Return the objects in a file, and its categories in the order of their ids.
 
     Args:
-        positions: Positions of the images by their ids.
-        bad_object_limit: Share of the objects that may be bad; those are dropped.
+        indices: Indices of the images by their ids.
+        bad_object_limit: See `SourceConfig`.
     """
     categories = read_categories(file)
-    rows = sorted(file.annotations(positions), key=lambda pair: pair[0])
+    rows = sorted(file.annotations(indices), key=lambda pair: pair[0])
     if not rows:
         file.add("no objects are listed for these images. Is it the right file?")
-    images = np.asarray([position for position, _ in rows], np.int64)
+    images = np.asarray([index for index, _ in rows], np.int64)
     labels = np.asarray(read_labels(file, rows, categories), np.int32)
     boxes = np.asarray(_read_boxes(file, rows), np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
@@ -110,14 +109,14 @@ def read_instances(
         boxes=boxes,
         labels=labels,
         crowd=np.asarray([bool(row.get("iscrowd")) for _, row in rows], np.bool_),
-        starts=starts_of(np.bincount(images, minlength=len(positions)).tolist()),
+        starts=starts_of(np.bincount(images, minlength=len(indices)).tolist()),
         areas=_read_areas(file, rows),
         masks=read_masks(file, rows),
-        image_labels=LabelLists.of_pairs(images, labels, num_images=len(positions)),
+        image_labels=LabelLists.of_pairs(images, labels, num_images=len(indices)),
     )
     kept = find_good_objects(
-        _faults(instances, read_sizes(file, positions)),
-        lambda index: _named(*rows[index]),
+        _faults(instances, read_sizes(file, indices)),
+        lambda index: _name_of(rows[index][1]),
         subject=file.name,
         limit=bad_object_limit,
         problems=file.problems,
@@ -126,7 +125,7 @@ def read_instances(
 
 
 def _faults(instances: Instances, image_sizes: NDArray[np.float64]) -> dict[str, NDArray[np.bool_]]:
-    """What may be wrong with an object, and which ones (M,) it is true of."""
+    """Return each possible fault of an object, and which objects (M,) have it."""
     faults = box_faults(instances.boxes, image_sizes[instances.images])
     if instances.masks is not None:
         faults["masks without area"] = instances.masks.without_area
@@ -135,19 +134,19 @@ def _faults(instances: Instances, image_sizes: NDArray[np.float64]) -> dict[str,
     return faults
 
 
-def _named(position: int, row: Row) -> str:
+def _name_of(row: Row) -> str:
     return f"annotation {row.get('id')} of image {row['image_id']}: {row.get('bbox')}"
 
 
 def read_categories(file: CocoFile) -> dict[int, str]:
-    """Names by id, in the order of the ids."""
+    """Return the names by id, in the order of the ids."""
     rows = file.rows_with("categories", {"id": int, "name": str})
     file.check_ids("category", [row["id"] for row in rows])
     return {row["id"]: row["name"] for row in sorted(rows, key=lambda row: row["id"])}
 
 
 def read_labels(file: CocoFile, rows: Rows, categories: dict[int, str]) -> list[int]:
-    """The label of each annotation: the place of its category among all; 0 if it is unknown."""
+    """Return the label of each annotation: the index of its category, or 0 if it is unknown."""
     label_of = {category_id: label for label, category_id in enumerate(categories)}
     labels, unknown = [], []
     for _, row in rows:
@@ -162,7 +161,7 @@ def read_labels(file: CocoFile, rows: Rows, categories: dict[int, str]) -> list[
 
 
 def _read_boxes(file: CocoFile, rows: Rows) -> list[list[float]]:
-    """x, y, width, height of each object; NaN for those noted as broken."""
+    """Return x, y, width and height of each object; NaN if broken."""
     boxes, broken = [], []
     for _, row in rows:
         box = row.get("bbox")
@@ -177,16 +176,16 @@ def _read_boxes(file: CocoFile, rows: Rows) -> list[list[float]]:
 
 
 def _read_areas(file: CocoFile, rows: Rows) -> NDArray[np.float32] | None:
-    """The pixels that each object covers; None where the file says it of none."""
+    """Return the area of each object in pixels; None if the file has no areas."""
     if not any("area" in row for _, row in rows):
         return None
     areas = [row.get("area") for _, row in rows]
-    broken = [place for place, area in enumerate(areas) if not is_numbers([area])]
-    for place in broken:
-        areas[place] = math.nan
-    names = [f"annotation {rows[place][1].get('id')}" for place in broken]
-    remedy = "Write it for each of them, or for none."
-    file.add_all('annotations whose "area" is missing or no number', names, remedy)
+    broken = [index for index, area in enumerate(areas) if not is_numbers([area])]
+    for index in broken:
+        areas[index] = math.nan
+    names = [f"annotation {rows[index][1].get('id')}" for index in broken]
+    remedy = "Write it for all annotations or for none."
+    file.add_all('annotations whose "area" is missing or not a number', names, remedy)
     return np.asarray(areas, np.float32)
 
 

@@ -1,4 +1,4 @@
-"""COCO's segmentations of all objects, in flat arrays."""
+"""COCO's segmentations of all objects in flat arrays."""
 
 import json
 import math
@@ -15,9 +15,9 @@ from virtex.data.packed import PackedStrings, starts_of
 from virtex.data.sources.coco_file import CocoFile, Row
 
 LEAST_AREA = 1e-6
-"""A polygon of less, in square pixels, is a line: what is left is rounding."""
+"""Least area of a polygon in square pixels; less is a rounding error."""
 CONTINUES = 0x20
-"""In compressed run lengths, the bit of a letter whose number goes on with the next letter."""
+"""Bit of a letter of compressed run lengths whose number continues in the next letter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,16 +26,15 @@ class Masks:
 
     coordinates: NDArray[np.float64]
     polygon_starts: NDArray[np.int64]
-    """Where each polygon starts in `coordinates`."""
+    """Offset of each polygon in `coordinates`, and the end."""
     object_starts: NDArray[np.int64]
-    """(M + 1,) the polygon that each object starts with; an object of run lengths has none."""
+    """Index of each object's first polygon, and the end, (M + 1,); run lengths have no polygon."""
     run_lengths: PackedStrings
-    """(M,) empty for an object of polygons."""
+    """Run lengths (M,), empty for an object of polygons."""
     without_area: NDArray[np.bool_]
-    """(M,)"""
 
     def __getitem__(self, index: int) -> Any:
-        """The segmentation as COCO's file gives it."""
+        """Return the segmentation as in COCO's file."""
         if text := self.run_lengths[index]:
             return json.loads(text)
         first, end = self.object_starts[index : index + 2].tolist()
@@ -43,7 +42,7 @@ class Masks:
         return [self.coordinates[start:stop].tolist() for start, stop in pairwise(bounds)]
 
     def only(self, kept: NDArray[np.bool_]) -> "Masks":
-        """The masks of those objects that `kept` (M,) is true of."""
+        """Return the masks of the objects for which `kept` (M,) is true."""
         num_polygons, lengths = np.diff(self.object_starts), np.diff(self.polygon_starts)
         kept_polygons = np.repeat(kept, num_polygons)
         return Masks(
@@ -56,7 +55,7 @@ class Masks:
 
 
 def read_masks(file: CocoFile, rows: Sequence[tuple[int, Row]]) -> Masks | None:
-    """The segmentations; None where no object has one."""
+    """Return the segmentations; None if no object has one."""
     if not any("segmentation" in row for _, row in rows):
         return None
     coordinates, polygon_starts, num_polygons = array("d"), [0], []
@@ -88,11 +87,11 @@ def read_masks(file: CocoFile, rows: Sequence[tuple[int, Row]]) -> Masks | None:
 def polygon_areas(
     coordinates: NDArray[np.float64], starts: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """The area of each of P polygons, by the shoelace formula; NaN beyond what a float holds.
+    """Return the areas of P polygons by the shoelace formula; NaN where a float overflows.
 
     Args:
-        coordinates: x, y, x, y, ... of all of them; each has one point at least.
-        starts: (P + 1,) where each starts in `coordinates`, and where the last one ends.
+        coordinates: x, y, x, y, ... of all polygons; each has at least one point.
+        starts: (P + 1,) offset of each in `coordinates`, and the end.
     """
     firsts, counts = starts[:-1] // 2, np.diff(starts) // 2
     if not len(firsts):
@@ -101,14 +100,14 @@ def polygon_areas(
     following[firsts + counts - 1] = firsts
     points = coordinates.reshape(-1, 2)
     with np.errstate(over="ignore", invalid="ignore"):
-        # Seen from its first point: far from the origin, differences of products would cancel.
+        # Relative to the first point, since products of large coordinates would cancel.
         x, y = (points - np.repeat(points[firsts], counts, axis=0)).T
         crosses = x * y[following] - x[following] * y
         return np.abs(np.add.reduceat(crosses, firsts)) / 2
 
 
 def _are_lines(areas: NDArray[np.float64], num_polygons: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which objects (M,) are polygons of no area in sum; those without polygons are not."""
+    """Return which objects (M,) have polygons, but without any area."""
     owners = np.repeat(np.arange(len(num_polygons)), num_polygons)
     sums = np.bincount(owners, weights=areas, minlength=len(num_polygons))
     return (num_polygons > 0) & ~(sums > LEAST_AREA)
@@ -127,7 +126,7 @@ def is_numbers(value: Any) -> TypeGuard[list[float]]:
         return False
     try:
         return math.isfinite(sum(map(float, value)))
-    except OverflowError:  # a whole number beyond what a float holds
+    except OverflowError:  # an integer that no float can hold
         return False
 
 

@@ -1,34 +1,23 @@
-"""A folder of images with their captions beside them; also img2dataset's "files" layout."""
+"""A folder of images with caption files beside them; also img2dataset's "files" layout."""
 
 from pathlib import Path
 
-from virtex.data.checks import (
-    Problems,
-    is_image,
-    sha256_of_captions,
-    sha256_of_strings,
-    walk,
-)
+from virtex.data.checks import Problems, is_image, sha256_of_captions, sha256_of_strings, walk
 from virtex.data.example import Example, Source
 from virtex.data.packed import PackedLists, PackedStrings
 from virtex.data.sidecars import Sidecar, add_faults, read_sidecar
 
 
 class FolderSource(Source):
-    """Images at any depth under `root`; x.jpg has its captions in x.txt, or else in x.json.
+    """Images at any depth under `root`; the captions of x.jpg are in x.txt, or else in x.json.
 
-    Args:
-        root: The folder. Hidden files and folders in it are left out.
-        with_captions: Read captions; each image must have one.
-
-    Raises:
-        DataError: Everything that is wrong with the data.
+    Hidden files and folders are left out. `with_captions`, each image must have a caption.
     """
 
     def __init__(self, root: Path, *, with_captions: bool = True) -> None:
         problems = Problems(f"the folder {root}")
         if not root.is_dir():
-            problems.add("It is no folder. Name a folder of images with --data.root.")
+            problems.add("It is not a folder. Name a folder of images with --data.root.")
             problems.check()
         self.root = root
         names: list[str] = []
@@ -57,20 +46,16 @@ class FolderSource(Source):
         return Example(image_id=name, image=self.root / name, captions=captions)
 
     def identity(self) -> dict[str, str | int]:
-        place: dict[str, str | int] = {"source": "folder", "root": str(self.root)}
-        place["images"] = len(self)
+        own: dict[str, str | int] = {"source": "folder", "root": str(self.root)}
+        own["images"] = len(self)
         if self._captions is None:
-            return {**place, "names_sha256": sha256_of_strings(self.image_ids)}
-        place["captions"] = len(self._captions.strings)
-        return {**place, "sha256": sha256_of_captions(self.image_ids, self._captions)}
+            return {**own, "names_sha256": sha256_of_strings(self.image_ids)}
+        own["captions"] = len(self._captions.strings)
+        return {**own, "sha256": sha256_of_captions(self.image_ids, self._captions)}
 
 
 def _read_beside(folder: Path, image_name: str, present: set[str]) -> Sidecar:
-    """The captions in the files beside an image.
-
-    Args:
-        present: Names of the files in `folder`.
-    """
+    """Return the captions in the files beside an image; `present` names the files in `folder`."""
     stem = image_name.rpartition(".")[0]
     text = _read(folder, f"{stem}.txt", present)
     metadata = None if text is not None else _read(folder, f"{stem}.json", present)

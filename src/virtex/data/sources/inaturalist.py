@@ -1,15 +1,15 @@
-"""iNaturalist 2018's own layout: a file of COCO's form that names each image's species."""
+"""iNaturalist 2018: a file in COCO's format with one species for each image."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from virtex.data.checks import Problems, paused_collection, quoted
+from virtex.data.checks import Problems, only_in_one, paused_collection
 from virtex.data.example import Example, Source
-from virtex.data.packed import PackedStrings
 from virtex.data.sources.coco_file import CocoFile
-from virtex.data.sources.coco_images import positions_of, read_images
+from virtex.data.sources.coco_images import read_images
 from virtex.data.sources.coco_instances import read_categories, read_labels
 from virtex.errors import DataError, listing, raise_all
 
@@ -17,14 +17,10 @@ YEAR = "2018"
 
 
 class InaturalistSource(Source):
-    """root/{split}.json, with the images below root; each image has one label.
+    """The images in root/{split}.json, or root/{split}2018.json, each with one label.
 
     Args:
         root: The folder of train2018.json and train_val2018.
-        split: As in the files: val2018. Where there is no such file, 2018 is appended.
-
-    Raises:
-        DataError: Everything that is wrong with the data.
     """
 
     @paused_collection()
@@ -34,19 +30,17 @@ class InaturalistSource(Source):
         self.root, self.split = root, path.stem
         file = CocoFile(path, problems)
         self._sha256 = file.sha256
-        ids, self._names = read_images(file, root, problems)
-        self._image_ids = PackedStrings(ids)
+        self._images = read_images(file, root)
         categories = read_categories(file)
         self.categories = tuple(categories.values())
-        self._labels = _read_image_labels(file, ids, categories)
+        self._labels = _read_image_labels(file, self._images.indices(), categories)
         problems.check()
 
     def __len__(self) -> int:
-        return len(self._image_ids)
+        return len(self._images)
 
     def __getitem__(self, index: int) -> Example:
-        image_id, path = self._image_ids[index], self.root / self._names[index]
-        return Example(image_id=image_id, image=path, labels=self.labels(index))
+        return replace(self._images[index], labels=self.labels(index))
 
     def labels(self, index: int) -> tuple[int, ...]:
         return (int(self._labels[index]),)
@@ -63,30 +57,22 @@ class InaturalistSource(Source):
 
 
 def find_annotations(root: Path, split: str) -> Path | None:
-    """The file of a split, or that of `split` with 2018 appended; None where there is neither."""
+    """Return the file of `split` or of `split` with 2018 appended; None if neither exists."""
     paths = (root / f"{name}.json" for name in (split, split + YEAR))
     return next((path for path in paths if path.is_file()), None)
 
 
 @paused_collection()
 def check_same_categories(train: InaturalistSource, val_path: Path) -> None:
-    """See that the validation file has the same categories, so that a label means the same in both.
-
-    Raises:
-        DataError: Names the categories that only one has.
-    """
+    """Raise a DataError unless the validation file has the same categories in the same order."""
     problems = Problems(f"the categories of {val_path}")
     val = tuple(read_categories(CocoFile(val_path, problems)).values())
     problems.check()
     if val == train.categories:
         return
     train_path = find_annotations(train.root, train.split)
-    ours, theirs = set(train.categories), set(val)
-    differences = [
-        f"only in {path}: {len(names):,} ({listing([quoted(name) for name in sorted(names)])})"
-        for path, names in ((train_path, ours - theirs), (val_path, theirs - ours))
-        if names
-    ]
+    assert train_path is not None, "the source was read from it"
+    differences = only_in_one((train_path, set(train.categories)), (val_path, set(val)))
     raise_all(
         DataError,
         "training and validation images must have the same categories in the same order of ids "
@@ -110,18 +96,16 @@ def _annotation_path(root: Path, split: str, problems: Problems) -> Path:
 
 
 def _read_image_labels(
-    file: CocoFile, ids: list[str], categories: dict[int, str]
+    file: CocoFile, indices: dict[str, int], categories: dict[int, str]
 ) -> NDArray[np.int32]:
-    """(N,) the one label of each image; what is amiss is noted."""
-    positions = positions_of(ids)
-    rows = list(file.annotations(positions))
-    images = np.asarray([position for position, _ in rows], np.int64)
-    labels = np.zeros(len(positions), np.int32)
+    """Return the label of each image (N,)."""
+    rows = list(file.annotations(indices))
+    images = np.asarray([index for index, _ in rows], np.int64)
+    labels = np.zeros(len(indices), np.int32)
     labels[images] = read_labels(file, rows, categories)
-    counts = np.bincount(images, minlength=len(positions))
-    unique = list(positions)
-    without = [unique[place] for place in np.flatnonzero(counts == 0)]
-    several = [unique[place] for place in np.flatnonzero(counts > 1)]
+    counts = np.bincount(images, minlength=len(indices))
+    without = [image_id for image_id, index in indices.items() if counts[index] == 0]
+    several = [image_id for image_id, index in indices.items() if counts[index] > 1]
     file.add_all("images without a category", without, "Annotate or remove them.")
     file.add_all("images with several annotations", several, "Leave one for each image.")
     return labels

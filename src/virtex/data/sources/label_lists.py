@@ -1,4 +1,4 @@
-"""A few class labels for each of many images, in two flat arrays."""
+"""Class labels of many images in two flat arrays."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -14,22 +14,17 @@ class LabelLists:
     """The labels of N images."""
 
     labels: NDArray[np.int32]
-    """Those of all images, one image after the other; ascending within an image."""
+    """Labels of all images in order, ascending within an image."""
     starts: NDArray[np.int64]
-    """(N + 1,) the label that each image starts with."""
+    """Index of each image's first label, and the end, (N + 1,)."""
 
     @classmethod
     def of_pairs(
         cls, images: NDArray[np.int64], labels: NDArray[np.int32], *, num_images: int
     ) -> Self:
-        """The lists in which label p stands for image p of P pairs; each label once an image.
-
-        Args:
-            images: (P,) positions from 0.
-            labels: (P,) from 0.
-        """
+        """Return the distinct labels of each image, from P pairs of image and label."""
         span = int(labels.max(initial=0)) + 1
-        pairs = np.unique(images * span + labels)  # in one number: sorting rows is far slower
+        pairs = np.unique(images * span + labels)  # as one number, since sorting rows is far slower
         counts = np.bincount(pairs // span, minlength=num_images)
         return cls((pairs % span).astype(np.int32), starts_of(counts.tolist()))
 

@@ -1,38 +1,34 @@
 """LVIS v1 (Gupta et al., CVPR 2019): COCO's images with a long tail of classes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from virtex.data.checks import Problems, paused_collection
 from virtex.data.example import Example, Source
-from virtex.data.packed import PackedStrings
 from virtex.data.source_options import BAD_OBJECT_LIMIT
 from virtex.data.sources.coco_file import CocoFile
-from virtex.data.sources.coco_images import positions_of, read_images
+from virtex.data.sources.coco_images import read_images
 from virtex.data.sources.coco_instances import Instances, read_categories, read_instances
 from virtex.data.sources.label_lists import LabelLists
 
 FREQUENCIES = frozenset("rcf")
 START = "lvis_v1_"
 URL_PARTS = 2
-"""A `coco_url` ends with folder and name of the image: train2017/000000000009.jpg."""
+"""Parts of a `coco_url` that are the image's path: train2017/000000000009.jpg."""
 
 
 class LvisSource(Source):
-    """root/annotations/lvis_v1_{split}.json, with COCO's images in root/train2017 and val2017.
+    """COCO's images in root/train2017 and val2017, with root/annotations/lvis_v1_{split}.json.
 
-    Not every class was looked for in every image: those looked for in vain are `absent_labels`, and
-    `incomplete_labels` those of which not every object has a box.
+    Each image is annotated for some classes only; see `Example.absent_labels` and
+    `Example.incomplete_labels`.
 
     Args:
-        root: Folder that holds `annotations` and COCO's folders of images.
         split: train or val.
-        with_instances: Read labels, boxes, masks, areas; an image may have none.
-        bad_object_limit: Share of the objects that may be bad; those are dropped.
-
-    Raises:
-        DataError: Everything that is wrong with the data.
+        with_instances: Read labels, boxes, masks and areas, which an image may lack.
+        bad_object_limit: See `SourceConfig`.
     """
 
     @paused_collection()
@@ -49,35 +45,30 @@ class LvisSource(Source):
         _check_split(root, split, problems)
         file = CocoFile(lvis_path(root, split), problems)
         self._sha256 = file.sha256
-        ids, self._names = read_images(file, root, problems, field="coco_url", path_of=_path_of)
-        self._image_ids = PackedStrings(ids)
+        self._images = read_images(file, root, field="coco_url", path_of=_path_of)
         self._instances: Instances | None = None
         if with_instances:
-            positions, categories = positions_of(ids), read_categories(file)
+            indices, categories = self._images.indices(), read_categories(file)
             self.frequencies = _read_frequencies(file)
-            self._absent = _read_lists(file, "neg_category_ids", positions, categories)
-            self._incomplete = _read_lists(
-                file, "not_exhaustive_category_ids", positions, categories
+            self._absent, self._incomplete = (
+                _read_lists(file, field, indices, categories)
+                for field in ("neg_category_ids", "not_exhaustive_category_ids")
             )
-            self._instances = read_instances(file, positions, bad_object_limit=bad_object_limit)
+            self._instances = read_instances(file, indices, bad_object_limit=bad_object_limit)
             self.categories = self._instances.categories
         problems.check()
 
     def __len__(self) -> int:
-        return len(self._image_ids)
+        return len(self._images)
 
     def __getitem__(self, index: int) -> Example:
         index = range(len(self))[index]
-        image_id, path = self._image_ids[index], self.root / self._names[index]
+        example = self._images[index]
         if self._instances is None:
-            return Example(image_id=image_id, image=path)
-        example = Example(
-            image_id=image_id,
-            image=path,
-            absent_labels=self._absent[index],
-            incomplete_labels=self._incomplete[index],
-        )
-        return self._instances.added_to(example, index)
+            return example
+        absent, incomplete = self._absent[index], self._incomplete[index]
+        example = replace(example, absent_labels=absent, incomplete_labels=incomplete)
+        return self._instances.add_to(example, index)
 
     def labels(self, index: int) -> tuple[int, ...]:
         return () if self._instances is None else self._instances.image_labels[index]
@@ -94,7 +85,7 @@ class LvisSource(Source):
 
 
 def lvis_path(root: Path, split: str) -> Path:
-    """Where LVIS keeps the annotations of a split."""
+    """Return the path of the annotations of a split."""
     return root / "annotations" / f"{START}{split}.json"
 
 
@@ -116,7 +107,7 @@ def _path_of(url: str) -> str:
 
 
 def _read_frequencies(file: CocoFile) -> tuple[str, ...]:
-    """r, c or f of each category, in the order of their ids."""
+    """Return r, c or f for each category, in the order of their ids."""
     rows = file.rows_with("categories", {"id": int, "name": str})
     rows = sorted(rows, key=lambda row: row["id"])
     found = [row.get("frequency") for row in rows]
@@ -130,22 +121,22 @@ def _read_frequencies(file: CocoFile) -> tuple[str, ...]:
 
 
 def _read_lists(
-    file: CocoFile, field: str, positions: dict[str, int], categories: dict[int, str]
+    file: CocoFile, field: str, indices: dict[str, int], categories: dict[int, str]
 ) -> LabelLists:
-    """The labels that each image lists, as ids of categories, under `field`."""
+    """Return the labels whose category ids each image lists under `field`."""
     label_of = {category_id: label for label, category_id in enumerate(categories)}
     images, labels, broken = [], [], []
     for row in file.rows("images"):
-        place, ids = positions.get(str(row.get("id"))), row.get(field)
-        if place is None:
+        index, ids = indices.get(str(row.get("id"))), row.get(field)
+        if index is None:
             continue
         if isinstance(ids, list) and all(isinstance(one, int) and one in label_of for one in ids):
-            images += [place] * len(ids)
+            images += [index] * len(ids)
             labels += [label_of[one] for one in ids]
         else:
             broken.append(f"image {row.get('id')}: {ids}")
     remedy = "It lists ids of categories; take LVIS v1's file."
     file.add_all(f'images whose "{field}" is missing or broken', broken, remedy)
     return LabelLists.of_pairs(
-        np.asarray(images, np.int64), np.asarray(labels, np.int32), num_images=len(positions)
+        np.asarray(images, np.int64), np.asarray(labels, np.int32), num_images=len(indices)
     )

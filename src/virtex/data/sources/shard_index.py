@@ -1,4 +1,4 @@
-"""The index of a tar shard: where each image lies in it, and its captions."""
+"""The index of a tar shard: the offset, size and captions of each image."""
 
 import hashlib
 import os
@@ -20,60 +20,59 @@ from virtex.errors import DataError
 
 VERSION = "1"
 TAR_ERRORS = (tarfile.TarError, OSError, ValueError, OverflowError, MemoryError, RecursionError)
-"""What tarfile raises at headers that lie, beside its own errors."""
+"""What tarfile raises at corrupt headers, beside its own errors."""
 END_MARK = bytes(tarfile.BLOCKSIZE)
-"""A tar file ends with blocks of zeros."""
+"""The block of zeros that ends a tar file."""
 
-Places = dict[str, tuple[int, int]]
-"""Offset and size of a file in the shard, by its key: its name up to the first dot."""
+Extents = dict[str, tuple[int, int]]
+"""Offset and size of each file by its key, which is its name up to the first dot."""
 
 
 class BrokenShardError(Exception):
-    """A shard that is cut short, or no tar file."""
+    """A shard that is truncated, or not a tar file."""
 
 
 @dataclass(frozen=True, eq=False)
 class ShardIndex:
-    """The images (N) of a shard, in its order."""
+    """The images (N) of a shard in order."""
 
     keys: PackedStrings
     offsets: NDArray[np.int64]
-    """(N,) bytes into the shard."""
+    """Offsets into the shard in bytes, (N,)."""
     sizes: NDArray[np.int64]
-    """(N,) bytes."""
+    """Sizes in bytes, (N,)."""
     captions: PackedLists
     faults: PackedStrings
-    """What is wrong with the captions of each image; empty where nothing is."""
+    """Fault of each image's captions; empty if there is none."""
 
 
 def open_index(shard: Path, index_root: Path) -> ShardIndex:
-    """The index of a shard: the one kept on disk if it still fits, else a new one, then kept.
+    """Return the cached index of a shard if it is up to date, else build and cache it.
 
     Args:
-        index_root: Where an index is kept if the shard's own folder is read-only.
+        index_root: Folder of the cache if the shard's own folder is read-only.
 
     Raises:
-        BrokenShardError: The shard is cut short, or no tar file.
+        BrokenShardError: The shard is truncated, or not a tar file.
     """
-    places = index_paths(shard, index_root)
-    stamp = stamp_of(shard)
-    for path in places:
+    paths, stamp = index_paths(shard, index_root), stamp_of(shard)
+    for path in paths:
         if (index := _load(path, stamp)) is not None:
             return index
     index = build_index(shard)
-    any(_save(index, path, stamp) for path in places)
+    any(_save(index, path, stamp) for path in paths)
     return index
 
 
 def index_paths(shard: Path, index_root: Path) -> tuple[Path, Path]:
-    """Where the index of a shard may lie, first choice first."""
+    """Return the possible paths of a shard's index, the preferred one first."""
     name = f"{shard.name}.safetensors"
     folder = hashlib.sha256(os.fsencode(shard.parent.resolve())).hexdigest()[:16]
     return shard.parent / ".virtex-index" / name, index_root / "webdataset" / folder / name
 
 
 def stamp_of(shard: Path) -> dict[str, str]:
-    """What must be the same for an index to fit a shard."""
+    """Return the state of a shard that its index must match."""
     status = shard.stat()
     return {
         "version": VERSION,
@@ -83,11 +82,7 @@ def stamp_of(shard: Path) -> dict[str, str]:
 
 
 def build_index(shard: Path) -> ShardIndex:
-    """The index of a shard, made by reading its headers and captions.
-
-    Raises:
-        BrokenShardError: The shard is cut short, or no tar file.
-    """
+    """Build the index of a shard from its headers and captions; Raises: see `open_index`."""
     images, texts, metadata = _find_members(shard)
     with shard.open("rb") as file:
         sidecars = [
@@ -106,66 +101,66 @@ def build_index(shard: Path) -> ShardIndex:
     )
 
 
-def _find_members(shard: Path) -> tuple[Places, Places, Places]:
-    """Images, .txt files and .json files of a shard."""
-    images: Places = {}
-    others: dict[str, Places] = {"txt": {}, "json": {}}
+def _find_members(shard: Path) -> tuple[Extents, Extents, Extents]:
+    """Return the images, .txt files and .json files of a shard."""
+    images: Extents = {}
+    others: dict[str, Extents] = {"txt": {}, "json": {}}
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in _members(tar, shard.stat().st_size):
                 folder, slash, name = member.name.rpartition("/")
                 stem, _, ending = name.partition(".")
-                key, place = folder + slash + stem, (member.offset_data, member.size)
+                key, extent = folder + slash + stem, (member.offset_data, member.size)
                 if stem and f".{ending.lower()}" in IMAGE_SUFFIXES:
                     if key in images:
                         raise BrokenShardError(f"it holds two images {key}")
-                    images[key] = place
+                    images[key] = extent
                 elif stem and ending in others:
-                    others[ending][key] = place
+                    others[ending][key] = extent
     except TAR_ERRORS as error:
         raise BrokenShardError(str(error) or type(error).__name__) from error
     return images, others["txt"], others["json"]
 
 
 def _members(tar: tarfile.TarFile, num_bytes: int) -> Iterator[tarfile.TarInfo]:
-    """The files in a tar of `num_bytes`, to its very end.
+    """Yield the files in a tar of `num_bytes`.
 
     Raises:
-        BrokenShardError: A member reaches beyond the end, or the end mark is missing.
+        BrokenShardError: A member exceeds the file, or the end mark is missing.
     """
-    place = -1
+    previous = -1
     for member in tar:
-        # A header may lie about its size, and send tarfile back to where it has been.
+        # A corrupt size may send tarfile back to an earlier offset.
         is_whole = 0 <= member.size <= num_bytes - member.offset_data
-        if not is_whole or tar.offset <= place:
+        if not is_whole or tar.offset <= previous:
             raise BrokenShardError("a file in it reaches beyond its end")
-        place = tar.offset
+        previous = tar.offset
         if member.isreg() and not member.issparse():
             yield member
     assert tar.fileobj is not None
-    # tarfile takes a header that is broken or cut for the end of the file.
+    # tarfile takes a corrupt or truncated header for the end of the file.
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(tarfile.BLOCKSIZE) != END_MARK:
         raise BrokenShardError("its end is missing")
 
 
-def _read(descriptor: int, place: tuple[int, int] | None) -> bytes | None:
-    return None if place is None else os.pread(descriptor, place[1], place[0])
+def _read(descriptor: int, extent: tuple[int, int] | None) -> bytes | None:
+    return None if extent is None else os.pread(descriptor, extent[1], extent[0])
 
 
 def _save(index: ShardIndex, path: Path, stamp: dict[str, str]) -> bool:
-    """Write an index; False where that is not possible."""
+    """Write an index, and return whether that was possible."""
     arrays = _arrays_of(index)
     content = to_safetensors(arrays, {**stamp, "sha256": _sha256(arrays)})
     try:
-        files.write(path, content, durable=False)  # a torn one fails its checksum, and is built
+        files.write(path, content, durable=False)  # a torn file fails its checksum
     except DataError:
         return False
     return True
 
 
 def _load(path: Path, stamp: dict[str, str]) -> ShardIndex | None:
-    """The index that a file holds; None where it is missing, damaged or of another shard."""
+    """Return the index in a file; None if it is missing, damaged or outdated."""
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

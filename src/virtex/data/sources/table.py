@@ -3,27 +3,26 @@
 import os
 from pathlib import Path
 
-from virtex.data.checks import Problems, absent_files, is_caption, path_inside, sha256_of_file
+from virtex import files
+from virtex.data.checks import Problems, absent_files, is_caption, path_inside
 from virtex.data.example import Example, Source
 from virtex.data.packed import PackedLists, PackedStrings
 from virtex.data.sources.table_rows import READERS, Columns, Row, read_rows
 
 
 class TableSource(Source):
-    """An image path and its caption, or a list of captions, in each row.
+    """A .csv, .tsv, .jsonl or .parquet file with an image path and its captions in each row.
 
-    Rows of the same image are gathered; images come in the order of their first rows.
+    Rows of the same image are merged; images come in the order of their first rows.
 
     Args:
-        path: A .csv, .tsv, .jsonl or .parquet file.
-        image_root: Folder that image paths start from, and must stay in; else the table's own.
-        image_column: Its name; else the first of image, filepath, path, file_name there is.
-        caption_column: Its name; else the first of caption, captions, text, title there is.
-        with_captions: Read captions; each row must have one.
+        image_root: Folder of the images; by default the table's own.
+        image_column: Name of the column; by default the first present of IMAGE_COLUMNS.
+        caption_column: Name of the column; by default the first present of CAPTION_COLUMNS.
+        with_captions: Read captions, of which each row must have one.
 
     Raises:
-        DataError: Everything that is wrong with the data.
-        ConfigError: A Parquet file where pyarrow is not installed.
+        ConfigError: The file is Parquet and pyarrow is not installed.
     """
 
     def __init__(
@@ -44,8 +43,8 @@ class TableSource(Source):
             gathered.add(row)
         gathered.note(problems)
         problems.check()
-        self._sha256 = sha256_of_file(path)
-        self.image_ids = PackedStrings(gathered.places)
+        self._sha256 = files.sha256(path)
+        self.image_ids = PackedStrings(gathered.indices)
         self._captions = PackedLists(gathered.captions) if with_captions else None
 
     def __len__(self) -> int:
@@ -60,18 +59,17 @@ class TableSource(Source):
         counts = {"images": len(self)}
         if self._captions is not None:
             counts["captions"] = len(self._captions.strings)
-        root = str(self.image_root)
-        place = {"source": "table", "table": str(self.path), "root": root}
-        return {**place, **self._columns.identity(), **counts, "sha256": self._sha256}
+        origin = {"source": "table", "table": str(self.path), "root": str(self.image_root)}
+        return {**origin, **self._columns.identity(), **counts, "sha256": self._sha256}
 
 
 class _Gathered:
-    """Rows put together by image, and what is wrong with them."""
+    """Rows merged by image, and their problems."""
 
     def __init__(self, root: Path, with_captions: bool) -> None:
         self.root, self.with_captions = root, with_captions
-        self.places: dict[str, int] = {}
-        """Position of each image by its path below `root`."""
+        self.indices: dict[str, int] = {}
+        """Index of each image by its path below `root`."""
         self.captions: list[list[str]] = []
         self._absolute_root = os.path.abspath(root)  # noqa: PTH100 (resolve() would follow links)
         self._broken: list[str] = []
@@ -90,31 +88,31 @@ class _Gathered:
         if name is None:
             self._outside.append(f"row {row.line}: {row.image}")
             return
-        place = self.places.setdefault(name, len(self.captions))
-        if place == len(self.captions):
+        index = self.indices.setdefault(name, len(self.captions))
+        if index == len(self.captions):
             self.captions.append([])
         if self.with_captions:
-            self._add_captions(row, place)
+            self._add_captions(row, index)
 
     def note(self, problems: Problems) -> None:
-        """Say what is wrong with the rows, if anything."""
+        """Add the problems of the rows."""
         add = problems.add_all
-        add("rows that cannot be read", self._broken, "Mend or remove them.")
+        add("rows that cannot be read", self._broken, "Correct or remove them.")
         add("rows without an image path", self._pathless, "The path must be text.")
         remedy = f"Paths must lie below {self.root}; name another folder with --data.image_root."
         add("image paths that lead elsewhere", self._outside, remedy)
         add("rows with an empty caption, or none", self._blank, "Write or remove them.")
         remedy = f"Put them below {self.root}, or name another folder with --data.image_root."
-        add("images listed but absent", absent_files(self.root, self.places), remedy)
-        if not problems.texts and not self.places:
+        add("images listed but absent", absent_files(self.root, self.indices), remedy)
+        if not problems.texts and not self.indices:
             problems.add("It has no rows. Is it the right file?")
 
-    def _add_captions(self, row: Row, place: int) -> None:
+    def _add_captions(self, row: Row, index: int) -> None:
         captions = row.caption if isinstance(row.caption, list) else [row.caption]
         good: list[str] = [caption for caption in captions if is_caption(caption)]
         if not captions or len(good) < len(captions):
             self._blank.append(f"row {row.line}")
-        self.captions[place] += good
+        self.captions[index] += good
 
 
 def _check_paths(path: Path, image_root: Path, problems: Problems) -> None:
@@ -124,5 +122,5 @@ def _check_paths(path: Path, image_root: Path, problems: Problems) -> None:
     elif not path.is_file():
         problems.add("There is no such file. Name the table itself with --data.root.")
     if not image_root.is_dir():
-        problems.add(f"{image_root} is no folder. Name it with --data.image_root.")
+        problems.add(f"{image_root} is not a folder. Name it with --data.image_root.")
     problems.check()

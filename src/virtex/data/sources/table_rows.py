@@ -14,42 +14,38 @@ IMAGE_COLUMNS = ("image", "filepath", "path", "file_name")
 CAPTION_COLUMNS = ("caption", "captions", "text", "title")
 MAX_SHOWN_COLUMNS = 8
 MAX_ERROR = 500
-"""Letters of an error that are shown."""
+"""Most characters of an error in a message."""
 NUM_PARQUET_ROWS = 10_000
-"""Rows held at once as Python objects."""
+"""Rows held as Python objects at a time."""
 
 
 class Row(NamedTuple):
-    """An image path and its captions as the table gives them: anything at all."""
+    """An image path and its captions as in the table, of any type."""
 
     line: int
     image: object = None
     caption: object = None
     fault: str = ""
-    """Why the row cannot be read."""
+    """Reason why the row cannot be read."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the two columns; None for the first usual name that the table has."""
+    """Names of the two columns; None for the first usual name in the table."""
 
     image: str | None
     caption: str | None
     with_captions: bool
 
     def choose(self, header: Sequence[str]) -> list[str]:
-        """The image column of this table, and the caption column if captions are wanted.
-
-        Raises:
-            ValueError: The table has no such column.
-        """
+        """Return the image column and, with captions, the caption column, or raise a ValueError."""
         chosen = [_choose("image", self.image, IMAGE_COLUMNS, header)]
         if self.with_captions:
             chosen.append(_choose("caption", self.caption, CAPTION_COLUMNS, header))
         return chosen
 
     def identity(self) -> dict[str, str]:
-        """The columns that were named: one file holds other data under other names."""
+        """Return the named columns, since other columns of a file hold other data."""
         named = {"image_column": self.image}
         if self.with_captions:
             named["caption_column"] = self.caption
@@ -57,7 +53,7 @@ class Columns:
 
 
 def read_rows(path: Path, columns: Columns, problems: Problems) -> Iterator[Row]:
-    """All rows; where the file as a whole is unfit, a problem is noted and the rows end."""
+    """Yield all rows; add a problem and stop if the file as a whole cannot be read."""
     try:
         yield from READERS[path.suffix.lower()](path, columns)
     except (OSError, ValueError, csv.Error) as error:
@@ -77,7 +73,7 @@ def _choose(kind: str, named: str | None, usual: Sequence[str], header: Sequence
 
 
 def _row(line: int, values: Sequence[object]) -> Row:
-    """A row of the image column and, if it was chosen, the caption column."""
+    """Return the row of a value from the image column and perhaps one from the caption column."""
     return Row(line, image=values[0], caption=values[1] if len(values) > 1 else None)
 
 
@@ -85,10 +81,10 @@ def _read_csv(path: Path, columns: Columns, delimiter: str = ",") -> Iterator[Ro
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         header = next(reader, [])
-        places = [header.index(name) for name in columns.choose(header)]
+        chosen = [header.index(name) for name in columns.choose(header)]
         for values in reader:
             if len(values) == len(header):
-                yield _row(reader.line_num, [values[place] for place in places])
+                yield _row(reader.line_num, [values[column] for column in chosen])
             elif values:
                 fault = f"{len(values)} fields, not {len(header)}"
                 yield Row(reader.line_num, fault=fault)
@@ -110,7 +106,7 @@ def _read_jsonl(path: Path, columns: Columns) -> Iterator[Row]:
                 yield Row(line, fault=str(error))
                 continue
             if not isinstance(values, dict):
-                yield Row(line, fault="no object")
+                yield Row(line, fault="not an object")
                 continue
             names = names or columns.choose(list(values))
             yield _row(line, [values.get(name) for name in names])

@@ -1,4 +1,4 @@
-"""PASCAL VOC's own layout: per-class lists of images, and boxes in XML files."""
+"""PASCAL VOC: lists of images for each class, and boxes in XML files."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,17 +19,14 @@ from virtex.errors import listing
 class VocSource(Source):
     """VOCdevkit/VOC2007: ImageSets/Main/<class>_<split>.txt, JPEGImages, Annotations.
 
-    A class marked 0 for an image (there only as `difficult` objects) is in `ignored_labels`.
+    A class marked 0 for an image (which has only `difficult` objects of it) is in `ignored_labels`.
 
     Args:
-        root: The VOCdevkit, the folder around it, or a year's folder in it.
-        split: train, val, trainval or test; of other years, or of several, with the year:
+        root: The VOCdevkit, its parent folder, or a year's folder in it.
+        split: train, val, trainval or test, with years if there are several or another one:
             2007_trainval+2012_trainval.
-        with_boxes: Read Annotations too; without them the boxes are None.
-        bad_object_limit: Share of the objects that may be bad; those are dropped.
-
-    Raises:
-        DataError: Everything that is wrong with the data.
+        with_boxes: Read Annotations too.
+        bad_object_limit: See `SourceConfig`.
     """
 
     def __init__(
@@ -47,7 +44,7 @@ class VocSource(Source):
         self.root = self._folders[0] if len(parts) == 1 else self._folders[0].parent
         self.split, self.categories = split, parts[0].categories
         sizes = [len(part.image_ids) for part in parts]
-        self._folder_numbers = np.repeat(np.arange(len(parts), dtype=np.int8), sizes)
+        self._folder_indices = np.repeat(np.arange(len(parts), dtype=np.int8), sizes)
         self._image_ids = PackedStrings(one for part in parts for one in part.image_ids)
         self._marks = np.concatenate([part.marks for part in parts])
         self._objects: VocObjects | None = None
@@ -67,14 +64,14 @@ class VocSource(Source):
 
     def __getitem__(self, index: int) -> Example:
         index = range(len(self))[index]
-        image_id, folder = self._image_ids[index], self._folders[self._folder_numbers[index]]
+        image_id, folder = self._image_ids[index], self._folders[self._folder_indices[index]]
         example = Example(
             image_id=image_id,
             image=folder / "JPEGImages" / f"{image_id}.jpg",
             labels=self.labels(index),
             ignored_labels=tuple(np.flatnonzero(self._marks[index] == DIFFICULT).tolist()),
         )
-        return example if self._objects is None else self._objects.added_to(example, index)
+        return example if self._objects is None else self._objects.add_to(example, index)
 
     def labels(self, index: int) -> tuple[int, ...]:
         return tuple(np.flatnonzero(self._marks[index] == PRESENT).tolist())
@@ -93,14 +90,14 @@ class VocSource(Source):
 
 
 def _check_together(parts: Sequence[VocLists], problems: Problems) -> None:
-    """See that the splits of several years are one data set."""
+    """Check that the splits of several years have the same classes and no common image."""
     first = parts[0]
     for part in parts[1:]:
         if part.categories != first.categories:
             differing = sorted(set(part.categories) ^ set(first.categories))
             problems.add(
-                f"{first.folder} and {part.folder} have other classes: {listing(differing)} only "
-                "in one of them. Give splits of the same classes."
+                f"{first.folder} and {part.folder} have different classes: {listing(differing)} "
+                "only in one of them. Give splits of the same classes."
             )
     counts = Counter(image_id for part in parts for image_id in dict.fromkeys(part.image_ids))
     shared = [image_id for image_id, count in counts.items() if count > 1]

@@ -1,4 +1,4 @@
-"""VOC's annotation files: the objects of each image, in XML."""
+"""VOC's annotation files, which hold the objects of each image in XML."""
 
 import hashlib
 import math
@@ -19,7 +19,7 @@ from virtex.errors import listing
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 MAX_PIXEL = 1e6
-"""No box lies this far out."""
+"""Largest coordinate of a plausible box."""
 
 
 class VocObject(NamedTuple):
@@ -27,7 +27,7 @@ class VocObject(NamedTuple):
 
     name: str
     box: tuple[float, float, float, float]
-    """Corners as VOC counts them: from 1, the last pixel included."""
+    """Corners in VOC's convention: from 1, including the last pixel."""
     is_difficult: bool
 
 
@@ -35,11 +35,11 @@ class VocAnnotation(NamedTuple):
     """One annotation file."""
 
     size: tuple[float, float]
-    """Height and width of the image; NaN where the file does not say them."""
+    """Height and width of the image, NaN if the file lacks them."""
     objects: list[VocObject]
 
 
-NOTHING = VocAnnotation((math.nan, math.nan), [])
+EMPTY = VocAnnotation((math.nan, math.nan), [])
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,21 +47,19 @@ class VocObjects:
     """All objects (M) of all images (N), ordered by image."""
 
     boxes: NDArray[np.float32]
-    """(M, 4) corners in pixels from 0; a box ends where its last pixel does."""
+    """Corners in pixels from 0, excluding the lower and right ends, (M, 4)."""
     labels: NDArray[np.int32]
-    """(M,)"""
     is_difficult: NDArray[np.bool_]
-    """(M,)"""
     starts: NDArray[np.int64]
-    """(N + 1,) the object that each image starts with."""
+    """Index of each image's first object, and the end, (N + 1,)."""
     num_dropped: int
-    """Bad ones that are not among them."""
+    """Number of bad objects that were dropped."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def added_to(self, example: Example, index: int) -> Example:
-        """The example, image number `index`, with its objects."""
+    def add_to(self, example: Example, index: int) -> Example:
+        """Return the example with the objects of image `index`."""
         first, end = self.starts[index : index + 2].tolist()
         difficult = tuple(self.is_difficult[first:end].tolist())
         return replace(
@@ -72,7 +70,7 @@ class VocObjects:
         )
 
     def identity(self) -> dict[str, str | int]:
-        """What these objects are, for the record."""
+        """Return the counts and digest for a source's identity."""
         digest = hashlib.sha256()
         for array in (self.boxes, self.labels, self.is_difficult, self.starts):
             digest.update(array.tobytes())
@@ -90,11 +88,7 @@ def read_objects(
     *,
     bad_object_limit: float,
 ) -> VocObjects:
-    """The objects of all images, from one XML file an image.
-
-    Args:
-        bad_object_limit: Share of the objects that may be bad; those are dropped.
-    """
+    """Return the objects of all images, each from its XML file."""
     annotations = _parse_all(files, problems)
     objects = [one for annotation in annotations for one in annotation.objects]
     if not objects:
@@ -124,11 +118,7 @@ def read_objects(
 
 
 def parse_annotation(data: bytes) -> VocAnnotation:
-    """What an annotation file says.
-
-    Raises:
-        ValueError, ElementTree.ParseError: What is wrong with the file.
-    """
+    """Parse an annotation file; raise a ValueError or ParseError if it is broken."""
     parser = ElementTree.XMLParser(target=_NoDoctype())
     parser.feed(data)
     root = parser.close()
@@ -136,10 +126,10 @@ def parse_annotation(data: bytes) -> VocAnnotation:
 
 
 def _parse_all(files: Sequence[Path], problems: Problems) -> list[VocAnnotation]:
-    """The content of each file; no objects for a file that is absent or broken."""
+    """Return the content of each file, without objects if it is absent or broken."""
     annotations, absent, broken = [], [], []
     for path in files:
-        annotations.append(NOTHING)
+        annotations.append(EMPTY)
         try:
             annotations[-1] = parse_annotation(path.read_bytes())
         except FileNotFoundError:
@@ -148,14 +138,16 @@ def _parse_all(files: Sequence[Path], problems: Problems) -> list[VocAnnotation]
             broken.append(f"{path.name}: {error}")
     folders = listing(sorted({str(path.parent) for path in files}))
     problems.add_all("annotation files missing", absent, f"Unpack them into {folders}.")
-    problems.add_all("annotation files that are broken", broken, "Mend them or unpack them again.")
+    problems.add_all(
+        "annotation files that are broken", broken, "Correct them or unpack them again."
+    )
     return annotations
 
 
 def _parse_size(root: ElementTree.Element) -> tuple[float, float]:
-    """Height and width of the image; NaN where there is no <size>."""
+    """Return the height and width of the image; NaN if there is no <size>."""
     if root.find("size") is None:
-        return NOTHING.size
+        return EMPTY.size
     texts = [root.findtext(f"size/{side}") for side in ("height", "width")]
     height, width = (float(text or "nan") for text in texts)
     if not (0 < height < math.inf and 0 < width < math.inf):
@@ -169,17 +161,17 @@ def _parse_object(element: ElementTree.Element) -> VocObject:
         raise ValueError("an object without a name")
     texts = [element.findtext(f"bndbox/{corner}") for corner in CORNERS]
     left, top, right, bottom = (float(text or "nan") for text in texts)
-    furthest = max(map(abs, (left, top, right, bottom)))
-    if math.isnan(left + top + right + bottom) or furthest > MAX_PIXEL:
+    largest = max(map(abs, (left, top, right, bottom)))
+    if math.isnan(left + top + right + bottom) or largest > MAX_PIXEL:
         raise ValueError(f"a {quoted(name)} whose corners are {quoted(texts)}")
     if right < left or bottom < top:
-        raise ValueError(f"a {quoted(name)} whose box is turned inside out: {quoted(texts)}")
+        raise ValueError(f"a {quoted(name)} whose box has its corners exchanged: {quoted(texts)}")
     is_difficult = (element.findtext("difficult") or "0").strip() != "0"
     return VocObject(name, (left, top, right, bottom), is_difficult)
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
-    """Builds a tree from XML that declares nothing: entities could eat all memory."""
+    """A builder that refuses declarations, since entities could exhaust the memory."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
         raise ValueError("a document type declaration, which VOC's files never have")

@@ -1,4 +1,4 @@
-"""VOC's lists of images: those of a split, and for each class which of them show it."""
+"""VOC's lists of the images of a split, and of those that show each class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,22 +15,18 @@ MARKS = {"-1": ABSENT, "0": DIFFICULT, "1": PRESENT}
 
 
 class VocLists(NamedTuple):
-    """A split of one year: N images, K classes."""
+    """A split of one year with N images and K classes."""
 
     folder: Path
-    """VOC2007 or another year's."""
+    """Folder of the year, such as VOC2007."""
     image_ids: list[str]
     categories: tuple[str, ...]
     marks: NDArray[np.int8]
-    """(N, K) PRESENT, ABSENT or DIFFICULT."""
+    """PRESENT, ABSENT or DIFFICULT for each image and class, (N, K)."""
 
 
 def read_lists(root: Path, part: YearSplit, problems: Problems) -> VocLists:
-    """The lists of a split; the images are there.
-
-    Args:
-        root: As for `VocSource`.
-    """
+    """Return the lists of a split, and check that its images exist; root: see `VocSource`."""
     path, folder = split_list(root, part), voc_folder(root, part.year)
     _check_split(path, problems)
     image_ids = [row[0] for row in _read_rows(path, problems)]
@@ -53,17 +49,17 @@ def _check_split(path: Path, problems: Problems) -> None:
 
 
 def _read_rows(path: Path, problems: Problems) -> list[list[str]]:
-    """The words of each line that is not blank."""
+    """Return the words of each line that is not blank."""
     lines = (read_bytes(path, problems) or b"").decode("utf-8", "replace").splitlines()
     return [words for line in lines if (words := line.split())]
 
 
 def _find_categories(lists: Path, split: str, problems: Problems) -> tuple[str, ...]:
-    """The classes that have a file for the split; the same ones must have it for other splits."""
+    """Return the classes with a file for the split, which must be the same for all splits."""
     classes = {name: _classes_of(lists, name) for name in SPLITS}
     every = set[str]().union(*classes.values())
     found = _classes_of(lists, split)
-    remedy = f"Unpack {lists} again; without them the classes' numbers would shift."
+    remedy = f"Unpack {lists} again; without them the class ids would shift."
     missing = [f"{name}_{split}.txt" for name in sorted(every - found)]
     problems.add_all("class files missing", missing, remedy)
     if not found:
@@ -79,13 +75,9 @@ def _classes_of(lists: Path, split: str) -> set[str]:
 def _read_marks(
     path: Path, categories: Sequence[str], image_ids: Sequence[str], problems: Problems
 ) -> NDArray[np.int8]:
-    """(N, K) the mark of each image for each class.
-
-    Args:
-        path: The file that lists the split's images.
-    """
+    """Return the mark of each image for each class (N, K); `path` lists the split's images."""
     marks = np.full((len(image_ids), len(categories)), ABSENT, np.int8)
-    place_of = {image_id: place for place, image_id in enumerate(image_ids)}
+    index_of = {image_id: index for index, image_id in enumerate(image_ids)}
     broken, unlike = [], []
     for column, name in enumerate(categories):
         file_name = f"{name}_{path.name}"
@@ -95,9 +87,11 @@ def _read_marks(
         if sorted(row[0] for row in good) != sorted(image_ids):
             unlike.append(file_name)
         for image_id, mark in good:
-            if image_id in place_of:
-                marks[place_of[image_id], column] = MARKS[mark]
-    problems.add_all('lines that are not "image -1", "image 0" or "image 1"', broken, "Mend them.")
+            if image_id in index_of:
+                marks[index_of[image_id], column] = MARKS[mark]
+    problems.add_all(
+        'lines that are not "image -1", "image 0" or "image 1"', broken, "Correct them."
+    )
     remedy = f"Each must list the images of {path.name}, once each. Unpack them again."
     problems.add_all("class files that list other images", unlike, remedy)
     return marks
@@ -112,7 +106,7 @@ def _check_images(folder: Path, image_ids: Sequence[str], problems: Problems) ->
         problems.add("The split lists no images. Unpack ImageSets again.")
     twice = len(image_ids) - len(set(image_ids))
     if twice:
-        problems.add(f"{twice:,} images are listed more than once. Remove the repetitions.")
+        problems.add(f"{twice:,} images are listed more than once. Remove the duplicates.")
     strange = [image_id for image_id in image_ids if "/" in image_id or "\0" in image_id]
     problems.add_all("images whose name is a path", strange, f"Move them into {folder}.")
     plain = (f"{image_id}.jpg" for image_id in image_ids if "/" not in image_id)

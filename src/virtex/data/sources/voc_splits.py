@@ -1,4 +1,4 @@
-"""The names of VOC's splits: trainval, or with years 2007_trainval+2012_trainval."""
+"""Names of VOC's splits: trainval, or with years 2007_trainval+2012_trainval."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 SPLITS = ("train", "val", "trainval", "test")
 HALVES = frozenset({"train", "val"})
-"""What trainval holds."""
+"""The splits that make up trainval."""
 DEFAULT_YEAR = "2007"
 
 
@@ -14,14 +14,14 @@ class YearSplit(NamedTuple):
     """A split of one year's images."""
 
     year: str | None
-    """None where the name says none: that of the folder, or else 2007."""
+    """Year of the images; None for that of the folder, or else 2007."""
     name: str
 
     def __str__(self) -> str:
         return self.name if self.year is None else f"{self.year}_{self.name}"
 
     def shares_images(self, other: "YearSplit") -> bool:
-        """Whether images of this split are in the other one too."""
+        """Whether the two splits have common images."""
         if (self.year or DEFAULT_YEAR) != (other.year or DEFAULT_YEAR):
             return False
         return bool(self._parts & other._parts)
@@ -32,13 +32,13 @@ class YearSplit(NamedTuple):
 
 
 def parse_splits(text: str) -> tuple[YearSplit, ...]:
-    """The splits whose names are joined by +, each perhaps with its year before it."""
+    """Return the splits in a text that joins them with +, each with an optional year."""
     found = (re.fullmatch(r"(?:(\d{4})_)?(.*)", part, re.DOTALL) for part in text.split("+"))
     return tuple(YearSplit(*match.groups()) for match in found if match)
 
 
 def overlap(first: str, second: str) -> list[tuple[YearSplit, YearSplit]]:
-    """Which parts of two (joined) splits share images."""
+    """Return the parts of two (joined) splits that share images."""
     return [
         (one, other)
         for one in parse_splits(first)
@@ -48,20 +48,20 @@ def overlap(first: str, second: str) -> list[tuple[YearSplit, YearSplit]]:
 
 
 def voc_folder(root: Path, year: str | None) -> Path:
-    """The folder that holds the year's ImageSets, at `root` or below it; where it should be."""
+    """Return the folder with the year's ImageSets, at or below `root`, whether it exists or not."""
     name = f"VOC{year or DEFAULT_YEAR}"
-    places = [root / name, root / "VOCdevkit" / name]
+    folders = [root / name, root / "VOCdevkit" / name]
     if year is None or root.name == name:
-        places.insert(0, root)
+        folders.insert(0, root)
     fallback = root if year is None else root / name
-    return next((place for place in places if (place / "ImageSets").is_dir()), fallback)
+    return next((one for one in folders if (one / "ImageSets").is_dir()), fallback)
 
 
 def split_list(root: Path, part: YearSplit) -> Path:
-    """The file that lists the images of a split."""
+    """Return the file that lists the images of a split."""
     return voc_folder(root, part.year) / "ImageSets" / "Main" / f"{part.name}.txt"
 
 
 def has_split(root: Path, split: str) -> bool:
-    """Whether all parts of a split are there."""
+    """Whether all parts of a split exist."""
     return all(split_list(root, part).is_file() for part in parse_splits(split))

@@ -1,4 +1,4 @@
-"""Tar shards, as img2dataset and WebDataset write them, read by offset."""
+"""Tar shards of img2dataset and WebDataset, read by offset."""
 
 import os
 from pathlib import Path
@@ -14,19 +14,14 @@ from virtex.errors import DataError
 
 
 class WebdatasetSource(Source):
-    """All *.tar under `root`; in each, key.jpg has its captions in key.txt, or else key.json.
+    """All *.tar at any depth under `root`; key.jpg has its captions in key.txt, or else key.json.
 
-    A shard is indexed when it is first seen; the index is kept in `.virtex-index` beside the
-    shards, or under `index_root` where that folder cannot be written to, and made anew when the
-    shard's size or time of change is another.
+    The index of each shard is cached in `.virtex-index` beside it, or under `index_root` if that is
+    read-only, and rebuilt when the shard's size or modification time changes.
 
     Args:
-        root: The folder of shards, at any depth.
-        with_captions: Give captions; each image must have one.
-        index_root: The second choice for indices; ~/.cache/virtex if left out.
-
-    Raises:
-        DataError: Everything that is wrong with the data.
+        with_captions: Read captions, of which each image must have one.
+        index_root: Second choice for indices; by default ~/.cache/virtex.
     """
 
     def __init__(
@@ -39,7 +34,7 @@ class WebdatasetSource(Source):
         self._offsets = np.concatenate([index.offsets for index in indices])
         self._sizes = np.concatenate([index.sizes for index in indices])
         counts = [len(index.offsets) for index in indices]
-        self._shard_numbers = np.repeat(np.arange(len(indices), dtype=np.int32), counts)
+        self._shard_indices = np.repeat(np.arange(len(indices), dtype=np.int32), counts)
         self.image_ids = PackedStrings(
             f"{shard}/{key}"
             for shard, index in zip(self._shards, indices, strict=True)
@@ -80,8 +75,8 @@ class WebdatasetSource(Source):
         }
 
     def _read(self, index: int) -> bytes:
-        """The image's file. Opening the shard each time leaves nothing to share with a fork."""
-        path = self.root / self._shards[self._shard_numbers[index]]
+        """Read the image's file; opening the shard each time leaves forks no state to share."""
+        path = self.root / self._shards[self._shard_indices[index]]
         size = int(self._sizes[index])
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -89,14 +84,14 @@ class WebdatasetSource(Source):
         finally:
             os.close(descriptor)
         if len(data) < size:
-            raise DataError(f"{path} has become shorter since it was indexed. Start again.")
+            raise DataError(f"{path} has shrunk since it was indexed. Restart the command.")
         return data
 
 
 def _find_shards(root: Path, problems: Problems) -> list[str]:
-    """Paths of the shards, relative to `root`."""
+    """Return the paths of the shards, relative to `root`."""
     if not root.is_dir():
-        problems.add("It is no folder. Name the folder of .tar files with --data.root.")
+        problems.add("It is not a folder. Name the folder of .tar files with --data.root.")
         problems.check()
     names = [prefix + name for prefix, files in walk(root) for name in files]
     shards = [name for name in names if name.endswith(".tar")]
@@ -112,17 +107,13 @@ def _open_indices(
     root: Path, shards: list[str], index_root: Path | None, problems: Problems
 ) -> list[ShardIndex]:
     indices, broken = [], []
+    index_root = index_root or Path.home() / ".cache" / "virtex"
     for shard in shards:
         try:
-            indices.append(open_index(root / shard, index_root or default_index_root()))
+            indices.append(open_index(root / shard, index_root))
         except BrokenShardError as error:
             broken.append(f"{shard}: {error}")
     problems.add_all("shards that are cut short or broken", broken, "Download them again.")
     if broken:
         problems.check()
     return indices
-
-
-def default_index_root() -> Path:
-    """Where indices go if the shards' own folder is read-only."""
-    return Path.home() / ".cache" / "virtex"
