@@ -64,7 +64,7 @@ def test_every_option_has_help_and_survives_yaml() -> None:
     assert config_files.from_dict(SourceConfig, config_files.to_dict(config)) == config
     help_text = " ".join(config_files.parser_for(SourceConfig, prog="x").format_help().split())
     assert "tar shards" in help_text
-    assert "Seed of the drawn scenes" in help_text
+    assert "Random seed of the drawn scenes" in help_text
 
 
 def test_scenes_need_no_options() -> None:

@@ -16,12 +16,11 @@ from torchvision.transforms.v2 import functional
 
 from tests.real_data import real
 from virtex.data.example import Example
-from virtex.data.images import Box, decode_image, open_image
+from virtex.data.images import BadImageError, Box, decode_image, open_image
 from virtex.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     TRAINING_SURPLUS,
-    BadImageError,
     ImageConfig,
     TrainTransform,
     ValidationTransform,

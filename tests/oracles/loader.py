@@ -6,7 +6,7 @@ import numpy as np
 
 from virtex.data.example import Source
 from virtex.data.images import BadImageError
-from virtex.data.loader import MAX_STAND_INS, Batch, Collate, Encode, Encoded
+from virtex.data.loader import MAX_REPLACEMENTS, Batch, Collate, Encode, Encoded
 
 
 def training_samples(
@@ -66,8 +66,8 @@ def validation_batches(
 
 def _read(source: Source, encode: Encode, seed: int, epoch: int, example: int) -> Encoded:
     rng = np.random.default_rng([seed, epoch, example, 1])
-    stand_ins = rng.integers(len(source), size=MAX_STAND_INS).tolist()
-    for candidate in [example, *stand_ins]:
+    replacements = rng.integers(len(source), size=MAX_REPLACEMENTS).tolist()
+    for candidate in [example, *replacements]:
         try:
             return encode(source[candidate], np.random.default_rng([seed, epoch, candidate]))
         except BadImageError:

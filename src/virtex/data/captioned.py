@@ -1,4 +1,4 @@
-"""An image with one of its captions, as tensors: what tasks that read captions begin with."""
+"""An image and one of its captions as tensors, for tasks that read captions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from virtex.data.transforms import TrainTransform, ValidationTransform
 
 @dataclass(frozen=True)
 class CaptionedForTraining:
-    """One caption drawn at random, and the image, changed together."""
+    """A function from an example to its augmented image and a random caption."""
 
     transform: TrainTransform
     encode_caption: EncodeCaption
@@ -27,7 +27,7 @@ class CaptionedForTraining:
 
 @dataclass(frozen=True)
 class CaptionedForValidation:
-    """The first caption, and the image resized and cropped at its centre."""
+    """A function from an example to its center crop and first caption."""
 
     transform: ValidationTransform
     encode_caption: EncodeCaption

@@ -1,4 +1,4 @@
-"""Captions as token ids: start, text, end; cut to a length and padded to a batch."""
+"""Captions as token ids with start and end, truncated, and padded to a batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ FEWEST_TOKENS = 3
 
 @dataclass(frozen=True)
 class EncodeCaption:
-    """A caption's text to its token ids, start and end included."""
+    """A function from a caption to its token ids, with start and end."""
 
     tokenizer: Tokenizer
     max_tokens: int
-    """Longest sequence, start and end included; the text of longer captions is cut."""
+    """Most tokens, with start and end; the text of longer captions is truncated."""
     original: bool = False
-    """Cut the end token off with the text, as the released code did."""
+    """Whether to truncate the end token with the text, as the released code did."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < FEWEST_TOKENS:
@@ -32,7 +32,7 @@ class EncodeCaption:
             )
 
     def __call__(self, caption: str) -> Tensor:
-        """Token ids (T,) int64, at most `max_tokens`."""
+        """Return token ids (T,) int64, at most `max_tokens`."""
         ids = self.tokenizer.encode(caption)
         if self.original:
             return torch.tensor([SOS_ID, *ids, EOS_ID][: self.max_tokens])
@@ -40,13 +40,6 @@ class EncodeCaption:
 
 
 def pad_tokens(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Token sequences as one batch, padded on the right to the longest.
-
-    Args:
-        sequences: B tensors (T,) of token ids.
-
-    Returns:
-        Tokens (B, T) and their lengths before padding (B,), both int64.
-    """
+    """Pad B sequences on the right to tokens (B, T), and return their lengths (B,), both int64."""
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     return pad_sequence(list(sequences), batch_first=True, padding_value=PAD_ID), lengths

@@ -1,8 +1,8 @@
-"""The words of a tokenised caption, and which of them name something that may be seen.
+"""The words of a tokenized caption, and those that name a visible concept.
 
 Nouns, verbs and adjectives are an open class; function words (articles, prepositions, pronouns,
-conjunctions, auxiliaries) are few and known. So an English word that is none of these is taken for
-a concept word, without a tagger; for another language or a narrower choice there are word lists.
+conjunctions, auxiliaries) are few. So every English word that is not a function word counts as a
+concept word, without a tagger; other languages and narrower choices need a word list.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ FUNCTION_WORDS = frozenset(CLOSED_CLASS.split())
 
 @dataclass(frozen=True)
 class Word:
-    """A word as it was written, lower-case, and where its pieces stand in the caption."""
+    """A word in lower case, and the indices of its tokens in the caption."""
 
     text: str
     indices: tuple[int, ...]
@@ -40,11 +40,11 @@ class Word:
 
 @dataclass(frozen=True)
 class FindConcepts:
-    """A caption's token ids to its concept words."""
+    """A function from a caption's token ids to its concept words."""
 
     tokenizer: Tokenizer
     listed: frozenset[str] | None = None
-    """The concept words; None: all words but English function words."""
+    """The concept words; by default all but English function words."""
 
     def __call__(self, tokens: Sequence[int]) -> list[Word]:
         return [word for word in find_words(tokens, self.tokenizer) if self._is_concept(word.text)]
@@ -54,12 +54,7 @@ class FindConcepts:
 
 
 def find_words(tokens: Sequence[int], tokenizer: Tokenizer) -> Iterator[Word]:
-    """The words of a caption, in order; punctuation and special tokens divide them, as spaces do.
-
-    Args:
-        tokens: Ids, with or without start and end.
-        tokenizer: What made them.
-    """
+    """Yield the words of a caption in order; spaces, punctuation and special tokens divide them."""
     text, indices = "", list[int]()
     for index, token in enumerate(tokens):
         piece = tokenizer.id_to_piece(token) if token >= NUM_SPECIAL else ""
@@ -75,10 +70,10 @@ def find_words(tokens: Sequence[int], tokenizer: Tokenizer) -> Iterator[Word]:
 
 
 def read_words(path: Path) -> frozenset[str]:
-    """The words of a text file, one a line, normalised as captions are.
+    """Return the words of a text file, one a line, normalized like captions.
 
     Raises:
-        ConfigError: No such file; no words in it; or a line holds more than one.
+        ConfigError: The file cannot be read, has no words, or has several in a line.
     """
     try:
         lines = [normalize_caption(line) for line in path.read_text().splitlines()]

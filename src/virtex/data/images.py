@@ -1,10 +1,9 @@
 """Image files to RGB pixels, decoding no more of a JPEG than a crop needs.
 
-A training crop rarely needs a whole file: rows below it are not decoded, and a crop much larger
-than the network's input is decoded at 1/2, 1/4 or 1/8 by the JPEG transform itself. What is decoded
-must be without fault: every warning of the JPEG library (which would fill a truncated file with
-grey and go on) is an error here. EXIF orientation is applied, transparency is laid over white,
-16-bit grey keeps its upper 8 bits, and of an animation the first frame counts.
+Rows below a crop are not decoded, and a crop much larger than the network's input is decoded at
+1/2, 1/4 or 1/8 by the JPEG transform itself. Every warning of the JPEG library, which would fill
+the rest of a truncated file with gray, is an error here. EXIF orientation is applied, transparency
+is composited over white, 16-bit gray keeps its upper 8 bits, and animations give the first frame.
 """
 
 import io
@@ -21,23 +20,22 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from virtex.errors import DataError
 
 Pixels = NDArray[np.uint8]
-"""(H, W, 3) RGB."""
+"""RGB (H, W, 3)."""
 
 MAX_PIXELS = 178_956_970
-"""Larger images are refused before decoding (Pillow's limit for decompression bombs)."""
+"""Most pixels of an image (Pillow's limit against decompression bombs)."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 MAX_ASPECT = 200
-"""Thinner images are refused: with the short side resized to a network's input, the long one would
-fill the memory."""
+"""Largest ratio of the sides of an image; resizing the short one would make the long one huge."""
 REDUCTIONS = (8, 4, 2)
 CONTEXT_ROWS = 16
-"""Rows below a crop that chroma upsampling may look at."""
+"""Rows below a crop that chroma upsampling may read."""
 MAX_SCANS = 100
-"""A JPEG of more is refused: each costs as much as the whole image, in a few bytes. Encoders write
-about ten; libtiff has the same limit."""
+"""Most scans of a JPEG: a few bytes of scan cost as much as the whole image. Encoders write about
+ten; libtiff has the same limit."""
 MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
-"""Begins a segment that states its length, or ends the file; among pixels, 0x00 or a restart marker
-follows 0xFF."""
+"""Start of a segment with a length, or end of the file; in pixel data 0xFF is followed by 0x00 or a
+restart marker."""
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = 1
 
@@ -63,14 +61,14 @@ class Box(NamedTuple):
 
 
 def open_image(image: Path | bytes | Pixels, *, name: str = "") -> "JpegImage | PixelImage":
-    """An image whose size is known and whose pixels are decoded when they are asked for.
+    """Return an image of known size whose pixels are decoded on request.
 
     Args:
-        image: A path, an encoded file, or pixels; as in `Example.image`.
-        name: How errors call the image; its path if left out.
+        image: See `Example.image`.
+        name: Name of the image in errors; by default its path.
 
     Raises:
-        BadImageError: No image, or one that is too large.
+        BadImageError: The image is missing, corrupt or too large.
     """
     if isinstance(image, np.ndarray):
         return PixelImage(_checked_pixels(image, name or "array"))
@@ -87,24 +85,20 @@ def open_image(image: Path | bytes | Pixels, *, name: str = "") -> "JpegImage | 
 
 
 def decode_image(image: Path | bytes | Pixels, *, name: str = "") -> Pixels:
-    """All pixels of an image: (H, W, 3) RGB, upright.
-
-    Raises:
-        BadImageError: An image that is missing, corrupt, truncated or too large.
-    """
+    """Return all pixels of an image, upright; Args and Raises: see `open_image`."""
     opened = open_image(image, name=name)
     return opened.decode(Box(0, 0, opened.height, opened.width))
 
 
 class PixelImage:
-    """An image that is decoded already."""
+    """A decoded image."""
 
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
         self.height, self.width = pixels.shape[:2]
 
     def decode(self, box: Box, *, min_size: int | None = None) -> Pixels:
-        """The pixels inside `box`."""
+        """Return the pixels inside `box`."""
         top, left, height, width = box
         return self.pixels[top : top + height, left : left + width]
 
@@ -115,20 +109,14 @@ class _JpegHeader:
     width: int
     num_components: int
     size_offset: int
-    """Where the file states its height."""
+    """Offset of the height in the file."""
     orientation: int
-    sequential: bool
-    """One pass from top to bottom, so that decoding may stop early."""
+    is_sequential: bool
+    """Whether one scan holds all rows from top to bottom, so that decoding can stop early."""
 
 
 class JpegImage:
-    """A JPEG file, decoded in part.
-
-    Args:
-        data: The file; its size is overwritten while decoding.
-        header: What the file says of itself.
-        name: How errors call the image.
-    """
+    """A JPEG file that is decoded in part; decoding overwrites the height in `data`."""
 
     def __init__(self, data: bytearray, header: _JpegHeader, name: str) -> None:
         self.data, self.header, self.name = data, header, name
@@ -137,26 +125,26 @@ class JpegImage:
             self.height, self.width = header.width, header.height
 
     def decode(self, box: Box, *, min_size: int | None = None) -> Pixels:
-        """The pixels inside `box`, reduced 2, 4 or 8 times if `min_size` allows it.
+        """Return the pixels inside `box`, reduced 2, 4 or 8 times if `min_size` allows it.
 
         Args:
-            box: The wanted rectangle; where the image is reduced, cut to whole reduced pixels.
-            min_size: The shorter side must not become smaller than this; None: do not reduce.
+            box: The rectangle in full-size pixels, rounded to whole reduced pixels.
+            min_size: Least length of the shorter side after reduction; None prevents reduction.
 
         Raises:
-            BadImageError: What was decoded, or the end of the file, is corrupt or missing.
+            BadImageError: The decoded part or the end of the file is corrupt or missing.
         """
         reduction = _reduction(box, min_size)
         top, left, height, width = (side // reduction for side in box)
         num_rows = self.header.height
-        if self.header.sequential and self.header.orientation == UPRIGHT:
+        if self.header.is_sequential and self.header.orientation == UPRIGHT:
             num_rows = min(num_rows, box.top + box.height + CONTEXT_ROWS)
         pixels = self._decode_rows(num_rows, reduction)
         pixels = _turn_upright(pixels, self.header.orientation)
         return pixels[top : top + height, left : left + width]
 
     def _decode_rows(self, num_rows: int, reduction: int) -> Pixels:
-        # A file that claims fewer rows is decoded no further; the rest is surplus bytes.
+        # With a smaller height in its header, the rest of the file is surplus bytes.
         offset = self.header.size_offset
         self.data[offset : offset + 2] = num_rows.to_bytes(2, "big")
         height, width = -(-num_rows // reduction), -(-self.header.width // reduction)
@@ -164,7 +152,7 @@ class JpegImage:
         try:
             simplejpeg.decode_jpeg(self.data, min_height=height, min_width=width, buffer=pixels)
         except ValueError as error:
-            # Of several warnings the first is told; this one comes after the rows asked for.
+            # The first warning is reported; a surplus one comes after the requested rows.
             is_surplus = "extraneous bytes before marker 0xd9" in str(error)
             if num_rows == self.header.height or not is_surplus:
                 raise BadImageError(self.name, str(error)) from error
@@ -180,7 +168,7 @@ def _reduction(box: Box, min_size: int | None) -> int:
 
 
 def _turn_upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Undo an EXIF orientation: 2 to 4 mirror or turn by 180 degrees, 5 to 8 also transpose."""
+    """Undo an EXIF orientation: 2 to 4 flip or rotate by 180 degrees, 5 to 8 also transpose."""
     if orientation == UPRIGHT:
         return pixels
     if orientation > 4:
@@ -193,7 +181,7 @@ def _turn_upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _read_jpeg_header(data: bytearray, name: str) -> _JpegHeader | None:
-    """Size and layout of a JPEG, from the segments before its pixels; None: not understood."""
+    """Read the segments before a JPEG's pixels; return None if they are not understood."""
     frame: tuple[int, int] | None = None
     orientation, restarts, offset = UPRIGHT, False, 2
     try:
@@ -229,7 +217,7 @@ def _read_jpeg_header(data: bytearray, name: str) -> _JpegHeader | None:
 
 def _check_scans(data: bytearray, name: str) -> None:
     scan = b"\xff\xda"
-    if data.count(scan) <= MAX_SCANS:  # also counts what lies in thumbnails and behind the end
+    if data.count(scan) <= MAX_SCANS:  # includes thumbnails and surplus bytes
         return
     num_scans, offset = 0, 2
     while (found := MARKER.search(data, offset)) and found[1] != b"\xd9":
@@ -244,7 +232,7 @@ def _orientation(segment: bytearray) -> int:
     try:
         exif.load(bytes(segment))
         orientation = exif.get(EXIF_ORIENTATION, UPRIGHT)
-    except Exception:  # Pillow raises what it stumbles on; a broken note is no broken image
+    except Exception:  # any kind; broken EXIF does not make a broken image
         return UPRIGHT
     return orientation if orientation in range(1, 9) else UPRIGHT
 
@@ -256,9 +244,9 @@ def _decode_with_pillow(data: bytearray, name: str) -> Pixels:
             return _to_rgb(image, name)
     except BadImageError:
         raise
-    except Exception as error:  # Pillow's readers raise many kinds on bytes from the wild
+    except Exception as error:  # Pillow's readers raise many kinds on corrupt files
         reason = str(error) or type(error).__name__
-        if not data or isinstance(error, UnidentifiedImageError):  # its text shows our own buffer
+        if not data or isinstance(error, UnidentifiedImageError):  # its text names our buffer
             reason = "not an image"
         raise BadImageError(name, reason) from error
 

@@ -1,9 +1,9 @@
-"""A picture cut into patches that are changed one by one and put out of order.
+"""Image patches that are augmented one by one and shuffled.
 
 The jigsaw transform of Misra and van der Maaten, "Self-Supervised Learning of Pretext-Invariant
-Representations", CVPR 2020, after Noroozi and Favaro, ECCV 2016: of a crop of 255 pixels each cell
-of 85 gives a patch of 64 at a random place. Those sizes go with images of 224; others are in
-proportion.
+Representations", CVPR 2020, after Noroozi and Favaro, ECCV 2016: each cell of 85 pixels of a
+255-pixel crop gives a patch of 64 at a random position. Those sizes belong to images of 224 pixels;
+others are in proportion.
 """
 
 from dataclasses import dataclass, replace
@@ -16,31 +16,27 @@ from virtex.data.example import Example
 from virtex.data.transforms import ImageConfig, flip_and_recolor, random_crop
 
 GRID = 3
-"""Cells on a side."""
+"""Cells per side."""
 NUM_PATCHES = GRID * GRID
-CELL_SHARE, PATCH_SHARE = 85 / 224, 64 / 224
+CELL_FRACTION, PATCH_FRACTION = 85 / 224, 64 / 224
 CROP_SCALE = (0.6, 1.0)
-"""Share of the image's area that is cut up, as in the authors' configuration."""
+"""Fraction of the image's area to crop, as in the authors' configuration."""
 
 
 @dataclass(frozen=True)
 class JigsawTransform:
-    """An image to nine patches in random order, each flipped and recoloured by itself."""
+    """A function from an image to nine shuffled patches, each flipped and recolored by itself."""
 
     config: ImageConfig
 
     @property
     def patch_size(self) -> int:
         """Side of a patch, in pixels."""
-        return round(PATCH_SHARE * self.config.size)
+        return round(PATCH_FRACTION * self.config.size)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Tensor:
-        """Patches (9, 3, P, P) uint8.
-
-        Raises:
-            BadImageError: The image is missing, corrupt, truncated or too large.
-        """
-        side = GRID * round(CELL_SHARE * self.config.size)
+        """Return patches (9, 3, P, P) uint8."""
+        side = GRID * round(CELL_FRACTION * self.config.size)
         whole = replace(self.config, size=side, scale=CROP_SCALE, validation_resize=None)
         patches = cut(random_crop(example, whole, rng), self.patch_size, rng)
         changed = [flip_and_recolor(patch, self.config, rng)[0] for patch in patches]
@@ -48,11 +44,11 @@ class JigsawTransform:
 
 
 def cut(image: Tensor, patch_size: int, rng: np.random.Generator) -> list[Tensor]:
-    """A patch (3, P, P) at a random place of each cell of an image (3, S, S), row by row."""
+    """Return a patch (3, P, P) at a random position in each cell of an image (3, S, S), by row."""
     cell_size = image.shape[1] // GRID
-    places = rng.integers(cell_size - patch_size + 1, size=(NUM_PATCHES, 2)).tolist()
+    offsets = rng.integers(cell_size - patch_size + 1, size=(NUM_PATCHES, 2)).tolist()
     patches = []
-    for cell, (down, right) in enumerate(places):
+    for cell, (down, right) in enumerate(offsets):
         row, column = divmod(cell, GRID)
         top, left = row * cell_size + down, column * cell_size + right
         patches.append(image[:, top : top + patch_size, left : left + patch_size])

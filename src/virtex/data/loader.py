@@ -1,13 +1,11 @@
-"""Batches whose content is a function of seed and step alone.
+"""Batches whose content depends on the seed and the step alone.
 
-Each has, beside what the task collates, `index` (B,): the indices of its examples in the source.
+virtex.data.order says which examples make up a batch; the randomness of each comes from (seed,
+epoch, index) and, if repeated, the repetition. So workers, ranks and the step at which a run
+resumes change nothing. Each batch also holds `index` (B,), the indices of its examples.
 
-Which examples make up a batch is said in virtex.data.order; the randomness of each comes from
-(seed, epoch, index), and of a repeated one from which repetition it is. So neither workers, nor
-ranks, nor the step at which a run was resumed change what is learned.
-
-An image that cannot be read is counted and logged, and another example drawn from
-(seed, epoch, index) takes its place, until too many are bad.
+A bad image is counted and logged, and an example drawn from (seed, epoch, index) replaces it, until
+too many images are bad.
 """
 
 import logging
@@ -33,17 +31,16 @@ Batch = dict[str, Tensor]
 Encode = Callable[[Example, np.random.Generator], Encoded]
 Collate = Callable[[Sequence[Encoded]], Batch]
 BadImage = tuple[str, str]
-"""Where an image is, and what is wrong with it."""
+"""The location of an image, and the reason why it cannot be read."""
 
-MAX_STAND_INS = 30
-"""So many drawn examples that are all bad mean that the data is broken."""
+MAX_REPLACEMENTS = 30
+"""Replacements tried for a bad image before the data counts as broken."""
 FEWEST_SEEN = 1000
-"""The share of bad images is taken of at least so many examples."""
-STAND_IN_STREAM = 1
-"""Sets the generator that draws stand-ins apart from the example's own."""
+"""Least number of examples that the fraction of bad images refers to."""
+REPLACEMENT_STREAM = 1
+"""Seed that sets the generator of replacements apart from the example's own."""
 REPETITION_STREAM = 0x2B1D_FACE_3A5E_7EED
-"""Sets the generators of an example's repetitions apart from that of its stand-ins, and from its
-own, which ends with zeros since numpy pads seeds with them."""
+"""Seed that sets the generators of an example's repetitions apart from that of its replacements."""
 VALIDATION_SEED = 0
 
 logger = logging.getLogger("virtex")
@@ -51,14 +48,14 @@ logger = logging.getLogger("virtex")
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """How batches are prepared; nothing here changes what is in them."""
+    """Options that prepare batches, and do not change their content."""
 
     num_workers: int = 4
-    """Processes that decode images, for each training process; 0: the training process itself."""
+    """Worker processes that decode images, per training process; 0 decodes in that process."""
     prefetch: int = 2
     """Batches that each worker prepares ahead."""
     bad_image_limit: float = 0.01
-    """Stop when more than this share of the examples seen (of 1,000 at least) cannot be read."""
+    """Largest fraction of the examples seen (at least 1,000) that may be unreadable."""
 
     def __post_init__(self) -> None:
         problems = out_of_range(self, {"num_workers": (0, 1024), "prefetch": (1, 1024)})
@@ -79,22 +76,18 @@ def training_batches(
     repeats: NDArray[np.float64] | None = None,
     config: LoaderConfig | None = None,
 ) -> "TrainingBatches":
-    """Endless batches, in the order that `seed` gives, from batch `start_step` on.
+    """Return endless batches from number `start_step` on, in the order that `seed` gives.
 
     Args:
-        source: The examples.
-        encode: Example to tensors, in a worker: picklable, random through its generator alone.
-        collate: Encoded examples to a batch, in a worker: picklable.
-        seed: Of the order and of each example's generator; not negative.
-        batch_size: Over all ranks.
-        start_step: Number of batches that went before; skipping them costs nothing.
-        share: Which part of each batch to give, of how many.
-        repeats: (N,) how often each example comes in an epoch, at least 1; null: once.
-        config: Workers, prefetching, and how many images may be bad.
+        encode: Turns an example into tensors; picklable, and random only through its generator.
+        collate: Turns encoded examples into a batch; picklable.
+        batch_size: Examples over all ranks.
+        start_step: Number of earlier batches; skipping them is free.
+        repeats: (N,) repeat factors, at least 1; None for 1.
 
     Raises:
         ConfigError: A batch cannot be split evenly over the ranks.
-        DataError: There are no examples; while iterating: too many images are bad.
+        DataError: There are no examples or, while iterating, too many images are bad.
     """
     config = config or LoaderConfig()
     _check(source, batch_size=batch_size, share=share)
@@ -121,22 +114,10 @@ def validation_batches(
     share: Share = Share(),
     config: LoaderConfig | None = None,
 ) -> Iterator[Batch]:
-    """All examples once, in order; each rank gives its own part of every batch.
+    """Return batches of all examples in order; Args and Raises: see `training_batches`.
 
-    An image that cannot be read is left out, so that a batch may be smaller; the last one is,
-    where the examples do not fill it, and some ranks may then have one batch fewer.
-
-    Args:
-        source: The examples.
-        encode: As in training; its generator depends on the example's index alone.
-        collate: As in training.
-        batch_size: Over all ranks.
-        share: Which part of each batch to give, of how many.
-        config: Workers, prefetching, and how many images may be bad.
-
-    Raises:
-        ConfigError: A batch cannot be split evenly over the ranks.
-        DataError: There are no examples; while iterating: too many images are bad.
+    Bad images are left out, so a batch may be smaller. The last one may be smaller too, and some
+    ranks may have one batch fewer. The generator of `encode` depends on the example's index alone.
     """
     config = config or LoaderConfig()
     _check(source, batch_size=batch_size, share=share)
@@ -146,13 +127,7 @@ def validation_batches(
 
 
 class TrainingBatches:
-    """An endless iterator over this rank's part of each batch.
-
-    Args:
-        reader: Examples to a batch.
-        order: Which examples, batch by batch.
-        config: Workers, prefetching, and how many images may be bad.
-    """
+    """An endless iterator over this rank's part of each batch."""
 
     def __init__(
         self, reader: "_Reader", order: Iterable[list[Sample]], config: LoaderConfig
@@ -162,7 +137,7 @@ class TrainingBatches:
 
     @property
     def bad_images(self) -> list[BadImage]:
-        """Where each image that could not be read is, and why, as often as it was met."""
+        """The bad images, each as often as it was met."""
         return self._tally.bad_images
 
     def __iter__(self) -> Self:
@@ -176,16 +151,16 @@ class TrainingBatches:
         except VirTexError:
             self.close()
             raise
-        assert batch is not None  # every bad image has a stand-in
+        assert batch is not None  # every bad image is replaced
         return batch
 
     def close(self) -> None:
-        """Stop the workers; there are no batches any more."""
+        """Stop the workers, and the iteration."""
         self._batches = None  # the torch iterator ends its workers when it is dropped
 
 
 class _Read(NamedTuple):
-    """What a worker sends: a batch and what went wrong on the way to it."""
+    """A batch as a worker sends it, with the problems that it met."""
 
     batch: Batch | None
     num_seen: int
@@ -194,16 +169,10 @@ class _Read(NamedTuple):
 
 
 class _Reader(Dataset[_Read]):
-    """Places to a batch, in a worker; torch calls it a data set, its items are batches."""
+    """A reader of batches in a worker; torch calls it a data set whose items are batches."""
 
     def __init__(
-        self,
-        source: Source,
-        encode: Encode,
-        collate: Collate,
-        *,
-        seed: int,
-        replaces_bad: bool,
+        self, source: Source, encode: Encode, collate: Collate, *, seed: int, replaces_bad: bool
     ) -> None:
         self.source, self.encode, self.collate = source, encode, collate
         self.seed, self.replaces_bad = seed, replaces_bad
@@ -215,20 +184,20 @@ class _Reader(Dataset[_Read]):
             for sample in samples:
                 read.extend(self._read(sample, bad_images))
             batch = self._collate(read) if read else None
-        except VirTexError as error:  # torch would wrap it in the worker's traceback
+        except VirTexError as error:  # which torch would wrap in the worker's traceback
             return _Read(None, len(samples), bad_images, error)
-        num_stand_ins = len(bad_images) if self.replaces_bad else 0
-        return _Read(batch, len(samples) + num_stand_ins, bad_images)
+        num_replacements = len(bad_images) if self.replaces_bad else 0
+        return _Read(batch, len(samples) + num_replacements, bad_images)
 
     def _collate(self, read: list[tuple[int, Encoded]]) -> Batch:
         indices, encoded = zip(*read, strict=True)
         return {**self.collate(encoded), "index": torch.tensor(indices)}
 
     def _read(self, sample: Sample, bad_images: list[BadImage]) -> list[tuple[int, Encoded]]:
-        """The example at a sample or its stand-in; none if it is bad and not to be replaced."""
+        """Return the sample's example or its replacement; nothing if it is bad and not replaced."""
         for index in self._candidates(sample):
-            copy = [sample.repetition, REPETITION_STREAM] if sample.repetition else []
-            rng = np.random.default_rng([self.seed, sample.epoch, index, *copy])
+            stream = [sample.repetition, REPETITION_STREAM] if sample.repetition else []
+            rng = np.random.default_rng([self.seed, sample.epoch, index, *stream])
             try:
                 return [(index, self.encode(self.source[index], rng))]
             except BadImageError as error:
@@ -236,26 +205,26 @@ class _Reader(Dataset[_Read]):
         if not self.replaces_bad:
             return []
         raise DataError(
-            f"{MAX_STAND_INS + 1} examples drawn one after the other cannot be read; the last is "
+            f"{MAX_REPLACEMENTS + 1} examples drawn in a row cannot be read; the last is "
             f"{bad_images[-1][0]}: {bad_images[-1][1]}. Check that the images are all there"
         )
 
     def _candidates(self, sample: Sample) -> Iterator[int]:
         yield sample.example_index
         if self.replaces_bad:
-            rng = np.random.default_rng([self.seed, *sample[:2], STAND_IN_STREAM])
-            yield from rng.integers(len(self.source), size=MAX_STAND_INS).tolist()
+            rng = np.random.default_rng([self.seed, *sample[:2], REPLACEMENT_STREAM])
+            yield from rng.integers(len(self.source), size=MAX_REPLACEMENTS).tolist()
 
 
 class _Tally:
-    """Counts bad images, names the first of them, and ends the run where they are too many."""
+    """A count of bad images, which logs each once and raises an error at too many."""
 
     def __init__(self, limit: float) -> None:
         self.limit, self.num_seen = limit, 0
         self.bad_images: list[BadImage] = []
 
     def add(self, read: _Read) -> Batch | None:
-        """The batch that was read, once its bad images are counted."""
+        """Count the bad images of a batch and return it."""
         self.num_seen += read.num_seen
         for location, reason in read.bad_images:
             known = (location, reason) in self.bad_images
@@ -297,22 +266,22 @@ def _data_loader(
 ) -> DataLoader[_Read]:
     return DataLoader(
         reader,
-        batch_size=None,  # an item of the reader is a batch already
+        batch_size=None,  # each item of the reader is a batch
         sampler=parts,
         num_workers=config.num_workers,
         prefetch_factor=config.prefetch if config.num_workers else None,
         collate_fn=_unchanged,
         worker_init_fn=leave_signals_to_parent,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(0),  # or torch draws from its global one
+        generator=torch.Generator().manual_seed(0),  # torch would draw from the global one
     )
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """Let a worker ignore signals: Ctrl-C and SLURM send them to all processes.
+    """Let a worker ignore the signals that Ctrl-C and SLURM send to all processes.
 
-    A trainer needs its workers to finish a step; they end when it drops them, or within seconds of
-    its death.
+    A trainer needs its workers to finish a step. They end when it drops them or, if it dies, within
+    seconds.
     """
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,9 +1,9 @@
-"""Image, boxes and masks changed together: how large a detector sees them, and which way round.
+"""Transforms that resize, crop and flip an image together with its boxes and masks.
 
-Two ways. A square input, with the scale jitter of Ghiasi et al., "Simple Copy-Paste" (CVPR 2021),
-section 3: an image that just fits is zoomed by a random factor; what is then too large is cropped
-at random, what is too small is padded. And Faster R-CNN's (Ren et al., NeurIPS 2015): the shorter
-side gets a length, or as much of it as the longer side allows. The image keeps its shape.
+ZoomTransform is the scale jitter of Ghiasi et al., "Simple Copy-Paste" (CVPR 2021), section 3: an
+image that just fits a square is zoomed by a random factor, and then cropped at random or padded.
+ShorterSideTransform is Faster R-CNN's (Ren et al., NeurIPS 2015): the shorter side gets a given
+length, or less if the longer side would become too long. The aspect ratio never changes.
 """
 
 from dataclasses import dataclass
@@ -20,27 +20,19 @@ from virtex.data.transforms import ImageConfig, flip_and_recolor
 
 @dataclass(frozen=True)
 class ZoomTransform:
-    """Random zoom and place in a square, flip, change of colours.
-
-    Of the image options scale and ratio do not apply: an image keeps its shape.
-    """
+    """Random zoom, crop, flip and color jitter in a square; ignores the options scale and ratio."""
 
     config: ImageConfig
     zoom: tuple[float, float]
-    """Smallest and largest factor; at 1 the longer side just fits."""
+    """Range of the factor; at 1 the longer side just fits."""
     with_masks: bool
 
     def __call__(self, example: Example, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Tensors for `ObjectCollate`; see `encode_objects`.
-
-        Raises:
-            BadImageError: The image is missing, corrupt, truncated or too large.
-            DataError: Masks are asked for, and the example has none or not its image's.
-        """
+        """Return the tensors of `encode_objects`."""
         size, (low, high) = self.config.size, self.zoom
-        share, down, right = rng.random(3).tolist()
+        fraction, down, right = rng.random(3).tolist()
         file = open_image(example.image, name=example.location)
-        zoom = low + share * (high - low)
+        zoom = low + fraction * (high - low)
         placement = place_in_square(
             file.height, file.width, size=size, zoom=zoom, down=down, right=right
         )
@@ -53,14 +45,14 @@ class ZoomTransform:
 
 @dataclass(frozen=True)
 class WholeImageTransform:
-    """The whole image, as large as fits into a square."""
+    """The whole image, as large as fits into a square, without randomness."""
 
     size: int
     """Side of the square."""
     with_masks: bool
 
     def __call__(self, example: Example, rng: np.random.Generator) -> dict[str, Tensor]:
-        """As in training, without randomness."""
+        """Return the tensors of `encode_objects`."""
         del rng
         file = open_image(example.image, name=example.location)
         placement = place_in_square(file.height, file.width, size=self.size)
@@ -70,22 +62,17 @@ class WholeImageTransform:
 
 @dataclass(frozen=True)
 class ShorterSideTransform:
-    """The whole image, its shorter side resized to one of several lengths, and flipped."""
+    """The whole image, its shorter side resized to one of several lengths, with random flips."""
 
     sizes: tuple[int, ...]
-    """Lengths of the shorter side, in pixels; one is drawn for each image."""
+    """Lengths of the shorter side in pixels, of which one is drawn for each image."""
     max_size: int
-    """The longer side becomes no longer than this; the shorter one follows."""
+    """Largest length of the longer side in pixels."""
     flip_prob: float
     with_masks: bool
 
     def __call__(self, example: Example, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Tensors for `ObjectCollate`; see `encode_objects`.
-
-        Raises:
-            BadImageError: The image is missing, corrupt, truncated or too large.
-            DataError: Masks are asked for, and the example has none or not its image's.
-        """
+        """Return the tensors of `encode_objects`."""
         size, flip = self.sizes[rng.integers(len(self.sizes))], rng.random()
         file = open_image(example.image, name=example.location)
         placement = place_by_shorter_side(
@@ -100,15 +87,12 @@ class ShorterSideTransform:
 def place_in_square(
     height: int, width: int, *, size: int, zoom: float = 1.0, down: float = 0.0, right: float = 0.0
 ) -> Placement:
-    """Where an image comes to lie in a square input.
+    """Return the placement of an image of `height` and `width` in a square input of side `size`.
 
     Args:
-        height: Of the image.
-        width: Of the image.
-        size: Side of the input.
-        zoom: At 1 the longer side just fits.
-        down: What is too high is cropped at this share, from 0 to below 1, of what is possible.
-        right: As `down`, for what is too wide.
+        zoom: Factor of the scale at which the longer side just fits.
+        down: Vertical position of the crop, from 0 (top) to below 1 (bottom).
+        right: Horizontal position of the crop, from 0 (left) to below 1 (right).
     """
     scale = zoom * size / max(height, width)
     crop_height, out_height = _extent(height, scale, size)
@@ -119,14 +103,14 @@ def place_in_square(
 
 
 def place_by_shorter_side(height: int, width: int, *, size: int, max_size: int) -> Placement:
-    """The whole image with a shorter side of `size`, or what a longer one of `max_size` allows."""
+    """Return the placement with a shorter side of `size` and a longer one up to `max_size`."""
     scale = min(size / min(height, width), max_size / max(height, width))
     resized = (max(1, round(length * scale)) for length in (height, width))
     return Placement(Box(0, 0, height, width), *resized)
 
 
 def _extent(length: int, scale: float, size: int) -> tuple[int, int]:
-    """How many source pixels fit into `size`, and how many they become."""
+    """Return how many source pixels fit into `size`, and their number after resizing."""
     if length * scale <= size:
         return length, max(1, round(length * scale))
     return min(length, max(1, round(size / scale))), size

@@ -1,7 +1,7 @@
-"""The objects of an image as a detector learns them: found, mirrored, encoded, and put in batches.
+"""Objects for a detector: boxes and masks after a crop, flips, tensors and batches.
 
-A crop is cut from the file at whole pixels before it is resized, so boxes and masks follow from two
-ratios without error; for the same reason the file is decoded at full size.
+The file is decoded at full size and cropped at whole pixels before it is resized, so the boxes and
+masks follow exactly from two ratios.
 """
 
 from collections.abc import Sequence
@@ -28,28 +28,23 @@ from virtex.data.masks import (
 from virtex.data.transforms import IMAGENET_MEAN, resize
 
 CUT = 0.5
-"""A crop that takes less of a box, in pixels, does not cut it."""
+"""Least pixels outside the crop for a box to count as cut."""
 
 
 class Objects(NamedTuple):
-    """What is to be found in an image."""
+    """The ground truth of an image."""
 
     boxes: Boxes
     labels: NDArray[np.int64]
-    """(M,) from 1; 0 stands for no object."""
+    """Class ids from 1, (M,); 0 is the background."""
     masks: Mask | None
-    """(M, H, W), where masks are asked for."""
+    """Masks (M, H, W), where requested."""
 
 
 def read_objects(
     example: Example, file: JpegImage | PixelImage, placement: Placement, *, with_masks: bool
 ) -> tuple[Tensor, Objects]:
-    """The placed image (3, h, w) and its objects.
-
-    Raises:
-        BadImageError: The image is corrupt or truncated.
-        DataError: Masks are asked for, and the example has none or not its image's.
-    """
+    """Return the placed image (3, h, w) and its objects; Raises: see `find_objects`."""
     source, height, width = placement
     image = resize(file.decode(source), height=height, width=width)  # (3, h, w)
     whole = file.height, file.width
@@ -59,17 +54,17 @@ def read_objects(
 def find_objects(
     example: Example, placement: Placement, *, image_size: tuple[int, int], with_masks: bool
 ) -> Objects:
-    """The objects that can be seen after placement; crowds are none.
+    """Return the objects that are visible after placement, without crowds.
 
-    Where the crop cuts an object with a mask, its box is drawn anew around what is left.
+    Where the crop cuts an object with a mask, its new box encloses the visible part.
 
     Args:
         image_size: Height and width of the whole image.
 
     Raises:
-        DataError: Masks are asked for, and the example has none or not its image's.
+        DataError: Masks are requested, and are missing or have another size than the image.
     """
-    assert example.boxes is not None, "a task that needs objects is given boxes"
+    assert example.boxes is not None, "a task that needs objects gets boxes"
     moved = _move(example.boxes, placement)
     limits = np.array([placement.width, placement.height] * 2, np.float32)
     boxes = moved.clip(0, limits)
@@ -91,7 +86,7 @@ def find_objects(
 
 
 def flip_objects(objects: Objects, width: int) -> Objects:
-    """The objects of the mirrored image, which is `width` pixels wide."""
+    """Return the objects of the flipped image, which is `width` pixels wide."""
     boxes, labels, masks = objects
     x1, y1, x2, y2 = boxes.T
     mirrored = np.stack([width - x2, y1, width - x1, y2], axis=1)
@@ -101,15 +96,14 @@ def flip_objects(objects: Objects, width: int) -> Objects:
 def encode_objects(
     image: Tensor, objects: Objects, *, image_size: tuple[int, int]
 ) -> dict[str, Tensor]:
-    """An image (3, h, w) and its M objects as tensors for `ObjectCollate`.
+    """Return an image and its M objects as tensors for `ObjectCollate`.
 
     Args:
-        image_size: Height and width that the image had in its file.
+        image_size: Height and width of the image in its file.
 
     Returns:
-        image (3, h, w) uint8; sizes (2,), its height and width; image_sizes (2,), those of the
-        file; boxes (M, 4); box_labels (M,); and masks (M, h, ceil(w / 8)) uint8, where there are
-        some, packed.
+        image (3, h, w) uint8; sizes (2,), which are h and w; image_sizes (2,); boxes (M, 4);
+        box_labels (M,); and masks (M, h, ceil(w / 8)) uint8, if present.
     """
     encoded = {
         "image": image,
@@ -125,20 +119,20 @@ def encode_objects(
 
 @dataclass(frozen=True)
 class ObjectCollate:
-    """Encoded images to a batch: padded at the right and below with ImageNet's mean colour."""
+    """A function from encoded images to a batch, padded with ImageNet's mean color."""
 
     size: int | None = None
-    """Side of the square that all images are padded to; None: to the batch's largest height and
-    width, rounded up to a multiple of `multiple`."""
+    """Side of the padded square image; by default the batch's largest height and width, rounded up
+    to a multiple of `multiple`."""
     multiple: int = 1
 
     def __call__(self, encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Stack B encoded images; objects are padded with zeros to the most M of one of them.
+        """Stack B encoded images, and pad their objects with zeros to the largest number M.
 
         Returns:
             image (B, 3, H, W) uint8; sizes and image_sizes (B, 2); num_objects (B,); boxes
-            (B, M, 4) and box_labels (B, M), M at least 1; and masks (B, M, P) uint8, where there
-            are some, which `unpack_masks` reads.
+            (B, M, 4) and box_labels (B, M), M at least 1; and masks (B, M, P) uint8 for
+            `unpack_masks`, if present.
         """
         height, width = self._padded_size(encoded)
         most = max(1, *(len(item["boxes"]) for item in encoded))
@@ -164,7 +158,7 @@ class ObjectCollate:
 
 
 def _pad_image(image: Tensor, height: int, width: int) -> Tensor:
-    """An image (3, h, w) as (3, height, width), the mean colour at its right and below it."""
+    """Pad an image (3, h, w) to (3, height, width) with the mean color, at the right and below."""
     mean = torch.tensor([round(255 * value) for value in IMAGENET_MEAN], dtype=torch.uint8)
     padded = mean[:, None, None].repeat(1, height, width)
     padded[:, : image.shape[1], : image.shape[2]] = image
@@ -172,7 +166,7 @@ def _pad_image(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def _pad(values: Tensor, *shape: int) -> Tensor:
-    """Zeros at the end of the first dimensions, up to `shape`."""
+    """Append zeros to the first dimensions, up to `shape`."""
     missing = [length - own for length, own in zip(shape, values.shape, strict=False)]
     unpadded = (0, 0) * (values.dim() - len(shape))
     return functional.pad(
@@ -185,7 +179,7 @@ def _round_up(length: int, multiple: int) -> int:
 
 
 def _move(boxes: Boxes, placement: Placement) -> Boxes:
-    """Boxes of the image in the input's pixels, possibly beyond the placed rectangle."""
+    """Return boxes of the image in pixels of the input, possibly outside the placed rectangle."""
     (top, left, crop_height, crop_width), height, width = placement
     corner = np.array([left, top] * 2, np.float32)
     scale = np.array([width / crop_width, height / crop_height] * 2, np.float32)

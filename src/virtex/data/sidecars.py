@@ -1,4 +1,4 @@
-"""Captions that lie beside an image: lines of a .txt file, or "caption" in a .json file."""
+"""Caption files beside an image: the lines of a .txt file, or "caption" in a .json file."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -12,22 +12,20 @@ REMEDIES = {
     "not UTF-8": "Save the text as UTF-8.",
     "not valid JSON": "Write the .json file again, or put a .txt file beside the image.",
 }
-"""What can be wrong with an image's captions, and what to do."""
+"""What to do about each fault of an image's captions."""
 
 
 class Sidecar(NamedTuple):
-    """The captions of an image, or what is wrong with them: a key of REMEDIES."""
+    """The captions of an image, or their fault: a key of REMEDIES."""
 
     captions: tuple[str, ...]
     fault: str = ""
 
 
 def read_sidecar(text: bytes | None, metadata: bytes | None) -> Sidecar:
-    """The captions of an image.
+    """Return the captions in an image's .txt file (one a line) or, without one, its .json file.
 
-    Args:
-        text: Its .txt file, one caption a line; it wins over `metadata`.
-        metadata: Its .json file, where "caption" is a string or a list of strings.
+    "caption" in the .json file is a string or a list of strings.
     """
     if text is not None:
         return _from_text(text)
@@ -35,9 +33,9 @@ def read_sidecar(text: bytes | None, metadata: bytes | None) -> Sidecar:
 
 
 def add_faults(image_ids: Iterable[str], faults: Sequence[str], problems: Problems) -> None:
-    """Note the images whose captions are faulty."""
+    """Add a problem for each kind of faulty captions."""
     for fault, remedy in REMEDIES.items():
-        faulty = [name for name, its in zip(image_ids, faults, strict=True) if its == fault]
+        faulty = [name for name, found in zip(image_ids, faults, strict=True) if found == fault]
         problems.add_all(f"images whose caption is {fault}", faulty, remedy)
 
 

@@ -1,4 +1,4 @@
-"""The options that name a source of data, and which of them go together."""
+"""The options of a data source, and the check that they fit together."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,12 +11,12 @@ SourceName = Literal[
     "scenes", "coco", "lvis", "folder", "table", "webdataset", "classes", "inaturalist", "voc"
 ]
 BAD_OBJECT_LIMIT = 0.001
-"""Large files of real annotations hold a few degenerate objects: one in a thousand is let go."""
+"""Large annotation files hold a few degenerate objects; one in a thousand is tolerated."""
 
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Where images and their annotations come from."""
+    """Options of the images and annotations."""
 
     source: SourceName = "scenes"
     """Layout of the data. scenes: drawn on the fly, nothing to download; coco: COCO's annotation
@@ -24,7 +24,7 @@ class SourceConfig:
     TSV, JSONL or Parquet; webdataset: tar shards; classes: one folder a class; inaturalist:
     iNaturalist 2018; voc: PASCAL VOC."""
     root: Path | None = None
-    """Folder of the data; for table the file itself."""
+    """Folder of the data; for table, the file."""
     val_root: Path | None = None
     """Folder (for table: file) of the validation data, where it is not under `root`."""
     train_split: str | None = None
@@ -34,34 +34,34 @@ class SourceConfig:
     """Name of the validation split: val by default; without it, or `val_root` or `val_share`,
     there is no validation."""
     val_share: float = 0.0
-    """Share of the images held out for validation (folder, table, webdataset, classes), chosen by
-    a hash of each image's relative path, so that an image keeps its side when others are added."""
+    """Fraction of the images held out for validation (folder, table, webdataset, classes): a hash
+    of the relative path decides, so an image keeps its side when others are added."""
     image_root: Path | None = None
-    """For table: folder that image paths start from; by default the table's own."""
+    """Folder that the paths in a table start from; by default the table's own."""
     image_column: str | None = None
-    """For table: column of image paths; image, filepath, path or file_name by default."""
+    """Column of image paths in a table; by default image, filepath, path or file_name."""
     caption_column: str | None = None
-    """For table: column of captions; caption, captions, text or title by default."""
+    """Column of captions in a table; by default caption, captions, text or title."""
     num_images: int = 8000
-    """For scenes: number of training images."""
+    """Number of training images, for scenes."""
     num_val_images: int = 1000
-    """For scenes: number of validation images; 0 for none."""
+    """Number of validation images, for scenes; 0 for none."""
     image_size: int = 96
-    """For scenes: side of the drawn images, in pixels."""
+    """Side of the drawn images in pixels, for scenes."""
     seed: int = 0
-    """Seed of the drawn scenes, of `val_share` and of `share`."""
+    """Random seed of the drawn scenes, of `val_share` and of `share`."""
     share: float = 1.0
-    """Share of the training images to use, for classes and inaturalist that of each class; a
-    smaller share is part of every larger one."""
+    """Fraction of the training images to use (classes, inaturalist: of each class); a smaller
+    fraction is part of every larger one."""
     num_captions: int | None = None
-    """Use at most the first this many captions of each training image."""
+    """Number of captions to use of each training image, the first ones; by default all."""
     bad_object_limit: float = BAD_OBJECT_LIMIT
-    """For coco, lvis and voc: share of the objects that may be bad (outside their image, or without
-    area); those are dropped and named in the log, more are an error."""
+    """Largest fraction of bad objects (outside their image or without area) in coco, lvis and voc,
+    which are dropped and logged; more are an error."""
 
 
 class Needs(NamedTuple):
-    """What a task asks of each image."""
+    """The annotations that a task needs for each image."""
 
     captions: bool = False
     objects: bool = False
@@ -94,11 +94,7 @@ WITH_LABELS = WITH_OBJECTS | {"classes", "inaturalist"}
 
 
 def check_options(config: SourceConfig, needs: Needs) -> None:
-    """See that the options can work together and give what is needed.
-
-    Raises:
-        ConfigError: Everything wrong with them.
-    """
+    """Raise a ConfigError with all problems if the options do not work together or meet `needs`."""
     if config.source not in get_args(SourceName):
         allowed = ", ".join(get_args(SourceName))
         raise ConfigError(f"unknown --data.source {config.source!r}; it is one of {allowed}.")
@@ -112,7 +108,7 @@ def check_options(config: SourceConfig, needs: Needs) -> None:
 
 
 def _unused(config: SourceConfig) -> list[str]:
-    """Options that were set, though the source has no use for them."""
+    """Return a problem for each option that is set but that the source does not use."""
     used = OPTIONS[config.source] | {"source", "share"}
     if config.source in WITH_CAPTIONS:
         used |= {"num_captions"}
@@ -166,7 +162,7 @@ def _contradictions(config: SourceConfig) -> list[str]:
         )
     elif config.source == "voc" and config.val_root is None:
         problems += [
-            f"VOC's {one} and {other} share images, to be trained on and tested on. Give "
+            f"VOC's {one} and {other} share images, which would be trained on and tested on. Give "
             "--data.val_split test, or train on train."
             for one, other in overlap(train, val)
         ]
@@ -174,7 +170,7 @@ def _contradictions(config: SourceConfig) -> list[str]:
 
 
 def _unmet(config: SourceConfig, needs: Needs) -> list[str]:
-    """What is needed and the source has not."""
+    """Return a problem for each need that the source cannot meet."""
     wanted = (
         ("captions", needs.captions, WITH_CAPTIONS),
         ("boxes", needs.objects, WITH_OBJECTS),

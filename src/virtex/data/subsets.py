@@ -1,4 +1,4 @@
-"""Parts of a source: held out for validation, or for measuring how far less data goes."""
+"""Parts of a source: validation images, fractions, few shots, and repeat factors."""
 
 import hashlib
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ NUM_HASHES = 2**64
 
 
 class FewerCaptions(Source):
-    """The examples of `source` with at most their first `num_captions` captions."""
+    """A source that gives at most the first `num_captions` captions of each example."""
 
     def __init__(self, source: Source, num_captions: int) -> None:
         self.source, self.num_captions = source, num_captions
@@ -37,50 +37,46 @@ class FewerCaptions(Source):
         return {**self.source.identity(), "captions_per_image": self.num_captions}
 
 
-def random_fraction(source: Source, share: float, *, seed: int) -> Subset:
-    """A share of the examples (one at least), in the order of `source`.
+def random_fraction(source: Source, fraction: float, *, seed: int) -> Subset:
+    """Return a random fraction of the examples, at least one, in the order of `source`.
 
-    With the same seed a smaller share is part of every larger one.
+    With the same seed, a smaller fraction is part of every larger one.
     """
-    size = max(1, round(share * len(source)))
+    size = max(1, round(fraction * len(source)))
     chosen = np.random.default_rng(seed).permutation(len(source))[:size]
     return Subset(source, np.sort(chosen))
 
 
-def fraction_of_each_class(source: Source, share: float, *, seed: int) -> Subset:
-    """A share of the examples of each class (one at least), in the order of `source`.
+def fraction_of_each_class(source: Source, fraction: float, *, seed: int) -> Subset:
+    """Return a random fraction of each class, at least one example, in the order of `source`.
 
-    With the same seed a smaller share is part of every larger one. An example's class is its first
-    label.
+    With the same seed, a smaller fraction is part of every larger one. An example's class is its
+    first label.
     """
     classes = np.fromiter((source.labels(index)[0] for index in range(len(source))), np.int64)
     sizes = np.bincount(classes)
-    limits = np.maximum(1, np.rint(share * sizes))
+    limits = np.maximum(1, np.rint(fraction * sizes))
     shuffled = np.random.default_rng(seed).permutation(len(source))
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
     starts = np.cumsum(sizes) - sizes
-    ranks = np.arange(len(source)) - np.repeat(starts, sizes)  # of each among those of its class
+    ranks = np.arange(len(source)) - np.repeat(starts, sizes)  # within the class
     chosen = by_class[ranks < np.repeat(limits, sizes)]
     return Subset(source, np.sort(chosen))
 
 
-def labeled_fraction(source: Source, share: float, *, seed: int) -> Subset:
-    """A share of the examples: of each class, where each example has exactly one label.
-
-    With the same seed a smaller share is part of every larger one.
-    """
+def labeled_fraction(source: Source, fraction: float, *, seed: int) -> Subset:
+    """Return `fraction_of_each_class` where each example has one label, else `random_fraction`."""
     _, counts = _label_lists(source)
-    if (counts == 1).all():
-        return fraction_of_each_class(source, share, seed=seed)
-    return random_fraction(source, share, seed=seed)
+    draw = fraction_of_each_class if (counts == 1).all() else random_fraction
+    return draw(source, fraction, seed=seed)
 
 
 def few_shots(source: Source, num_shots: int, *, seed: int) -> Subset:
-    """Examples that show each class at least `num_shots` times, in the order of `source`.
+    """Return examples that show each class at least `num_shots` times, in the order of `source`.
 
-    They are drawn class by class, the rarest first, each until it is shown often enough by those
-    drawn so far; a class with fewer examples gives all that it has. Where each example has one
-    label, fewer shots are part of more of the same seed.
+    Classes are drawn from the rarest to the most common, each until the examples drawn so far show
+    it often enough; a class with fewer examples gives all. Where each example has one label and the
+    seed is the same, fewer shots are part of more.
 
     Raises:
         DataError: No example has a label.
@@ -92,8 +88,8 @@ def few_shots(source: Source, num_shots: int, *, seed: int) -> Subset:
             f"none of the {len(source):,} training images has a class: there are none to draw from."
         )
     images = np.repeat(np.arange(len(source)), counts)  # (P,) the image of each label
-    place_of = np.argsort(np.random.default_rng(seed).permutation(len(source)))
-    order = np.lexsort((place_of[images], labels))  # by class, within it at random
+    ranks = np.argsort(np.random.default_rng(seed).permutation(len(source)))
+    order = np.lexsort((ranks[images], labels))  # by class, and at random within each
     sizes = np.bincount(labels)
     members = np.split(images[order], np.cumsum(sizes)[:-1])
     starts = np.concatenate([[0], np.cumsum(counts)])
@@ -108,33 +104,34 @@ def few_shots(source: Source, num_shots: int, *, seed: int) -> Subset:
 
 
 def repeat_factors(source: Source, threshold: float) -> NDArray[np.float64]:
-    """(N,) how often an epoch shows each example, so that rare classes are seen more often.
+    """Return how often an epoch shows each example (N,), rare classes more often.
 
-    Repeat-factor sampling of Gupta et al., "LVIS", CVPR 2019: class c, shown by a share f of the
-    examples, asks for max(1, sqrt(threshold / f)); an example repeats as its most asking class.
+    Repeat-factor sampling of Gupta et al., "LVIS", CVPR 2019: the factor of a class is max(1,
+    sqrt(threshold / f)), where f is the fraction of examples that show it; the factor of an example
+    is the largest of its classes.
     """
     labels, counts = _label_lists(source)
-    shares = np.bincount(labels) / len(source)
-    with np.errstate(divide="ignore"):  # of a class that no example shows
-        factors = np.maximum(1, np.sqrt(threshold / shares))
+    fractions = np.bincount(labels) / len(source)
+    with np.errstate(divide="ignore"):  # a class that no example shows
+        factors = np.maximum(1, np.sqrt(threshold / fractions))
     repeats = np.ones(len(source))
     np.maximum.at(repeats, np.repeat(np.arange(len(source)), counts), factors[labels])
     return repeats
 
 
 def _label_lists(source: Source) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The labels (P,) of all examples, one example after the other; how many each has (N,)."""
+    """Return the labels (P,) of all examples in order, and the number (N,) of each example's."""
     lists = [source.labels(index) for index in range(len(source))]
     labels = np.fromiter((label for one in lists for label in one), np.int64)
     return labels, np.asarray([len(one) for one in lists], np.int64)
 
 
-def held_out(image_ids: Iterable[str], share: float, *, seed: int) -> NDArray[np.bool_]:
-    """Which images (N,) are held out: those whose hash, of id and seed, falls below `share`.
+def held_out(image_ids: Iterable[str], fraction: float, *, seed: int) -> NDArray[np.bool_]:
+    """Return which images (N,) are held out: those whose hash of id and seed is small enough.
 
-    An image stays on its side when others are added or removed.
+    An image keeps its side when others are added or removed.
     """
-    limit = share * NUM_HASHES
+    limit = fraction * NUM_HASHES
     salt = seed.to_bytes(16, "little", signed=True)
     hashes = (
         hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8, salt=salt).digest()

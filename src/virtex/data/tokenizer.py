@@ -16,15 +16,14 @@ from virtex.errors import CheckpointError, ConfigError, DataError
 from virtex.tokens import EOS_ID, MASK_ID, NUM_SPECIAL, SOS_ID, UNK_ID
 
 SPECIAL_PIECES = {SOS_ID: "[SOS]", EOS_ID: "[EOS]", MASK_ID: "[MASK]"}
-LONGEST_CAPTION = 2**30
-"""Bytes; SentencePiece's own default leaves out captions of more than 4,192 in silence."""
-
+MAX_CAPTION_BYTES = 2**30
+"""Most bytes of a caption; SentencePiece's default silently skips those of more than 4,192."""
 MODEL_FIELDS = {1, 2, 3}
-"""Of a model file: pieces, how it was trained, how it normalises text."""
+"""Fields of a model file: pieces, training options, normalization."""
 
 
 def normalize_caption(text: str) -> str:
-    """Lower-case, NFKD, accents off, each run of white space one space."""
+    """Return text in lower case and NFKD, without accents, with single spaces."""
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).lower())
     if not text.isascii():
         text = "".join(letter for letter in text if not unicodedata.combining(letter))
@@ -32,13 +31,13 @@ def normalize_caption(text: str) -> str:
 
 
 class Tokenizer:
-    """Captions to token ids and back; equal and picklable by the bytes of its model.
+    """Captions to token ids and back; equality and pickling go by the bytes of the model.
 
     Args:
-        model_bytes: A serialised SentencePiece model with ids 0 unknown and 1 to 3 control pieces.
+        model_bytes: A serialized SentencePiece model with ids 0 unknown and 1 to 3 control pieces.
 
     Raises:
-        CheckpointError: The bytes are no such model.
+        CheckpointError: The bytes are not such a model.
     """
 
     def __init__(self, model_bytes: bytes) -> None:
@@ -48,11 +47,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """The tokenizer stored in a `.model` file, ours or any other of the same layout.
-
-        Raises:
-            CheckpointError: No such file, or not a SentencePiece model of our layout.
-        """
+        """Load a `.model` file; a CheckpointError says that it is missing or has another layout."""
         try:
             return cls(Path(path).read_bytes())
         except OSError as error:
@@ -61,24 +56,20 @@ class Tokenizer:
             raise CheckpointError(f"{path}: {error}") from error
 
     def save(self, path: Path | str) -> None:
-        """Write the SentencePiece model: the bytes that `load` reads; all of them or nothing.
-
-        Raises:
-            DataError: The file cannot be written.
-        """
+        """Write the SentencePiece model atomically; Raises: see `files.write`."""
         files.write(Path(path), self.model_bytes)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a caption, normalised first; no start and no end token."""
+        """Return the token ids of a caption, which is normalized first, without start and end."""
         ids: list[int] = self._processor.encode(normalize_caption(text))
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids up to the first end token; special tokens are left out."""
+        """Return the text of token ids up to the first end token, without special tokens."""
         return str(self._processor.decode(list(_text_ids(ids))))
 
     def id_to_piece(self, token_id: int) -> str:
-        """The piece of an id: `[SOS]` for 1; a leading `▁` marks the start of a word."""
+        """Return the piece of an id: `[SOS]` for 1; a leading `▁` marks the start of a word."""
         return str(self._processor.id_to_piece(token_id))
 
     def __len__(self) -> int:
@@ -95,12 +86,12 @@ class Tokenizer:
 
 
 def train_tokenizer(captions: Iterable[str], *, vocab_size: int) -> Tokenizer:
-    """A BPE vocabulary of exactly `vocab_size` pieces, special ones included; deterministic.
+    """Train a BPE vocabulary of exactly `vocab_size` pieces with special ones; deterministic.
 
     Raises:
-        ConfigError: The captions hold too few different words for so many pieces, or more different
-            characters than pieces; the message gives the nearest size that works.
-        DataError: There is no caption with any text.
+        ConfigError: The captions have too few words or too many characters for this size; the
+            message gives the nearest size that works.
+        DataError: No caption has any text.
     """
     normal = [text for text in map(normalize_caption, captions) if text]
     if not normal:
@@ -108,14 +99,14 @@ def train_tokenizer(captions: Iterable[str], *, vocab_size: int) -> Tokenizer:
     smallest = NUM_SPECIAL + len(_characters(normal))
     if vocab_size < smallest:
         raise ConfigError(
-            f"vocab_size {vocab_size} is too small: these captions have so many different "
-            f"characters that they need at least {smallest}; ask for {smallest} or more"
+            f"vocab_size {vocab_size} is too small: the different characters of these "
+            f"captions need at least {smallest}; give {smallest} or more"
         )
     tokenizer = Tokenizer(_train_bpe(normal, vocab_size))
     if len(tokenizer) < vocab_size:
         raise ConfigError(
             f"vocab_size {vocab_size} is too large for these {len(normal)} captions: they give at "
-            f"most {len(tokenizer)} pieces; ask for {len(tokenizer)} or fewer"
+            f"most {len(tokenizer)} pieces; give {len(tokenizer)} or fewer"
         )
     return tokenizer
 
@@ -129,7 +120,7 @@ def _train_bpe(captions: list[str], vocab_size: int) -> bytes:
         vocab_size=vocab_size,
         hard_vocab_limit=False,
         character_coverage=1.0,
-        max_sentence_length=LONGEST_CAPTION,
+        max_sentence_length=MAX_CAPTION_BYTES,
         num_threads=1,
         unk_id=UNK_ID,
         bos_id=-1,
@@ -142,7 +133,7 @@ def _train_bpe(captions: list[str], vocab_size: int) -> bytes:
 
 
 def _characters(captions: list[str]) -> set[str]:
-    """Every character that must be a piece of its own; a space becomes `▁`, which always is one."""
+    """Return the characters that must be pieces; a space becomes `▁`, which always is one."""
     characters: set[str] = set()
     characters.update(*captions)
     return (characters - {" "}) | {"▁"}
@@ -168,9 +159,9 @@ def _open_model(model_bytes: bytes) -> SentencePieceProcessor:
 
 
 def _fields(message: bytes) -> set[int]:
-    """Numbers of the fields of a well-formed protobuf message, all of which have a length.
+    """Return the field numbers of a protobuf message of length-delimited fields.
 
-    SentencePiece itself loads the first half of a model without complaint.
+    They show a truncated model, which SentencePiece loads without an error.
     """
     fields, offset = set(), 0
     while offset < len(message):
