@@ -1,4 +1,4 @@
-"""Gaussian blur, which contrastive recipes add to the colour jitter.
+"""Gaussian blur, which contrastive recipes add to the color jitter.
 
 Integer arithmetic on planes of 16 bits, as in color_jitter.py: several times faster than a float
 convolution or Pillow's, and within two levels of torchvision's `gaussian_blur`.

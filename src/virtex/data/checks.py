@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NoReturn, TypeGuard
 
 from virtex.data.example import Source
 from virtex.errors import DataError, listing, raise_all
@@ -42,6 +42,12 @@ class Problems:
     def check(self) -> None:
         """Raise a DataError that lists all problems, if there are any."""
         raise_all(DataError, f"{self.subject} cannot be used", self.texts)
+
+    def fail(self, text: str) -> NoReturn:
+        """Raise a DataError with all problems, of which `text` is the last."""
+        self.add(text)
+        self.check()
+        raise AssertionError("there is a problem")
 
 
 def check_same_classes(train: Source, test: Source) -> None:

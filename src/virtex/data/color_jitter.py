@@ -32,15 +32,15 @@ def jitter_colors(
     draws = rng.random(8).tolist()
     amounts = [2 * draw - 1 for draw in draws[:4]]
     levels = pixels.reshape(3, -1).astype(np.uint16)
-    for operation in sorted(range(4), key=draws[4:].__getitem__):
-        if operation == 0:
-            levels = adjust_brightness(levels, 1 + brightness * amounts[0])
-        elif operation == 1:
-            levels = adjust_contrast(levels, 1 + contrast * amounts[1])
-        elif operation == 2:
-            levels = adjust_saturation(levels, 1 + saturation * amounts[2])
-        else:
-            levels = adjust_hue(levels, hue * amounts[3])
+    changes = (
+        (adjust_brightness, 1 + brightness * amounts[0]),
+        (adjust_contrast, 1 + contrast * amounts[1]),
+        (adjust_saturation, 1 + saturation * amounts[2]),
+        (adjust_hue, hue * amounts[3]),
+    )
+    for index in sorted(range(4), key=draws[4:].__getitem__):
+        adjust, amount = changes[index]
+        levels = adjust(levels, amount)
     return levels.astype(np.uint8).reshape(pixels.shape)
 
 

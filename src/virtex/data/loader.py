@@ -239,7 +239,7 @@ class _Tally:
             raise DataError(
                 f"{len(self.bad_images)} of {self.num_seen} examples cannot be read, more than the "
                 f"{self.limit:.2%} that bad_image_limit allows; the last is {location}: {reason}. "
-                "Mend or remove these images, or raise the limit"
+                "Replace or remove these images, or raise the limit"
             )
         return read.batch
 

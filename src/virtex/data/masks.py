@@ -35,16 +35,16 @@ def draw_mask(segmentation: Any, placement: Placement) -> Mask:
     """Return a COCO segmentation of the image as pixels (h, w) of the resized rectangle."""
     (top, left, crop_height, crop_width), height, width = placement
     if isinstance(segmentation, dict):
-        mask = _decode(compressed_mask(segmentation, *segmentation["size"]))
+        mask = run_lengths.decode(compressed_mask(segmentation, *segmentation["size"]))
         rows = top + _sources(height, crop_height)
         columns = left + _sources(width, crop_width)
-        return mask[rows[:, None], columns]
+        return mask[rows[:, None], columns].astype(np.bool_)
     scale = np.array([width / crop_width, height / crop_height])
     polygons = [
         ((np.reshape(polygon, (-1, 2)) - (left, top)) * scale).ravel().tolist()
         for polygon in segmentation
     ]
-    return _decode(compressed_mask(polygons, height, width))
+    return run_lengths.decode(compressed_mask(polygons, height, width)).astype(np.bool_)
 
 
 def compressed_mask(segmentation: Any, height: int, width: int) -> dict[str, Any]:
@@ -95,14 +95,10 @@ def check_masks(example: Example, image_size: tuple[int, int]) -> None:
             height, width = mask["size"]
             raise DataError(
                 f"{example.location} is {image_size[1]} x {image_size[0]} pixels, and a mask of it "
-                f"{width} x {height}. Mend the annotations, or use the images they were made for."
+                f"{width} x {height}. Correct the annotations, or use the original images."
             )
 
 
 def _sources(length: int, source_length: int) -> NDArray[np.int64]:
     """Return the index of the source pixel under the center of each resized pixel."""
     return ((np.arange(length) + 0.5) * source_length / length).astype(np.int64)
-
-
-def _decode(compressed: dict[str, Any]) -> Mask:
-    return run_lengths.decode(compressed).astype(np.bool_)

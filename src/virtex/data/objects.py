@@ -89,8 +89,8 @@ def flip_objects(objects: Objects, width: int) -> Objects:
     """Return the objects of the flipped image, which is `width` pixels wide."""
     boxes, labels, masks = objects
     x1, y1, x2, y2 = boxes.T
-    mirrored = np.stack([width - x2, y1, width - x1, y2], axis=1)
-    return Objects(mirrored, labels, None if masks is None else masks[:, :, ::-1])
+    flipped = np.stack([width - x2, y1, width - x1, y2], axis=1)
+    return Objects(flipped, labels, None if masks is None else masks[:, :, ::-1])
 
 
 def encode_objects(
@@ -153,8 +153,9 @@ class ObjectCollate:
     def _padded_size(self, encoded: Sequence[dict[str, Tensor]]) -> tuple[int, int]:
         if self.size is not None:
             return self.size, self.size
-        height, width = (max(item["image"].shape[side] for item in encoded) for side in (1, 2))
-        return _round_up(height, self.multiple), _round_up(width, self.multiple)
+        lengths = (max(item["image"].shape[side] for item in encoded) for side in (1, 2))
+        height, width = (-(-length // self.multiple) * self.multiple for length in lengths)
+        return height, width
 
 
 def _pad_image(image: Tensor, height: int, width: int) -> Tensor:
@@ -172,10 +173,6 @@ def _pad(values: Tensor, *shape: int) -> Tensor:
     return functional.pad(
         values, (*unpadded, *(margin for length in reversed(missing) for margin in (0, length)))
     )
-
-
-def _round_up(length: int, multiple: int) -> int:
-    return -(-length // multiple) * multiple
 
 
 def _move(boxes: Boxes, placement: Placement) -> Boxes:

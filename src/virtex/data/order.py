@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from virtex.distributed import Share
 
 REPEATS_STREAM = 0x5EED_0F5E_7EA1_C0DE
-"""Seed that only the generator of an epoch's repetitions has. It is long because an example's seed
-has the example's index in its position."""
+"""Seed that sets the generator of an epoch's repetitions apart from those of its examples, whose
+indices take the same position in the seed and never become so large."""
 
 
 class Sample(NamedTuple):
@@ -92,7 +92,10 @@ class TrainingOrder:
 
 @functools.lru_cache(maxsize=2)
 def permutation(seed: int, epoch: int, num_examples: int) -> NDArray[np.int64]:
-    """Return the order of one epoch, cached for its other batches."""
+    """Return the order of one epoch, cached for its other batches.
+
+    Numpy pads seeds with zeros, so this generator starts as that of the epoch's example 0 does.
+    """
     return np.random.default_rng([seed, epoch]).permutation(num_examples)
 
 

@@ -29,6 +29,8 @@ __all__ = ["Needs", "SourceConfig", "Split", "open_source"]
 
 Split = Literal["train", "val"]
 CAPTIONS = Needs(captions=True)
+Listed = FolderSource | TableSource | WebdatasetSource | ClassesSource
+"""The sources that some images can be held out of."""
 WITH_ONE_LABEL = frozenset({"classes", "inaturalist"})
 
 
@@ -124,7 +126,7 @@ def _open_table(config: SourceConfig, split: Split, needs: Needs) -> Source | No
         caption_column=config.caption_column,
         with_captions=needs.captions,
     )
-    return _held_in(source, config, split)
+    return _part_of(source, config, split)
 
 
 def _open_folder(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
@@ -132,7 +134,7 @@ def _open_folder(config: SourceConfig, split: Split, needs: Needs) -> Source | N
     folder = train if split == "train" else val
     if folder is None:
         return None
-    source: FolderSource | WebdatasetSource | ClassesSource
+    source: Listed
     if config.source == "folder":
         source = FolderSource(folder, with_captions=needs.captions)
     elif config.source == "webdataset":
@@ -141,7 +143,7 @@ def _open_folder(config: SourceConfig, split: Split, needs: Needs) -> Source | N
         source = ClassesSource(folder)
         if val is not None and val != train:
             check_same_class_folders(train, val)
-    return _held_in(source, config, split)
+    return _part_of(source, config, split)
 
 
 def _split_of(config: SourceConfig, split: Split) -> tuple[Path, str, bool]:
@@ -193,12 +195,8 @@ def _val_folder(config: SourceConfig) -> Path | None:
     return _train_folder(config) if config.val_share > 0 else config.val_root
 
 
-def _held_in(
-    source: FolderSource | TableSource | WebdatasetSource | ClassesSource,
-    config: SourceConfig,
-    split: Split,
-) -> Source:
-    """Return the images of a split, if some are held out; a DataError says that there are none."""
+def _part_of(source: Listed, config: SourceConfig, split: Split) -> Source:
+    """Return the part of a source that belongs to a split; a DataError says that it is empty."""
     if config.val_share == 0:
         return source
     is_held_out = held_out(source.image_ids, config.val_share, seed=config.seed)

@@ -98,12 +98,8 @@ def check_options(config: SourceConfig, needs: Needs) -> None:
     if config.source not in get_args(SourceName):
         allowed = ", ".join(get_args(SourceName))
         raise ConfigError(f"unknown --data.source {config.source!r}; it is one of {allowed}.")
-    problems = [
-        *_unused(config),
-        *_out_of_range(config),
-        *_contradictions(config),
-        *_unmet(config, needs),
-    ]
+    problems = _unused(config) + _out_of_range(config)
+    problems += _contradictions(config) + _unmet(config, needs)
     raise_all(ConfigError, "the data options cannot work", problems)
 
 

@@ -5,7 +5,8 @@ Ids are laid out as in the released vocabulary (virtex.tokens), whose models loa
 
 import io
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import Path
 from typing import Self
 
@@ -66,7 +67,8 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids up to the first end token, without special tokens."""
-        return str(self._processor.decode(list(_text_ids(ids))))
+        before_end = takewhile(lambda token_id: token_id != EOS_ID, map(int, ids))
+        return str(self._processor.decode([one for one in before_end if one >= NUM_SPECIAL]))
 
     def id_to_piece(self, token_id: int) -> str:
         """Return the piece of an id: `[SOS]` for 1; a leading `▁` marks the start of a word."""
@@ -175,11 +177,3 @@ def _fields(message: bytes) -> set[int]:
                 break
         offset += 1 + length
     return fields
-
-
-def _text_ids(ids: Iterable[int]) -> Iterator[int]:
-    for token_id in map(int, ids):
-        if token_id == EOS_ID:
-            return
-        if token_id >= NUM_SPECIAL:
-            yield token_id

@@ -148,7 +148,7 @@ def test_a_truncated_shard_is_named(root: Path, cut: int) -> None:
     data = (root / "00000.tar").read_bytes().rstrip(b"\0")
     write(root / "00000.tar", data[:-cut])
     message = message_of(WebdatasetSource, root)
-    assert "shards that are cut short or broken: 1 (00000.tar: " in message
+    assert "shards that are truncated or broken: 1 (00000.tar: " in message
     assert "Download them again." in message
 
 
@@ -179,7 +179,7 @@ def test_a_header_that_lies_about_its_size_is_refused(root: Path, kind: bytes, s
     header[148:156] = b"%06o\0 " % sum(header)
     shard.write_bytes(data[:512] + header + data[1024:])
     message = message_of(WebdatasetSource, root, with_captions=False)
-    assert "shards that are cut short or broken: 1 (00000.tar: " in message
+    assert "shards that are truncated or broken: 1 (00000.tar: " in message
 
 
 def test_shards_that_are_no_tar_files_are_all_named(root: Path) -> None:

@@ -23,8 +23,7 @@ class ClassesSource(Source):
     def __init__(self, root: Path) -> None:
         problems = Problems(f"the folder of class folders {root}")
         if not root.is_dir():
-            problems.add("It is not a folder. Name it with --data.root.")
-            problems.check()
+            problems.fail("It is not a folder. Name it with --data.root.")
         self.root = root
         self.categories = tuple(subfolders(root))
         label_of = {name: label for label, name in enumerate(self.categories)}

@@ -107,16 +107,14 @@ def annotation_path(root: Path, kind: str, split: str) -> Path:
 def find_split(root: Path, split: str, kinds: Sequence[str], problems: Problems) -> str:
     """Return `matching_split`, or raise a DataError if there is none."""
     name = matching_split(root, split, kinds)
-    if name is not None:
-        return name
-    folder = root / "annotations"
-    needed = " and ".join(f"{kind}_{split}.json" for kind in kinds or KINDS[:1])
-    found = sorted(path.name for kind in KINDS for path in folder.glob(f"{kind}_*.json"))
-    problems.add(
-        f"{folder} must hold {needed} (or the same with 2017 after {split}) but holds "
-        f"{', '.join(found) or 'no such file'}. Name the folder above annotations with "
-        f"--data.root, and what follows {(*kinds, *KINDS)[0]}_ with --data.train_split or "
-        "--data.val_split."
-    )
-    problems.check()
-    return split
+    if name is None:
+        folder = root / "annotations"
+        needed = " and ".join(f"{kind}_{split}.json" for kind in kinds or KINDS[:1])
+        found = sorted(path.name for kind in KINDS for path in folder.glob(f"{kind}_*.json"))
+        problems.fail(
+            f"{folder} must hold {needed} (or the same with 2017 after {split}) but holds "
+            f"{', '.join(found) or 'no such file'}. Name the folder above annotations with "
+            f"--data.root, and what follows {(*kinds, *KINDS)[0]}_ with --data.train_split or "
+            "--data.val_split."
+        )
+    return name

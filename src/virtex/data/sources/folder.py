@@ -17,8 +17,7 @@ class FolderSource(Source):
     def __init__(self, root: Path, *, with_captions: bool = True) -> None:
         problems = Problems(f"the folder {root}")
         if not root.is_dir():
-            problems.add("It is not a folder. Name a folder of images with --data.root.")
-            problems.check()
+            problems.fail("It is not a folder. Name a folder of images with --data.root.")
         self.root = root
         names: list[str] = []
         sidecars: list[Sidecar] = []

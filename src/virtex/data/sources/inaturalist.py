@@ -85,13 +85,11 @@ def _annotation_path(root: Path, split: str, problems: Problems) -> Path:
     path = find_annotations(root, split)
     if path is None:
         found = sorted(one.name for one in root.glob("*.json"))
-        problems.add(
+        problems.fail(
             f"{root} must hold {split}.json or {split}{YEAR}.json but holds "
             f"{listing(found) or 'no such file'}. Name the folder with --data.root, and the file "
             "without .json with --data.train_split or --data.val_split."
         )
-        problems.check()
-    assert path is not None, "a missing file is a problem"
     return path
 
 

@@ -94,12 +94,11 @@ def _check_split(root: Path, split: str, problems: Problems) -> None:
     if path.is_file():
         return
     found = sorted(one.name for one in path.parent.glob(f"{START}*.json"))
-    problems.add(
+    problems.fail(
         f"{path} is missing; found: {', '.join(found) or 'no such file'}. Name the folder above "
         f"annotations with --data.root, and what follows {START} with --data.train_split or "
         "--data.val_split."
     )
-    problems.check()
 
 
 def _path_of(url: str) -> str:
@@ -109,7 +108,7 @@ def _path_of(url: str) -> str:
 def _read_frequencies(file: CocoFile) -> tuple[str, ...]:
     """Return r, c or f for each category, in the order of their ids."""
     rows = file.rows_with("categories", {"id": int, "name": str})
-    rows = sorted(rows, key=lambda row: row["id"])
+    rows.sort(key=lambda row: row["id"])
     found = [row.get("frequency") for row in rows]
     broken = [
         f"{row['name']}: {one}"

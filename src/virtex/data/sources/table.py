@@ -80,19 +80,16 @@ class _Gathered:
     def add(self, row: Row) -> None:
         if row.fault:
             self._broken.append(f"row {row.line}: {row.fault}")
-            return
-        if not isinstance(row.image, str) or not row.image:
+        elif not isinstance(row.image, str) or not row.image:
             self._pathless.append(f"row {row.line}")
-            return
-        name = path_inside(self._absolute_root, row.image)
-        if name is None:
+        elif (name := path_inside(self._absolute_root, row.image)) is None:
             self._outside.append(f"row {row.line}: {row.image}")
-            return
-        index = self.indices.setdefault(name, len(self.captions))
-        if index == len(self.captions):
-            self.captions.append([])
-        if self.with_captions:
-            self._add_captions(row, index)
+        else:
+            index = self.indices.setdefault(name, len(self.captions))
+            if index == len(self.captions):
+                self.captions.append([])
+            if self.with_captions:
+                self._add_captions(row, index)
 
     def note(self, problems: Problems) -> None:
         """Add the problems of the rows."""

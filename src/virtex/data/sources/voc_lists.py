@@ -40,12 +40,11 @@ def _check_split(path: Path, problems: Problems) -> None:
     lists = path.parent
     if not path.is_file():
         found = ", ".join(name for name in SPLITS if (lists / f"{name}.txt").is_file())
-        problems.add(
+        problems.fail(
             f"{path} is missing; splits found: {found or 'none'}. Name VOCdevkit with --data.root, "
-            "and splits that are there with --data.train_split or --data.val_split: trainval, or "
+            "and existing splits with --data.train_split or --data.val_split: trainval, or "
             "with years 2007_trainval+2012_trainval."
         )
-        problems.check()
 
 
 def _read_rows(path: Path, problems: Problems) -> list[list[str]]:

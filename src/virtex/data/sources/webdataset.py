@@ -91,15 +91,13 @@ class WebdatasetSource(Source):
 def _find_shards(root: Path, problems: Problems) -> list[str]:
     """Return the paths of the shards, relative to `root`."""
     if not root.is_dir():
-        problems.add("It is not a folder. Name the folder of .tar files with --data.root.")
-        problems.check()
+        problems.fail("It is not a folder. Name the folder of .tar files with --data.root.")
     names = [prefix + name for prefix, files in walk(root) for name in files]
     shards = [name for name in names if name.endswith(".tar")]
     packed = [name for name in names if name.endswith((".tar.gz", ".tgz", ".tar.zst"))]
     problems.add_all("compressed shards", packed, "Uncompress them: they are read by offset.")
     if not shards:
-        problems.add("There are no .tar files in it. Name their folder with --data.root.")
-        problems.check()
+        problems.fail("There are no .tar files in it. Name their folder with --data.root.")
     return shards
 
 
@@ -113,7 +111,7 @@ def _open_indices(
             indices.append(open_index(root / shard, index_root))
         except BrokenShardError as error:
             broken.append(f"{shard}: {error}")
-    problems.add_all("shards that are cut short or broken", broken, "Download them again.")
+    problems.add_all("shards that are truncated or broken", broken, "Download them again.")
     if broken:
         problems.check()
     return indices
