@@ -30,7 +30,7 @@ def test_a_sha256_of_captions_tells_which_image_each_belongs_to(
     assert (first == second) == (list(one.items()) == list(other.items()))
 
 
-def test_all_problems_are_said_at_once_with_count_examples_and_remedy() -> None:
+def test_all_problems_are_reported_at_once_with_count_examples_and_remedy() -> None:
     problems = Problems("the data")
     problems.add("First.")
     problems.add_all("images absent", [f"{n}.jpg" for n in range(1005)], "Copy them.")

@@ -1,4 +1,4 @@
-"""Colour changes against torchvision's."""
+"""Color changes against torchvision's."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ from virtex.data.color_jitter import (
 )
 
 TOLERANCE = 2
-"""Grey levels; torchvision cuts fractions off, and so its results are lower by half a level."""
+"""Levels; torchvision truncates, so its results are lower by half a level."""
 PIXELS = hnp.arrays(np.uint8, (3, 5, 7), elements=st.integers(0, 255))
 ADJUSTMENTS = {
     "brightness": (adjust_brightness, functional.adjust_brightness),
@@ -41,7 +41,7 @@ def adjusted(
 
 @settings(deadline=None, max_examples=200)
 @given(PIXELS, st.sampled_from(sorted(ADJUSTMENTS)), st.floats(0, 2))
-def test_factors_act_as_torchvisions(pixels: np.ndarray, name: str, factor: float) -> None:
+def test_adjustments_equal_torchvisions(pixels: np.ndarray, name: str, factor: float) -> None:
     ours, theirs = ADJUSTMENTS[name]
     expected = theirs(torch.from_numpy(pixels), factor).numpy()
     assert np.abs(adjusted(ours, pixels, factor) - expected).max() <= TOLERANCE
@@ -49,12 +49,12 @@ def test_factors_act_as_torchvisions(pixels: np.ndarray, name: str, factor: floa
 
 @settings(deadline=None, max_examples=200)
 @given(PIXELS, st.floats(-0.5, 0.5))
-def test_hue_turns_as_torchvisions(pixels: np.ndarray, shift: float) -> None:
+def test_hue_shifts_equal_torchvisions(pixels: np.ndarray, shift: float) -> None:
     expected = functional.adjust_hue(torch.from_numpy(pixels), shift).numpy()
     assert np.abs(adjusted(adjust_hue, pixels, shift) - expected).max() <= TOLERANCE
 
 
-def test_hue_turns_every_primary_and_mixed_colour_as_torchvision() -> None:
+def test_hue_shifts_of_primary_and_mixed_colors_equal_torchvisions() -> None:
     corners = np.array([0, 1, 127, 128, 254, 255], np.uint8)
     pixels = np.stack(np.meshgrid(corners, corners, corners)).reshape(3, 12, 18)
     for shift in np.linspace(-0.5, 0.5, 41).tolist():
@@ -68,12 +68,12 @@ def test_a_factor_of_one_changes_nothing(pixels: np.ndarray, name: str) -> None:
 
 
 @given(PIXELS)
-def test_a_hue_turned_by_nothing_changes_nothing(pixels: np.ndarray) -> None:
+def test_a_hue_shift_of_zero_changes_nothing(pixels: np.ndarray) -> None:
     assert np.array_equal(adjusted(adjust_hue, pixels, 0.0), pixels)
 
 
-def test_jitter_is_one_of_torchvisions_orders_of_the_four_changes() -> None:
-    """The mean grey over many draws agrees with torchvision's ColorJitter."""
+def test_jitter_applies_one_of_torchvisions_orders_of_the_four_changes() -> None:
+    """The mean gray over many draws agrees with torchvision's ColorJitter."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (3, 8, 8)).astype(np.uint8)
     ours = np.stack([jitter_colors(pixels, rng, **AMOUNTS) for _ in range(3000)])
@@ -84,7 +84,7 @@ def test_jitter_is_one_of_torchvisions_orders_of_the_four_changes() -> None:
     assert np.abs(ours.std(0) - theirs.std(0)).max() < 5
 
 
-def test_each_change_comes_first_as_often_as_another() -> None:
+def test_each_change_comes_first_equally_often() -> None:
     """Levels 0 and 200 end above 127 both only if contrast comes before brightness, and then for
     3.8 % of the factors: 1 / 4 of the integral of 1 - 1.275 / f over f from 1.275 to 2."""
     pixels = np.zeros((3, 1, 2), np.uint8)
@@ -108,7 +108,7 @@ def test_jitter_follows_its_generator_and_leaves_its_input_alone() -> None:
 
 
 @pytest.mark.parametrize("name", AMOUNTS)
-def test_no_amount_of_all_is_no_change(name: str) -> None:
+def test_amounts_of_zero_change_nothing(name: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 6, 6)).astype(np.uint8)
     none = dict.fromkeys(AMOUNTS, 0.0)
     rng = np.random.default_rng(3)

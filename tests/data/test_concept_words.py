@@ -28,7 +28,7 @@ def test_punctuation_and_spaces_divide_words() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(SPOKEN)))
-def test_the_places_of_a_word_hold_its_letters_and_no_others(caption: list[str]) -> None:
+def test_the_indices_of_a_word_hold_its_letters_and_no_others(caption: list[str]) -> None:
     tokens = tokens_of(" ".join(caption))
     words = list(find_words(tokens, TOKENIZER))
     for word in words:

@@ -17,7 +17,7 @@ from virtex.errors import DataError
 
 
 def texture(height: int, width: int) -> np.ndarray:
-    """Coarse colours with fine noise: nothing in it is flat or repeats."""
+    """Return coarse colors with fine noise, without flat or repeated parts."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)
     smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
@@ -31,14 +31,14 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     return file.getvalue()
 
 
-PICTURE = Image.fromarray(texture(150, 203))
+IMAGE = Image.fromarray(texture(150, 203))
 JPEGS = {
-    "4:2:0": encoded(PICTURE, quality=85),
-    "4:2:2": encoded(PICTURE, quality=85, subsampling=1),
-    "4:4:4": encoded(PICTURE, quality=95, subsampling=0),
-    "progressive": encoded(PICTURE, progressive=True),
-    "restarts": encoded(PICTURE, restart_marker_rows=1),
-    "grey": encoded(PICTURE.convert("L")),
+    "4:2:0": encoded(IMAGE, quality=85),
+    "4:2:2": encoded(IMAGE, quality=85, subsampling=1),
+    "4:4:4": encoded(IMAGE, quality=95, subsampling=0),
+    "progressive": encoded(IMAGE, progressive=True),
+    "restarts": encoded(IMAGE, restart_marker_rows=1),
+    "gray": encoded(IMAGE.convert("L")),
 }
 
 
@@ -80,7 +80,7 @@ def test_one_image_gives_several_parts() -> None:
     assert np.array_equal(whole, simplejpeg.decode_jpeg(JPEGS["4:2:0"]))
 
 
-def test_a_part_stays_as_large_as_asked_for() -> None:
+def test_a_part_stays_as_large_as_requested() -> None:
     image = open_image(JPEGS["4:4:4"])
     box = Box(10, 20, 100, 120)
     assert image.decode(box, min_size=51).shape == (100, 120, 3)
@@ -100,7 +100,7 @@ def test_a_jpeg_cut_off_anywhere_is_bad(kind: str, box: Box) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_other_formats_cut_off_are_bad(kind: str) -> None:
-    whole = encoded(PICTURE, kind)
+    whole = encoded(IMAGE, kind)
     for end in range(0, len(whole) - 16, len(whole) // 50):
         with pytest.raises(BadImageError):
             decode_image(whole[:end])
@@ -170,7 +170,7 @@ def test_a_jpeg_of_many_scans_is_refused_undecoded(mode: str) -> None:
             open_image(file)
 
 
-def test_what_only_looks_like_scans_is_no_reason_to_refuse() -> None:
+def test_bytes_that_only_look_like_scans_are_allowed() -> None:
     few, noise = encoded(Image.new("RGB", (64, 48)), progressive=True), b"\xff\xda" * 1000
     comment = b"\xff\xfe" + (2 + len(noise)).to_bytes(2, "big") + noise
     assert np.array_equal(decode_image(few[:2] + comment + few[2:] + noise), decode_image(few))
@@ -187,7 +187,7 @@ def test_a_png_that_claims_too_many_pixels_is_refused_undecoded() -> None:
 def test_exif_orientation_is_applied_to_whole_and_part(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(PICTURE, exif=exif.tobytes(), quality=95)
+    data = encoded(IMAGE, exif=exif.tobytes(), quality=95)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     image = open_image(data)
     assert (image.height, image.width) == expected.shape[:2]
@@ -198,12 +198,12 @@ def test_exif_orientation_is_applied_to_whole_and_part(orientation: int) -> None
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_lossless_files_keep_their_pixels(kind: str) -> None:
-    assert np.array_equal(decode_image(encoded(PICTURE, kind, lossless=True)), np.array(PICTURE))
+    assert np.array_equal(decode_image(encoded(IMAGE, kind, lossless=True)), np.array(IMAGE))
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P"])
-def test_grey_and_palette_become_rgb(mode: str) -> None:
-    image = PICTURE.convert(mode)
+def test_gray_and_palette_become_rgb(mode: str) -> None:
+    image = IMAGE.convert(mode)
     assert np.array_equal(decode_image(encoded(image, "PNG")), np.array(image.convert("RGB")))
 
 
@@ -214,7 +214,7 @@ def test_cmyk_becomes_rgb() -> None:
     assert np.abs(red.astype(int) - (255, 0, 0)).max() <= 3
 
 
-def test_sixteen_bit_grey_keeps_its_upper_eight_bits() -> None:
+def test_sixteen_bit_gray_keeps_its_upper_eight_bits() -> None:
     levels = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
     pixels = decode_image(encoded(Image.fromarray(levels), "PNG"))
     assert np.array_equal(pixels, np.repeat((levels >> 8)[:, :, None], 3, 2))
@@ -253,7 +253,7 @@ def test_real_photos_are_decoded_as_pillow_does() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_an_image_as_thin_as_a_thread_is_bad(kind: str) -> None:
+def test_an_image_with_too_thin_a_side_is_bad(kind: str) -> None:
     with pytest.raises(BadImageError, match="one side is more than 200 times the other"):
         decode_image(encoded(Image.new("RGB", (2010, 10)), kind))
     assert decode_image(encoded(Image.new("RGB", (2000, 10)), kind)).shape == (10, 2000, 3)

@@ -1,4 +1,4 @@
-"""Pictures cut into patches."""
+"""Images cut into patches."""
 
 import pickle
 
@@ -12,19 +12,19 @@ from virtex.data.transforms import ImageConfig
 PLAIN = ImageConfig(size=56, flip_prob=0, jitter_prob=0)
 
 
-def picture(side: int) -> torch.Tensor:
+def random_image(side: int) -> torch.Tensor:
     rng = np.random.default_rng(0)
     return torch.from_numpy(rng.integers(0, 256, (3, side, side)).astype(np.uint8))
 
 
-def test_patches_as_large_as_their_cells_make_up_the_picture() -> None:
-    image = picture(30)
+def test_patches_as_large_as_their_cells_make_up_the_image() -> None:
+    image = random_image(30)
     patches = torch.stack(cut(image, 10, np.random.default_rng(0)))  # (9, 3, 10, 10)
     rows = [torch.cat(list(row), dim=2) for row in patches.chunk(GRID)]
     assert torch.equal(torch.cat(rows, dim=1), image)
 
 
-def test_each_patch_lies_in_its_cell_and_reaches_every_place() -> None:
+def test_each_patch_lies_in_its_cell_and_reaches_every_position() -> None:
     numbers = torch.arange(36).reshape(1, 6, 6)  # each cell is 2 x 2
     seen: list[set[int]] = [set() for _ in range(9)]
     for seed in range(60):
@@ -37,7 +37,7 @@ def test_each_patch_lies_in_its_cell_and_reaches_every_place() -> None:
 
 
 def test_a_puzzle_holds_every_patch_once_in_random_order() -> None:
-    """Nine plain colours, one a cell: however the crop lies, no patch is of two pictures."""
+    """Nine plain colors, one a cell: wherever the crop lies, no patch has two colors."""
     orders = set()
     for seed in range(20):
         shades = np.repeat(np.repeat(np.arange(9).reshape(3, 3) * 20, 40, 0), 40, 1)
@@ -49,7 +49,7 @@ def test_a_puzzle_holds_every_patch_once_in_random_order() -> None:
 
 
 def test_sizes_are_the_papers_at_224_and_in_proportion_elsewhere() -> None:
-    example = Example("1", picture(80).permute(1, 2, 0).numpy())
+    example = Example("1", random_image(80).permute(1, 2, 0).numpy())
     for size, patch_size in ((224, 64), (112, 32), (64, 18), (32, 9)):
         transform = JigsawTransform(ImageConfig(size=size, validation_resize=size))
         patches = transform(example, np.random.default_rng(0))
@@ -70,7 +70,7 @@ def test_patches_are_flipped_one_by_one() -> None:
 
 
 def test_a_puzzle_follows_its_generator_alone() -> None:
-    example = Example("1", picture(90).permute(1, 2, 0).numpy())
+    example = Example("1", random_image(90).permute(1, 2, 0).numpy())
     transform = pickle.loads(pickle.dumps(JigsawTransform(ImageConfig(size=56))))
     first, again, other = (transform(example, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)

@@ -74,7 +74,7 @@ def assert_same(ours: Batch, expected: Batch) -> None:
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 @pytest.mark.parametrize("share", [Share(0, 1), Share(1, 2), Share(3, 4)])
-def test_batches_are_the_twins_whatever_the_workers_and_ranks(
+def test_batches_equal_the_oracles_for_any_workers_and_ranks(
     num_workers: int, share: Share
 ) -> None:
     source = Numbers(21, bad=[4])
@@ -104,7 +104,7 @@ def test_batches_are_the_twins_whatever_the_workers_and_ranks(
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("share", [Share(0, 1), Share(0, 2), Share(1, 2)])
-def test_validation_is_the_twins(num_workers: int, share: Share) -> None:
+def test_validation_batches_equal_the_oracles(num_workers: int, share: Share) -> None:
     source = Numbers(21, bad=[0, 5, 20])
     config = LoaderConfig(num_workers=num_workers)
     ours = list(
@@ -130,7 +130,7 @@ def test_the_ranks_together_validate_every_example_once() -> None:
     assert sorted(numbers) == list(range(21))
 
 
-def test_an_example_is_augmented_anew_in_each_epoch() -> None:
+def test_an_example_is_augmented_differently_in_each_epoch() -> None:
     batches = training_batches(Numbers(1), encode, collate, seed=0, batch_size=4, config=IN_PROCESS)
     assert len(set(next(batches)["draw"].tolist())) == 4
 
@@ -205,7 +205,7 @@ def test_too_many_bad_images_stop_the_run(num_workers: int) -> None:
     assert "Traceback" not in str(caught.value)
 
 
-def test_a_share_of_bad_images_within_the_limit_goes_on() -> None:
+def test_a_fraction_of_bad_images_within_the_limit_goes_on() -> None:
     config = LoaderConfig(num_workers=0, bad_image_limit=0.11)
     batches = training_batches(
         Numbers(100, bad=range(0, 100, 10)), encode, collate, seed=0, batch_size=10, config=config
@@ -322,7 +322,7 @@ def test_an_empty_source_is_an_error() -> None:
         training_batches(Numbers(0), encode, collate, seed=0, batch_size=2)
 
 
-def test_all_wrong_loader_options_are_named_at_once() -> None:
+def test_all_wrong_loader_options_are_reported_at_once() -> None:
     with pytest.raises(ConfigError, match=r"(?s)num_workers -1.*prefetch 0.*bad_image_limit 2"):
         LoaderConfig(num_workers=-1, prefetch=0, bad_image_limit=2)
 

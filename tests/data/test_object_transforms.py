@@ -125,22 +125,22 @@ def test_each_size_and_both_directions_are_drawn():
     seen = set()
     for seed in range(40):
         encoded = transform(SCENES[0], np.random.default_rng(seed))
-        mirrored = transform(SCENES[0], np.random.default_rng(seed))["image"].flip(2)
+        flipped = transform(SCENES[0], np.random.default_rng(seed))["image"].flip(2)
         side = encoded["image"].shape[1]
         plain = ShorterSideTransform((side,), 100, 0.0, True)(SCENES[0], np.random.default_rng(0))
         assert encoded["image_sizes"].tolist() == [64, 64]
-        is_mirrored = torch.equal(mirrored, plain["image"])
-        assert is_mirrored or torch.equal(encoded["image"], plain["image"])
-        seen.add((side, is_mirrored))
+        is_flipped = torch.equal(flipped, plain["image"])
+        assert is_flipped or torch.equal(encoded["image"], plain["image"])
+        seen.add((side, is_flipped))
     assert len(seen) == 6
 
 
 @settings(max_examples=40)
 @given(st.integers(0, 11), st.integers(24, 130), st.integers(0, 60), st.booleans())
 def test_boxes_and_masks_stay_together_at_every_size_and_in_both_directions(
-    index, size, longer, is_mirrored
+    index, size, longer, is_flipped
 ):
-    transform = ShorterSideTransform((size,), size + longer, float(is_mirrored), True)
+    transform = ShorterSideTransform((size,), size + longer, float(is_flipped), True)
     encoded = transform(SCENES[index], np.random.default_rng(0))
     for box, mask in zip(encoded["boxes"].numpy(), masks_in(encoded), strict=True):
         beyond = (box_around(mask) - box) * [-1, -1, 1, 1]

@@ -1,4 +1,4 @@
-"""The objects of an image: which are seen, how they are mirrored, and put in batches."""
+"""The objects of an image: visible ones, flips and batches."""
 
 import dataclasses
 
@@ -19,11 +19,11 @@ from virtex.errors import DataError
 
 def test_a_flip_moves_all_alike_and_twice_is_the_identity():
     objects = found(SCENES[0], place_in_square(64, 64, size=64))
-    mirrored = flip_objects(objects, 64)
-    assert np.array_equal(mirrored.masks, objects.masks[:, :, ::-1])
-    for box, mask in zip(mirrored.boxes, mirrored.masks, strict=True):
+    flipped = flip_objects(objects, 64)
+    assert np.array_equal(flipped.masks, objects.masks[:, :, ::-1])
+    for box, mask in zip(flipped.boxes, flipped.masks, strict=True):
         assert np.abs(box_around(mask) - box).max() <= 1.5
-    for back, before in zip(flip_objects(mirrored, 64), objects, strict=True):
+    for back, before in zip(flip_objects(flipped, 64), objects, strict=True):
         assert np.array_equal(back, before)
 
 
@@ -66,7 +66,7 @@ def test_an_object_that_shrinks_to_nothing_is_dropped():
     assert not len(found(example_of(thin), place_in_square(40, 40, size=10)).labels)
 
 
-def test_padding_has_the_mean_colour_and_no_mask():
+def test_padding_has_the_mean_color_and_no_mask():
     example = example_of(filled(30, 60, (0, 0, 60, 30)))
     encoded = WholeImageTransform(64, True)(example, np.random.default_rng(0))
     batch = ObjectCollate(size=64)([encoded])
@@ -103,7 +103,7 @@ def test_a_batch_is_padded_to_the_image_with_most_objects():
     assert ObjectCollate()(encoded[:1])["boxes"].shape == (1, 1, 4)
 
 
-def test_data_without_masks_is_told_what_to_do():
+def test_data_without_masks_is_an_error_with_a_remedy():
     example = dataclasses.replace(SCENES[0], masks=())
     with pytest.raises(DataError, match=r"0 masks.*coco, lvis, scenes.*\(masks: false\)"):
         found(example, place_in_square(64, 64, size=64))

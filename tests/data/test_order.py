@@ -20,7 +20,7 @@ from virtex.distributed import Share
     part=st.integers(1, 7),
     world_size=st.sampled_from([1, 2, 4]),
 )
-def test_the_ranks_parts_make_up_the_twins_batch(
+def test_the_ranks_parts_make_up_the_oracles_batch(
     num_examples: int, seed: int, step: int, part: int, world_size: int
 ) -> None:
     batch_size = part * world_size

@@ -123,7 +123,7 @@ def test_without_subfolders_all_is_for_training(tmp_path: Path, layout: Any) -> 
     assert open_source(config, split="val", **needs) is None
 
 
-def test_a_share_held_out_never_trains(tmp_path: Path, layout: Any) -> None:
+def test_a_fraction_held_out_never_trains(tmp_path: Path, layout: Any) -> None:
     name, write_layout, needs = layout
     write_layout(tmp_path, *[f"{number:03d}" for number in range(40)])
     config = SourceConfig(source=name, root=tmp_path, val_share=0.3)
@@ -147,7 +147,7 @@ def test_validation_data_may_lie_elsewhere(tmp_path: Path, layout: Any) -> None:
     assert len(val) == 1
 
 
-def test_validation_images_are_never_trained_on_unasked(tmp_path: Path, layout: Any) -> None:
+def test_validation_images_are_never_trained_on_by_accident(tmp_path: Path, layout: Any) -> None:
     name, write_layout, needs = layout
     write_layout(tmp_path, "training/a", "val/c")
     config = SourceConfig(source=name, root=tmp_path)
@@ -175,7 +175,7 @@ def test_validation_data_cannot_be_named_twice(tmp_path: Path, layout: Any) -> N
     assert "holds out others" in message_of(open_source, config, split="train", **needs)
 
 
-def test_a_share_that_holds_out_nothing_is_an_error(tmp_path: Path) -> None:
+def test_a_fraction_that_holds_out_nothing_is_an_error(tmp_path: Path) -> None:
     config = SourceConfig(source="folder", root=write_folder(tmp_path, "a"), val_share=1e-9)
     message = message_of(open_source, config, split="val")
     assert "of 1 images leaves none for val" in message
@@ -190,7 +190,7 @@ def test_class_folders_must_be_the_same_in_both_splits(tmp_path: Path) -> None:
         assert "same classes" in message
 
 
-def test_tables_are_two_files_or_one_with_a_share(tmp_path: Path) -> None:
+def test_tables_are_two_files_or_one_with_a_fraction(tmp_path: Path) -> None:
     for name in "abcdefgh":
         write(tmp_path / f"{name}.jpg", jpeg())
     rows = [json.dumps({"image": f"{name}.jpg", "caption": name}) for name in "abcdefgh"]
@@ -276,7 +276,7 @@ def test_share_and_num_captions_serve_every_source_of_captions(
     assert [part.captions(index) for index in range(len(part))] == [("a cat",)] * 3
 
 
-def test_all_wrong_options_are_said_at_once(tmp_path: Path) -> None:
+def test_all_wrong_options_are_reported_at_once(tmp_path: Path) -> None:
     config = SourceConfig(
         source="coco", val_share=1.5, image_column="x", num_images=3, share=0, num_captions=0
     )

@@ -44,11 +44,12 @@ def ids(source: Source) -> list[str]:
 
 
 @given(st.integers(1, 200), st.floats(0.01, 1), st.floats(0.01, 1), st.integers(0, 5))
-def test_a_smaller_share_is_part_of_every_larger_one(
+def test_a_smaller_fraction_is_part_of_every_larger_one(
     size: int, first: float, second: float, seed: int
 ) -> None:
     small, large = (
-        ids(random_fraction(Numbers(size), share, seed=seed)) for share in sorted((first, second))
+        ids(random_fraction(Numbers(size), fraction, seed=seed))
+        for fraction in sorted((first, second))
     )
     assert set(small) <= set(large)
     assert len(small) == max(1, round(min(first, second) * size))
@@ -63,19 +64,19 @@ class Classes(Numbers):
         return replace(example, labels=(int(index % 10 == 0),))
 
 
-@pytest.mark.parametrize(("share", "sizes"), [(0.5, (90, 10)), (0.2, (36, 4)), (0.01, (2, 1))])
-def test_a_share_of_each_class_keeps_their_proportions(
-    share: float, sizes: tuple[int, int]
+@pytest.mark.parametrize(("fraction", "sizes"), [(0.5, (90, 10)), (0.2, (36, 4)), (0.01, (2, 1))])
+def test_a_fraction_of_each_class_keeps_their_proportions(
+    fraction: float, sizes: tuple[int, int]
 ) -> None:
-    subset = fraction_of_each_class(Classes(200), share, seed=0)
+    subset = fraction_of_each_class(Classes(200), fraction, seed=0)
     labels = [example.labels[0] for example in subset]
     assert (labels.count(0), labels.count(1)) == sizes
     assert ids(subset) == sorted(ids(subset), key=int)
-    whole = fraction_of_each_class(Classes(200), min(1, 2 * share), seed=0)
+    whole = fraction_of_each_class(Classes(200), min(1, 2 * fraction), seed=0)
     assert set(ids(subset)) <= set(ids(whole))
 
 
-class Labelled(Numbers):
+class Labeled(Numbers):
     """As Numbers, with the labels given; reading a whole example is a mistake."""
 
     frequencies = ("r", "c", "f")
@@ -105,7 +106,7 @@ def shown(labels: list[tuple[int, ...]]) -> dict[int, int]:
 def test_few_shots_show_each_class_often_enough(
     labels: list[tuple[int, ...]], num_shots: int, seed: int
 ) -> None:
-    source = Labelled(labels)
+    source = Labeled(labels)
     if not any(labels):
         with pytest.raises(DataError, match="has a class"):
             few_shots(source, num_shots, seed=seed)
@@ -123,7 +124,7 @@ def test_few_shots_show_each_class_often_enough(
 def test_fewer_shots_of_one_label_are_part_of_more(
     labels: list[tuple[int, ...]], first: int, second: int, seed: int
 ) -> None:
-    source = Labelled(labels)
+    source = Labeled(labels)
     few, more = (
         set(few_shots(source, number, seed=seed).indices) for number in sorted((first, second))
     )
@@ -135,42 +136,42 @@ def test_fewer_shots_of_one_label_are_part_of_more(
 
 def test_an_image_drawn_for_a_rare_class_counts_for_the_common_ones_in_it() -> None:
     for seed in range(5):
-        source = Labelled([*[(1,)] * 30, (0, 1), *[(1,)] * 30])
+        source = Labeled([*[(1,)] * 30, (0, 1), *[(1,)] * 30])
         assert list(few_shots(source, 1, seed=seed).indices) == [30]
 
 
 @given(ONE_LABEL, st.floats(0.001, 1) | st.sampled_from([0.1, 0.25, 0.5, 1.0]), SEEDS)
-def test_a_share_of_each_class_equals_that_of_a_slow_twin(
-    labels: list[tuple[int, ...]], share: float, seed: int
+def test_a_fraction_of_each_class_equals_the_oracles(
+    labels: list[tuple[int, ...]], fraction: float, seed: int
 ) -> None:
     order = np.random.default_rng(seed).permutation(len(labels)).tolist()
     expected: list[int] = []
     for label in set(labels):
         members = [index for index in order if labels[index] == label]
-        expected += members[: max(1, round(share * len(members)))]
-    indices = list(fraction_of_each_class(Labelled(labels), share, seed=seed).indices)
+        expected += members[: max(1, round(fraction * len(members)))]
+    indices = list(fraction_of_each_class(Labeled(labels), fraction, seed=seed).indices)
     assert indices == sorted(expected)
 
 
-def test_a_share_of_many_classes_takes_no_time_for_each_of_them() -> None:
-    source = Labelled([(index % 20_000,) for index in range(100_000)])
+def test_a_fraction_of_many_classes_takes_no_time_for_each_of_them() -> None:
+    source = Labeled([(index % 20_000,) for index in range(100_000)])
     start = time.process_time()
     assert len(fraction_of_each_class(source, 0.4, seed=0)) == 40_000
     assert time.process_time() - start < 1
 
 
 def test_another_seed_draws_other_shots() -> None:
-    source = Labelled([(index % 2,) for index in range(200)])
+    source = Labeled([(index % 2,) for index in range(200)])
     draws = {tuple(few_shots(source, 5, seed=seed).indices) for seed in range(4)}
     assert len(draws) == 4
 
 
-def test_a_labelled_share_keeps_proportions_where_each_image_has_one_label() -> None:
-    single = Labelled([(int(index % 10 == 0),) for index in range(200)])
+def test_a_labeled_fraction_keeps_proportions_where_each_image_has_one_label() -> None:
+    single = Labeled([(int(index % 10 == 0),) for index in range(200)])
     part = labeled_fraction(single, 0.2, seed=0)
     labels = [part.labels(index)[0] for index in range(len(part))]
     assert (labels.count(0), labels.count(1)) == (36, 4)
-    several = Labelled([(0, 1), *single.all_labels[1:]])
+    several = Labeled([(0, 1), *single.all_labels[1:]])
     assert len(labeled_fraction(several, 0.2, seed=0)) == 40
     assert list(labeled_fraction(several, 0.2, seed=0).indices) == list(
         random_fraction(several, 0.2, seed=0).indices
@@ -178,24 +179,22 @@ def test_a_labelled_share_keeps_proportions_where_each_image_has_one_label() -> 
 
 
 @given(LABELS, st.floats(0.001, 1))
-def test_repeat_factors_equal_those_of_a_slow_twin(
-    labels: list[tuple[int, ...]], threshold: float
-) -> None:
-    shares = {label: count / len(labels) for label, count in shown(labels).items()}
+def test_repeat_factors_equal_the_oracles(labels: list[tuple[int, ...]], threshold: float) -> None:
+    fractions = {label: count / len(labels) for label, count in shown(labels).items()}
     expected = [
-        max([1.0, *((threshold / shares[label]) ** 0.5 for label in one)]) for one in labels
+        max([1.0, *((threshold / fractions[label]) ** 0.5 for label in one)]) for one in labels
     ]
-    np.testing.assert_allclose(repeat_factors(Labelled(labels), threshold), expected)
+    np.testing.assert_allclose(repeat_factors(Labeled(labels), threshold), expected)
 
 
 def test_a_rare_class_repeats_its_images_and_the_common_ones_in_them() -> None:
-    source = Labelled([(0, 1), *[(0,)] * 98, ()])
+    source = Labeled([(0, 1), *[(0,)] * 98, ()])
     factors = repeat_factors(source, 0.04)
     assert factors.tolist() == [2.0] + [1.0] * 99
 
 
 def test_parts_pass_on_labels_and_frequencies() -> None:
-    source = FewerCaptions(Subset(Labelled([(0,), (1,), (2, 1)]), [2, 0]), 1)
+    source = FewerCaptions(Subset(Labeled([(0,), (1,), (2, 1)]), [2, 0]), 1)
     assert [source.labels(index) for index in range(2)] == [(2, 1), (0,)]
     assert source.frequencies == ("r", "c", "f")
 
@@ -221,9 +220,9 @@ def test_captions_alone_are_those_of_the_example() -> None:
     assert [source.captions(i) for i in range(5)] == [example.captions for example in source]
 
 
-def test_another_seed_gives_another_share() -> None:
-    shares = [tuple(ids(random_fraction(Numbers(100), 0.1, seed=seed))) for seed in range(3)]
-    assert len(set(shares)) == 3
+def test_another_seed_gives_another_fraction() -> None:
+    fractions = [tuple(ids(random_fraction(Numbers(100), 0.1, seed=seed))) for seed in range(3)]
+    assert len(set(fractions)) == 3
 
 
 def test_fewer_captions_are_the_first_ones() -> None:
@@ -239,16 +238,16 @@ NAMES = st.lists(ANY_TEXT, unique=True)
 
 @given(NAMES, NAMES, st.floats(0, 1))
 def test_an_image_keeps_its_side_when_others_are_added(
-    names: list[str], others: list[str], share: float
+    names: list[str], others: list[str], fraction: float
 ) -> None:
-    before = held_out(names, share, seed=0)
-    assert (held_out([*names, *others], share, seed=0)[: len(names)] == before).all()
+    before = held_out(names, fraction, seed=0)
+    assert (held_out([*names, *others], fraction, seed=0)[: len(names)] == before).all()
 
 
-@pytest.mark.parametrize("share", [0.05, 0.5])
-def test_the_share_held_out_is_near_the_one_asked_for(share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.05, 0.5])
+def test_the_fraction_held_out_is_near_the_requested_one(fraction: float) -> None:
     names = [f"{number:06d}.jpg" for number in range(20_000)]
-    chosen = [held_out(names, share, seed=seed) for seed in (0, 1)]
-    assert np.mean(chosen, axis=1) == pytest.approx([share, share], abs=0.01)
+    chosen = [held_out(names, fraction, seed=seed) for seed in (0, 1)]
+    assert np.mean(chosen, axis=1) == pytest.approx([fraction, fraction], abs=0.01)
     both = (chosen[0] & chosen[1]).mean()
-    assert both == pytest.approx(share * share, abs=0.01)
+    assert both == pytest.approx(fraction * fraction, abs=0.01)

@@ -66,7 +66,7 @@ def test_decoding_drops_special_tokens_and_stops_at_the_end(tokenizer: Tokenizer
 
 @settings(deadline=None)
 @given(st.text())
-def test_normalising_twice_changes_nothing(text: str) -> None:
+def test_normalizing_twice_changes_nothing(text: str) -> None:
     assert normalize_caption(normalize_caption(text)) == normalize_caption(text)
 
 
@@ -78,7 +78,7 @@ def test_normal_text_has_no_capitals_and_no_accents(text: str) -> None:
     assert not any(map(unicodedata.combining, normal))
 
 
-def test_training_is_deterministic_whatever_the_iterable(tokenizer: Tokenizer) -> None:
+def test_training_is_deterministic_for_any_iterable(tokenizer: Tokenizer) -> None:
     again = train_tokenizer((caption for caption in CAPTIONS), vocab_size=60)
     assert again.model_bytes == tokenizer.model_bytes
 

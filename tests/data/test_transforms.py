@@ -34,7 +34,7 @@ from virtex.errors import ConfigError
 PLAIN = {"flip_prob": 0.0, "jitter_prob": 0.0}
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def random_image(height: int, width: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (5, 7, 3)).astype(np.uint8)
     smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -57,7 +57,7 @@ def photos() -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    ("caption", "mirrored"),
+    ("caption", "flipped"),
     [
         ("a dog on the left", "a dog on the right"),
         ("Left of it. RIGHT there, left!", "Right of it. LEFT there, right!"),
@@ -66,8 +66,8 @@ def photos() -> list[Path]:
         ("left/right", "right/left"),
     ],
 )
-def test_a_flip_swaps_the_words_left_and_right(caption: str, mirrored: str) -> None:
-    assert swap_left_and_right(caption) == mirrored
+def test_a_flip_swaps_the_words_left_and_right(caption: str, flipped: str) -> None:
+    assert swap_left_and_right(caption) == flipped
 
 
 @pytest.mark.parametrize("caption", ["bright lights", "leftover pizza", "upright", "a cleft", ""])
@@ -88,10 +88,10 @@ def test_the_original_swap_changes_letters_inside_words_and_no_capitals() -> Non
 
 def test_caption_and_image_are_flipped_together() -> None:
     config = ImageConfig(size=32, scale=(1, 1), ratio=(1, 1), flip_prob=0.5, jitter_prob=0)
-    straight = torch.from_numpy(picture(32, 32)).permute(2, 0, 1)
+    straight = torch.from_numpy(random_image(32, 32)).permute(2, 0, 1)
     seen = set()
     for seed in range(20):
-        image, caption = train(config, picture(32, 32), seed=seed, caption="the left one")
+        image, caption = train(config, random_image(32, 32), seed=seed, caption="the left one")
         seen.add(caption)
         expected = straight if caption == "the left one" else straight.flip(2)
         assert torch.equal(image, expected)
@@ -126,7 +126,7 @@ def test_crops_are_distributed_as_torchvisions() -> None:
     assert np.abs(ours.std(0) - theirs.std(0)).max() < 8
 
 
-def test_an_image_too_long_for_any_crop_gives_its_centre() -> None:
+def test_an_image_too_long_for_any_crop_gives_its_center() -> None:
     box = random_box(10, 1000, np.random.default_rng(0), scale=(0.9, 1), ratio=(0.75, 1.333))
     assert box == Box(0, 493, 10, 13)
 
@@ -164,7 +164,7 @@ def test_reduced_decoding_stays_near_the_whole(photos: list[Path], size: int) ->
     assert np.mean(differences) < 5
 
 
-def test_fine_stripes_become_grey_and_not_coarse_stripes() -> None:
+def test_fine_stripes_become_gray_and_not_coarse_stripes() -> None:
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[:, ::2] = 255
     for image in (stripes, jpeg(stripes)):
@@ -175,7 +175,7 @@ def test_fine_stripes_become_grey_and_not_coarse_stripes() -> None:
 
 def test_training_gives_a_uint8_square_of_any_image() -> None:
     for height, width in ((1, 1), (1, 200), (200, 1), (20, 30), (500, 300)):
-        for image in (picture(height, width), jpeg(picture(height, width))):
+        for image in (random_image(height, width), jpeg(random_image(height, width))):
             tensor, _ = train(ImageConfig(size=48), image, seed=1)
             assert tensor.shape == (3, 48, 48)
             assert tensor.dtype == torch.uint8
@@ -184,34 +184,34 @@ def test_training_gives_a_uint8_square_of_any_image() -> None:
 
 def test_training_follows_its_generator_alone() -> None:
     torch.manual_seed(0)
-    first, _ = train(ImageConfig(size=40), picture(80, 90), seed=5)
+    first, _ = train(ImageConfig(size=40), random_image(80, 90), seed=5)
     torch.manual_seed(1)
-    again, _ = train(ImageConfig(size=40), picture(80, 90), seed=5)
-    other, _ = train(ImageConfig(size=40), picture(80, 90), seed=6)
+    again, _ = train(ImageConfig(size=40), random_image(80, 90), seed=5)
+    other, _ = train(ImageConfig(size=40), random_image(80, 90), seed=6)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_colours_are_jittered_with_their_probability() -> None:
+def test_colors_are_jittered_with_their_probability() -> None:
     config = ImageConfig(size=16, scale=(1, 1), ratio=(1, 1), flip_prob=0, jitter_prob=0.8)
-    plain = torch.from_numpy(picture(16, 16)).permute(2, 0, 1)
+    plain = torch.from_numpy(random_image(16, 16)).permute(2, 0, 1)
     changed = [
-        not torch.equal(train(config, picture(16, 16), seed=s)[0], plain) for s in range(300)
+        not torch.equal(train(config, random_image(16, 16), seed=s)[0], plain) for s in range(300)
     ]
     assert 0.7 < np.mean(changed) < 0.9
 
 
-def test_colour_is_dropped_and_detail_blurred_with_their_probabilities() -> None:
+def test_color_is_dropped_and_detail_blurred_with_their_probabilities() -> None:
     still = ImageConfig(size=16, scale=(1, 1), ratio=(1, 1), flip_prob=0, jitter_prob=0)
-    plain = torch.from_numpy(picture(16, 16)).permute(2, 0, 1)
-    grey = replace(still, grayscale_prob=0.2)
-    greyed = [train(grey, picture(16, 16), seed=seed)[0] for seed in range(400)]
-    changed = [image for image in greyed if not torch.equal(image, plain)]
+    plain = torch.from_numpy(random_image(16, 16)).permute(2, 0, 1)
+    gray = replace(still, grayscale_prob=0.2)
+    grayed = [train(gray, random_image(16, 16), seed=seed)[0] for seed in range(400)]
+    changed = [image for image in grayed if not torch.equal(image, plain)]
     assert 0.13 < len(changed) / 400 < 0.27
     assert all(torch.equal(image[0], image[1]) for image in changed)
     large = replace(still, size=224, blur_prob=0.5)
-    blurred = [train(large, picture(224, 224), seed=seed)[0] for seed in range(40)]
-    sharp = torch.from_numpy(picture(224, 224)).permute(2, 0, 1)
+    blurred = [train(large, random_image(224, 224), seed=seed)[0] for seed in range(40)]
+    sharp = torch.from_numpy(random_image(224, 224)).permute(2, 0, 1)
     changed = [image for image in blurred if not torch.equal(image, sharp)]
     assert 0.25 < len(changed) / 40 < 0.75
     assert all(image.is_contiguous() for image in changed)
@@ -239,7 +239,7 @@ def test_options_that_are_off_draw_no_numbers() -> None:
     """A crop takes 40, flip and jitter one each, the jitter's amounts and order 8."""
     for seed in range(20):
         rng, twin = (np.random.default_rng(seed) for _ in range(2))
-        TrainTransform(ImageConfig(size=16))(Example("1", picture(30, 40)), "", rng)
+        TrainTransform(ImageConfig(size=16))(Example("1", random_image(30, 40)), "", rng)
         twin.random(40)
         _, jitter = twin.random(2)
         twin.random(8 if jitter < 0.8 else 0)
@@ -247,18 +247,18 @@ def test_options_that_are_off_draw_no_numbers() -> None:
 
 
 def test_read_only_pixels_stay_as_they_are() -> None:
-    pixels = picture(20, 20)
+    pixels = random_image(20, 20)
     pixels.flags.writeable = False
     train(ImageConfig(size=20), pixels, seed=0)
-    assert np.array_equal(pixels, picture(20, 20))
+    assert np.array_equal(pixels, random_image(20, 20))
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 150), (150, 100), (64, 64), (40, 300)])
 @pytest.mark.parametrize("short_side", [64, 73])
-def test_validation_is_torchvisions_resize_and_centre_crop(
+def test_validation_is_torchvisions_resize_and_center_crop(
     height: int, width: int, short_side: int
 ) -> None:
-    pixels = picture(height, width)
+    pixels = random_image(height, width)
     config = ImageConfig(size=64, validation_resize=short_side)
     ours = ValidationTransform(config)(Example("1", pixels))
     image = torch.from_numpy(pixels).permute(2, 0, 1)
@@ -269,7 +269,7 @@ def test_validation_is_torchvisions_resize_and_centre_crop(
 
 
 def test_validation_of_a_large_jpeg_differs_by_less_than_a_level() -> None:
-    data = jpeg(picture(1200, 1000))
+    data = jpeg(random_image(1200, 1000))
     ours = ValidationTransform(ImageConfig(size=64))(Example("1", data))
     exact = ValidationTransform(ImageConfig(size=64))(Example("1", decode_image(data)))
     assert (ours.int() - exact.int()).abs().float().mean() < 1
@@ -288,13 +288,13 @@ def test_a_bad_image_is_named_by_its_example(tmp_path: Path) -> None:
         ValidationTransform(ImageConfig()),
     ):
         with pytest.raises(BadImageError, match="tar member 7"):
-            transform(Example("tar member 7", jpeg(picture(50, 50))[:700]))
+            transform(Example("tar member 7", jpeg(random_image(50, 50))[:700]))
         with pytest.raises(BadImageError, match=r"gone\.jpg"):
             transform(Example("8", tmp_path / "gone.jpg"))
 
 
-def test_normalising_is_torchvisions() -> None:
-    images = torch.from_numpy(picture(8, 9)).permute(2, 0, 1)[None]
+def test_normalized_images_equal_torchvisions() -> None:
+    images = torch.from_numpy(random_image(8, 9)).permute(2, 0, 1)[None]
     expected = functional.normalize(images.float() / 255, IMAGENET_MEAN, IMAGENET_STD)
     assert torch.allclose(normalize(images), expected, atol=1e-5)
     assert torch.equal(normalize(images[0]), normalize(images)[0])
@@ -305,7 +305,7 @@ def test_transforms_are_picklable() -> None:
         assert pickle.loads(pickle.dumps(transform)) == transform
 
 
-def test_all_wrong_image_options_are_named_at_once() -> None:
+def test_all_wrong_image_options_are_reported_at_once() -> None:
     wrong = r"(?s)size 0.*scale \(0, 2\).*flip_prob 2.*grayscale_prob 3.*blur_prob -1.*hue 0\.6"
     with pytest.raises(ConfigError, match=wrong):
         ImageConfig(size=0, scale=(0, 2), flip_prob=2, grayscale_prob=3, blur_prob=-1, hue=0.6)

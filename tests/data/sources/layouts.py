@@ -24,7 +24,7 @@ def real_data(name: str) -> Path:
 
 
 def jpeg(value: int = 0) -> bytes:
-    """A small picture, grey of the given value."""
+    """Return a small gray image of the given value."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 6), (value % 256,) * 3).save(buffer, "JPEG")
     return buffer.getvalue()

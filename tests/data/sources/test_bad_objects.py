@@ -26,7 +26,7 @@ def is_outside(box: list[float], height: float, width: float) -> bool:
 
 
 @given(st.lists(st.lists(SIDES, min_size=4, max_size=4), min_size=1, max_size=9))
-def test_faults_equal_those_of_a_slow_twin(boxes: list[list[float]]) -> None:
+def test_faults_equal_the_oracles(boxes: list[list[float]]) -> None:
     sizes = np.full((len(boxes), 2), (30.0, 40.0))
     outside, flat = box_faults(np.asarray(boxes, np.float32), sizes).values()
     for box, found_outside, found_flat in zip(boxes, outside, flat, strict=True):

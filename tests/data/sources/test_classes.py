@@ -40,7 +40,7 @@ def test_identity_changes_with_the_images(root: Path) -> None:
     assert ClassesSource(root / "train").identity()["names_sha256"] != before["names_sha256"]
 
 
-def test_all_problems_are_said_at_once(root: Path) -> None:
+def test_all_problems_are_reported_at_once(root: Path) -> None:
     write(root / "train" / "stray.jpg", jpeg())
     (root / "train" / "empty").mkdir()
     message = message_of(ClassesSource, root / "train")

@@ -116,7 +116,7 @@ def test_a_missing_file_is_named_with_those_that_are_there(root: Path) -> None:
     assert "--data.val_split" in message
 
 
-def test_broken_json_is_said_with_its_place(root: Path) -> None:
+def test_broken_json_is_reported_with_its_position(root: Path) -> None:
     path = root / "annotations" / "captions_train2017.json"
     path.write_text('{"images": [],\n "annotations": [}')
     message = message_of(CocoSource, root, split="train")
@@ -130,7 +130,7 @@ def test_a_file_of_another_format_is_named(root: Path) -> None:
     assert 'captions_train2017.json has no list "images"' in message
 
 
-def test_all_problems_of_a_captions_file_are_said_at_once(root: Path) -> None:
+def test_all_problems_of_a_captions_file_are_reported_at_once(root: Path) -> None:
     def spoil(document: dict[str, Any]) -> None:
         document["images"] += [
             {"id": 3, "file_name": "003.jpg"},
@@ -246,7 +246,7 @@ def wild_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=400, deadline=None)
 @given(data=st.data())
-def test_a_wild_value_anywhere_in_the_files_raises_nothing_but_a_data_error(
+def test_a_wrong_value_anywhere_in_the_files_raises_only_a_data_error(
     wild_root: Path, data: st.DataObject
 ) -> None:
     which = data.draw(st.integers(0, 1))
@@ -267,7 +267,7 @@ def test_a_wild_value_anywhere_in_the_files_raises_nothing_but_a_data_error(
 
 @settings(max_examples=50, deadline=None)
 @given(noise=st.binary(max_size=40))
-def test_wild_bytes_raise_nothing_but_a_data_error(wild_root: Path, noise: bytes) -> None:
+def test_corrupt_bytes_raise_only_a_data_error(wild_root: Path, noise: bytes) -> None:
     (wild_root / "annotations" / "captions_train2017.json").write_bytes(noise)
     message_of(CocoSource, wild_root, split="train")
 

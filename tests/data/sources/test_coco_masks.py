@@ -19,7 +19,7 @@ def area_of(points: list[tuple[float, float]]) -> float:
 
 
 @given(POLYGONS)
-def test_areas_equal_those_of_a_slow_twin(polygons: list[list[tuple[float, float]]]) -> None:
+def test_areas_equal_the_oracles(polygons: list[list[tuple[float, float]]]) -> None:
     starts = np.cumsum([0, *(2 * len(points) for points in polygons)])
     flat = np.asarray([number for points in polygons for point in points for number in point])
     expected = [area_of(points) for points in polygons]

@@ -37,7 +37,7 @@ def test_the_layout_of_img2dataset_is_a_folder_like_any_other(tmp_path: Path) ->
     assert list(contents(FolderSource(tmp_path)).values()) == [("a red car",), ("text wins",)]
 
 
-def test_captions_are_not_read_unless_asked_for(root: Path) -> None:
+def test_captions_are_not_read_unless_requested(root: Path) -> None:
     (root / "1.v2.txt").unlink()
     assert contents(FolderSource(root, with_captions=False)) == {"1.v2.jpg": (), "b/deep/2.PNG": ()}
 
@@ -65,7 +65,7 @@ def test_a_pickled_source_gives_the_same_examples(root: Path) -> None:
     assert contents(pickle.loads(pickle.dumps(source))) == contents(source)
 
 
-def test_every_kind_of_bad_caption_is_said_at_once(root: Path) -> None:
+def test_every_kind_of_bad_caption_is_reported_at_once(root: Path) -> None:
     for name, text in {"a": None, "b": " \n", "c": b"\xff\xfe\xfa", "d": b"ok"}.items():
         write(root / f"{name}.jpg", jpeg())
         if text is not None:

@@ -96,7 +96,7 @@ def test_both_files_must_have_the_same_categories(tmp_path: Path) -> None:
     assert open_source(config, split="train", needs=LABELS) is not None
 
 
-def test_the_training_file_is_read_but_once(
+def test_the_training_file_is_read_only_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for split in ("train2018", "val2018"):
@@ -115,7 +115,7 @@ def test_the_training_file_is_read_but_once(
     assert read.count("train2018.json") == 1
 
 
-def test_a_share_is_that_of_each_class(tmp_path: Path) -> None:
+def test_a_fraction_is_that_of_each_class(tmp_path: Path) -> None:
     config = SourceConfig(source="inaturalist", root=write_inaturalist(tmp_path), share=0.5)
     part = open_source(config, split="train", needs=LABELS)
     assert part is not None

@@ -53,7 +53,7 @@ def test_images_lie_in_both_of_cocos_folders(tmp_path: Path) -> None:
     ]
 
 
-def test_an_image_says_what_it_lacks_and_what_is_incomplete(tmp_path: Path) -> None:
+def test_an_image_lists_its_absent_and_incomplete_classes(tmp_path: Path) -> None:
     source = LvisSource(write_lvis(tmp_path, document()), split="val")
     assert source.categories == ("aerosol_can", "zebra", "otter")
     assert source.frequencies == ("f", "r", "c")

@@ -49,7 +49,7 @@ def write_parquet(path: Path, columns: dict[str, list[Any]]) -> Path:
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
-def test_rows_of_the_same_image_are_gathered(root: Path, name: str) -> None:
+def test_rows_of_the_same_image_are_merged(root: Path, name: str) -> None:
     source = TableSource(write_csv(root / name, ROWS))
     assert contents(source) == GATHERED
     assert source[1].image == root / "sub" / "a.jpg"
@@ -102,7 +102,7 @@ def test_image_root_may_lie_elsewhere_and_paths_may_be_absolute_in_it(root: Path
     assert contents(TableSource(path, image_root=root)) == {"b.jpg": ("x",), "sub/a.jpg": ("y",)}
 
 
-def test_captions_are_not_read_unless_asked_for(root: Path) -> None:
+def test_captions_are_not_read_unless_requested(root: Path) -> None:
     path = write_csv(root / "t.csv", [("b.jpg",)], header=("image",))
     assert contents(TableSource(path, with_captions=False)) == {"b.jpg": ()}
 
@@ -113,7 +113,7 @@ def test_a_pickled_source_gives_the_same_examples(root: Path) -> None:
     assert source.identity()["captions"] == 3
 
 
-def test_all_problems_of_a_csv_are_said_at_once(root: Path) -> None:
+def test_all_problems_of_a_csv_are_reported_at_once(root: Path) -> None:
     rows = [
         ("b.jpg", "fine"),
         ("b.jpg", " "),
@@ -135,7 +135,7 @@ def test_all_problems_of_a_csv_are_said_at_once(root: Path) -> None:
         assert part in message
 
 
-def test_all_problems_of_a_jsonl_are_said_at_once(root: Path) -> None:
+def test_all_problems_of_a_jsonl_are_reported_at_once(root: Path) -> None:
     rows = [
         {"image": "b.jpg", "caption": "fine"},
         {"image": "b.jpg"},
@@ -200,7 +200,7 @@ def wild_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     head=st.sampled_from([b"", b"image,caption\n", b"image\tcaption\nb.jpg", b'{"image": "b.jpg"']),
     noise=st.binary(max_size=60),
 )
-def test_wild_bytes_raise_nothing_but_a_data_error(
+def test_corrupt_bytes_raise_only_a_data_error(
     wild_root: Path, ending: str, head: bytes, noise: bytes
 ) -> None:
     path = write(wild_root / f"wild{ending}", head + noise)
@@ -212,7 +212,7 @@ def test_wild_bytes_raise_nothing_but_a_data_error(
 
 @settings(max_examples=100, deadline=None)
 @given(place=st.integers(0, 10_000), value=st.integers(0, 255))
-def test_a_spoiled_parquet_file_raises_nothing_but_a_data_error(
+def test_a_corrupt_parquet_file_raises_only_a_data_error(
     wild_root: Path, place: int, value: int
 ) -> None:
     data = bytearray((wild_root / "good.parquet").read_bytes())

@@ -131,7 +131,7 @@ def test_a_missing_split_is_named_with_those_there_are(root: Path) -> None:
     assert "--data.val_split" in message
 
 
-def test_all_problems_of_the_lists_are_said_at_once(root: Path) -> None:
+def test_all_problems_of_the_lists_are_reported_at_once(root: Path) -> None:
     spoil(root, "ImageSets/Main/train.txt", "000001\n000002\n000002\n000009\n../x\n")
     spoil(root, "ImageSets/Main/cat_train.txt", "000001 1\n000002 2\n")
     spoil(root, "ImageSets/Main/dog_val.txt", "000001 1\n000002 1\n")
@@ -183,7 +183,7 @@ def test_a_split_without_a_year_is_that_of_2007_or_of_the_folder_named(root: Pat
     assert ids == ["000001", "2008_000001", "2008_000001", "2008_000001"]
 
 
-def test_a_year_that_is_missing_is_never_another_ones(root: Path) -> None:
+def test_a_missing_year_is_never_replaced_by_another(root: Path) -> None:
     message = message_of(VocSource, root, split="2012_train")
     assert "VOC2012/ImageSets/Main/train.txt is missing" in message.replace("\\", "/")
     assert "2007_trainval+2012_trainval" in message
@@ -267,7 +267,7 @@ def test_entities_are_refused_in_any_encoding(encoding: str) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(noise=st.binary(max_size=30), place=st.integers(0, 200))
-def test_wild_annotations_raise_nothing_but_a_data_error(
+def test_corrupt_annotations_raise_only_a_data_error(
     wild_root: Path, noise: bytes, place: int
 ) -> None:
     good = annotation(CAT.format(box=BOX.format(1, 2, 3, 4))).encode()

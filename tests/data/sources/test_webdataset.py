@@ -49,7 +49,7 @@ def test_images_and_captions_come_from_the_shards(root: Path) -> None:
     assert images_of(source) == [jpeg(0), jpeg(100), jpeg(200)]
 
 
-def test_the_kept_index_gives_the_same_examples(root: Path) -> None:
+def test_the_cached_index_gives_the_same_examples(root: Path) -> None:
     before = WebdatasetSource(root)
     assert (root / INDEX).is_file()
     after = WebdatasetSource(root)
@@ -69,7 +69,7 @@ def test_identity_changes_with_any_caption_and_its_image(tmp_path: Path) -> None
     assert len({one["sha256"] for one in identities}) == 4
 
 
-def test_the_kept_index_is_used(root: Path) -> None:
+def test_the_cached_index_is_used(root: Path) -> None:
     WebdatasetSource(root)
     status = (root / "00000.tar").stat()
     write(root / "00000.tar", bytes(status.st_size))
@@ -86,7 +86,7 @@ def test_all_users_of_a_shard_may_read_its_index(root: Path) -> None:
     assert stat.S_IMODE((root / INDEX).stat().st_mode) == 0o644
 
 
-def test_a_changed_shard_is_indexed_anew(root: Path) -> None:
+def test_a_changed_shard_is_indexed_again(root: Path) -> None:
     WebdatasetSource(root)
     write_tar(root / "00000.tar", {"7.jpg": jpeg(7), "7.txt": "new"})
     source = WebdatasetSource(root)
@@ -99,7 +99,7 @@ def test_a_changed_shard_is_indexed_anew(root: Path) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_a_damaged_index_is_made_anew(
+def test_a_damaged_index_is_rebuilt(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     root = tmp_path_factory.mktemp("spoiled")
@@ -111,7 +111,7 @@ def test_a_damaged_index_is_made_anew(
     assert contents(WebdatasetSource(root)) == {"00000.tar/1": ("one",), "00000.tar/2": ("two",)}
 
 
-def test_a_cut_index_is_made_anew(root: Path) -> None:
+def test_a_truncated_index_is_rebuilt(root: Path) -> None:
     before = contents(WebdatasetSource(root))
     (root / INDEX).write_bytes((root / INDEX).read_bytes()[:50])
     assert contents(WebdatasetSource(root)) == before
@@ -129,7 +129,7 @@ def test_a_read_only_folder_is_indexed_elsewhere(root: Path, tmp_path: Path) -> 
     assert len(WebdatasetSource(root, index_root=tmp_path / "cache")) == 3
 
 
-def test_shards_can_be_read_where_no_index_can_be_kept(root: Path, tmp_path: Path) -> None:
+def test_shards_can_be_read_where_no_index_can_be_cached(root: Path, tmp_path: Path) -> None:
     write(root / ".virtex-index", "")
     write(tmp_path / "cache", "")
     assert len(WebdatasetSource(root, index_root=tmp_path / "cache")) == 3
@@ -168,7 +168,7 @@ def test_a_shard_cut_between_two_files_is_truncated(root: Path) -> None:
         (b"x", 2**62),  # tarfile asks for that much memory
     ],
 )
-def test_a_header_that_lies_about_its_size_is_refused(root: Path, kind: bytes, size: int) -> None:
+def test_a_header_with_a_wrong_size_is_refused(root: Path, kind: bytes, size: int) -> None:
     shard = write_tar(root / "00000.tar", {"0.jpg": "", "1.jpg": "", "1.txt": "one"})
     data = shard.read_bytes()
     header = bytearray(data[512:1024])
@@ -216,7 +216,7 @@ def test_shards_without_images_are_a_problem(tmp_path: Path) -> None:
     assert "no images in the shards" in message_of(WebdatasetSource, tmp_path)
 
 
-def test_a_shard_that_shrinks_under_our_feet_is_an_error(root: Path) -> None:
+def test_a_shard_that_shrinks_after_indexing_is_an_error(root: Path) -> None:
     source = WebdatasetSource(root)
     write(root / "00000.tar", b"")
     with pytest.raises(DataError, match="has shrunk"):
@@ -225,7 +225,7 @@ def test_a_shard_that_shrinks_under_our_feet_is_an_error(root: Path) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_a_spoiled_shard_raises_nothing_but_a_data_error(
+def test_a_corrupt_shard_raises_only_a_data_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     root = tmp_path_factory.mktemp("wild")
