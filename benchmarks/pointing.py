@@ -22,7 +22,7 @@ from virtex.data.images import open_image
 from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.models.textual_head import Direction
 from virtex.predict.attention import CaptionAttention, Weights, attention_bias
-from virtex.predict.attention_pictures import seen_part
+from virtex.predict.attention_figures import seen_part
 from virtex.predict.predictor import Predictor
 
 PEOPLE = "person people man men woman women boy boys girl girls child children lady player"

@@ -8,7 +8,7 @@ from starlette.routing import Mount, Route
 
 from tests.demo.client import SECONDS
 from tests.demo.conftest import serving
-from tests.demo.pictures import encoded, png_that_claims
+from tests.demo.image_files import encoded, png_that_claims
 from virtex.demo import api as limits
 from virtex.demo.api import MAX_PENDING, DemoApi
 from virtex.demo.gallery import open_gallery

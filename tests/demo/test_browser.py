@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo.pictures import encoded, png_that_claims
+from tests.demo.image_files import encoded, png_that_claims
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.demo.pictures import encoded
+from tests.demo.image_files import encoded
 
 
 def test_a_page_may_load_from_its_own_server_alone(client):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.demo.pictures import encoded, png_that_claims
+from tests.demo.image_files import encoded, png_that_claims
 from virtex.data.images import BadImageError
 from virtex.demo.uploaded_image import KEPT_SIDE, data_uri, read_image, thumbnail
 

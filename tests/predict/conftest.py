@@ -23,7 +23,7 @@ def predictor(task, tokenizer):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     """Five arrays (H, W, 3) of different sizes."""
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (60 + 4 * i, 80, 3), dtype=np.uint8) for i in range(5)]

@@ -22,7 +22,7 @@ def save_run(folder: Path, task: Task, tokenizer: Tokenizer) -> Path:
     return folder
 
 
-def write_photos(folder: Path, number: int) -> Path:
+def write_images(folder: Path, number: int) -> Path:
     """photo0.png and so on, of noise that differs from one to the next."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(number):

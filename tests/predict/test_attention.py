@@ -43,13 +43,13 @@ def random_attention(num_layers=2, num_heads=3, words=("two", "dogs"), grid=(4, 
 
 
 @BOTH
-def test_a_words_map_is_the_mean_of_those_of_its_pieces(direction, deeper, pictures, tokenizer):
+def test_a_words_map_is_the_mean_of_those_of_its_pieces(direction, deeper, images, tokenizer):
     text = "older, on the ball"
     pieces = [tokenizer.id_to_piece(one) for one in tokenizer.encode(text)]
     assert pieces[:5] == ["▁o", "l", "d", "e", "r"]
-    (attention,) = deeper.attend(pictures[0], text, direction=direction)
+    (attention,) = deeper.attend(images[0], text, direction=direction)
     tokens = EncodeCaption(tokenizer, max_tokens=12)(text)[None]
-    grid = deeper.captioner.backbone(deeper.inputs(pictures[:1]))
+    grid = deeper.captioner.backbone(deeper.inputs(images[:1]))
     lengths = torch.tensor([tokens.shape[1]])
     rows = deeper.captioner.attention(grid, tokens, lengths, direction=direction)[0].detach()
     older = rows[:, :, 1:6].mean(2).unflatten(2, grid.shape[2:])
@@ -58,8 +58,8 @@ def test_a_words_map_is_the_mean_of_those_of_its_pieces(direction, deeper, pictu
 
 
 @BOTH
-def test_every_word_of_a_text_has_maps_that_sum_to_one(direction, deeper, pictures):
-    attentions = deeper.attend(pictures[:3], TEXTS, direction=direction)
+def test_every_word_of_a_text_has_maps_that_sum_to_one(direction, deeper, images):
+    attentions = deeper.attend(images[:3], TEXTS, direction=direction)
     for attention, text in zip(attentions, TEXTS, strict=True):
         assert attention.text == text
         assert attention.words == tuple(text.split())
@@ -69,43 +69,43 @@ def test_every_word_of_a_text_has_maps_that_sum_to_one(direction, deeper, pictur
 
 
 @BOTH
-def test_the_log_likelihood_is_that_of_score(direction, predictor, pictures):
-    attentions = predictor.attend(pictures[:3], TEXTS, direction=direction)
-    expected = predictor.score(pictures[:3], TEXTS, direction=direction)
+def test_the_log_likelihood_is_that_of_score(direction, predictor, images):
+    attentions = predictor.attend(images[:3], TEXTS, direction=direction)
+    expected = predictor.score(images[:3], TEXTS, direction=direction)
     np.testing.assert_allclose([one.log_likelihood for one in attentions], expected, rtol=1e-4)
 
 
-def test_without_texts_the_captions_are_looked_at(predictor, pictures):
+def test_without_texts_the_captions_are_looked_at(predictor, images):
     decoding = DecodingConfig(max_steps=10)
-    captions = predictor.caption(pictures, decoding)
-    attentions = predictor.attend(pictures, decoding=decoding)
+    captions = predictor.caption(images, decoding)
+    attentions = predictor.attend(images, decoding=decoding)
     assert [one.text for one in attentions] == [caption.text for caption in captions]
-    assert close(attentions, predictor.attend(pictures, captions))
+    assert close(attentions, predictor.attend(images, captions))
     expected = [caption.log_likelihood for caption in captions]
     np.testing.assert_allclose([one.log_likelihood for one in attentions], expected, rtol=1e-4)
 
 
 @BOTH
-def test_attention_does_not_depend_on_the_batch_size(direction, predictor, pictures):
-    together = predictor.attend(pictures, direction=direction)
+def test_attention_does_not_depend_on_the_batch_size(direction, predictor, images):
+    together = predictor.attend(images, direction=direction)
     assert len({len(one.words) for one in together}) > 1
-    assert close(predictor.attend(pictures, direction=direction, batch_size=2), together)
+    assert close(predictor.attend(images, direction=direction, batch_size=2), together)
 
 
 @BOTH
-def test_a_caption_cut_at_its_longest_is_read_too(direction, predictor, pictures):
-    (caption,) = predictor.caption(pictures[0], DecodingConfig("greedy", max_steps=3))
+def test_a_caption_cut_at_its_longest_is_read_too(direction, predictor, images):
+    (caption,) = predictor.caption(images[0], DecodingConfig("greedy", max_steps=3))
     tokens = caption.tokens[:1] * 12
     longest = replace(caption, text=predictor.tokenizer.decode(tokens), tokens=tokens)
-    (attention,) = predictor.attend(pictures[0], longest, direction=direction)
+    (attention,) = predictor.attend(images[0], longest, direction=direction)
     assert len(attention.text) >= len(longest.text) * 11 // 12 - 1
     np.testing.assert_allclose(attention.weights.sum((3, 4)), 1, rtol=1e-5)
 
 
-def test_unknown_characters_are_left_out(predictor, pictures):
-    (attention,) = predictor.attend(pictures[0], "two 漢字 dogs")
+def test_unknown_characters_are_left_out(predictor, images):
+    (attention,) = predictor.attend(images[0], "two 漢字 dogs")
     assert attention.words == ("two", "dogs")
-    (empty,) = predictor.attend(pictures[0], "漢")
+    (empty,) = predictor.attend(images[0], "漢")
     assert empty.words == ()
     assert empty.maps().shape == (0, 2, 2)
     with pytest.raises(DataError, match="without words"):
@@ -139,7 +139,7 @@ def test_the_bias_is_the_mean_over_captions_and_not_over_words():
         attention_bias([empty])
 
 
-def test_what_cannot_be_shown_is_refused(predictor, task, tokenizer, pictures):
+def test_what_cannot_be_shown_is_refused(predictor, task, tokenizer, images):
     attention = random_attention()
     with pytest.raises(ConfigError, match="head 3 of 3: give 0 to 2"):
         attention.maps(head=3)
@@ -148,12 +148,12 @@ def test_what_cannot_be_shown_is_refused(predictor, task, tokenizer, pictures):
     with pytest.raises(ConfigError, match="a bias of shape"):
         attention.maps(bias=random_attention(num_heads=2).mean_map)
     with pytest.raises(DataError, match="2 images and 3 texts: attend takes one"):
-        predictor.attend(pictures[:2], TEXTS)
+        predictor.attend(images[:2], TEXTS)
     with pytest.raises(ConfigError, match="give one of the two"):
-        predictor.attend(pictures[0], TEXTS[0], decoding=DecodingConfig())
+        predictor.attend(images[0], TEXTS[0], decoding=DecodingConfig())
     with pytest.raises(ConfigError, match="'both' is none of forward, backward"):
-        predictor.attend(pictures[0], direction="both")
+        predictor.attend(images[0], direction="both")
     head = TASK.head
     one_way = Captioner(task.captioner.backbone, head, len(tokenizer), bidirectional=False)
     with pytest.raises(ConfigError, match="reads forward alone"):
-        Predictor(one_way, tokenizer, IMAGE).attend(pictures[0], direction="backward")
+        Predictor(one_way, tokenizer, IMAGE).attend(images[0], direction="backward")

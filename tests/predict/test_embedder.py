@@ -52,33 +52,33 @@ def write_run(folder, config, tokenizer, *, with_tokenizer=True):
     return folder
 
 
-def pixels(pictures):
+def pixels(images):
     transform = ValidationTransform(IMAGE)
-    return normalize(torch.stack([transform(Example("", picture)) for picture in pictures]))
+    return normalize(torch.stack([transform(Example("", image)) for image in images]))
 
 
-def test_vectors_are_those_of_the_task(embedder, contrastive, tokenizer, pictures):
+def test_vectors_are_those_of_the_task(embedder, contrastive, tokenizer, images):
     encode = EncodeCaption(tokenizer, max_tokens=TEXT.max_tokens)
     with torch.no_grad():
-        images = contrastive.embed_images(pixels(pictures))
+        vectors = contrastive.embed_images(pixels(images))
         texts = contrastive.embed_texts(*pad_tokens([encode(text) for text in WORDS]))
-    torch.testing.assert_close(embedder.embed_images(pictures, batch_size=2), images)
+    torch.testing.assert_close(embedder.embed_images(images, batch_size=2), vectors)
     torch.testing.assert_close(embedder.embed_texts(WORDS, batch_size=2), texts)
     torch.testing.assert_close(embedder.embed_texts(WORDS[0]), texts[:1])
 
 
-def test_a_file_has_the_vector_of_its_pixels(embedder, pictures, tmp_path):
-    Image.fromarray(pictures[0]).save(tmp_path / "picture.png")
+def test_a_file_has_the_vector_of_its_pixels(embedder, images, tmp_path):
+    Image.fromarray(images[0]).save(tmp_path / "image.png")
     torch.testing.assert_close(
-        embedder.embed_images(tmp_path / "picture.png"), embedder.embed_images(pictures[0])
+        embedder.embed_images(tmp_path / "image.png"), embedder.embed_images(images[0])
     )
 
 
-def test_scores_are_cosine_similarities(embedder, pictures):
-    scores = embedder.match(WORDS, MatchingConfig())(pixels(pictures))
+def test_scores_are_cosine_similarities(embedder, images):
+    scores = embedder.match(WORDS, MatchingConfig())(pixels(images))
     expected = [
         [float(np.dot(image, text)) for text in embedder.embed_texts(WORDS).numpy()]
-        for image in embedder.embed_images(pictures).numpy()
+        for image in embedder.embed_images(images).numpy()
     ]
     np.testing.assert_allclose(scores.numpy(), expected, atol=1e-5)
     assert np.abs(scores.numpy()).max() <= 1 + 1e-5
@@ -93,31 +93,31 @@ def test_options_of_likelihoods_are_refused_together(embedder):
         embedder.match(WORDS, MatchingConfig("both", 0.5))
 
 
-def test_a_name_scores_the_mean_over_the_templates(embedder, pictures):
-    templates, images = ("a {}", "the {} on the table"), pixels(pictures)
-    scores = match_names(embedder, WORDS, templates, MatchingConfig())(images)
-    texts = embedder.match(filled(templates, WORDS), MatchingConfig())(images)
+def test_a_name_scores_the_mean_over_the_templates(embedder, images):
+    templates, batch = ("a {}", "the {} on the table"), pixels(images)
+    scores = match_names(embedder, WORDS, templates, MatchingConfig())(batch)
+    texts = embedder.match(filled(templates, WORDS), MatchingConfig())(batch)
     assert scores.shape == (5, 3)
     torch.testing.assert_close(scores, (texts[:, ::2] + texts[:, 1::2]) / 2)
 
 
 @pytest.mark.parametrize("kind", ["embedder", "predictor"])
-def test_the_order_of_names_changes_no_score(kind, pictures, request):
+def test_the_order_of_names_changes_no_score(kind, images, request):
     matcher, order = request.getfixturevalue(kind), [2, 0, 1]
     config = MatchingConfig(prior=0.5 if kind == "predictor" else 0)
     names, shuffled = WORDS, [WORDS[place] for place in order]
     scores, others = (
-        match_names(matcher, given, ("a {}", "{} left"), config)(pixels(pictures))
+        match_names(matcher, given, ("a {}", "{} left"), config)(pixels(images))
         for given in (names, shuffled)
     )
     torch.testing.assert_close(others, scores[:, order])
     assert not torch.allclose(scores, scores[:, order])
 
 
-def test_the_loaded_embedder_is_the_saved_one(embedder, tokenizer, pictures, tmp_path):
+def test_the_loaded_embedder_is_the_saved_one(embedder, tokenizer, images, tmp_path):
     run = write_run(tmp_path / "run", CONFIG, tokenizer)
     loaded = virtex.load_embedder(run)
-    assert torch.equal(loaded.embed_images(pictures), embedder.embed_images(pictures))
+    assert torch.equal(loaded.embed_images(images), embedder.embed_images(images))
     assert torch.equal(loaded.embed_texts(WORDS), embedder.embed_texts(WORDS))
 
 

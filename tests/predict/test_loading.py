@@ -23,21 +23,19 @@ def run_config(task_config=TASK, **changes):
 
 
 def test_the_loaded_captioner_says_what_the_saved_one_said(
-    tmp_path, task, tokenizer, predictor, pictures
+    tmp_path, task, tokenizer, predictor, images
 ):
     path = tmp_path / "weights.safetensors"
     save_weights(path, task.state_dict(), config=run_config(), tokenizer=tokenizer, step=7)
     before = torch.random.get_rng_state()
     loaded = load_captioner(tmp_path)
     assert torch.equal(before, torch.random.get_rng_state())
-    assert loaded.caption(pictures) == predictor.caption(pictures)
+    assert loaded.caption(images) == predictor.caption(images)
     with pytest.raises(ConfigError, match="brings its own tokenizer"):
         load_captioner(path, tokenizer=tokenizer)
 
 
-def test_a_released_file_needs_the_tokenizer_that_it_was_trained_with(
-    tmp_path, tokenizer, pictures
-):
+def test_a_released_file_needs_the_tokenizer_that_it_was_trained_with(tmp_path, tokenizer, images):
     torch.manual_seed(1)
     captioner = Captioner(
         Backbone(BackboneConfig("resnet18")), TASK.head, len(tokenizer), bidirectional=True
@@ -50,8 +48,8 @@ def test_a_released_file_needs_the_tokenizer_that_it_was_trained_with(
     with pytest.raises(ConfigError, match=r"has 40 pieces, .* was trained with 60"):
         load_captioner(path, tokenizer=train_tokenizer(TEXTS, vocab_size=40))
     loaded = load_captioner(path, tokenizer=tmp_path / "released.model")
-    expected = Predictor(captioner, tokenizer, ImageConfig()).caption(pictures[:2])
-    assert loaded.caption(pictures[:2]) == expected
+    expected = Predictor(captioner, tokenizer, ImageConfig()).caption(images[:2])
+    assert loaded.caption(images[:2]) == expected
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ def close(captions, others):
     )
 
 
-def test_an_image_is_the_same_in_each_form_in_which_it_may_be_given(predictor, pictures, tmp_path):
-    array = pictures[0]
-    path = tmp_path / "picture.png"
+def test_an_image_is_the_same_in_each_form_in_which_it_may_be_given(predictor, images, tmp_path):
+    array = images[0]
+    path = tmp_path / "image.png"
     Image.fromarray(array).save(path)
     expected = predictor.caption(array)
     assert len(expected) == 1
@@ -39,59 +39,59 @@ def test_an_image_is_the_same_in_each_form_in_which_it_may_be_given(predictor, p
     assert close(predictor.caption(torch.stack([forms[3]] * 2)), expected * 2)
 
 
-def test_a_pil_image_is_turned_upright_and_laid_over_white_like_its_file(predictor, pictures):
-    transparent = Image.fromarray(pictures[0]).convert("RGBA")
+def test_a_pil_image_is_turned_upright_and_laid_over_white_like_its_file(predictor, images):
+    transparent = Image.fromarray(images[0]).convert("RGBA")
     transparent.putalpha(100)
     file = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(pictures[0]).save(file, "PNG", exif=exif.tobytes())
-    turned = Image.fromarray(np.rot90(pictures[0], -1))
+    Image.fromarray(images[0]).save(file, "PNG", exif=exif.tobytes())
+    turned = Image.fromarray(np.rot90(images[0], -1))
     white = Image.alpha_composite(Image.new("RGBA", transparent.size, "white"), transparent)
     assert close(predictor.caption(Image.open(file)), predictor.caption(turned))
     assert close(predictor.caption(transparent), predictor.caption(white.convert("RGB")))
 
 
 @pytest.mark.parametrize("strategy", ["beam", "greedy", "nucleus"])
-def test_captions_do_not_depend_on_the_batch_size(strategy, predictor, pictures):
+def test_captions_do_not_depend_on_the_batch_size(strategy, predictor, images):
     decoding = DecodingConfig(strategy, max_steps=10)
-    together = predictor.caption(pictures, decoding, seed=3)
+    together = predictor.caption(images, decoding, seed=3)
     assert len({caption.text for caption in together}) > 1
     assert len({len(caption.tokens) for caption in together}) > 1
-    assert close(predictor.caption(pictures, decoding, batch_size=2, seed=3), together)
+    assert close(predictor.caption(images, decoding, batch_size=2, seed=3), together)
 
 
-def test_a_seed_decides_what_is_sampled(predictor, pictures):
+def test_a_seed_decides_what_is_sampled(predictor, images):
     decoding = DecodingConfig("nucleus", max_steps=10)
-    first, again, other = (predictor.caption(pictures, decoding, seed=s) for s in (0, 0, 1))
+    first, again, other = (predictor.caption(images, decoding, seed=s) for s in (0, 0, 1))
     assert first == again
     assert [c.text for c in first] != [c.text for c in other]
 
 
-def test_a_captions_likelihood_is_the_score_of_its_tokens(predictor, pictures):
-    captions = predictor.caption(pictures, DecodingConfig(max_steps=10))
+def test_a_captions_likelihood_is_the_score_of_its_tokens(predictor, images):
+    captions = predictor.caption(images, DecodingConfig(max_steps=10))
     tokens, lengths = pad_tokens([torch.tensor([1, *caption.tokens]) for caption in captions])
     transform = ValidationTransform(IMAGE)
-    images = torch.stack([transform(Example("", picture)) for picture in pictures])
-    scores = predictor.captioner.score(normalize(images), tokens, lengths)
+    batch = torch.stack([transform(Example("", image)) for image in images])
+    scores = predictor.captioner.score(normalize(batch), tokens, lengths)
     expected = [caption.log_likelihood for caption in captions]
     np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-4)
     assert [c.text for c in captions] == [predictor.tokenizer.decode(c.tokens) for c in captions]
 
 
-def test_score_is_the_sum_of_the_models_log_probabilities(predictor, pictures, tokenizer):
-    scores = predictor.score(pictures[:3], TEXTS, batch_size=2)
+def test_score_is_the_sum_of_the_models_log_probabilities(predictor, images, tokenizer):
+    scores = predictor.score(images[:3], TEXTS, batch_size=2)
     encode = EncodeCaption(tokenizer, max_tokens=TASK.head.max_tokens)
-    for picture, text, score in zip(pictures[:3], TEXTS, scores, strict=True):
-        image = normalize(ValidationTransform(IMAGE)(Example("", picture))[None])
+    for image, text, score in zip(images[:3], TEXTS, scores, strict=True):
+        image = normalize(ValidationTransform(IMAGE)(Example("", image))[None])
         tokens = encode(text)[None]
         logits = predictor.captioner.logits(image, tokens, torch.tensor([tokens.shape[1]]))
         log_probs = logits[0, :-1].log_softmax(-1).gather(1, tokens[0, 1:, None])
         assert score == pytest.approx(log_probs.sum().item(), rel=1e-4)
-    assert predictor.score(pictures[0], TEXTS[0]) == pytest.approx(scores[:1], rel=1e-4)
+    assert predictor.score(images[0], TEXTS[0]) == pytest.approx(scores[:1], rel=1e-4)
 
 
-def test_what_is_no_image_or_no_pair_is_refused(predictor, pictures, tmp_path):
+def test_what_is_no_image_or_no_pair_is_refused(predictor, images, tmp_path):
     with pytest.raises(DataError, match=r"float32 and shape \(3, 8, 8\)\. Allowed are paths"):
         predictor.caption(torch.zeros(3, 8, 8))
     with pytest.raises(DataError, match=r"shape \(8, 8, 4\)"):
@@ -99,7 +99,7 @@ def test_what_is_no_image_or_no_pair_is_refused(predictor, pictures, tmp_path):
     with pytest.raises(BadImageError, match="missing"):
         predictor.caption(tmp_path / "missing.jpg")
     with pytest.raises(DataError, match="2 images and 3 texts"):
-        predictor.score(pictures[:2], TEXTS)
+        predictor.score(images[:2], TEXTS)
 
 
 def test_photographs_are_captioned_from_their_files(predictor):
@@ -109,24 +109,24 @@ def test_photographs_are_captioned_from_their_files(predictor):
     assert all(np.isfinite(caption.log_likelihood) for caption in captions)
 
 
-def test_several_captions_come_best_first_and_the_first_is_the_one(predictor, pictures):
-    several = predictor.captions(pictures, 3)
-    for captions, best in zip(several, predictor.caption(pictures), strict=True):
+def test_several_captions_come_best_first_and_the_first_is_the_one(predictor, images):
+    several = predictor.captions(images, 3)
+    for captions, best in zip(several, predictor.caption(images), strict=True):
         likelihoods = [caption.log_likelihood for caption in captions]
         assert likelihoods == sorted(likelihoods, reverse=True)
         assert len({caption.tokens for caption in captions}) == len(captions) > 1
         assert captions[0] == best
 
 
-def test_captions_begin_with_the_prefix(predictor, pictures):
-    with_prefix = predictor.caption(pictures, prefix="two dogs")
+def test_captions_begin_with_the_prefix(predictor, images):
+    with_prefix = predictor.caption(images, prefix="two dogs")
     assert all(caption.text.startswith("two dogs") for caption in with_prefix)
     assert len({caption.text for caption in with_prefix}) > 1
 
 
-def test_a_score_of_both_directions_is_the_mean_of_the_two(predictor, pictures):
+def test_a_score_of_both_directions_is_the_mean_of_the_two(predictor, images):
     scores = {
-        direction: np.array(predictor.score(pictures[:3], TEXTS, direction=direction))
+        direction: np.array(predictor.score(images[:3], TEXTS, direction=direction))
         for direction in ("forward", "backward", "both")
     }
     assert not np.allclose(scores["forward"], scores["backward"])
@@ -134,23 +134,23 @@ def test_a_score_of_both_directions_is_the_mean_of_the_two(predictor, pictures):
     np.testing.assert_allclose(scores["both"], mean, rtol=1e-5)
 
 
-def test_a_label_scores_as_the_mean_of_its_texts(predictor, pictures):
+def test_a_label_scores_as_the_mean_of_its_texts(predictor, images):
     labels, templates = ["dogs", "red ball"], ["a {}", "the {} on the table"]
-    found = predictor.classify(pictures, labels, templates=templates, batch_size=2)
-    for picture, one in zip(pictures, found, strict=True):
+    found = predictor.classify(images, labels, templates=templates, batch_size=2)
+    for image, one in zip(images, found, strict=True):
         assert one.labels == tuple(labels)
         for label, score in zip(labels, one.scores, strict=True):
             texts = [template.replace("{}", label) for template in templates]
-            expected = np.mean(predictor.score([picture] * 2, texts))
+            expected = np.mean(predictor.score([image] * 2, texts))
             assert score == pytest.approx(expected, abs=1e-3)
         assert one.best == max(zip(one.scores, labels, strict=True))[1]
         assert sum(one.probabilities) == pytest.approx(1)
         assert one.ranked[0][0] == one.best
 
 
-def test_the_prior_is_the_likelihood_under_a_grey_image(predictor, pictures):
+def test_the_prior_is_the_likelihood_under_a_grey_image(predictor, images):
     plain, adjusted = (
-        predictor.classify(pictures[0], TEXTS, templates=["{}"], matching=MatchingConfig(prior=p))
+        predictor.classify(images[0], TEXTS, templates=["{}"], matching=MatchingConfig(prior=p))
         for p in (0.0, 0.5)
     )
     blank = torch.zeros(len(TEXTS), 3, IMAGE.size, IMAGE.size)
@@ -162,25 +162,25 @@ def test_the_prior_is_the_likelihood_under_a_grey_image(predictor, pictures):
     np.testing.assert_allclose(adjusted[0].scores, expected, atol=1e-3)
 
 
-def test_a_search_ranks_images_by_the_texts_score(predictor, pictures):
-    scores = predictor.score(pictures, [TEXTS[0]] * len(pictures))
-    found = predictor.search(TEXTS[0], pictures, top=3, batch_size=2)
+def test_a_search_ranks_images_by_the_texts_score(predictor, images):
+    scores = predictor.score(images, [TEXTS[0]] * len(images))
+    found = predictor.search(TEXTS[0], images, top=3, batch_size=2)
     assert [one.index for one in found] == np.argsort(scores)[::-1][:3].tolist()
     np.testing.assert_allclose([one.score for one in found], sorted(scores)[::-1][:3], atol=1e-3)
-    assert found[0].picture is pictures[found[0].index]
-    gallery = predictor.gallery(pictures)
+    assert found[0].image is images[found[0].index]
+    gallery = predictor.gallery(images)
     again = predictor.search(TEXTS[0], gallery, top=99)
     assert [one.index for one in again[:3]] == [one.index for one in found]
-    assert len(again) == len(pictures)
+    assert len(again) == len(images)
 
 
 @pytest.mark.parametrize(
     ("labels", "templates"),
     [([], ["a {}"]), (["dog"], []), (["dog"], ["a dog"]), (["x"], ["{}{}"])],
 )
-def test_labels_need_templates_with_a_place_for_them(labels, templates, predictor, pictures):
+def test_labels_need_templates_with_a_place_for_them(labels, templates, predictor, images):
     with pytest.raises(ConfigError, match="Give at least one of each"):
-        predictor.classify(pictures, labels, templates=templates)
+        predictor.classify(images, labels, templates=templates)
 
 
 def test_a_gallery_of_nothing_is_refused(predictor):
@@ -188,63 +188,63 @@ def test_a_gallery_of_nothing_is_refused(predictor):
         predictor.gallery([])
 
 
-def test_bf16_says_nearly_the_same(task, tokenizer, predictor, pictures):
+def test_bf16_says_nearly_the_same(task, tokenizer, predictor, images):
     rough = Predictor(task.captioner, tokenizer, IMAGE, precision="bf16")
-    exact, rounded = (one.score(pictures[:3], TEXTS) for one in (predictor, rough))
+    exact, rounded = (one.score(images[:3], TEXTS) for one in (predictor, rough))
     assert exact != rounded
     np.testing.assert_allclose(rounded, exact, rtol=0.05)
 
 
-def test_an_images_random_caption_does_not_depend_on_the_images_before_it(predictor, pictures):
+def test_an_images_random_caption_does_not_depend_on_the_images_before_it(predictor, images):
     decoding = DecodingConfig("nucleus", max_steps=10)
-    alone = predictor.captions(pictures, 2, decoding)
-    among_others = predictor.captions([pictures[0], *pictures[2:0:-1], *pictures[3:]], 2, decoding)
+    alone = predictor.captions(images, 2, decoding)
+    among_others = predictor.captions([images[0], *images[2:0:-1], *images[3:]], 2, decoding)
     assert alone[3] == among_others[3]
     assert alone[1] != among_others[1]
 
 
-def test_attention_of_sampled_captions_is_of_those_that_caption_writes(predictor, pictures):
+def test_attention_of_sampled_captions_is_of_those_that_caption_writes(predictor, images):
     decoding = DecodingConfig("nucleus", max_steps=10)
-    same = [pictures[0]] * 3
+    same = [images[0]] * 3
     written = predictor.caption(same, decoding, prefix="two dogs", seed=2)
     assert len({caption.text for caption in written}) > 1
     looked = predictor.attend(same, decoding=decoding, prefix="two dogs", seed=2, batch_size=1)
     assert [one.text for one in looked] == [caption.text for caption in written]
 
 
-def test_labels_that_the_model_cannot_tell_apart_are_refused(predictor, pictures):
+def test_labels_that_the_model_cannot_tell_apart_are_refused(predictor, images):
     with pytest.raises(ConfigError, match="'犬' and '猫' read alike"):
-        predictor.classify(pictures, ["犬", "dogs", "猫"], templates="a {}")
+        predictor.classify(images, ["犬", "dogs", "猫"], templates="a {}")
     with pytest.raises(ConfigError, match=r"makes a text of 1[0-9] tokens, and the model takes"):
-        predictor.classify(pictures, ["dogs", "dogs left the red ball on the table"])
+        predictor.classify(images, ["dogs", "dogs left the red ball on the table"])
     with pytest.raises(ConfigError, match="labels is one text, 'dogs'"):
-        predictor.classify(pictures, "dogs")
+        predictor.classify(images, "dogs")
     with pytest.raises(ConfigError, match="must be texts"):
-        predictor.classify(pictures, [1, 2])
+        predictor.classify(images, [1, 2])
     with pytest.raises(ConfigError, match="'' makes a text of 0 tokens"):
-        predictor.search("", pictures)
+        predictor.search("", images)
     with pytest.raises(ConfigError, match="top is 0"):
-        predictor.search("dogs", pictures, top=0)
+        predictor.search("dogs", images, top=0)
     with pytest.raises(ConfigError, match="batch_size is 0"):
-        predictor.caption(pictures, batch_size=0)
+        predictor.caption(images, batch_size=0)
 
 
-def test_a_label_given_twice_gets_its_score_twice(predictor, pictures):
-    scores = predictor.classify(pictures[0], ["dogs", "dogs"], templates="two {}")[0].scores
+def test_a_label_given_twice_gets_its_score_twice(predictor, images):
+    scores = predictor.classify(images[0], ["dogs", "dogs"], templates="two {}")[0].scores
     assert scores[0] == scores[1]
 
 
-def test_a_model_that_diverged_is_named_and_not_ranked(tokenizer, pictures):
+def test_a_model_that_diverged_is_named_and_not_ranked(tokenizer, images):
     captioner = small_task(tokenizer).captioner
     with torch.no_grad():
         captioner.head.output_bias[5] = float("nan")
     diverged = Predictor(captioner, tokenizer, IMAGE)
     calls = [
-        lambda: diverged.caption(pictures),
-        lambda: diverged.caption(pictures, DecodingConfig("nucleus", max_steps=10)),
-        lambda: diverged.score(pictures[:1], TEXTS[:1]),
-        lambda: diverged.classify(pictures, ["dogs", "ball"], templates="a {}"),
-        lambda: diverged.search("dogs", pictures),
+        lambda: diverged.caption(images),
+        lambda: diverged.caption(images, DecodingConfig("nucleus", max_steps=10)),
+        lambda: diverged.score(images[:1], TEXTS[:1]),
+        lambda: diverged.classify(images, ["dogs", "ball"], templates="a {}"),
+        lambda: diverged.search("dogs", images),
     ]
     for call in calls:
         with pytest.raises(CheckpointError, match="not numbers"):

@@ -21,7 +21,7 @@ from virtex.predict.attention_colors import (
     roots_of_shares,
     share_scale,
 )
-from virtex.predict.attention_pictures import seen_part
+from virtex.predict.attention_figures import seen_part
 from virtex.predict.matching import MatchingConfig
 from virtex.predict.predictor import Caption, Predictor
 

@@ -10,8 +10,8 @@ from virtex.data.tokenizer import Tokenizer
 from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
 from virtex.engine.run import Precision, autocast
 from virtex.errors import ConfigError
+from virtex.predict.image_inputs import ImageInputs, as_example, as_list
 from virtex.predict.matching import Match, MatchingConfig
-from virtex.predict.pictures import Pictures, as_example, as_list
 from virtex.tasks.contrastive import Contrastive
 
 
@@ -38,7 +38,7 @@ class Embedder:
         self._transform = ValidationTransform(image)
         self._encode = EncodeCaption(tokenizer, max_tokens=model.text_encoder.config.max_tokens)
 
-    def embed_images(self, images: Pictures, *, batch_size: int = 32) -> Tensor:
+    def embed_images(self, images: ImageInputs, *, batch_size: int = 32) -> Tensor:
         """Vectors (B, E) of length 1, float32, on the device.
 
         Raises:

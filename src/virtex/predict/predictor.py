@@ -22,6 +22,7 @@ from virtex.predict.attention import (
     reading_row,
 )
 from virtex.predict.draws import draws_of
+from virtex.predict.image_inputs import ImageInput, ImageInputs, as_example, as_list
 from virtex.predict.matching import (
     DEFAULT_TEMPLATES,
     Likelihood,
@@ -32,7 +33,6 @@ from virtex.predict.matching import (
     directions,
     match_names,
 )
-from virtex.predict.pictures import Picture, Pictures, as_example, as_list
 from virtex.predict.results import (
     Caption,
     Classification,
@@ -77,7 +77,7 @@ class Predictor:
 
     def caption(
         self,
-        images: Pictures,
+        images: ImageInputs,
         decoding: DecodingConfig | None = None,
         *,
         prefix: str = "",
@@ -103,7 +103,7 @@ class Predictor:
 
     def captions(
         self,
-        images: Pictures,
+        images: ImageInputs,
         num_captions: int,
         decoding: DecodingConfig | None = None,
         *,
@@ -144,7 +144,7 @@ class Predictor:
 
     def score(
         self,
-        images: Pictures,
+        images: ImageInputs,
         texts: str | Sequence[str],
         *,
         direction: Reading = "forward",
@@ -187,7 +187,7 @@ class Predictor:
 
     def attend(
         self,
-        images: Pictures,
+        images: ImageInputs,
         texts: str | Caption | Sequence[str | Caption] | None = None,
         *,
         decoding: DecodingConfig | None = None,
@@ -240,7 +240,7 @@ class Predictor:
 
     def classify(
         self,
-        images: Pictures,
+        images: ImageInputs,
         labels: Sequence[str],
         *,
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
@@ -275,7 +275,7 @@ class Predictor:
     def search(
         self,
         text: str,
-        images: Pictures | Gallery,
+        images: ImageInputs | Gallery,
         *,
         top: int = 5,
         matching: MatchingConfig = MatchingConfig(),  # noqa: B008
@@ -306,7 +306,7 @@ class Predictor:
             for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
 
-    def gallery(self, images: Pictures, *, batch_size: int = 32) -> Gallery:
+    def gallery(self, images: ImageInputs, *, batch_size: int = 32) -> Gallery:
         """Images that the backbone sees once, for `search` to be fast.
 
         Raises:
@@ -370,11 +370,11 @@ class Predictor:
         with torch.inference_mode(), autocast(self.precision, self.device):
             yield
 
-    def inputs(self, pictures: Sequence[Picture]) -> Tensor:
+    def inputs(self, pictures: Sequence[ImageInput]) -> Tensor:
         """(B, 3, H, W), normalised, on the device."""
         return normalize(self._pixels(pictures).to(self.device))
 
-    def _pixels(self, pictures: Sequence[Picture]) -> Tensor:
+    def _pixels(self, pictures: Sequence[ImageInput]) -> Tensor:
         """Return images as validation sees them, (B, 3, H, W) uint8."""
         return torch.stack([self._transform(as_example(picture)) for picture in pictures])
 

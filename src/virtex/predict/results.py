@@ -11,7 +11,7 @@ from virtex.data.tokenizer import Tokenizer
 from virtex.errors import CheckpointError
 from virtex.models.decoding import Generated
 from virtex.models.decoding_config import DecodingConfig
-from virtex.predict.pictures import Picture
+from virtex.predict.image_inputs import ImageInput
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Found:
 
     index: int
     """Its place among the images."""
-    picture: Picture
+    picture: ImageInput
     score: float
     """The text's log-likelihood, less the prior."""
 
@@ -81,7 +81,7 @@ class Found:
 class Gallery:
     """Images to search more than once: the backbone has seen them already."""
 
-    pictures: tuple[Picture, ...]
+    pictures: tuple[ImageInput, ...]
     grids: Tensor
     """(B, C, h, w) on the predictor's device."""
 

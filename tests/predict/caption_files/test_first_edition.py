@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.predict.photo_run import write_photos
+from tests.predict.photo_run import write_images
 from virtex.cli import main
 
 OPTIONS = ["--batch_size", "3", "--nucleus", "0.9", "--num_captions", "2"]
@@ -17,7 +17,7 @@ OPTIONS = ["--batch_size", "3", "--nucleus", "0.9", "--num_captions", "2"]
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("first") / "photos", 8)
+    return write_images(tmp_path_factory.mktemp("first") / "photos", 8)
 
 
 def caption(run: Path, photos: Path, out: Path) -> int:

@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.predict.photo_run import save_run, write_photos
+from tests.predict.photo_run import save_run, write_images
 from virtex.cli import main
 from virtex.data.tokenizer import Tokenizer
 from virtex.errors import ConfigError, DataError
 from virtex.models.decoding import DecodingConfig
-from virtex.predict.attention_pictures import strip_name
+from virtex.predict.attention_figures import strip_name
 from virtex.predict.caption_files.image_batches import image_batches
 from virtex.predict.caption_files.image_lists import find_images
 from virtex.predict.caption_files.job import caption_batch, caption_files, load_writer
@@ -32,7 +32,7 @@ from virtex.tokens import SOS_ID
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    return write_photos(tmp_path / "photos", 5)
+    return write_images(tmp_path / "photos", 5)
 
 
 def rows_of(path: Path) -> list[dict]:
@@ -74,7 +74,7 @@ def test_captions_are_those_of_the_predictor(run: Path, photos: Path) -> None:
 def test_a_line_stays_a_line_whatever_the_file_is_called(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write_photos(tmp_path / "p", 1) / "photo0.png"
+    path = write_images(tmp_path / "p", 1) / "photo0.png"
     path.rename(path.with_name("a\tb\nc\x1b[31m\udcff.png"))
     assert main(["caption", str(run), str(tmp_path / "p"), "--out", str(tmp_path / "c.jsonl")]) == 0
     ((shown, caption),) = printed(capsys)
@@ -242,7 +242,7 @@ def test_each_captioned_image_gets_a_picture_of_its_own(
     run: Path, photos: Path, tmp_path: Path
 ) -> None:
     (photos / "photo1.png").write_bytes(b"not an image")
-    write_photos(photos / "more", 1)  # a second photo0.png
+    write_images(photos / "more", 1)  # a second photo0.png
     drawn = tmp_path / "drawn"
     assert main(["caption", str(run), str(photos), "--attention", str(drawn)]) == 0
     paths = [path for path in find_images([photos]) if "photo1" not in path]

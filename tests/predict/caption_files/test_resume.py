@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.predict.photo_run import save_run, write_photos
+from tests.predict.photo_run import save_run, write_images
 from tests.small_disk import files_of_at_most
 from virtex.cli import main
 from virtex.data.tokenizer import Tokenizer
@@ -30,7 +30,7 @@ SAMPLED = ["--nucleus", "0.9", "--num_captions", "2", *OPTIONS]
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight images, of which one is bad, so that batches of three have a border inside."""
-    folder = write_photos(tmp_path_factory.mktemp("resume") / "photos", 8)
+    folder = write_images(tmp_path_factory.mktemp("resume") / "photos", 8)
     (folder / "photo1.png").write_bytes(b"not an image")
     return folder
 
@@ -100,7 +100,7 @@ def test_a_kill_around_the_conversion_leaves_what_the_next_call_ends_alike(
 def test_a_killed_run_goes_on(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos = write_photos(tmp_path / "photos", 12)
+    photos = write_images(tmp_path / "photos", 12)
     whole, out, list_path = tmp_path / "whole.jsonl", tmp_path / "c.jsonl", tmp_path / "list"
     paths = sorted(map(str, photos.iterdir()))
     list_path.write_text("\n".join(paths))
@@ -251,7 +251,7 @@ def test_a_file_that_is_damaged_elsewhere_than_at_its_end_is_refused(
 
 
 def test_an_image_that_is_done_may_be_gone(run: Path, tmp_path: Path) -> None:
-    photos, out = write_photos(tmp_path / "photos", 3), tmp_path / "c.jsonl"
+    photos, out = write_images(tmp_path / "photos", 3), tmp_path / "c.jsonl"
     assert caption(run, photos, out) == 0
     out.write_bytes(b"".join(out.read_bytes().splitlines(keepends=True)[:2]))
     (photos / "photo0.png").write_bytes(b"not an image")

@@ -17,7 +17,7 @@ from virtex import distributed, files
 from virtex.engine.run import choose_device, choose_precision
 from virtex.errors import ConfigError, DataError
 from virtex.models.state_dict import state_digest
-from virtex.predict.attention_pictures import write_strips
+from virtex.predict.attention_figures import write_strips
 from virtex.predict.caption_files.captions_file import CaptionsFile, locked
 from virtex.predict.caption_files.image_batches import ImageBatch, image_batches
 from virtex.predict.caption_files.image_lists import find_images

@@ -13,9 +13,9 @@ from virtex.data.example import Example
 from virtex.data.images import BadImageError
 from virtex.errors import DataError
 
-Picture = str | Path | bytes | Image.Image | Tensor | NDArray[np.uint8]
+ImageInput = str | Path | bytes | Image.Image | Tensor | NDArray[np.uint8]
 """A path, an encoded file, a PIL image, or uint8 pixels: a tensor (3, H, W), an array (H, W, 3)."""
-Pictures = Picture | Sequence[Picture]
+ImageInputs = ImageInput | Sequence[ImageInput]
 """One, several, or several stacked: a tensor (B, 3, H, W) or an array (B, H, W, 3)."""
 ALLOWED = (
     "Allowed are paths, encoded files (bytes), PIL images, uint8 tensors (3, H, W) and uint8 "
@@ -23,7 +23,7 @@ ALLOWED = (
 )
 
 
-def as_list(images: Pictures) -> list[Picture]:
+def as_list(images: ImageInputs) -> list[ImageInput]:
     """One picture, several, or a stack of them, as a list.
 
     Raises:
@@ -38,7 +38,7 @@ def as_list(images: Pictures) -> list[Picture]:
     return list(images)
 
 
-def as_example(picture: Picture) -> Example:
+def as_example(picture: ImageInput) -> Example:
     """A picture as what the transforms take.
 
     Raises:

@@ -8,7 +8,7 @@ from virtex.data.images import BadImageError
 from virtex.data.transforms import ImageConfig, ValidationTransform
 from virtex.predict.attention import CaptionAttention
 from virtex.predict.attention_colors import overlay, ratio_scale, roots_of_shares, share_scale
-from virtex.predict.attention_pictures import (
+from virtex.predict.attention_figures import (
     COLUMNS,
     GAP,
     HEAD_PANEL_SIDE,

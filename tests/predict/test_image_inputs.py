@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.predict.photo_run import write_photos
+from tests.predict.photo_run import write_images
 from virtex.data.images import BadImageError, decode_image
 from virtex.errors import DataError
-from virtex.predict.pictures import as_example, as_list
+from virtex.predict.image_inputs import as_example, as_list
 
 
 def test_an_encoded_file_is_one_picture_and_decoded_as_its_path_is(tmp_path: Path) -> None:
-    path = write_photos(tmp_path, 1) / "photo0.png"
+    path = write_images(tmp_path, 1) / "photo0.png"
     content = path.read_bytes()
     assert as_list(content) == [content]
     found, expected = (decode_image(as_example(one).image) for one in (content, path))
@@ -21,7 +21,7 @@ def test_an_encoded_file_is_one_picture_and_decoded_as_its_path_is(tmp_path: Pat
 
 
 def test_a_pil_image_that_cannot_be_decoded_is_bad(tmp_path: Path) -> None:
-    path = write_photos(tmp_path, 1) / "photo0.png"
+    path = write_images(tmp_path, 1) / "photo0.png"
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(BadImageError, match="a PIL image"):
         as_example(Image.open(path))

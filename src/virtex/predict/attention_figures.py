@@ -27,8 +27,8 @@ from virtex.predict.attention_colors import (
     roots_of_shares,
     share_scale,
 )
+from virtex.predict.image_inputs import ImageInput, as_example
 from virtex.predict.lettering import fitted, font_of, wrapped
-from virtex.predict.pictures import Picture, as_example
 
 PANEL_SIDE, HEAD_PANEL_SIDE = 200, 120
 COLUMNS = 6
@@ -45,7 +45,7 @@ Panel = tuple[Image.Image, str]
 
 
 def caption_strip(
-    picture: Picture,
+    picture: ImageInput,
     attention: CaptionAttention,
     image: ImageConfig,
     *,
@@ -70,7 +70,7 @@ def caption_strip(
 
 
 def heads_figure(
-    picture: Picture,
+    picture: ImageInput,
     attention: CaptionAttention,
     image: ImageConfig,
     *,
@@ -94,7 +94,7 @@ def heads_figure(
 
 def write_strip(
     path: Path,
-    picture: Picture,
+    picture: ImageInput,
     attention: CaptionAttention,
     image: ImageConfig,
     *,
@@ -125,7 +125,7 @@ def strip_name(path: str) -> str:
     return f"{stem}-{digest}.png"
 
 
-def attended_photo(picture: Picture, image: ImageConfig, *, side: int) -> Image.Image:
+def attended_photo(picture: ImageInput, image: ImageConfig, *, side: int) -> Image.Image:
     """What `ValidationTransform` leaves of a photograph, `side` pixels wide and high.
 
     Raises:
