@@ -35,7 +35,7 @@ def pixels():
 @pytest.fixture(scope="session")
 def gallery_folder(tmp_path_factory):
     """Three images, one of them with a name that is HTML and a template."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(1)
     for name in ("red.png", "two dogs.jpg", "<img src=x onerror=hacked=1>${hacked=1}{{1}}.png"):
         Image.fromarray(rng.integers(0, 256, (50, 70, 3), dtype=np.uint8)).save(folder / name)

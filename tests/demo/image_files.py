@@ -1,4 +1,4 @@
-"""Files that visitors send."""
+"""Image files for the tests of uploads."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def encoded(kind: str, *, height: int = 60, width: int = 80, exif: bytes = b"") -> bytes:
-    """A picture of noise as a file."""
+    """Return an image file of noise."""
     pixels = np.random.default_rng(2).integers(0, 256, (height, width, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind, exif=exif)
@@ -17,7 +17,7 @@ def encoded(kind: str, *, height: int = 60, width: int = 80, exif: bytes = b"") 
 
 
 def png_that_claims(*, height: int, width: int) -> bytes:
-    """A small file whose header speaks of more pixels than it holds."""
+    """Return a small file whose header claims more pixels than it holds."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(name + data))

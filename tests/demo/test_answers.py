@@ -12,15 +12,15 @@ from virtex.demo.answers import (
     NUM_CAPTIONS,
     caption_image,
     map_image,
+    rank_labels,
     scale_images,
     search,
     split_labels,
-    weigh_labels,
     word_probability,
 )
 from virtex.demo.gallery import DemoGallery, find_images, open_gallery
 from virtex.errors import ConfigError
-from virtex.predict.attention_colors import ratio_scale, share_scale
+from virtex.predict.attention_colors import scale_fractions, scale_ratios
 from virtex.predict.loading import load_captioner
 from virtex.predict.matching import MatchingConfig
 
@@ -53,7 +53,7 @@ def test_the_captions_are_those_of_the_predictor_best_first(predictor, noise, an
     )
 
 
-def test_each_word_has_a_map_of_each_kind_from_each_reader(answer):
+def test_each_word_has_a_map_of_each_kind_from_each_decoder(answer):
     for caption in answer["captions"]:
         assert set(caption["maps"]) == set(caption["attention"]) == {"forward", "backward"}
         assert len(caption["maps"]["forward"]["share"]) == len(caption["words"])
@@ -64,7 +64,7 @@ def test_each_word_has_a_map_of_each_kind_from_each_reader(answer):
     assert np.sum(first["attention"]["forward"], (1, 2)) == pytest.approx(1, abs=1e-3)
 
 
-def test_who_reads_backward_has_no_map_of_the_end_of_a_caption_that_was_cut(noise, tmp_path):
+def test_the_backward_decoder_has_no_map_for_the_end_of_a_caption_that_was_cut(noise, tmp_path):
     answer = caption_image(load_captioner(write_run(tmp_path / "run", max_tokens=12)), noise)
     longest = max(answer["captions"], key=lambda caption: len(caption["text"]))
     assert len(longest["maps"]["backward"]["share"]) == len(longest["words"]) - 1
@@ -83,17 +83,17 @@ def test_the_square_that_the_model_sees_is_the_centre_of_the_photo(answer, predi
     assert (left + width / 2, top + height / 2) == pytest.approx((0.5, 0.5), abs=0.02)
 
 
-def test_a_map_is_brightest_where_most_attention_lay():
-    values = np.array([[0, 0], [0, 2]], np.float32)
-    pixels = np.asarray(image_of(map_image(values, share_scale(values, num_cells=4))))
+def test_a_map_is_brightest_where_the_attention_is():
+    maps = np.array([[0, 0], [0, 1]], np.float32)
+    pixels = np.asarray(image_of(map_image(*scale_fractions(maps))))
     lightness = pixels[..., :3].sum(2)
     assert pixels.shape == (8, 8, 4)
     assert lightness[5:, 5:].min() > 300 > 100 > lightness[:3].max()
 
 
-def test_a_ratio_of_one_hides_nothing_of_the_photo():
-    values = np.array([[0.0, 2.0]], np.float32)
-    alpha = np.asarray(image_of(map_image(values, ratio_scale())))[..., 3]
+def test_a_ratio_of_one_is_nearly_transparent():
+    ratios = np.array([[1.0, 4.0]], np.float32)
+    alpha = np.asarray(image_of(map_image(*scale_ratios(ratios))))[..., 3]
     assert alpha[:, 0].max() < 40 < alpha[:, -1].min()
 
 
@@ -111,18 +111,18 @@ def test_the_probability_of_a_word_is_a_geometric_mean():
     assert word_probability(math.log(0.5 * 0.25 * 0.125), 2) == pytest.approx(0.25)
 
 
-def test_labels_are_parted_by_commas_and_lines_and_asked_once():
+def test_labels_are_split_at_commas_and_lines_without_duplicates():
     assert split_labels(" a dog,  two\tcats\n\n;a dog, ") == ["a dog", "two cats"]
 
 
 @pytest.mark.parametrize("text", ["", " ,\n", ",".join(map(str, range(MAX_LABELS + 1))), "x" * 201])
-def test_no_labels_or_too_much_of_them_is_said_in_words(text):
+def test_no_labels_or_too_many_are_refused(text):
     with pytest.raises(ConfigError, match="label"):
         split_labels(text)
 
 
-def test_labels_are_weighed_as_the_predictor_does(predictor, noise):
-    answer = weigh_labels(
+def test_labels_are_ranked_as_by_the_predictor(predictor, noise):
+    answer = rank_labels(
         predictor, noise, text="ball, two dogs", template="the {}", prior="0.5", direction="both"
     )
     expected = predictor.classify(
@@ -151,7 +151,7 @@ def test_a_search_finds_what_the_predictor_finds(predictor, gallery):
 
 
 @pytest.mark.parametrize("text", ["  ", "x" * 201])
-def test_a_search_for_nothing_or_for_too_much_is_said_in_words(text, predictor, gallery):
+def test_an_empty_or_too_long_search_is_refused(text, predictor, gallery):
     with pytest.raises(ConfigError, match="1 to 200 letters"):
         search(predictor, gallery, text)
 

@@ -244,7 +244,7 @@ def test_a_photo_is_dropped_on_the_page(page):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"these are words", "not a picture of a kind that is known here"),
+        (b"these are words", "not an image in a known format"),
         (png_that_claims(height=60_000, width=60_000), "larger than 50 million pixels"),
     ],
     ids=["text", "bomb"],

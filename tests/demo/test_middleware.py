@@ -3,7 +3,7 @@ import pytest
 from tests.demo.image_files import encoded
 
 
-def test_a_page_may_load_from_its_own_server_alone(client):
+def test_the_page_may_load_from_its_own_server_only(client):
     for path in ("/", "/static/demo.js", "/api/nothing"):
         answer = client.get(path)
         policy = answer.headers["content-security-policy"]
@@ -23,32 +23,32 @@ def test_the_page_needs_no_inline_script_or_style(client):
 @pytest.mark.parametrize(
     "host", ["localhost:7860", "127.0.0.1", "[::1]:7860", "demo.example", "DEMO.example:80"]
 )
-def test_the_machine_itself_and_allowed_names_are_served(host, client):
+def test_local_and_allowed_host_names_are_served(host, client):
     assert client.get("/", host=host).status == 200
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "192.0.2.1", "[", ""]
 )
-def test_a_page_elsewhere_cannot_come_by_a_name_of_its_own(host, client):
+def test_other_host_names_are_refused(host, client):
     for path in ("/", "/api/search?text=dog", "/gallery/0", "/static/demo.js"):
         answer = client.get(path, host=host)
         assert (answer.status, "is not allowed" in answer.error) == (421, True)
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:8000"])
-def test_another_site_sends_nothing(origin, client):
+def test_requests_of_another_site_are_refused(origin, client):
     assert client.photo(encoded("PNG"), origin=origin).status == 403
     assert client.get("/api/search?text=dog", origin=origin).status == 403
 
 
-def test_another_site_makes_no_image_of_an_answer(client):
+def test_another_site_cannot_embed_an_answer(client):
     path = "/api/search?text=dog"
     assert client.get(path, sec_fetch_site="cross-site").status == 403
     assert client.get(path, sec_fetch_site="same-origin").status == 200
 
 
-def test_the_page_itself_sends(client):
+def test_requests_of_the_page_itself_are_answered(client):
     assert client.photo(encoded("PNG"), origin=client.url).status == 200
     proxied = {"host": "demo.example", "origin": "https://demo.example"}
     assert client.photo(encoded("PNG"), **proxied).status == 200
@@ -57,5 +57,5 @@ def test_the_page_itself_sends(client):
 @pytest.mark.parametrize(
     "path", ["/static/../api.py", "/static/%2e%2e/api.py", "//etc/passwd", "/static//etc/passwd"]
 )
-def test_no_spelling_leads_to_another_file(path, client):
+def test_no_path_leads_to_other_files(path, client):
     assert client.get(path).status == 404

@@ -37,7 +37,7 @@ def test_who_listens_to_the_network_is_warned(caplog):
         listen("127.0.0.1", 0).close()
         assert not caplog.records
         listen("0.0.0.0", 0).close()
-    assert "without a password" in caplog.text
+    assert "it has no password" in caplog.text
 
 
 @pytest.mark.parametrize(

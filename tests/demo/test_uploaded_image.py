@@ -10,7 +10,7 @@ from virtex.data.images import BadImageError
 from virtex.demo.uploaded_image import KEPT_SIDE, data_uri, read_image, thumbnail
 
 
-def test_a_small_photo_is_read_as_it_is_from_memory_or_from_a_file(tmp_path):
+def test_a_small_image_is_read_unchanged_from_memory_or_a_file(tmp_path):
     path = tmp_path / "nameless"
     path.write_bytes(encoded("PNG"))
     with Image.open(path) as image:
@@ -20,13 +20,13 @@ def test_a_small_photo_is_read_as_it_is_from_memory_or_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_large_photo_is_kept_no_larger_than_needed(kind):
+def test_a_large_image_is_reduced(kind):
     data = encoded(kind, height=300, width=3 * KEPT_SIDE)
     assert read_image(data, min_side=50).shape[1] <= KEPT_SIDE
     assert read_image(data, min_side=250).shape[0] >= 250
 
 
-def test_a_photo_is_turned_upright():
+def test_an_image_is_turned_upright():
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded("JPEG", height=60, width=80, exif=exif.tobytes())
@@ -36,15 +36,15 @@ def test_a_photo_is_turned_upright():
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"these are words", "not a picture of a kind that is known here"),
-        (b"", "not a picture of a kind that is known here"),
+        (b"these are words", "not an image in a known format"),
+        (b"", "not an image in a known format"),
         (encoded("JPEG")[:-200], ""),
         (png_that_claims(height=60_000, width=60_000), "larger than 50 million pixels"),
         (png_that_claims(height=5001, width=10_000), "larger than 50 million pixels"),
     ],
     ids=["text", "nothing", "truncated", "bomb", "too large"],
 )
-def test_what_is_no_photo_is_said_in_words(data, reason):
+def test_a_file_that_is_no_image_is_refused_with_the_reason(data, reason):
     with pytest.raises(BadImageError) as caught:
         read_image(data, min_side=100)
     assert reason in caught.value.reason

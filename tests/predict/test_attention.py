@@ -155,5 +155,5 @@ def test_what_cannot_be_shown_is_refused(predictor, task, tokenizer, images):
         predictor.attend(images[0], direction="both")
     head = TASK.head
     one_way = Captioner(task.captioner.backbone, head, len(tokenizer), bidirectional=False)
-    with pytest.raises(ConfigError, match="reads forward alone"):
+    with pytest.raises(ConfigError, match="needs a backward decoder"):
         Predictor(one_way, tokenizer, IMAGE).attend(images[0], direction="backward")

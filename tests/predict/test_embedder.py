@@ -126,7 +126,7 @@ def test_a_run_is_matched_by_what_it_was_trained_for(run, tokenizer, tmp_path):
     contrastive = write_run(tmp_path / "contrastive", CONFIG, tokenizer)
     assert isinstance(load_matcher(contrastive), Embedder)
     for folder in (run, contrastive):
-        with pytest.raises(ConfigError, match="brings its own tokenizer"):
+        with pytest.raises(ConfigError, match="has its own tokenizer"):
             load_matcher(folder, tokenizer=tokenizer)
 
 

@@ -12,7 +12,7 @@ from virtex.errors import DataError
 from virtex.predict.image_inputs import as_example, as_list
 
 
-def test_an_encoded_file_is_one_picture_and_decoded_as_its_path_is(tmp_path: Path) -> None:
+def test_an_encoded_file_is_one_image_and_decoded_as_its_path_is(tmp_path: Path) -> None:
     path = write_images(tmp_path, 1) / "photo0.png"
     content = path.read_bytes()
     assert as_list(content) == [content]
@@ -30,13 +30,13 @@ def test_a_pil_image_that_cannot_be_decoded_is_bad(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, 3])
-def test_what_is_no_picture_at_all_is_refused(nothing: object) -> None:
+def test_what_is_no_image_at_all_is_refused(nothing: object) -> None:
     with pytest.raises(DataError, match="is no image, and no list of images"):
         as_list(nothing)
     with pytest.raises(DataError, match="Allowed are paths"):
         as_example(nothing)
 
 
-def test_an_address_is_no_path() -> None:
-    with pytest.raises(DataError, match="is an address"):
+def test_a_web_address_is_no_path() -> None:
+    with pytest.raises(DataError, match="is a web address"):
         as_example("https://example.com/a.jpg")

@@ -31,7 +31,7 @@ def test_the_loaded_captioner_says_what_the_saved_one_said(
     loaded = load_captioner(tmp_path)
     assert torch.equal(before, torch.random.get_rng_state())
     assert loaded.caption(images) == predictor.caption(images)
-    with pytest.raises(ConfigError, match="brings its own tokenizer"):
+    with pytest.raises(ConfigError, match="has its own tokenizer"):
         load_captioner(path, tokenizer=tokenizer)
 
 

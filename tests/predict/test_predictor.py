@@ -213,7 +213,7 @@ def test_attention_of_sampled_captions_is_of_those_that_caption_writes(predictor
 
 
 def test_labels_that_the_model_cannot_tell_apart_are_refused(predictor, images):
-    with pytest.raises(ConfigError, match="'犬' and '猫' read alike"):
+    with pytest.raises(ConfigError, match="'犬' and '猫' have the same tokens"):
         predictor.classify(images, ["犬", "dogs", "猫"], templates="a {}")
     with pytest.raises(ConfigError, match=r"makes a text of 1[0-9] tokens, and the model takes"):
         predictor.classify(images, ["dogs", "dogs left the red ball on the table"])

@@ -1,35 +1,28 @@
-"""What the API answers, as plain values for JSON: captions, labels, images found."""
+"""Answers of the API as plain values for JSON: captions, labels, search hits."""
 
 import math
 import re
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image
 
 from virtex.data.images import Pixels
 from virtex.demo.gallery import DemoGallery
 from virtex.demo.uploaded_image import data_uri, thumbnail
 from virtex.errors import ConfigError
+from virtex.models.textual_head import Direction
 from virtex.predict.attention import CaptionAttention
-from virtex.predict.attention_colors import (
-    Scale,
-    Values,
-    in_doublings,
-    ratio_scale,
-    roots_of_shares,
-    share_scale,
-)
+from virtex.predict.attention_colors import Scale, Values, scale_fractions, scale_ratios
 from virtex.predict.attention_figures import seen_part
 from virtex.predict.matching import MatchingConfig
-from virtex.predict.predictor import Caption, Predictor
+from virtex.predict.predictor import Predictor
+from virtex.predict.results import Caption
 
 Answer = dict[str, Any]
-NUM_CAPTIONS = 5
+NUM_CAPTIONS, NUM_FOUND = 5, 6
 SHOWN_SIDE = 900
 """Longest side, in pixels, of an image on the page."""
-NUM_FOUND = 6
 MAX_LABELS, MAX_LETTERS = 100, 200
 """Number of labels in a request, and length of a label or a search."""
 ENLARGED = 4
@@ -37,11 +30,11 @@ ENLARGED = 4
 
 
 def caption_image(predictor: Predictor, pixels: Pixels) -> Answer:
-    """Caption an image, and tell where the decoder looked at each word."""
+    """Caption an image, and return a map of attention for each word."""
     height, width = pixels.shape[:2]
     left, top, right, bottom = seen_part(height, width, predictor.image)
     captions = predictor.captions([pixels], NUM_CAPTIONS)[0]
-    readings = {
+    attentions = {
         direction: predictor.attend([pixels] * len(captions), captions, direction=direction)
         for direction in predictor.captioner.head.directions
     }
@@ -50,38 +43,40 @@ def caption_image(predictor: Predictor, pixels: Pixels) -> Answer:
         "aspect": width / height,
         "seen": [left / width, top / height, (right - left) / width, (bottom - top) / height],
         "captions": [
-            _caption(caption, {name: reading[index] for name, reading in readings.items()})
+            _caption(caption, {direction: each[index] for direction, each in attentions.items()})
             for index, caption in enumerate(captions)
         ],
     }
 
 
-def weigh_labels(
+def rank_labels(
     predictor: Predictor, pixels: Pixels, *, text: str, template: str, prior: str, direction: str
 ) -> Answer:
-    """Classify an image by labels, which commas or lines part; the most probable comes first.
+    """Rank the labels in `text`, which `split_labels` splits, by their probability for an image.
 
     Raises:
-        ConfigError: No labels or too many, or options that the model cannot meet.
+        ConfigError: There are no labels or too many, or the model does not support the options.
     """
     try:
         matching = MatchingConfig(direction, float(prior))  # type: ignore[arg-type]
     except ValueError:
         raise ConfigError(f"prior {prior!r} must be a number from 0 to 1") from None
-    labels = split_labels(text)
-    templates = [template.strip() or "{}"]
+    labels, templates = split_labels(text), [template.strip() or "{}"]
     result = predictor.classify([pixels], labels, templates=templates, matching=matching)[0]
-    rows = zip(result.labels, result.probabilities, result.scores, strict=True)
-    ranked = sorted(rows, key=lambda row: row[1], reverse=True)
-    names = "label", "probability", "score"
-    return {"labels": [dict(zip(names, row, strict=True)) for row in ranked]}
+    rows = [
+        {"label": label, "probability": probability, "score": score}
+        for (label, score), probability in zip(
+            result.ranked, sorted(result.probabilities, reverse=True), strict=True
+        )
+    ]
+    return {"labels": rows}
 
 
 def search(predictor: Predictor, gallery: DemoGallery, text: str) -> Answer:
-    """Find the images of a gallery under which a text is most probable, the best first.
+    """Rank the images of a gallery by the probability of a text, and return the best.
 
     Raises:
-        ConfigError: No images to search, no text, or one that is too long.
+        ConfigError: There are no images, or the text is empty or too long.
     """
     text = text.strip()
     if gallery.encoded is None:
@@ -101,20 +96,20 @@ def search(predictor: Predictor, gallery: DemoGallery, text: str) -> Answer:
 
 
 def split_labels(text: str) -> list[str]:
-    """Return what stands between commas and line ends, each once.
+    """Return the labels between commas, semicolons and line ends, each once.
 
     Raises:
-        ConfigError: Nothing, or too much.
+        ConfigError: There are no labels or too many, or one is too long.
     """
-    labels = list(dict.fromkeys(" ".join(part.split()) for part in re.split(r"[,;\n]", text)))
-    labels = [label for label in labels if label]
+    labels = dict.fromkeys(" ".join(part.split()) for part in re.split(r"[,;\n]", text))
+    labels.pop("", None)
     if not 1 <= len(labels) <= MAX_LABELS:
         raise ConfigError(
             f"{len(labels)} labels: type 1 to {MAX_LABELS}, with commas between them."
         )
     if any(len(label) > MAX_LETTERS for label in labels):
         raise ConfigError(f"A label has more than {MAX_LETTERS} letters: make it shorter.")
-    return labels
+    return list(labels)
 
 
 def word_probability(log_likelihood: float, num_words: int) -> float:
@@ -123,33 +118,30 @@ def word_probability(log_likelihood: float, num_words: int) -> float:
 
 
 def map_image(values: Values, scale: Scale) -> str:
-    """Draw a map (h, w) as a small image to be laid over a photo; a data URI."""
-    height, width = values.shape
-    size = ENLARGED * width, ENLARGED * height
-    smooth = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BICUBIC))
-    places = scale.places(smooth)
-    middle, ends = scale.opacity
-    rgba = colormaps[scale.colormap](scale.reach * places)  # (4 h, 4 w, 4)
-    rgba[..., 3] = middle + (ends - middle) * abs(2 * places - 1)
-    return _drawn(rgba)
+    """Return a map (h, w) as a data URI of a small image, which the page lays over the photo."""
+    size = ENLARGED * values.shape[1], ENLARGED * values.shape[0]
+    enlarged = Image.fromarray(values).resize(size, Image.Resampling.BICUBIC)
+    return _webp(np.dstack(scale.paint(np.asarray(enlarged))))
 
 
 def scale_images() -> dict[str, str]:
-    """Draw the colors of the two kinds of maps as strips, from low to high; data URIs."""
-    scales = {"share": share_scale(np.zeros((1, 1), np.float32), num_cells=1)}
-    scales["ratio"] = ratio_scale()
+    """Return the colors of each kind of map, from low to high, as a data URI of a strip."""
+    scales = {
+        "share": scale_fractions(np.zeros((1, 1), np.float32))[1],
+        "ratio": scale_ratios(np.ones((1, 1), np.float32))[1],
+    }
     return {
-        kind: _drawn(colormaps[scale.colormap](np.linspace(0, scale.reach, 128))[None])
+        kind: _webp(scale.paint(np.linspace(scale.low, scale.high, 128, dtype=np.float32)[None])[0])
         for kind, scale in scales.items()
     }
 
 
-def _drawn(rgba: Values) -> str:
-    return data_uri(Image.fromarray((255 * rgba).round().astype(np.uint8)), "WebP")
+def _webp(colors: Values) -> str:
+    return data_uri(Image.fromarray((255 * colors).round().astype(np.uint8)), "WebP")
 
 
-def _caption(caption: Caption, readings: dict[Any, CaptionAttention]) -> Answer:
-    forward, backward = readings["forward"], readings.get("backward")
+def _caption(caption: Caption, attentions: dict[Direction, CaptionAttention]) -> Answer:
+    forward, backward = attentions["forward"], attentions.get("backward")
     return {
         "text": caption.text,
         "words": forward.words,
@@ -157,21 +149,20 @@ def _caption(caption: Caption, readings: dict[Any, CaptionAttention]) -> Answer:
         "word_probability": word_probability(caption.log_likelihood, len(forward.words)),
         "backward_log_likelihood": backward.log_likelihood if backward else None,
         "attention": {
-            name: one.maps().round(5).tolist() if one.words else []
-            for name, one in readings.items()
+            direction: one.maps().round(5).tolist() if one.words else []
+            for direction, one in attentions.items()
         },
-        "maps": {name: _map_images(one) for name, one in readings.items()},
+        "maps": {direction: _map_images(one) for direction, one in attentions.items()},
     }
 
 
 def _map_images(attention: CaptionAttention) -> dict[str, list[str]]:
     if not attention.words:
         return {"share": [], "ratio": []}
-    maps = attention.maps()  # (W, h, w)
-    shares = roots_of_shares(maps)
-    share = share_scale(shares, num_cells=maps[0].size)
-    ratios = in_doublings(attention.maps(bias=attention.mean_map))
+    scaled = {
+        "share": scale_fractions(attention.maps()),
+        "ratio": scale_ratios(attention.maps(bias=attention.mean_map)),
+    }
     return {
-        "share": [map_image(values, share) for values in shares],
-        "ratio": [map_image(values, ratio_scale()) for values in ratios],
+        kind: [map_image(one, scale) for one in values] for kind, (values, scale) in scaled.items()
     }

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from virtex.data.images import BadImageError, Pixels
 from virtex.data.transforms import VALIDATION_SURPLUS
 from virtex.demo import answers
 from virtex.demo.gallery import DemoGallery
+from virtex.demo.middleware import error_response
 from virtex.demo.uploaded_image import read_image
 from virtex.errors import VirTexError
 from virtex.predict.matching import DEFAULT_TEMPLATES
@@ -27,20 +27,19 @@ from virtex.predict.predictor import Predictor
 
 FOLDER = Path(__file__).parent
 MAX_PENDING = 16
-"""Requests that are read, wait or are computed at once; more are refused."""
+"""Largest number of requests that are received, queued or computed; more are refused."""
 READ_SECONDS = 60
-"""Time in which a body has to arrive."""
+"""Timeout for the body of a request."""
 SERVER_FAULT = "Something went wrong on the server; its terminal says what."
 
 
 class DemoApi:
-    """Endpoints about one model, which answers one request at a time in a thread of its own.
+    """Endpoints of one model, which computes one request at a time in a thread of its own.
 
-    Nothing is kept between requests: an image is in memory until it is answered.
+    Nothing is kept between requests: images stay in memory, until they are answered.
 
     Args:
-        gallery: The examples, and what is searched.
-        max_megabytes: Size of the largest body.
+        max_megabytes: Largest size of a request's body.
     """
 
     def __init__(self, predictor: Predictor, gallery: DemoGallery, *, max_megabytes: int) -> None:
@@ -48,7 +47,7 @@ class DemoApi:
         self._turn, self._thread, self._num_pending = asyncio.Lock(), ThreadPoolExecutor(1), 0
 
     def app(self, model: str) -> Starlette:
-        """Return the application; `model` is what the page calls the model."""
+        """Return the application; `model` is the model's name on the page."""
         page = HTMLResponse(self._page(model))
         routes = [
             Route("/", lambda request: page),
@@ -59,41 +58,46 @@ class DemoApi:
             Mount("/static", StaticFiles(directory=FOLDER / "static")),
         ]
         failures: dict[Any, Any] = {
-            BadImageError: lambda _, error: _failure(f"This photo cannot be read: {error.reason}."),
-            VirTexError: lambda _, error: _failure(str(error)),
-            ClientDisconnect: lambda *_: _failure("The client left."),
-            HTTPException: lambda _, error: _failure(error.detail, error.status_code),
-            Exception: lambda *_: _failure(SERVER_FAULT, 500),
+            BadImageError: lambda _, error: error_response(
+                f"This photo cannot be read: {error.reason}."
+            ),
+            VirTexError: lambda _, error: error_response(str(error)),
+            ClientDisconnect: lambda *_: error_response("The client left."),
+            HTTPException: lambda _, error: error_response(error.detail, error.status_code),
+            Exception: lambda *_: error_response(SERVER_FAULT, 500),
         }
         return Starlette(routes=routes, exception_handlers=failures)
 
     async def photo(self, request: Request) -> Response:
-        """Caption the image in the body, and show where the model looked at each word."""
+        """Caption the image in the body, and return a map of attention for each word."""
         return await self._answer(
             request, lambda image: answers.caption_image(self.predictor, self._pixels(image))
         )
 
     async def labels(self, request: Request) -> Response:
-        """Classify the image in the body by the labels in the query."""
+        """Rank the labels in the query by their probability for the image in the body."""
         query = request.query_params
-        weigh = partial(
-            answers.weigh_labels,
-            text=query.get("labels", ""),
-            template=query.get("template", DEFAULT_TEMPLATES[0]),
-            prior=query.get("prior", "0"),
-            direction=query.get("direction", "forward"),
+        return await self._answer(
+            request,
+            lambda image: answers.rank_labels(
+                self.predictor,
+                self._pixels(image),
+                text=query.get("labels", ""),
+                template=query.get("template", DEFAULT_TEMPLATES[0]),
+                prior=query.get("prior", "0"),
+                direction=query.get("direction", "forward"),
+            ),
         )
-        return await self._answer(request, lambda image: weigh(self.predictor, self._pixels(image)))
 
     async def search(self, request: Request) -> Response:
-        """Find the images of the gallery that fit the text in the query."""
+        """Rank the images of the gallery by the probability of the text in the query."""
         text = request.query_params.get("text", "")
         return await self._answer(
             request, lambda _: answers.search(self.predictor, self.gallery, text)
         )
 
     async def thumbnail(self, request: Request) -> Response:
-        """Send a small JPEG of an image of the gallery."""
+        """Return a thumbnail of an image of the gallery, as a JPEG."""
         index = request.path_params["index"]
         if index >= len(self.gallery.thumbnails):
             raise HTTPException(404)
@@ -102,7 +106,7 @@ class DemoApi:
     async def _answer(
         self, request: Request, compute: Callable[[bytes | Path], dict[str, Any]]
     ) -> Response:
-        """Read a body, wait for the model, and compute off the event loop."""
+        """Receive the image, wait until the model is free, and compute off the event loop."""
         with self._pending():
             image = self._named_image(request) or await self._body(request)
             async with self._turn:
@@ -114,9 +118,7 @@ class DemoApi:
     @contextmanager
     def _pending(self) -> Iterator[None]:
         if self._num_pending >= MAX_PENDING:
-            raise HTTPException(
-                503, f"{MAX_PENDING} requests are waiting already: try again in a moment."
-            )
+            raise HTTPException(503, f"{MAX_PENDING} requests are waiting: try again in a moment.")
         self._num_pending += 1
         try:
             yield
@@ -124,7 +126,7 @@ class DemoApi:
             self._num_pending -= 1
 
     async def _body(self, request: Request) -> bytes:
-        """Read a body that is neither too large nor too slow; it is held in memory alone."""
+        """Return the body of a request, within the limits of size and time."""
         body = bytearray()
         try:
             async with asyncio.timeout(READ_SECONDS):
@@ -138,7 +140,7 @@ class DemoApi:
         return bytes(body)
 
     def _named_image(self, request: Request) -> Path | None:
-        """The image of the gallery that the query names."""
+        """Return the image of the gallery that the query names, if it names one."""
         name = request.query_params.get("gallery")
         if name is None:
             return None
@@ -164,7 +166,3 @@ class DemoApi:
             template=DEFAULT_TEMPLATES[0],
             longest_text=answers.MAX_LETTERS,
         )
-
-
-def _failure(words: str, status: int = 400) -> JSONResponse:
-    return JSONResponse({"error": words}, status)

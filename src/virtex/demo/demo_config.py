@@ -8,29 +8,29 @@ from virtex.config import parse
 from virtex.errors import ConfigError, raise_all
 
 QUICKSTART = Path("quickstart") / "run"
-"""Model that is served if none is named."""
+"""Model that is served by default."""
 
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """What `virtex demo` serves, and where."""
+    """Options of `virtex demo`."""
 
     init: str = str(QUICKSTART)
     """A run folder, a weights file, a checkpoint, a released .pth, a zoo name."""
     gallery: Path | None = None
-    """Folder of images: the examples, and what is searched."""
+    """Folder of images to show as examples and to search."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 for all."""
+    """Address to listen on; 0.0.0.0 for all of this machine's."""
     port: int = 7860
     """Port to listen on; 0 takes a free one."""
     allowed_hosts: str = ""
-    """Further names by which a browser may reach the page, with commas between them."""
+    """Further host names of the page, separated by commas."""
     device: str = "auto"
-    """Where the model computes: auto, cpu, cuda, cuda:1, mps."""
+    """auto (the GPU if there is one), cpu, cuda, cuda:1, mps."""
     tokenizer: Path | None = None
-    """The vocabulary of a released .pth, which holds none."""
+    """Vocabulary of a released .pth, which holds none."""
     max_upload_mb: int = 20
-    """Largest image file that is taken, in megabytes."""
+    """Largest image file that is accepted, in megabytes."""
     open: bool = False
     """Open the page in a browser."""
 

@@ -1,4 +1,4 @@
-"""The images a demo begins with: examples to pick, and a gallery to search."""
+"""Images that a demo shows: examples to choose from, and a gallery to search."""
 
 import logging
 from collections.abc import Sequence
@@ -6,24 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from virtex.data.checks import IMAGE_SUFFIXES, is_image
 from virtex.data.images import BadImageError
 from virtex.demo.uploaded_image import encode, read_image, thumbnail
 from virtex.errors import ConfigError
-from virtex.predict.predictor import Gallery, Predictor
+from virtex.predict.predictor import Predictor
+from virtex.predict.results import Gallery
 
 log = logging.getLogger("virtex")
 Item = TypeVar("Item")
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
 MAX_SEARCHED = 100
-"""Number of images in a gallery; of more, so many are taken, spread evenly."""
+"""Largest number of images in a gallery; of more, a subset is taken at even distances."""
 NUM_EXAMPLES = 8
 THUMBNAIL_SIDE = 240
 
 
 @dataclass(frozen=True)
 class DemoGallery:
-    """Images on show, which the backbone has seen already."""
+    """Images of the demo, and their features."""
 
     paths: tuple[Path, ...]
     thumbnails: tuple[bytes, ...]
@@ -33,12 +34,12 @@ class DemoGallery:
 
     @property
     def examples(self) -> list[int]:
-        """Indices of a few images, spread evenly."""
+        """Indices of the images that are shown as examples."""
         return spread(range(len(self.paths)), NUM_EXAMPLES)
 
 
 def find_images(init: str, folder: Path | None) -> list[Path]:
-    """List the images of `folder`; if none is given, those that lie beside the run INIT names.
+    """Return the images in `folder`, or by default those that lie beside the run `init`.
 
     Raises:
         ConfigError: `folder` holds no images.
@@ -46,7 +47,7 @@ def find_images(init: str, folder: Path | None) -> list[Path]:
     if folder is not None:
         images = _images_below(folder)
         if not images:
-            kinds = ", ".join(sorted(SUFFIXES))
+            kinds = ", ".join(sorted(IMAGE_SUFFIXES))
             raise ConfigError(f"--gallery {folder} holds no images ({kinds})")
         return images
     run = Path(init)
@@ -56,28 +57,28 @@ def find_images(init: str, folder: Path | None) -> list[Path]:
 
 
 def open_gallery(predictor: Predictor, paths: Sequence[Path]) -> DemoGallery:
-    """Show the images to the backbone; those that cannot be read are reported and left out."""
+    """Return a gallery of images; those that cannot be read are reported and left out."""
     chosen = spread(paths, MAX_SEARCHED)
     if len(chosen) < len(paths):
-        log.info("gallery: %d of %d images, spread evenly", len(chosen), len(paths))
-    readable, thumbnails = [], []
+        log.info("gallery: %d of %d images, at even distances", len(chosen), len(paths))
+    thumbnails = {}
     for path in chosen:
         try:
             pixels = read_image(path, min_side=THUMBNAIL_SIDE)
         except BadImageError as error:
             log.warning("left out: %s", error)
-            continue
-        readable.append(path)
-        thumbnails.append(encode(thumbnail(pixels, side=THUMBNAIL_SIDE), "JPEG"))
+        else:
+            thumbnails[path] = encode(thumbnail(pixels, side=THUMBNAIL_SIDE), "JPEG")
+    readable = list(thumbnails)
     encoded = predictor.gallery(readable) if readable else None
-    return DemoGallery(tuple(readable), tuple(thumbnails), encoded)
+    return DemoGallery(tuple(readable), tuple(thumbnails.values()), encoded)
 
 
 def spread(items: Sequence[Item], most: int) -> list[Item]:
-    """Choose at most `most` of the items, spread evenly."""
+    """Return at most `most` of the items, at even distances."""
     count = min(most, len(items))
     return [items[index * len(items) // count] for index in range(count)]
 
 
 def _images_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in folder.rglob("*") if is_image(path.name))

@@ -1,4 +1,4 @@
-"""Middleware of the demo: which requests are answered, and what each answer tells the browser."""
+"""Middleware of the demo: an allow-list of hosts, and headers that restrict the browser."""
 
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -20,22 +20,23 @@ HEADERS = {
 
 
 class RequestGuard:
-    """Middleware that refuses foreign hosts and other sites, and adds `HEADERS` to every answer.
+    """Middleware that refuses other hosts and other sites, and adds `HEADERS` to every response.
 
-    A page of another site cannot read the answers (the same-origin policy), unless its own name
-    leads to this machine (DNS rebinding): so the Host header is checked against an allow-list. An
-    address to which the connection really goes needs no place on it.
+    The same-origin policy keeps pages of other sites from reading responses, unless their host name
+    resolves to this machine (DNS rebinding). So the Host header is checked against an allow-list;
+    the address that the connection goes to is always allowed.
 
     Args:
-        allowed_hosts: Names without port, beside those of the machine itself.
+        allowed_hosts: Names without port; those of the machine itself are allowed anyway.
     """
 
     def __init__(self, app: ASGIApp, *, allowed_hosts: Iterable[str] = ()) -> None:
         self.app = app
-        self.allowed_hosts = {name.strip().strip("[]").lower() for name in allowed_hosts}
-        self.allowed_hosts = (self.allowed_hosts | {*LOCAL_HOSTS}) - {""}
+        names = (name.strip().strip("[]").lower() for name in allowed_hosts)
+        self.allowed_hosts = {*LOCAL_HOSTS, *names} - {""}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         name = _hostname(host)
@@ -43,14 +44,26 @@ class RequestGuard:
         is_guarded = scope["method"] not in ("GET", "HEAD") or scope["path"].startswith("/api/")
         app = self.app
         if name not in self.allowed_hosts | {server}:
-            app = _refusal(f"Host {host!r} is not allowed; --allowed_hosts {name} allows it.", 421)
+            words = f"Host {host!r} is not allowed; --allowed_hosts {name} allows it."
+            app = error_response(words, 421)
         elif is_guarded and _is_cross_site(headers, host):
-            app = _refusal("A page of another site may not use this one.", 403)
-        await app(scope, receive, _with_headers(send))
+            app = error_response("A page of another site may not use this one.", 403)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await app(scope, receive, send_with_headers)
+
+
+def error_response(words: str, status: int = 400) -> JSONResponse:
+    """Return a response that describes an error to the user."""
+    return JSONResponse({"error": words}, status)
 
 
 def _hostname(host: str) -> str:
-    """The name in a Host header, in lower case, without brackets and port."""
+    """Return the name in a Host header, in lower case, without brackets and port."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -58,20 +71,7 @@ def _hostname(host: str) -> str:
 
 
 def _is_cross_site(headers: Headers, host: str) -> bool:
-    """Whether a browser says that a page of another origin sends this."""
+    """Whether the browser says that a page of another origin sends the request."""
     if "origin" in headers:
         return urlsplit(headers["origin"]).netloc.lower() != host.lower()
     return headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-
-
-def _refusal(words: str, status: int) -> JSONResponse:
-    return JSONResponse({"error": words}, status)
-
-
-def _with_headers(send: Send) -> Send:
-    async def send_with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(HEADERS)
-        await send(message)
-
-    return send_with_headers

@@ -1,4 +1,4 @@
-"""The server of the demo: its address, its bounds, its end."""
+"""The server of the demo, with limits on connections and timeouts."""
 
 import asyncio
 import logging
@@ -22,18 +22,18 @@ from virtex.predict.loading import load_captioner
 log = logging.getLogger("virtex")
 
 MAX_CONNECTIONS = 100
-"""Open connections; more are answered with 503."""
+"""Largest number of open connections; more are answered with 503."""
 HEAD_SECONDS = 10
-"""Time in which the head of a request has to arrive."""
+"""Timeout for the head of a request."""
 MAX_HEAD_BYTES = 2**18
-"""Size of a request's head; the labels are in it."""
+"""Largest size of a request's head, which holds the labels."""
 
 
 def serve(config: DemoConfig) -> None:
     """Serve a page about a model until Ctrl-C or SIGTERM.
 
     Raises:
-        ConfigError: An address that cannot be had, a gallery without images.
+        ConfigError: The port cannot be listened on, or the gallery holds no images.
         CheckpointError: `init` holds no captioner.
     """
     paths = find_images(config.init, config.gallery)
@@ -54,7 +54,7 @@ def serve(config: DemoConfig) -> None:
 
 
 def settings(app: ASGIApp) -> uvicorn.Config:
-    """Settings of a server whose connections, heads and waits are bounded."""
+    """Return the settings of a server with limits on connections, heads and timeouts."""
     return uvicorn.Config(
         app,
         http=PromptProtocol,
@@ -71,19 +71,19 @@ def settings(app: ASGIApp) -> uvicorn.Config:
 
 
 class PromptProtocol(H11Protocol):
-    """HTTP/1.1 that closes a connection on which no request is under way.
+    """HTTP/1.1 that closes idle connections, also before the first request.
 
-    uvicorn itself bounds the wait after an answer alone, so that a client that sends nothing, or
-    half a head, would keep its connection for good.
+    uvicorn's own timeout begins after a response, so that a client that sends nothing, or half a
+    head, would keep its connection open forever.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to watch a connection."""
+        """Open a connection, and start its timeout."""
         super().connection_made(transport)
         self.loop.call_later(HEAD_SECONDS, self._close_if_idle)
 
     def _close_if_idle(self, last: object = None) -> None:
-        """Close if nothing began since the last look, which found `last` answered."""
+        """Close the connection if no request began since the last call, with `last` answered."""
         is_idle = self.cycle is None or self.cycle.response_complete
         if is_idle and self.cycle is last:
             self.transport.close()
@@ -92,10 +92,10 @@ class PromptProtocol(H11Protocol):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens, so that no other demo can have its port.
+    """Return a listening socket.
 
     Raises:
-        ConfigError: The port is taken, or the host is not this machine's.
+        ConfigError: The port is in use, or the host is no address of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -108,13 +108,14 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
     if host not in LOCAL_HOSTS:
         log.warning(
-            "--host %s: whoever reaches this machine can use the page, without a password.", host
+            "--host %s: anyone who can reach this machine can use the page; it has no password.",
+            host,
         )
     return listener
 
 
 def address(host: str, port: int) -> str:
-    """Return what to type into a browser on this machine."""
+    """Return the URL for a browser on this machine."""
     if host in ("0.0.0.0", "::"):
         host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

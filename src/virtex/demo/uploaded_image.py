@@ -1,4 +1,4 @@
-"""Images from strangers: no more pixels than are needed, and errors in words."""
+"""Uploaded images: decoded within limits, and written for the page."""
 
 import base64
 import io
@@ -11,20 +11,20 @@ from PIL import Image
 from virtex.data.images import FORMATS, BadImageError, Box, Pixels, open_image
 
 MAX_PIXELS = 50_000_000
-"""Number of pixels that a header may claim; of a larger image nothing is decoded."""
+"""Largest number of pixels in a header; a larger image is not decoded."""
 KEPT_SIDE = 2048
-"""Longest side, in pixels, that a decoded image is reduced to."""
-NOT_AN_IMAGE = "not a picture of a kind that is known here: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
+"""Longest side, in pixels, to which an image is reduced."""
+NOT_AN_IMAGE = "not an image in a known format: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
 
 
 def read_image(image: bytes | Path, *, min_side: int) -> Pixels:
-    """Decode a file to upright RGB pixels, reduced where it is much larger than is needed.
+    """Decode an image file to upright RGB pixels, and reduce large ones.
 
     Args:
-        min_side: The shorter side is not reduced below this.
+        min_side: Length, in pixels, below which the shorter side is not reduced.
 
     Raises:
-        BadImageError: No image, a damaged one, or one of too many pixels.
+        BadImageError: The file is no image, is damaged, or has too many pixels.
     """
     name = image.name if isinstance(image, Path) else "the photo"
     _check_header(image, name)
@@ -39,21 +39,21 @@ def read_image(image: bytes | Path, *, min_side: int) -> Pixels:
 
 
 def thumbnail(pixels: Pixels, *, side: int) -> Image.Image:
-    """Reduce an image to at most `side` pixels each way."""
+    """Return an image with at most `side` pixels each way."""
     image = Image.fromarray(pixels)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image
 
 
 def encode(image: Image.Image, kind: str) -> bytes:
-    """Write an image as a JPEG or WebP in memory."""
+    """Return an image as a JPEG or WebP file."""
     file = io.BytesIO()
     image.save(file, kind, quality=87)
     return file.getvalue()
 
 
 def data_uri(image: Image.Image, kind: str) -> str:
-    """Write an image as a JPEG or WebP that a page or a JSON text can hold."""
+    """Return an image as a data URI of a JPEG or WebP file."""
     return f"data:image/{kind.lower()};base64,{base64.b64encode(encode(image, kind)).decode()}"
 
 

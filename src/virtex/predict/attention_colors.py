@@ -1,9 +1,9 @@
-"""Attention maps as colours over photographs.
+"""Attention maps as colors over images.
 
-Shares of attention are drawn in inferno, whose lightness rises evenly, so that what was not looked
-at lies in the dark; it rises with the root of the share, lest one peak put all else there. Ratios
-are drawn in purple (less) and orange (more), which stay apart for colour-blind eyes, and fade where
-there is nothing to tell. The photograph is grey.
+Fractions of attention are drawn in inferno, whose lightness rises evenly: where the decoder did not
+look, the image is dark. Colors follow the square root of the fraction, so that one peak does not
+darken all else. Ratios are drawn in purple (less) and orange (more), which color-blind people can
+tell apart, and are transparent near 1. The image beneath is gray.
 """
 
 import math
@@ -18,85 +18,85 @@ from virtex.predict.lettering import font_of
 
 Values = NDArray[np.float32]
 YELLOW = 0.9
-"""Where inferno is yellow; beyond, it is so pale that it looks grey over a photograph."""
+"""Position of yellow in inferno; the paler colors beyond it look gray over an image."""
 LOWEST_TOP = 4.0
-"""A scale of shares reaches at least to four times an even share: flat maps look flat."""
+"""Least top of a scale of fractions, relative to uniform, so that flat maps look flat."""
 TICK_DISTANCE = 0.1
-"""Least distance of a tick from the last one, as a share of the scale."""
+"""Least distance of the last tick but one from the last, as a fraction of the scale."""
 RATIO_LIMIT = 4.0
-"""Ratios beyond this, and below its inverse, look alike."""
+"""Largest ratio on the scale; the smallest is its inverse."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Which colour a value has."""
+    """Colors and opacities of values."""
 
     colormap: str
-    """As matplotlib calls it."""
+    """Name in matplotlib."""
     low: float
     high: float
     opacity: tuple[float, float]
-    """In the middle of the scale, and at its ends."""
+    """Opacity in the middle of the scale, and at its ends."""
     ticks: tuple[tuple[float, str], ...]
-    meaning: str
+    """Values to mark, and their labels."""
+    title: str
     reach: float = 1.0
-    """How much of the colour map is used, from its start."""
+    """Fraction of the colormap that is used, from its start."""
 
-    def places(self, values: Values) -> Values:
-        """Values, clipped, as places on the scale from 0 to 1."""
+    def positions(self, values: Values) -> Values:
+        """Return the positions of values on the scale, clipped to [0, 1]."""
         return ((values - self.low) / (self.high - self.low)).clip(0, 1)
 
+    def paint(self, values: Values) -> tuple[Values, Values]:
+        """Return the colors (h, w, 3) and opacities (h, w, 1) of values (h, w), from 0 to 1."""
+        positions = self.positions(values)
+        middle, ends = self.opacity
+        opacity = middle + (ends - middle) * abs(2 * positions - 1)
+        return colormaps[self.colormap](positions * self.reach)[..., :3], opacity[..., None]
 
-def share_scale(values: Values, *, num_cells: int) -> Scale:
-    """For what `roots_of_shares` gave, up to the largest."""
+
+def scale_fractions(maps: Values) -> tuple[Values, Scale]:
+    """Return the values of maps (..., h, w) that sum to one, and the scale to draw them on.
+
+    A value is the square root of the attention relative to a uniform map, whose values are 1.
+    """
+    num_cells = maps.shape[-2] * maps.shape[-1]
+    values = np.sqrt(maps * np.float32(num_cells))
     top = max(LOWEST_TOP**0.5, float(values.max(initial=0)))
     whole = [
         (float(root), f"{root**2}") for root in range(math.floor(top - TICK_DISTANCE * top) + 1)
     ]
     ticks = (*whole, (top, f"{top**2:.3g}"))
-    meaning = f"attention, in even shares (1/{num_cells} each)"
-    return Scale("inferno", 0, top, (0.6, 0.6), ticks, meaning, reach=YELLOW)
+    title = f"attention, relative to uniform (1/{num_cells})"
+    return values, Scale("inferno", 0, top, (0.6, 0.6), ticks, title, reach=YELLOW)
 
 
-def ratio_scale() -> Scale:
-    """For the binary logarithms of ratios."""
+def scale_ratios(maps: Values) -> tuple[Values, Scale]:
+    """Return the binary logarithms of ratios, clipped to the scale, and that scale."""
     limit = float(np.log2(RATIO_LIMIT))
     ticks = ((-limit, "≤ ¼"), (-1, "½"), (0, "1"), (1, "2"), (limit, "≥ 4"))
-    return Scale("PuOr_r", -limit, limit, (0.05, 0.65), ticks, "attention, times its usual")
+    scale = Scale("PuOr_r", -limit, limit, (0.05, 0.65), ticks, "attention, relative to usual")
+    return np.log2(maps.clip(1 / RATIO_LIMIT, RATIO_LIMIT)), scale
 
 
-def roots_of_shares(maps: Values) -> Values:
-    """Square roots of maps (..., h, w) in even shares: 1 is what each cell gets in a flat map."""
-    return np.sqrt(maps * np.float32(maps.shape[-2] * maps.shape[-1]))
-
-
-def in_doublings(ratios: Values) -> Values:
-    """Binary logarithms: 1 is twice as much, -1 half as much."""
-    return np.log2(ratios.clip(1 / RATIO_LIMIT, RATIO_LIMIT))
-
-
-def overlay(photo: Image.Image, values: Values, scale: Scale) -> Image.Image:
-    """The colours of a map (h, w), smoothly enlarged, over a photograph that turns grey."""
-    enlarged = Image.fromarray(values).resize(photo.size, Image.Resampling.BICUBIC)
-    places = scale.places(np.asarray(enlarged))  # (H, W)
-    colors = colormaps[scale.colormap](places * scale.reach)[..., :3]  # (H, W, 3)
-    middle, ends = scale.opacity
-    opacity = (middle + (ends - middle) * abs(2 * places - 1))[..., None]
-    grey = np.asarray(ImageOps.grayscale(photo))[..., None] / 255  # (H, W, 1)
-    return Image.fromarray(
-        (255 * (grey * (1 - opacity) + colors * opacity)).round().astype("uint8")
-    )
+def overlay(image: Image.Image, values: Values, scale: Scale) -> Image.Image:
+    """Return the colors of values (h, w), smoothly enlarged, over the image in gray."""
+    enlarged = Image.fromarray(values).resize(image.size, Image.Resampling.BICUBIC)
+    colors, opacity = scale.paint(np.asarray(enlarged))  # (H, W, 3), (H, W, 1)
+    gray = np.asarray(ImageOps.grayscale(image))[..., None] / 255  # (H, W, 1)
+    blended = gray * (1 - opacity) + colors * opacity
+    return Image.fromarray((255 * blended).round().astype("uint8"))
 
 
 def color_bar(scale: Scale, *, width: int, size: int) -> Image.Image:
-    """The scale with its ticks, as it looks over middle grey, in letters of `size` pixels."""
+    """Return an image of the scale over gray, with ticks and title in letters of `size` pixels."""
     height, margin = 2 * size, 2 * size
     bar = Image.new("RGB", (width, height + 3 * size), "white")
     steps = np.linspace(scale.low, scale.high, width - 2 * margin, dtype=np.float32)
-    grey = Image.new("RGB", (len(steps), size), (128, 128, 128))
-    bar.paste(overlay(grey, np.tile(steps, (size, 1)), scale), (margin, height))
+    gray = Image.new("RGB", (len(steps), size), (128, 128, 128))
+    bar.paste(overlay(gray, np.tile(steps, (size, 1)), scale), (margin, height))
     draw, font = ImageDraw.Draw(bar), font_of(size)
-    draw.text((width / 2, size / 2), scale.meaning, "black", font, anchor="mt")
+    draw.text((width / 2, size / 2), scale.title, "black", font, anchor="mt")
     for value, label in scale.ticks:
         x = margin + (value - scale.low) / (scale.high - scale.low) * (len(steps) - 1)
         draw.line((x, height + size, x, height + 1.3 * size), "black")

@@ -10,16 +10,16 @@ from virtex.data.tokenizer import Tokenizer
 from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
 from virtex.engine.run import Precision, autocast
 from virtex.errors import ConfigError
-from virtex.predict.image_inputs import ImageInputs, as_example, as_list
+from virtex.predict.image_inputs import ImageInputs, as_example, as_list, in_batches
 from virtex.predict.matching import Match, MatchingConfig
 from virtex.tasks.contrastive import Contrastive
 
 
 class Embedder:
-    """Puts images and texts into one space, in which those that belong together lie close.
+    """A model that embeds images and texts in one space, where those that match lie close.
 
     Args:
-        model: In evaluation mode from now on, and moved to `device`.
+        model: The model; it is put into evaluation mode and moved to `device`.
         image: How images become network inputs, as in validation.
         precision: Arithmetic of the model.
     """
@@ -39,39 +39,36 @@ class Embedder:
         self._encode = EncodeCaption(tokenizer, max_tokens=model.text_encoder.config.max_tokens)
 
     def embed_images(self, images: ImageInputs, *, batch_size: int = 32) -> Tensor:
-        """Vectors (B, E) of length 1, float32, on the device.
+        """Return vectors (B, E) of length 1, float32, on the device.
 
         Raises:
-            DataError: An image cannot be read, or is of no kind that we know.
+            DataError: An image cannot be read, or has a type or shape that is not allowed.
         """
-        pictures = as_list(images)
         vectors = [torch.zeros(0, self.embedding_size, device=self.device)]
-        for start in range(0, len(pictures), batch_size):
-            batch = pictures[start : start + batch_size]
-            pixels = torch.stack([self._transform(as_example(picture)) for picture in batch])
+        for batch in in_batches(as_list(images), batch_size):
+            pixels = torch.stack([self._transform(as_example(image)) for image in batch])
             vectors.append(self._embed_normalized(normalize(pixels.to(self.device))))
         return torch.cat(vectors)
 
     def embed_texts(self, texts: str | Sequence[str], *, batch_size: int = 256) -> Tensor:
-        """Vectors (K, E) of length 1, float32, on the device; texts that are too long are cut.
+        """Return vectors (K, E) of length 1, float32, on the device.
 
-        The dot product with an image's vector is their cosine similarity.
+        Texts that are too long are cut. The dot product with an image's vector is the cosine
+        similarity.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         vectors = [torch.zeros(0, self.embedding_size, device=self.device)]
-        for start in range(0, len(texts), batch_size):
-            tokens, lengths = pad_tokens(
-                [self._encode(text) for text in texts[start : start + batch_size]]
-            )
+        for batch in in_batches(texts, batch_size):
+            tokens, lengths = pad_tokens([self._encode(text) for text in batch])
             with torch.inference_mode(), autocast(self.precision, self.device):
                 vectors.append(self.model.embed_texts(tokens.to(self.device), lengths))
         return torch.cat(vectors)
 
     def match(self, texts: Sequence[str], config: MatchingConfig) -> Match:
-        """Cosine similarities (B, K) of K texts to normalised images (B, 3, H, W).
+        """Return a function from normalised images (B, 3, H, W) to cosine similarities (B, K).
 
         Raises:
-            ConfigError: A direction or a prior, which mean nothing here.
+            ConfigError: A direction or a prior is given, which this model does not have.
         """
         _refuse_options(config)
         vectors = self.embed_texts(texts)  # (K, E)
@@ -83,7 +80,7 @@ class Embedder:
 
     @property
     def embedding_size(self) -> int:
-        """E."""
+        """Number of components E of a vector."""
         return self.model.image_projection.out_features
 
     def _embed_normalized(self, images: Tensor) -> Tensor:
@@ -94,11 +91,11 @@ class Embedder:
 def _refuse_options(config: MatchingConfig) -> None:
     problems = []
     if config.direction != "forward":
-        problems.append(f"direction {config.direction!r} (it reads texts in one way)")
+        problems.append(f"direction {config.direction!r} (its text encoder has one direction)")
     if config.prior:
         problems.append(f"prior {config.prior} (a text alone has no similarity)")
     if problems:
         raise ConfigError(
-            f"{' and '.join(problems)} asked of a contrastively trained model, which compares by "
-            "cosine similarity. These options are for captioners: leave them out."
+            f"{' and '.join(problems)} means nothing to a contrastively trained model, which ranks "
+            "by cosine similarity. These options are for captioners: leave them out."
         )

@@ -1,8 +1,9 @@
-"""What users give as images: paths, encoded files, PIL images, pixels; one, several, or stacked."""
+"""Images as users give them: paths, encoded files, PIL images, pixels; one, several, or stacked."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from virtex.data.example import Example
 from virtex.data.images import BadImageError
-from virtex.errors import DataError
+from virtex.errors import ConfigError, DataError
 
+Item = TypeVar("Item")
 ImageInput = str | Path | bytes | Image.Image | Tensor | NDArray[np.uint8]
 """A path, an encoded file, a PIL image, or uint8 pixels: a tensor (3, H, W), an array (H, W, 3)."""
 ImageInputs = ImageInput | Sequence[ImageInput]
@@ -24,10 +26,10 @@ ALLOWED = (
 
 
 def as_list(images: ImageInputs) -> list[ImageInput]:
-    """One picture, several, or a stack of them, as a list.
+    """Return one image, several, or a stack of them, as a list.
 
     Raises:
-        DataError: Nothing that could be pictures.
+        DataError: `images` is neither an image nor a list.
     """
     if isinstance(images, Tensor | np.ndarray):
         return [images] if images.ndim == 3 else list(images)
@@ -38,37 +40,48 @@ def as_list(images: ImageInputs) -> list[ImageInput]:
     return list(images)
 
 
-def as_example(picture: ImageInput) -> Example:
-    """A picture as what the transforms take.
+def as_example(image: ImageInput) -> Example:
+    """Return an image as the input of the image transforms.
 
     Raises:
-        DataError: It is none that we know.
+        DataError: `image` has a type, shape or dtype that is not allowed.
     """
-    if isinstance(picture, str) and picture.startswith(("http://", "https://")):
-        raise DataError(f"{picture} is an address: fetch it first and give its bytes.")
-    if isinstance(picture, str | Path):
-        return Example(str(picture), Path(picture))
-    if isinstance(picture, bytes):
-        return Example(f"a file of {len(picture)} bytes", picture)
-    if isinstance(picture, Image.Image):
-        return Example("a PIL image", _pixels(picture))
-    if isinstance(picture, Tensor) and picture.ndim == 3:
-        pixels = picture.movedim(0, 2).cpu().numpy()
+    if isinstance(image, str) and image.startswith(("http://", "https://")):
+        raise DataError(f"{image} is a web address: fetch it first and give its bytes.")
+    if isinstance(image, str | Path):
+        return Example(str(image), Path(image))
+    if isinstance(image, bytes):
+        return Example(f"a file of {len(image)} bytes", image)
+    if isinstance(image, Image.Image):
+        return Example("a PIL image", _file_or_pixels(image))
+    if isinstance(image, Tensor) and image.ndim == 3:
+        pixels = image.movedim(0, 2).cpu().numpy()
     else:
-        pixels = np.asarray(picture)
+        pixels = np.asarray(image)
+    kind = type(image).__name__
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise DataError(
-            f"an image is a {type(picture).__name__} of {pixels.dtype} and shape "
-            f"{tuple(np.shape(picture))}. {ALLOWED}"
-        )
-    return Example(f"a {type(picture).__name__}", pixels)
+        shape = tuple(np.shape(image))
+        raise DataError(f"an image is a {kind} of {pixels.dtype} and shape {shape}. {ALLOWED}")
+    return Example(f"a {kind}", pixels)
 
 
-def _pixels(image: Image.Image) -> bytes | NDArray[np.uint8]:
-    """A PIL image as the file that it came from would be read: upright, transparency on white."""
+def in_batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Yield batches of at most `size` items.
+
+    Raises:
+        ConfigError: `size` is below 1.
+    """
+    if size < 1:
+        raise ConfigError(f"batch_size is {size}, must be at least 1")
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _file_or_pixels(image: Image.Image) -> bytes | NDArray[np.uint8]:
+    """Return a PIL image in a form that is read like its file: upright, transparency on white."""
     try:
         upright = ImageOps.exif_transpose(image)
-    except OSError as error:  # Pillow decodes when it is asked for pixels
+    except OSError as error:  # Pillow decodes lazily
         raise BadImageError("a PIL image", str(error)) from error
     if upright.mode == "F":
         raise BadImageError("a PIL image", "mode 'F' has no fixed range; give 8 bits")

@@ -1,4 +1,4 @@
-"""From INIT to a model that a user holds."""
+"""Load a trained captioner or embedder from INIT."""
 
 from pathlib import Path
 from typing import get_args
@@ -13,7 +13,7 @@ from virtex.models.backbone import Backbone
 from virtex.models.state_dict import check_fits, load_strictly
 from virtex.predict.embedder import Embedder
 from virtex.predict.predictor import Predictor
-from virtex.tasks.base import Task, TaskConfig, TaskData
+from virtex.tasks.base import Task, TaskData
 from virtex.tasks.contrastive import Contrastive, ContrastiveConfig
 from virtex.zoo import models
 from virtex.zoo.init import Opened, open_init
@@ -36,17 +36,17 @@ def load_captioner(
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
 ) -> Predictor:
-    """Return the captioner in a run folder, a weights file, a checkpoint, or a released file.
+    """Return the captioner of an INIT.
 
     Args:
-        init: Where that is, or a published name.
-        tokenizer: The vocabulary of a released file, which holds none; ours bring their own.
+        init: A run folder, a weights file, a checkpoint, a released file, or a published name.
+        tokenizer: Vocabulary of a released file, which holds none; a run has its own.
         device: auto (the GPU if there is one), cpu, cuda, cuda:1, mps.
         precision: Arithmetic of the model.
 
     Raises:
-        CheckpointError: Nothing there that captions images.
-        ConfigError: A tokenizer is missing, or given where there is one already.
+        CheckpointError: `init` holds no captioner.
+        ConfigError: The tokenizer is missing, or given for a run.
     """
     opened = open_whole_model(init, has_tokenizer=tokenizer is not None)
     return build_captioner(opened, tokenizer=tokenizer, device=device, precision=precision)
@@ -55,15 +55,15 @@ def load_captioner(
 def load_embedder(
     init: str | Path, *, device: torch.device | str = "cpu", precision: Precision = "fp32"
 ) -> Embedder:
-    """Return the contrastively trained model in a run folder, a weights file or a checkpoint.
+    """Return the embedder of an INIT: a contrastively trained model.
 
     Args:
-        init: Where that is.
+        init: A run folder, a weights file, or a checkpoint.
         device: auto (the GPU if there is one), cpu, cuda, cuda:1, mps.
         precision: Arithmetic of the model.
 
     Raises:
-        CheckpointError: Nothing there that compares images with texts.
+        CheckpointError: `init` holds no contrastively trained model.
     """
     if models.named(init) is not None:
         raise CheckpointError(NO_EMBEDDER.format(init=init))
@@ -77,13 +77,13 @@ def load_matcher(
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
 ) -> Predictor | Embedder:
-    """Return what scores how well texts fit images: a captioner, or a contrastively trained model.
+    """Return the model of an INIT that scores texts for images: a captioner or an embedder.
 
-    Args as of `load_captioner`.
+    Args: see `load_captioner`.
 
     Raises:
-        CheckpointError: Something there that does neither.
-        ConfigError: A tokenizer is missing, or given where there is one already.
+        CheckpointError: `init` holds neither.
+        ConfigError: The tokenizer is missing, or given for a run.
     """
     opened = open_whole_model(init, has_tokenizer=tokenizer is not None)
     return build_matcher(opened, tokenizer=tokenizer, device=device, precision=precision)
@@ -92,13 +92,13 @@ def load_matcher(
 def open_whole_model(init: str | Path, *, has_tokenizer: bool) -> Opened:
     """Open an INIT that must hold a captioner or an embedder, not a backbone alone.
 
-    What a published name cannot give is told before its file is fetched.
+    Errors about a published name are raised before its file is downloaded.
 
     Args:
-        has_tokenizer: Whether the user gave one.
+        has_tokenizer: Whether the user gave a tokenizer.
 
     Raises:
-        CheckpointError: It is a backbone alone, or cannot be opened.
+        CheckpointError: It holds a backbone alone, or cannot be opened.
         ConfigError: It needs a tokenizer.
     """
     if str(init) in ("random", "imagenet"):
@@ -124,15 +124,15 @@ def build_matcher(
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
 ) -> Predictor | Embedder:
-    """Return the captioner or embedder of an opened INIT. Args and Raises as of `load_matcher`."""
+    """Return the captioner or embedder of an opened INIT. Args, Raises: see `load_matcher`."""
     if opened.kind == "run":
         task = opened.trained.task
         if isinstance(task, ContrastiveConfig):
             _vocabulary(opened, tokenizer)
             return build_embedder(opened, device=device, precision=precision)
         if not task.writes_captions:
-            reason = "neither writes captions nor compares texts with images"
-            raise _of_another_kind(task, opened, reason)
+            lacks = "neither writes captions nor compares texts with images"
+            raise _of_another_kind(opened, lacks)
     return build_captioner(opened, tokenizer=tokenizer, device=device, precision=precision)
 
 
@@ -143,11 +143,11 @@ def build_captioner(
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
 ) -> Predictor:
-    """Return the captioner of an opened INIT. Args and Raises as of `load_captioner`."""
+    """Return the captioner of an opened INIT. Args, Raises: see `load_captioner`."""
     vocabulary = _vocabulary(opened, tokenizer)
     if opened.kind == "run":
         if not opened.trained.task.writes_captions:
-            raise _of_another_kind(opened.trained.task, opened, "writes no captions")
+            raise _of_another_kind(opened, "writes no captions")
         task, data = build_task(opened)
         assert task.writer is not None, "its config says that it writes captions"
         captioner, image = task.writer, data.image
@@ -166,12 +166,11 @@ def build_captioner(
 def build_embedder(
     opened: Opened, *, device: torch.device | str = "cpu", precision: Precision = "fp32"
 ) -> Embedder:
-    """Return the embedder of an opened INIT. Args and Raises as of `load_embedder`."""
+    """Return the embedder of an opened INIT. Args, Raises: see `load_embedder`."""
     if opened.kind != "run":
         raise CheckpointError(NO_EMBEDDER.format(init=opened.init))
     if not isinstance(opened.trained.task, ContrastiveConfig):
-        reason = "puts no images and texts into one space"
-        raise _of_another_kind(opened.trained.task, opened, reason)
+        raise _of_another_kind(opened, "puts no images and texts into one space")
     task, data = build_task(opened)
     assert isinstance(task, Contrastive), "its config builds one"
     device = _usable(device, precision)
@@ -179,11 +178,11 @@ def build_embedder(
 
 
 def build_task(opened: Opened) -> tuple[Task, TaskData]:
-    """Return the trained task of a run, and the data it was trained on.
+    """Return the trained task of a run, and a description of the data it was trained on.
 
     Raises:
-        CheckpointError: A config that is not readable, no tokenizer beside a captioner, or sizes in
-            the config that are not those of the weights.
+        CheckpointError: The config cannot be read, the run has no tokenizer, or the sizes in the
+            config are not those of the weights.
     """
     trained = opened.trained
     if opened.tokenizer is None:
@@ -193,14 +192,15 @@ def build_task(opened: Opened) -> tuple[Task, TaskData]:
         check_fits(
             trained.task.build(Backbone(trained.backbone), data), opened.state, subject=opened.path
         )
-    with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
+    with torch.random.fork_rng(devices=[]):  # random initialisation, which is overwritten
         task = trained.task.build(Backbone(trained.backbone), data)
     load_strictly(task, opened.state, subject=opened.path)
     return task, data
 
 
-def _of_another_kind(config: TaskConfig, opened: Opened, lacks: str) -> CheckpointError:
-    """Return the error for a run that lacks what is needed; it names what takes the run."""
+def _of_another_kind(opened: Opened, lacks: str) -> CheckpointError:
+    """Return the error for a run of an unsuitable task, with what else takes the run."""
+    config = opened.trained.task
     remedy = "load_backbone takes its backbone, `virtex transfer linear` measures that"
     if config.writes_captions:
         remedy = "load_captioner takes it"
@@ -211,14 +211,14 @@ def _of_another_kind(config: TaskConfig, opened: Opened, lacks: str) -> Checkpoi
 
 
 def _vocabulary(opened: Opened, given: Tokenizer | str | Path | None) -> Tokenizer | None:
-    """Return a run's own tokenizer, or for a released file the one that the user gave.
+    """Return a run's own tokenizer, or for a released file the one given.
 
     Raises:
-        ConfigError: One is missing, or given where there is one already.
+        ConfigError: The tokenizer is missing, or given for a run.
     """
     if opened.kind == "run":
         if given is not None:
-            raise ConfigError(f"{opened.path} brings its own tokenizer: leave `tokenizer` out.")
+            raise ConfigError(f"{opened.path} has its own tokenizer: leave `tokenizer` out.")
         return opened.tokenizer
     if given is None:
         raise ConfigError(NO_TOKENIZER.format(what=opened.path))

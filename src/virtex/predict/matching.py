@@ -1,4 +1,4 @@
-"""How well texts fit images: what zero-shot classification and retrieval rank by."""
+"""Scores of texts for images, by which zero-shot classification and retrieval rank."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,25 +12,26 @@ from virtex.errors import ConfigError
 from virtex.models.captioner import Captioner
 from virtex.models.text_tree import TextTree, log_likelihoods
 from virtex.models.textual_head import DIRECTIONS, Direction
+from virtex.predict.image_inputs import in_batches
 
 DEFAULT_TEMPLATES = ("a photo of a {}",)
-"""docs/zero_shot.md says what others came to."""
+"""docs/zero_shot.md compares these with others."""
 Reading = Literal["forward", "backward", "both"]
 Match = Callable[[Tensor], Tensor]
-"""Normalised images (B, 3, H, W) to their scores (B, K) with K texts; higher fits better."""
-TEXTS_AT_ONCE = 1024
-"""Texts of one tree; neighbours in the alphabet share the longest beginnings."""
+"""Function from normalised images (B, 3, H, W) to scores (B, K) of K texts; higher fits better."""
+TEXTS_PER_TREE = 1024
+"""Number of texts in one prefix tree."""
 
 
 @dataclass(frozen=True)
 class MatchingConfig:
-    """How a captioner's likelihood becomes a score."""
+    """Options that turn a captioner's likelihood into a score."""
 
     direction: Reading = "forward"
-    """Which decoder reads the texts: forward, backward, or both (the mean of their
+    """Decoder that scores the texts: forward, backward, or both (the mean of their
     log-likelihoods)."""
     prior: float = 0.0
-    """How much of a text's log-likelihood under a blank image is subtracted: 0 nothing, 1 all, so
+    """Fraction of a text's log-likelihood under a blank image that is subtracted, from 0 to 1, so
     that texts are ranked by what the image adds and not by how common they are."""
 
     def __post_init__(self) -> None:
@@ -43,40 +44,41 @@ class MatchingConfig:
 
 
 class Matcher(Protocol):
-    """A model that says how well texts fit images."""
+    """A model that scores how well texts fit images."""
 
     image: ImageConfig
     device: torch.device
 
     def match(self, texts: Sequence[str], config: MatchingConfig) -> Match:
-        """Read the texts once, for any number of images.
+        """Return the scores of texts as a function of images; the texts are encoded once.
 
         Raises:
-            ConfigError: Options that the model cannot meet.
+            ConfigError: The model does not support the options.
         """
 
 
 def match_names(
     matcher: Matcher, names: Sequence[str], templates: Sequence[str], config: MatchingConfig
 ) -> Match:
-    """How well each of K names fits images (B, K): its mean score over the templates.
+    """Return the scores (B, K) of K names: the mean of each over the templates.
 
     Raises:
-        ConfigError: No names, a template without {}, options that the model cannot meet.
+        ConfigError: There are no names, a template has no {}, or the model does not support the
+            options.
     """
     match = matcher.match(filled(templates, names), config)
 
     def match_each(images: Tensor) -> Tensor:
-        return match(images).unflatten(1, (len(names), len(templates))).mean(2)
+        return match(images).reshape(-1, len(names), len(templates)).mean(2)
 
     return match_each
 
 
 def filled(templates: Sequence[str], names: Sequence[str]) -> list[str]:
-    """All names in all templates: those of the first name first.
+    """Return each name in each template: first the texts of the first name.
 
     Raises:
-        ConfigError: No names or templates, or a template without one {}.
+        ConfigError: There are no names or templates, or a template does not hold {} once.
     """
     problems = template_problems(templates)
     if not names:
@@ -87,7 +89,7 @@ def filled(templates: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def template_problems(templates: Sequence[str]) -> list[str]:
-    """What is wrong with captions that are to hold a label."""
+    """Return what is wrong with captions that should hold {} for a label."""
     wrong = [template for template in templates if template.count("{}") != 1]
     if wrong:
         return [f"templates {wrong} need one {{}} each for the label, as 'a photo of a {{}}' has"]
@@ -97,15 +99,15 @@ def template_problems(templates: Sequence[str]) -> list[str]:
 def check_texts(
     texts: Mapping[str, Sequence[str]], encode: Callable[[str], list[int]], *, max_tokens: int
 ) -> None:
-    """See that what is weighed against each other reads differently, and is read whole.
+    """Check that the model reads each text whole, and labels as different tokens.
 
     Args:
         texts: The texts of each label.
-        encode: A text to its tokens, without start and end.
-        max_tokens: Most of them.
+        encode: Function from a text to its tokens, without start and end.
+        max_tokens: Largest number of tokens.
 
     Raises:
-        ConfigError: Texts that are too long or hold nothing; labels that read alike.
+        ConfigError: A text is empty or too long, or the texts of two labels have the same tokens.
     """
     rows = {
         label: tuple(tuple(encode(text)) for text in label_texts)
@@ -121,8 +123,8 @@ def check_texts(
     for label, of_label in rows.items():
         alike.setdefault(of_label, []).append(repr(label))
     problems += [
-        f"{' and '.join(same)} read alike: the vocabulary lacks their letters, or holds small ones "
-        "alone"
+        f"{' and '.join(same)} have the same tokens: the vocabulary lacks their letters, or has "
+        "them in lower case only"
         for same in alike.values()
         if len(same) > 1
     ]
@@ -131,14 +133,14 @@ def check_texts(
 
 
 class Likelihood:
-    """Log-likelihoods of K texts for any images; the texts are laid out once.
+    """Log-likelihoods of K texts under a captioner, as a function of images.
 
     Args:
-        tokens: The texts as ids, with start and end token.
+        tokens: Ids of the texts, with start and end token.
         image_size: Side of the images, in pixels.
 
     Raises:
-        ConfigError: A direction in which the captioner does not read.
+        ConfigError: The captioner has no decoder of the direction.
     """
 
     def __init__(
@@ -152,14 +154,14 @@ class Likelihood:
         self.captioner = captioner
         device = captioner.head.output_bias.device
         order = sorted(range(len(tokens)), key=lambda text: tuple(tokens[text]))
-        self.places = torch.tensor(order, device=device).long().argsort()  # (K,)
-        parts = [order[i : i + TEXTS_AT_ONCE] for i in range(0, len(order), TEXTS_AT_ONCE)]
+        self.ranks = torch.tensor(order, device=device).long().argsort()  # (K,)
+        parts = list(in_batches(order, TEXTS_PER_TREE))  # sorted: neighbours share long prefixes
         self.trees = [
             [
                 TextTree.of([tokens[text] for text in part], direction=direction, device=device)
                 for part in parts
             ]
-            for direction in directions(captioner, config.direction)
+            for direction in decoders_for(captioner, config.direction)
         ]
         self.prior: Tensor | float = 0.0
         if config.prior:
@@ -167,31 +169,31 @@ class Likelihood:
             self.prior = config.prior * self(blank)  # (1, K)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) to (B, K)."""
+        """Return the log-likelihoods (B, K) for normalised images (B, 3, H, W)."""
         return self.of_grid(self.captioner.backbone(images))
 
     @torch.no_grad()
     def of_grid(self, grid: Tensor) -> Tensor:
-        """What the backbone made of B images, (B, C, h, w), to (B, K)."""
+        """Return the log-likelihoods (B, K) for feature grids (B, C, h, w)."""
         head = self.captioner.head
-        readings = [
+        scores = [
             torch.cat([log_likelihoods(head, grid, tree) for tree in trees], 1)
             for trees in self.trees
             if trees
         ]
-        if not readings:
+        if not scores:
             return torch.zeros(len(grid), 0, device=grid.device)
-        return torch.stack(readings).mean(0)[:, self.places] - self.prior
+        return torch.stack(scores).mean(0)[:, self.ranks] - self.prior
 
 
-def directions(captioner: Captioner, reading: Reading) -> tuple[Direction, ...]:
-    """The decoders that a reading asks for.
+def decoders_for(captioner: Captioner, reading: Reading) -> tuple[Direction, ...]:
+    """Return the directions of the decoders that `reading` names.
 
     Raises:
-        ConfigError: The captioner reads left to right alone.
+        ConfigError: The captioner has no backward decoder.
     """
     if reading != "forward" and not captioner.bidirectional:
         raise ConfigError(
-            f"direction {reading!r} asked of a model that reads forward alone; give forward."
+            f"direction {reading!r} needs a backward decoder, which this model lacks: give forward."
         )
     return DIRECTIONS if reading == "both" else (reading,)

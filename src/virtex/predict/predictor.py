@@ -1,8 +1,7 @@
-"""What a user holds: images in, captions and likelihoods out."""
+"""A captioner in use: images in, captions, likelihoods and attention out."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,15 +13,9 @@ from virtex.engine.run import Precision, autocast
 from virtex.errors import ConfigError, DataError
 from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig
-from virtex.models.textual_head import Direction
-from virtex.predict.attention import (
-    CaptionAttention,
-    attention_of,
-    check_direction,
-    reading_row,
-)
-from virtex.predict.draws import draws_of
-from virtex.predict.image_inputs import ImageInput, ImageInputs, as_example, as_list
+from virtex.models.textual_head import DIRECTIONS, Direction
+from virtex.predict.attention import CaptionAttention, attend_to_captions, caption_tokens
+from virtex.predict.image_inputs import ImageInput, ImageInputs, as_example, as_list, in_batches
 from virtex.predict.matching import (
     DEFAULT_TEMPLATES,
     Likelihood,
@@ -30,7 +23,7 @@ from virtex.predict.matching import (
     MatchingConfig,
     Reading,
     check_texts,
-    directions,
+    decoders_for,
     match_names,
 )
 from virtex.predict.results import (
@@ -39,21 +32,20 @@ from virtex.predict.results import (
     Found,
     Gallery,
     Writing,
-    captions_of,
-    require_numbers,
-    with_likelihood,
+    check_not_nan,
+    decode_captions,
+    drop_impossible,
 )
 
-Item = TypeVar("Item")
-SPECIALS = 2
-"""Start and end token."""
+NUM_SPECIAL_TOKENS = 2
+"""Number of special tokens in a caption: start and end."""
 
 
 class Predictor:
-    """Writes captions of images, and says how likely texts are.
+    """A captioner that writes captions of images, scores texts, and shows its attention.
 
     Args:
-        captioner: In evaluation mode from now on, and moved to `device`.
+        captioner: The model; it is put into evaluation mode and moved to `device`.
         image: How images become network inputs, as in validation.
         precision: Arithmetic of the model.
     """
@@ -71,9 +63,7 @@ class Predictor:
         self.tokenizer, self.device = tokenizer, torch.device(device)
         self.image, self.precision = image, precision
         self._transform = ValidationTransform(image)
-        self._encode = EncodeCaption(
-            tokenizer, max_tokens=captioner.config.max_tokens, original=False
-        )
+        self._encode = EncodeCaption(tokenizer, max_tokens=captioner.config.max_tokens)
 
     def caption(
         self,
@@ -84,22 +74,21 @@ class Predictor:
         batch_size: int = 32,
         seed: int = 0,
     ) -> list[Caption]:
-        """A caption for each image.
+        """Return the best caption of each image.
 
         Args:
-            decoding: How to search; if left out, beam search with five beams, over at most 30
-                steps or what the model was built for.
-            prefix: Words that every caption begins with; the model goes on from there.
-            seed: Of sampling. An image's draws follow from it and from the image's place, so that
-                its captions depend neither on `batch_size` nor on the other images.
+            decoding: Options of the search; by default `default_decoding`.
+            prefix: Words that every caption begins with.
+            seed: Random seed of sampling. What is sampled for an image depends on the seed and the
+                image's index, and neither on `batch_size` nor on the other images.
 
         Raises:
-            DataError: An image cannot be read, or is of no kind that we know.
+            DataError: An image cannot be read, or has a type or shape that is not allowed.
         """
-        written = self.captions(
+        captions = self.captions(
             images, 1, decoding, prefix=prefix, batch_size=batch_size, seed=seed
         )
-        return [captions[0] for captions in written]
+        return [of_image[0] for of_image in captions]
 
     def captions(
         self,
@@ -111,35 +100,35 @@ class Predictor:
         batch_size: int = 32,
         seed: int = 0,
     ) -> list[list[Caption]]:
-        """Several captions for each image, the best first; fewer where the search finds fewer.
+        """Return several captions of each image, the best first; fewer where fewer are found.
 
-        Args and errors as of `caption`; beam search writes at most as many as it has beams.
+        Beam search returns at most as many captions as it has beams. Args and Raises: see
+        `caption`.
         """
         writing = Writing(decoding or self.default_decoding, num_captions, prefix, seed)
-        pictures = as_list(images)
-        written: list[list[Caption]] = []
-        for indices in _batches(range(len(pictures)), batch_size):
-            pixels = self._pixels([pictures[i] for i in indices])
-            written += with_likelihood(self.write_captions(pixels, indices, writing))
-        return written
+        inputs = as_list(images)
+        captions: list[list[Caption]] = []
+        for indices in in_batches(range(len(inputs)), batch_size):
+            pixels = self._pixels([inputs[index] for index in indices])
+            captions += drop_impossible(self.write_captions(pixels, indices, writing))
+        return captions
 
     def write_captions(
         self, images: Tensor, keys: Sequence[object], writing: Writing
     ) -> list[list[Caption]]:
-        """Write captions of a batch of images, each image's by descending rank.
+        """Return `num_captions` captions of each image of a batch, by descending rank.
 
-        Where the search found too few, a caption of likelihood -inf stands in.
+        Where the search finds fewer, captions of likelihood -inf fill up the list.
 
         Args:
             images: (B, 3, H, W) uint8.
-            keys: Names or indices of the B images; an image's random draws follow from its key
-                and the seed, so that its captions do not depend on its batch.
+            keys: Names or indices of the B images, which seed the sampling.
         """
         return self._write(self._grid(images), keys, writing)
 
     @property
     def default_decoding(self) -> DecodingConfig:
-        """Five beams, over as many steps as the model was built for, at most 30."""
+        """Beam search with five beams, for at most 30 steps or as many as the model allows."""
         return DecodingConfig().within(self.captioner.config.max_tokens)
 
     def score(
@@ -150,38 +139,34 @@ class Predictor:
         direction: Reading = "forward",
         batch_size: int = 32,
     ) -> list[float]:
-        """The log-likelihood of each image's text, its end token included.
+        """Return the log-likelihood of each image's text, its end token included.
 
-        Texts are cut to the longest that training saw. An unknown character is a token that counts
-        nothing itself, but a space before it is read.
+        A text is cut to the model's maximum length. An unknown character adds nothing to the
+        log-likelihood, but a space before it does.
 
         Args:
-            direction: Which decoder reads it; both: the mean of the two.
+            direction: The decoder to score with; both: the mean of the two.
 
         Raises:
-            ConfigError: A direction in which the model does not read.
-            DataError: Not as many texts as images, or an image that cannot be read.
+            ConfigError: The model has no decoder of that direction.
+            DataError: The numbers of texts and images differ, or an image cannot be read.
         """
-        pictures = as_list(images)
+        inputs = as_list(images)
         texts = [texts] if isinstance(texts, str) else list(texts)
-        if len(pictures) != len(texts):
-            raise DataError(
-                f"{len(pictures)} images and {len(texts)} texts: score takes one text an image"
-            )
-        readers = directions(self.captioner, direction)
+        _check_pairs(inputs, texts, "score")
+        directions = decoders_for(self.captioner, direction)
         scores: list[float] = []
-        pairs = list(zip(pictures, texts, strict=True))
-        for batch in _batches(pairs, batch_size):
-            tokens, lengths = pad_tokens([self._encode(text) for _, text in batch])
+        for indices in in_batches(range(len(inputs)), batch_size):
+            tokens, lengths = pad_tokens([self._encode(texts[index]) for index in indices])
             tokens = tokens.to(self.device)
-            grid = self._grid(self._pixels([picture for picture, _ in batch]))
+            grid = self._grid(self._pixels([inputs[index] for index in indices]))
             with self._computing():
                 each = [
-                    self.captioner.score_grid(grid, tokens, lengths, direction=reader)
-                    for reader in readers
+                    self.captioner.score_grid(grid, tokens, lengths, direction=one)
+                    for one in directions
                 ]
             mean = torch.stack(each).mean(0)  # (B,)
-            require_numbers(mean)
+            check_not_nan(mean)
             scores += mean.tolist()
         return scores
 
@@ -196,47 +181,49 @@ class Predictor:
         batch_size: int = 32,
         seed: int = 0,
     ) -> list[CaptionAttention]:
-        """Where the decoder looked when it said each word of each image's caption.
+        """Return the decoder's attention over each image, for each word of the image's caption.
 
         Args:
-            texts: One an image: a text, or what `caption` said, whose tokens are taken as they
-                are; if left out, those that `caption` writes with `decoding`, `prefix` and `seed`.
-            direction: Which decoder reads them.
+            texts: One for each image: a text, or a result of `caption`, whose tokens are read as
+                they are. By default `caption` writes them with `decoding`, `prefix` and `seed`.
+            direction: The decoder that reads the captions.
 
         Raises:
-            ConfigError: A direction in which the model does not read, or texts beside `decoding` or
-                `prefix`.
-            DataError: Not as many texts as images, or an image that cannot be read.
+            ConfigError: The model has no decoder of that direction, or `texts` is given together
+                with `decoding` or `prefix`.
+            DataError: The numbers of texts and images differ, or an image cannot be read.
         """
-        check_direction(self.captioner, direction)
+        if direction not in DIRECTIONS:
+            raise ConfigError(f"direction {direction!r} is none of {', '.join(DIRECTIONS)}")
+        decoders_for(self.captioner, direction)
         if texts is not None and (decoding is not None or prefix):
             raise ConfigError("texts were given, and options for writing them: give one of the two")
-        pictures = as_list(images)
+        inputs = as_list(images)
         given = [texts] if isinstance(texts, str | Caption) else texts
-        if given is not None and len(pictures) != len(given):
-            raise DataError(
-                f"{len(pictures)} images and {len(given)} texts: attend takes one text an image"
-            )
+        if given is not None:
+            _check_pairs(inputs, given, "attend")
         writing = Writing(decoding or self.default_decoding, prefix=prefix, seed=seed)
         attentions: list[CaptionAttention] = []
-        for places in _batches(range(len(pictures)), batch_size):
-            grid = self._grid(self._pixels([pictures[i] for i in places]))
+        for indices in in_batches(range(len(inputs)), batch_size):
+            grid = self._grid(self._pixels([inputs[index] for index in indices]))
+            captions: list[str | Caption]
             if given is None:
-                written = with_likelihood(self._write(grid, places, writing))
-                said: list[str | Caption] = [captions[0] for captions in written]
+                found = drop_impossible(self._write(grid, indices, writing))
+                captions = [of_image[0] for of_image in found]
             else:
-                said = [given[i] for i in places]
-            rows = [self._row(one, direction) for one in said]
+                captions = [given[index] for index in indices]
+            rows = [self._tokens(caption, direction) for caption in captions]
             with self._computing():
-                attentions += attention_of(
+                attentions += attend_to_captions(
                     self.captioner, self.tokenizer, grid, rows=rows, direction=direction
                 )
         return attentions
 
-    def _row(self, text: str | Caption, direction: Direction) -> Tensor:
-        if isinstance(text, str):
-            return self._encode(text)
-        return reading_row(text.tokens, direction, max_tokens=self.captioner.config.max_tokens)
+    def _tokens(self, caption: str | Caption, direction: Direction) -> Tensor:
+        if isinstance(caption, str):
+            return self._encode(caption)
+        max_tokens = self.captioner.config.max_tokens
+        return caption_tokens(caption.tokens, direction, max_tokens=max_tokens)
 
     def classify(
         self,
@@ -247,15 +234,15 @@ class Predictor:
         matching: MatchingConfig = MatchingConfig(),  # noqa: B008
         batch_size: int = 32,
     ) -> list[Classification]:
-        """Each image's labels by the likelihood of the captions that say them.
+        """Score labels for each image by the likelihood of captions that contain them.
 
         Args:
             templates: Captions with {} for the label; a label's score is the mean over them.
 
         Raises:
-            ConfigError: No labels, some that the model cannot tell apart, a template without {},
-                options that the model cannot meet.
-            DataError: An image cannot be read, or is of no kind that we know.
+            ConfigError: There are no labels; the model cannot tell two of them apart; a template
+                has no {}; or the model does not support the options.
+            DataError: An image cannot be read, or has a type or shape that is not allowed.
         """
         if isinstance(labels, str):
             raise ConfigError(f"labels is one text, {labels!r}: give a list of labels")
@@ -267,7 +254,7 @@ class Predictor:
             {label: [template.replace("{}", label) for template in templates] for label in labels}
         )
         results: list[Classification] = []
-        for batch in _batches(as_list(images), batch_size):
+        for batch in in_batches(as_list(images), batch_size):
             scores = match(self.inputs(batch)).tolist()  # (B, K)
             results += [Classification(tuple(labels), tuple(row)) for row in scores]
         return results
@@ -281,15 +268,15 @@ class Predictor:
         matching: MatchingConfig = MatchingConfig(),  # noqa: B008
         batch_size: int = 32,
     ) -> list[Found]:
-        """The images of which `text` is likeliest, the best first.
+        """Return the `top` images under which `text` is most likely, by descending score.
 
         Args:
-            images: For several searches, `gallery` of them.
+            images: Images; or, for several searches of the same ones, their `gallery`.
 
         Raises:
-            ConfigError: No text or too long a one, `top` below 1, options that the model cannot
-                meet.
-            DataError: An image cannot be read, or is of no kind that we know.
+            ConfigError: The text is empty or too long, `top` is below 1, or the model does not
+                support the options.
+            DataError: An image cannot be read, or has a type or shape that is not allowed.
         """
         if top < 1:
             raise ConfigError(f"top is {top}, must be at least 1")
@@ -299,39 +286,39 @@ class Predictor:
         likelihood = self._likelihood([text], matching)
         with self._computing():
             scores = likelihood.of_grid(images.grids)[:, 0]
-        require_numbers(scores)
+        check_not_nan(scores)
         best = scores.topk(min(top, len(scores)))
         return [
-            Found(index, images.pictures[index], score)
+            Found(index, images.images[index], score)
             for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
 
     def gallery(self, images: ImageInputs, *, batch_size: int = 32) -> Gallery:
-        """Images that the backbone sees once, for `search` to be fast.
+        """Return images with their features, so that many searches compute these once.
 
         Raises:
-            DataError: No images, or one that cannot be read.
+            DataError: There are no images, or one cannot be read.
         """
-        pictures = as_list(images)
-        if not pictures:
+        inputs = as_list(images)
+        if not inputs:
             raise DataError("a gallery of no images: give at least one.")
-        grids = [self._grid(self._pixels(batch)) for batch in _batches(pictures, batch_size)]
-        return Gallery(tuple(pictures), torch.cat(grids))
+        grids = [self._grid(self._pixels(batch)) for batch in in_batches(inputs, batch_size)]
+        return Gallery(tuple(inputs), torch.cat(grids))
 
     def match(self, texts: Sequence[str], config: MatchingConfig) -> Match:
-        """Log-likelihoods (B, K) of K texts for normalised images (B, 3, H, W).
+        """Return a function from normalised images (B, 3, H, W) to log-likelihoods (B, K) of texts.
 
-        The texts are laid out once: what they begin with alike is read once for an image.
+        Texts that share a prefix share its computation.
 
         Raises:
-            ConfigError: A direction in which the model does not read.
+            ConfigError: The model has no decoder of the direction.
         """
         likelihood = self._likelihood(texts, config)
 
         def match(images: Tensor) -> Tensor:
             with self._computing():
                 scores = likelihood(images)
-            require_numbers(scores)
+            check_not_nan(scores)
             return scores
 
         return match
@@ -342,23 +329,21 @@ class Predictor:
             return Likelihood(self.captioner, tokens, config, image_size=self.image.size)
 
     def _check_texts(self, texts: Mapping[str, Sequence[str]]) -> None:
-        check_texts(
-            texts, self.tokenizer.encode, max_tokens=self.captioner.config.max_tokens - SPECIALS
-        )
+        max_tokens = self.captioner.config.max_tokens - NUM_SPECIAL_TOKENS
+        check_texts(texts, self.tokenizer.encode, max_tokens=max_tokens)
 
     def _write(self, grid: Tensor, keys: Sequence[object], writing: Writing) -> list[list[Caption]]:
-        """Write captions as `write_captions` does, given the feature grid (B, C, h, w)."""
-        decoding = writing.decoding
+        """Return captions as `write_captions` does, given the feature grid (B, C, h, w)."""
         prefix = torch.tensor(self.tokenizer.encode(writing.prefix), dtype=torch.int64)
         with self._computing():
             generated = self.captioner.generate_grid(
                 grid,
-                decoding,
+                writing.decoding,
                 num_captions=writing.num_captions,
                 prefix=prefix,
-                rng=draws_of(writing.seed, keys) if decoding.strategy == "nucleus" else None,
+                rng=writing.generators(keys),
             )
-        return captions_of(generated, self.tokenizer)
+        return decode_captions(generated, self.tokenizer)
 
     def _grid(self, images: Tensor) -> Tensor:
         """Return the feature grid (B, C, h, w) of images (B, 3, H, W) uint8."""
@@ -370,17 +355,17 @@ class Predictor:
         with torch.inference_mode(), autocast(self.precision, self.device):
             yield
 
-    def inputs(self, pictures: Sequence[ImageInput]) -> Tensor:
-        """(B, 3, H, W), normalised, on the device."""
-        return normalize(self._pixels(pictures).to(self.device))
+    def inputs(self, images: Sequence[ImageInput]) -> Tensor:
+        """Return images as network inputs: (B, 3, H, W), normalised, on the device."""
+        return normalize(self._pixels(images).to(self.device))
 
-    def _pixels(self, pictures: Sequence[ImageInput]) -> Tensor:
-        """Return images as validation sees them, (B, 3, H, W) uint8."""
-        return torch.stack([self._transform(as_example(picture)) for picture in pictures])
+    def _pixels(self, images: Sequence[ImageInput]) -> Tensor:
+        """Return images resized and cropped as in validation, (B, 3, H, W) uint8."""
+        return torch.stack([self._transform(as_example(image)) for image in images])
 
 
-def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    if size < 1:
-        raise ConfigError(f"batch_size is {size}, must be at least 1")
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _check_pairs(images: Sequence[object], texts: Sequence[object], method: str) -> None:
+    if len(images) != len(texts):
+        raise DataError(
+            f"{len(images)} images and {len(texts)} texts: {method} takes one text an image"
+        )

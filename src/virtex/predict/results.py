@@ -1,7 +1,8 @@
-"""How captions are written, and what a model answers: captions, labels, images found."""
+"""Options of captioning, and results of a model: captions, labels, search hits."""
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,112 +17,138 @@ from virtex.predict.image_inputs import ImageInput
 
 @dataclass(frozen=True)
 class Writing:
-    """How captions are written."""
+    """Options of captioning."""
 
     decoding: DecodingConfig
     num_captions: int = 1
-    """Captions of each image."""
+    """Number of captions for each image."""
     prefix: str = ""
     """Words that every caption begins with."""
     seed: int = 0
     """Random seed of the nucleus sampling."""
 
+    def generators(self, keys: Iterable[object]) -> list[torch.Generator] | None:
+        """Return a random generator for each image, or None where nothing is sampled.
+
+        A generator depends on `seed` and the image's key alone, and not on the rest of the batch.
+
+        Args:
+            keys: Names or indices of the images.
+        """
+        if self.decoding.strategy != "nucleus":
+            return None
+        digests = [
+            hashlib.sha256(f"{self.seed} {key}".encode("utf-8", "surrogatepass")).digest()
+            for key in keys
+        ]
+        return [
+            torch.Generator().manual_seed(int.from_bytes(digest[:8], "big")) for digest in digests
+        ]
+
 
 @dataclass(frozen=True)
 class Caption:
-    """What the model says of an image."""
+    """A caption of an image."""
 
     text: str
     log_likelihood: float
     """Natural logarithm of the probability of `tokens`."""
     tokens: tuple[int, ...]
-    """Ids without start token, with end token unless the caption was cut at its longest."""
+    """Ids without the start token; they end with the end token, unless the caption was cut at the
+    maximum length."""
     backward_log_likelihood: float | None = None
-    """The same read right to left, where captions were ranked by it."""
+    """Log-likelihood under the right-to-left decoder, if that took part in the ranking."""
 
 
 @dataclass(frozen=True)
 class Classification:
-    """How well each label fits an image, without training."""
+    """Scores of labels for an image, by zero-shot classification."""
 
     labels: tuple[str, ...]
-    """As they were given."""
+    """Labels, in the order given."""
     scores: tuple[float, ...]
-    """Of each label: the mean over the templates of the text's log-likelihood, less the prior."""
+    """Score of each label: its log-likelihood less the prior, averaged over the templates."""
 
     @property
     def ranked(self) -> list[tuple[str, float]]:
-        """Labels and scores, the best first."""
+        """Labels and scores, by descending score."""
         pairs = zip(self.labels, self.scores, strict=True)
         return sorted(pairs, key=lambda pair: pair[1], reverse=True)
 
     @property
     def best(self) -> str:
-        """The label that fits best."""
+        """Label with the highest score."""
         return self.ranked[0][0]
 
     @property
     def probabilities(self) -> tuple[float, ...]:
-        """Softmax of the scores: what the labels share if one of them is right."""
+        """Softmax of the scores: the probability of each label, if one of them is right."""
         return tuple(torch.tensor(self.scores, dtype=torch.float64).softmax(0).tolist())
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """An image that a search found."""
+    """An image found by a search."""
 
     index: int
-    """Its place among the images."""
-    picture: ImageInput
+    """Index among the images searched."""
+    image: ImageInput
     score: float
-    """The text's log-likelihood, less the prior."""
+    """Log-likelihood of the text less the prior."""
+
+    @property
+    def picture(self) -> ImageInput:
+        """The same as `image`, for callers of version 0.1."""
+        return self.image
 
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Images to search more than once: the backbone has seen them already."""
+    """Images to search, and their features, computed once for all searches."""
 
-    pictures: tuple[ImageInput, ...]
+    images: tuple[ImageInput, ...]
     grids: Tensor
     """(B, C, h, w) on the predictor's device."""
 
 
-def captions_of(generated: Generated, tokenizer: Tokenizer) -> list[list[Caption]]:
-    """Return what a search wrote, (B, n), as text."""
+def decode_captions(generated: Generated, tokenizer: Tokenizer) -> list[list[Caption]]:
+    """Return the token sequences (B, n) of a search as captions."""
     backward = generated.backward_log_probs
-    unread = [[None] * generated.lengths.shape[1]] * len(generated.lengths)
+    none = [[None] * generated.lengths.shape[1]] * len(generated.lengths)
     rows = zip(
         generated.tokens.tolist(),
         generated.lengths.tolist(),
         generated.log_probs.tolist(),
-        unread if backward is None else backward.tolist(),
+        none if backward is None else backward.tolist(),
         strict=True,
     )
     return [
         [
-            Caption(tokenizer.decode(ids[:length]), log_prob, tuple(ids[:length]), reread)
-            for ids, length, log_prob, reread in zip(*row, strict=True)
+            Caption(
+                tokenizer.decode(ids[:length]), log_prob, tuple(ids[:length]), backward_log_prob
+            )
+            for ids, length, log_prob, backward_log_prob in zip(*row, strict=True)
         ]
         for row in rows
     ]
 
 
-def with_likelihood(written: Sequence[Sequence[Caption]]) -> list[list[Caption]]:
-    """Leave out captions of likelihood -inf, which a search that found too few returns.
+def drop_impossible(captions: Sequence[Sequence[Caption]]) -> list[list[Caption]]:
+    """Return captions without those of likelihood -inf, with which a search fills up its results.
 
     Raises:
         CheckpointError: A likelihood is NaN.
     """
-    likelihoods = [one.log_likelihood for captions in written for one in captions]
-    require_numbers(torch.tensor(likelihoods, dtype=torch.float64))
-    return [[one for one in captions if one.log_likelihood > -math.inf] for captions in written]
+    likelihoods = [one.log_likelihood for of_image in captions for one in of_image]
+    check_not_nan(torch.tensor(likelihoods, dtype=torch.float64))
+    return [[one for one in of_image if one.log_likelihood > -math.inf] for of_image in captions]
 
 
-def require_numbers(likelihoods: Tensor) -> None:
-    """See that a model's likelihoods, of any shape, are numbers.
+def check_not_nan(likelihoods: Tensor) -> None:
+    """Check that no likelihood is NaN.
 
     Raises:
-        CheckpointError: One is NaN.
+        CheckpointError: One is.
     """
     if likelihoods.isnan().any():
         raise CheckpointError(

@@ -135,7 +135,7 @@ def test_all_that_is_not_there_is_named(photos: Path) -> None:
 
 @pytest.mark.parametrize("url", ["HTTPS://example.com/a.jpg", "file:///etc/passwd", "s3://a/b"])
 def test_addresses_are_refused_wherever_they_are_named(url: str, photos: Path) -> None:
-    told = "is an address, and none is fetched: fetch images first"
+    told = "is a web address, and none is fetched: fetch images first"
     with pytest.raises(DataError, match=told):
         find_images([url])
     with pytest.raises(DataError, match=told):
@@ -165,4 +165,4 @@ def test_files_that_are_no_images_are_counted_and_a_pipe_is_not_waited_for(
     os.mkfifo(photos / "pipe.jpg")
     with caplog.at_level(logging.INFO, logger="virtex"):
         assert find_images([photos]) == before
-    assert "passed over: 1 without suffix, 2 .heic" in caplog.text
+    assert "ignored: 1 without suffix, 2 .heic" in caplog.text

@@ -292,7 +292,7 @@ def test_mistakes_are_told_before_the_model_is_loaded(
     [
         (["--max_steps", "99"], "set the decoding's max_steps to at most 12"),
         (["--prefix", "two dogs on the table and a red ball on it"], "leave no room"),
-        (["--tokenizer", "x.model"], "brings its own tokenizer"),
+        (["--tokenizer", "x.model"], "has its own tokenizer"),
     ],
 )
 def test_what_the_model_cannot_do_is_told_before_anything_is_written(

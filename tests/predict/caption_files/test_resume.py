@@ -232,7 +232,7 @@ def test_a_file_of_which_nothing_is_known_is_not_touched(
     out = tmp_path / "c.csv"
     out.write_text("somebody's work\n")
     assert caption(run, photos, out) == 2
-    assert "holds something already" in capsys.readouterr().err
+    assert "is not empty, and" in capsys.readouterr().err
     assert out.read_text() == "somebody's work\n"
 
 

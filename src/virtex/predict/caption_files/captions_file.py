@@ -1,10 +1,9 @@
-"""A file of captions that grows as they come, and that a later call goes on with.
+"""A file of captions that is written batch by batch, and resumed after an interruption.
 
-Captions are appended as JSON lines: to FILE.jsonl itself, or to FILE.csv.partial and
-FILE.json.partial, which are converted at the end and removed. A kill can thus leave JSON lines
-whose last line is cut, or whole lines beside a converted file that holds nothing else.
-FILE.settings.json says with which options the captions were written, so that two kinds are never
-mixed.
+Captions are appended as JSON lines: to FILE.jsonl itself, or to FILE.csv.partial or
+FILE.json.partial, which is converted at the end and removed. If the process is killed, the last
+JSON line may be cut, or the JSON lines remain beside a converted file with the same captions.
+FILE.settings.json holds the options, so that a later call does not append captions of others.
 """
 
 import contextlib
@@ -12,6 +11,7 @@ import io
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,32 +39,32 @@ WRITERS = {"json": write_json, "csv": write_csv}
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes from writing a file of captions; `.FILE.lock` names the one that does.
+    """Lock a file of captions; `.FILE.lock` names the process that holds the lock.
 
     Raises:
-        ConfigError: Another process writes it, or it is no file.
-        DataError: Nothing can be written there.
+        ConfigError: Another process holds the lock, or `path` is not an ordinary file.
+        DataError: The lock file cannot be written.
     """
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "no ordinary file"
         raise ConfigError(f"{path} is {kind}: captions are written to a file; name another.")
-    path = path.resolve()  # a link stays one
+    path = path.resolve()  # of a link, the target is locked and written
     with files.locked(path.with_name(f".{path.name}.lock"), subject=str(path)):
         yield
 
 
 class CaptionsFile:
-    """Captions of images, some of them perhaps from an earlier call.
+    """A file of captions, which may hold some of an earlier call.
 
     Args:
         path: The file, which the caller has locked.
-        out_format: jsonl, or what the JSON lines are converted to: json or csv.
+        out_format: jsonl; or json or csv, to which the JSON lines are converted at the end.
         settings: All options that may change the captions, as plain values.
-        overwrite: Start again, whatever is there.
+        overwrite: Delete the captions of an earlier call.
 
     Raises:
         ConfigError: The captions of an earlier call have other settings, or cannot be read.
-        DataError: They are damaged, or nothing can be written.
+        DataError: The captions of an earlier call are damaged, or the file cannot be written.
     """
 
     def __init__(
@@ -72,8 +72,7 @@ class CaptionsFile:
     ) -> None:
         self.path = path = path.resolve()
         self.convert_rows = WRITERS.get(out_format)
-        partial = path.with_name(f"{path.name}.partial")
-        self.lines_path = path if self.convert_rows is None else partial
+        self.lines_path = path.with_name(f"{path.name}.partial") if self.convert_rows else path
         self.settings_path = path.with_name(f"{path.name}.settings.json")
         self.columns = columns_of(
             settings["num_captions"], is_reranked=settings["decoding"]["backward_weight"] > 0
@@ -87,13 +86,13 @@ class CaptionsFile:
         else:
             files.write(self.settings_path, json.dumps(settings, indent=1) + "\n")
         self.kept = frozenset(self._resume(settings["num_captions"]))
-        """Images that have captions already."""
+        """Images that have captions from an earlier call."""
 
     def append(self, captioned: Sequence[tuple[str, Sequence[Caption]]]) -> None:
-        """Append the captions of some images: all of them or nothing.
+        """Append the captions of images, all or none.
 
         Raises:
-            DataError: The disk is full, or gone.
+            DataError: The disk is full or unavailable.
         """
         lines = [encode_lines(rows_of(*one, columns=self.columns)) for one in captioned]
         if lines:
@@ -107,7 +106,7 @@ class CaptionsFile:
             self._file.close()
 
     def convert(self) -> None:
-        """Make a JSON list or CSV of the JSON lines, and remove these."""
+        """Convert the JSON lines to a JSON list or CSV, and remove them."""
         self.close()
         if self.convert_rows is not None and self.lines_path.exists():
             with files.replacing(self.path) as temporary:
@@ -115,12 +114,11 @@ class CaptionsFile:
             self.lines_path.unlink()
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
-        path = self.settings_path
         try:
-            kept = flat(json.loads(path.read_text(encoding="utf-8")))
+            kept = flat(json.loads(self.settings_path.read_text(encoding="utf-8")))
         except (OSError, ValueError, AttributeError) as error:
             raise ConfigError(
-                f"{self.path} holds something already, and {path.name} does not say which model "
+                f"{self.path} is not empty, and {self.settings_path.name} does not say which model "
                 f"and options wrote it ({error}): {RESTART}."
             ) from error
         given = flat(json.loads(json.dumps(settings)))
@@ -136,7 +134,7 @@ class CaptionsFile:
             )
 
     def _resume(self, num_captions: int) -> set[str]:
-        """Bring all captions of an earlier call into the JSON lines; return their images."""
+        """Collect all captions of an earlier call in the JSON lines, and return their images."""
         kept = self._mend(num_captions) if self.lines_path.exists() else set()
         if self.convert_rows is not None and _holds_some(self.path):
             converted = read_converted(self.path, self.columns)
@@ -147,22 +145,20 @@ class CaptionsFile:
         return kept
 
     def _mend(self, num_captions: int) -> set[str]:
-        """Cut off what a kill left of the last line or image; return the images that are whole."""
-        names: set[str] = set()
-        last, start, count, end = None, 0, 0, 0
+        """Remove an incomplete line or image at the end, and return the complete images."""
+        counts, ends = Counter[str](), dict[str, int]()
         for row, row_end in read_lines(self.lines_path, self.columns):
-            if row["image"] != last:
-                last, start, count = row["image"], end, 0
-            count, end = count + 1, row_end
-            names.add(row["image"])
-        if last is not None and count < num_captions:  # more may have been to come
-            names.discard(last)
-            end = start
+            counts[row["image"]] += 1
+            ends[row["image"]] = row_end
+        last = next(reversed(ends), None)
+        if last is not None and counts[last] < num_captions:  # its captions may be incomplete
+            del ends[last]
+        end = max(ends.values(), default=0)
         if end < self.lines_path.stat().st_size:
-            log.info("mending the end of %s, where an earlier call was cut", self.lines_path)
+            log.info("removing an incomplete image from the end of %s", self.lines_path)
             with files.telling(self.lines_path):
                 os.truncate(self.lines_path, end)
-        return names
+        return set(ends)
 
     def _rows(self) -> Iterator[Row]:
         if self.lines_path.exists():

@@ -1,4 +1,4 @@
-"""Images to batches, read and decoded ahead of the model by worker processes."""
+"""Batches of images, read and decoded ahead of the model by worker processes."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,18 +15,18 @@ from virtex.data.packed import PackedStrings
 from virtex.data.transforms import ImageConfig, ValidationTransform
 
 FEW = 64
-"""Number of images for which starting workers takes longer than they save."""
+"""Largest number of images for which no worker is started, since that would take longer."""
 NUM_WORKERS = 2
 
 
 class ImageBatch(NamedTuple):
-    """Images that could be read, in order, and those that could not."""
+    """A batch of images; those that cannot be read are listed apart."""
 
     names: list[str]
     images: Tensor
     """(B, 3, H, W) uint8"""
     bad_images: list[tuple[str, str]]
-    """Names and reasons."""
+    """Names, and reasons why they cannot be read."""
 
 
 def image_batches(
@@ -36,28 +36,27 @@ def image_batches(
     *,
     num_workers: int | None = None,
 ) -> Iterator[ImageBatch]:
-    """Yield the images of each batch, as validation sees them.
+    """Yield the images of each batch, resized and cropped as in validation.
 
     Args:
-        names: Paths.
-        batches: Indices of the names that make up each batch.
-        num_workers: Processes that read; 0: this one; None: some, where there is enough to read.
+        names: Paths of all images.
+        batches: Indices into `names`.
+        num_workers: Number of processes that read; 0 reads in this one.
     """
     if num_workers is None:
         num_workers = NUM_WORKERS if sum(map(len, batches)) > FEW else 0
-    loader = DataLoader(
+    yield from DataLoader(
         _Reader(PackedStrings(names), ValidationTransform(config)),
         batch_size=None,  # an item of the reader is a batch already
         sampler=batches,
         num_workers=num_workers,
         worker_init_fn=leave_signals_to_parent,
-        generator=torch.Generator().manual_seed(0),  # or torch draws from its global one
+        generator=torch.Generator().manual_seed(0),  # keeps torch's global generator unchanged
     )
-    yield from loader
 
 
 class _Reader(Dataset[ImageBatch]):
-    """Reads a batch, given the indices of its images."""
+    """A data set whose items are batches, given by the indices of their images."""
 
     def __init__(self, names: PackedStrings, transform: ValidationTransform) -> None:
         self.names, self.transform = names, transform

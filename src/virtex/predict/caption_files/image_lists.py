@@ -1,6 +1,6 @@
-"""From what a user names to a list of images: files, folders, globs, lists.
+"""Paths of the images that a user names by files, folders, globs and lists.
 
-An image is a `str` from here on, as it will be in the output: a path.
+Paths are `str`, as they will be in the output.
 """
 
 import glob
@@ -29,37 +29,37 @@ def find_images(
     lists: Sequence[str | Path] = (),
     stdin: BinaryIO | None = None,
 ) -> list[str]:
-    """Return all images that are named, each once, in the order in which they are named.
+    """Return the images that are named, in that order, without duplicates.
 
-    A folder is searched to any depth, and its images are sorted; what is hidden in it is left out.
-    A linked folder is searched as well, but none twice, so that a loop of links ends.
+    A folder is searched recursively, and its images are sorted; hidden files are left out.
 
     Args:
-        given: Files, folders, globs (`**` goes to any depth), or `-` for a list from stdin.
+        given: Files, folders, globs (`**` matches any depth), or `-` for a list from `stdin`.
         lists: Files with one file or folder a line, or each followed by a null byte, as
-            `find -print0` writes them. A listed file may be absent: it is then a bad image like
-            any other, so that a list of millions need not be checked first.
-        stdin: That list.
+            `find -print0` writes them. Whether a listed file exists is not checked, since a list
+            may hold millions.
+        stdin: A list of the same form.
 
     Raises:
-        DataError: Names every path that is not there, every folder or glob without images, and
-            every address of the web.
+        DataError: A path does not exist, a folder or glob has no images, or a web address is
+            given; names all of them.
     """
     problems: list[str] = []
     images: list[str] = []
     for name in map(str, given):
-        images += _read_list(STDIN, stdin, problems) if name == STDIN else _named(name, problems)
+        find = _read_list if name == STDIN else _find
+        images += find(name, stdin, problems)
     for name in map(str, lists):
-        images += _read_list(name, stdin if name == STDIN else None, problems)
+        images += _read_list(name, stdin, problems)
     raise_all(DataError, "the images cannot be captioned", problems[:MAX_PROBLEMS])
-    every: dict[str, str] = {}
+    unique: dict[str, str] = {}
     for path in map(str, map(Path, images)):
-        every.setdefault(os.path.abspath(path), path)  # noqa: PTH100 (follows no links)
-    return list(every.values())
+        unique.setdefault(os.path.abspath(path), path)  # noqa: PTH100 (follows no links)
+    return list(unique.values())
 
 
-def _named(name: str, problems: list[str]) -> list[str]:
-    """Return the images that an argument stands for."""
+def _find(name: str, stdin: BinaryIO | None, problems: list[str]) -> list[str]:
+    """Return the images that an argument names."""
     found = _existing(name, problems)
     if found is None:
         matches = list(_matches(name))
@@ -70,13 +70,19 @@ def _named(name: str, problems: list[str]) -> list[str]:
     return found
 
 
-def _read_list(name: str, file: BinaryIO | None, problems: list[str]) -> list[str]:
-    """Return the images that the lines of a list stand for; they need not exist."""
+def _read_list(name: str, stdin: BinaryIO | None, problems: list[str]) -> list[str]:
+    """Return the images that a list names; they need not exist."""
     try:
-        names = _listed(Path(name).read_bytes() if file is None else file.read())
+        content = stdin.read() if stdin and name == STDIN else Path(name).read_bytes()
     except OSError as error:
         problems.append(f"the list {name} cannot be read ({error.strerror})")
         return []
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    if b"\0" in content:  # names may hold line breaks
+        pieces = content.split(b"\0")
+    else:
+        pieces = [line.rstrip(b"\r") for line in content.split(b"\n")]
+    names = [os.fsdecode(piece) for piece in pieces if piece]
     if not names:
         problems.append(f"{'stdin' if name == STDIN else f'the list {name}'} is empty")
     images: list[str] = []
@@ -87,34 +93,24 @@ def _read_list(name: str, file: BinaryIO | None, problems: list[str]) -> list[st
 
 
 def _existing(name: str, problems: list[str]) -> list[str] | None:
-    """Return a file, or the images in a folder; None where there is neither."""
+    """Return a file, or the images in a folder; None where neither exists."""
     if ADDRESS.match(name):
-        problems.append(f"{quoted(name)} is an address, and none is fetched: {NO_URLS}")
+        problems.append(f"{quoted(name)} is a web address, and none is fetched: {NO_URLS}")
         return []
-    if os.path.isdir(name):  # noqa: PTH112 (Path("") would be the present folder)
-        below = images_below(Path(name))
-        if not below:
+    if os.path.isdir(name):  # noqa: PTH112 (Path("") would be the working folder)
+        images = images_below(Path(name))
+        if not images:
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
             problems.append(f"{name} holds no image files ({suffixes})")
-        return below
+        return images
     return [name] if os.path.isfile(name) else None  # noqa: PTH113
 
 
-def _listed(content: bytes) -> list[str]:
-    """Return the names in a list; where it has null bytes, a name may hold line breaks."""
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    if b"\0" in content:
-        pieces = content.split(b"\0")
-    else:
-        pieces = [line.rstrip(b"\r") for line in content.split(b"\n")]
-    return [os.fsdecode(piece) for piece in pieces if piece]
-
-
 def images_below(root: Path) -> list[str]:
-    """Return the image files in a folder, to any depth, sorted by their paths' parts.
+    """Return the image files below a folder, sorted by the parts of their paths.
 
-    What is hidden is left out, and files of other kinds are counted in the log. Linked folders are
-    searched, but none twice.
+    Hidden files are left out; the log counts other files. Links to folders are followed, but no
+    folder is searched twice, so that loops of links end.
     """
     found: list[Path] = []
     others: Counter[str] = Counter()
@@ -126,14 +122,14 @@ def images_below(root: Path) -> list[str]:
         kinds = ", ".join(
             f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(others.items())
         )
-        log.info("%s: files that are not named as images are passed over: %s", root, kinds)
+        log.info("%s: files that are not named as images are ignored: %s", root, kinds)
     return [str(path) for path in sorted(found)]
 
 
 def _matches(pattern: str) -> Iterator[Path]:
-    """Yield image files, and folders with some, that a glob matches, sorted; none that is hidden.
+    """Yield the image files and folders of images that match a glob, sorted, without hidden ones.
 
-    Not the module glob, whose `**` goes round in loops of links.
+    The module glob would not end where links to folders form a loop.
     """
     if not glob.has_magic(pattern):
         return
@@ -141,7 +137,7 @@ def _matches(pattern: str) -> Iterator[Path]:
     parts = Path(pattern).relative_to(anchor).parts
     try:
         paths = sorted(Path(anchor).glob(str(Path(*parts))))
-    except (ValueError, OSError, NotImplementedError):  # such as a**: no glob after all
+    except (ValueError, OSError, NotImplementedError):  # such as a**, which is not allowed
         return
     for path in paths:
         hidden = {part for part in path.parts if part.startswith(".") and part != ".."}

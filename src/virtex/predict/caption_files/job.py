@@ -1,11 +1,12 @@
-"""Caption many images: what `virtex caption` does.
+"""The command `virtex caption`: captions of many images, on stdout and in a file.
 
-A call that goes on with a file ends with the same file, to the last bit, as one that was never cut,
-as long as images, batch size and machine are the same.
+A call that was interrupted and resumed ends with the same file, byte for byte, as one that was not,
+if images, batch size and machine are the same.
 """
 
 import contextlib
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,17 +16,17 @@ import torch
 
 from virtex import distributed, files
 from virtex.engine.run import choose_device, choose_precision
-from virtex.errors import ConfigError, DataError
+from virtex.errors import ConfigError, DataError, one_line
 from virtex.models.state_dict import state_digest
-from virtex.predict.attention_figures import write_strips
+from virtex.predict.attention_figures import strip_name, write_strip
 from virtex.predict.caption_files.captions_file import CaptionsFile, locked
 from virtex.predict.caption_files.image_batches import ImageBatch, image_batches
 from virtex.predict.caption_files.image_lists import find_images
 from virtex.predict.caption_files.options import CaptionFilesConfig
-from virtex.predict.caption_files.terminal import print_captions, warn_left_out
+from virtex.predict.image_inputs import in_batches
 from virtex.predict.loading import load_captioner
-from virtex.predict.predictor import Caption, Predictor
-from virtex.predict.results import Writing, with_likelihood
+from virtex.predict.predictor import Predictor
+from virtex.predict.results import Caption, Writing, drop_impossible
 from virtex.progress import ProgressBar
 
 log = logging.getLogger("virtex")
@@ -37,16 +38,16 @@ Captioned = list[tuple[str, list[Caption]]]
 
 @dataclass
 class Count:
-    """Numbers of images, by what became of them."""
+    """Numbers of images, by result."""
 
     num_images: int
     num_kept: int = 0
-    """Captioned by an earlier call."""
+    """Number of images with captions from an earlier call."""
     num_captioned: int = 0
     num_bad: int = 0
-    """Could not be read."""
+    """Number of images that could not be read."""
     num_without: int = 0
-    """Could be read, but the search found no caption."""
+    """Number of images for which the search found no caption."""
 
     def __str__(self) -> str:
         before = f", {self.num_kept} of them before" if self.num_kept else ""
@@ -57,21 +58,26 @@ class Count:
 
 
 def caption_files(config: CaptionFilesConfig, *, stdin: BinaryIO | None = None) -> Count:
-    """Caption images, print a line `path<TAB>caption` for each as it comes, and write them.
+    """Caption images, print a line `path<TAB>caption` for each, and write the captions to a file.
 
-    An image that cannot be read, or of which no caption is found, is reported and left out; a
+    An image that cannot be read, or for which no caption is found, is reported and left out; a
     later call tries it again.
 
     Args:
-        stdin: A list of images, which the image `-` stands for.
+        stdin: The list of images that `-` names.
 
     Raises:
-        ConfigError: Options that cannot work, `out` was written with others or another process
-            writes it, or several processes were started.
-        DataError: A path that is not there, too many bad images, no caption at all, a full disk.
+        ConfigError: The options cannot work, the file has captions of other options or is in use,
+            or several processes were started.
+        DataError: A path does not exist, too many images are bad, there is no caption at all, or
+            the disk is full.
         CheckpointError: `init` holds no captioner.
     """
-    _check_alone()
+    if (number := distributed.num_started()) > 1:
+        raise ConfigError(
+            f"{number} processes were started, and each would caption all images. Start one for "
+            "each part of the list of images, without torchrun or srun, each with its own --out."
+        )
     if config.attention is not None:
         with files.telling(config.attention):
             config.attention.mkdir(parents=True, exist_ok=True)
@@ -81,11 +87,9 @@ def caption_files(config: CaptionFilesConfig, *, stdin: BinaryIO | None = None) 
     else:
         with locked(config.path):
             predictor, writing = load_writer(config)
+            settings = settings_of(predictor, writing)
             captions = CaptionsFile(
-                config.path,
-                config.format,
-                settings_of(predictor, writing),
-                overwrite=config.overwrite,
+                config.path, config.format, settings, overwrite=config.overwrite
             )
             with contextlib.closing(captions):
                 count = _caption_all(config, names, predictor, writing, captions)
@@ -95,10 +99,10 @@ def caption_files(config: CaptionFilesConfig, *, stdin: BinaryIO | None = None) 
 
 
 def load_writer(config: CaptionFilesConfig) -> tuple[Predictor, Writing]:
-    """Load the model, and try its options on a blank image.
+    """Load the model, and test the options on a blank image.
 
     Raises:
-        ConfigError: Options that do not go together, or that the model cannot meet.
+        ConfigError: The options exclude each other, or the model does not support them.
         CheckpointError: `init` holds no captioner.
     """
     device = choose_device(config.device)
@@ -108,19 +112,19 @@ def load_writer(config: CaptionFilesConfig) -> tuple[Predictor, Writing]:
         device=device,
         precision=choose_precision(config.precision, device),
     )
-    predictor.captioner.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    predictor.captioner.backbone.to(memory_format=torch.channels_last)
     decoding = config.decoding
     if config.max_steps is None:
         decoding = decoding.within(predictor.captioner.config.max_tokens)
     writing = Writing(decoding, config.num_captions, config.prefix, config.seed)
     size = predictor.image.size
     blank = torch.zeros(1, 3, size, size, dtype=torch.uint8)
-    with_likelihood(predictor.write_captions(blank, [""], writing))
+    drop_impossible(predictor.write_captions(blank, [""], writing))
     return predictor, writing
 
 
 def settings_of(predictor: Predictor, writing: Writing) -> dict[str, Any]:
-    """Return all that may change the captions, as plain values."""
+    """Return all options that may change the captions, and a digest of the model."""
     is_random = writing.decoding.strategy == "nucleus"
     sizes = f"{predictor.image.size} {predictor.image.validation_short_side}".encode()
     model = state_digest(
@@ -139,29 +143,28 @@ def settings_of(predictor: Predictor, writing: Writing) -> dict[str, Any]:
 def batches_to_do(
     names: Sequence[str], kept: frozenset[str], batch_size: int
 ) -> list[Sequence[int]]:
-    """Return batches of the images that have no captions yet, as indices.
+    """Return batches of the images without captions, as indices.
 
-    Sums in a batch depend, in their last bits, on the whole batch. So the one in which an earlier
-    call was cut is computed again as it was, with images that are done; after it all follows as if
-    it had not been cut. What was missing before then comes first.
+    The last bits of a sum depend on the whole batch. Therefore the batch in which an earlier call
+    was interrupted is computed again as a whole, and the rest follows in the same batches as if
+    there had been no interruption. Images that are missing from earlier batches come first.
     """
     last = max((index for index, name in enumerate(names) if name in kept), default=-1)
-    border = len(names) if last + 1 == len(names) else (last + 1) // batch_size * batch_size
-    missing = [index for index in range(border) if names[index] not in kept]
+    first = len(names) if last + 1 == len(names) else (last + 1) // batch_size * batch_size
+    missing = [index for index in range(first) if names[index] not in kept]
     return [
-        part[start : start + batch_size]
-        for part in (missing, range(border, len(names)))
-        for start in range(0, len(part), batch_size)
+        *in_batches(missing, batch_size),
+        *in_batches(range(first, len(names)), batch_size),
     ]
 
 
 def caption_batch(batch: ImageBatch, predictor: Predictor, writing: Writing) -> Captioned:
-    """Return the images of a batch with their captions; none where the search found none."""
+    """Return the images of a batch and their captions; an image may have none."""
     if not batch.names:
         return []
     images = batch.images.contiguous(memory_format=torch.channels_last)
     written = predictor.write_captions(images, batch.names, writing)
-    return list(zip(batch.names, with_likelihood(written), strict=True))
+    return list(zip(batch.names, drop_impossible(written), strict=True))
 
 
 def _caption_all(
@@ -181,12 +184,12 @@ def _caption_all(
             captioned = [pair for pair in new if pair[1]]
             bad = [f"bad image {name}: {why}" for name, why in batch.bad_images if name not in kept]
             without = [f"no caption was found for {name}" for name, found in new if not found]
-            warn_left_out(bad + without, bar)
+            _warn(bad + without, bar)
             if config.attention is not None:
-                _draw_attention(config.attention, captioned, predictor)
+                _write_strips(config.attention, captioned, predictor)
             if captions:
                 captions.append(captioned)
-            print_captions(captioned)
+            _print(captioned)
             count.num_captioned += len(captioned)
             count.num_bad += len(bad)
             count.num_without += len(without)
@@ -195,15 +198,37 @@ def _caption_all(
     return count
 
 
-def _draw_attention(folder: Path, captioned: Captioned, predictor: Predictor) -> None:
-    paths = [Path(name) for name, _ in captioned]
+def _write_strips(folder: Path, captioned: Captioned, predictor: Predictor) -> None:
+    """Write an image of the attention for the best caption of each image."""
+    names = [name for name, _ in captioned]
     best = [captions[0] for _, captions in captioned]
-    attentions = predictor.attend(paths, best, batch_size=max(1, len(paths)))
-    write_strips(folder, paths, attentions, predictor.image)
+    attentions = predictor.attend(names, best, batch_size=max(1, len(names)))
+    for name, attention in zip(names, attentions, strict=True):
+        write_strip(folder / strip_name(name), name, attention, predictor.image)
+
+
+def _print(captioned: Captioned) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
+    for name, captions in captioned:
+        for caption in captions:
+            line = f"{one_line(name)}\t{one_line(caption.text)}"
+            try:
+                print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise DataError(f"cannot write to stdout: {error.strerror}.") from error
+
+
+def _warn(reasons: Sequence[str], bar: ProgressBar) -> None:
+    if reasons:
+        with bar.paused():
+            for reason in reasons:
+                log.warning("left out: %s", one_line(reason))
 
 
 def _check_bad(count: Count, config: CaptionFilesConfig) -> None:
-    """Stop where too many images are bad, or all are."""
+    """Raise an error if too many images are bad, or all are bad or without captions."""
     total = count.num_images
     if count.num_bad > config.bad_image_limit * total:
         kept = "The captions so far are kept. " if config.path is not None else ""
@@ -218,12 +243,4 @@ def _check_bad(count: Count, config: CaptionFilesConfig) -> None:
         raise DataError(
             f"no caption was found for any of {total} images: the model gives no caption a "
             "probability above 0. Train it longer, or search with other options."
-        )
-
-
-def _check_alone() -> None:
-    if (number := distributed.num_started()) > 1:
-        raise ConfigError(
-            f"{number} processes were started, and each would caption all images. Start one for "
-            "each part of the list of images, without torchrun or srun, each with its own --out."
         )

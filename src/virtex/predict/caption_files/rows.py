@@ -1,10 +1,9 @@
-"""Captions as rows: appended as JSON lines, converted to a JSON list or CSV, and read again.
+"""Rows of a file of captions: written as JSON lines, JSON or CSV, and read again.
 
 A row is one caption. Several captions of an image have ranks from 0 and follow each other.
 
-A spreadsheet takes a CSV cell that begins with = + - @ tab or CR for a formula, and runs it. A
-quote mark before it makes it text, as OWASP advises
-(https://owasp.org/www-community/attacks/CSV_Injection).
+Spreadsheets run a CSV cell that begins with = + - @ tab or CR as a formula. A quote mark before it
+makes it text, as OWASP advises (https://owasp.org/www-community/attacks/CSV_Injection).
 """
 
 import csv
@@ -21,30 +20,31 @@ from virtex.errors import ConfigError, DataError
 from virtex.predict.results import Caption
 
 Row = dict[str, Any]
+TYPES = {
+    "image": str, "rank": int, "caption": str, "log_likelihood": float,
+    "backward_log_likelihood": float,
+}  # fmt: skip
+"""Names of all columns, in order, and the types of their values."""
 RESTART = "choose another file, or start again with --overwrite (in Python overwrite=True)"
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
-"""Start of text that gets a quote mark; quote marks before it count, or it could not be undone."""
-TYPES = {"rank": int, "log_likelihood": float, "backward_log_likelihood": float}
-"""Types of the values that are no text."""
+"""Start of a text that gets a quote mark; also after quote marks, so that it can be undone."""
 
 
 def columns_of(num_captions: int, *, is_reranked: bool) -> list[str]:
     """Return the names of a row's values, in order.
 
     Args:
-        is_reranked: Whether captions are ranked by the backward decoder too.
+        is_reranked: Whether the backward decoder takes part in the ranking.
     """
-    rank = ["rank"] if num_captions > 1 else []
-    backward = ["backward_log_likelihood"] if is_reranked else []
-    return ["image", *rank, "caption", "log_likelihood", *backward]
+    absent = {"rank": num_captions == 1, "backward_log_likelihood": not is_reranked}
+    return [name for name in TYPES if not absent.get(name)]
 
 
 def rows_of(image: str, captions: Sequence[Caption], columns: Sequence[str]) -> Iterator[Row]:
     """Yield the captions of an image, the best first, as rows."""
     for rank, one in enumerate(captions):
-        backward = one.backward_log_likelihood
-        values = (image, rank, one.text, one.log_likelihood, backward)
-        row = dict(zip(columns_of(2, is_reranked=True), values, strict=True))
+        values = (image, rank, one.text, one.log_likelihood, one.backward_log_likelihood)
+        row = dict(zip(TYPES, values, strict=True))
         yield {column: row[column] for column in columns}
 
 
@@ -54,7 +54,7 @@ def encode_lines(rows: Iterable[Row]) -> bytes:
 
 
 def read_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[Row, int]]:
-    """Yield each whole row of JSON lines and the byte where it ends; leave out a cut last line.
+    """Yield each whole row of JSON lines and the offset of its end; leave out a cut last line.
 
     Raises:
         DataError: Another line is no row.
@@ -78,15 +78,15 @@ def read_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[Row, int]]:
 
 
 def write_json(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> None:
-    """Write a list with an entry for each image; several captions are a list in it."""
+    """Write a list with an entry for each image, which holds a list of several captions."""
     rest = [column for column in columns if column not in ("image", "rank")]
     with path.open("w", encoding="utf-8") as file:
         file.write("[")
-        for number, (image, group) in enumerate(itertools.groupby(rows, lambda row: row["image"])):
+        for index, (image, group) in enumerate(itertools.groupby(rows, lambda row: row["image"])):
             captions = [{column: row[column] for column in rest} for row in group]
             values = {"captions": captions} if "rank" in columns else captions[0]
             entry = json.dumps({"image": image, **values}, indent=1)
-            file.write(("," if number else "") + "\n" + textwrap.indent(entry, " "))
+            file.write(("," if index else "") + "\n" + textwrap.indent(entry, " "))
         file.write("\n]\n")
 
 
@@ -107,13 +107,13 @@ def read_converted(path: Path, columns: Sequence[str]) -> list[Row]:
     """Return the rows of a file that `write_json` or `write_csv` wrote.
 
     Raises:
-        ConfigError: It is none, or was cut.
+        ConfigError: The file was written by something else, or was cut.
     """
     text = path.read_bytes().decode("utf-8", "surrogateescape")
     try:
         rows = list(_json_rows(text) if text.startswith("[") else _csv_rows(text))
         assert text.endswith("\n")
-        return [{name: TYPES.get(name, str)(row[name]) for name in columns} for row in rows]
+        return [{name: TYPES[name](row[name]) for name in columns} for row in rows]
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError, csv.Error) as error:
         raise ConfigError(
             f"{path} is no whole file of {', '.join(columns)}; it may have been cut: {RESTART}."
