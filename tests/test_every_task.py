@@ -20,7 +20,7 @@ from virtex.models.backbone import Backbone
 from virtex.pretrain import parse_pretrain, pretrain
 from virtex.tasks import registry
 from virtex.zoo.backbones import load_backbone
-from virtex.zoo.weights_file import read_weights
+from virtex.zoo.init import open_init
 
 NUM_LEARNING_STEPS = 40
 LONG_ENOUGH = f"""
@@ -90,7 +90,7 @@ def test_a_run_cut_in_two_ends_with_the_same_bits(learned: Path, tmp_path: Path)
 def test_the_backbone_comes_out(learned: Path) -> None:
     backbone = load_backbone(learned)
     assert isinstance(backbone, Backbone)
-    weights = read_weights(learned / "weights.safetensors")
+    weights = open_init(learned / "weights.safetensors")
     assert isinstance(weights.tokenizer, Tokenizer) == (learned / "tokenizer.model").exists()
     trained = [value for name, value in final_state(learned).items() if "backbone.cnn" in name]
     assert any(torch.equal(value, next(backbone.parameters())) for value in trained)

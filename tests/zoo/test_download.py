@@ -35,7 +35,9 @@ def fetch(served, path, **options):
 
 def refused(served, path, match, *, num_requests=1, **options):
     """Assert that the download fails with that message, and leaves nothing but its lock."""
-    with pytest.raises(CheckpointError, match=rf"^cannot fetch http://127.*{match}.*VIRTEX_MIRROR"):
+    with pytest.raises(
+        CheckpointError, match=rf"^cannot download http://127.*{match}.*VIRTEX_MIRROR"
+    ):
         fetch(served, path, **options)
     assert [entry.name for entry in path.parent.iterdir()] == [".file.pth.lock"]
     assert served.num_requests == num_requests
@@ -106,7 +108,7 @@ def test_a_silent_server_counts_as_cut(path, monkeypatch):
     [
         (Served(CONTENT, statuses=[404]), "answers 404 Not Found"),
         (Served(b"<p>Log in", content_type="text/html; charset=utf-8"), "gave a web page"),
-        (Served(CONTENT, says_length=False), "does not say where it ends"),
+        (Served(CONTENT, says_length=False), "or not its length"),
         (Served(b""), "sends no file"),
         (Served(CONTENT, redirect="http://[bad/moved"), "IPv6"),
         (Served(CONTENT, redirect="ftp://127.0.0.1/file.pth"), "not followed"),
@@ -130,15 +132,15 @@ def test_another_checksum_is_refused(path):
 
 @pytest.mark.parametrize("content", [b'{"error": 1}', b"<!doctype html><html>Please log in"])
 def test_what_begins_otherwise_than_such_a_file_is_refused(content, path):
-    refused(Served(content), path, "or a web page: it begins with b'", beginnings=TORCH_FILE)
+    refused(Served(content), path, "or a web page: it begins with b'", first_bytes=TORCH_FILE)
 
 
 def test_a_damaged_zip_is_refused(path):
     whole = zipped(CONTENT)
     flipped = whole.replace(CONTENT[:9], b"x" + CONTENT[1:9], 1)
     for content in (whole[:-1000], flipped):
-        refused(Served(content), path, "file that came is damaged", beginnings=TORCH_FILE)
-    assert fetch(Served(whole), path, beginnings=TORCH_FILE).read_bytes() == whole
+        refused(Served(content), path, "the file is damaged", first_bytes=TORCH_FILE)
+    assert fetch(Served(whole), path, first_bytes=TORCH_FILE).read_bytes() == whole
 
 
 def test_a_redirect_is_followed_but_never_from_https_to_http(path):
@@ -158,7 +160,7 @@ def test_a_redirect_is_followed_but_never_from_https_to_http(path):
     "url", ["file:///etc/hostname", "ftp://example.org/x", "x.pth", "http://[bad", "http://a:b/c"]
 )
 def test_an_address_that_is_not_http_is_refused(url, path):
-    with pytest.raises(CheckpointError, match=r"^cannot fetch .*VIRTEX_MIRROR"):
+    with pytest.raises(CheckpointError, match=r"^cannot download .*VIRTEX_MIRROR"):
         download(url, path)
     assert not path.exists()
 

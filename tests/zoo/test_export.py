@@ -33,7 +33,7 @@ from virtex.zoo.export import ExportConfig, export, parse_export
 from virtex.zoo.init import open_init
 from virtex.zoo.models import find
 from virtex.zoo.released import load_released, to_released
-from virtex.zoo.weights_file import read_weights, save_weights
+from virtex.zoo.weights_file import save_weights
 
 SLIM = BackboneConfig("resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]})
 SLIM_VIT = BackboneConfig(
@@ -245,7 +245,7 @@ FORMATS = ["torchvision", "timm", "detectron2", "onnx", "safetensors", "original
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("part", ["backbone.cnn.bn1.running_var", "head.output_bias"])
 def test_weights_that_are_no_numbers_are_written_in_no_format(part, format, run, tmp_path):
-    weights = read_weights(run.folder + "/weights.safetensors")
+    weights = open_init(run.folder + "/weights.safetensors")
     (name,) = [name for name in weights.state if name.endswith(part)]
     weights.state[name].view(-1)[0] = float("nan")
     save_weights(
@@ -271,7 +271,7 @@ def test_a_missing_onnx_package_is_named_with_its_remedy(run, tmp_path, monkeypa
 
 def test_safetensors_is_a_weights_file_that_is_again_an_init(run, tmp_path):
     path = exported(run.folder, "safetensors", tmp_path / "out.safetensors")
-    found, expected = (read_weights(p) for p in (path, run.folder + "/weights.safetensors"))
+    found, expected = (open_init(p) for p in (path, run.folder + "/weights.safetensors"))
     assert same(found.state, expected.state)
     assert (found.config, found.tokenizer, found.step) == (
         expected.config,
@@ -282,11 +282,11 @@ def test_safetensors_is_a_weights_file_that_is_again_an_init(run, tmp_path):
 
 
 def test_a_checkpoint_becomes_a_weights_file_with_the_runs_vocabulary(run, tmp_path):
-    weights = read_weights(run.folder + "/weights.safetensors")
+    weights = open_init(run.folder + "/weights.safetensors")
     values = {"task": weights.state, "config": weights.config, "step": 20}
     checkpoint.save(tmp_path / "run" / "checkpoints" / "step_00000020.pt", values)
     weights.tokenizer.save(tmp_path / "run" / "tokenizer.model")
-    found = read_weights(
+    found = open_init(
         exported(tmp_path / "run", "safetensors", tmp_path / "new" / "out.safetensors")
     )
     assert same(found.state, weights.state)

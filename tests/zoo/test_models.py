@@ -14,7 +14,7 @@ from virtex.models.captioner import Captioner
 from virtex.models.textual_head import HeadConfig
 from virtex.zoo import models
 from virtex.zoo.init import open_init
-from virtex.zoo.models import MODELS, Places, fetch, find, named, names, places_from, table
+from virtex.zoo.models import MODELS, Storage, fetch, find, names, storage_from, table
 from virtex.zoo.released import to_released
 
 BEST = "bicaptioning_R_50_L1_H2048"
@@ -22,7 +22,7 @@ VOCABULARY = 60
 
 
 @pytest.fixture(autouse=True)
-def own_places(monkeypatch, tmp_path):
+def own_storage(monkeypatch, tmp_path):
     """An empty cache, and a mirror that holds nothing yet: no test reaches a network."""
     (tmp_path / "mirror").mkdir()
     monkeypatch.setenv("VIRTEX_CACHE", str(tmp_path / "cache"))
@@ -91,33 +91,33 @@ def test_the_original_projects_names_are_known_too():
 
 def test_an_unknown_name_is_answered_with_the_closest():
     with pytest.raises(CheckpointError, match=rf"Did you mean .*{BEST}"):
-        find("bicaptioning_R50_L1_H2048")
+        fetch("bicaptioning_R50_L1_H2048")
     with pytest.raises(CheckpointError, match=rf"no such file or folder\. Did you mean .*{BEST}"):
         virtex.load_backbone("bicaptioning_R50_L1_H2048")
 
 
 def test_a_file_or_folder_of_that_name_wins(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert named(BEST) is not None
+    assert find(BEST) is not None
     Path(BEST).mkdir()
-    assert named(BEST) is None
+    assert find(BEST) is None
     with pytest.raises(CheckpointError, match="no run folder that has been trained"):
         open_backbone(BEST)
 
 
-def test_places_come_from_the_environment():
+def test_cache_and_mirror_come_from_the_environment():
     home = Path.home() / ".cache" / "virtex"
-    assert places_from({}) == Places(home, None)
-    assert places_from({"XDG_CACHE_HOME": "/x", "VIRTEX_MIRROR": ""}) == Places(Path("/x/virtex"))
+    assert storage_from({}) == Storage(home, None)
+    assert storage_from({"XDG_CACHE_HOME": "/x", "VIRTEX_MIRROR": ""}) == Storage(Path("/x/virtex"))
     both = {"VIRTEX_CACHE": "/c", "XDG_CACHE_HOME": "/x", "VIRTEX_MIRROR": "https://m"}
-    assert places_from(both) == Places(Path("/c"), "https://m")
+    assert storage_from(both) == Storage(Path("/c"), "https://m")
 
 
 def test_a_mirrors_address_serves_a_file_once(tmp_path):
     served = Served(b"\x80 weights")
     with serving(served) as url:
-        places = Places(tmp_path / "cache", url.removesuffix("file.pth"))
-        paths = [fetch(name, places=places) for name in (f"task_ablations/{BEST}", BEST)]
+        storage = Storage(tmp_path / "cache", url.removesuffix("file.pth"))
+        paths = [fetch(name, storage=storage) for name in (f"task_ablations/{BEST}", BEST)]
     assert paths == [tmp_path / "cache" / f"{BEST}.pth"] * 2
     assert paths[0].read_bytes() == b"\x80 weights"
     assert served.num_requests == 1
@@ -125,9 +125,9 @@ def test_a_mirrors_address_serves_a_file_once(tmp_path):
 
 def test_what_is_no_torch_file_never_enters_the_cache(tmp_path):
     with serving(Served(b'{"error": "gone"}')) as url:
-        places = Places(tmp_path / "cache", url.removesuffix("file.pth"))
+        storage = Storage(tmp_path / "cache", url.removesuffix("file.pth"))
         with pytest.raises(CheckpointError, match="gave another file than expected"):
-            fetch(BEST, places=places)
+            fetch(BEST, storage=storage)
     assert not list((tmp_path / "cache").glob("[!.]*"))
 
 
@@ -137,22 +137,24 @@ def test_a_damaged_file_in_the_cache_is_named_with_what_to_do(tmp_path, monkeypa
     cached.parent.mkdir()
     cached.write_bytes(b"PK\x03\x04 cut short")
     for load in (virtex.load_backbone, partial(virtex.load_captioner, tokenizer=tokenizer)):
-        with pytest.raises(CheckpointError, match=rf"damaged.*Remove {cached} to fetch it again"):
+        with pytest.raises(
+            CheckpointError, match=rf"damaged.*Remove {cached} to download it again"
+        ):
             load(BEST)
 
 
 def test_a_mirror_that_is_no_address_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match=r"cannot fetch http://\[bad"):
-        fetch(BEST, places=Places(tmp_path, "http://[bad"))
+    with pytest.raises(CheckpointError, match=r"cannot download http://\[bad"):
+        fetch(BEST, storage=Storage(tmp_path, "http://[bad"))
 
 
 @pytest.mark.parametrize("text", ["~nobody_of_that_name/run", "x" * 300])
 def test_what_can_be_no_path_is_refused(text, monkeypatch):
-    for load in (virtex.load_backbone, virtex.load_captioner, models.named, open_init):
+    for load in (virtex.load_backbone, virtex.load_captioner, models.find, open_init):
         with pytest.raises(CheckpointError, match="cannot be a path here"):
             load(text)
     with pytest.raises(CheckpointError, match="cannot be a path here"):
-        places_from({"VIRTEX_CACHE": text})
+        storage_from({"VIRTEX_CACHE": text})
 
 
 def test_a_published_file_that_writes_no_captions_is_told_by_its_name(tmp_path, tokenizer):
@@ -177,7 +179,7 @@ def test_a_mirrors_folder_is_used_where_it_is(tmp_path):
     assert fetch(BEST) == tmp_path / "mirror" / f"{BEST}.pth"
     assert not (tmp_path / "cache").exists()
     with pytest.raises(CheckpointError, match="is a folder that holds it, or the http"):
-        fetch(BEST, places=Places(tmp_path, f"file://{tmp_path}/mirror"))
+        fetch(BEST, storage=Storage(tmp_path, f"file://{tmp_path}/mirror"))
 
 
 def test_a_published_name_is_an_init(tmp_path):
@@ -236,4 +238,4 @@ def test_docs_hold_the_table():
 
 def test_short_and_full_names_are_listed():
     assert {BEST, f"task_ablations/{BEST}", f"width_ablations/{BEST}"} <= set(names())
-    assert models.named("resnet50") is None
+    assert models.find("resnet50") is None

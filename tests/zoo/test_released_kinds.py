@@ -189,7 +189,9 @@ def test_a_backbone_alone_is_written_as_it_was_published():
 def test_what_the_released_layout_cannot_hold_is_refused_by_name():
     task = task_of("token_classification")
     state = {**task.state_dict(), "frequencies.counts": torch.zeros(3)}
-    with pytest.raises(CheckpointError, match=r"frequencies\.counts have no place in the released"):
+    with pytest.raises(
+        CheckpointError, match=r"frequencies\.counts have no equivalent in the released"
+    ):
         to_released(state)
 
 

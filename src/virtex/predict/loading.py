@@ -65,7 +65,7 @@ def load_embedder(
     Raises:
         CheckpointError: `init` holds no contrastively trained model.
     """
-    if models.named(init) is not None:
+    if models.find(init) is not None:
         raise CheckpointError(NO_EMBEDDER.format(init=init))
     return build_embedder(open_init(init), device=device, precision=precision)
 
@@ -105,8 +105,8 @@ def open_whole_model(init: str | Path, *, has_tokenizer: bool) -> Opened:
         raise CheckpointError(
             f"{init} is a backbone alone, which writes no captions; load_backbone takes it."
         )
-    published = models.named(init)
-    model = published or models.of_file(Path(init))
+    published = models.find(init)
+    model = published or models.find_by_file(Path(init))
     if model is not None and not model.writes_captions:
         raise CheckpointError(
             f"{init} is a {model.kind} model, which writes no captions; load_backbone takes its "

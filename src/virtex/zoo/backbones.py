@@ -1,4 +1,4 @@
-"""From an opened INIT to a backbone, and the record of where it came from."""
+"""Backbones built from an opened INIT, and records of their origin."""
 
 import re
 from collections.abc import Mapping
@@ -11,24 +11,24 @@ from torch import Tensor
 from virtex.errors import CheckpointError, listing
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.state_dict import check_fits, load_strictly
-from virtex.zoo.foreign import backbone_state
+from virtex.zoo.foreign import backbone_state, without_prefix
 from virtex.zoo.init import Opened, open_init
 
 IMAGENET = BackboneConfig(name="resnet50.tv_in1k", pretrained=True)
-"""torchvision's ResNet-50, which the paper compares with, as timm publishes it."""
+"""torchvision's ResNet-50, the baseline of the paper, as timm publishes it."""
 
 
 @dataclass(frozen=True)
 class Initialisation:
-    """The origin of a backbone, for the record of a result."""
+    """Origin of a backbone, as the record of a result states it."""
 
     init: str
-    """The INIT that the user gave."""
+    """INIT as the user wrote it."""
     backbone: BackboneConfig
     step: int | None = None
-    """The training step, where it is one of our runs."""
+    """Training step of a run."""
     sha256: str | None = None
-    """Digest of the file, where there is one."""
+    """SHA-256 of the file, if INIT is one."""
 
 
 def load_backbone(
@@ -36,16 +36,16 @@ def load_backbone(
 ) -> Backbone:
     """Return the backbone that INIT names, in evaluation mode.
 
-    It takes normalised images (B, 3, H, W) to a grid (B, C, h, w). Args and Raises as of
-    `open_init` and `build_backbone`.
+    It maps normalised images (B, 3, H, W) to a grid (B, C, h, w). Args and Raises: see `open_init`
+    and `build_backbone`.
     """
     return build_backbone(open_init(init), config=config, seed=seed).eval()
 
 
 def start_from(opened: Opened, backbone: Backbone) -> None:
-    """Put an INIT's weights into a backbone; `random` leaves it as it is.
+    """Load the weights of an INIT into a backbone; `random` leaves it unchanged.
 
-    The global generator is left as it was: what is built next starts as it would have anyway.
+    torch's global generator is left unchanged.
 
     Raises:
         CheckpointError: INIT holds another architecture.
@@ -63,22 +63,24 @@ def build_backbone(
     """Return the backbone of an INIT, in training mode.
 
     Args:
-        config: The architecture, where INIT does not say it, or to insist on it; and whether to
-            freeze it.
+        config: The architecture, if INIT does not state it or is to be checked against it; and
+            whether to freeze it.
         seed: Random seed of the weights, for INIT `random`.
 
     Raises:
-        CheckpointError: INIT holds another architecture than `config`, or none that is known.
+        CheckpointError: INIT holds another architecture than `config`, or an unknown one.
     """
-    if opened.kind == "random":
-        return _random(replace(config or BackboneConfig(), pretrained=False), seed)
-    if opened.kind == "imagenet":
-        return Backbone(replace(config or IMAGENET, pretrained=True))
     architecture = architecture_of(opened, config)
+    if opened.kind == "imagenet":
+        return Backbone(architecture)
+    if opened.kind == "random":
+        with torch.random.fork_rng(devices=[]):  # timm draws from the global generator
+            torch.manual_seed(seed)
+            return Backbone(architecture)
     with opened.trying():
         empty = Backbone(architecture).cnn
     state = (
-        _part_of_task(opened.state, opened.path)
+        _state_in_task(opened.state, opened.path)
         if opened.kind == "run"
         else backbone_state(opened.state, opened.path, names=empty.state_dict())
     )
@@ -89,13 +91,13 @@ def build_backbone(
 
 
 def architecture_of(opened: Opened, config: BackboneConfig | None = None) -> BackboneConfig:
-    """Return the architecture of an INIT's backbone; whether it is frozen is the caller's to say.
+    """Return the architecture of an INIT's backbone, frozen as `config` says.
 
     Args:
-        config: The architecture, where INIT does not say it, or to insist on it.
+        config: The architecture, if INIT does not state it or is to be checked against it.
 
     Raises:
-        CheckpointError: INIT holds another architecture than `config`, or none that is known.
+        CheckpointError: INIT holds another architecture than `config`, or an unknown one.
     """
     if opened.kind == "random":
         return replace(config or BackboneConfig(), pretrained=False)
@@ -109,36 +111,27 @@ def architecture_of(opened: Opened, config: BackboneConfig | None = None) -> Bac
 
 
 def origin_of(opened: Opened, backbone: BackboneConfig | None = None) -> Initialisation:
-    """Return the record of where a backbone came from.
+    """Return the record of a backbone's origin.
 
     Args:
-        backbone: Its architecture; by default the one that INIT says.
+        backbone: The backbone's architecture; by default the one that INIT states.
     """
-    backbone = architecture_of(opened) if backbone is None else backbone
-    return Initialisation(opened.init, backbone, opened.step, opened.sha256)
+    return Initialisation(
+        opened.init, backbone or architecture_of(opened), opened.step, opened.sha256
+    )
 
 
-def _random(config: BackboneConfig, seed: int) -> Backbone:
-    """timm initialises from the global generator, which is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Backbone(config)
-
-
-def _part_of_task(task_state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The backbone's part of a task's state dict, which lies at the top or in one of its parts."""
-    matches = (re.match(r"(?:\w+\.)?backbone\.cnn\.", name) for name in task_state)
+def _state_in_task(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return the backbone's state dict, given a task's: of `backbone`, or else of `X.backbone`."""
+    matches = (re.match(r"(?:\w+\.)?backbone\.cnn\.", name) for name in state)
     prefixes = sorted({match[0] for match in matches if match}, key=len)
     if not prefixes:
-        raise CheckpointError(f"{path} has no backbone among {listing(sorted(task_state))}")
-    own = prefixes[0]
-    return {
-        name.removeprefix(own): value for name, value in task_state.items() if name.startswith(own)
-    }
+        raise CheckpointError(f"{path} has no backbone among {listing(sorted(state))}")
+    return without_prefix(state, prefixes[0])
 
 
 def _foreign_architecture(opened: Opened, config: BackboneConfig | None) -> BackboneConfig:
-    """The network of others' weights: as the caller says, or as its names and shapes tell."""
+    """Return the architecture of foreign weights: `config` if given, or else by their shapes."""
     published = opened.published
     if config is not None and published is None:
         return config
@@ -146,13 +139,13 @@ def _foreign_architecture(opened: Opened, config: BackboneConfig | None) -> Back
     if published is not None and held != published.backbone:
         raise CheckpointError(
             f"{opened.path} holds a {held.name}, but {published.name} was published with a "
-            f"{published.backbone.name}: it is another file. Remove it to fetch it again."
+            f"{published.backbone.name}: it is another file. Remove it to download it again."
         )
     return held
 
 
 def _require_same(held: BackboneConfig, config: BackboneConfig, path: Path) -> None:
-    """The published weights that a name's tag stands for do not make another architecture."""
+    """Check that two architectures are the same, whatever weights timm's tag names."""
     found, wanted = ((c.name.partition(".")[0], c.options) for c in (held, config))
     if found != wanted:
         raise CheckpointError(

@@ -1,8 +1,9 @@
-"""Download a file once over http(s): checked, bounded, under its name only when it is whole.
+"""Download of a file over http(s): verified, limited in size, atomic, and by one process at a time.
 
-urllib serves, since torch.hub.download_url_to_file has no timeout and takes a cut file for whole,
-pooch brings requests and no bound on size, and huggingface_hub's http_get is not public, resumes
-with another version of the file and stops at HF_HUB_OFFLINE. All go from https to http if told to.
+urllib is used because torch.hub.download_url_to_file has no timeout and accepts a truncated file,
+pooch depends on requests and does not limit the size, and huggingface_hub's http_get is private,
+may resume with another version of the file and obeys HF_HUB_OFFLINE. All of them follow redirects
+from https to http.
 """
 
 import http.client
@@ -19,7 +20,7 @@ from virtex.errors import CheckpointError
 from virtex.progress import ProgressBar
 
 TIMEOUT = 30.0
-"""Seconds without a byte after which a connection counts as cut."""
+"""Timeout of a connection, in seconds."""
 PAUSES = (1.0, 4.0)
 """Seconds before the second attempt, and before the third."""
 SCHEMES = ("http", "https")
@@ -28,7 +29,7 @@ ZIP = b"PK\x03\x04"
 
 
 class _RefusedError(Exception):
-    """A failure that another attempt would not mend; a ConnectionError is one that it may."""
+    """A failure that is not retried; a ConnectionError is."""
 
 
 def download(
@@ -36,18 +37,20 @@ def download(
     path: Path,
     *,
     sha256: str | None = None,
-    beginnings: tuple[bytes, ...] = (b"",),
+    first_bytes: tuple[bytes, ...] = (b"",),
     max_bytes: int = 8 << 30,
 ) -> Path:
-    """Download `url` to `path` unless that exists; of several processes one does, the others wait.
+    """Download `url` to `path` unless `path` exists. Other processes wait for the one that does.
 
     Args:
-        sha256: SHA-256 of the file, where it is known.
-        beginnings: Allowed first bytes; where a zip's are allowed, its checksums are verified too.
+        sha256: SHA-256 of the file, if it is known.
+        first_bytes: Allowed beginnings of the file. If those of a zip are allowed, the checksums of
+            a zip are verified.
         max_bytes: Largest size allowed.
 
     Raises:
-        CheckpointError: No network, no such file, another one, cut, too large, nowhere to write.
+        CheckpointError: The server cannot be reached or refuses; the file is not as expected, is
+            truncated or too large; or `path` cannot be written.
     """
     with files.telling(path, CheckpointError):
         if path.is_file():
@@ -60,18 +63,18 @@ def download(
             with files.replacing(path, error=CheckpointError) as temporary:
                 try:
                     _fetch(url, temporary, max_bytes)
-                    _check(temporary, sha256, beginnings)
+                    _check(temporary, sha256, first_bytes)
                 except (_RefusedError, ConnectionError) as error:
                     raise CheckpointError(
-                        f"cannot fetch {url}: {error}. Fetch it on a machine that can, and put it "
-                        f"at {path}; or set VIRTEX_MIRROR to a folder or an http(s) address that "
-                        f"holds {path.name}."
+                        f"cannot download {url}: {error}. Download it on another machine and copy "
+                        f"it to {path}; or set VIRTEX_MIRROR to a folder or an http(s) address "
+                        f"that holds {path.name}."
                     ) from error
     return path
 
 
 def _fetch(url: str, path: Path, max_bytes: int) -> None:
-    """Write what the server sends to `path`, from its start again after a cut connection."""
+    """Write the response to `path`; start again after a connection error."""
     for pause in (*PAUSES, None):
         try:
             with path.open("wb") as file:
@@ -85,7 +88,7 @@ def _fetch(url: str, path: Path, max_bytes: int) -> None:
 
 
 def _receive(url: str, title: str, max_bytes: int) -> Iterator[bytes]:
-    """Yield what the server sends, under a progress bar, until the end that it announced."""
+    """Yield the body of the response, and show a progress bar."""
     try:
         if urlsplit(url).scheme not in SCHEMES:
             raise ValueError("only http and https are possible")
@@ -93,9 +96,9 @@ def _receive(url: str, title: str, max_bytes: int) -> Iterator[bytes]:
         with OPENER.open(request, timeout=TIMEOUT) as response:
             total, received = response.length, 0
             if response.headers.get_content_type() in PAGE_TYPES:
-                raise ValueError("it gave a web page, not a file: a refusal, or a login")
+                raise ValueError("the response is a web page, not a file: a refusal, or a login")
             if response.status != 200 or not (total or response.chunked):
-                raise ValueError("the server sends no file, or does not say where it ends")
+                raise ValueError("the server sends no file, or not its length")
             with ProgressBar(title, total, unit="bytes") as bar:
                 while chunk := response.read1(1 << 20):
                     received += len(chunk)
@@ -115,20 +118,20 @@ def _receive(url: str, title: str, max_bytes: int) -> Iterator[bytes]:
         raise ConnectionError(f"{error} (is there a network?)") from error
 
 
-def _check(path: Path, sha256: str | None, beginnings: tuple[bytes, ...]) -> None:
+def _check(path: Path, sha256: str | None, first_bytes: tuple[bytes, ...]) -> None:
     with path.open("rb") as file:
         head = file.read(16)
-    another = "it gave another file than expected, or a web page"
-    if not head.startswith(beginnings):
+    another = "the response is another file than expected, or a web page"
+    if not head.startswith(first_bytes):
         raise _RefusedError(f"{another}: it begins with {head!r}")
     if sha256 is not None and (found := files.sha256(path)) != sha256:
         raise _RefusedError(f"{another}: its SHA-256 is {found}, not {sha256}")
-    if ZIP in beginnings and head.startswith(ZIP) and (damage := files.zip_damage(path)):
-        raise _RefusedError(f"the file that came is damaged: {damage}")
+    if ZIP in first_bytes and head.startswith(ZIP) and (damage := files.zip_damage(path)):
+        raise _RefusedError(f"the file is damaged: {damage}")
 
 
 class _Redirects(HTTPRedirectHandler):
-    """Redirects to http(s) only, and never from https to http."""
+    """Redirects to http(s) only, and not from https to http."""
 
     def redirect_request(
         self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str

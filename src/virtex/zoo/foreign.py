@@ -1,4 +1,4 @@
-"""Names in others' state dicts: torchvision's, timm's, MoCo's, the released VirTex's."""
+"""State dicts of other software: torchvision, timm, MoCo, and the released VirTex."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,18 +10,18 @@ from virtex.errors import CheckpointError, listing
 from virtex.models.backbone import BackboneConfig
 
 WRAPPERS = ("model", "state_dict")
-"""Keys under which a training checkpoint keeps its state dict."""
+"""Keys under which training checkpoints hold a state dict."""
 DATA_PARALLEL = "module."
 PREFIXES = ("encoder_q.", "visual.cnn.", "")
-"""What stands before a network's names in MoCo's, VirTex's and everybody else's files."""
+"""Prefixes of a network's names in files of MoCo, VirTex, and all others."""
 CLASSIFIERS = ("fc.", "head.", "head_dist.", "classifier.")
-"""What classifiers are called: torchvision's, MoCo's projection, timm's."""
+"""Prefixes of classifiers and projection heads in torchvision, MoCo and timm."""
 KINDS = (
     "a state dict of a torchvision or timm network, a MoCo checkpoint, or a released VirTex "
     "checkpoint"
 )
 RESNETS: dict[tuple[bool, int, tuple[int, ...]], str] = {
-    # bottlenecks, width of the first block, blocks of each stage
+    # whether blocks are bottlenecks, width of the first block, number of blocks in each stage
     (False, 64, (2, 2, 2, 2)): "resnet18",
     (False, 64, (3, 4, 6, 3)): "resnet34",
     (True, 64, (3, 4, 6, 3)): "resnet50",
@@ -33,10 +33,10 @@ RESNETS: dict[tuple[bool, int, tuple[int, ...]], str] = {
 
 
 def unwrap(values: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """The state dict among a file's `values`, without data-parallel training's `module.`.
+    """Return the state dict among a file's values, without the prefix of data-parallel training.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: The file holds no state dict.
     """
     for wrapper in WRAPPERS:
         if isinstance(values.get(wrapper), Mapping):
@@ -52,44 +52,48 @@ def unwrap(values: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
             f"tensors, bare or under {' or '.join(WRAPPERS)}. Allowed is {KINDS}."
         )
     if all(name.startswith(DATA_PARALLEL) for name in values):
-        return {name.removeprefix(DATA_PARALLEL): value for name, value in values.items()}
+        return without_prefix(values, DATA_PARALLEL)
     return dict(values)
 
 
 def backbone_state(
     state: Mapping[str, Tensor], path: Path, *, names: Iterable[str] = ("conv1.weight",)
 ) -> dict[str, Tensor]:
-    """The backbone's part of a state dict, without prefix and classifier.
+    """Return the backbone's part of a state dict, without prefix and classifier.
 
     Args:
-        names: Those of the network, by which its part is found; a ResNet's if left out.
+        names: Names of the backbone's weights, by which the part is found; by default a ResNet's.
 
     Raises:
-        CheckpointError: No layout that we know.
+        CheckpointError: The state dict has none of the names, with any of the known prefixes.
     """
     names = set(names)
     found = {prefix: sum(f"{prefix}{name}" in state for name in names) for prefix in PREFIXES}
     prefix = max(found, key=lambda prefix: found[prefix])
     if not found[prefix]:
         raise CheckpointError(
-            f"{path} has no backbone that we know: its keys are {listing(list(state))}; expected "
+            f"{path} has no known backbone: its keys are {listing(list(state))}; expected "
             f"{listing(sorted(names))}. Allowed is {KINDS}."
         )
-    bare = {
-        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
-    }
     return {
         name: value
-        for name, value in bare.items()
+        for name, value in without_prefix(state, prefix).items()
         if name in names or not name.startswith(CLASSIFIERS)
     }
 
 
+def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the part of a state dict whose names begin with `prefix`, which is removed."""
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
+
+
 def infer_resnet(state: Mapping[str, Tensor], path: Path) -> BackboneConfig:
-    """Which ResNet a state dict with torchvision's names belongs to.
+    """Return the architecture of a ResNet, by the names and shapes of its state dict.
 
     Raises:
-        CheckpointError: None of torchvision's.
+        CheckpointError: The network is none of torchvision's ResNets.
     """
     blocks = tuple(
         len({name.split(".")[1] for name in state if name.startswith(f"layer{stage}.")})

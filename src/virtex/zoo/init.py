@@ -1,4 +1,7 @@
-"""INIT: the one way to say where weights come from, opened once for whatever is built from it."""
+"""INIT, the argument that says where weights come from, and its content.
+
+A command opens INIT once; backbones, captioners and embedders are built from the `Opened`.
+"""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -21,9 +24,11 @@ from virtex.tasks.base import TaskConfig
 from virtex.zoo import models
 from virtex.zoo.foreign import backbone_state, infer_resnet, unwrap
 from virtex.zoo.tensor_file import TensorFile, read_tensor_file
-from virtex.zoo.weights_file import WEIGHTS_NAME, is_of_a_run, weights_in
+from virtex.zoo.weights_file import WEIGHTS_NAME, is_run, parse_run
 
-Kind = Literal["random", "imagenet", "run", "foreign"]
+InitKind = Literal["random", "imagenet", "run", "foreign"]
+UNTRAINED: dict[str, InitKind] = {"random": "random", "imagenet": "imagenet"}
+"""Values of INIT that name no file."""
 ALLOWED = (
     "INIT is random, imagenet, a run folder, one of its checkpoints (checkpoints/step_*.pt), a "
     f"{WEIGHTS_NAME}, a .pth or .safetensors of a released VirTex, torchvision, timm or MoCo "
@@ -33,7 +38,7 @@ ALLOWED = (
 
 @dataclass(frozen=True)
 class Trained:
-    """The part of a run's config that says what was trained."""
+    """Backbone, task and image options in the config of a run."""
 
     backbone: BackboneConfig
     task: TaskConfig
@@ -45,34 +50,34 @@ class Opened:
     """The content of an INIT."""
 
     init: str
-    """The text that the user gave."""
-    kind: Kind
-    """random and imagenet: no file; run: trained by this package; foreign: others' weights, those
-    of the released VirTex among them."""
+    """INIT as the user wrote it."""
+    kind: InitKind
+    """random, imagenet: no file; run: trained by this package; foreign: weights of other software,
+    including the released VirTex models."""
     path: Path = Path()
-    """The file, where there is one."""
+    """The file, for run and foreign."""
     sha256: str | None = None
-    """Digest of the file."""
+    """SHA-256 of the file."""
     state: Mapping[str, Tensor] = field(default_factory=dict)
-    """State dict of a run's whole task, or others' weights under their own names."""
+    """State dict: of a run its whole task, of foreign weights under their own names."""
     config: dict[str, Any] = field(default_factory=dict)
-    """The run's config as plain values."""
+    """Config of a run, as plain values."""
     tokenizer: Tokenizer | None = None
-    """The run's vocabulary, where its task reads captions."""
+    """Vocabulary of a run whose task reads captions."""
     categories: tuple[str, ...] = ()
-    """Names of the classes that the run learned, where it did."""
+    """Names of the classes of a run whose task learns classes."""
     step: int | None = None
-    """The run's training step."""
+    """Training step of a run."""
     published: models.Published | None = None
-    """The published model that INIT names."""
+    """Published model whose name INIT is."""
 
     @cached_property
     def backbone(self) -> BackboneConfig:
-        """The architecture that the run was trained with, or that others' names and shapes tell.
+        """Architecture of a run's backbone by its config, or of foreign weights by their shapes.
 
         Raises:
-            CheckpointError: The run's config does not say it, or says what is not allowed; or
-                others' weights are none of torchvision's ResNets.
+            CheckpointError: The run's config has no valid backbone, or the foreign weights are of
+                none of torchvision's ResNets.
         """
         if self.kind == "foreign":
             return infer_resnet(backbone_state(self.state, self.path), self.path)
@@ -83,10 +88,10 @@ class Opened:
 
     @cached_property
     def trained(self) -> Trained:
-        """What the run trained.
+        """Options of what a run trained.
 
         Raises:
-            CheckpointError: The run's config does not say it, or says what is not allowed.
+            CheckpointError: The run's config has no valid backbone or task.
         """
         names = self.config.keys() & {"backbone", "task", "image"}
         try:
@@ -115,24 +120,25 @@ class Opened:
 
 
 def open_init(init: str | Path) -> Opened:
-    """Read what INIT names, once; what it says is taken for plain values and never run.
+    """Read the file that INIT names, without running any code in it.
 
-    A published name is fetched, unless it was before; a file or folder of that name wins.
+    A published model is downloaded, unless it is in the cache. A file or folder takes precedence
+    over a published model of the same name.
 
     Args:
         init: random, imagenet, a run folder, a file, or a published name.
 
     Raises:
-        CheckpointError: INIT names nothing, or a file that is damaged or no weights.
+        CheckpointError: INIT does not exist, or the file is damaged or holds no weights.
     """
     text = str(init)
-    if text in ("random", "imagenet"):
-        return Opened(text, text)  # type: ignore[arg-type]
-    published = models.named(text)
+    if text in UNTRAINED:
+        return Opened(text, UNTRAINED[text])
+    published = models.find(text)
     path = models.fetch(published) if published else _file_in(Path(text).expanduser(), text)
     file = _read(path, published)
-    if is_of_a_run(file):
-        return Opened(text, "run", path, file.sha256, **vars(weights_in(file, path)))
+    if is_run(file):
+        return Opened(text, "run", path, file.sha256, **vars(parse_run(file, path)))
     return Opened(
         text, "foreign", path, file.sha256, unwrap(file.values, path), published=published
     )
@@ -144,19 +150,19 @@ def _read(path: Path, published: models.Published | None) -> TensorFile:
     except CheckpointError as error:
         if published is None:
             raise
-        raise CheckpointError(f"{error} Remove {path} to fetch it again.") from error
+        raise CheckpointError(f"{error} Remove {path} to download it again.") from error
 
 
 def _file_in(path: Path, text: str) -> Path:
-    """Return a file itself, or of a run folder its weights, or else its last checkpoint.
+    """Return a file itself, or the weights file of a run folder, or else its last checkpoint.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: The path does not exist, or is a folder without these.
     """
     if path.is_file():
         return path
     if not path.is_dir():
-        hint = did_you_mean(text, ["random", "imagenet", *models.names()], few=True)
+        hint = did_you_mean(text, [*UNTRAINED, *models.names()], few=True)
         raise CheckpointError(f"{text!r}: no such file or folder. {hint} {ALLOWED}.")
     if (path / WEIGHTS_NAME).is_file():
         return path / WEIGHTS_NAME

@@ -1,6 +1,6 @@
-"""The zoo: models that the VirTex project published, by name.
+"""Models that the VirTex project published, and the download of their files.
 
-Names, addresses and scores are those of the project's model zoo, of version 1.0 and later
+Names, addresses and scores are from the project's model zoo, version 1.0 and later
 (github.com/kdexd/virtex, docs/virtex/usage/model_zoo.rst and hubconf.py). It states no checksums
 and no sizes, and publishes no vocabulary.
 """
@@ -10,14 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from virtex.errors import CheckpointError, did_you_mean
 from virtex.models.backbone import BackboneConfig
 from virtex.models.textual_head import HeadConfig
 from virtex.zoo.download import download
 
-Kind = Literal[
+PublishedKind = Literal[
     "bicaptioning",
     "captioning",
     "masked_lm",
@@ -31,57 +31,57 @@ ARCHITECTURE = re.compile(
     r"(?P<kind>\w+?)_(?P<backbone>R_\d+(?:W2X)?)(?:_L(?P<layers>\d)_H(?P<width>\d+))?"
 )
 CACHE, MIRROR = "VIRTEX_CACHE", "VIRTEX_MIRROR"
-"""Environment variables: the folder of fetched files; the folder or address to take them from."""
+"""Environment variables: the folder of downloaded files, and the mirror to take them from."""
 TORCH_FILE = (b"PK\x03\x04", b"\x80")
-"""How a torch file begins: a zip, or a pickle in files from before PyTorch 1.6."""
+"""First bytes of a torch file: of a zip, or of a pickle, as before PyTorch 1.6."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A model of the zoo."""
+    """A published model."""
 
     name: str
-    """With the folder of the paper's table that it belongs to."""
-    kind: Kind
+    """Name, with the table of the paper as its folder."""
+    kind: PublishedKind
     backbone: BackboneConfig
     head: HeadConfig | None
-    """Of its textual head, where it has a Transformer."""
+    """Textual head, if it is a Transformer."""
     url: str
     voc07: float
-    """Linear mAP on VOC07, in percent: the paper's, not measured here."""
+    """Linear mAP on VOC07 in percent, as the paper reports it."""
     imagenet: float
-    """Linear top-1 accuracy on ImageNet-1k, in percent: the paper's, not measured here."""
+    """Linear top-1 accuracy on ImageNet-1k in percent, as the paper reports it."""
     sha256: str | None = None
-    """Of the file, where it is known."""
+    """SHA-256 of the file, if it is known."""
 
     @property
     def file_name(self) -> str:
-        """What the file is called in the cache and on mirrors."""
+        """Name of the file in the cache and on mirrors."""
         return f"{_short(self.name)}.pth"
 
     @property
     def writes_captions(self) -> bool:
-        """Whether it generates text."""
+        """Whether the model generates text."""
         return self.kind in ("bicaptioning", "captioning")
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where files are kept, and where they are taken from."""
+class Storage:
+    """The cache of downloaded files, and the mirror to take them from."""
 
     cache: Path
     mirror: str | None = None
-    """A folder, or an http(s) address below which files lie under their `file_name`."""
+    """Folder or http(s) address of files named `file_name`; by default the published addresses."""
 
 
 def _published(name: str, dropbox_id: str, voc07: float, imagenet: float) -> Published:
     match = ARCHITECTURE.fullmatch(_short(name).removeprefix("backbone_"))
-    assert match is not None, name
+    assert match is not None, f"{name} is a constant below"
     kind = "backbone" if name.startswith("backbone_b") else match["kind"]
     has_head = match["width"] is not None and kind != "backbone"
     return Published(
         name,
-        kind,  # type: ignore[arg-type]
+        cast("PublishedKind", kind),
         BackboneConfig(BACKBONES[match["backbone"]]),
         HeadConfig(int(match["width"]), num_layers=int(match["layers"])) if has_head else None,
         ADDRESS.format(dropbox_id=dropbox_id, file_name=f"{_short(name)}.pth"),
@@ -116,90 +116,81 @@ MODELS: tuple[Published, ...] = (
 
 
 def names() -> list[str]:
-    """Every name, in full and without its folder, sorted."""
+    """Return all names, in full and without the folder, sorted."""
     return sorted({name for model in MODELS for name in (model.name, _short(model.name))})
 
 
-def named(name: str | Path) -> Published | None:
-    """The model of that name, or None where there is none, or a file or folder is called so.
+def find(name: str | Path) -> Published | None:
+    """Return the model of a name; None if there is no such model, or a file or folder of that name.
 
-    A name may lack its folder (models of one short name are one file), and may end in `.yaml`, as
-    the original project's names do.
+    The name may be given without its folder, and with the suffix `.yaml` of the original project.
     """
-    if path_of(name).exists():
+    if user_path(name).exists():
         return None
-    asked = str(name).removesuffix(".yaml")
-    return next((model for model in MODELS if asked in (model.name, _short(model.name))), None)
+    bare = str(name).removesuffix(".yaml")
+    return next((model for model in MODELS if bare in (model.name, _short(model.name))), None)
 
 
-def of_file(path: Path) -> Published | None:
-    """The model whose file is called so, or None."""
+def find_by_file(path: Path) -> Published | None:
+    """Return the model whose file has the name of `path`."""
     return next((model for model in MODELS if model.file_name == path.name), None)
 
 
-def path_of(text: str | Path) -> Path:
-    """A path that the user gave, `~` expanded; there may be nothing at it.
+def user_path(text: str | Path) -> Path:
+    """Return a path that the user gave, with `~` expanded; it need not exist.
 
     Raises:
-        CheckpointError: Nothing can be called so, or it cannot be looked at.
+        CheckpointError: The text cannot be a path, or the path may not be accessed.
     """
     try:
         path = Path(text).expanduser()
         path.exists()
     except (OSError, RuntimeError) as error:  # a name too long; no such user's home
-        told = error.strerror if isinstance(error, OSError) else error
-        raise CheckpointError(f"{str(text)!r} cannot be a path here: {told}.") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{str(text)!r} cannot be a path here: {reason}.") from error
     return path
 
 
-def find(name: str) -> Published:
-    """The model of that name.
-
-    Raises:
-        CheckpointError: There is none; names the closest.
-    """
-    model = named(name)
-    if model is None:
-        raise CheckpointError(f"no published model {name!r}. {did_you_mean(name, names())}")
-    return model
-
-
-def places_from(environment: Mapping[str, str]) -> Places:
-    """The places that environment variables name: VIRTEX_CACHE, VIRTEX_MIRROR, XDG_CACHE_HOME."""
+def storage_from(environment: Mapping[str, str]) -> Storage:
+    """Return the cache and mirror that VIRTEX_CACHE, XDG_CACHE_HOME and VIRTEX_MIRROR name."""
     user_cache = Path(environment.get("XDG_CACHE_HOME") or "~/.cache")
-    cache = path_of(environment.get(CACHE) or user_cache / "virtex")
-    return Places(cache, environment.get(MIRROR) or None)
+    cache = user_path(environment.get(CACHE) or user_cache / "virtex")
+    return Storage(cache, environment.get(MIRROR) or None)
 
 
-def fetch(model: str | Published, *, places: Places | None = None) -> Path:
-    """The file of a published model, fetched unless the cache or a local mirror has it.
+def fetch(model: str | Published, *, storage: Storage | None = None) -> Path:
+    """Return the file of a published model, downloaded unless the cache or a local mirror has it.
 
     Args:
-        model: It, or its name.
-        places: Cache and mirror; by default those of the environment.
+        model: A published model, or its name.
+        storage: Cache and mirror; by default `storage_from` the environment.
 
     Raises:
-        CheckpointError: An unknown name, no network, or not the file that it should be.
+        CheckpointError: The name is unknown, there is no network, or the file is not as expected.
     """
-    model = find(model) if isinstance(model, str) else model
-    places = places or places_from(os.environ)
+    if isinstance(model, str):
+        name, found = model, find(model)
+        if found is None:
+            raise CheckpointError(f"no published model {name!r}. {did_you_mean(name, names())}")
+        model = found
+    storage = storage or storage_from(os.environ)
     url = model.url
-    if places.mirror is not None:
-        url = f"{places.mirror.rstrip('/')}/{model.file_name}"
-    if places.mirror is None or places.mirror.startswith(("http://", "https://")):
-        cached = places.cache / model.file_name
-        return download(url, cached, sha256=model.sha256, beginnings=TORCH_FILE)
-    local = path_of(places.mirror) / model.file_name
+    if storage.mirror is not None:
+        url = f"{storage.mirror.rstrip('/')}/{model.file_name}"
+    if storage.mirror is None or storage.mirror.startswith(("http://", "https://")):
+        cached = storage.cache / model.file_name
+        return download(url, cached, sha256=model.sha256, first_bytes=TORCH_FILE)
+    local = user_path(storage.mirror) / model.file_name
     if not local.is_file():
         raise CheckpointError(
-            f"no file {local}. The mirror ({MIRROR}) is a folder that holds it, or the http(s) "
-            "address of one."
+            f"no file {local}. The mirror ({MIRROR}) must be a folder that holds it, or the "
+            "http(s) address of one."
         )
     return local
 
 
 def table() -> str:
-    """The zoo as a Markdown table."""
+    """Return a Markdown table of all models."""
     lines = ["| name | kind | VOC07 mAP | ImageNet-1k top-1 |", "|---|---|---|---|"]
     lines += [
         f"| {model.name} | {model.kind} | {model.voc07:.1f} | {model.imagenet:.1f} |"

@@ -1,11 +1,11 @@
-"""Released VirTex checkpoints to ours, and back.
+"""Released VirTex checkpoints, converted to this package's layout and back.
 
-A released file is {"model": state dict, ...} or a bare state dict; its names may begin with
-`module.`, as data-parallel training leaves them, and old files lack BatchNorm's counters. It holds
-a weight that several modules share once for each of them, and cross-attention's three projections
-as one matrix.
+A released file is {"model": state dict, ...} or a bare state dict. Its names may have the prefix
+`module.` of data-parallel training, and old files lack BatchNorm's counters. A weight that several
+modules share occurs once for each of them, and the three projections of cross-attention are one
+matrix.
 
-Mind: pre-norm is told from post-norm by the final LayerNorm, which every known pre-norm file has.
+A file is taken as pre-norm if it has a final LayerNorm, as every known pre-norm file does.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,12 +22,12 @@ from virtex.models.state_dict import COUNTER, differences
 from virtex.models.textual_head import HeadConfig
 from virtex.zoo.init import Opened
 
-Kind = Literal["bicaptioning", "captioning", "classification", "backbone"]
-"""What names tell: a masked language model has those of forward captioning, and token
-classification those of multi-label classification."""
+ReleasedKind = Literal["bicaptioning", "captioning", "classification", "backbone"]
+"""Kinds of models whose names differ. A masked language model has the names of forward captioning,
+and token classification those of multi-label classification."""
 CNN = "visual.cnn."
 CAPTIONER = "captioner."
-"""What stands before a Captioner's names in the state dict of a task that trains one."""
+"""Prefix of a Captioner's names in the state dict of a task."""
 RENAMED = {
     "backbone.": "visual.",
     "head.decoders.0.": "textual.transformer.",
@@ -45,11 +45,11 @@ RENAMED = {
     "grid_norm.": "norm2.",
     "feedforward_norm.": "norm3.",
 }
-"""Parts of a Captioner's names to theirs, replaced in this order."""
+"""Parts of our names and of the released ones, to be replaced in this order."""
 
 
 class Classifier(nn.Module):
-    """A linear layer on the pooled grid: released token and multi-label classification."""
+    """Released model of token or multi-label classification: a linear layer on the pooled grid."""
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__()
@@ -57,15 +57,15 @@ class Classifier(nn.Module):
         self.output = nn.Linear(backbone.num_channels, num_classes)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W), normalised, to a score for each class (B, V)."""
+        """Return the logits (B, V) of V classes for normalised images (B, 3, H, W)."""
         return self.output(self.backbone.pooled(images))
 
 
-def released_kind(state: Mapping[str, Tensor], path: Path) -> Kind:
-    """What a released state dict holds, by its names.
+def released_kind(state: Mapping[str, Tensor], path: Path) -> ReleasedKind:
+    """Return the kind of model that a released state dict holds, by its names.
 
     Raises:
-        CheckpointError: Nothing that was released.
+        CheckpointError: The names are of no released model.
     """
     if any(name.startswith("backward_textual.") for name in state):
         return "bicaptioning"
@@ -85,13 +85,13 @@ def released_kind(state: Mapping[str, Tensor], path: Path) -> Kind:
 def load_released(opened: Opened) -> Captioner:
     """Return the captioning model of an opened released file, on the CPU, in evaluation mode.
 
-    Sizes are inferred from shapes, but for the number of attention heads, which follows the rule
-    that all released models keep: hidden_size / 64. A masked language model has the names of a
-    forward captioning model and loads as one.
+    Sizes are inferred from shapes. The number of attention heads is hidden_size / 64, as in all
+    released models. A masked language model has the names of a forward captioning model and loads
+    as one.
 
     Raises:
-        CheckpointError: Not a released captioning model, or another one than INIT names; or weights
-            are missing, too many, of another shape, or contradict each other.
+        CheckpointError: The file holds no captioning model, or another one than INIT names; or
+            weights are missing, unexpected, of another shape, or contradictory.
     """
     released, path = opened.state, opened.path
     kind = released_kind(released, path)
@@ -99,7 +99,7 @@ def load_released(opened: Opened) -> Captioner:
         raise CheckpointError(
             f"{path} holds no released captioning model, but a {kind} model: its keys are "
             f"{listing(released)}. Classification models and bare backbones write no captions; "
-            "they serve as backbones only."
+            "load_backbone takes their backbone."
         )
     captioner = _build(opened)
     _check_published(captioner, opened)
@@ -110,12 +110,12 @@ def load_released(opened: Opened) -> Captioner:
 def load_released_classifier(opened: Opened) -> Classifier:
     """Return the classification model of an opened released file, in evaluation mode.
 
-    A row of the output belongs to each token id, or, in multi-label classification, to each of
-    COCO's 80 classes, after a row 0 that stands for none.
+    Its outputs are the token ids or, in multi-label classification, COCO's 80 classes from index 1,
+    with index 0 unused.
 
     Raises:
-        CheckpointError: Not a released classification model; or weights are missing, too many or
-            of another shape.
+        CheckpointError: The file holds no classification model; or weights are missing, unexpected
+            or of another shape.
     """
     released, path = opened.state, opened.path
     kind = released_kind(released, path)
@@ -130,14 +130,14 @@ def load_released_classifier(opened: Opened) -> Classifier:
 
 
 def to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict under the released names.
+    """Return a state dict in the released layout.
 
     Args:
-        state: Of a Captioner, a Classifier, a Backbone, or a task whose parts bear their names. A
-            backbone alone gets torchvision's names, as its released file has them.
+        state: State dict of a Captioner, a Classifier, a Backbone, or a task with the same names. A
+            backbone alone gets torchvision's names, as in its released file.
 
     Raises:
-        CheckpointError: Names that have no place in the released layout.
+        CheckpointError: The released layout has no equivalent of a name.
     """
     return {
         theirs: state[ours[0]] if len(ours) == 1 else torch.cat([state[name] for name in ours])
@@ -146,8 +146,11 @@ def to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def released_layout(names: Iterable[str]) -> dict[str, list[str]]:
-    """Released names to ours, of which several may be stacked in one: queries, keys, values."""
-    names = sorted(names, key=lambda name: ".key_value." in name)  # weights files are alphabetical
+    """Return, for each released name, our names of the weights that it stacks.
+
+    Queries, keys and values are stacked in one matrix.
+    """
+    names = sorted(names, key=lambda name: ".key_value." in name)  # queries come first
     bidirectional = any(".decoders.1." in name for name in names)
     layout: dict[str, list[str]] = {}
     strangers = []
@@ -158,14 +161,14 @@ def released_layout(names: Iterable[str]) -> dict[str, list[str]]:
             layout.setdefault(theirs, []).append(name)
     if strangers:
         raise CheckpointError(
-            f"{listing(strangers)} have no place in the released layout, which holds a captioning, "
+            f"{listing(strangers)} have no equivalent in the released layout: it is of a captioning, "
             "masked language or classification model, or a backbone alone."
         )
     return layout
 
 
 def _released_names(name: str, *, bidirectional: bool) -> list[str]:
-    """Where the released model holds what we call `name`: more than once if it is shared."""
+    """Return the released names of our weight: several if released modules share it."""
     if name in ("output.weight", "output.bias"):
         return [f"textual.{name}"]
     if name.startswith("cnn."):
@@ -183,7 +186,7 @@ def _released_names(name: str, *, bidirectional: bool) -> list[str]:
 
 
 def _build(opened: Opened) -> Captioner:
-    """Return a captioner of the sizes that the released shapes tell."""
+    """Return a captioner with sizes inferred from the released shapes."""
     released, path = opened.state, opened.path
     layers = {
         name.split(".")[3] for name in released if name.startswith("textual.transformer.layers.")
@@ -206,7 +209,7 @@ def _build(opened: Opened) -> Captioner:
 
 
 def _check_published(captioner: Captioner, opened: Opened) -> None:
-    """Refuse a file that holds another captioning model than the published one of INIT's name."""
+    """Check that the captioner has the architecture of the published model that INIT names."""
     published = opened.published
     if published is None or published.head is None:
         return
@@ -219,15 +222,15 @@ def _check_published(captioner: Captioner, opened: Opened) -> None:
     if found != expected:
         raise CheckpointError(
             f"{opened.path} holds another model than {published.name}: found {found}; expected "
-            f"{expected}. Remove it to fetch it again."
+            f"{expected}. Remove it to download it again."
         )
 
 
 def _fill(model: nn.Module, opened: Opened) -> None:
-    """Put released weights into a model whose layout they must have.
+    """Load released weights into a model.
 
     Raises:
-        CheckpointError: Names or shapes differ, or two copies of a weight that the model shares.
+        CheckpointError: Names or shapes differ, or the copies of a shared weight do.
     """
     released, path = opened.state, opened.path
     state = model.state_dict()
@@ -257,6 +260,6 @@ def _fill(model: nn.Module, opened: Opened) -> None:
 
 
 def _stacked_shape(tensors: Sequence[Tensor]) -> tuple[int, ...]:
-    """Of tensors one below the other, or of one alone."""
+    """Return the shape of tensors stacked along the first dimension."""
     first = tuple(tensors[0].shape)
     return first if len(tensors) == 1 else (sum(map(len, tensors)), *first[1:])

@@ -1,7 +1,7 @@
-"""Files of tensors, of torch or safetensors, read once and without trusting them.
+"""Torch and safetensors files, read without running code in them.
 
-A torch file is read with weights_only=True, after its zip's checksums were verified, which torch
-skips: one that holds more than weights is refused, not run.
+A torch file is read with weights_only=True: a file that holds more than weights is refused. The
+checksums of its zip archive are verified first, since torch does not verify them.
 """
 
 import hashlib
@@ -24,28 +24,28 @@ UNSAFE = re.compile(
     r"(?:Unsupported global: GLOBAL|Trying to load unsupported GLOBAL|Trying to call reduce for) "
     r"(\S+)"
 )
-"""How torch names what a file would have called."""
+"""Torch's errors for a file that calls a function, with its name."""
 LENGTH_BYTES = 8
-"""A safetensors file begins with the length of its header, which is JSON."""
+"""Size of the length, at the start of a safetensors file, of the JSON header that follows."""
 
 
 class TensorFile(NamedTuple):
-    """The content of a file of tensors, on the CPU."""
+    """Content of a torch or safetensors file, on the CPU."""
 
     values: dict[str, Any]
-    """Tensors by name; a torch file may hold plain values and nested dicts too."""
+    """Tensors by name; in a torch file also plain values and nested dicts."""
     metadata: dict[str, str]
-    """The texts in the header of a safetensors file."""
+    """Metadata of a safetensors file."""
     sha256: str
-    """Digest of the bytes that were read."""
+    """SHA-256 of the file."""
 
 
 def read_tensor_file(path: Path) -> TensorFile:
-    """Read a torch or safetensors file; what is hashed is what is loaded.
+    """Read a torch or safetensors file once, for both its values and its digest.
 
     Raises:
-        CheckpointError: Missing, damaged, something else, or holding more than weights and plain
-            values.
+        CheckpointError: The file is missing or damaged, has another format, or holds more than
+            weights and plain values.
     """
     try:
         content = path.read_bytes()
@@ -77,13 +77,13 @@ def _parse_torch(content: bytes, path: Path) -> dict[str, Any]:
         if unsafe is None:  # torch's own message advises to read the file unsafely
             raise CheckpointError(
                 f"{path} is damaged or no torch file, or holds more than weights: it was not "
-                "loaded. Fetch it again, or ask its author for the bare state dict."
+                "loaded. Download it again, or ask its author for the bare state dict."
             ) from error
         raise CheckpointError(
             f"{path} holds more than weights ({unsafe[1]}) and might run code: it was not loaded. "
             "Ask its author for the bare state dict."
         ) from error
-    except Exception as error:  # torch raises many kinds for a file that is not what it seems
+    except Exception as error:  # torch raises many types for a damaged file
         raise CheckpointError(f"{path} is damaged or no torch file: {error}") from error
     if not isinstance(values, dict):
         raise CheckpointError(
@@ -94,19 +94,19 @@ def _parse_torch(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def _refuse_other_kinds(content: bytes, path: Path) -> None:
-    """Tell files apart that are often mistaken for weights."""
+    """Raise an error that names the format, if a file is one that is often mistaken for weights."""
     head = content[:512].lstrip().lower()
     if not head:
-        raise CheckpointError(f"{path} is empty: fetch it again.")
+        raise CheckpointError(f"{path} is empty: download it again.")
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise CheckpointError(
             f"{path} is a web page, not weights: the download was refused or redirected. "
-            "Open the address in a browser, or fetch the file's direct link."
+            "Open the address in a browser, or download the file from its direct link."
         )
     if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path} is a Git LFS pointer: run `git lfs pull` where it lies.")
+        raise CheckpointError(f"{path} is a Git LFS pointer: run `git lfs pull` in its repository.")
     damage = zip_damage(io.BytesIO(content)) if head.startswith(b"pk") else None
     if damage is not None:
         raise CheckpointError(
-            f"{path} is damaged ({damage}), perhaps cut short in transfer: fetch it again."
+            f"{path} is damaged ({damage}), perhaps cut short in transfer: download it again."
         )

@@ -1,8 +1,8 @@
-"""Weights files: a trained task in one file that needs nothing beside it.
+"""Weights files: a trained task, with all that is needed to use it, in one file.
 
-A weights file is a safetensors file of the task's state dict and, as bytes, the tokenizer's model,
-if the task has one; its metadata hold the run's config, step and classes. A checkpoint of a run
-holds the same together with what lies in the run's folder.
+A weights file is a safetensors file. It holds the task's state dict and the tokenizer's model, as
+bytes; its metadata hold the run's config, step and classes. A run's checkpoint holds state dict,
+config and step; tokenizer and classes are read from the run folder.
 """
 
 import json
@@ -20,8 +20,8 @@ from torch import Tensor
 from virtex import files
 from virtex.data.tokenizer import Tokenizer
 from virtex.engine import checkpoint
-from virtex.errors import CheckpointError, listing
-from virtex.zoo.tensor_file import TensorFile, read_tensor_file
+from virtex.errors import CheckpointError
+from virtex.zoo.tensor_file import TensorFile
 
 log = logging.getLogger("virtex")
 FORMAT = "virtex"
@@ -29,22 +29,22 @@ VERSION = 1
 TOKENIZER = "tokenizer"
 WEIGHTS_NAME = "weights.safetensors"
 CHECKPOINT_KEYS = {"version", "step", "config", "task"}
-"""What a checkpoint of a run holds, among others."""
+"""Keys by which a checkpoint of a run is recognised."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A trained task, as plain values: all that is needed to use it or build on it."""
+    """A trained task, as plain values."""
 
     state: dict[str, Tensor]
-    """The task's state dict."""
+    """State dict of the task."""
     config: dict[str, Any]
-    """The run's config, as config.to_dict gives it."""
+    """Config of the run, as `config.to_dict` returns it."""
     tokenizer: Tokenizer | None
-    """None where the task read no captions."""
+    """Vocabulary, if the task reads captions."""
     step: int
     categories: tuple[str, ...] = ()
-    """Names of the classes that the task learned, if it did."""
+    """Names of the classes, if the task learns classes."""
 
 
 def save_weights(
@@ -56,7 +56,7 @@ def save_weights(
     step: int,
     categories: Sequence[str] = (),
 ) -> None:
-    """Write a weights file, all of it or nothing.
+    """Write a weights file atomically.
 
     Raises:
         CheckpointError: The disk is full, or the folder cannot be written.
@@ -75,68 +75,55 @@ def save_weights(
     files.write(path, content, error=CheckpointError)
 
 
-def read_weights(path: Path | str) -> Weights:
-    """Read a weights file, or a checkpoint of a run with what lies in the run's folder.
-
-    Raises:
-        CheckpointError: Damaged, written by something else, or by a newer version of this package.
-    """
-    path = Path(path)
-    file = read_tensor_file(path)
-    if not is_of_a_run(file):
-        raise CheckpointError(
-            f"{path} is not one that this package wrote (it holds {listing(sorted(file.values))}). "
-            "load_backbone takes a backbone out of it."
-        )
-    return weights_in(file, path)
-
-
-def is_of_a_run(file: TensorFile) -> bool:
-    """Whether a file of tensors is a weights file or a checkpoint of this package."""
+def is_run(file: TensorFile) -> bool:
+    """Return whether a file is a weights file or a checkpoint of this package."""
     return file.metadata.get("format") == FORMAT or file.values.keys() >= CHECKPOINT_KEYS
 
 
-def weights_in(file: TensorFile, path: Path) -> Weights:
-    """Return the trained task in a file for which `is_of_a_run` holds.
+def parse_run(file: TensorFile, path: Path) -> Weights:
+    """Return the trained task in a file for which `is_run` holds.
 
     Args:
-        path: The file; in a run's folder lie a checkpoint's tokenizer and names of classes.
+        path: The file's path, which leads from a checkpoint to its run folder.
 
     Raises:
-        CheckpointError: Metadata that cannot be read, or a newer version of this package.
+        CheckpointError: The metadata cannot be read, or a newer version of this package wrote the
+            file.
     """
     if file.metadata.get("format") != FORMAT:
-        return _weights_in_checkpoint(file.values, path)
-    config, step, categories = _parsed(file.metadata, path)
+        return _parse_checkpoint(file.values, path)
+    config, step, categories = _parse_metadata(file.metadata, path)
     state = dict(file.values)
     model = state.pop(TOKENIZER, None)
     tokenizer = None if model is None else Tokenizer(model.numpy().tobytes())
     return Weights(state, config, tokenizer, step, categories)
 
 
-def _weights_in_checkpoint(values: dict[str, Any], path: Path) -> Weights:
+def _parse_checkpoint(values: dict[str, Any], path: Path) -> Weights:
     checkpoint.check_version(values, path)
     run = path.parent.parent
     vocabulary = run / "tokenizer.model"
     tokenizer = Tokenizer.load(vocabulary) if vocabulary.is_file() else None
-    categories = stored_categories(run / WEIGHTS_NAME)
+    categories = _stored_categories(run / WEIGHTS_NAME)
     return Weights(values["task"], values["config"], tokenizer, values["step"], categories)
 
 
-def stored_categories(path: Path) -> tuple[str, ...]:
-    """The names of the classes in a weights file, if it is there; its tensors are not read."""
+def _stored_categories(path: Path) -> tuple[str, ...]:
+    """Return the names of the classes in a weights file, if it exists, without reading tensors."""
     if not path.is_file():
         return ()
     try:
         with safe_open(path, framework="pt") as file:
-            return _parsed(file.metadata() or {}, path)[2]
+            return _parse_metadata(file.metadata() or {}, path)[2]
     except (SafetensorError, OSError, CheckpointError) as error:
-        log.warning("the names of the classes, if any, are left out: %s: %s", path, error)
+        log.warning("the names of the classes are left out: %s: %s", path, error)
         return ()
 
 
-def _parsed(metadata: dict[str, str], path: Path) -> tuple[dict[str, Any], int, tuple[str, ...]]:
-    """Config, step and categories."""
+def _parse_metadata(
+    metadata: dict[str, str], path: Path
+) -> tuple[dict[str, Any], int, tuple[str, ...]]:
+    """Return config, step and categories."""
     try:
         version = int(metadata["version"])
         if version > VERSION:
@@ -147,7 +134,7 @@ def _parsed(metadata: dict[str, str], path: Path) -> tuple[dict[str, Any], int, 
         categories = tuple(json.loads(metadata.get("categories", "[]")))
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(
-            f"{path} says that it is a weights file, but its metadata cannot be read "
+            f"{path} is a weights file, but its metadata cannot be read "
             f"({type(error).__name__}: {error}). Write it again: `virtex export RUN --format "
             "safetensors`."
         ) from error
@@ -157,7 +144,7 @@ def _parsed(metadata: dict[str, str], path: Path) -> tuple[dict[str, Any], int, 
 
 
 def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous tensors of which no two share memory, as safetensors demands."""
+    """Return contiguous tensors that share no memory, as safetensors requires."""
     seen: set[int] = set()
     result = {}
     for name, value in state.items():

@@ -273,7 +273,7 @@ def test_each_captioned_image_gets_a_picture_of_its_own(
         (["--out", "{tmp}/c.csv", "--json", "{tmp}/c.json"], "give one of them"),
         (["--overwrite"], "add --out"),
         (["--bad_image_limit", "2"], "must be from 0 to 1"),
-        (["https://example.com/a.jpg"], "an address, and none is fetched: fetch images first"),
+        (["https://example.com/a.jpg"], "a web address, and none is fetched: fetch images first"),
     ],
 )
 def test_mistakes_are_told_before_the_model_is_loaded(

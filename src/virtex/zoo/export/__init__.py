@@ -1,4 +1,4 @@
-"""Write a model in the layouts that other libraries read."""
+"""Export of models to the layouts of other libraries."""
 
 from virtex.zoo.export.command import ExportConfig, export, parse_export
 

@@ -1,4 +1,4 @@
-"""What `virtex export` does: INIT in the layout that another library reads."""
+"""The command `virtex export`: a model in the layout of another library."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "safetensors": (".safetensors",),
     "original": (".pth",),
 }
-"""How the file of a format may end; huggingface writes a folder."""
+"""Allowed suffixes of each format's file; huggingface writes a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,23 +39,22 @@ class ExportConfig:
     """Options of `virtex export`."""
 
     init: str
-    """What to export: a run folder, a weights file, imagenet, or a published checkpoint."""
+    """Model to export: a run folder, a weights file, imagenet, or a published checkpoint."""
     format: Format
     """torchvision, timm, detectron2: the backbone's weights under that library's names; onnx: the
-    backbone as a graph; safetensors: the whole task with its config and vocabulary, as INIT takes
-    it; original: the released VirTex layout; huggingface: a folder for the hub, with a card."""
+    backbone as a graph; safetensors: the whole task with its config and vocabulary, which is again
+    an INIT; original: the released VirTex layout; huggingface: a folder for the hub with a card."""
     out: Path
-    """The file to write; for huggingface the folder."""
+    """File to write; for huggingface the folder."""
     overwrite: bool = False
-    """Replace what is at `out`; a folder's other files stay, but for another model's
-    weights.safetensors."""
+    """Replace the file at `out`, or the files in the folder that the export writes. A folder's
+    other files stay, except another model's weights.safetensors."""
     backbone: BackboneConfig | None = None
-    """The architecture where INIT does not say it: for weights whose names and shapes fit none of
-    torchvision's ResNets."""
+    """Architecture of weights whose names and shapes are those of none of torchvision's ResNets."""
     onnx_output: Output = "grid"
-    """What the graph gives: grid (B, C, h, w), or pooled (B, C), its mean over cells."""
+    """Output of the graph: grid (B, C, h, w), or pooled (B, C), its mean over cells."""
     image_size: int | None = None
-    """Side of the graph's images, in pixels; by default the run's, or 224."""
+    """Side of the graph's images in pixels; by default the run's image size, or 224."""
 
     def __post_init__(self) -> None:
         problems = [*_problems_of_out(self), *_problems_of_onnx(self)]
@@ -76,13 +75,10 @@ def parse_export(arguments: Sequence[str]) -> ExportConfig:
 
 
 def export(config: ExportConfig) -> Path:
-    """Write what INIT holds in another layout, all of it or nothing.
-
-    Returns:
-        The path written.
+    """Write a model in the layout of another library, atomically, and return the path written.
 
     Raises:
-        ConfigError: Options that cannot work, or a layout that cannot hold this model.
+        ConfigError: The options cannot work, or the layout cannot hold this model.
         CheckpointError: INIT cannot be found or read, or `out` cannot be written.
     """
     if config.format == "onnx":
@@ -91,17 +87,9 @@ def export(config: ExportConfig) -> Path:
     return config.out
 
 
-def _write_torchvision(config: ExportConfig, model: Model) -> None:
-    save_torch(torchvision_state(model.backbone), config.out)
-
-
 def _write_timm(config: ExportConfig, model: Model) -> None:
     save = save_tensors if config.out.suffix == ".safetensors" else save_torch
     save(timm_state(model.backbone), config.out)
-
-
-def _write_detectron2(config: ExportConfig, model: Model) -> None:
-    save_torch(detectron2_checkpoint(model.backbone), config.out)
 
 
 def _write_onnx(config: ExportConfig, model: Model) -> None:
@@ -113,28 +101,22 @@ def _write_safetensors(config: ExportConfig, model: Model) -> None:
     opened = model.opened
     if opened.kind != "run":
         raise ConfigError(
-            f"--format safetensors writes a run of this package, and {config.init} is none. "
+            f"--format safetensors needs a run of this package, and {config.init} is none. "
             "`--format timm --out X.safetensors` writes its backbone."
         )
     save_run(opened, config.out, config=opened.config)
 
 
-def _write_original(config: ExportConfig, model: Model) -> None:
-    save_torch(released_checkpoint(model), config.out)
-
-
-def _write_huggingface(config: ExportConfig, model: Model) -> None:
-    write_model_folder(model, config.out)
-
-
 WRITERS: dict[str, Callable[[ExportConfig, Model], None]] = {
-    "torchvision": _write_torchvision,
+    "torchvision": lambda config, model: save_torch(torchvision_state(model.backbone), config.out),
     "timm": _write_timm,
-    "detectron2": _write_detectron2,
+    "detectron2": lambda config, model: save_torch(
+        detectron2_checkpoint(model.backbone), config.out
+    ),
     "onnx": _write_onnx,
     "safetensors": _write_safetensors,
-    "original": _write_original,
-    "huggingface": _write_huggingface,
+    "original": lambda config, model: save_torch(released_checkpoint(model), config.out),
+    "huggingface": lambda config, model: write_model_folder(model, config.out),
 }
 
 
@@ -164,7 +146,7 @@ def _problems_of_onnx(config: ExportConfig) -> list[str]:
     if config.format != "onnx":
         given = {"onnx_output": config.onnx_output != "grid", "image_size": config.image_size}
         problems += [
-            f"{name} means nothing to --format {config.format}: leave it out."
+            f"{name} has no effect with --format {config.format}: leave it out."
             for name, is_given in given.items()
             if is_given
         ]

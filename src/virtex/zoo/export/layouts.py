@@ -1,8 +1,7 @@
-"""The backbone's weights under the names of other libraries.
+"""A backbone's weights under the names of other libraries.
 
-detectron2's names are those that its tools/convert-torchvision-to-d2.py gives. Where that tool
-pickles arrays into a .pkl, ours is a torch file, which detectron2 reads as well and which runs no
-code.
+The names for detectron2 are those of its tools/convert-torchvision-to-d2.py. That tool writes a
+pickle; this module writes a torch file, which detectron2 reads as well and which runs no code.
 """
 
 import re
@@ -23,26 +22,26 @@ from virtex.zoo.released import load_released, load_released_classifier, release
 
 PROBE_SIZE = 64
 TOLERANCE = 1e-4
-"""Largest difference from torchvision's own network, relative to the features beyond 1."""
+"""Largest allowed difference from torchvision's network, absolute and relative."""
 BLOCK = re.compile(r"layer(\d)\.(\d+)\.(.+)")
 PARTS = {
     r"^bn(\d)\.": r"conv\1.norm.",
     r"^downsample\.0\.": "shortcut.",
     r"^downsample\.1\.": "shortcut.norm.",
 }
-"""Parts of a stem or block in torchvision to those in detectron2."""
+"""Names of parts of a stem or block in torchvision, and in detectron2."""
 
 
 def timm_state(backbone: Backbone) -> dict[str, Tensor]:
-    """The state dict that timm.create_model(name, num_classes=0, **options) loads strictly."""
+    """Return the state dict of timm.create_model(name, num_classes=0, **options)."""
     return {name: value.detach() for name, value in backbone.cnn.state_dict().items()}
 
 
 def torchvision_state(backbone: Backbone) -> dict[str, Tensor]:
-    """The state dict that torchvision's ResNet of the same name loads strictly, but for `fc`.
+    """Return the state dict of torchvision's ResNet of the same name, without `fc`.
 
     Raises:
-        ConfigError: The backbone is none of torchvision's ResNets, or computes something else.
+        ConfigError: The backbone is none of torchvision's ResNets, or its features differ.
     """
     state = timm_state(backbone)
     name, reference = _torchvision_resnet(backbone, state)
@@ -59,7 +58,7 @@ def torchvision_state(backbone: Backbone) -> dict[str, Tensor]:
 
 
 def detectron2_checkpoint(backbone: Backbone) -> dict[str, Any]:
-    """What detectron2's checkpointer takes for the weights of a ResNet.
+    """Return the checkpoint of a ResNet for detectron2.
 
     Raises:
         ConfigError: The backbone is none of torchvision's ResNets.
@@ -68,32 +67,33 @@ def detectron2_checkpoint(backbone: Backbone) -> dict[str, Any]:
     return {
         "model": {detectron2_name(name): value for name, value in state.items()},
         "__author__": "virtex",
-        "matching_heuristics": True,  # its names are the ends of those in a detector
+        "matching_heuristics": True,  # its names are suffixes of those in a detector
     }
 
 
 def released_checkpoint(model: Model) -> dict[str, Any]:
-    """What the released VirTex code loads: a whole task or released model, or a backbone alone.
+    """Return the checkpoint for the released VirTex code: a task, a released model, or a backbone.
 
     Raises:
-        ConfigError: The backbone is none of torchvision's ResNets, or the number of attention
-            heads, which the layout does not hold, is another than the released code takes.
-        CheckpointError: The task has parts that were never released, or a released file lacks some.
+        ConfigError: The backbone is none of torchvision's ResNets, or the released code would
+            assume another number of attention heads, which the layout does not hold.
+        CheckpointError: The task has parts that were never released, or a released file is
+            incomplete.
     """
     torchvision_state(model.backbone)
     if not model.is_run:
-        return {"model": to_released(_others_state(model))}
+        return {"model": to_released(_foreign_state(model))}
     head = getattr(model.opened.trained.task, "head", None)
     if isinstance(head, HeadConfig):
         _check_heads(head)
     return {"model": to_released(model.opened.state)}
 
 
-def _others_state(model: Model) -> dict[str, Tensor]:
-    """Under our names, what an INIT holds that is no run of ours: a released model, or a backbone.
+def _foreign_state(model: Model) -> dict[str, Tensor]:
+    """Return the state dict, under our names, of a released model or else of the backbone.
 
     Raises:
-        CheckpointError: A released model that is not whole, or has weights that are not finite.
+        CheckpointError: The released model is incomplete, or a weight is not finite.
     """
     state, path = model.opened.state, model.opened.path
     if not any(name.startswith("textual.") for name in state):
@@ -115,17 +115,17 @@ def _check_heads(head: HeadConfig) -> None:
 
 
 def detectron2_name(name: str) -> str:
-    """A name in torchvision's ResNet to that in detectron2's, which counts stages from 2."""
+    """Return detectron2's name for torchvision's name of a weight; its stages begin with 2."""
     block = BLOCK.fullmatch(name)
     prefix = f"res{int(block[1]) + 1}.{block[2]}." if block else "stem."
     part = block[3] if block else name
-    for torchvisions, detectron2s in PARTS.items():
-        part = re.sub(torchvisions, detectron2s, part)
+    for pattern, replacement in PARTS.items():
+        part = re.sub(pattern, replacement, part)
     return prefix + part
 
 
 def _torchvision_resnet(backbone: Backbone, state: dict[str, Tensor]) -> tuple[str, Any]:
-    """torchvision's network of the same shapes, without values, and its name there."""
+    """Return the name of torchvision's network with the same shapes, and it without values."""
     try:
         name = infer_resnet(state, Path(backbone.config.name)).name
     except CheckpointError as error:

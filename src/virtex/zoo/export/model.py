@@ -1,4 +1,4 @@
-"""What INIT holds, as an export sees it."""
+"""The model that is exported."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from virtex.zoo.init import Opened, open_init
 
 @dataclass(frozen=True)
 class Model:
-    """A backbone in evaluation mode, and the INIT that it comes from."""
+    """A backbone in evaluation mode, and its opened INIT."""
 
     backbone: Backbone
     opened: Opened
 
     @property
     def is_run(self) -> bool:
-        """Whether INIT is one of our runs, so that the whole task is there."""
+        """Whether INIT is a run, which holds the whole task."""
         return self.opened.kind == "run"
 
     @property
     def origin(self) -> Initialisation:
-        """The record of where the backbone came from."""
+        """Record of the backbone's origin."""
         return origin_of(self.opened, self.backbone.config)
 
     @property
@@ -37,12 +37,12 @@ class Model:
 
     @property
     def writes_captions(self) -> bool:
-        """Whether the trained task is one that load_captioner takes."""
+        """Whether load_captioner loads the trained task."""
         return self.is_run and self.opened.trained.task.writes_captions
 
     @property
     def run_folder(self) -> Path:
-        """The folder of the run whose file INIT is."""
+        """Folder of the run."""
         folder = self.opened.path.parent
         return folder.parent if folder.name == "checkpoints" else folder
 
@@ -51,30 +51,30 @@ def open_model(init: str, *, config: BackboneConfig | None = None) -> Model:
     """Return the model that INIT names.
 
     Args:
-        config: The architecture, where INIT does not say it.
+        config: The architecture, if INIT does not state it.
 
     Raises:
-        CheckpointError: INIT cannot be found or read, has a config that cannot be read, or holds
-            weights that are not finite.
+        CheckpointError: INIT cannot be found, its weights or config cannot be read, or a weight is
+            not finite.
     """
     opened = open_init(init)
     backbone = build_backbone(opened, config=config).eval()
     check_finite(backbone.cnn.state_dict(), init)
     if opened.kind == "run":
         check_finite(opened.state, init)
-        opened.trained  # noqa: B018 (a config that cannot be read is told before anything is written)
+        opened.trained  # noqa: B018 (raises an error, before anything is written, if it cannot be read)
     return Model(backbone, opened)
 
 
 def check_finite(state: Mapping[str, Tensor], init: str) -> None:
-    """Refuse weights that are no numbers, which no layout makes better.
+    """Check that all weights are finite.
 
     Raises:
-        CheckpointError: Names them.
+        CheckpointError: A weight is infinite or NaN; names all of them.
     """
     broken = [name for name, value in state.items() if not value.isfinite().all()]
     if broken:
         raise CheckpointError(
-            f"{init} holds weights that are infinite or no numbers: {listing(sorted(broken))}. "
-            "Its training diverged, or the file is broken: export an earlier checkpoint."
+            f"{init} holds weights that are infinite or NaN: {listing(sorted(broken))}. "
+            "Its training diverged, or the file is damaged: export an earlier checkpoint."
         )

@@ -1,4 +1,4 @@
-"""The README.md of a model folder: how to load it, data, recipe and scores."""
+"""The model card, README.md of a model folder: use, data, recipe and scores."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import yaml
 from virtex.models.backbone import Backbone
 from virtex.zoo.export.model import Model
 from virtex.zoo.export.scores import Score
-from virtex.zoo.models import Published, named
+from virtex.zoo.models import Published, find
 
 TAGS = ("timm", "virtex", "image-feature-extraction")
 NO_SCORES = """None recorded. Measure the backbone, then export again to list the result here:
@@ -27,13 +27,13 @@ trained on; whoever publishes them states it as `license:` at the head of this f
 
 
 def model_card(model: Model, *, title: str, scores: Sequence[Score]) -> str:
-    """The card as Markdown, with the front matter that the Hugging Face hub reads.
+    """Return the card as Markdown, with front matter for the Hugging Face hub.
 
     Raises:
         CheckpointError: The run's config cannot be read.
     """
     captions = model.writes_captions
-    published = named(model.opened.init)
+    published = find(model.opened.init)
     sections = [
         _front_matter(captions=captions),
         f"# {title}\n\n{_origin(model, published)}",
@@ -46,10 +46,7 @@ def model_card(model: Model, *, title: str, scores: Sequence[Score]) -> str:
 
 
 def without_folders(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's config in which absolute paths have become their last part.
-
-    They are nobody's business where a model is published.
-    """
+    """Return a run's config for publication: absolute paths are cut to their last part."""
     return {name: _without_folders(value) for name, value in values.items()}
 
 
@@ -78,8 +75,8 @@ def _origin(model: Model, published: Published | None) -> str:
             f"in timm's layout.\n\n- file: <{published.url}>\n- paper: {PAPER}\n"
         )
     if not model.is_run:
-        told = Path(model.opened.init).name
-        return f"The backbone `{name}` of `{told}`, in timm's layout.\n"
+        source = Path(model.opened.init).name
+        return f"The backbone `{name}` of `{source}`, in timm's layout.\n"
     stored = model.opened.config.get("task", {})
     task = str(stored.get("name") or stored.get("class_path", "an unknown task"))
     return (
@@ -107,7 +104,7 @@ def _use(model: Model, *, captions: bool) -> str:
 
 
 def _grid_line(backbone: Backbone) -> str:
-    """How timm gives the grid that virtex trains."""
+    """Return the line of code by which timm computes the grid."""
     if backbone.is_sequence:
         return (
             "(grid,) = backbone.forward_intermediates(\n"
@@ -118,7 +115,7 @@ def _grid_line(backbone: Backbone) -> str:
 
 
 def _training(model: Model, published: Published | None) -> list[str]:
-    """Data and recipe, as far as they are known."""
+    """Return the sections on data and recipe."""
     if published is not None:
         labels = "object labels" if published.kind == "multilabel_classification" else "captions"
         return [
@@ -139,7 +136,7 @@ def _yaml(values: Mapping[str, Any]) -> str:
 
 
 def _set(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that are not null."""
+    """Return the options that are not None."""
     return {
         name: _set(value) if isinstance(value, Mapping) else value
         for name, value in values.items()
@@ -148,7 +145,7 @@ def _set(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _no_scores(model: Model, published: Published | None) -> str:
-    """What to do about it, or whose figures there are instead."""
+    """Return the section on scores if none was measured: the paper's, or how to measure them."""
     if published is not None:
         return (
             f"The paper's, in percent: VOC07 linear mAP {published.voc07:.1f}, ImageNet-1k linear "

@@ -17,14 +17,14 @@ from virtex.zoo.weights_file import WEIGHTS_NAME
 
 
 def write_model_folder(model: Model, path: Path) -> None:
-    """Write config.json and model.safetensors (timm's), README.md, and weights.safetensors (ours).
+    """Write a folder with config.json and model.safetensors for timm, and README.md.
 
-    The last is there where a run of ours is exported; the folder is then itself an INIT. Otherwise
-    one that lies there is removed: it belongs to another model.
+    Of a run it also holds weights.safetensors, so that the folder is an INIT. Otherwise that file
+    is removed, if it exists: it belongs to another model.
 
     Raises:
         DataError: A result of the run cannot be read.
-        CheckpointError: The run's config cannot be read, or the folder not be written.
+        CheckpointError: The run's config cannot be read, or the folder cannot be written.
     """
     scores = scores_of(model.origin, model.run_folder) if model.is_run else []
     card = model_card(model, title=path.name, scores=scores)
@@ -35,17 +35,17 @@ def write_model_folder(model: Model, path: Path) -> None:
         (folder / "README.md").write_text(card, encoding="utf-8")
         save_tensors(timm_state(model.backbone), folder / "model.safetensors")
         if model.is_run:
-            told = {**without_folders(model.opened.config), "task": model.opened.config["task"]}
-            save_run(model.opened, folder / WEIGHTS_NAME, config=told)
+            public = {**without_folders(model.opened.config), "task": model.opened.config["task"]}
+            save_run(model.opened, folder / WEIGHTS_NAME, config=public)
         else:
             (path / WEIGHTS_NAME).unlink(missing_ok=True)
 
 
 def timm_config(backbone: Backbone, image: ImageConfig) -> dict[str, Any]:
-    """What timm builds the network from, and how images are prepared for it."""
+    """Return timm's config of the network and of its image preprocessing."""
     network = backbone.cnn
     options = dict(backbone.config.options)
-    if getattr(network, "dynamic_img_size", False):  # of ViTs, which then take any image size
+    if getattr(network, "dynamic_img_size", False):  # ViTs that accept any image size
         options["dynamic_img_size"] = True
     known = network.pretrained_cfg
     fixed = bool(known.get("fixed_input_size")) and not options.get("dynamic_img_size")

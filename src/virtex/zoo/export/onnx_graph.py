@@ -15,15 +15,15 @@ from virtex.models.backbone import Backbone
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 CHECKED_BATCHES = (1, 3)
 TOLERANCE = 1e-4
-"""Largest difference between onnxruntime and torch, relative to the features beyond 1."""
+"""Largest allowed difference between onnxruntime and torch; see `_difference`."""
 Output = Literal["grid", "pooled"]
 
 
 def check_installed() -> None:
-    """See that the packages of the extra `onnx` are there.
+    """Check that the packages of the extra `onnx` are installed.
 
     Raises:
-        ConfigError: Names those that are not.
+        ConfigError: A package is missing; names all of them.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -31,14 +31,14 @@ def check_installed() -> None:
 
 
 def write_onnx(backbone: Backbone, path: Path, *, image_size: int, output: Output) -> None:
-    """Write a graph from `images` (B, 3, image_size, image_size), normalised, B free.
+    """Write a graph with the input `images` (B, 3, image_size, image_size), normalised, for any B.
 
     Args:
         output: `grid` (B, C, h, w), or `pooled` (B, C).
 
     Raises:
-        ConfigError: The network does not fit into ONNX, takes no images of that size, or
-            onnxruntime computes something else than torch.
+        ConfigError: ONNX cannot express the network, the network does not accept images of that
+            size, or the outputs of onnxruntime and torch differ.
     """
     backbone.grid_size(image_size)
     module = backbone if output == "grid" else _Pooled(backbone)
@@ -53,7 +53,7 @@ def write_onnx(backbone: Backbone, path: Path, *, image_size: int, output: Outpu
 
 
 class _Pooled(nn.Module):
-    """The mean of the backbone's grid over its cells."""
+    """A backbone that returns the mean of its grid over the cells."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class _Pooled(nn.Module):
 
 
 def _graph(module: nn.Module, *, image_size: int, output: Output) -> bytes:
-    """The ONNX file of `module`, weights included."""
+    """Return an ONNX file of a module, with its weights."""
     images = torch.zeros(2, 3, image_size, image_size)
     try:
         program = torch.onnx.export(
@@ -85,7 +85,7 @@ def _graph(module: nn.Module, *, image_size: int, output: Output) -> bytes:
 
 @torch.no_grad()
 def _difference(graph: bytes, module: nn.Module, image_size: int) -> float:
-    """The largest difference on random images; beyond 1 it is relative to the largest feature."""
+    """Return the largest difference on random images, relative to the largest feature beyond 1."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""What `virtex transfer` measured of a model, for its card."""
+"""Scores of a model, measured by `virtex transfer`, for its card."""
 
 import json
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from virtex.zoo.backbones import Initialisation
 
 @dataclass(frozen=True)
 class Score:
-    """One line of a card's table."""
+    """A row in the table of scores on a card."""
 
     protocol: str
     number: str
-    """What was measured: mAP, accuracy, ..."""
+    """Name of the measure: mAP, accuracy, ..."""
     value: float
     data: str
-    """`voc trainval -> test`: on what the figure stands."""
+    """Data sets, such as `voc trainval -> test`."""
     image_size: int | None
 
 
 def scores_of(initialisation: Initialisation, run: Path) -> list[Score]:
-    """The results in a run's results/ that were measured on exactly these weights.
+    """Return the scores in a run's results/ that were measured on exactly these weights.
 
-    Others lie there too: of other steps, or of random weights for comparison.
+    The folder may also hold results of other steps, or of random weights for comparison.
 
     Raises:
-        DataError: A file there is no result.
+        DataError: A file is no transfer result.
     """
     scores = []
     for path in sorted((run / "results").glob("*.json")):
@@ -45,7 +45,10 @@ def scores_of(initialisation: Initialisation, run: Path) -> list[Score]:
 
 
 def _is_of(measured: dict[str, Any], initialisation: Initialisation) -> bool:
-    """Early stopping measures before there is a file, and records the step alone."""
+    """Return whether a result was measured on the weights that `initialisation` records.
+
+    Results of early stopping, which precede the file, record the step instead of the digest.
+    """
     if measured.get("sha256") is None:
         return measured.get("step") == initialisation.step
     return bool(measured["sha256"] == initialisation.sha256)

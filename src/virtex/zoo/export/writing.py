@@ -1,4 +1,4 @@
-"""Models written to files, each whole or not at all."""
+"""Atomic writing of exported models."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ def save_run(opened: Opened, path: Path, *, config: dict[str, Any]) -> None:
     """Write the whole task of a run as a weights file.
 
     Args:
-        config: The run's config, as far as it is to be told.
+        config: The parts of the run's config to publish.
     """
     assert opened.step is not None, "a run has a step"
     save_weights(
