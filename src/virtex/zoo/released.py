@@ -161,8 +161,8 @@ def released_layout(names: Iterable[str]) -> dict[str, list[str]]:
             layout.setdefault(theirs, []).append(name)
     if strangers:
         raise CheckpointError(
-            f"{listing(strangers)} have no equivalent in the released layout: it is of a captioning, "
-            "masked language or classification model, or a backbone alone."
+            f"{listing(strangers)} have no equivalent in the released layout, which is of a "
+            "captioning, masked language or classification model, or a backbone alone."
         )
     return layout
 

@@ -256,8 +256,8 @@ def test_each_captioned_image_gets_a_picture_of_its_own(
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--nucleus", "0.9", "--beams", "3"], "--nucleus cannot be together with --beams"),
-        (["--greedy", "--top_k", "3"], "--greedy cannot be together with --top_k"),
+        (["--nucleus", "0.9", "--beams", "3"], "--nucleus cannot be combined with --beams"),
+        (["--greedy", "--top_k", "3"], "--greedy cannot be combined with --top_k"),
         (["--greedy", "--backward_weight", "0.5"], "--greedy cannot be together"),
         (
             ["--num_captions", "6"],

@@ -7,7 +7,6 @@ FILE.settings.json holds the options, so that a later call does not append capti
 """
 
 import contextlib
-import io
 import json
 import logging
 import os
@@ -19,22 +18,12 @@ from typing import Any
 from virtex import files
 from virtex.config import flat
 from virtex.errors import ConfigError, listing
-from virtex.predict.caption_files.rows import (
-    RESTART,
-    Row,
-    columns_of,
-    encode_lines,
-    read_converted,
-    read_lines,
-    rows_of,
-    write_csv,
-    write_json,
-)
+from virtex.predict.caption_files import rows
 from virtex.predict.results import Caption
 
 log = logging.getLogger("virtex")
 
-WRITERS = {"json": write_json, "csv": write_csv}
+WRITERS = {"json": rows.write_json, "csv": rows.write_csv}
 
 
 @contextlib.contextmanager
@@ -58,7 +47,7 @@ class CaptionsFile:
 
     Args:
         path: The file, which the caller has locked.
-        out_format: jsonl; or json or csv, to which the JSON lines are converted at the end.
+        out_format: jsonl, json or csv.
         settings: All options that may change the captions, as plain values.
         overwrite: Delete the captions of an earlier call.
 
@@ -74,10 +63,9 @@ class CaptionsFile:
         self.convert_rows = WRITERS.get(out_format)
         self.lines_path = path.with_name(f"{path.name}.partial") if self.convert_rows else path
         self.settings_path = path.with_name(f"{path.name}.settings.json")
-        self.columns = columns_of(
+        self.columns = rows.columns_of(
             settings["num_captions"], is_reranked=settings["decoding"]["backward_weight"] > 0
         )
-        self._file: io.FileIO | None = None
         if overwrite:
             for one in (self.path, self.lines_path, self.settings_path):
                 one.unlink(missing_ok=True)
@@ -89,25 +77,14 @@ class CaptionsFile:
         """Images that have captions from an earlier call."""
 
     def append(self, captioned: Sequence[tuple[str, Sequence[Caption]]]) -> None:
-        """Append the captions of images, all or none.
-
-        Raises:
-            DataError: The disk is full or unavailable.
-        """
-        lines = [encode_lines(rows_of(*one, columns=self.columns)) for one in captioned]
-        if lines:
-            with files.telling(self.lines_path):
-                self._file = self._file or self.lines_path.open("ab", buffering=0)
-                files.append(self._file, b"".join(lines))
-
-    def close(self) -> None:
-        """Close the JSON lines."""
-        if self._file is not None:
-            self._file.close()
+        """Append the captions of images, all or none."""
+        if captioned:
+            lines = [rows.encode_lines(rows.rows_of(*one, self.columns)) for one in captioned]
+            with files.telling(self.lines_path), self.lines_path.open("ab", buffering=0) as file:
+                files.append(file, b"".join(lines))
 
     def convert(self) -> None:
         """Convert the JSON lines to a JSON list or CSV, and remove them."""
-        self.close()
         if self.convert_rows is not None and self.lines_path.exists():
             with files.replacing(self.path) as temporary:
                 self.convert_rows(temporary, self._rows(), self.columns)
@@ -119,7 +96,7 @@ class CaptionsFile:
         except (OSError, ValueError, AttributeError) as error:
             raise ConfigError(
                 f"{self.path} is not empty, and {self.settings_path.name} does not say which model "
-                f"and options wrote it ({error}): {RESTART}."
+                f"and options wrote it ({error}): {rows.RESTART}."
             ) from error
         given = flat(json.loads(json.dumps(settings)))
         differences = [
@@ -130,24 +107,24 @@ class CaptionsFile:
         if differences:
             raise ConfigError(
                 f"the captions in {self.path} were written with other settings "
-                f"({listing(differences, limit=8)}): give the same, {RESTART}."
+                f"({listing(differences, limit=8)}): give the same, {rows.RESTART}."
             )
 
     def _resume(self, num_captions: int) -> set[str]:
         """Collect all captions of an earlier call in the JSON lines, and return their images."""
         kept = self._mend(num_captions) if self.lines_path.exists() else set()
         if self.convert_rows is not None and _holds_some(self.path):
-            converted = read_converted(self.path, self.columns)
+            converted = rows.read_converted(self.path, self.columns)
             missing = [row for row in converted if row["image"] not in kept]
             if missing:
-                files.write(self.lines_path, encode_lines([*missing, *self._rows()]))
+                files.write(self.lines_path, rows.encode_lines([*missing, *self._rows()]))
             kept.update(row["image"] for row in missing)
         return kept
 
     def _mend(self, num_captions: int) -> set[str]:
         """Remove an incomplete line or image at the end, and return the complete images."""
         counts, ends = Counter[str](), dict[str, int]()
-        for row, row_end in read_lines(self.lines_path, self.columns):
+        for row, row_end in rows.read_lines(self.lines_path, self.columns):
             counts[row["image"]] += 1
             ends[row["image"]] = row_end
         last = next(reversed(ends), None)
@@ -160,9 +137,9 @@ class CaptionsFile:
                 os.truncate(self.lines_path, end)
         return set(ends)
 
-    def _rows(self) -> Iterator[Row]:
+    def _rows(self) -> Iterator[rows.Row]:
         if self.lines_path.exists():
-            yield from (row for row, _ in read_lines(self.lines_path, self.columns))
+            yield from (row for row, _ in rows.read_lines(self.lines_path, self.columns))
 
 
 def _holds_some(path: Path) -> bool:

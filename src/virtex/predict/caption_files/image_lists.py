@@ -47,8 +47,7 @@ def find_images(
     problems: list[str] = []
     images: list[str] = []
     for name in map(str, given):
-        find = _read_list if name == STDIN else _find
-        images += find(name, stdin, problems)
+        images += _read_list(name, stdin, problems) if name == STDIN else _named(name, problems)
     for name in map(str, lists):
         images += _read_list(name, stdin, problems)
     raise_all(DataError, "the images cannot be captioned", problems[:MAX_PROBLEMS])
@@ -58,7 +57,7 @@ def find_images(
     return list(unique.values())
 
 
-def _find(name: str, stdin: BinaryIO | None, problems: list[str]) -> list[str]:
+def _named(name: str, problems: list[str]) -> list[str]:
     """Return the images that an argument names."""
     found = _existing(name, problems)
     if found is None:

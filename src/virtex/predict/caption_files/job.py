@@ -82,29 +82,23 @@ def caption_files(config: CaptionFilesConfig, *, stdin: BinaryIO | None = None) 
         with files.telling(config.attention):
             config.attention.mkdir(parents=True, exist_ok=True)
     names = find_images(config.images, lists=config.lists, stdin=stdin)
-    if config.path is None:
-        count = _caption_all(config, names, *load_writer(config), None)
-    else:
-        with locked(config.path):
-            predictor, writing = load_writer(config)
+    with contextlib.nullcontext() if config.path is None else locked(config.path):
+        predictor, writing = load_writer(config)
+        captions = None
+        if config.path is not None:
             settings = settings_of(predictor, writing)
             captions = CaptionsFile(
                 config.path, config.format, settings, overwrite=config.overwrite
             )
-            with contextlib.closing(captions):
-                count = _caption_all(config, names, predictor, writing, captions)
-                captions.convert()
+        count = _caption_all(config, names, predictor, writing, captions)
+        if captions is not None:
+            captions.convert()
     log.info("%s", count)
     return count
 
 
 def load_writer(config: CaptionFilesConfig) -> tuple[Predictor, Writing]:
-    """Load the model, and test the options on a blank image.
-
-    Raises:
-        ConfigError: The options exclude each other, or the model does not support them.
-        CheckpointError: `init` holds no captioner.
-    """
+    """Load the model, and test the options on a blank image."""
     device = choose_device(config.device)
     predictor = load_captioner(
         config.init,
@@ -125,7 +119,6 @@ def load_writer(config: CaptionFilesConfig) -> tuple[Predictor, Writing]:
 
 def settings_of(predictor: Predictor, writing: Writing) -> dict[str, Any]:
     """Return all options that may change the captions, and a digest of the model."""
-    is_random = writing.decoding.strategy == "nucleus"
     sizes = f"{predictor.image.size} {predictor.image.validation_short_side}".encode()
     model = state_digest(
         predictor.captioner.state_dict(), identity=predictor.tokenizer.model_bytes + sizes
@@ -136,7 +129,7 @@ def settings_of(predictor: Predictor, writing: Writing) -> dict[str, Any]:
         "num_captions": writing.num_captions,
         "prefix": writing.prefix,
         "precision": predictor.precision,
-        **({"seed": writing.seed} if is_random else {}),
+        **({"seed": writing.seed} if writing.decoding.strategy == "nucleus" else {}),
     }
 
 
@@ -153,8 +146,9 @@ def batches_to_do(
     first = len(names) if last + 1 == len(names) else (last + 1) // batch_size * batch_size
     missing = [index for index in range(first) if names[index] not in kept]
     return [
-        *in_batches(missing, batch_size),
-        *in_batches(range(first, len(names)), batch_size),
+        part
+        for each in (missing, range(first, len(names)))
+        for part in in_batches(each, batch_size)
     ]
 
 

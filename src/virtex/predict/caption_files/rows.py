@@ -96,11 +96,11 @@ def write_csv(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> None:
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
         writer.writerow(columns)
         for row in rows:
-            writer.writerow(_as_text(row[column]) for column in columns)
-
-
-def _as_text(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+            values = (row[column] for column in columns)
+            writer.writerow(
+                f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+                for value in values
+            )
 
 
 def read_converted(path: Path, columns: Sequence[str]) -> list[Row]:
