@@ -169,7 +169,7 @@ def test_without_a_network_the_remedy_is_named(path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/file.pth"
-        with pytest.raises(CheckpointError, match=r"is there a network\?.* put it at .*file\.pth"):
+        with pytest.raises(CheckpointError, match=r"is there a network\?.* copy it to .*file\.pth"):
             download(url, path)
 
 

@@ -186,7 +186,7 @@ def test_metadata_that_cannot_be_read_are_refused(metadata, tmp_path):
 
     path = tmp_path / "weights.safetensors"
     save_file({"a": torch.zeros(2)}, path, {"format": "virtex", **metadata})
-    with pytest.raises(CheckpointError, match=r"weights\.safetensors (says|holds)"):
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors (is|holds)"):
         open_backbone(path)
 
 

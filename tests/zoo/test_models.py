@@ -126,7 +126,7 @@ def test_a_mirrors_address_serves_a_file_once(tmp_path):
 def test_what_is_no_torch_file_never_enters_the_cache(tmp_path):
     with serving(Served(b'{"error": "gone"}')) as url:
         storage = Storage(tmp_path / "cache", url.removesuffix("file.pth"))
-        with pytest.raises(CheckpointError, match="gave another file than expected"):
+        with pytest.raises(CheckpointError, match="is another file than expected"):
             fetch(BEST, storage=storage)
     assert not list((tmp_path / "cache").glob("[!.]*"))
 
@@ -178,7 +178,7 @@ def test_a_mirrors_folder_is_used_where_it_is(tmp_path):
     (tmp_path / "mirror" / f"{BEST}.pth").write_bytes(b"")
     assert fetch(BEST) == tmp_path / "mirror" / f"{BEST}.pth"
     assert not (tmp_path / "cache").exists()
-    with pytest.raises(CheckpointError, match="is a folder that holds it, or the http"):
+    with pytest.raises(CheckpointError, match="must be a folder that holds it, or the http"):
         fetch(BEST, storage=Storage(tmp_path, f"file://{tmp_path}/mirror"))
 
 
