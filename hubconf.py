@@ -1,10 +1,10 @@
-"""VirTex backbones for torch.hub: needs torch and torchvision alone.
+"""VirTex backbones for torch.hub, which need only torch and torchvision.
 
     model = torch.hub.load(".", "resnet50", source="local", pretrained=True).eval()
 
-Each entry gives a torchvision ResNet that ends at its last grid: images (B, 3, H, W), normalised by
-ImageNet's mean and deviation, become features (B, 2048, 7, 7) at 224 pixels. Parameters have
-torchvision's names; `avgpool` and `fc` are nn.Identity.
+Each function returns a torchvision ResNet without pooling and classifier. It maps images (B, 3, H, W),
+normalised by ImageNet's mean and standard deviation, to features (B, 2048, h, w); 7 x 7 at 224 pixels.
+Parameters have torchvision's names; `avgpool` and `fc` are nn.Identity.
 """
 
 import hashlib
@@ -20,39 +20,40 @@ dependencies = ["torch", "torchvision"]
 
 _ADDRESS = "https://www.dropbox.com/s/"
 _PREFIXES = ("encoder_q.", "visual.cnn.", "")
-"""What stands before `conv1.weight` in MoCo's, VirTex's and torchvision's files."""
+"""Prefixes of a network's names in files of MoCo, VirTex and torchvision."""
 _OLDEST_TORCH = (2, 6)
-"""Before it, weights_only=True could be made to run what a file says (CVE-2025-32434)."""
+"""Oldest torch whose weights_only=True runs no code in a file (CVE-2025-32434)."""
 
 
 def resnet50(pretrained: bool = False, weights: str | None = None, **kwargs):
-    """ResNet-50; the published one learned bicaptioning with a head of L1 H2048.
+    """Return a ResNet-50; the published weights are of bicaptioning with a head of L1 H2048.
 
     Args:
-        pretrained: Fetch the weights that the VirTex project published; at random otherwise.
-        weights: Instead, a .pth file or its http(s) address: a state dict with torchvision's names,
-            or a released VirTex or MoCo checkpoint of this architecture.
-        kwargs: Passed to torchvision's ResNet.
+        pretrained: Download the weights that the VirTex project published; by default the weights
+            are random.
+        weights: Path or http(s) address of other weights: a .pth file of a state dict with
+            torchvision's names, or a released VirTex or MoCo checkpoint of this architecture.
+        kwargs: Further arguments of torchvision's ResNet.
     """
     published = "pxgjxcva7oypf12/backbone_bicaptioning_R_50_L1_H2048.pth?dl=1"
     return _filled(_GridResNet([3, 4, 6, 3], **kwargs), pretrained, weights, published)
 
 
 def resnet101(pretrained: bool = False, weights: str | None = None, **kwargs):
-    """ResNet-101; the published one learned bicaptioning with a head of L1 H1024.
+    """Return a ResNet-101; the published weights are of bicaptioning with a head of L1 H1024.
 
     Args:
-        pretrained, weights, kwargs: As of `resnet50`.
+        pretrained, weights, kwargs: See `resnet50`.
     """
     published = "bb74jubt68cpn80/bicaptioning_R_101_L1_H1024.pth?dl=1"
     return _filled(_GridResNet([3, 4, 23, 3], **kwargs), pretrained, weights, published)
 
 
 def wide_resnet50_2(pretrained: bool = False, weights: str | None = None, **kwargs):
-    """ResNet-50 of twice the width; the published one learned bicaptioning with a head of L1 H1024.
+    """Return a ResNet-50 of twice the width; published weights: bicaptioning, head of L1 H1024.
 
     Args:
-        pretrained, weights, kwargs: As of `resnet50`.
+        pretrained, weights, kwargs: See `resnet50`.
     """
     published = "5o198ux709r6376/bicaptioning_R_50W2X_L1_H1024.pth?dl=1"
     model = _GridResNet([3, 4, 6, 3], width_per_group=128, **kwargs)
@@ -60,7 +61,7 @@ def wide_resnet50_2(pretrained: bool = False, weights: str | None = None, **kwar
 
 
 class _GridResNet(torchvision.models.ResNet):
-    """torchvision's own forward flattens the grid, even without pooling and classifier."""
+    """A ResNet without pooling and classifier; torchvision's forward would flatten the grid."""
 
     def __init__(self, layers: list[int], **kwargs) -> None:
         options = {"zero_init_residual": True, **kwargs}
@@ -68,7 +69,7 @@ class _GridResNet(torchvision.models.ResNet):
         self.avgpool, self.fc = torch.nn.Identity(), torch.nn.Identity()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) to (B, 2048, h, w)."""
+        """Return the grid (B, 2048, h, w) of images (B, 3, H, W)."""
         features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         return self.layer4(self.layer3(self.layer2(self.layer1(features))))
 
@@ -103,7 +104,7 @@ def _basename(address):
 
 
 def _own_name(address):
-    """A name that no other address has: many end in `model.pth`."""
+    """Return a file name that is different for each address: many end in `model.pth`."""
     try:
         name = _basename(address)
     except ValueError as error:
@@ -112,7 +113,7 @@ def _own_name(address):
 
 
 def _fetched(address, name):
-    """Where the file of an address lies in torch.hub's cache, fetched unless it is there."""
+    """Return the path in torch.hub's cache of the file at an address, downloaded if necessary."""
     path = pathlib.Path(torch.hub.get_dir(), "checkpoints", name)
     try:
         if not path.exists():
@@ -127,7 +128,7 @@ def _fetched(address, name):
 
 
 def _read(path):
-    """What a file holds; nothing in it is run."""
+    """Return the content of a torch file, without running code in it."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -141,7 +142,7 @@ def _read(path):
 
 
 def _load(model, values, source):
-    """Fill a network from a bare or wrapped state dict, strictly but for a classifier."""
+    """Load a bare or wrapped state dict, strictly except for a classifier, into a network."""
     for wrapper in ("model", "state_dict"):
         if isinstance(values, dict) and isinstance(values.get(wrapper), dict):
             values = values[wrapper]

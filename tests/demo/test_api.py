@@ -49,7 +49,7 @@ def test_an_image_of_the_gallery_is_captioned_like_a_photo(client):
         assert (answer.status, "give 0 to 2" in answer.error) == (404, True)
 
 
-def test_labels_of_a_photo_are_weighed(client, predictor):
+def test_labels_of_a_photo_are_ranked(client, predictor):
     answer = client.labels(encoded("PNG"), labels="a ball, two dogs", template="the {}")
     expected = predictor.classify([encoded("PNG")], ["a ball", "two dogs"], templates=["the {}"])[0]
     weights = {one["label"]: one["probability"] for one in answer.values["labels"]}
@@ -68,7 +68,7 @@ def test_labels_of_a_photo_are_weighed(client, predictor):
         ({"labels": "dog", "direction": "up"}, "none of forward, backward, both"),
     ],
 )
-def test_options_that_cannot_be_met_are_said_in_words(query, words, client):
+def test_options_that_are_not_supported_are_refused(query, words, client):
     answer = client.labels(encoded("PNG"), **query)
     assert (answer.status, answer.headers["content-type"]) == (400, "application/json")
     assert words in answer.error
@@ -83,19 +83,19 @@ def test_a_search_finds_images_of_the_gallery(client, gallery_folder):
 
 
 @pytest.mark.parametrize("data", NOT_A_PHOTO, ids=["text", "bomb", "nothing"])
-def test_what_is_no_photo_is_said_in_words(data, client):
+def test_a_file_that_is_no_image_is_refused(data, client):
     answer = client.photo(data)
     assert (answer.status, "cannot be read" in answer.error) == (400, True)
 
 
-def test_a_photo_may_be_no_larger_than_allowed(client):
+def test_a_photo_that_is_too_large_is_refused(client):
     drip = (bytes(2**18) for _ in range(5))  # without a Content-Length
     for body in (bytes(2**20 + 1), drip):
         answer = client.photo(body)
         assert (answer.status, "larger than 1 MB" in answer.error) == (413, True)
 
 
-def test_our_own_mistake_shows_nothing_of_the_inside(lonely, monkeypatch):
+def test_an_internal_error_shows_no_details(lonely, monkeypatch):
     api, client = lonely
     monkeypatch.setattr(api.predictor, "captions", lambda *_: 1 / 0)
     answer = client.photo(encoded("PNG"))
@@ -108,14 +108,14 @@ def test_without_a_gallery_the_page_and_a_search_say_how_to_have_one(lonely):
     assert "--gallery DIR" in client.search("a dog").error
 
 
-def test_what_the_page_quotes_is_no_html(api, client, gallery_folder):
+def test_names_on_the_page_are_escaped(api, client, gallery_folder):
     page = client.get("/").body.decode()
     assert "<img src=x" not in page
     assert "&lt;img src=x" in page
     assert "<script>" not in api._page("<script>")
 
 
-def test_a_model_that_reads_forward_alone_shows_no_choice_of_readers(lonely, monkeypatch):
+def test_a_model_without_a_backward_decoder_shows_no_choice_of_readers(lonely, monkeypatch):
     api, _ = lonely
     assert "Reader" in api._page("run")
     monkeypatch.setattr(api.predictor.captioner.head, "directions", ("forward",))
@@ -137,6 +137,10 @@ class Held:
         return self.search(*arguments)
 
 
+def num_pending(api):
+    return MAX_PENDING - api._slots._value
+
+
 def wait_until(condition):
     deadline = time.monotonic() + SECONDS
     while not condition() and time.monotonic() < deadline:
@@ -144,22 +148,22 @@ def wait_until(condition):
     assert condition()
 
 
-def test_while_the_model_computes_the_page_is_served_and_only_so_many_wait(lonely, monkeypatch):
+def test_while_the_model_computes_the_page_is_served_and_few_requests_wait(lonely, monkeypatch):
     api, client = lonely
     held = Held(monkeypatch, api.predictor)
     with ThreadPoolExecutor(MAX_PENDING) as threads:
         waiting = [threads.submit(client.photo, encoded("PNG")) for _ in range(MAX_PENDING)]
-        wait_until(lambda: api._num_pending == MAX_PENDING)
+        wait_until(api._slots.locked)
         assert client.get("/").status == 200
         answer = client.photo(encoded("PNG"))
         assert (answer.status, "try again" in answer.error) == (503, True)
         assert held.num_calls == 1
         held.released.set()
         assert {one.result().status for one in waiting} == {200}
-    assert api._num_pending == 0
+    assert num_pending(api) == 0
 
 
-def test_for_a_client_that_left_nothing_is_computed(lonely, monkeypatch):
+def test_nothing_is_computed_for_a_client_that_left(lonely, monkeypatch):
     api, client = lonely
     held = Held(monkeypatch, api.predictor)
     with ThreadPoolExecutor(1) as threads:
@@ -169,19 +173,19 @@ def test_for_a_client_that_left_nothing_is_computed(lonely, monkeypatch):
         head = f"POST /api/photo HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", client.port)) as left:
             left.sendall(head.encode() + body)
-            wait_until(lambda: api._num_pending == 2)
+            wait_until(lambda: num_pending(api) == 2)
         time.sleep(0.2)
         held.released.set()
         assert first.result().status == 200
-    wait_until(lambda: api._num_pending == 0)
+    wait_until(lambda: num_pending(api) == 0)
     assert held.num_calls == 1
 
 
-def test_a_photo_that_arrives_too_slowly_is_given_up(lonely, monkeypatch):
+def test_a_photo_that_arrives_too_slowly_is_refused(lonely, monkeypatch):
     monkeypatch.setattr(limits, "READ_SECONDS", 0.05)
     api, client = lonely
     head = b"POST /api/photo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
     with socket.create_connection(("127.0.0.1", client.port), timeout=SECONDS) as slow:
         slow.sendall(head + b"x")
         assert b" 408 " in slow.recv(1000)
-    assert api._num_pending == 0
+    assert num_pending(api) == 0

@@ -130,7 +130,7 @@ def map_of(page):
     return shown.get_attribute("src") if shown.is_visible() else None
 
 
-def test_words_show_where_the_model_looked_without_another_request(page, server, requests):
+def test_words_show_their_attention_without_another_request(page, server, requests):
     send(page, encoded("JPEG"))
     page.wait_for_selector(".word")
     assert page.locator(".captions li").count() == 5
@@ -198,7 +198,7 @@ def test_labels_and_searches_are_answered_and_nothing_typed_is_html(page, compla
     assert [text for text in complaints if "400 (Bad Request)" not in text] == []
 
 
-def test_the_bars_of_an_old_photo_vanish_under_a_new_one(page):
+def test_a_new_photo_removes_the_bars_of_the_old_one(page):
     pick(page, 0)
     page.wait_for_selector(".word")
     page.get_by_role("button", name="Weigh the labels").click()
@@ -209,7 +209,7 @@ def test_the_bars_of_an_old_photo_vanish_under_a_new_one(page):
     assert page.locator(".bars li").count() == 0
 
 
-def test_of_several_clicks_the_newest_is_answered_and_no_older_one_is_shown(page):
+def test_of_several_requests_only_the_newest_is_shown(page):
     """The first of two answers is held back until the second was shown."""
     held = []
     page.route("**/api/photo?gallery=0", lambda route: held.append((route, route.fetch())))
@@ -249,7 +249,7 @@ def test_a_photo_is_dropped_on_the_page(page):
     ],
     ids=["text", "bomb"],
 )
-def test_what_is_no_photo_is_told_in_words_and_the_last_photo_stays(data, words, page, server):
+def test_a_file_that_is_no_image_is_refused_and_the_last_photo_stays(data, words, page, server):
     send(page, encoded("JPEG"))
     page.wait_for_selector(".word")
     send(page, data)

@@ -16,7 +16,7 @@ def test_without_a_model_the_quickstart_is_served_if_it_is_there(tmp_path, monke
     assert DemoConfig().init == str(QUICKSTART)
 
 
-def test_all_mistakes_are_told_at_once(tmp_path):
+def test_all_problems_are_reported_at_once(tmp_path):
     with pytest.raises(ConfigError) as caught:
         DemoConfig("run", max_upload_mb=0, port=70_000, gallery=tmp_path / "gone")
     for option in ("--max_upload_mb", "--port", "--gallery"):
@@ -39,6 +39,6 @@ def test_without_starlette_the_extra_is_named(monkeypatch, capsys):
     assert "pip install 'virtex[demo]'" in error
 
 
-def test_the_command_says_what_is_wrong_and_exits_with_2(tmp_path, capsys):
+def test_the_command_reports_the_error_and_exits_with_2(tmp_path, capsys):
     assert main(["demo", str(tmp_path / "nothing"), "--port", "0"]) == 2
     assert "no such file or folder" in capsys.readouterr().err

@@ -14,25 +14,25 @@ from virtex.errors import ConfigError
 SECONDS = 60
 
 
-def test_a_taken_port_is_said_in_words():
+def test_a_port_in_use_is_refused():
     match = "0 takes a free one"
     with listen("127.0.0.1", 0) as taken, pytest.raises(ConfigError, match=match):
         listen("127.0.0.1", taken.getsockname()[1])
 
 
-def test_a_second_demo_on_the_same_port_is_told_at_once(run_folder, capsys):
+def test_a_second_demo_on_the_same_port_is_refused_at_once(run_folder, capsys):
     with listen("127.0.0.1", 0) as first:
         port = str(first.getsockname()[1])
         assert main(["demo", str(run_folder), "--port", port]) == 2
     assert f"--host 127.0.0.1 --port {port}" in capsys.readouterr().err
 
 
-def test_a_host_of_another_machine_is_said_in_words():
+def test_a_host_of_another_machine_is_refused():
     with pytest.raises(ConfigError, match=r"--host 192\.0\.2\.1"):
         listen("192.0.2.1", 0)
 
 
-def test_who_listens_to_the_network_is_warned(caplog):
+def test_listening_on_the_network_gives_a_warning(caplog):
     with caplog.at_level(logging.WARNING, "virtex"):
         listen("127.0.0.1", 0).close()
         assert not caplog.records
@@ -49,7 +49,7 @@ def test_who_listens_to_the_network_is_warned(caplog):
         ("192.0.2.1", "http://192.0.2.1:5"),
     ],
 )
-def test_an_address_is_told_as_a_browser_takes_it(host, url):
+def test_the_url_is_one_for_a_browser(host, url):
     assert address(host, 5) == url
 
 
@@ -73,7 +73,7 @@ def test_a_connection_without_a_whole_request_is_closed(sent, slow_client):
         assert idle.recv(100) == b""
 
 
-def test_a_slow_answer_is_awaited_and_half_a_second_request_is_not(slow_client):
+def test_a_slow_answer_is_sent_but_half_a_second_request_closes_the_connection(slow_client):
     with socket.create_connection(("127.0.0.1", slow_client.port), timeout=SECONDS) as idle:
         idle.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         received = b""

@@ -107,7 +107,7 @@ def test_a_silent_server_counts_as_cut(path, monkeypatch):
     ("served", "match"),
     [
         (Served(CONTENT, statuses=[404]), "answers 404 Not Found"),
-        (Served(b"<p>Log in", content_type="text/html; charset=utf-8"), "gave a web page"),
+        (Served(b"<p>Log in", content_type="text/html; charset=utf-8"), "is a web page"),
         (Served(CONTENT, says_length=False), "or not its length"),
         (Served(b""), "sends no file"),
         (Served(CONTENT, redirect="http://[bad/moved"), "IPv6"),

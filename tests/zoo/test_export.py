@@ -256,9 +256,7 @@ def test_weights_that_are_not_finite_are_written_in_no_format(part, format, run,
         step=30,
     )
     out = tmp_path / f"out{SUFFIX.get(format, '.pth')}"
-    with pytest.raises(
-        CheckpointError, match=rf"NaN: .*{part.removeprefix('backbone.cnn.')}"
-    ):
+    with pytest.raises(CheckpointError, match=rf"NaN: .*{part.removeprefix('backbone.cnn.')}"):
         exported(tmp_path / "run.safetensors", format, out)
     assert not out.exists()
 

@@ -1,9 +1,8 @@
 """The page of the demo and its JSON API: captions of an image, labels, search (docs/demo.md)."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,8 @@ class DemoApi:
 
     def __init__(self, predictor: Predictor, gallery: DemoGallery, *, max_megabytes: int) -> None:
         self.predictor, self.gallery, self.max_megabytes = predictor, gallery, max_megabytes
-        self._turn, self._thread, self._num_pending = asyncio.Lock(), ThreadPoolExecutor(1), 0
+        self._turn, self._thread = asyncio.Lock(), ThreadPoolExecutor(1)
+        self._slots = asyncio.Semaphore(MAX_PENDING)
 
     def app(self, model: str) -> Starlette:
         """Return the application; `model` is the model's name on the page."""
@@ -107,23 +107,15 @@ class DemoApi:
         self, request: Request, compute: Callable[[bytes | Path], dict[str, Any]]
     ) -> Response:
         """Receive the image, wait until the model is free, and compute off the event loop."""
-        with self._pending():
+        if self._slots.locked():
+            raise HTTPException(503, f"{MAX_PENDING} requests are waiting: try again in a moment.")
+        async with self._slots:
             image = self._named_image(request) or await self._body(request)
             async with self._turn:
                 if await request.is_disconnected():
                     raise ClientDisconnect
                 loop = asyncio.get_running_loop()
                 return JSONResponse(await loop.run_in_executor(self._thread, compute, image))
-
-    @contextmanager
-    def _pending(self) -> Iterator[None]:
-        if self._num_pending >= MAX_PENDING:
-            raise HTTPException(503, f"{MAX_PENDING} requests are waiting: try again in a moment.")
-        self._num_pending += 1
-        try:
-            yield
-        finally:
-            self._num_pending -= 1
 
     async def _body(self, request: Request) -> bytes:
         """Return the body of a request, within the limits of size and time."""

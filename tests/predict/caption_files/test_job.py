@@ -260,7 +260,10 @@ def test_each_captioned_image_gets_a_picture_of_its_own(
         (["--greedy", "--top_k", "3"], "--greedy cannot be combined with --top_k"),
         (["--greedy", "--backward_weight", "0.5"], "--greedy cannot be combined"),
         (["--num_captions", "6"], "6 captions an image requested of strategy beam"),
-        (["--num_captions", "0", "--batch_size", "0"], r"batch_size 0 must[^$]*num_captions 0 must"),
+        (
+            ["--num_captions", "0", "--batch_size", "0"],
+            r"batch_size 0 must[^$]*num_captions 0 must",
+        ),
         (["--nucleus", "1.5"], "top_p is 1.5"),
         (["--out", "{tmp}/captions.txt"], r"ends in \.txt.*\.json, \.jsonl, \.csv"),
         (["--out", "{tmp}/captions"], "ends in no suffix"),
