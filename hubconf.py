@@ -2,8 +2,8 @@
 
     model = torch.hub.load(".", "resnet50", source="local", pretrained=True).eval()
 
-Each function returns a torchvision ResNet without pooling and classifier. It maps images (B, 3, H, W),
-normalised by ImageNet's mean and standard deviation, to features (B, 2048, h, w); 7 x 7 at 224 pixels.
+Each function returns a torchvision ResNet without pooling and classifier. It maps images
+(B, 3, H, W), normalised by ImageNet's mean and standard deviation, to features (B, 2048, h, w).
 Parameters have torchvision's names; `avgpool` and `fc` are nn.Identity.
 """
 
@@ -94,7 +94,7 @@ def _filled(model, pretrained, weights, published):
 def _refuse_old_torch():
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _OLDEST_TORCH:
         raise RuntimeError(
-            f"torch {torch.__version__} may run what a file says even if asked for weights alone "
+            f"torch {torch.__version__} may run code in a file even with weights_only=True "
             "(CVE-2025-32434): upgrade to torch 2.6 or later to load weights."
         )
 
