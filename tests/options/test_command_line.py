@@ -13,7 +13,7 @@ from virtex.errors import ConfigError
 from virtex.pretrain import PretrainConfig, TrainTokenizerConfig
 from virtex.study import StudyConfig
 from virtex.transfer.protocols import PROTOCOLS
-from virtex.zoo.export.command import ExportConfig
+from virtex.zoo.export.formats import ExportConfig
 
 
 @dataclass(frozen=True)

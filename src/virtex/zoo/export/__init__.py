@@ -1,5 +1,5 @@
 """Export of models to the layouts of other libraries."""
 
-from virtex.zoo.export.command import ExportConfig, export, parse_export
+from virtex.zoo.export.formats import ExportConfig, export, parse_export
 
 __all__ = ["ExportConfig", "export", "parse_export"]

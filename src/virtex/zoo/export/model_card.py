@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from virtex.models.backbone import Backbone
+from virtex.zoo.export.card_scores import Score
 from virtex.zoo.export.model import Model
-from virtex.zoo.export.scores import Score
 from virtex.zoo.models import Published, find
 
 TAGS = ("timm", "virtex", "image-feature-extraction")

@@ -8,10 +8,10 @@ from virtex import files
 from virtex.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ImageConfig
 from virtex.errors import CheckpointError
 from virtex.models.backbone import Backbone
+from virtex.zoo.export.card_scores import scores_of
 from virtex.zoo.export.layouts import timm_state
 from virtex.zoo.export.model import Model
 from virtex.zoo.export.model_card import model_card, without_folders
-from virtex.zoo.export.scores import scores_of
 from virtex.zoo.export.writing import save_run, save_tensors
 from virtex.zoo.weights_file import WEIGHTS_NAME
 
