@@ -64,5 +64,5 @@ def test_a_caption_longer_than_the_encoder_is_refused():
 
 
 def test_all_problems_with_the_sizes_are_reported_at_once():
-    with pytest.raises(ConfigError, match=r"(?s)not a multiple of 64.*dropout 1.*max_tokens 2"):
+    with pytest.raises(ConfigError, match=r"(?s)max_tokens 2.*not a multiple of 64.*dropout 1"):
         TextEncoderConfig(hidden_size=100, dropout=1.0, max_tokens=2)

@@ -211,7 +211,7 @@ def test_heads_and_feedforward_follow_the_papers_rule():
         ({"dropout": 1.0}, "dropout 1.0"),
         ({"norm": "both"}, "'both'"),
         ({"max_tokens": 1}, "max_tokens 1"),
-        ({"dropout": -0.1, "max_tokens": 0}, "(?s)dropout.*max_tokens"),
+        ({"dropout": -0.1, "max_tokens": 0}, "(?s)max_tokens.*dropout"),
     ],
 )
 def test_a_size_that_cannot_work_is_refused(options, message):
