@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools import mask as run_lengths
 
 from tests.oracles.detection_ap import pycocotools_scores
-from virtex.transfer.metrics.detection import FoundObjects, TrueObjects, coco_scores
+from virtex.transfer.metrics.detection import DetectedObjects, GroundTruth, coco_scores
 
 SIZE = 640
 OBJECTS = 7
@@ -34,20 +34,22 @@ def rectangles(boxes: np.ndarray) -> list[dict]:
 
 def made_up(
     rng: np.random.Generator, *, num_classes: int, num_detections: int
-) -> tuple[TrueObjects, FoundObjects]:
+) -> tuple[GroundTruth, DetectedObjects]:
     """The objects of one image and what was found there."""
     boxes, flags = boxes_anywhere(rng, OBJECTS), np.zeros(OBJECTS, bool)
     labels = rng.integers(0, num_classes, OBJECTS)
     masks, areas = rectangles(boxes), np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    truth = TrueObjects((SIZE, SIZE), boxes, labels, areas, flags, flags, masks)
+    ground_truth = GroundTruth((SIZE, SIZE), boxes, labels, areas, flags, flags, masks)
     rows = rng.integers(0, OBJECTS, num_detections // 2)
     shifted = boxes[rows] + rng.normal(size=(len(rows), 4)) * 2
     strays = boxes_anywhere(rng, num_detections - len(rows))
     stray_labels = rng.integers(0, num_classes, len(strays))
-    found = np.concatenate([np.clip(shifted, 0, SIZE), strays])
-    found_labels = np.concatenate([labels[rows], stray_labels])
+    detections = np.concatenate([np.clip(shifted, 0, SIZE), strays])
+    detected_labels = np.concatenate([labels[rows], stray_labels])
     scores = rng.random(num_detections).round(2)
-    return truth, FoundObjects(found, found_labels, scores, rectangles(found))
+    return ground_truth, DetectedObjects(
+        detections, detected_labels, scores, rectangles(detections)
+    )
 
 
 def main() -> None:
@@ -62,14 +64,14 @@ def main() -> None:
         made_up(rng, num_classes=num_classes, num_detections=options.detections)
         for _ in range(options.images)
     ]
-    truth, found = map(list, zip(*pairs, strict=True))
+    ground_truth, detections = map(list, zip(*pairs, strict=True))
     start = time.perf_counter()
-    ours = coco_scores(truth, found, num_classes=num_classes)
+    ours = coco_scores(ground_truth, detections, num_classes=num_classes)
     seconds = time.perf_counter() - start
     start = time.perf_counter()
     theirs = {}
     for kind in ("box", "mask"):
-        theirs |= pycocotools_scores(truth, found, kind=kind, num_classes=num_classes)
+        theirs |= pycocotools_scores(ground_truth, detections, kind=kind, num_classes=num_classes)
     slow = time.perf_counter() - start
     difference = max(abs(ours[name] - value) for name, value in theirs.items())
     print(f"ours        {seconds:6.1f} s   box AP {ours['box_AP']:.4f}")

@@ -13,29 +13,31 @@ THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 
 
-def slow_ap(truth, found, label, threshold, *, kind, federated=False):
+def slow_ap(ground_truth, detections, label, threshold, *, kind, federated=False):
     """One class's 101-point AP over objects of all sizes; None if no object counts."""
     judged, num_objects = [], 0
-    for true, seen in zip(truth, found, strict=True):
-        objects = [i for i in range(len(true.labels)) if true.labels[i] == label]
-        if federated and not objects and label not in true.absent_labels:
+    for truth, detected in zip(ground_truth, detections, strict=True):
+        objects = [i for i in range(len(truth.labels)) if truth.labels[i] == label]
+        if federated and not objects and label not in truth.absent_labels:
             continue
-        lenient = {i for i in objects if true.crowd[i] or true.difficult[i]}
+        lenient = {i for i in objects if truth.crowd[i] or truth.difficult[i]}
         num_objects += len(objects) - len(lenient)
-        detections = [d for d in range(len(seen.labels)) if seen.labels[d] == label]
+        chosen = [d for d in range(len(detected.labels)) if detected.labels[d] == label]
         taken = set()
-        for d in sorted(detections, key=lambda d: -seen.scores[d]):
-            overlaps = {i: slow_overlap(seen, d, true, i, kind) for i in objects if i not in taken}
+        for d in sorted(chosen, key=lambda d: -detected.scores[d]):
+            overlaps = {
+                i: slow_overlap(detected, d, truth, i, kind) for i in objects if i not in taken
+            }
             near = [i for i in overlaps if overlaps[i] >= threshold]
             near = [i for i in near if i not in lenient] or near
             if near:
                 best = max(near, key=lambda i: (overlaps[i], i))
-                if not true.crowd[best]:
+                if not truth.crowd[best]:
                     taken.add(best)
                 if best not in lenient:
-                    judged.append((seen.scores[d], True))
-            elif not (federated and label in true.incomplete_labels):
-                judged.append((seen.scores[d], False))
+                    judged.append((detected.scores[d], True))
+            elif not (federated and label in truth.incomplete_labels):
+                judged.append((detected.scores[d], False))
     if not num_objects:
         return None
     judged.sort(key=lambda pair: -pair[0])
@@ -52,13 +54,13 @@ def interpolated(judged, num_objects, recalls):
     return sum(best) / len(best)
 
 
-def slow_overlap(seen, d, true, i, kind):
+def slow_overlap(detected, d, truth, i, kind):
     if kind == "box":
-        shared, found_area, true_area = shared_area(seen.boxes[d], true.boxes[i])
+        shared, detected_area, true_area = shared_area(detected.boxes[d], truth.boxes[i])
     else:
-        a, b = (pixels(one) for one in (seen.masks[d], true.masks[i]))
-        shared, found_area, true_area = (a & b).sum(), a.sum(), b.sum()
-    return shared / (found_area if true.crowd[i] else found_area + true_area - shared)
+        a, b = (pixels(one) for one in (detected.masks[d], truth.masks[i]))
+        shared, detected_area, true_area = (a & b).sum(), a.sum(), b.sum()
+    return shared / (detected_area if truth.crowd[i] else detected_area + true_area - shared)
 
 
 def shared_area(box, other):
@@ -74,11 +76,11 @@ def pixels(mask):
     return run_lengths.decode(mask).astype(bool)
 
 
-def slow_lvis_scores(truth, found, *, kind, frequencies, max_detections):
-    found = [highest_scoring(one, max_detections) for one in found]
+def slow_lvis_scores(ground_truth, detections, *, kind, frequencies, max_detections):
+    detections = [highest_scoring(one, max_detections) for one in detections]
     table = {
         label: [
-            slow_ap(truth, found, label, threshold, kind=kind, federated=True)
+            slow_ap(ground_truth, detections, label, threshold, kind=kind, federated=True)
             for threshold in THRESHOLDS
         ]
         for label in range(len(frequencies))
@@ -96,49 +98,51 @@ def slow_lvis_scores(truth, found, *, kind, frequencies, max_detections):
     return {f"{kind}_{name}": np.mean(values) for name, values in scores.items() if values}
 
 
-def highest_scoring(seen, count):
+def highest_scoring(detected, count):
     """The best detections of all classes alone."""
-    rows = sorted(range(len(seen.scores)), key=lambda d: -seen.scores[d])[:count]
+    rows = sorted(range(len(detected.scores)), key=lambda d: -detected.scores[d])[:count]
     return replace(
-        seen,
-        boxes=seen.boxes[rows],
-        labels=seen.labels[rows],
-        scores=seen.scores[rows],
-        masks=[seen.masks[d] for d in rows],
+        detected,
+        boxes=detected.boxes[rows],
+        labels=detected.labels[rows],
+        scores=detected.scores[rows],
+        masks=[detected.masks[d] for d in rows],
     )
 
 
-def slow_voc_scores(truth, found, *, num_classes):
+def slow_voc_scores(ground_truth, detections, *, num_classes):
     table = []
     for threshold in THRESHOLDS:
-        values = [slow_voc_ap(truth, found, label, threshold) for label in range(num_classes)]
+        values = [
+            slow_voc_ap(ground_truth, detections, label, threshold) for label in range(num_classes)
+        ]
         table.append(np.mean([value for value in values if value is not None]))
     return {"voc07_AP": np.mean(table), "voc07_AP50": table[0], "voc07_AP75": table[5]}
 
 
-def slow_voc_ap(truth, found, label, threshold):
+def slow_voc_ap(ground_truth, detections, label, threshold):
     """One class's 11-point AP, in VOC's own pixels, which count from 1 to the last one."""
     everything = [
-        (seen.scores[d], image, voc_pixels(seen.boxes[d]))
-        for image, seen in enumerate(found)
-        for d in range(len(seen.labels))
-        if seen.labels[d] == label
+        (detected.scores[d], image, voc_pixels(detected.boxes[d]))
+        for image, detected in enumerate(detections)
+        for d in range(len(detected.labels))
+        if detected.labels[d] == label
     ]
     num_objects = sum(
-        true.labels[i] == label and not true.difficult[i]
-        for true in truth
-        for i in range(len(true.labels))
+        truth.labels[i] == label and not truth.difficult[i]
+        for truth in ground_truth
+        for i in range(len(truth.labels))
     )
     if not num_objects:
         return None
     judged, detected = [], set()
     for score, image, box in sorted(everything, key=lambda row: -row[0]):
-        true, best, best_overlap = truth[image], None, threshold
-        for i in range(len(true.labels)):
-            overlap = voc_overlap(box, voc_pixels(true.boxes[i]))
-            if true.labels[i] == label and overlap > best_overlap:
+        truth, best, best_overlap = ground_truth[image], None, threshold
+        for i in range(len(truth.labels)):
+            overlap = voc_overlap(box, voc_pixels(truth.boxes[i]))
+            if truth.labels[i] == label and overlap > best_overlap:
                 best, best_overlap = i, overlap
-        if best is None or not true.difficult[best]:
+        if best is None or not truth.difficult[best]:
             judged.append((score, best is not None and (image, best) not in detected))
             detected.add((image, best))
     return interpolated(judged, num_objects, [step * 0.1 for step in range(11)])
@@ -158,31 +162,31 @@ def voc_overlap(box, other):
     return width * height / (sum(areas) - width * height)
 
 
-def pycocotools_scores(truth, found, *, kind, num_classes, max_detections=100):
+def pycocotools_scores(ground_truth, detections, *, kind, num_classes, max_detections=100):
     """COCOeval's six numbers; -1 where there is no object."""
-    images, true_rows, found_rows = [], [], []
-    for image, (true, seen) in enumerate(zip(truth, found, strict=True)):
-        images.append({"id": image, "height": true.size[0], "width": true.size[1]})
-        for i in range(len(true.labels)):
-            row = coco_row(image, true, i, kind, len(true_rows) + 1)
-            area = -1.0 if true.difficult[i] else float(true.areas[i])
-            true_rows.append({**row, "area": area, "iscrowd": int(true.crowd[i])})
-        for d in range(len(seen.labels)):
-            row = coco_row(image, seen, d, kind, len(found_rows) + 1)
+    images, truth_rows, detection_rows = [], [], []
+    for image, (truth, detected) in enumerate(zip(ground_truth, detections, strict=True)):
+        images.append({"id": image, "height": truth.size[0], "width": truth.size[1]})
+        for i in range(len(truth.labels)):
+            row = coco_row(image, truth, i, kind, len(truth_rows) + 1)
+            area = -1.0 if truth.difficult[i] else float(truth.areas[i])
+            truth_rows.append({**row, "area": area, "iscrowd": int(truth.crowd[i])})
+        for d in range(len(detected.labels)):
+            row = coco_row(image, detected, d, kind, len(detection_rows) + 1)
             if kind == "mask":
                 del row["bbox"]
-            found_rows.append({**row, "score": float(seen.scores[d])})
+            detection_rows.append({**row, "score": float(detected.scores[d])})
     with contextlib.redirect_stdout(io.StringIO()):
         annotated = COCO()
         annotated.dataset = {
             "images": images,
-            "annotations": true_rows,
+            "annotations": truth_rows,
             "categories": [{"id": label} for label in range(num_classes)],
             "info": {},
         }
         annotated.createIndex()
         kinds = {"box": "bbox", "mask": "segm"}
-        evaluation = COCOeval(annotated, annotated.loadRes(found_rows), kinds[kind])
+        evaluation = COCOeval(annotated, annotated.loadRes(detection_rows), kinds[kind])
         evaluation.params.maxDets = [max_detections]
         evaluation.evaluate()
         evaluation.accumulate()

@@ -13,7 +13,7 @@ from virtex.data.layouts import write_scenes
 from virtex.engine.optim import lr_scale
 from virtex.errors import ConfigError, DataError
 from virtex.transfer import detection
-from virtex.transfer.detection import DetectionProtocolConfig, true_objects
+from virtex.transfer.detection import DetectionProtocolConfig, ground_truth_of
 from virtex.transfer.protocol import Result
 
 SMALL = """
@@ -186,12 +186,12 @@ def test_areas_are_the_annotations_own_else_the_masks_else_the_boxes() -> None:
         "1", b"", boxes=np.array([[1, 1, 5, 4]], np.float32), box_labels=(2,),
         masks=([[1.0, 1.0, 5.0, 1.0, 5.0, 4.0]],), areas=np.array([3.0], np.float32),
     )  # fmt: skip
-    told = true_objects(example, (6, 8), with_masks=True)
+    told = ground_truth_of(example, (6, 8), with_masks=True)
     assert told.areas.tolist() == [3.0]
     assert told.labels.tolist() == [2]
     without = Example("1", b"", boxes=example.boxes, box_labels=(2,), masks=example.masks)
-    assert 4 <= true_objects(without, (6, 8), with_masks=True).areas[0] <= 8
-    assert true_objects(without, (6, 8), with_masks=False).areas.tolist() == [12.0]
+    assert 4 <= ground_truth_of(without, (6, 8), with_masks=True).areas[0] <= 8
+    assert ground_truth_of(without, (6, 8), with_masks=False).areas.tolist() == [12.0]
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -16,11 +16,11 @@ from virtex.models.decoding import DecodingConfig
 from virtex.predict.predictor import Predictor
 from virtex.predict.results import Writing
 from virtex.transfer.features import data_identity
-from virtex.transfer.images import image_batches
+from virtex.transfer.image_batches import image_batches
 from virtex.transfer.protocol import digest
 
 
-class Written(NamedTuple):
+class GeneratedCaption(NamedTuple):
     """What a model says of an image."""
 
     caption: str
@@ -52,7 +52,7 @@ class Generation:
 
 def captions_of(
     source: Source, predictor: Predictor, generation: Generation, *, folder: Path, model: Any
-) -> dict[str, Written]:
+) -> dict[str, GeneratedCaption]:
     """The caption of each image that can be read, by image id, in the source's order.
 
     Every process gets all of them. They are kept in the folder; a second call reads them from
@@ -77,9 +77,11 @@ def captions_of(
     return captions
 
 
-def generate(source: Source, predictor: Predictor, generation: Generation) -> dict[str, Written]:
+def generate(
+    source: Source, predictor: Predictor, generation: Generation
+) -> dict[str, GeneratedCaption]:
     """As `captions_of`, without a file."""
-    own: dict[int, Written] = {}
+    own: dict[int, GeneratedCaption] = {}
     writer = Predictor(
         predictor.captioner,
         predictor.tokenizer,
@@ -99,21 +101,22 @@ def generate(source: Source, predictor: Predictor, generation: Generation) -> di
         indices = batch["index"].tolist()
         written = writer.write_captions(batch["image"], indices, writing)
         own |= {
-            index: Written(best.text, best.log_likelihood)
+            index: GeneratedCaption(best.text, best.log_likelihood)
             for index, (best,) in zip(indices, written, strict=True)
         }
-    parts = cast(list[dict[int, Written]], distributed.gather_objects(own))
+    parts = cast(list[dict[int, GeneratedCaption]], distributed.gather_objects(own))
     captions = {index: one for part in parts for index, one in part.items()}
     if not captions:
         raise DataError(f"none of the {len(source)} images can be read.")
     return {source[index].image_id: captions[index] for index in sorted(captions)}
 
 
-def _read(path: Path) -> dict[str, Written]:
+def _read(path: Path) -> dict[str, GeneratedCaption]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         return {
-            str(row["image_id"]): Written(row["caption"], row["log_likelihood"]) for row in rows
+            str(row["image_id"]): GeneratedCaption(row["caption"], row["log_likelihood"])
+            for row in rows
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
@@ -122,7 +125,7 @@ def _read(path: Path) -> dict[str, Written]:
         ) from error
 
 
-def _write(captions: Mapping[str, Written], path: Path) -> None:
+def _write(captions: Mapping[str, GeneratedCaption], path: Path) -> None:
     """Write in COCO's results layout, whole or not at all."""
     rows = [
         {"image_id": int(name) if _is_number(name) else name, **written._asdict()}

@@ -27,7 +27,7 @@ from virtex.engine.inference import InferenceConfig
 from virtex.errors import ConfigError
 from virtex.models.decoding import DecodingConfig
 from virtex.predict.loading import build_captioner, open_whole_model
-from virtex.transfer.caption_generation import Generation, Written, captions_of
+from virtex.transfer.caption_generation import GeneratedCaption, Generation, captions_of
 from virtex.transfer.command import MeasurementConfig, record_of
 from virtex.transfer.metrics.captioning import (
     Tokenized,
@@ -193,7 +193,7 @@ def as_in_paper(generation: Generation, source: Source) -> bool:
 
 
 def numbers(
-    captions: Mapping[str, Written], source: Source, metrics: Sequence[str]
+    captions: Mapping[str, GeneratedCaption], source: Source, metrics: Sequence[str]
 ) -> dict[str, float]:
     """All scores and the report on degenerate captions; shares in percent.
 

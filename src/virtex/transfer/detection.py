@@ -40,8 +40,8 @@ from virtex.tasks.detection import Detection, DetectionConfig
 from virtex.transfer.command import CommandConfig, run_protocol
 from virtex.transfer.features import backbone_digest, data_identity
 from virtex.transfer.metrics.detection import (
-    FoundObjects,
-    TrueObjects,
+    DetectedObjects,
+    GroundTruth,
     coco_scores,
     encode_masks,
     lvis_scores,
@@ -51,12 +51,12 @@ from virtex.transfer.metrics.objects import RunLengths
 from virtex.transfer.protocol import Protocol, Result
 from virtex.transfer.training import (
     Training,
-    ask,
     batches_of,
     check_training,
-    copied,
     forward,
+    predict_all,
     run_training,
+    trainable_copy,
 )
 
 Metric = Literal["coco", "lvis", "voc"]
@@ -109,7 +109,7 @@ class DetectionProtocol(Protocol):
     def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
         train = with_objects(train)
         task = self._trained(backbone, train, test)
-        found = ask(
+        found = predict_all(
             task,
             test,
             _Finder(task),
@@ -120,7 +120,7 @@ class DetectionProtocol(Protocol):
         if not distributed.is_main():
             return {}
         truth = [
-            true_objects(test[index], size, with_masks=self.task.masks)
+            ground_truth_of(test[index], size, with_masks=self.task.masks)
             for index, (size, _) in found.items()
         ]
         scores = self._scores(truth, [objects for _, objects in found.values()], test)
@@ -131,7 +131,7 @@ class DetectionProtocol(Protocol):
         training = self.training.for_images(len(train), seed=self.seed)
         torch.manual_seed(self.seed)
         task = self.task.build(
-            copied(backbone, frozen_norm=self.frozen_norm),
+            trainable_copy(backbone, frozen_norm=self.frozen_norm),
             TaskData(ImageConfig(), None, train.categories, len(train)),
         )
         repeats = None
@@ -152,7 +152,7 @@ class DetectionProtocol(Protocol):
         return task
 
     def _scores(
-        self, truth: Sequence[TrueObjects], found: Sequence[FoundObjects], test: Source
+        self, truth: Sequence[GroundTruth], found: Sequence[DetectedObjects], test: Source
     ) -> dict[str, float]:
         num_classes, limit = len(test.categories), self.task.regions.num_detections
         if self.metric == "lvis":
@@ -177,10 +177,10 @@ class _Finder:
 
     task: Detection
 
-    def __call__(self, batch: Batch) -> list[tuple[tuple[int, int], FoundObjects]]:
+    def __call__(self, batch: Batch) -> list[tuple[tuple[int, int], DetectedObjects]]:
         sizes = [(height, width) for height, width in batch["image_sizes"].tolist()]
         return [
-            (size, found_objects(found))
+            (size, detected_objects(found))
             for size, found in zip(sizes, self.task.predict(batch), strict=True)
         ]
 
@@ -219,9 +219,9 @@ def with_objects(source: Source) -> Source:
     return source if len(shown) == len(source) else Subset(source, shown)
 
 
-def found_objects(found: Detections) -> FoundObjects:
+def detected_objects(found: Detections) -> DetectedObjects:
     """A detector's answer about an image, with masks as run lengths."""
-    return FoundObjects(
+    return DetectedObjects(
         boxes=found.boxes.float().cpu().numpy(),
         labels=found.labels.cpu().numpy() - 1,
         scores=found.scores.float().cpu().numpy(),
@@ -229,12 +229,12 @@ def found_objects(found: Detections) -> FoundObjects:
     )
 
 
-def true_objects(example: Example, size: tuple[int, int], *, with_masks: bool) -> TrueObjects:
+def ground_truth_of(example: Example, size: tuple[int, int], *, with_masks: bool) -> GroundTruth:
     """What is to be found in an image of a height and width."""
     boxes = np.zeros((0, 4), np.float32) if example.boxes is None else example.boxes
     none = (False,) * len(boxes)
     masks = [compressed_mask(mask, *size) for mask in example.masks] if with_masks else None
-    return TrueObjects(
+    return GroundTruth(
         size=size,
         boxes=boxes,
         labels=np.asarray(example.box_labels, np.int64),

@@ -39,7 +39,13 @@ from virtex.transfer.linear import accuracies, check_labels, first_labels, singl
 from virtex.transfer.metrics.classification import true_ranks
 from virtex.transfer.protocol import Protocol, Result
 from virtex.transfer.solvers.probes import NeighborConfig, neighbor_scores
-from virtex.transfer.training import Training, ask, check_training, copied, run_training
+from virtex.transfer.training import (
+    Training,
+    check_training,
+    predict_all,
+    run_training,
+    trainable_copy,
+)
 
 INITIAL_DEVIATION = 0.01
 WORDNET_ID = re.compile(r"n\d{8}")
@@ -89,7 +95,7 @@ class ImageClassification(Protocol):
 
     def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
         task = self._trained(backbone, train, test)
-        ranks = ask(task, test, _Ranks(task), self.training)
+        ranks = predict_all(task, test, _Ranks(task), self.training)
         neighbors = self._neighbors(backbone, train, test)
         if not distributed.is_main():
             return {}
@@ -106,7 +112,7 @@ class ImageClassification(Protocol):
         training = self.training.for_images(len(train), seed=self.seed)
         torch.manual_seed(self.seed)
         task = LabelClassificationConfig().build(
-            copied(backbone, frozen=self.frozen),
+            trainable_copy(backbone, frozen=self.frozen),
             TaskData(self.image, None, train.categories, len(train)),
         )
         nn.init.normal_(task.output.weight, std=INITIAL_DEVIATION)

@@ -26,7 +26,7 @@ from virtex.predict.loading import build_matcher, open_whole_model
 from virtex.predict.matching import Match, MatchingConfig, Reading
 from virtex.predict.predictor import Predictor
 from virtex.transfer.command import DrawnImages, MeasurementConfig, record_of
-from virtex.transfer.images import image_batches
+from virtex.transfer.image_batches import image_batches
 from virtex.transfer.protocol import Result, device_name, versions
 
 

@@ -25,7 +25,7 @@ from virtex.transfer.matching import (
     result_of,
     scored_images,
 )
-from virtex.transfer.metrics.retrieval import as_good, own_text_ranks, recalls
+from virtex.transfer.metrics.retrieval import best_text_ranks, count_at_least, recall_at_k
 from virtex.transfer.protocol import Result
 
 NAME = "retrieval"
@@ -137,7 +137,7 @@ def _named(way: str, ranks: NDArray[np.int64]) -> dict[str, float]:
     """Recalls in percent and the median rank, after the way of the search."""
     return {
         f"{way}_{name}": value * (100 if name.startswith("R@") else 1)
-        for name, value in recalls(ranks).items()
+        for name, value in recall_at_k(ranks).items()
     }
 
 
@@ -168,11 +168,11 @@ def rank(
     for images, scores in rows:
         is_own = images[:, None] == owners  # (B, K)
         own_scores += np.where(is_own, scores, 0).sum(0)
-        of_images.append(own_text_ranks(scores, is_own, is_seen))
+        of_images.append(best_text_ranks(scores, is_own, is_seen))
     own_scores = distributed.total(torch.from_numpy(own_scores)).numpy()
     counts = np.zeros(len(owners), np.int64)
     for _, scores in rows:
-        counts += as_good(scores, own_scores)
+        counts += count_at_least(scores, own_scores)
     counts = distributed.total(torch.from_numpy(counts)).numpy()
     parts = distributed.gather_objects(np.concatenate(of_images))
     return Ranks(np.concatenate(parts), counts[is_seen])  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ from virtex.progress import tracked
 from virtex.tasks.base import Batch, Encode, Task, TaskOutput
 from virtex.transfer.protocol import digest
 
-Answer = TypeVar("Answer")
+Prediction = TypeVar("Prediction")
 Repeats = NDArray[np.float64] | None
 log = logging.getLogger("virtex")
 FREE = frozenset(
@@ -186,15 +186,15 @@ def run_training(
     return place
 
 
-def ask(
+def predict_all(
     task: Task,
     source: Source,
-    answer: Callable[[Batch], Sequence[Answer]],
+    answer: Callable[[Batch], Sequence[Prediction]],
     training: Training,
     *,
     encode: Encode | None = None,
     images_at_once: int | None = None,
-) -> dict[int, Answer]:
+) -> dict[int, Prediction]:
     """What a task answers about each image that can be read, by the image's place in `source`.
 
     Args:
@@ -210,7 +210,7 @@ def ask(
     world_size = distributed.world_size()
     batch_size = world_size * images_at_once if images_at_once else training.run.batch_size
     batches = _validation(source, task, training, encode=encode, batch_size=batch_size)
-    own: dict[int, Answer] = {}
+    own: dict[int, Prediction] = {}
     with torch.inference_mode():
         for batch in tracked(batches, "testing", len(source), each=batch_size):
             indices = batch["index"].tolist()
@@ -222,7 +222,9 @@ def ask(
     return {index: answers[index] for index in sorted(answers)}
 
 
-def copied(backbone: Backbone, *, frozen: bool = False, frozen_norm: bool = False) -> Backbone:
+def trainable_copy(
+    backbone: Backbone, *, frozen: bool = False, frozen_norm: bool = False
+) -> Backbone:
     """A copy that may be trained: all of it, all but its BatchNorm, or nothing.
 
     Raises:

@@ -37,7 +37,7 @@ from virtex.transfer.features import (
 )
 from virtex.transfer.metrics.classification import average_precisions
 from virtex.transfer.protocol import Protocol, Result
-from virtex.transfer.solvers.probes import NeighborConfig, neighbor_shares
+from virtex.transfer.solvers.probes import NeighborConfig, neighbor_fractions
 from virtex.transfer.solvers.svm import COSTS, NUM_FOLDS, POSITIVE_WEIGHT, svm_scores
 
 log = logging.getLogger("virtex")
@@ -99,7 +99,7 @@ class MultiLabelSvm(Protocol):
             test_targets,
             device=self.device,
         )
-        votes = neighbor_shares(
+        votes = neighbor_fractions(
             train_features.values, train_targets > 0, test_features.values, config=self.neighbors
         )
         names = [train.categories[index] for index in scored]

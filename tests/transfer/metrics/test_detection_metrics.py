@@ -19,8 +19,8 @@ from tests.oracles.detection_ap import (
 )
 from virtex.data.sources.scenes import ScenesSource
 from virtex.transfer.metrics.detection import (
-    FoundObjects,
-    TrueObjects,
+    DetectedObjects,
+    GroundTruth,
     coco_scores,
     encode_masks,
     lvis_scores,
@@ -35,12 +35,12 @@ KINDS = ("box", "mask")
 
 
 @cache
-def scenes() -> tuple[TrueObjects, ...]:
+def scenes() -> tuple[GroundTruth, ...]:
     """Drawn scenes whose many classes are folded into a few; one shows nothing."""
     source = ScenesSource(16, image_size=SIZE)
     examples = [source[index] for index in range(len(source))]
-    truth = [
-        TrueObjects(
+    ground_truth = [
+        GroundTruth(
             size=(SIZE, SIZE),
             boxes=example.boxes,
             labels=np.array(example.box_labels) % NUM_SHOWN,
@@ -51,13 +51,13 @@ def scenes() -> tuple[TrueObjects, ...]:
         )
         for example in examples
     ]
-    return (*truth, nothing())
+    return (*ground_truth, nothing())
 
 
-def nothing() -> TrueObjects:
+def nothing() -> GroundTruth:
     none = np.zeros(0)
     flags = none.astype(bool)
-    return TrueObjects(
+    return GroundTruth(
         size=(SIZE, SIZE),
         boxes=np.zeros((0, 4)),
         labels=none.astype(int),
@@ -68,44 +68,44 @@ def nothing() -> TrueObjects:
     )
 
 
-def flagged(name: str, seed: int) -> list[TrueObjects]:
+def flagged(name: str, seed: int) -> list[GroundTruth]:
     """The scenes with a third of all objects crowd or difficult."""
     rng = np.random.default_rng(seed)
-    return [replace(true, **{name: rng.random(len(true.labels)) < 1 / 3}) for true in scenes()]
+    return [replace(truth, **{name: rng.random(len(truth.labels)) < 1 / 3}) for truth in scenes()]
 
 
-def federated(seed: int) -> list[TrueObjects]:
+def federated(seed: int) -> list[GroundTruth]:
     """The scenes with some classes that are absent or incomplete, as LVIS tells."""
     rng = np.random.default_rng(seed)
-    truth = []
-    for true in scenes():
-        others = sorted(set(range(NUM_CLASSES)) - set(true.labels.tolist()))
+    ground_truth = []
+    for truth in scenes():
+        others = sorted(set(range(NUM_CLASSES)) - set(truth.labels.tolist()))
         absent = tuple(label for label in others if rng.random() < 0.4)
         incomplete = tuple(label for label in range(NUM_CLASSES) if rng.random() < 0.3)
-        truth.append(replace(true, absent_labels=absent, incomplete_labels=incomplete))
-    return truth
+        ground_truth.append(replace(truth, absent_labels=absent, incomplete_labels=incomplete))
+    return ground_truth
 
 
-def detections(seed: int, *, copies: int = 3) -> list[FoundObjects]:
+def shifted_scenes(seed: int, *, copies: int = 3) -> list[DetectedObjects]:
     """Shifted copies of the scenes' objects, some under a wrong class, with scores that tie."""
     rng = np.random.default_rng(seed)
-    found = [shifted(true, rng, copies) for true in scenes()]
-    found[1] = shifted(nothing(), rng, copies)
-    found[-1] = found[0]
-    return found
+    detections = [shifted(truth, rng, copies) for truth in scenes()]
+    detections[1] = shifted(nothing(), rng, copies)
+    detections[-1] = detections[0]
+    return detections
 
 
-def shifted(true: TrueObjects, rng: np.random.Generator, copies: int) -> FoundObjects:
-    rows = np.repeat(np.arange(len(true.labels)), rng.integers(0, copies + 1, len(true.labels)))
+def shifted(truth: GroundTruth, rng: np.random.Generator, copies: int) -> DetectedObjects:
+    rows = np.repeat(np.arange(len(truth.labels)), rng.integers(0, copies + 1, len(truth.labels)))
     shifts = (rng.normal(size=(len(rows), 2)) * rng.choice([1, 5, 20], (len(rows), 1))).astype(int)
     masks = [
-        np.roll(pixels(true.masks[row]), shift[::-1], axis=(0, 1))
+        np.roll(pixels(truth.masks[row]), shift[::-1], axis=(0, 1))
         for row, shift in zip(rows, shifts, strict=True)
     ]
     is_wrong = rng.random(len(rows)) < 0.2
-    return FoundObjects(
-        boxes=true.boxes[rows] + np.tile(shifts, 2) + rng.normal(size=(len(rows), 4)) * 0.5,
-        labels=np.where(is_wrong, rng.integers(0, NUM_CLASSES, len(rows)), true.labels[rows]),
+    return DetectedObjects(
+        boxes=truth.boxes[rows] + np.tile(shifts, 2) + rng.normal(size=(len(rows), 4)) * 0.5,
+        labels=np.where(is_wrong, rng.integers(0, NUM_CLASSES, len(rows)), truth.labels[rows]),
         scores=rng.integers(0, 11, len(rows)) / 10,
         masks=encode_masks(np.array(masks, bool).reshape(-1, SIZE, SIZE)),
     )
@@ -115,11 +115,11 @@ def without_masks(objects):
     return [replace(one, masks=None) for one in objects]
 
 
-def flawless(truth) -> list[FoundObjects]:
+def flawless(ground_truth) -> list[DetectedObjects]:
     """The objects themselves."""
     return [
-        FoundObjects(true.boxes, true.labels, np.ones(len(true.labels)), true.masks)
-        for true in truth
+        DetectedObjects(truth.boxes, truth.labels, np.ones(len(truth.labels)), truth.masks)
+        for truth in ground_truth
     ]
 
 
@@ -127,10 +127,12 @@ def flawless(truth) -> list[FoundObjects]:
 @pytest.mark.parametrize("flag", ["crowd", "difficult"])
 @pytest.mark.parametrize("max_detections", [100, 2])
 def test_coco_scores_equal_pycocotools(kind, flag, max_detections) -> None:
-    truth, found = flagged(flag, seed=1), detections(2, copies=5)
-    ours = coco_scores(truth, found, num_classes=NUM_CLASSES, max_detections=max_detections)
+    ground_truth, detections = flagged(flag, seed=1), shifted_scenes(2, copies=5)
+    ours = coco_scores(
+        ground_truth, detections, num_classes=NUM_CLASSES, max_detections=max_detections
+    )
     theirs = pycocotools_scores(
-        truth, found, kind=kind, num_classes=NUM_CLASSES, max_detections=max_detections
+        ground_truth, detections, kind=kind, num_classes=NUM_CLASSES, max_detections=max_detections
     )
     assert set(theirs) <= set(ours)
     assert {name: ours[name] for name in theirs} == pytest.approx(theirs, abs=1e-9)
@@ -140,90 +142,96 @@ def test_coco_scores_equal_pycocotools(kind, flag, max_detections) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("flag", ["crowd", "difficult"])
 def test_coco_scores_equal_judging_one_detection_after_the_other(kind, flag) -> None:
-    truth, found = flagged(flag, seed=3), detections(4)
+    ground_truth, detections = flagged(flag, seed=3), shifted_scenes(4)
     values = [
-        slow_ap(truth, found, label, threshold, kind=kind)
+        slow_ap(ground_truth, detections, label, threshold, kind=kind)
         for label in range(NUM_CLASSES)
         for threshold in THRESHOLDS
     ]
     slow = np.mean([value for value in values if value is not None])
-    scores = coco_scores(truth, found, num_classes=NUM_CLASSES)
+    scores = coco_scores(ground_truth, detections, num_classes=NUM_CLASSES)
     assert scores[f"{kind}_AP"] == pytest.approx(slow, abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("max_detections", [300, 4])
 def test_lvis_scores_equal_judging_one_detection_after_the_other(kind, max_detections) -> None:
-    truth, found, frequencies = federated(5), detections(6, copies=5), "rcffrc"
-    ours = lvis_scores(truth, found, frequencies=frequencies, max_detections=max_detections)
+    ground_truth, detections, frequencies = federated(5), shifted_scenes(6, copies=5), "rcffrc"
+    ours = lvis_scores(
+        ground_truth, detections, frequencies=frequencies, max_detections=max_detections
+    )
     slow = slow_lvis_scores(
-        truth, found, kind=kind, frequencies=frequencies, max_detections=max_detections
+        ground_truth, detections, kind=kind, frequencies=frequencies, max_detections=max_detections
     )
     assert {name: ours[name] for name in slow} == pytest.approx(slow, abs=1e-9)
     assert len(ours) == 2 * len(slow) == 12
 
 
 def test_classes_that_nobody_looked_for_cost_nothing_in_lvis() -> None:
-    truth = [replace(true, absent_labels=()) for true in scenes()]
-    found = flawless(truth)
-    stray = FoundObjects(np.array([[1.0, 1, 9, 9]]), np.array([2]), np.array([2.0]))
-    without, found[-1] = without_masks(truth), stray
-    found = without_masks(found)
-    assert lvis_scores(without, found, frequencies="f" * NUM_CLASSES)["box_AP"] == 1
+    ground_truth = [replace(truth, absent_labels=()) for truth in scenes()]
+    detections = flawless(ground_truth)
+    stray = DetectedObjects(np.array([[1.0, 1, 9, 9]]), np.array([2]), np.array([2.0]))
+    without, detections[-1] = without_masks(ground_truth), stray
+    detections = without_masks(detections)
+    assert lvis_scores(without, detections, frequencies="f" * NUM_CLASSES)["box_AP"] == 1
     without[-1] = replace(without[-1], absent_labels=(2,))
-    assert lvis_scores(without, found, frequencies="f" * NUM_CLASSES)["box_AP"] < 1
+    assert lvis_scores(without, detections, frequencies="f" * NUM_CLASSES)["box_AP"] < 1
     without[-1] = replace(without[-1], incomplete_labels=(2,))
-    assert lvis_scores(without, found, frequencies="f" * NUM_CLASSES)["box_AP"] == 1
+    assert lvis_scores(without, detections, frequencies="f" * NUM_CLASSES)["box_AP"] == 1
 
 
 def test_voc_scores_equal_judging_one_detection_after_the_other() -> None:
-    truth, found = flagged("difficult", seed=7), detections(8, copies=6)
-    ours = voc_scores(truth, found, num_classes=NUM_CLASSES)
-    assert ours == pytest.approx(slow_voc_scores(truth, found, num_classes=NUM_CLASSES), abs=1e-9)
+    ground_truth, detections = flagged("difficult", seed=7), shifted_scenes(8, copies=6)
+    ours = voc_scores(ground_truth, detections, num_classes=NUM_CLASSES)
+    assert ours == pytest.approx(
+        slow_voc_scores(ground_truth, detections, num_classes=NUM_CLASSES), abs=1e-9
+    )
     assert 0.05 < ours["voc07_AP"] < ours["voc07_AP50"] < 0.95
 
 
 def test_an_object_that_counts_for_nothing_may_be_found_or_not_in_voc() -> None:
-    truth = flagged("difficult", seed=9)
-    found = flawless(truth)
-    kept = [~true.difficult for true in truth]
+    ground_truth = flagged("difficult", seed=9)
+    detections = flawless(ground_truth)
+    kept = [~truth.difficult for truth in ground_truth]
     fewer = [
         replace(one, boxes=one.boxes[keep], labels=one.labels[keep], scores=one.scores[keep])
-        for one, keep in zip(without_masks(found), kept, strict=True)
+        for one, keep in zip(without_masks(detections), kept, strict=True)
     ]
-    for one in (without_masks(found), fewer):
-        assert voc_scores(without_masks(truth), one, num_classes=NUM_CLASSES)["voc07_AP"] == 1
+    for one in (without_masks(detections), fewer):
+        assert (
+            voc_scores(without_masks(ground_truth), one, num_classes=NUM_CLASSES)["voc07_AP"] == 1
+        )
 
 
 def test_finding_every_object_and_nothing_else_scores_one() -> None:
-    truth = list(scenes())
-    found = flawless(truth)
+    ground_truth = list(scenes())
+    detections = flawless(ground_truth)
     scores = {
-        **coco_scores(truth, found, num_classes=NUM_CLASSES),
-        **lvis_scores(truth, found, frequencies="rcffff"),
-        **voc_scores(truth, found, num_classes=NUM_CLASSES),
+        **coco_scores(ground_truth, detections, num_classes=NUM_CLASSES),
+        **lvis_scores(ground_truth, detections, frequencies="rcffff"),
+        **voc_scores(ground_truth, detections, num_classes=NUM_CLASSES),
     }
     assert len(scores) == 12 + 6 + 3  # AP, AP50 and AP75 have the same names for COCO and LVIS
     assert scores == pytest.approx(dict.fromkeys(scores, 1.0), abs=1e-12)
 
 
 def test_finding_nothing_scores_zero() -> None:
-    truth = list(scenes())
-    found = [shifted(nothing(), np.random.default_rng(0), 1) for _ in truth]
+    ground_truth = list(scenes())
+    detections = [shifted(nothing(), np.random.default_rng(0), 1) for _ in ground_truth]
     for scores in (
-        coco_scores(truth, found, num_classes=NUM_CLASSES),
-        lvis_scores(truth, found, frequencies="rcffff"),
-        voc_scores(truth, found, num_classes=NUM_CLASSES),
+        coco_scores(ground_truth, detections, num_classes=NUM_CLASSES),
+        lvis_scores(ground_truth, detections, frequencies="rcffff"),
+        voc_scores(ground_truth, detections, num_classes=NUM_CLASSES),
     ):
         assert scores == dict.fromkeys(scores, 0.0)
         assert scores
 
 
 def test_what_has_no_object_is_left_out() -> None:
-    truth, found = [nothing()], detections(0)[:1]
-    assert coco_scores(truth, found, num_classes=NUM_CLASSES) == {}
-    assert voc_scores(truth, found, num_classes=NUM_CLASSES) == {}
-    small = [replace(true, areas=np.full(len(true.areas), 9.0)) for true in scenes()]
+    ground_truth, detections = [nothing()], shifted_scenes(0)[:1]
+    assert coco_scores(ground_truth, detections, num_classes=NUM_CLASSES) == {}
+    assert voc_scores(ground_truth, detections, num_classes=NUM_CLASSES) == {}
+    small = [replace(truth, areas=np.full(len(truth.areas), 9.0)) for truth in scenes()]
     scores = coco_scores(small, flawless(small), num_classes=NUM_CLASSES)
     assert "box_APs" in scores
     assert not {"box_APm", "mask_APl"} & set(scores)
@@ -233,15 +241,17 @@ def test_what_has_no_object_is_left_out() -> None:
 
 
 def test_boxes_alone_give_no_scores_of_masks() -> None:
-    truth, found = scenes(), detections(10)
-    everything = coco_scores(truth, found, num_classes=NUM_CLASSES)
-    alone = coco_scores(without_masks(truth), without_masks(found), num_classes=NUM_CLASSES)
+    ground_truth, detections = scenes(), shifted_scenes(10)
+    everything = coco_scores(ground_truth, detections, num_classes=NUM_CLASSES)
+    alone = coco_scores(
+        without_masks(ground_truth), without_masks(detections), num_classes=NUM_CLASSES
+    )
     assert alone == {name: value for name, value in everything.items() if name.startswith("box")}
     assert len(everything) == 2 * len(alone)
 
 
 def test_blocks_of_classes_do_not_change_a_score(monkeypatch) -> None:
-    arguments = (federated(11), detections(12))
+    arguments = (federated(11), shifted_scenes(12))
     before = lvis_scores(*arguments, frequencies="rcffrc")
     monkeypatch.setattr("virtex.transfer.metrics.coco_precision.CLASSES_AT_ONCE", 1)
     assert lvis_scores(*arguments, frequencies="rcffrc") == before
@@ -255,32 +265,32 @@ def test_encoded_masks_hold_the_same_pixels() -> None:
 
 
 def test_run_lengths_need_not_be_compressed() -> None:
-    truth = list(scenes())
-    assert all(isinstance(mask["counts"], list) for true in truth for mask in true.masks)
+    ground_truth = list(scenes())
+    assert all(isinstance(mask["counts"], list) for truth in ground_truth for mask in truth.masks)
     packed = [
-        replace(true, masks=encode_masks(np.array([pixels(mask) for mask in true.masks])))
-        for true in truth
+        replace(truth, masks=encode_masks(np.array([pixels(mask) for mask in truth.masks])))
+        for truth in ground_truth
     ]
-    found = detections(13)
-    scores = coco_scores(truth, found, num_classes=NUM_CLASSES)
-    assert coco_scores(packed, found, num_classes=NUM_CLASSES) == scores
+    detections = shifted_scenes(13)
+    scores = coco_scores(ground_truth, detections, num_classes=NUM_CLASSES)
+    assert coco_scores(packed, detections, num_classes=NUM_CLASSES) == scores
 
 
 def test_an_image_may_hold_more_masks_than_a_byte_counts() -> None:
-    true = scenes()[0]
+    truth = scenes()[0]
     rows = np.zeros(300, int)
-    found = FoundObjects(
-        true.boxes[rows], true.labels[rows], -np.arange(300.0), [true.masks[0]] * 300
+    detections = DetectedObjects(
+        truth.boxes[rows], truth.labels[rows], -np.arange(300.0), [truth.masks[0]] * 300
     )
-    assert coco_scores([true], [found], num_classes=NUM_CLASSES)["mask_AP"] == 1
+    assert coco_scores([truth], [detections], num_classes=NUM_CLASSES)["mask_AP"] == 1
 
 
 def test_scoring_prints_nothing_and_needs_no_opencv() -> None:
     program = (
         "import sys, logging; sys.modules['cv2'] = None; logging.basicConfig(level=logging.INFO)\n"
         "from tests.transfer.metrics.test_detection_metrics import *\n"
-        "coco_scores(scenes(), detections(0), num_classes=NUM_CLASSES)\n"
-        "lvis_scores(scenes(), detections(0), frequencies='rcffrc')\n"
+        "coco_scores(scenes(), shifted_scenes(0), num_classes=NUM_CLASSES)\n"
+        "lvis_scores(scenes(), shifted_scenes(0), frequencies='rcffrc')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -292,20 +302,20 @@ def test_scoring_prints_nothing_and_needs_no_opencv() -> None:
 
 
 def test_arguments_that_do_not_fit_are_errors() -> None:
-    truth, found = list(scenes()), detections(14)
-    with pytest.raises(ValueError, match="of 17 images and found objects of 16"):
-        coco_scores(truth, found[:-1], num_classes=NUM_CLASSES)
+    ground_truth, detections = list(scenes()), shifted_scenes(14)
+    with pytest.raises(ValueError, match="of 17 images and detections of 16"):
+        coco_scores(ground_truth, detections[:-1], num_classes=NUM_CLASSES)
     with pytest.raises(ValueError, match="no image"):
         voc_scores([], [], num_classes=NUM_CLASSES)
     with pytest.raises(ValueError, match=r"image 7 has labels \[3, 4, 5\]; 3 classes"):
-        coco_scores(truth, found, num_classes=3)
-    with pytest.raises(ValueError, match="true objects with masks and found objects with no masks"):
-        coco_scores(truth, without_masks(found), num_classes=NUM_CLASSES)
+        coco_scores(ground_truth, detections, num_classes=3)
+    with pytest.raises(ValueError, match="ground truth with masks and detections with no masks"):
+        coco_scores(ground_truth, without_masks(detections), num_classes=NUM_CLASSES)
     with pytest.raises(ValueError, match=r"frequencies are \['x'\]"):
-        lvis_scores(truth, found, frequencies="rcfxrc")
-    smaller = [replace(true, size=(SIZE, SIZE - 1)) for true in truth]
+        lvis_scores(ground_truth, detections, frequencies="rcfxrc")
+    smaller = [replace(truth, size=(SIZE, SIZE - 1)) for truth in ground_truth]
     with pytest.raises(ValueError, match=r"image 0 is \(192, 191\)"):
-        coco_scores(smaller, found, num_classes=NUM_CLASSES)
+        coco_scores(smaller, detections, num_classes=NUM_CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -320,6 +330,6 @@ def test_arguments_that_do_not_fit_are_errors() -> None:
 )
 def test_arrays_that_do_not_fit_are_errors(fields, message) -> None:
     fitting = {"boxes": np.ones((2, 4)), "labels": np.zeros(2, int), "scores": np.ones(2)}
-    FoundObjects(**fitting)
+    DetectedObjects(**fitting)
     with pytest.raises(ValueError, match=message):
-        FoundObjects(**{**fitting, **fields})
+        DetectedObjects(**{**fitting, **fields})

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.oracles.retrieval import slow_own_image_rank, slow_own_text_rank
-from virtex.transfer.metrics.retrieval import as_good, own_text_ranks, recalls
+from virtex.transfer.metrics.retrieval import best_text_ranks, count_at_least, recall_at_k
 from virtex.transfer.retrieval import rank
 
 OWNERS = np.array([0, 0, 1, 2, 2, 2, 3])
@@ -16,13 +16,13 @@ def scores(request: pytest.FixtureRequest) -> np.ndarray:
 
 def test_ranks_are_those_counted_by_hand(scores: np.ndarray) -> None:
     is_own = np.arange(4)[:, None] == OWNERS
-    found = own_text_ranks(scores, is_own, np.ones(7, bool))
+    found = best_text_ranks(scores, is_own, np.ones(7, bool))
     assert found.tolist() == [
         slow_own_text_rank(row, set(np.flatnonzero(own)))
         for row, own in zip(scores.tolist(), is_own, strict=True)
     ]
     expected = [slow_own_image_rank(scores[:, k].tolist(), own) for k, own in enumerate(OWNERS)]
-    assert as_good(scores, scores[OWNERS, np.arange(7)]).tolist() == expected
+    assert count_at_least(scores, scores[OWNERS, np.arange(7)]).tolist() == expected
 
 
 def test_images_ranked_batch_by_batch_rank_as_all(scores: np.ndarray) -> None:
@@ -50,11 +50,11 @@ def test_constant_scores_rank_last() -> None:
 
 def test_recall_is_the_share_within_the_first_k() -> None:
     ranks = np.array([1, 2, 5, 6, 11, 40])
-    assert recalls(ranks) == pytest.approx(
+    assert recall_at_k(ranks) == pytest.approx(
         {"R@1": 1 / 6, "R@5": 3 / 6, "R@10": 4 / 6, "median_rank": 5.5}
     )
 
 
 def test_scores_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="NaN"):
-        as_good(np.full((2, 2), np.nan), np.zeros(2))
+        count_at_least(np.full((2, 2), np.nan), np.zeros(2))

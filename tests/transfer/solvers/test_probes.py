@@ -11,8 +11,8 @@ from virtex.transfer.solvers.probes import (
     SgdConfig,
     held_out_split,
     logistic_scores,
+    neighbor_fractions,
     neighbor_scores,
-    neighbor_shares,
     sgd_scores,
 )
 
@@ -95,16 +95,16 @@ def test_shares_of_one_class_an_image_are_the_votes_and_of_several_do_not_distur
     config = NeighborConfig(num_neighbors=7)
     one_hot = np.eye(6, dtype=bool)[LABELS]
     votes = neighbor_scores(TRAIN, LABELS, TEST, num_classes=6, config=config)
-    shares = neighbor_shares(TRAIN, one_hot, TEST, config=config, chunk_size=64)
+    shares = neighbor_fractions(TRAIN, one_hot, TEST, config=config, chunk_size=64)
     np.testing.assert_allclose(shares, votes / votes.sum(axis=1, keepdims=True), atol=1e-6)
     several = np.concatenate([one_hot, ~one_hot[:, :1]], axis=1)
-    more = neighbor_shares(TRAIN, several, TEST, config=config)
+    more = neighbor_fractions(TRAIN, several, TEST, config=config)
     np.testing.assert_allclose(more[:, :6], shares, atol=1e-6)
     np.testing.assert_allclose(more[:, 6], 1 - shares[:, 0], atol=1e-6)
 
 
 def test_all_images_vote_where_there_are_fewer_than_neighbours() -> None:
-    few = neighbor_shares(TRAIN[:3], np.eye(3, dtype=bool), TEST, config=NeighborConfig())
+    few = neighbor_fractions(TRAIN[:3], np.eye(3, dtype=bool), TEST, config=NeighborConfig())
     assert few.shape == (len(TEST), 3)
     np.testing.assert_allclose(few.sum(axis=1), 1, atol=1e-6)
 

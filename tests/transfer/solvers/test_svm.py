@@ -93,7 +93,7 @@ def test_each_problem_of_a_batch_has_its_own_images_and_cost(cost: float) -> Non
     features, signs = made_up(200, 40)
     left_out = np.random.default_rng(5).random((200, 4)) < 0.3
     weights = np.where(signs > 0, 2, 1) * ~left_out * np.array([cost, 1.0, 0.1, 10.0])
-    shared = SharedFeatures.of(torch.from_numpy(features))
+    shared = SharedFeatures.from_rows(torch.from_numpy(features))
     problems = Problems(torch.from_numpy(signs.T).double(), torch.from_numpy(weights.T))
     planes = solve(shared, problems, torch.zeros(4, shared.exact.shape[1]).double())
     ours = (planes @ shared.exact.T).T.numpy()  # (N, P)
@@ -105,7 +105,7 @@ def test_each_problem_of_a_batch_has_its_own_images_and_cost(cost: float) -> Non
 
 def test_any_start_leads_to_the_same_optimum_within_the_proved_distance() -> None:
     features, signs = made_up(150, 25)
-    shared = SharedFeatures.of(torch.from_numpy(features))
+    shared = SharedFeatures.from_rows(torch.from_numpy(features))
     problems = Problems(torch.from_numpy(signs.T).double(), torch.full((4, 150), 3.0).double())
     starts = torch.randn(2, 4, 26, generator=torch.Generator().manual_seed(0)).double()
     first, second = (
@@ -143,7 +143,7 @@ def test_a_line_search_ends_where_the_objective_is_lowest() -> None:
 
 def test_few_images_are_turned_to_a_basis_of_their_own_span() -> None:
     features, _ = made_up(30, 100)
-    shared = SharedFeatures.of(torch.from_numpy(features))
+    shared = SharedFeatures.from_rows(torch.from_numpy(features))
     rows = np.concatenate([features, np.ones((30, 1))], axis=1)
     assert shared.basis.shape == (101, 30)
     np.testing.assert_allclose(shared.basis.T @ shared.basis, np.eye(30), atol=1e-12)
@@ -162,9 +162,9 @@ def test_of_equally_good_costs_the_first_is_taken() -> None:
 def test_classes_solved_in_chunks_have_the_same_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     (train, signs), (test, _) = made_up(120, 20), made_up(50, 20, seed=1)
     whole = svm_scores(train, signs, test, device=CPU)
-    monkeypatch.setattr(module, "LIMIT", 120 * 3 * 3)
+    monkeypatch.setattr(module, "MAX_PAIRS", 120 * 3 * 3)
     np.testing.assert_allclose(svm_scores(train, signs, test, device=CPU), whole, atol=2e-3)
-    monkeypatch.setattr(module, "LIMIT", 1)
+    monkeypatch.setattr(module, "MAX_PAIRS", 1)
     np.testing.assert_allclose(svm_scores(train, signs, test, device=CPU), whole, atol=2e-3)
 
 

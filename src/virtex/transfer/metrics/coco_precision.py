@@ -14,7 +14,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval import mask as run_lengths
 from numpy.typing import NDArray
 
-from virtex.transfer.metrics.objects import FoundObjects, RunLengths, TrueObjects, compressed
+from virtex.transfer.metrics.objects import DetectedObjects, GroundTruth, RunLengths, compressed
 
 Kind = Literal["box", "mask"]
 Range = tuple[float, float]
@@ -32,8 +32,8 @@ small blocks they take half the memory, and no longer."""
 
 
 def precision_at_recalls(
-    truth: Sequence[TrueObjects],
-    found: Sequence[FoundObjects],
+    ground_truth: Sequence[GroundTruth],
+    detections: Sequence[DetectedObjects],
     *,
     kind: Kind,
     num_classes: int,
@@ -44,8 +44,8 @@ def precision_at_recalls(
     """Precision of each class at 10 overlaps and 101 recalls; -1 where no object counts.
 
     Args:
-        truth: The objects of each image.
-        found: The detections in the same images.
+        ground_truth: The objects of each image.
+        detections: The detections in the same images.
         kind: Whether boxes or masks have to overlap.
         num_classes: Labels are below it.
         area_ranges: A of them; objects outside do not count, nor do unmatched detections.
@@ -57,16 +57,21 @@ def precision_at_recalls(
     Returns:
         (10, 101, K, A)
     """
-    true_table, found_table = _true_table(truth, kind), _found_table(found, kind)
+    truth_table, detection_table = (
+        _ground_truth_table(ground_truth, kind),
+        _detection_table(detections, kind),
+    )
     precision = np.full((NUM_OVERLAPS, NUM_RECALLS, num_classes, len(area_ranges)), -1.0)
-    present = np.unique(true_table.labels).tolist()
+    present = np.unique(truth_table.labels).tolist()
     for start in range(0, len(present), CLASSES_AT_ONCE):
         labels = present[start : start + CLASSES_AT_ONCE]
-        true_rows, found_rows = true_table.rows(labels), found_table.rows(labels)
-        shown = sorted({row["image_id"] for row in (*true_rows, *found_rows)})
+        truth_rows, detection_rows = truth_table.rows(labels), detection_table.rows(labels)
+        shown = sorted({row["image_id"] for row in (*truth_rows, *detection_rows)})
         evaluation = COCOeval_faster(
-            _dataset(true_rows, [_image(index, truth[index]) for index in shown], labels),
-            _dataset(found_rows, [_image(index, truth[index]) for index in shown], labels),
+            _dataset(truth_rows, [_image(index, ground_truth[index]) for index in shown], labels),
+            _dataset(
+                detection_rows, [_image(index, ground_truth[index]) for index in shown], labels
+            ),
             LIBRARY_KINDS[kind],
             print_function=_silent,
             lvis_style=federated,
@@ -88,13 +93,13 @@ def _dataset(rows: Rows, images: Rows, labels: Sequence[int]) -> COCO:
     return COCO(content, print_function=_silent)
 
 
-def _image(index: int, true: TrueObjects) -> dict[str, Any]:
+def _image(index: int, truth: GroundTruth) -> dict[str, Any]:
     return {
         "id": index,
-        "height": int(true.size[0]),
-        "width": int(true.size[1]),
-        "neg_category_ids": set(true.absent_labels),
-        "not_exhaustive_category_ids": set(true.incomplete_labels),
+        "height": int(truth.size[0]),
+        "width": int(truth.size[1]),
+        "neg_category_ids": set(truth.absent_labels),
+        "not_exhaustive_category_ids": set(truth.incomplete_labels),
     }
 
 
@@ -117,24 +122,24 @@ class _Table:
         return [dict(zip(fields, row, strict=True)) for row in zip(*fields.values(), strict=True)]
 
 
-def _true_table(truth: Sequence[TrueObjects], kind: Kind) -> _Table:
-    areas = [np.where(one.difficult, NO_AREA, one.areas) for one in truth]
-    crowd = [one.crowd.astype(np.int64) for one in truth]
+def _ground_truth_table(ground_truth: Sequence[GroundTruth], kind: Kind) -> _Table:
+    areas = [np.where(one.difficult, NO_AREA, one.areas) for one in ground_truth]
+    crowd = [one.crowd.astype(np.int64) for one in ground_truth]
     columns = {"area": np.concatenate(areas), "iscrowd": np.concatenate(crowd)}
-    return _table(truth, columns, _masks(truth, kind))
+    return _table(ground_truth, columns, _masks(ground_truth, kind))
 
 
-def _found_table(found: Sequence[FoundObjects], kind: Kind) -> _Table:
-    masks = _masks(found, kind)
-    areas = np.prod(_sides(_corners(found)), axis=1)
+def _detection_table(detections: Sequence[DetectedObjects], kind: Kind) -> _Table:
+    masks = _masks(detections, kind)
+    areas = np.prod(_sides(_corners(detections)), axis=1)
     if masks is not None:
         areas = np.asarray(run_lengths.area(masks), np.float64)  # pycocotools' takes 255 at most
-    scores = np.concatenate([one.scores for one in found]).astype(np.float64)
-    return _table(found, {"area": areas, "score": scores}, masks)
+    scores = np.concatenate([one.scores for one in detections]).astype(np.float64)
+    return _table(detections, {"area": areas, "score": scores}, masks)
 
 
 def _table(
-    per_image: Sequence[TrueObjects | FoundObjects],
+    per_image: Sequence[GroundTruth | DetectedObjects],
     columns: dict[str, NDArray[Any]],
     masks: list[RunLengths] | None,
 ) -> _Table:
@@ -152,14 +157,16 @@ def _table(
     )
 
 
-def _masks(per_image: Sequence[TrueObjects | FoundObjects], kind: Kind) -> list[RunLengths] | None:
+def _masks(
+    per_image: Sequence[GroundTruth | DetectedObjects], kind: Kind
+) -> list[RunLengths] | None:
     """Compressed masks (R) of all images, where they are needed."""
     if kind == "box":
         return None
     return [compressed(mask) for one in per_image for mask in one.masks or ()]
 
 
-def _corners(per_image: Sequence[TrueObjects | FoundObjects]) -> NDArray[np.float64]:
+def _corners(per_image: Sequence[GroundTruth | DetectedObjects]) -> NDArray[np.float64]:
     """Boxes (R, 4) of all images."""
     return np.concatenate([one.boxes for one in per_image]).astype(np.float64)
 

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from virtex.transfer.metrics.coco_precision import Kind, Range, precision_at_recalls
 from virtex.transfer.metrics.objects import (
-    FoundObjects,
-    TrueObjects,
+    DetectedObjects,
+    GroundTruth,
     check_parallel,
     encode_masks,
 )
 from virtex.transfer.metrics.voc_detection import voc_scores
 
 __all__ = [
-    "FoundObjects",
-    "TrueObjects",
+    "DetectedObjects",
+    "GroundTruth",
     "coco_scores",
     "encode_masks",
     "lvis_scores",
@@ -38,8 +38,8 @@ AT_50, AT_75 = 0, 5
 
 
 def coco_scores(
-    truth: Sequence[TrueObjects],
-    found: Sequence[FoundObjects],
+    ground_truth: Sequence[GroundTruth],
+    detections: Sequence[DetectedObjects],
     *,
     num_classes: int,
     max_detections: int = 100,
@@ -47,8 +47,8 @@ def coco_scores(
     """COCO's average precision of boxes, and of masks where there are any.
 
     Args:
-        truth: The objects of each image.
-        found: The detections in the same images.
+        ground_truth: The objects of each image.
+        detections: The detections in the same images.
         num_classes: Labels are below it.
         max_detections: How many of a class count in an image, the surest first.
 
@@ -60,10 +60,10 @@ def coco_scores(
         ValueError: The arguments do not fit together.
     """
     scores: dict[str, float] = {}
-    for kind in _kinds(truth, found, num_classes):
+    for kind in _kinds(ground_truth, detections, num_classes):
         precision = precision_at_recalls(
-            truth,
-            found,
+            ground_truth,
+            detections,
             kind=kind,
             num_classes=num_classes,
             area_ranges=(ALL_AREAS, *SIZES.values()),
@@ -75,8 +75,8 @@ def coco_scores(
 
 
 def lvis_scores(
-    truth: Sequence[TrueObjects],
-    found: Sequence[FoundObjects],
+    ground_truth: Sequence[GroundTruth],
+    detections: Sequence[DetectedObjects],
     *,
     frequencies: Sequence[str],
     max_detections: int = 300,
@@ -84,8 +84,8 @@ def lvis_scores(
     """LVIS's average precision of boxes, and of masks where there are any.
 
     Args:
-        truth: The objects of each image, and the classes that are absent or incomplete there.
-        found: The detections in the same images.
+        ground_truth: The objects of each image; its absent and incomplete classes.
+        detections: The detections in the same images.
         frequencies: For each class r (rare), c (common) or f (frequent).
         max_detections: How many count in an image, of all classes together, the surest first.
 
@@ -98,12 +98,12 @@ def lvis_scores(
     """
     if unknown := sorted(set(frequencies) - set(FREQUENCIES)):
         raise ValueError(f"frequencies are {unknown}; give one of {', '.join(FREQUENCIES)} a class")
-    kinds = _kinds(truth, found, len(frequencies))
-    judged = [_judged(*pair, max_detections) for pair in zip(truth, found, strict=True)]
+    kinds = _kinds(ground_truth, detections, len(frequencies))
+    judged = [_judged(*pair, max_detections) for pair in zip(ground_truth, detections, strict=True)]
     scores: dict[str, float] = {}
     for kind in kinds:
         precision = precision_at_recalls(
-            truth,
+            ground_truth,
             judged,
             kind=kind,
             num_classes=len(frequencies),
@@ -118,22 +118,22 @@ def lvis_scores(
 
 
 def _kinds(
-    truth: Sequence[TrueObjects], found: Sequence[FoundObjects], num_classes: int
+    ground_truth: Sequence[GroundTruth], detections: Sequence[DetectedObjects], num_classes: int
 ) -> tuple[Kind, ...]:
-    has_masks = check_parallel(truth, found, num_classes)
+    has_masks = check_parallel(ground_truth, detections, num_classes)
     return ("box", "mask") if has_masks else ("box",)
 
 
-def _judged(true: TrueObjects, found: FoundObjects, max_detections: int) -> FoundObjects:
-    """The surest detections, and of them those of classes that somebody looked for."""
-    surest = np.argsort(-found.scores, kind="stable")[:max_detections]
-    rows = surest[np.isin(found.labels[surest], [*true.labels.tolist(), *true.absent_labels])]
+def _judged(truth: GroundTruth, detected: DetectedObjects, max_detections: int) -> DetectedObjects:
+    """The surest detected, and of them those of classes that somebody looked for."""
+    surest = np.argsort(-detected.scores, kind="stable")[:max_detections]
+    rows = surest[np.isin(detected.labels[surest], [*truth.labels.tolist(), *truth.absent_labels])]
     return replace(
-        found,
-        boxes=found.boxes[rows],
-        labels=found.labels[rows],
-        scores=found.scores[rows],
-        masks=None if found.masks is None else [found.masks[row] for row in rows.tolist()],
+        detected,
+        boxes=detected.boxes[rows],
+        labels=detected.labels[rows],
+        scores=detected.scores[rows],
+        masks=None if detected.masks is None else [detected.masks[row] for row in rows.tolist()],
     )
 
 

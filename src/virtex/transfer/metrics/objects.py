@@ -15,7 +15,7 @@ RunLengths = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class TrueObjects:
+class GroundTruth:
     """The annotated objects of one image; M of them.
 
     Raises:
@@ -43,11 +43,11 @@ class TrueObjects:
 
     def __post_init__(self) -> None:
         per_object = {"areas": self.areas, "crowd": self.crowd, "difficult": self.difficult}
-        _raise(_object_problems(self, per_object, "true objects"))
+        _raise(_object_problems(self, per_object, "ground truth"))
 
 
 @dataclass(frozen=True, eq=False)
-class FoundObjects:
+class DetectedObjects:
     """What a detector found in one image; D objects.
 
     Raises:
@@ -64,7 +64,7 @@ class FoundObjects:
     """D, or None where there are boxes alone."""
 
     def __post_init__(self) -> None:
-        _raise(_object_problems(self, {"scores": self.scores}, "found objects"))
+        _raise(_object_problems(self, {"scores": self.scores}, "detections"))
 
 
 def encode_masks(masks: NDArray[np.bool_]) -> list[RunLengths]:
@@ -80,7 +80,7 @@ def compressed(mask: RunLengths) -> RunLengths:
 
 
 def check_parallel(
-    truth: Sequence[TrueObjects], found: Sequence[FoundObjects], num_classes: int
+    ground_truth: Sequence[GroundTruth], detections: Sequence[DetectedObjects], num_classes: int
 ) -> bool:
     """See that both speak of the same images and classes.
 
@@ -90,54 +90,58 @@ def check_parallel(
     Raises:
         ValueError: They do not fit together.
     """
-    if len(truth) != len(found):
+    if len(ground_truth) != len(detections):
         raise ValueError(
-            f"true objects of {len(truth)} images and found objects of {len(found)}: "
+            f"ground truth of {len(ground_truth)} images and detections of {len(detections)}: "
             "give one of each for every image"
         )
-    if not truth:
+    if not ground_truth:
         raise ValueError("objects of no image: give those of one or more")
-    _raise(_class_problems(truth, found, num_classes))
-    if not _hold_masks(truth, found):
+    _raise(_class_problems(ground_truth, detections, num_classes))
+    if not _hold_masks(ground_truth, detections):
         return False
-    _raise(_size_problems(truth, found))
+    _raise(_size_problems(ground_truth, detections))
     return True
 
 
 def _class_problems(
-    truth: Sequence[TrueObjects], found: Sequence[FoundObjects], num_classes: int
+    ground_truth: Sequence[GroundTruth], detections: Sequence[DetectedObjects], num_classes: int
 ) -> Iterator[str]:
-    for image, (true, seen) in enumerate(zip(truth, found, strict=True)):
-        told = (*true.absent_labels, *true.incomplete_labels)
-        labels = np.unique(np.concatenate([true.labels, seen.labels, np.array(told, np.int64)]))
+    for image, (truth, detected) in enumerate(zip(ground_truth, detections, strict=True)):
+        told = (*truth.absent_labels, *truth.incomplete_labels)
+        labels = np.unique(
+            np.concatenate([truth.labels, detected.labels, np.array(told, np.int64)])
+        )
         unknown = labels[(labels < 0) | (labels >= num_classes)].tolist()
         if unknown:
             yield f"image {image} has labels {unknown}; {num_classes} classes allow 0 to below that"
 
 
-def _hold_masks(truth: Sequence[TrueObjects], found: Sequence[FoundObjects]) -> bool:
+def _hold_masks(ground_truth: Sequence[GroundTruth], detections: Sequence[DetectedObjects]) -> bool:
     """Whether all objects have masks, and not none; images without objects do not tell."""
-    sides: tuple[Sequence[TrueObjects | FoundObjects], ...] = (truth, found)
+    sides: tuple[Sequence[GroundTruth | DetectedObjects], ...] = (ground_truth, detections)
     kinds = [{one.masks is not None for one in side if len(one.labels)} for side in sides]
     if len(kinds[0] | kinds[1]) > 1:
         texts = [", ".join("masks" if kind else "no masks" for kind in side) for side in kinds]
         raise ValueError(
-            f"true objects with {texts[0]} and found objects with {texts[1]}: "
+            f"ground truth with {texts[0]} and detections with {texts[1]}: "
             "give masks of all objects on both sides, or of none"
         )
     return True in kinds[0] | kinds[1]
 
 
-def _size_problems(truth: Sequence[TrueObjects], found: Sequence[FoundObjects]) -> Iterator[str]:
-    for image, (true, seen) in enumerate(zip(truth, found, strict=True)):
-        masks = (*(true.masks or ()), *(seen.masks or ()))
-        sizes = {tuple(mask["size"]) for mask in masks} - {tuple(true.size)}
+def _size_problems(
+    ground_truth: Sequence[GroundTruth], detections: Sequence[DetectedObjects]
+) -> Iterator[str]:
+    for image, (truth, detected) in enumerate(zip(ground_truth, detections, strict=True)):
+        masks = (*(truth.masks or ()), *(detected.masks or ()))
+        sizes = {tuple(mask["size"]) for mask in masks} - {tuple(truth.size)}
         if sizes:
-            yield f"image {image} is {tuple(true.size)} high and wide, masks of it {sorted(sizes)}"
+            yield f"image {image} is {tuple(truth.size)} high and wide, masks of it {sorted(sizes)}"
 
 
 def _object_problems(
-    objects: TrueObjects | FoundObjects, per_object: dict[str, NDArray[Any]], name: str
+    objects: GroundTruth | DetectedObjects, per_object: dict[str, NDArray[Any]], name: str
 ) -> Iterator[str]:
     count = len(objects.labels)
     if objects.boxes.shape != (count, 4):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Scores = NDArray[np.floating]
 
 
-def own_text_ranks(
+def best_text_ranks(
     scores: Scores, is_own: NDArray[np.bool_], others: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """(I,) the place of each image's best own text among the texts of other images.
@@ -28,7 +28,7 @@ def own_text_ranks(
     return 1 + ((scores >= best) & ~is_own & others).sum(1)
 
 
-def as_good(scores: Scores, own_scores: Scores) -> NDArray[np.int64]:
+def count_at_least(scores: Scores, own_scores: Scores) -> NDArray[np.int64]:
     """(K,) how many of the images fit each text as well as its own image does, or better.
 
     Summed over all images, its own included, this is the rank of its own.
@@ -41,7 +41,7 @@ def as_good(scores: Scores, own_scores: Scores) -> NDArray[np.int64]:
     return (scores >= own_scores).sum(0)
 
 
-def recalls(ranks: NDArray[np.integer], *, at: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+def recall_at_k(ranks: NDArray[np.integer], *, at: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
     """The share of ranks that are at most k, as `R@k`, and the median rank."""
     shares = {f"R@{k}": float((ranks <= k).mean()) for k in at}
     return {**shares, "median_rank": float(np.median(ranks))}

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from virtex.transfer.metrics.objects import FoundObjects, TrueObjects, check_parallel
+from virtex.transfer.metrics.objects import DetectedObjects, GroundTruth, check_parallel
 
 OVERLAPS = tuple(percent / 100 for percent in range(50, 100, 5))
 AT_50, AT_75 = OVERLAPS.index(0.5), OVERLAPS.index(0.75)
@@ -25,13 +25,13 @@ RECALLS = np.arange(0, 1.1, 0.1)
 
 
 def voc_scores(
-    truth: Sequence[TrueObjects], found: Sequence[FoundObjects], *, num_classes: int
+    ground_truth: Sequence[GroundTruth], detections: Sequence[DetectedObjects], *, num_classes: int
 ) -> dict[str, float]:
     """VOC2007's average precision; an object that is difficult or a crowd is no hit and no miss.
 
     Args:
-        truth: The objects of each image.
-        found: The detections in the same images.
+        ground_truth: The objects of each image.
+        detections: The detections in the same images.
         num_classes: Labels are below it.
 
     Returns:
@@ -41,13 +41,13 @@ def voc_scores(
     Raises:
         ValueError: The two do not fit together.
     """
-    check_parallel(truth, found, num_classes)
-    lenient = np.concatenate([one.difficult | one.crowd for one in truth])  # (M,)
-    labels = np.concatenate([one.labels for one in truth])[~lenient]
+    check_parallel(ground_truth, detections, num_classes)
+    lenient = np.concatenate([one.difficult | one.crowd for one in ground_truth])  # (M,)
+    labels = np.concatenate([one.labels for one in ground_truth])[~lenient]
     counts = np.bincount(labels.astype(np.int64), minlength=num_classes)  # (K,)
     if not counts.any():
         return {}
-    ranking = _rank(truth, found, lenient)
+    ranking = _rank(ground_truth, detections, lenient)
     per_class = [_areas(ranking.of(label), int(counts[label])) for label in np.flatnonzero(counts)]
     areas = np.mean(per_class, axis=0)  # (10,)
     return {
@@ -75,24 +75,32 @@ class _Ranking(NamedTuple):
 
 
 def _rank(
-    truth: Sequence[TrueObjects], found: Sequence[FoundObjects], lenient: NDArray[np.bool_]
+    ground_truth: Sequence[GroundTruth],
+    detections: Sequence[DetectedObjects],
+    lenient: NDArray[np.bool_],
 ) -> _Ranking:
-    best = [_best(true, seen) for true, seen in zip(truth, found, strict=True)]
-    starts = np.cumsum([0, *(len(true.labels) for true in truth)])
+    best = [
+        _best(truth, detected) for truth, detected in zip(ground_truth, detections, strict=True)
+    ]
+    starts = np.cumsum([0, *(len(truth.labels) for truth in ground_truth)])
     objects = np.concatenate([start + rows for start, (_, rows) in zip(starts, best, strict=False)])
     overlaps = np.concatenate([values for values, _ in best])
-    labels = np.concatenate([seen.labels for seen in found])
-    order = np.argsort(-np.concatenate([seen.scores for seen in found]), kind="stable")  # (D,)
+    labels = np.concatenate([detected.labels for detected in detections])
+    order = np.argsort(
+        -np.concatenate([detected.scores for detected in detections]), kind="stable"
+    )  # (D,)
     objects = np.where(overlaps > 0, objects, 0)[order]
     return _Ranking(labels[order], overlaps[order], objects, lenient[objects])
 
 
-def _best(true: TrueObjects, found: FoundObjects) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _best(
+    truth: GroundTruth, detected: DetectedObjects
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """(D,) the largest overlap of each detection with an object of its class, and which it is."""
-    if not len(true.labels):
-        return np.zeros(len(found.labels)), np.zeros(len(found.labels), np.int64)
-    same_class = found.labels[:, None] == true.labels  # (D, M)
-    overlaps = np.where(same_class, _overlaps(found.boxes, true.boxes), 0)
+    if not len(truth.labels):
+        return np.zeros(len(detected.labels)), np.zeros(len(detected.labels), np.int64)
+    same_class = detected.labels[:, None] == truth.labels  # (D, M)
+    overlaps = np.where(same_class, _overlaps(detected.boxes, truth.boxes), 0)
     rows = overlaps.argmax(axis=1)
     return overlaps.max(axis=1), rows
 

@@ -4,8 +4,8 @@
 its cost comes from a held-out fifth of the training images. `sgd_scores` trains a linear layer as
 Desai and Johnson, "VirTex", CVPR 2021, section 4.2, do. `neighbor_scores` lets the k most similar
 training images vote, with weight exp(cosine / temperature), as in Wu et al., "Unsupervised Feature
-Learning via Non-Parametric Instance Discrimination", CVPR 2018, section 3.4; `neighbor_shares` is
-the same for images of several classes.
+Learning via Non-Parametric Instance Discrimination", CVPR 2018, section 3.4;
+`neighbor_fractions` is the same for images of several classes.
 """
 
 from collections.abc import Iterator
@@ -155,7 +155,7 @@ def neighbor_scores(
     return torch.cat(votes).numpy()
 
 
-def neighbor_shares(
+def neighbor_fractions(
     train_features: Values,
     present: NDArray[np.bool_],
     test_features: Values,

@@ -48,7 +48,7 @@ MAX_CONJUGATE_STEPS = 500
 MAX_LINE_STEPS = 30
 FLAT = 0.01
 """What a line search leaves of the slope."""
-LIMIT = 2**23
+MAX_PAIRS = 2**23
 """Problems times images solved together; each pair takes some 100 bytes."""
 
 log = logging.getLogger("virtex")
@@ -81,8 +81,8 @@ def svm_scores(
     _check_finite(train_features, test_features)
     if device.type == "mps":
         device = torch.device("cpu")
-    features = SharedFeatures.of(torch.from_numpy(train_features).to(device))
-    num_together = max(1, LIMIT // (NUM_FOLDS * len(train_signs)))  # classes
+    features = SharedFeatures.from_rows(torch.from_numpy(train_features).to(device))
+    num_together = max(1, MAX_PAIRS // (NUM_FOLDS * len(train_signs)))  # classes
     parts = range(0, train_signs.shape[1], num_together)
     weights = torch.cat(
         [_class_weights(features, train_signs[:, part : part + num_together]) for part in parts]
@@ -121,7 +121,7 @@ class SharedFeatures:
     """Length of the longest row."""
 
     @classmethod
-    def of(cls, features: Tensor) -> Self:
+    def from_rows(cls, features: Tensor) -> Self:
         """From (N, C) features."""
         rows = torch.nn.functional.pad(features.double(), (0, 1), value=1.0)  # (N, C + 1)
         num_images, num_columns = rows.shape
