@@ -13,7 +13,8 @@ import numpy as np
 from pycocotools import mask as run_lengths
 
 from tests.oracles.detection_ap import pycocotools_scores
-from virtex.transfer.metrics.detection import DetectedObjects, GroundTruth, coco_scores
+from virtex.transfer.metrics.detection import coco_scores
+from virtex.transfer.metrics.objects import DetectedObjects, GroundTruth
 
 SIZE = 640
 OBJECTS = 7

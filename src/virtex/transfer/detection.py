@@ -39,15 +39,9 @@ from virtex.tasks.base import Batch, TaskData
 from virtex.tasks.detection import Detection, DetectionConfig
 from virtex.transfer.command import CommandConfig, run_protocol
 from virtex.transfer.features import backbone_digest, data_identity
-from virtex.transfer.metrics.detection import (
-    DetectedObjects,
-    GroundTruth,
-    coco_scores,
-    encode_masks,
-    lvis_scores,
-    voc_scores,
-)
-from virtex.transfer.metrics.objects import RunLengths
+from virtex.transfer.metrics.detection import coco_scores, lvis_scores
+from virtex.transfer.metrics.objects import DetectedObjects, GroundTruth, RunLengths, encode_masks
+from virtex.transfer.metrics.voc_detection import voc_scores
 from virtex.transfer.protocol import Protocol, Result
 from virtex.transfer.training import (
     Training,

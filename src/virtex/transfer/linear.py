@@ -26,7 +26,7 @@ from virtex.transfer.command import (
     run_protocol,
 )
 from virtex.transfer.features import Extraction, Features, extract_features
-from virtex.transfer.metrics.classification import top_k_accuracy
+from virtex.transfer.metrics.classification import top_accuracies, true_ranks
 from virtex.transfer.protocol import Protocol, Result
 from virtex.transfer.solvers.probes import (
     COSTS,
@@ -118,8 +118,9 @@ def single_labels(features: Features, source: Source) -> Labels:
 
 def accuracies(labels: Labels, scores: NDArray[np.floating]) -> dict[str, float]:
     """top1, and top5 where there are more than five classes, in percent."""
-    ranks = (1, 5) if scores.shape[1] > 5 else (1,)
-    return {f"top{k}": 100 * top_k_accuracy(labels, scores, k=k) for k in ranks}
+    ranks = true_ranks(labels, scores)
+    top = top_accuracies(ranks, num_classes=scores.shape[1])
+    return {name: 100 * value for name, value in top.items()}
 
 
 def _warn_of_size(num_images: int) -> None:

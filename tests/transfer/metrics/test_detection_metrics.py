@@ -18,14 +18,9 @@ from tests.oracles.detection_ap import (
     slow_voc_scores,
 )
 from virtex.data.sources.scenes import ScenesSource
-from virtex.transfer.metrics.detection import (
-    DetectedObjects,
-    GroundTruth,
-    coco_scores,
-    encode_masks,
-    lvis_scores,
-    voc_scores,
-)
+from virtex.transfer.metrics.detection import coco_scores, lvis_scores
+from virtex.transfer.metrics.objects import DetectedObjects, GroundTruth, encode_masks
+from virtex.transfer.metrics.voc_detection import voc_scores
 
 NUM_CLASSES = 6
 NUM_SHOWN = 4

@@ -90,7 +90,7 @@ def test_a_program_that_hangs_is_stopped(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_java(tmp_path, "exec sleep 100", monkeypatch)
-    monkeypatch.setattr(java_metrics, "PATIENCE", 0.2)
+    monkeypatch.setattr(java_metrics, "TIMEOUT", 0.2)
     with pytest.raises(ConfigError, match="did not end"):
         meteor(CANDIDATES, REFERENCES)
 
@@ -108,7 +108,7 @@ def test_meteor_gets_as_many_references_of_each_caption(
 ) -> None:
     script = "cat references >&2; wc -l < candidates >&2; exit 1"
     fake_java(tmp_path, script, monkeypatch)
-    monkeypatch.setattr(java_metrics, "MOST_LINES", 20)
+    monkeypatch.setattr(java_metrics, "MAX_LINES", 20)
     with pytest.raises(ConfigError) as raised:
         meteor(CANDIDATES, REFERENCES)
     lines = str(raised.value).partition("code 1: ")[2].split(". It may")[0].split(" / ")

@@ -176,7 +176,7 @@ def test_an_svm_that_does_not_converge_is_told_of_with_numbers(
     with caplog.at_level(logging.WARNING, "virtex"):
         svm_scores(train, signs, test, device=CPU)
     assert "of 12 SVMs did not converge in 2 Newton steps" in caplog.text
-    assert "where 0.001 was asked for" in caplog.text
+    assert "where 0.001 is required" in caplog.text
 
 
 def test_features_of_a_diverged_backbone_are_refused() -> None:

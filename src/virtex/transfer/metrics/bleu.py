@@ -1,8 +1,8 @@
 """BLEU of a corpus: Papineni et al., "BLEU: a Method for Automatic Evaluation", ACL 2002.
 
-As pycocoevalcap computes it: clipped counts and lengths are summed over all captions, each caption
-is held against the reference nearest to it in length (of two equally near the shorter), and counts
-of nothing are kept from dividing by zero with its constants.
+As pycocoevalcap computes it: clipped counts and lengths are summed over all captions, a caption's
+length is compared to that of the reference nearest in length (the shorter of two equally near), and
+pycocoevalcap's constants keep divisors from zero.
 """
 
 import math
@@ -17,7 +17,7 @@ TINY, SMALL = 1e-15, 1e-9
 def bleu(
     candidates: Sequence[Words], references: Sequence[Sequence[Words]]
 ) -> tuple[float, float, float, float]:
-    """BLEU-1 to BLEU-4 of all captions together, between 0 and 1."""
+    """Return BLEU-1 to BLEU-4 of all captions together, from 0 to 1."""
     num_hits, num_guesses = [0] * LONGEST, [0] * LONGEST
     length = nearest = 0
     for words, truths in zip(candidates, references, strict=True):
@@ -36,7 +36,7 @@ def bleu(
 
 
 def _clipped_hits(words: Words, truths: Sequence[Words], length: int) -> int:
-    """How many of a caption's n-grams the references hold, each as often as one of them at most."""
+    """Return the number of n-grams that references hold, each at most as often as one of them."""
     allowed: Counter[Ngram] = Counter()
     for truth in truths:
         allowed |= ngrams(truth, length)

@@ -1,7 +1,7 @@
-"""Scores of generated captions against people's, as pycocoevalcap gives them, without Java."""
+"""Scores of generated captions against references, equal to pycocoevalcap's, without Java."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from operator import eq
 from typing import NamedTuple
 
 from virtex.errors import DataError, listing, raise_all
@@ -11,12 +11,11 @@ from virtex.transfer.metrics.ngrams import Words, ngrams
 from virtex.transfer.metrics.ptb_tokens import ptb_tokens
 from virtex.transfer.metrics.rouge import rouge_l
 
-REPEATED = 3
-"""So many words said twice in a caption count as a repetition."""
+TRIGRAM = 3
 
 
 class Tokenized(NamedTuple):
-    """Captions and references as words; entry n of each belongs to image n."""
+    """Captions and references as words; entry n of each list belongs to image n."""
 
     image_ids: list[str]
     candidates: list[list[str]]
@@ -26,11 +25,11 @@ class Tokenized(NamedTuple):
 def caption_scores(
     generated: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
-    """CIDEr-D (from 0 to 10), BLEU-1 to BLEU-4 and ROUGE-L (from 0 to 1) over all captions.
+    """Return CIDEr-D (from 0 to 10), BLEU-1 to BLEU-4 and ROUGE-L (from 0 to 1) of all captions.
 
     Args:
-        generated: The caption of each image.
-        references: People's captions of the same images.
+        generated: The caption of each image, by image id.
+        references: The reference captions of the same images.
 
     Raises:
         DataError: The images differ, or an image has no reference.
@@ -42,30 +41,30 @@ def caption_scores(
 def cider_of_each(
     generated: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
-    """CIDEr-D of each image's caption; arguments and errors as of `caption_scores`."""
+    """Return CIDEr-D of each image's caption; arguments and errors: see `caption_scores`."""
     tokenized = tokenize(generated, references)
     scores = cider_d(tokenized.candidates, tokenized.references).tolist()
     return dict(zip(tokenized.image_ids, scores, strict=True))
 
 
 def cider_score(tokenized: Tokenized) -> dict[str, float]:
-    """CIDEr-D, from 0 to 10."""
+    """Return CIDEr-D, from 0 to 10."""
     return {"CIDEr-D": float(cider_d(tokenized.candidates, tokenized.references).mean())}
 
 
 def bleu_scores(tokenized: Tokenized) -> dict[str, float]:
-    """BLEU-1 to BLEU-4, from 0 to 1."""
+    """Return BLEU-1 to BLEU-4, from 0 to 1."""
     scores = bleu(tokenized.candidates, tokenized.references)
     return {f"BLEU-{length}": score for length, score in enumerate(scores, 1)}
 
 
 def rouge_score(tokenized: Tokenized) -> dict[str, float]:
-    """ROUGE-L, from 0 to 1."""
+    """Return ROUGE-L, from 0 to 1."""
     return {"ROUGE-L": float(rouge_l(tokenized.candidates, tokenized.references).mean())}
 
 
 def tokenize(generated: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> Tokenized:
-    """Captions and references as words, in the order of `references`.
+    """Return captions and references as words, in the order of `references`.
 
     Raises:
         DataError: The images differ, an image has no reference, or there are no images.
@@ -79,26 +78,22 @@ def tokenize(generated: Mapping[str, str], references: Mapping[str, Sequence[str
 
 
 def degeneracy(captions: Sequence[Words]) -> dict[str, float]:
-    """How far captions are all alike, or stammer.
+    """Return how far captions are all alike, or repeat themselves.
 
     Returns:
-        Shares, from 0 to 1, of different captions among all, of captions with the same word twice
-        in a row, with the same three words twice, without words; the mean number of words; and
-        the number of different words in all captions.
+        The fractions, from 0 to 1, of distinct captions, of captions with a word twice in a row, of
+        captions with the same three words twice, and of captions without words; the mean number of
+        words; and the number of distinct words in all captions.
     """
     num = len(captions)
     return {
         "unique_captions": len({tuple(words) for words in captions}) / num,
-        "repeated_word": sum(map(_stammers, captions)) / num,
-        "repeated_trigram": sum(_repeats(words, REPEATED) for words in captions) / num,
+        "repeated_word": sum(any(map(eq, words, words[1:])) for words in captions) / num,
+        "repeated_trigram": sum(_repeats(words, TRIGRAM) for words in captions) / num,
         "empty_captions": sum(not words for words in captions) / num,
         "mean_words": sum(map(len, captions)) / num,
         "vocabulary": float(len({word for words in captions for word in words})),
     }
-
-
-def _stammers(words: Words) -> bool:
-    return any(word == following for word, following in pairwise(words))
 
 
 def _repeats(words: Words, length: int) -> bool:

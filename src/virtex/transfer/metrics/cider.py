@@ -1,10 +1,10 @@
-"""CIDEr-D: how far a caption's words agree with the references', rare words weighing more.
+"""CIDEr-D: agreement of a caption's n-grams with the references', rare ones weighing more.
 
 Vedantam, Zitnick, Parikh, "CIDEr: Consensus-based Image Description Evaluation", CVPR 2015, with
 the clipping and the length penalty of its CIDEr-D, as pycocoevalcap computes them under the name
-CIDEr: document frequencies are counted over the references of the images that are scored, a length
-is the number of word pairs, and a score is ten times the mean cosine (so from 0 to 10). Where there
-is one image alone no word is rare, and every score is 0.
+CIDEr: document frequencies are counted over the references of the scored images, a length is the
+number of word pairs, and a score is ten times the mean cosine (so from 0 to 10). With a single
+image no word is rare, and every score is 0.
 """
 
 import math
@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from virtex.transfer.metrics.ngrams import LONGEST, Ngram, Words, ngrams
 
 SIGMA = 6.0
-"""Of the length penalty, in words."""
+"""Standard deviation of the length penalty, in words."""
 Vector = dict[Ngram, float]
 """Weight of each n-gram of a caption."""
 
 
-def cider_d(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> NDArray:
-    """(N,) the score of each image's caption against its references, from 0 to 10."""
+def cider_d(
+    candidates: Sequence[Words], references: Sequence[Sequence[Words]]
+) -> NDArray[np.float64]:
+    """Return the score of each image's caption against its references (N,), from 0 to 10."""
     rarity = _rarity(references)
     scores = [
         _score(words, truths, rarity) for words, truths in zip(candidates, references, strict=True)
@@ -32,7 +34,7 @@ def cider_d(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) 
 
 
 class _Rarity(dict[Ngram, float]):
-    """log(images / images whose references hold it); of an n-gram that none holds, log(images)."""
+    """log(images / images whose references hold the n-gram); log(images) where none holds it."""
 
     def __init__(self, num_images: int) -> None:
         self.unknown = math.log(num_images)
@@ -66,7 +68,7 @@ def _score(candidate: Words, references: Sequence[Words], rarity: _Rarity) -> fl
 
 
 def _weighted(words: Words, rarity: _Rarity) -> list[tuple[Vector, float]]:
-    """For each length of n-grams their weights, and the norm of these."""
+    """Return the weights of the n-grams of each length, and the norm of these."""
     vectors = []
     for length in range(1, LONGEST + 1):
         vector = {ngram: count * rarity[ngram] for ngram, count in ngrams(words, length).items()}

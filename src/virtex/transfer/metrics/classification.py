@@ -1,14 +1,14 @@
-"""Metrics of classification: arrays in, numbers out; every number is a share between 0 and 1."""
+"""Metrics of classification; every number is a fraction from 0 to 1."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def average_precision(present: NDArray[np.bool_], scores: NDArray[np.floating]) -> float:
-    """Area under the precision-recall steps, without interpolation; equal scores count together.
+    """Return the area under the precision-recall steps, without interpolation.
 
-    The sum over thresholds of (gain in recall) x (precision), as scikit-learn defines it; VOC's own
-    11-point and interpolated areas differ.
+    That is the sum over thresholds of (gain in recall) x (precision), as scikit-learn defines it;
+    equal scores share a threshold. VOC's own 11-point and interpolated areas differ.
 
     Args:
         present: (N,) whether the class is present in each image; true at least once.
@@ -28,14 +28,14 @@ def average_precision(present: NDArray[np.bool_], scores: NDArray[np.floating]) 
 def average_precisions(
     targets: NDArray[np.integer], scores: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Average precision of each class over the images whose answer for that class is known.
+    """Return the average precision of each class over the images whose label for it is known.
 
     Args:
         targets: (N, K) 1 present, -1 absent, 0 unknown (left out of that class).
         scores: (N, K), higher where the class is more likely.
 
     Returns:
-        (K,) values between 0 and 1.
+        (K,) values from 0 to 1.
     """
     known = targets != 0
     values = [
@@ -45,27 +45,20 @@ def average_precisions(
     return np.array(values)
 
 
-def mean_average_precision(targets: NDArray[np.integer], scores: NDArray[np.floating]) -> float:
-    """The mean over classes of `average_precisions`."""
-    return float(average_precisions(targets, scores).mean())
+def top_accuracies(ranks: NDArray[np.integer], *, num_classes: int) -> dict[str, float]:
+    """Return the fraction of true ranks (N,) that are 1, and up to 5 if there are more classes."""
+    return {f"top{k}": float((ranks <= k).mean()) for k in (1, 5) if k == 1 or num_classes > k}
 
 
-def top_k_accuracy(
-    labels: NDArray[np.integer], scores: NDArray[np.floating], *, k: int = 1
-) -> float:
-    """The share of images whose true class is among the k with the highest scores.
+def true_ranks(labels: NDArray[np.integer], scores: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Return the rank of the true class of each image (N,) by descending score, from 1.
 
     A class that ties with the true one counts as ranked before it, so constant scores earn nothing.
 
     Args:
         labels: (N,) the true class.
-        scores: (N, K) for each class.
+        scores: (N, K) of each class.
     """
-    return float((true_ranks(labels, scores) <= k).mean())
-
-
-def true_ranks(labels: NDArray[np.integer], scores: NDArray[np.floating]) -> NDArray[np.int64]:
-    """(N,) the place of the true class among the scores, 1 being the best; arguments as above."""
     _check_scores(scores)
     true_scores = np.take_along_axis(scores, labels[:, None], axis=1)  # (N, 1)
     return (scores >= true_scores).sum(axis=1)

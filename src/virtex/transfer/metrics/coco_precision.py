@@ -1,8 +1,8 @@
-"""Precision at each recall by COCO's and LVIS's rules; the one module that knows faster-coco-eval.
+"""Precision at each recall by COCO's and LVIS's rules, computed by faster-coco-eval.
 
-A difficult object may be matched once, by the same overlap as any other; neither the match nor its
-absence counts. COCO's `ignore` cannot say so, for the published program overwrites it with
-`iscrowd`; here such an object has an area in none of the ranges, and those do not count either.
+A difficult object may be matched once, at the same IoU as any other, and is ignored either way.
+COCO's `ignore` cannot express that, since the published program overwrites it with `iscrowd`. Here
+such an object gets an area outside all ranges, and objects outside the ranges are ignored.
 """
 
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ from virtex.transfer.metrics.objects import DetectedObjects, GroundTruth, RunLen
 
 Kind = Literal["box", "mask"]
 Range = tuple[float, float]
-"""Areas in pixels; both ends count in."""
+"""Least and most area in pixels, both included."""
 Rows = list[dict[str, Any]]
 """Annotations as COCO's files hold them."""
 
 LIBRARY_KINDS = {"box": "bbox", "mask": "segm"}
-NUM_OVERLAPS, NUM_RECALLS = 10, 101
-"""Overlaps from 0.5 to 0.95, recalls from 0 to 1."""
+NUM_IOUS, NUM_RECALLS = 10, 101
+"""Thresholds of IoU from 0.5 to 0.95, and recalls from 0 to 1."""
 NO_AREA = -1.0
 CLASSES_AT_ONCE = 10
-"""The library has an entry for each pair of image and class, and LVIS 24 million such pairs; in
-small blocks they take half the memory, and no longer."""
+"""Size of a block of classes. The library has an entry for each pair of image and class, of which
+LVIS has 24 million; in blocks they take half the memory, and no more time."""
 
 
 def precision_at_recalls(
@@ -41,36 +41,34 @@ def precision_at_recalls(
     max_detections: int,
     federated: bool = False,
 ) -> NDArray[np.float64]:
-    """Precision of each class at 10 overlaps and 101 recalls; -1 where no object counts.
+    """Return the precision of each class at each IoU and recall; -1 where no object counts.
 
     Args:
-        ground_truth: The objects of each image.
+        ground_truth: The annotated objects of each image.
         detections: The detections in the same images.
-        kind: Whether boxes or masks have to overlap.
-        num_classes: Labels are below it.
-        area_ranges: A of them; objects outside do not count, nor do unmatched detections.
-        max_detections: How many of a class count in an image, the surest first.
-        federated: Whether detections of a class that is incomplete count only if they match an
-            object (LVIS). There must be none of a class that is neither annotated in the image nor
-            known to be absent: the library may fail on their masks.
+        kind: Whether IoU is that of boxes or of masks.
+        num_classes: Number of classes; labels are below it.
+        area_ranges: A ranges; objects outside are ignored, and so are unmatched detections.
+        max_detections: Detections of a class in an image that count, by descending score.
+        federated: Ignore unmatched detections of incomplete classes (LVIS). There must be no
+            detection of a class that is neither annotated in the image nor known to be absent:
+            the library may fail on its mask.
 
     Returns:
         (10, 101, K, A)
     """
-    truth_table, detection_table = (
-        _ground_truth_table(ground_truth, kind),
-        _detection_table(detections, kind),
-    )
-    precision = np.full((NUM_OVERLAPS, NUM_RECALLS, num_classes, len(area_ranges)), -1.0)
+    truth_table = _ground_truth_table(ground_truth, kind)
+    detection_table = _detection_table(detections, kind)
+    precision = np.full((NUM_IOUS, NUM_RECALLS, num_classes, len(area_ranges)), -1.0)
     present = np.unique(truth_table.labels).tolist()
     for start in range(0, len(present), CLASSES_AT_ONCE):
         labels = present[start : start + CLASSES_AT_ONCE]
         truth_rows, detection_rows = truth_table.rows(labels), detection_table.rows(labels)
         shown = sorted({row["image_id"] for row in (*truth_rows, *detection_rows)})
         evaluation = COCOeval_faster(
-            _dataset(truth_rows, [_image(index, ground_truth[index]) for index in shown], labels),
-            _dataset(
-                detection_rows, [_image(index, ground_truth[index]) for index in shown], labels
+            *(
+                _dataset(rows, [_image(index, ground_truth[index]) for index in shown], labels)
+                for rows in (truth_rows, detection_rows)
             ),
             LIBRARY_KINDS[kind],
             print_function=_silent,
@@ -84,7 +82,7 @@ def precision_at_recalls(
 
 
 def _silent(*_: object) -> None:
-    """In place of the library's progress messages."""
+    """Print nothing where the library prints its progress."""
 
 
 def _dataset(rows: Rows, images: Rows, labels: Sequence[int]) -> COCO:
@@ -105,15 +103,15 @@ def _image(index: int, truth: GroundTruth) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """Objects (R) of all images, ordered by class; within a class as they were given."""
+    """The R objects of all images, stably sorted by class."""
 
     labels: NDArray[np.int64]
     columns: dict[str, NDArray[Any]]
-    """(R, ...) by COCO's names of the fields."""
+    """Arrays (R, ...) by COCO's names of the fields."""
     masks: list[RunLengths] | None
 
     def rows(self, labels: Sequence[int]) -> Rows:
-        """The objects of these classes, in ascending order, with ids from 1."""
+        """Return the objects of these classes, sorted by class, with ids from 1."""
         chosen = np.flatnonzero(np.isin(self.labels, labels))
         fields = {name: values[chosen].tolist() for name, values in self.columns.items()}
         fields["id"] = list(range(1, len(chosen) + 1))
@@ -143,7 +141,7 @@ def _table(
     columns: dict[str, NDArray[Any]],
     masks: list[RunLengths] | None,
 ) -> _Table:
-    """Objects of all images; columns (R,) and masks are in the images' order."""
+    """Return the table of all objects; columns (R,) and masks are in the images' order."""
     labels = np.concatenate([one.labels for one in per_image]).astype(np.int64)  # (R,)
     images = np.repeat(np.arange(len(per_image)), [len(one.labels) for one in per_image])
     corners = _corners(per_image)
@@ -160,17 +158,17 @@ def _table(
 def _masks(
     per_image: Sequence[GroundTruth | DetectedObjects], kind: Kind
 ) -> list[RunLengths] | None:
-    """Compressed masks (R) of all images, where they are needed."""
+    """Return the R compressed masks of all images, where IoU is that of masks."""
     if kind == "box":
         return None
     return [compressed(mask) for one in per_image for mask in one.masks or ()]
 
 
 def _corners(per_image: Sequence[GroundTruth | DetectedObjects]) -> NDArray[np.float64]:
-    """Boxes (R, 4) of all images."""
+    """Return the boxes of all images, (R, 4)."""
     return np.concatenate([one.boxes for one in per_image]).astype(np.float64)
 
 
 def _sides(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Widths and heights (R, 2) of boxes (R, 4)."""
+    """Return widths and heights (R, 2) of boxes (R, 4)."""
     return corners[:, 2:] - corners[:, :2]

@@ -1,8 +1,8 @@
-"""Average precision of boxes and masks, as COCO, LVIS and VOC define it; shares between 0 and 1.
+"""Average precision of boxes and masks by the rules of COCO and LVIS; fractions from 0 to 1.
 
 COCO's rules are those of its published program. LVIS's are those of Gupta et al., "LVIS", CVPR
-2019, section 3: detections of a class that nobody looked for in an image do not count, and where
-not every object of a class is annotated, only those that match one do.
+2019, section 3: detections of a class that nobody looked for in an image are ignored, and so are
+unmatched detections of a class of which not every object is annotated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,29 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtex.transfer.metrics.coco_precision import Kind, Range, precision_at_recalls
-from virtex.transfer.metrics.objects import (
-    DetectedObjects,
-    GroundTruth,
-    check_parallel,
-    encode_masks,
-)
-from virtex.transfer.metrics.voc_detection import voc_scores
-
-__all__ = [
-    "DetectedObjects",
-    "GroundTruth",
-    "coco_scores",
-    "encode_masks",
-    "lvis_scores",
-    "voc_scores",
-]
+from virtex.transfer.metrics.objects import DetectedObjects, GroundTruth, check_parallel
 
 ALL_AREAS: Range = (0, 1e5**2)
 SIZES: dict[str, Range] = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e5**2)}
-"""Pixels of small, medium and large objects."""
+"""Areas in pixels of small, medium and large objects."""
 FREQUENCIES = ("r", "c", "f")
 AT_50, AT_75 = 0, 5
-"""Places of these overlaps among the ten from 0.5 to 0.95."""
+"""Indices of IoU 0.5 and 0.75 among the ten from 0.5 to 0.95."""
 
 
 def coco_scores(
@@ -44,16 +29,16 @@ def coco_scores(
     num_classes: int,
     max_detections: int = 100,
 ) -> dict[str, float]:
-    """COCO's average precision of boxes, and of masks where there are any.
+    """Return COCO's average precision of boxes, and of masks where there are any.
 
     Args:
-        ground_truth: The objects of each image.
+        ground_truth: The annotated objects of each image.
         detections: The detections in the same images.
-        num_classes: Labels are below it.
-        max_detections: How many of a class count in an image, the surest first.
+        num_classes: Number of classes; labels are below it.
+        max_detections: Detections of a class in an image that count, by descending score.
 
     Returns:
-        box_AP (the mean over overlaps from 0.5 to 0.95), box_AP50, box_AP75, box_APs, box_APm and
+        box_AP (the mean over IoU from 0.5 to 0.95), box_AP50, box_AP75, box_APs, box_APm and
         box_APl, and the same with mask_; without those for which no object counts.
 
     Raises:
@@ -69,8 +54,8 @@ def coco_scores(
             area_ranges=(ALL_AREAS, *SIZES.values()),
             max_detections=max_detections,
         )  # (10, 101, K, 4)
-        sizes = {f"AP{name}": precision[..., 1 + place] for place, name in enumerate(SIZES)}
-        scores |= _means(kind, {**_overlaps(precision[..., 0]), **sizes})
+        sizes = {f"AP{name}": precision[..., k] for k, name in enumerate(SIZES, start=1)}
+        scores |= _means(kind, {**_at_ious(precision[..., 0]), **sizes})
     return scores
 
 
@@ -81,16 +66,16 @@ def lvis_scores(
     frequencies: Sequence[str],
     max_detections: int = 300,
 ) -> dict[str, float]:
-    """LVIS's average precision of boxes, and of masks where there are any.
+    """Return LVIS's average precision of boxes, and of masks where there are any.
 
     Args:
-        ground_truth: The objects of each image; its absent and incomplete classes.
+        ground_truth: The annotated objects of each image, its absent and incomplete classes.
         detections: The detections in the same images.
         frequencies: For each class r (rare), c (common) or f (frequent).
-        max_detections: How many count in an image, of all classes together, the surest first.
+        max_detections: Detections of all classes in an image that count, by descending score.
 
     Returns:
-        box_AP (the mean over overlaps from 0.5 to 0.95), box_AP50, box_AP75, box_APr, box_APc and
+        box_AP (the mean over IoU from 0.5 to 0.95), box_AP50, box_AP75, box_APr, box_APc and
         box_APf, and the same with mask_; without those for which no object counts.
 
     Raises:
@@ -113,7 +98,7 @@ def lvis_scores(
         )[..., 0]  # (10, 101, K)
         of_class = np.array(list(frequencies))  # (K,)
         groups = {f"AP{one}": precision[:, :, of_class == one] for one in FREQUENCIES}
-        scores |= _means(kind, {**_overlaps(precision), **groups})
+        scores |= _means(kind, {**_at_ious(precision), **groups})
     return scores
 
 
@@ -125,9 +110,9 @@ def _kinds(
 
 
 def _judged(truth: GroundTruth, detected: DetectedObjects, max_detections: int) -> DetectedObjects:
-    """The surest detected, and of them those of classes that somebody looked for."""
-    surest = np.argsort(-detected.scores, kind="stable")[:max_detections]
-    rows = surest[np.isin(detected.labels[surest], [*truth.labels.tolist(), *truth.absent_labels])]
+    """Return the highest-scoring detections without those of classes that nobody looked for."""
+    best = np.argsort(-detected.scores, kind="stable")[:max_detections]
+    rows = best[np.isin(detected.labels[best], [*truth.labels.tolist(), *truth.absent_labels])]
     return replace(
         detected,
         boxes=detected.boxes[rows],
@@ -137,11 +122,11 @@ def _judged(truth: GroundTruth, detected: DetectedObjects, max_detections: int) 
     )
 
 
-def _overlaps(precision: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+def _at_ious(precision: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     return {"AP": precision, "AP50": precision[AT_50], "AP75": precision[AT_75]}
 
 
 def _means(kind: Kind, groups: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
-    """The mean precision of each group that has any; -1 stands for none."""
+    """Return the mean precision of each group that has any; -1 marks classes without objects."""
     known = {f"{kind}_{name}": values[values > -1] for name, values in groups.items()}
     return {name: float(values.mean()) for name, values in known.items() if values.size}

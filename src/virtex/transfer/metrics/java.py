@@ -1,9 +1,9 @@
-"""METEOR and SPICE, which only their authors' Java programs compute.
+"""METEOR and SPICE, computed by their authors' Java programs.
 
-pycocoevalcap (`pip install 'virtex[metrics]'`) brings both programs; they are started here, not by
-its wrappers: nothing is downloaded, nothing is written into the installed package, and a program
-that fails or hangs ends with an error. SPICE needs Stanford CoreNLP as well, which nobody may pass
-on within a Python package.
+pycocoevalcap (`pip install 'virtex[metrics]'`) brings both programs. They are started here and not
+by its wrappers, so that nothing is downloaded, nothing is written into the installed package, and a
+program that fails or hangs ends with an error. SPICE also needs Stanford CoreNLP, which no Python
+package brings.
 
 Denkowski and Lavie, "Meteor Universal", 2014. Anderson et al., "SPICE", ECCV 2016.
 """
@@ -18,22 +18,23 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from virtex.errors import ConfigError, raise_all
 
 Words = Sequence[str]
-PATIENCE = 7200.0
-"""Seconds after which a program is taken to hang; SPICE parses some 20 captions a second."""
+TIMEOUT = 7200.0
+"""Seconds after which a program is stopped; SPICE parses some 20 captions a second."""
 CORENLP = "stanford-corenlp-3.6.0"
 CORENLP_URL = "https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip"
 METEOR_JAR, SPICE_JAR = Path("meteor/meteor-1.5.jar"), Path("spice/spice-1.0.jar")
-MOST_LINES = 4
+MAX_LINES = 4
 
 logger = logging.getLogger("virtex")
 
 
 def check_java_metrics(names: Iterable[str]) -> None:
-    """See, before any work, that the programs for `meteor` and `spice` are there.
+    """Check that the programs for `meteor` and `spice` are installed.
 
     Raises:
         ConfigError: Everything that is missing, and where to get it.
@@ -42,10 +43,9 @@ def check_java_metrics(names: Iterable[str]) -> None:
     jars = {name: wanted[name] for name in names if name in wanted}
     if not jars:
         return
-    problems = (
-        [] if shutil.which("java") else ["no program `java` is found: install a Java runtime"]
-    )
-    package = _package()
+    problems, package = [], _package()
+    if not shutil.which("java"):
+        problems.append("no program `java` is found: install a Java runtime")
     if package is None:
         problems.append("pycocoevalcap is not installed: pip install 'virtex[metrics]'")
     else:
@@ -61,18 +61,18 @@ def check_java_metrics(names: Iterable[str]) -> None:
 
 
 def meteor(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """METEOR 1.5 of all captions together, between 0 and 1.
+    """Return METEOR 1.5 of all captions together, from 0 to 1.
 
     Raises:
-        ConfigError: Its program is not there, or failed.
+        ConfigError: Its program is missing, or failed.
     """
     check_java_metrics(["meteor"])
     num_references = max(map(len, references))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_lines(folder / "candidates", candidates)
-        # The program wants as many references of each caption. It takes the best of them: one
-        # that is there twice changes nothing.
+        # The program needs equally many references of each caption. It takes the best of them, so
+        # that one that occurs twice changes nothing.
         filled = ([*own, *[own[0]] * (num_references - len(own))] for own in references)
         _write_lines(folder / "references", (words for own in filled for words in own))
         files = [str(folder / "candidates"), str(folder / "references")]
@@ -80,15 +80,15 @@ def meteor(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -
         printed = _run_jar(METEOR_JAR, *files, *options, memory="2G", folder=folder)
     found = re.search(r"^Final score:\s*(\S+)", printed, re.MULTILINE)
     if found is None:
-        raise ConfigError(f"METEOR printed no final score, but {_told(printed)}")
+        raise ConfigError(f"METEOR printed no final score, but {_first_lines(printed)}")
     return float(found[1])
 
 
 def spice(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """The mean SPICE of the captions, between 0 and 1.
+    """Return the mean SPICE of the captions, from 0 to 1.
 
     Raises:
-        ConfigError: Its program or CoreNLP is not there, or failed.
+        ConfigError: Its program or CoreNLP is missing, or failed.
     """
     check_java_metrics(["spice"])
     rows = [
@@ -107,8 +107,8 @@ def spice(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) ->
     return mean_spice(scored)
 
 
-def mean_spice(scored: list[dict]) -> float:
-    """The mean F-score in what the SPICE program writes.
+def mean_spice(scored: list[dict[str, Any]]) -> float:
+    """Return the mean F-score of what the SPICE program wrote.
 
     Raises:
         ConfigError: No caption has a score.
@@ -123,20 +123,19 @@ def mean_spice(scored: list[dict]) -> float:
 
 
 def _package() -> Path | None:
-    """The folder of pycocoevalcap; importing it would do no good."""
+    """Return the folder of pycocoevalcap, without importing it."""
     found = find_spec("pycocoevalcap")
-    places = list(found.submodule_search_locations or []) if found else []
-    return Path(places[0]) if places else None
+    folders = list(found.submodule_search_locations or []) if found else []
+    return Path(folders[0]) if folders else None
 
 
 def _missing_models(folder: Path) -> list[str]:
     names = [f"{CORENLP}.jar", f"{CORENLP}-models.jar"]
-    missing = [name for name in names if not (folder / name).is_file()]
+    missing = " and ".join(name for name in names if not (folder / name).is_file())
     if not missing:
         return []
     return [
-        f"SPICE needs {' and '.join(missing)}: fetch {CORENLP_URL} (0.5 GB) and put "
-        f"{'them' if len(missing) > 1 else 'it'} from that archive into {folder}"
+        f"SPICE needs {missing}: fetch {CORENLP_URL} (0.5 GB) and put that from it into {folder}"
     ]
 
 
@@ -145,39 +144,40 @@ def _write_lines(path: Path, captions: Iterable[Words]) -> None:
 
 
 def _run_jar(jar: Path, *arguments: str, memory: str, folder: Path) -> str:
-    """What a Java program prints.
+    """Run a Java program, and return what it prints.
 
     Raises:
         ConfigError: It failed, or took too long.
     """
     package = _package()
-    assert package is not None, "check_java_metrics sees to it"
+    assert package is not None, "check_java_metrics has found it"
     options = [f"-Xmx{memory}", "-Dfile.encoding=UTF-8", "-jar", str(package / jar)]
     try:
         done = subprocess.run(
             ["java", *options, *arguments],
             capture_output=True,
             cwd=folder,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise ConfigError(
-            f"{jar.name} did not end within {PATIENCE:.0f} s and was stopped. Score fewer "
+            f"{jar.name} did not end within {TIMEOUT:.0f} s and was stopped. Score fewer "
             "captions, or leave it out of `metrics`."
         ) from error
     except OSError as error:
         raise ConfigError(f"java cannot be started: {error}") from error
     if done.returncode:
+        reason = _first_lines(done.stderr.decode(errors="replace"))
         raise ConfigError(
-            f"{jar.name} ended with code {done.returncode}: "
-            f"{_told(done.stderr.decode(errors='replace'))}. It may take up to {memory} of memory."
+            f"{jar.name} ended with code {done.returncode}: {reason}. It may take up to {memory} "
+            "of memory."
         )
     return done.stdout.decode(errors="replace")
 
 
-def _told(text: str) -> str:
-    """The first lines of what a program said, without Java's list of calls."""
+def _first_lines(text: str) -> str:
+    """Return the first lines of a program's output, without Java's stack trace."""
     lines = [line.strip() for line in text.splitlines()]
-    told = [line for line in lines if line and not line.startswith(("at ", "..."))]
-    return " / ".join(told[:MOST_LINES]) or "nothing"
+    kept = [line for line in lines if line and not line.startswith(("at ", "..."))]
+    return " / ".join(kept[:MAX_LINES]) or "nothing"

@@ -1,4 +1,4 @@
-"""What metrics of detection compare: the objects of an image, and those that were found in it."""
+"""Ground truth and detections of one image, as metrics of detection compare them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ RunLengths = Mapping[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """The annotated objects of one image; M of them.
+    """The M annotated objects of one image.
 
     Raises:
         ValueError: Arrays whose lengths differ, or values that are no boxes.
@@ -29,13 +29,13 @@ class GroundTruth:
     labels: NDArray[np.integer]
     """(M,) from 0."""
     areas: NDArray[np.floating]
-    """(M,) pixels, as the annotations give them: they make an object small, medium or large."""
+    """(M,) annotated areas in pixels, which make an object small, medium or large."""
     crowd: NDArray[np.bool_]
-    """(M,) a box around a group: any number of detections in it count for nothing."""
+    """(M,) whether the box surrounds a group; detections in a group are ignored."""
     difficult: NDArray[np.bool_]
-    """(M,) neither a hit where it is found nor a miss where it is not."""
+    """(M,) whether the object is ignored: neither a hit if detected nor a miss if not."""
     masks: Sequence[RunLengths] | None = None
-    """M, or None where there are boxes alone."""
+    """M masks, or None where there are boxes alone."""
     absent_labels: tuple[int, ...] = ()
     """Classes that the image is known not to show."""
     incomplete_labels: tuple[int, ...] = ()
@@ -48,7 +48,7 @@ class GroundTruth:
 
 @dataclass(frozen=True, eq=False)
 class DetectedObjects:
-    """What a detector found in one image; D objects.
+    """The D detections in one image.
 
     Raises:
         ValueError: Arrays whose lengths differ, or values that are no boxes or scores.
@@ -59,21 +59,21 @@ class DetectedObjects:
     labels: NDArray[np.integer]
     """(D,) from 0."""
     scores: NDArray[np.floating]
-    """(D,) higher where the detector is surer."""
+    """(D,) confidences; the order alone counts."""
     masks: Sequence[RunLengths] | None = None
-    """D, or None where there are boxes alone."""
+    """D masks, or None where there are boxes alone."""
 
     def __post_init__(self) -> None:
         _raise(_object_problems(self, {"scores": self.scores}, "detections"))
 
 
 def encode_masks(masks: NDArray[np.bool_]) -> list[RunLengths]:
-    """Masks (D, H, W) as compressed run lengths."""
+    """Return masks (D, H, W) as compressed run lengths."""
     return [run_lengths.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
 
 
 def compressed(mask: RunLengths) -> RunLengths:
-    """The same mask with its run lengths compressed."""
+    """Return the same mask with its run lengths compressed."""
     if isinstance(mask["counts"], list):
         return run_lengths.frPyObjects(dict(mask), *mask["size"])
     return mask
@@ -82,7 +82,7 @@ def compressed(mask: RunLengths) -> RunLengths:
 def check_parallel(
     ground_truth: Sequence[GroundTruth], detections: Sequence[DetectedObjects], num_classes: int
 ) -> bool:
-    """See that both speak of the same images and classes.
+    """Check that ground truth and detections are of the same images and classes.
 
     Returns:
         Whether they hold masks.
@@ -97,28 +97,27 @@ def check_parallel(
         )
     if not ground_truth:
         raise ValueError("objects of no image: give those of one or more")
-    _raise(_class_problems(ground_truth, detections, num_classes))
-    if not _hold_masks(ground_truth, detections):
+    pairs = list(zip(ground_truth, detections, strict=True))
+    _raise(_class_problems(pairs, num_classes))
+    if not _have_masks(ground_truth, detections):
         return False
-    _raise(_size_problems(ground_truth, detections))
+    _raise(_size_problems(pairs))
     return True
 
 
 def _class_problems(
-    ground_truth: Sequence[GroundTruth], detections: Sequence[DetectedObjects], num_classes: int
+    pairs: Sequence[tuple[GroundTruth, DetectedObjects]], num_classes: int
 ) -> Iterator[str]:
-    for image, (truth, detected) in enumerate(zip(ground_truth, detections, strict=True)):
-        told = (*truth.absent_labels, *truth.incomplete_labels)
-        labels = np.unique(
-            np.concatenate([truth.labels, detected.labels, np.array(told, np.int64)])
-        )
-        unknown = labels[(labels < 0) | (labels >= num_classes)].tolist()
+    for index, (truth, detected) in enumerate(pairs):
+        labels = {*truth.labels.tolist(), *truth.absent_labels, *truth.incomplete_labels}
+        labels |= set(detected.labels.tolist())
+        unknown = sorted(label for label in labels if not 0 <= label < num_classes)
         if unknown:
-            yield f"image {image} has labels {unknown}; {num_classes} classes allow 0 to below that"
+            yield f"image {index} has labels {unknown}; {num_classes} classes allow 0 to below that"
 
 
-def _hold_masks(ground_truth: Sequence[GroundTruth], detections: Sequence[DetectedObjects]) -> bool:
-    """Whether all objects have masks, and not none; images without objects do not tell."""
+def _have_masks(ground_truth: Sequence[GroundTruth], detections: Sequence[DetectedObjects]) -> bool:
+    """Return whether the objects have masks: all of them, or none."""
     sides: tuple[Sequence[GroundTruth | DetectedObjects], ...] = (ground_truth, detections)
     kinds = [{one.masks is not None for one in side if len(one.labels)} for side in sides]
     if len(kinds[0] | kinds[1]) > 1:
@@ -130,14 +129,12 @@ def _hold_masks(ground_truth: Sequence[GroundTruth], detections: Sequence[Detect
     return True in kinds[0] | kinds[1]
 
 
-def _size_problems(
-    ground_truth: Sequence[GroundTruth], detections: Sequence[DetectedObjects]
-) -> Iterator[str]:
-    for image, (truth, detected) in enumerate(zip(ground_truth, detections, strict=True)):
+def _size_problems(pairs: Sequence[tuple[GroundTruth, DetectedObjects]]) -> Iterator[str]:
+    for index, (truth, detected) in enumerate(pairs):
         masks = (*(truth.masks or ()), *(detected.masks or ()))
         sizes = {tuple(mask["size"]) for mask in masks} - {tuple(truth.size)}
         if sizes:
-            yield f"image {image} is {tuple(truth.size)} high and wide, masks of it {sorted(sizes)}"
+            yield f"image {index} is {tuple(truth.size)} high and wide, its masks {sorted(sizes)}"
 
 
 def _object_problems(

@@ -1,21 +1,22 @@
-"""Captions as words, in the Penn Treebank's way, as caption scores are published on them.
+"""Penn Treebank tokens of captions, on which caption scores are published.
 
 pycocoevalcap runs the Java PTBTokenizer of Stanford CoreNLP 3.4.1, lower-cased, and drops a list of
-punctuation. The rules here were written from that tokenizer's answers, not from its grammar. They
+punctuation. The rules here were written from that tokenizer's output, not from its grammar. They
 give the same words for 616,750 of COCO's 616,767 captions of 2014, and for all 35,000 of Flickr8k.
-The 17 others end in a letter alone ("a sign with the letter K."): there the Java tokenizer looks
-into the caption on the next line, and given the caption alone says what is said here. Other words
-are known for tags with attributes, decomposed accents, and some codes (`a.4-5`, `it's2nd`).
+The 17 others end in a single letter ("a sign with the letter K."), where the Java tokenizer reads
+on into the caption on the next line; given the caption alone it agrees with these rules. Known to
+differ: tags with attributes, decomposed accents, and some codes (`a.4-5`, `it's2nd`).
 
-Surprises that are kept, for scores depend on them: brackets stay, as the words -lrb- and -rrb- (the
-list names them in capitals, the tokenizer writes small letters); so do `!!`, `?!`, `&` and `/`; an
-abbreviation keeps its period, and so does any word whose period another punctuation mark follows.
+Surprises that are kept, since scores depend on them: brackets stay, as the words -lrb- and -rrb-
+(the list has them in capitals, the tokenizer writes small letters), and so do `!!`, `?!`, `&` and
+`/`. An abbreviation keeps its period, and so does a word whose period is followed by another
+punctuation mark.
 """
 
 import re
 
 DROPPED = frozenset(["''", "'", "``", "`", '"', ".", "?", "!", ",", ":", "-", "--", "...", ";"])
-"""What pycocoevalcap takes out, as far as it occurs in small letters."""
+"""Tokens that pycocoevalcap drops, as far as they occur in small letters."""
 BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 PLAIN = str.maketrans(
     dict.fromkeys("‘’‹›", "'")
@@ -26,7 +27,7 @@ PLAIN = str.maketrans(
     | {"¼": " 1/4", "½": " 1/2", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3"}
 )
 ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"'}
-EMOJI = re.compile("[\U00010000-\U0010ffff]")  # whatever lies there, the Java tokenizer drops it
+EMOJI = re.compile("[\U00010000-\U0010ffff]")  # the Java tokenizer drops all of these
 
 ABBREVIATIONS = """
     adm al ala alex apr ariz assn asst atty attys aug ave bancorp bhd bldg blvd brig bros calif capt
@@ -89,7 +90,7 @@ TOKEN = re.compile(
 
 
 def ptb_tokens(caption: str) -> list[str]:
-    """The caption's words, in small letters, without punctuation."""
+    """Return the caption's words, in small letters, without punctuation."""
     for entity, character in ENTITIES.items():
         caption = caption.replace(entity, character)
     found = TOKEN.findall(EMOJI.sub(" ", caption.translate(PLAIN)))
@@ -97,7 +98,7 @@ def ptb_tokens(caption: str) -> list[str]:
 
 
 def _written(token: str) -> str:
-    """How the tokenizer writes a token, but for quotes, dashes and dots, which are dropped."""
+    """Return a token as the tokenizer writes it, except for those that are dropped."""
     if token in BRACKETS:
         return BRACKETS[token]
     if token[0] in "-." and not token.strip("-."):

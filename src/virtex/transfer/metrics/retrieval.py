@@ -1,6 +1,6 @@
-"""Metrics of retrieval: ranks of what belongs together, 1 being the best, and recall of them.
+"""Metrics of retrieval: ranks of matching texts and images by descending score, and recall at K.
 
-What scores as high as the right one counts as ranked before it, so constant scores earn nothing.
+A wrong one that ties with the right one is ranked before it, so constant scores earn nothing.
 
 Shapes: I images, K texts, each of which belongs to one image.
 """
@@ -16,12 +16,12 @@ Scores = NDArray[np.floating]
 def best_text_ranks(
     scores: Scores, is_own: NDArray[np.bool_], others: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """(I,) the place of each image's best own text among the texts of other images.
+    """Return the rank (I,), from 1, of each image's best own text among the texts of other images.
 
     Args:
         scores: (I, K) of each image with each text.
-        is_own: (I, K) whether the text belongs to the image; one at least.
-        others: (K,) the texts that count.
+        is_own: (I, K) whether the text belongs to the image; true at least once for each image.
+        others: (K,) whether the text counts.
     """
     _check(scores)
     best = np.where(is_own, scores, -np.inf).max(1, keepdims=True)  # (I, 1)
@@ -29,9 +29,9 @@ def best_text_ranks(
 
 
 def count_at_least(scores: Scores, own_scores: Scores) -> NDArray[np.int64]:
-    """(K,) how many of the images fit each text as well as its own image does, or better.
+    """Return for each text (K,) the number of images that score at least as high as its own.
 
-    Summed over all images, its own included, this is the rank of its own.
+    Summed over all images, its own included, this is the rank of its own image.
 
     Args:
         scores: (I, K) of some of the images.
@@ -42,9 +42,9 @@ def count_at_least(scores: Scores, own_scores: Scores) -> NDArray[np.int64]:
 
 
 def recall_at_k(ranks: NDArray[np.integer], *, at: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-    """The share of ranks that are at most k, as `R@k`, and the median rank."""
-    shares = {f"R@{k}": float((ranks <= k).mean()) for k in at}
-    return {**shares, "median_rank": float(np.median(ranks))}
+    """Return the fraction of ranks up to each k, as `R@k`, and the median rank."""
+    recall = {f"R@{k}": float((ranks <= k).mean()) for k in at}
+    return {**recall, "median_rank": float(np.median(ranks))}
 
 
 def _check(scores: Scores) -> None:

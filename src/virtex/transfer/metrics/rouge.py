@@ -1,7 +1,8 @@
 """ROUGE-L: the longest common subsequence of a caption and its references.
 
 Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004. As pycocoevalcap computes it:
-best precision and best recall over the references, which need not be one reference's, beta 1.2.
+the best precision and the best recall over the references, which may come from different ones, and
+beta 1.2.
 """
 
 from collections.abc import Sequence
@@ -16,8 +17,10 @@ NO_WORDS = ("",)
 """pycocoevalcap counts a caption without words as one empty word."""
 
 
-def rouge_l(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> NDArray:
-    """(N,) the score of each image's caption against its references, between 0 and 1."""
+def rouge_l(
+    candidates: Sequence[Words], references: Sequence[Sequence[Words]]
+) -> NDArray[np.float64]:
+    """Return the score of each image's caption against its references (N,), from 0 to 1."""
     return np.asarray(
         [_score(words, truths) for words, truths in zip(candidates, references, strict=True)]
     )
@@ -35,17 +38,17 @@ def _score(candidate: Words, references: Sequence[Words]) -> float:
 
 
 def common_length(words: Words, others: Words) -> int:
-    """Length of the longest common subsequence.
+    """Return the length of the longest common subsequence.
 
-    Bits of an integer stand for the places in `words`, so that a step serves them all: Hyyrö,
-    "Bit-Parallel LCS-length Computation Revisited", 2004.
+    Bit i of an integer stands for word i of `words`, so that one operation serves all of them:
+    Hyyrö, "Bit-Parallel LCS-length Computation Revisited", 2004.
     """
-    places: dict[str, int] = {}
-    for place, word in enumerate(words):
-        places[word] = places.get(word, 0) | 1 << place
+    bits: dict[str, int] = {}
+    for index, word in enumerate(words):
+        bits[word] = bits.get(word, 0) | 1 << index
     everywhere = (1 << len(words)) - 1
     unmatched = everywhere
     for word in others:
-        hit = unmatched & places.get(word, 0)
+        hit = unmatched & bits.get(word, 0)
         unmatched = ((unmatched + hit) | (unmatched - hit)) & everywhere
     return len(words) - unmatched.bit_count()

@@ -1,11 +1,11 @@
-"""Classifiers on features: labelled training features and test features in, scores out.
+"""Classifiers that are fitted to labelled features and score test features.
 
 `logistic_scores` minimises L2-regularised cross-entropy on standardised features to its optimum;
-its cost comes from a held-out fifth of the training images. `sgd_scores` trains a linear layer as
-Desai and Johnson, "VirTex", CVPR 2021, section 4.2, do. `neighbor_scores` lets the k most similar
-training images vote, with weight exp(cosine / temperature), as in Wu et al., "Unsupervised Feature
-Learning via Non-Parametric Instance Discrimination", CVPR 2018, section 3.4;
-`neighbor_fractions` is the same for images of several classes.
+the cost is chosen on a held-out fifth of the training images. `sgd_scores` trains a linear layer as
+Desai and Johnson, "VirTex", CVPR 2021, section 4.2. In `neighbor_scores` the k most similar
+training images vote with weight exp(cosine / temperature), as in Wu et al., "Unsupervised Feature
+Learning via Non-Parametric Instance Discrimination", CVPR 2018, section 3.4; `neighbor_fractions`
+does the same for images of several classes.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 COSTS = tuple(float(cost) for cost in np.logspace(-5, 1, 7))
 HELD_OUT = 0.2
-"""Share of the training images that the cost is chosen on."""
+"""Fraction of the training images that the cost is chosen on."""
 LOWEST = -1e6
 
 Values = NDArray[np.float32]
@@ -35,7 +35,7 @@ class SgdConfig:
     epochs: int = 100
     batch_size: int = 256
     lr: float = 0.3
-    """Learning rate of the first step; it falls to 0 along a cosine, without warm-up."""
+    """Learning rate of the first step; it falls to 0 by a cosine schedule, without warm-up."""
     momentum: float = 0.9
     weight_decay: float = 0.0
 
@@ -46,7 +46,7 @@ class NeighborConfig:
 
     num_neighbors: int = 20
     temperature: float = 0.07
-    """Smaller lets the nearest ones count more."""
+    """Smaller values give the nearest images more weight."""
 
 
 def logistic_scores(
@@ -57,7 +57,7 @@ def logistic_scores(
     num_classes: int,
     seed: int,
 ) -> tuple[Scores, float]:
-    """Log-probabilities of a logistic regression, and the cost that it chose.
+    """Return log-probabilities of a logistic regression, and the chosen cost.
 
     Args:
         train_features: (N, C)
@@ -65,7 +65,7 @@ def logistic_scores(
         test_features: (M, C)
 
     Returns:
-        (M, K) scores, -inf free: a class without training images gets the lowest; and the cost.
+        Finite scores (M, K), the lowest for classes without training images, and the cost.
     """
     scaler = StandardScaler().fit(train_features)
     features = scaler.transform(train_features)
@@ -84,7 +84,7 @@ def logistic_scores(
 
 
 def held_out_split(labels: Labels, *, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions to fit on and to choose on: one in five is held out, evenly over the classes."""
+    """Return indices to fit on, and the held-out fifth, drawn evenly from all classes."""
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     every = round(1 / HELD_OUT)
@@ -103,7 +103,7 @@ def sgd_scores(
     device: torch.device,
     seed: int,
 ) -> NDArray[np.float32]:
-    """(M, K) logits of a linear layer trained with SGD; arguments as of `logistic_scores`."""
+    """Return logits (M, K) of a linear layer trained with SGD; Args: see `logistic_scores`."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.from_numpy(train_features).to(device)  # (N, C)
     labels = torch.from_numpy(train_labels).to(device)
@@ -115,18 +115,19 @@ def sgd_scores(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     for _ in range(config.epochs):
         order = torch.randperm(len(labels), generator=generator).to(device)
-        for batch in order.split(config.batch_size):
+        for batch in torch.split(order, config.batch_size):
             loss = nn.functional.cross_entropy(layer(features[batch]), labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
     with torch.inference_mode():
-        return layer(torch.from_numpy(test_features).to(device)).cpu().numpy()
+        logits: Tensor = layer(torch.from_numpy(test_features).to(device))
+    return logits.cpu().numpy()
 
 
 def _linear_layer(num_channels: int, num_classes: int, generator: torch.Generator) -> nn.Linear:
-    """Weights N(0, 0.01), biases 0."""
+    """Return a layer with weights N(0, 0.01) and biases 0."""
     layer = nn.utils.skip_init(nn.Linear, num_channels, num_classes)  # draws no random numbers
     nn.init.normal_(layer.weight, std=0.01, generator=generator)
     nn.init.zeros_(layer.bias)
@@ -142,10 +143,9 @@ def neighbor_scores(
     config: NeighborConfig,
     chunk_size: int = 1024,
 ) -> NDArray[np.float32]:
-    """(M, K) the weighted votes of the nearest training images; arguments as of `logistic_scores`.
+    """Return the weighted votes (M, K) of the nearest training images; Args: see `logistic_scores`.
 
-    Votes are relative to the nearest neighbour's, so that no temperature overflows. A class that
-    got no vote ranks by its place outside any tie with one that did.
+    Votes are relative to the nearest neighbour's, so that no temperature overflows.
     """
     labels = torch.from_numpy(train_labels)
     votes = []
@@ -163,31 +163,30 @@ def neighbor_fractions(
     config: NeighborConfig,
     chunk_size: int = 1024,
 ) -> NDArray[np.float32]:
-    """(M, K) the share of the nearest training images' weights that is of images with the class.
+    """Return the fraction (M, K) of the nearest training images' weight that shows each class.
 
-    For images of several classes each. Where there are fewer training images than neighbours are
-    asked for, all of them vote.
+    Images may show several classes. All training images vote where they are too few.
 
     Args:
         train_features: (N, C)
-        present: (N, K) which training images show which classes.
+        present: (N, K) whether a training image shows a class.
         test_features: (M, C)
     """
     config = replace(config, num_neighbors=min(config.num_neighbors, len(train_features)))
     shown = torch.from_numpy(present).float()  # (N, K)
-    shares = []
+    fractions = []
     for nearest, weights in _neighbors(train_features, test_features, config, chunk_size):
         weights = weights / weights.sum(1, keepdim=True)
-        shares.append((weights[:, None] @ shown[nearest]).squeeze(1))
-    return torch.cat(shares).numpy()
+        fractions.append((weights[:, None] @ shown[nearest]).squeeze(1))
+    return torch.cat(fractions).numpy()
 
 
 def _neighbors(
     train_features: Values, test_features: Values, config: NeighborConfig, chunk_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each chunk of test images their nearest training images (m, k), and weights (m, k)."""
+    """Yield for each chunk of test images the nearest training images (m, k) and weights (m, k)."""
     train = nn.functional.normalize(torch.from_numpy(train_features), dim=1)  # (N, C)
-    for chunk in torch.from_numpy(test_features).split(chunk_size):
+    for chunk in torch.split(torch.from_numpy(test_features), chunk_size):
         cosines = nn.functional.normalize(chunk, dim=1) @ train.T  # (m, N)
         nearest = cosines.topk(config.num_neighbors, dim=1)  # (m, k)
         weights = torch.exp((nearest.values - nearest.values[:, :1]) / config.temperature)

@@ -1,4 +1,4 @@
-"""Linear SVMs of all classes, costs and folds, solved together because they share their features.
+"""Linear SVMs of all classes, costs and folds, solved together on shared features.
 
 Each problem is LIBLINEAR's L2-regularised squared hinge, the bias being one more feature, always 1:
 
@@ -6,17 +6,17 @@ Each problem is LIBLINEAR's L2-regularised squared hinge, the bias being one mor
 
 where weight_i is cost times class weight, and 0 for the images of the held-out fold. The solver is
 the finite Newton method of Keerthi and DeCoste, "A Modified Finite Newton Method for Fast Solution
-of Large Scale Linear SVMs", JMLR 6, 2005, with all problems in step: each Newton direction comes
-from conjugate gradients, whose matrix products the problems share, and is followed to its lowest
-point. The features are turned once to the eigenvectors of their Gram matrix: there, the Hessian of
-every problem is nearly diagonal, which preconditions the conjugate gradients.
+of Large Scale Linear SVMs", JMLR 6, 2005, applied to all problems at once: Newton directions come
+from conjugate gradients, whose matrix products the problems share, and a line search finds the
+minimum along them. The features are rotated once into the eigenbasis of their Gram matrix, where
+every problem's Hessian is nearly diagonal, which preconditions the conjugate gradients.
 
-The objective is 1-strongly convex, so a gradient of length e proves that w is within e of the
+The objective is 1-strongly convex, so a gradient of norm e proves that w is within e of the
 optimum, and x.w within e * |x| of the optimal decision value. That is the stopping rule; gradients
 are therefore computed in float64. Directions need no such accuracy and are computed in float32.
 
 Departure from LIBLINEAR: it stops at a tolerance relative to the gradient at w = 0, which leaves
-errors of some 1e-3 in decision values; ours are proved to be below that and mostly near 1e-6.
+errors of some 1e-3 in decision values; here they are proved to be below that, and mostly near 1e-6.
 """
 
 import logging
@@ -35,21 +35,21 @@ from virtex.transfer.metrics.classification import average_precision
 COSTS = (0.01, 0.1, 1.0, 10.0)
 NUM_FOLDS = 3
 POSITIVE_WEIGHT = 2.0
-"""Of an image that shows the class; the others' is 1."""
+"""Class weight of images that show the class; that of the others is 1."""
 
 ACCURACY = 1e-3
-"""Of decision values of the training images."""
+"""Largest error of decision values of the training images."""
 ROUNDING = 1e-12
-"""Of a gradient in float64, relative to the lengths that it sums: no smaller one is asked for."""
+"""Relative error of a gradient in float64, below which no norm is required."""
 MAX_NEWTON_STEPS = 100
 RESIDUAL = 0.1
-"""What conjugate gradients leave of the Newton equation's residual."""
+"""Residual of the Newton equation, relative to the first, at which conjugate gradients stop."""
 MAX_CONJUGATE_STEPS = 500
 MAX_LINE_STEPS = 30
 FLAT = 0.01
-"""What a line search leaves of the slope."""
+"""Slope, relative to the first, at which a line search stops."""
 MAX_PAIRS = 2**23
-"""Problems times images solved together; each pair takes some 100 bytes."""
+"""Pairs of problem and image solved together; each takes some 100 bytes."""
 
 log = logging.getLogger("virtex")
 
@@ -61,19 +61,19 @@ def svm_scores(
     *,
     device: torch.device,
 ) -> NDArray[np.float64]:
-    """Each class's SVM, its cost chosen by cross-validation, on the test features.
+    """Return the decision values of each class's SVM, its cost chosen by cross-validation.
 
     The cost is the first with the best mean average precision over the held-out folds. SVMs that
-    miss `ACCURACY` are told of in the log.
+    miss `ACCURACY` are reported in the log.
 
     Args:
         train_features: (N, C)
         train_signs: (N, K) 1 or -1.
         test_features: (M, C)
-        device: Where to solve; mps, which has no float64, leaves it to the processor.
+        device: Where to solve; instead of mps, which has no float64, the CPU.
 
     Returns:
-        (M, K) signed distances from the separating planes, times |w|.
+        (M, K), signed distances from the separating planes, times |w|.
 
     Raises:
         DataError: Features that are NaN or infinite.
@@ -107,22 +107,22 @@ def _check_finite(train_features: NDArray[np.float32], test_features: NDArray[np
 
 @dataclass(frozen=True, eq=False)
 class SharedFeatures:
-    """Training features with the bias's column, turned to the eigenvectors of their Gram matrix."""
+    """Training features with a bias column, in the eigenbasis of their Gram matrix."""
 
     exact: Tensor
     """(N, R) float64"""
     rough: Tensor
-    """(N, R) the same in float32"""
+    """(N, R) the same, float32"""
     basis: Tensor
-    """(C + 1, R) orthonormal columns; R is the smaller one of N and C + 1."""
+    """(C + 1, R) orthonormal columns; R = min(N, C + 1)."""
     spectrum: Tensor
     """(R,) mean square of each column, float32"""
     longest: float
-    """Length of the longest row."""
+    """Norm of the longest row."""
 
     @classmethod
     def from_rows(cls, features: Tensor) -> Self:
-        """From (N, C) features."""
+        """Build from features (N, C)."""
         rows = torch.nn.functional.pad(features.double(), (0, 1), value=1.0)  # (N, C + 1)
         num_images, num_columns = rows.shape
         span = None
@@ -146,11 +146,11 @@ class Problems(NamedTuple):
     signs: Tensor
     """(P, N) 1 or -1, float64"""
     weights: Tensor
-    """(P, N) what an image's squared slack costs, float64; 0 leaves the image out."""
+    """(P, N) costs of the images' squared slacks, float64; 0 leaves an image out."""
 
 
 def _class_weights(features: SharedFeatures, signs: NDArray[np.int8]) -> Tensor:
-    """(K, C + 1) each class's plane, the bias last, at its best cost."""
+    """Return each class's weights at its best cost (K, C + 1), the bias last."""
     num_classes = signs.shape[1]
     folds = held_out_folds(signs)  # (K, F, N)
     own = torch.from_numpy(signs.T).to(features.exact)  # (K, N)
@@ -162,7 +162,7 @@ def _class_weights(features: SharedFeatures, signs: NDArray[np.int8]) -> Tensor:
     planes, scores = [], []
     for cost in COSTS:  # each cost starts from the one before
         plane = solve(features, Problems(all_signs, cost * fitted.flatten(0, 1)), plane)
-        planes.append(plane.unflatten(0, (num_classes, NUM_FOLDS)).mean(1))  # (K, R)
+        planes.append(plane.view(num_classes, NUM_FOLDS, -1).mean(1))  # (K, R)
         scores.append(_held_out_precision(features, plane, signs, folds))
     best = np.argmax(scores, axis=0)  # (K,) the first of the best
 
@@ -173,19 +173,19 @@ def _class_weights(features: SharedFeatures, signs: NDArray[np.int8]) -> Tensor:
 
 
 def held_out_folds(signs: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """(K, F, N) whether an image is held out of a class's fold, as scikit-learn draws them."""
+    """Return whether an image is held out of a class's fold (K, F, N), as in scikit-learn."""
     folds = np.zeros((signs.shape[1], NUM_FOLDS, len(signs)), bool)
     for of_class, own in zip(folds, signs.T, strict=True):
         splits = StratifiedKFold(NUM_FOLDS).split(own, own)
-        for held_out, (_, places) in zip(of_class, splits, strict=True):
-            held_out[places] = True
+        for held_out, (_, indices) in zip(of_class, splits, strict=True):
+            held_out[indices] = True
     return folds
 
 
 def _held_out_precision(
     features: SharedFeatures, plane: Tensor, signs: NDArray[np.int8], folds: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """(K,) the mean average precision over the folds of their planes (K * F, R)."""
+    """Return the mean average precision (K,) over the folds of planes (K * F, R)."""
     scores = (plane @ features.exact.T).cpu().numpy().reshape(folds.shape)  # (K, F, N)
     values = [
         [average_precision(own[out] > 0, score[out]) for out, score in zip(*of_class, strict=True)]
@@ -195,13 +195,10 @@ def _held_out_precision(
 
 
 def solve(features: SharedFeatures, problems: Problems, start: Tensor) -> Tensor:
-    """The optimum of each problem, so near that `ACCURACY` is proved; says in the log where not.
+    """Return each problem's optimum (P, R), float64; log the problems that miss `ACCURACY`.
 
     Args:
-        start: (P, R) where to start, in the features' basis.
-
-    Returns:
-        (P, R) float64
+        start: (P, R) initial weights, in the features' basis.
     """
     exact = features.exact
     goals = _longest_gradients(features, problems)  # (P,)
@@ -226,7 +223,7 @@ def solve(features: SharedFeatures, problems: Problems, start: Tensor) -> Tensor
 
 
 def _longest_gradients(features: SharedFeatures, problems: Problems) -> Tensor:
-    """(P,) how long the gradient of each problem may be where it counts as solved."""
+    """Return the gradient norm of each problem (P,) at which it counts as solved."""
     reach = 2 * problems.weights @ features.exact.norm(dim=1)
     return (ROUNDING * reach).clamp_min(ACCURACY / features.longest)
 
@@ -234,10 +231,10 @@ def _longest_gradients(features: SharedFeatures, problems: Problems) -> Tensor:
 def _newton_step(
     features: SharedFeatures, problems: Problems, plane: Tensor, residual: Tensor, gradient: Tensor
 ) -> Tensor:
-    """(p, R) the way to the lowest point in the (truncated) Newton direction.
+    """Return the step (p, R) to the minimum along the (truncated) Newton direction.
 
     Args:
-        residual: (p, N) 1 - sign * decision value; what of it is positive is slack.
+        residual: (p, N) 1 - sign * decision value; its positive part is the slack.
     """
     active = (2 * problems.weights * (residual > 0)).float()  # (p, N)
     direction, change = _newton_direction(features, active, gradient.float())
@@ -255,7 +252,7 @@ def _newton_step(
 def _newton_direction(
     features: SharedFeatures, active: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Conjugate gradients on H d = -gradient, H = 1 + X' diag(active) X, to a residual of a tenth.
+    """Solve H d = -gradient, H = 1 + X' diag(active) X, by conjugate gradients.
 
     Returns:
         d (p, R), and X d (p, N).
@@ -286,13 +283,13 @@ def _newton_direction(
 def _lowest(
     residual: Tensor, fall: Tensor, weights: Tensor, *, slope: Tensor, square: Tensor
 ) -> Tensor:
-    """(p,) how far to go in a direction: Newton's method on the slope, kept in a bracket.
+    """Return the length (p,) of the step that minimises, by Newton's method within a bracket.
 
     Args:
         residual: (p, N) 1 - sign * decision value.
-        fall: (p, N) how much of it a step of length 1 takes away.
-        weights: (p, N)
-        slope: (p,) of |w|^2 / 2 where the step begins.
+        fall: (p, N) decrease of the residual for a step of length 1.
+        weights: (p, N) costs of squared slacks.
+        slope: (p,) slope of |w|^2 / 2 where the step begins.
         square: (p,) squared length of the direction.
     """
     weighted = weights * fall
@@ -313,10 +310,10 @@ def _lowest(
 
 
 def _warn(distances: Tensor, *, num_problems: int) -> None:
-    """Tell of problems whose decision values may be further than asked for from the optimum."""
+    """Log that decision values may be further than `ACCURACY` from the optimum."""
     log.warning(
         "%d of %d SVMs did not converge in %d Newton steps: decision values may be off by up to "
-        "%.2g, where %.2g was asked for. Scores of these classes are inexact; are the features "
+        "%.2g, where %.2g is required. Scores of these classes are inexact; are the features "
         "on very different scales, or nearly all alike?",
         len(distances), num_problems, MAX_NEWTON_STEPS, float(distances.max()), ACCURACY,
     )  # fmt: skip
