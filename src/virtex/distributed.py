@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed
@@ -15,6 +15,7 @@ PATIENCE = timedelta(hours=12)
 """How long processes wait for the main one, which alone trains vocabularies and runs protocols."""
 
 
+Item = TypeVar("Item")
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
@@ -177,22 +178,20 @@ def any_true(flag: bool, device: torch.device) -> bool:
     return bool(value.item())
 
 
-def gather_objects(value: object) -> list[object]:
-    """Each process's (small, picklable) value, in rank order, on every process."""
-    if world_size() == 1:
-        return [value]
-    values: list[object] = [None] * world_size()
-    torch.distributed.all_gather_object(values, value)
+def gather_objects(value: Item) -> list[Item]:
+    """Return each process's small, picklable value, in rank order, in every process."""
+    values = [value] * world_size()
+    if len(values) > 1:
+        torch.distributed.all_gather_object(values, value)
     return values
 
 
-def gather_on_main(value: object) -> list[object]:
-    """Each process's picklable value, in rank order, on the main process; nothing on the others."""
-    if world_size() == 1:
-        return [value]
-    values: list[object] = [None] * world_size()
-    torch.distributed.gather_object(value, values if is_main() else None)
-    return values if is_main() else []
+def gather_on_main(value: Item) -> list[Item]:
+    """Return each process's picklable value, in rank order, in the main one; [] in the others."""
+    values = [value] * world_size() if is_main() else []
+    if world_size() > 1:
+        torch.distributed.gather_object(value, values or None)
+    return values
 
 
 def _adopt_slurm() -> None:

@@ -173,9 +173,9 @@ def test_the_mark_that_some_editors_begin_files_with_is_no_part_of_a_name(
     ("name", "text", "message"),
     [
         ("x.txt", "cat\n", r"names 1 classes of 2"),
-        ("x.txt", "cat\n\n", r"names dog by no text"),
+        ("x.txt", "cat\n\n", r"no text as name of dog"),
         ("x.json", '{"n1": "cat"}', r"has no name for 2 of 2 folders: cat, dog"),
-        ("x.json", '{"cat": ["cat", "kitten"], "dog": "dog"}', r"names cat by no text"),
+        ("x.json", '{"cat": ["cat", "kitten"], "dog": "dog"}', r"no text as name of cat"),
         ("x.json", "3", r"holds no object"),
         ("x.json", "{", r"cannot be read"),
     ],

@@ -1,10 +1,10 @@
-"""Captions of all images of a source, by one process or several, kept in a file."""
+"""Generated captions of all images of a source, cached in a file."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from virtex import distributed, files
 from virtex.data.example import Source
@@ -15,13 +15,14 @@ from virtex.errors import DataError
 from virtex.models.decoding import DecodingConfig
 from virtex.predict.predictor import Predictor
 from virtex.predict.results import Writing
+from virtex.progress import tracked
 from virtex.transfer.features import data_identity
 from virtex.transfer.image_batches import image_batches
 from virtex.transfer.protocol import digest
 
 
 class GeneratedCaption(NamedTuple):
-    """What a model says of an image."""
+    """A caption of an image, and its log-likelihood under the model that wrote it."""
 
     caption: str
     log_likelihood: float
@@ -29,19 +30,19 @@ class GeneratedCaption(NamedTuple):
 
 @dataclass(frozen=True)
 class Generation:
-    """How images become captions."""
+    """Options of caption generation."""
 
     decoding: DecodingConfig
     image: ImageConfig
     precision: Precision = "fp32"
     seed: int = 0
-    """Of nucleus sampling."""
+    """Random seed of nucleus sampling."""
     batch_size: int = 64
-    """Over all processes."""
+    """Images at once, over all processes."""
     num_workers: int = 2
 
     def settings(self) -> dict[str, Any]:
-        """What may change the captions, but for the seed, as plain values."""
+        """Return what may change the captions, except for the seed, as plain values."""
         return {
             "image_size": self.image.size,
             "validation_short_side": self.image.validation_short_side,
@@ -53,23 +54,22 @@ class Generation:
 def captions_of(
     source: Source, predictor: Predictor, generation: Generation, *, folder: Path, model: Any
 ) -> dict[str, GeneratedCaption]:
-    """The caption of each image that can be read, by image id, in the source's order.
+    """Return the caption of each readable image, by image id, in the source's order.
 
-    Every process gets all of them. They are kept in the folder; a second call reads them from
-    there.
+    Every process gets all captions. They are cached in a file, from which a second call reads them.
 
     Args:
-        folder: Gets a file `captions/KEY.json` in COCO's results layout.
-        model: Plain values that name the model: captions of another one are not taken for its own.
+        folder: Folder of the cache, `captions/KEY.json` in COCO's results layout.
+        model: Plain values that identify the model, as part of the key.
 
     Raises:
-        DataError: Too many bad images, or a file of captions that is damaged.
+        DataError: Too many bad images, or a damaged cache.
     """
     key = digest([generation.settings(), generation.seed, model, data_identity(source)])
     path = folder / "captions" / f"{key}.json"
     captions = _read(path) if path.is_file() else None
     found = distributed.gather_objects(captions is not None)
-    if captions is not None and all(found):  # or a process sees another file system
+    if captions is not None and all(found):  # not all do on separate file systems
         return captions
     captions = generate(source, predictor, generation)
     if distributed.is_main():
@@ -80,7 +80,7 @@ def captions_of(
 def generate(
     source: Source, predictor: Predictor, generation: Generation
 ) -> dict[str, GeneratedCaption]:
-    """As `captions_of`, without a file."""
+    """Return what `captions_of` does, without a cache."""
     own: dict[int, GeneratedCaption] = {}
     writer = Predictor(
         predictor.captioner,
@@ -95,17 +95,15 @@ def generate(
         generation.image,
         batch_size=generation.batch_size,
         loader=LoaderConfig(num_workers=generation.num_workers),
-        title="captions",
     )
-    for batch in batches:
+    for batch in tracked(batches, "captions", len(source), each=generation.batch_size):
         indices = batch["index"].tolist()
         written = writer.write_captions(batch["image"], indices, writing)
         own |= {
             index: GeneratedCaption(best.text, best.log_likelihood)
             for index, (best,) in zip(indices, written, strict=True)
         }
-    parts = cast(list[dict[int, GeneratedCaption]], distributed.gather_objects(own))
-    captions = {index: one for part in parts for index, one in part.items()}
+    captions = {k: one for part in distributed.gather_objects(own) for k, one in part.items()}
     if not captions:
         raise DataError(f"none of the {len(source)} images can be read.")
     return {source[index].image_id: captions[index] for index in sorted(captions)}
@@ -120,13 +118,13 @@ def _read(path: Path) -> dict[str, GeneratedCaption]:
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} does not hold captions ({type(error).__name__}: {error}). Remove it: they are "
-            "then written again."
+            f"{path} does not hold captions ({type(error).__name__}: {error}). Remove it, and they "
+            "are generated again."
         ) from error
 
 
 def _write(captions: Mapping[str, GeneratedCaption], path: Path) -> None:
-    """Write in COCO's results layout, whole or not at all."""
+    """Write captions in COCO's results layout, atomically."""
     rows = [
         {"image_id": int(name) if _is_number(name) else name, **written._asdict()}
         for name, written in captions.items()
@@ -135,5 +133,5 @@ def _write(captions: Mapping[str, GeneratedCaption], path: Path) -> None:
 
 
 def _is_number(image_id: str) -> bool:
-    """Whether an id is a whole number, as COCO's are, that is read back as it was."""
+    """Return whether an id is an integer, as COCO's are, that is read back unchanged."""
     return image_id.isascii() and image_id.isdecimal() and str(int(image_id)) == image_id

@@ -1,34 +1,30 @@
-"""Captioning: captions of held-out images, scored against people's.
+"""Captioning: generated captions of held-out images, scored against reference captions.
 
 The protocol of Desai and Johnson, "VirTex", CVPR 2021, section 4.5: COCO val2017, beam search with
 five beams over at most 30 steps, CIDEr-D and SPICE on PTB tokens.
 
 Nothing is trained, so there is no train split, and INIT is a captioner rather than a backbone. The
-captions are kept in COCO's results layout beside the result; a second call with the same model,
-data and decoding scores them anew instead of writing them again.
+captions are kept in COCO's results layout beside the result. A second call with the same model,
+data and decoding scores these captions instead of generating them again.
 
-Images are seen as in all of transfer, the short side at 256 before a crop of 224, even where the
-run validated itself at 224 as the released code did (`original` brings that back).
+Images are preprocessed as in all of transfer: the short side is resized to 256 before a crop of
+224, even where the run validated itself at 224 as the released code (`original` brings that back).
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 from typing import Literal
 
 import torch
 
 from virtex import distributed
 from virtex.data.example import Source
-from virtex.data.source import Needs, SourceConfig, open_source
+from virtex.data.source import Needs, SourceConfig
 from virtex.data.transforms import ImageConfig
-from virtex.engine.inference import InferenceConfig
-from virtex.errors import ConfigError
 from virtex.models.decoding import DecodingConfig
 from virtex.predict.loading import build_captioner, open_whole_model
 from virtex.transfer.caption_generation import GeneratedCaption, Generation, captions_of
-from virtex.transfer.command import MeasurementConfig, record_of
 from virtex.transfer.metrics.captioning import (
     Tokenized,
     bleu_scores,
@@ -38,80 +34,73 @@ from virtex.transfer.metrics.captioning import (
     tokenize,
 )
 from virtex.transfer.metrics.java import check_java_metrics, meteor, spice
-from virtex.transfer.protocol import Result, device_name, versions
+from virtex.transfer.protocol import Result
+from virtex.transfer.whole_model import (
+    Measured,
+    WholeModelConfig,
+    open_val_images,
+    record_of,
+    run_whole_model,
+)
 
-NAME = "captioning"
 HEADLINES = {
     "cider": "CIDEr-D", "bleu": "BLEU-4", "rouge": "ROUGE-L", "meteor": "METEOR", "spice": "SPICE",
 }  # fmt: skip
-"""Which number of a metric stands for it."""
+"""The score of each metric that may be the headline."""
 COUNTS = ("mean_words", "vocabulary")
-"""Of the report on degenerate captions those that are no shares."""
+"""Numbers on degenerate captions that are counts rather than fractions."""
 PAPER_SPLIT, PAPER_IMAGES = "val2017", 5000
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptioningProtocolConfig(InferenceConfig, MeasurementConfig):
+class CaptioningProtocolConfig(WholeModelConfig):
     """Options of `virtex transfer captioning`."""
 
     init: str
-    """Whose captions: a run folder, a weights file, a released VirTex .pth, or a published name."""
+    """Captioner: a run folder, a weights file, a released VirTex .pth, or a published name."""
     data: SourceConfig = field(default_factory=lambda: SourceConfig("coco"))
     """Images with captions; those of the val split are captioned."""
-    tokenizer: Path | None = None
-    """The vocabulary of a released .pth, which holds none."""
     num_beams: int = 5
-    """Captions of an image that are followed at once."""
+    """Number of beams of the search."""
     original: bool = False
-    """Search as the released code did, on images whose short side is resized to the crop's."""
+    """Search as the released code, on images whose short side is resized to the crop's side."""
     nucleus: float | None = None
-    """Sample from the tokens whose probabilities sum to this, instead of searching."""
+    """Sum of probabilities of the tokens to sample from; by default search by beams instead."""
     max_steps: int | None = None
-    """Longest caption, in tokens; by default 30, or fewer where the model was built for fewer."""
+    """Longest caption, in tokens; by default 30, or the longest that the model can write."""
     seed: int = 0
-    """Of nucleus sampling."""
+    """Random seed of nucleus sampling."""
     metrics: tuple[Literal["cider", "bleu", "rouge", "meteor", "spice"], ...] = (
         "cider",
         "bleu",
         "rouge",
     )
-    """Which scores; the first one's is the headline. meteor and spice need Java and
-    virtex[metrics], spice needs CoreNLP's models too."""
+    """Scores to compute; the first is the headline. meteor and spice need Java and virtex[metrics],
+    spice needs CoreNLP's models too."""
+
+    def problems(self) -> list[str]:
+        problems = super().problems()
+        if str(self.init) in ("random", "imagenet"):
+            problems.append(f"init {self.init} is a backbone alone, which writes no captions")
+        unknown = [name for name in self.metrics if name not in HEADLINES]
+        if unknown or not self.metrics:
+            problems.append(f"metrics {list(self.metrics)} must be some of {', '.join(HEADLINES)}")
+        return problems
+
+    def check(self) -> None:
+        super().check()
+        check_java_metrics(self.metrics)
 
 
 def run(config: CaptioningProtocolConfig) -> list[Result]:
-    """Caption the val split, score the captions, write both.
-
-    Returns:
-        The result on the main process, none on the others.
-
-    Raises:
-        ConfigError, DataError, CheckpointError: A mistake of the user's.
-    """
-    check_options(config)
-    device = config.open_device()
-    with distributed.process_group(device):
-        source = _open_images(config.data)
-        result = _measure(config, source, device)
-        if not distributed.is_main():
-            return []
-        result.write(config.out)
-    return [result]
+    """Caption the val split, score the captions, and write both; see `run_whole_model`."""
+    open_images = partial(open_val_images, config.data, Needs(captions=True), purpose="caption")
+    return run_whole_model(config, open_images, partial(_measure, config))
 
 
-def _open_images(data: SourceConfig) -> Source:
-    source = open_source(data, split="val", needs=Needs(captions=True))
-    if source is None:
-        raise ConfigError(
-            "there are no images to caption: name them with data.val_split, data.val_root or "
-            f"data.val_share (source {data.source}, root {data.root})."
-        )
-    return source
-
-
-def _measure(config: CaptioningProtocolConfig, source: Source, device: torch.device) -> Result:
-    """The result; its numbers are taken on the main process, and the same on all."""
-    start = time.perf_counter()
+def _measure(
+    config: CaptioningProtocolConfig, source: Source, device: torch.device
+) -> Measured | None:
     opened = open_whole_model(config.init, has_tokenizer=config.tokenizer is not None)
     predictor = build_captioner(opened, tokenizer=config.tokenizer, device=device)
     initialisation = record_of(opened, config.tokenizer)
@@ -121,48 +110,26 @@ def _measure(config: CaptioningProtocolConfig, source: Source, device: torch.dev
     captions = captions_of(
         source, predictor, generation, folder=config.folder, model=initialisation
     )
-    own = numbers(captions, source, config.metrics) if distributed.is_main() else None
-    return Result(
-        protocol=NAME,
+    if not distributed.is_main():
+        return None
+    return Measured(
+        protocol="captioning",
         headline=HEADLINES[config.metrics[0]],
-        numbers=distributed.gather_objects(own)[0],  # type: ignore[arg-type]
+        numbers=numbers(captions, source, config.metrics),
         settings={**generation.settings(), "metrics": list(config.metrics)},
         initialisation=initialisation,
-        data={"test": source.identity()},
-        seed=config.seed,
-        versions=versions(),
-        device=device_name(device),
-        seconds=round(time.perf_counter() - start, 2),
         as_in_paper=as_in_paper(generation, source),
     )
-
-
-def check_options(config: CaptioningProtocolConfig) -> None:
-    """Find the mistakes in the options, before anything is loaded.
-
-    Raises:
-        ConfigError: All of them.
-    """
-    problems = config.problems()
-    problems += config.inference_problems()
-    if str(config.init) in ("random", "imagenet"):
-        problems.append(f"init {config.init} is a backbone alone, which writes no captions")
-    unknown = [name for name in config.metrics if name not in HEADLINES]
-    if unknown or not config.metrics:
-        problems.append(f"metrics {list(config.metrics)} must be some of {', '.join(HEADLINES)}")
-    if problems:
-        raise ConfigError("\n- ".join(["the options cannot work:", *problems]))
-    check_java_metrics(config.metrics)
 
 
 def generation_of(
     config: CaptioningProtocolConfig, *, image_size: int, max_tokens: int
 ) -> Generation:
-    """How this command turns images into captions.
+    """Return how this command generates captions.
 
     Args:
-        image_size: Side of the images that the model takes.
-        max_tokens: The longest caption that the model was built for.
+        image_size: Side of the model's images.
+        max_tokens: Longest caption that the model can write.
     """
     usual = DecodingConfig().within(max_tokens)
     decoding = replace(
@@ -184,7 +151,7 @@ def generation_of(
 
 
 def as_in_paper(generation: Generation, source: Source) -> bool:
-    """Whether settings and data are those of the paper's own figure."""
+    """Return whether settings and data are those of the paper's own figure."""
     identity = source.identity()
     data = (identity.get("source"), identity.get("split"), len(source))
     paper = Generation(DecodingConfig(), ImageConfig())
@@ -195,10 +162,10 @@ def as_in_paper(generation: Generation, source: Source) -> bool:
 def numbers(
     captions: Mapping[str, GeneratedCaption], source: Source, metrics: Sequence[str]
 ) -> dict[str, float]:
-    """All scores and the report on degenerate captions; shares in percent.
+    """Return all scores and the report on degenerate captions; fractions in percent.
 
     Raises:
-        DataError: Captions of images that the source has not.
+        DataError: Captions of images that the source does not have.
     """
     examples = (source[index] for index in range(len(source)))
     references = {
@@ -217,18 +184,10 @@ def numbers(
     }
 
 
-def _meteor(tokenized: Tokenized) -> dict[str, float]:
-    return {"METEOR": meteor(tokenized.candidates, tokenized.references)}
-
-
-def _spice(tokenized: Tokenized) -> dict[str, float]:
-    return {"SPICE": spice(tokenized.candidates, tokenized.references)}
-
-
 SCORES: dict[str, Callable[[Tokenized], dict[str, float]]] = {
     "cider": cider_score,
     "bleu": bleu_scores,
     "rouge": rouge_score,
-    "meteor": _meteor,
-    "spice": _spice,
+    "meteor": lambda own: {"METEOR": meteor(own.candidates, own.references)},
+    "spice": lambda own: {"SPICE": spice(own.candidates, own.references)},
 }

@@ -1,4 +1,4 @@
-"""What all `virtex transfer` commands share: which backbone, on what data, where results go."""
+"""Options and steps that all `virtex transfer` commands share."""
 
 import logging
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, get_args
+from typing import get_args
 
 from virtex import distributed
 from virtex.data.example import Indices, Source, Subset
@@ -15,12 +15,11 @@ from virtex.data.subsets import few_shots, labeled_fraction
 from virtex.data.transforms import MAX_SIDE
 from virtex.engine.inference import InferenceConfig
 from virtex.errors import ConfigError, DataError, listing, out_of_range, raise_all
-from virtex.files import sha256
 from virtex.models.backbone import BackboneConfig
 from virtex.transfer.features import Extraction
 from virtex.transfer.protocol import Protocol, Result
 from virtex.zoo.backbones import architecture_of, build_backbone, origin_of
-from virtex.zoo.init import Opened, open_init
+from virtex.zoo.init import open_init
 
 log = logging.getLogger("virtex")
 
@@ -30,22 +29,22 @@ class MeasurementConfig:
     """Options of every protocol."""
 
     init: str
-    """Whose weights: a run folder, a weights file, or a published name."""
+    """Weights to measure: a run folder, a weights file, or a published name."""
     out: Path
     """Folder for the result (or a .json file) and for what a second call reuses."""
     seed: int = 0
-    """Of all that is random."""
+    """Random seed."""
 
     @property
     def folder(self) -> Path:
-        """Where what is not the result goes."""
+        """Folder of everything but the result."""
         return self.out.parent if self.out.suffix == ".json" else self.out
 
     def problems(self) -> list[str]:
-        """What is wrong with these options."""
+        """Return what is wrong with these options."""
         problems = []
-        places = self.folder, *self.folder.parents
-        blocked = [place for place in places if place.exists() and not place.is_dir()]
+        folders = self.folder, *self.folder.parents
+        blocked = [folder for folder in folders if folder.exists() and not folder.is_dir()]
         if blocked:
             problems.append(
                 f"out {self.out}: {blocked[0]} is no folder; give a folder (or a .json)"
@@ -54,27 +53,38 @@ class MeasurementConfig:
             problems.append(f"seed {self.seed} must be 0 or more")
         return problems
 
+    def check(self) -> None:
+        """Refuse options that cannot work, before anything is loaded.
+
+        Raises:
+            ConfigError: All problems.
+        """
+        raise_all(ConfigError, "the options cannot work", self.problems())
+
 
 @dataclass(frozen=True, kw_only=True)
 class CommandConfig(MeasurementConfig):
     """Options of every protocol that takes a backbone."""
 
     init: str
-    """Whose backbone: random, imagenet, a run folder, a weights file, or a published name."""
+    """Backbone to measure: random, imagenet, a run folder, a weights file, or a published name."""
     backbone: BackboneConfig | None = None
-    """The architecture where INIT does not say it: for random, imagenet, bare weights."""
+    """Architecture where INIT does not define it: for random, imagenet, bare weights."""
     backbone_from: str | None = None
-    """For `--init random`: take the architecture of this run folder or weights file."""
+    """Run folder or weights file whose architecture `--init random` takes."""
     seed: int = 0
-    """Of random initial weights, of few labels, of the order of training."""
+    """Random seed of initial weights, of few labels, and of the order of training."""
     num_seeds: int = 1
-    """Measure so many times, with seeds from `seed` on: a result each, mean and deviation over
-    all."""
+    """Number of repetitions, with seeds from `seed` on: one result each, and their mean and
+    deviation."""
 
-    @property
-    def seeds(self) -> range:
-        """All seeds."""
-        return range(self.seed, self.seed + self.num_seeds)
+    def problems(self) -> list[str]:
+        problems = super().problems()
+        if self.num_seeds < 1:
+            problems.append(f"num_seeds {self.num_seeds} must be at least 1")
+        if self.num_seeds > 1 and self.out.suffix == ".json":
+            problems.append(f"out {self.out} is one file for {self.num_seeds} seeds: give a folder")
+        return problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +92,21 @@ class LabelledConfig(CommandConfig):
     """Options of every protocol that classifies images."""
 
     labels: float = 1.0
-    """Share of the training images of each class to use, 0.01 for 1 %; other ones for each seed."""
+    """Fraction of each class's training images to use, 0.01 for 1 %; each seed draws others."""
     shots: int | None = None
-    """Use this many training images of each class; other ones for each seed."""
+    """Number of training images of each class to use; each seed draws others."""
+
+    def problems(self) -> list[str]:
+        problems = super().problems()
+        if not 0 < self.labels <= 1:
+            problems.append(f"labels {self.labels} must be above 0 and at most 1: 0.01 is 1 %")
+        if self.shots is not None and self.shots < 1:
+            problems.append(f"shots {self.shots} must be at least 1")
+        if self.shots is not None and self.labels < 1:
+            problems.append(
+                "labels and shots both set the number of training images: leave one out"
+            )
+        return problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +116,20 @@ class TransferConfig(InferenceConfig, LabelledConfig):
     image_size: int = 224
     """Side of the centre crop, in pixels; the short side is resized to image_size * 256 / 224."""
     bad_image_limit: float = 0.01
-    """Stop when more than this share of the images (of 1,000 at least) cannot be read."""
+    """Largest fraction of the images (of 1,000 at least) that may be unreadable."""
+
+    def problems(self) -> list[str]:
+        sizes = out_of_range(self, {"image_size": (1, MAX_SIDE)})
+        return [*super().problems(), *self.inference_problems(), *sizes]
 
 
 def extraction(config: TransferConfig) -> Extraction:
-    """How this command turns images into features."""
-    problems = [*config.inference_problems(), *out_of_range(config, {"image_size": (1, MAX_SIDE)})]
-    raise_all(ConfigError, "the options cannot work", problems)
+    """Return how this command turns images into features.
+
+    Raises:
+        ConfigError: Options that cannot work.
+    """
+    config.check()
     device = config.open_device()
     return Extraction(
         image_size=config.image_size,
@@ -114,7 +143,7 @@ def extraction(config: TransferConfig) -> Extraction:
 
 
 def architecture(config: CommandConfig) -> BackboneConfig | None:
-    """Return the architecture that the command names beside INIT, if it names one.
+    """Return the architecture that is named beside INIT, if there is one.
 
     Raises:
         ConfigError: Options that contradict each other.
@@ -125,32 +154,26 @@ def architecture(config: CommandConfig) -> BackboneConfig | None:
     if config.init != "random" or config.backbone is not None:
         raise ConfigError(
             f"backbone_from gives `--init random` its architecture; with init {config.init!r}"
-            f"{' and backbone.*' if config.backbone else ''} it says nothing. Leave one out."
+            f"{' and backbone.*' if config.backbone else ''} it has no effect. Leave one out."
         )
     return architecture_of(open_init(config.backbone_from))
 
 
-def record_of(opened: Opened, tokenizer: Path | None) -> dict[str, Any]:
-    """Return the record of where a whole model came from, and its vocabulary where it has none."""
-    record = asdict(origin_of(opened))
-    return record if tokenizer is None else {**record, "tokenizer": sha256(tokenizer)}
-
-
 def run_protocol(protocol: Protocol, config: CommandConfig, data: SourceConfig) -> list[Result]:
-    """Measure the backbone that a command names on its data, and write a result for each seed.
+    """Measure a backbone with each seed, and write the results.
 
     Returns:
         The results on the main process, none on the others.
 
     Raises:
-        ConfigError, DataError, CheckpointError: A mistake of the user's.
+        ConfigError, DataError, CheckpointError: Invalid options, data or weights.
     """
-    check_command(config)
+    config.check()
     with distributed.process_group(protocol.device):
         train, test = open_splits(data, protocol.needs)
         opened, named = open_init(config.init), architecture(config)
         results = []
-        for seed in config.seeds:
+        for seed in range(config.seed, config.seed + config.num_seeds):
             backbone = build_backbone(opened, config=named, seed=seed)
             result = replace(protocol, seed=seed).run(
                 backbone,
@@ -164,40 +187,13 @@ def run_protocol(protocol: Protocol, config: CommandConfig, data: SourceConfig) 
     return results
 
 
-def check_command(config: CommandConfig) -> None:
-    """Find the mistakes in the options that all commands have.
-
-    Raises:
-        ConfigError: All of them.
-    """
-    problems = config.problems()
-    if config.num_seeds < 1:
-        problems.append(f"num_seeds {config.num_seeds} must be at least 1")
-    if config.num_seeds > 1 and config.out.suffix == ".json":
-        problems.append(f"out {config.out} is one file for {config.num_seeds} seeds: give a folder")
-    if isinstance(config, LabelledConfig):
-        problems += _label_problems(config)
-    raise_all(ConfigError, "the options cannot work", problems)
-
-
-def _label_problems(config: LabelledConfig) -> list[str]:
-    problems = []
-    if not 0 < config.labels <= 1:
-        problems.append(f"labels {config.labels} must be above 0 and at most 1: 0.01 is 1 %")
-    if config.shots is not None and config.shots < 1:
-        problems.append(f"shots {config.shots} must be at least 1")
-    if config.shots is not None and config.labels < 1:
-        problems.append("labels and shots both say how many training images: leave one out")
-    return problems
-
-
 def with_fewer_labels(train: Source, config: CommandConfig, *, seed: int) -> Source:
-    """The part of the training images that a command allows."""
+    """Return the training images that `labels` or `shots` draw; by default all."""
     if not isinstance(config, LabelledConfig):
         return train
     if config.shots is not None:
+        _warn_of_rare(train, config.shots)
         drawn = few_shots(train, config.shots, seed=seed)
-        _tell_of_rare(train, config.shots)
         return DrawnImages(train, drawn.indices, rule=f"shots {config.shots}")
     if config.labels < 1:
         drawn = labeled_fraction(train, config.labels, seed=seed)
@@ -205,7 +201,7 @@ def with_fewer_labels(train: Source, config: CommandConfig, *, seed: int) -> Sou
     return train
 
 
-def _tell_of_rare(train: Source, shots: int) -> None:
+def _warn_of_rare(train: Source, shots: int) -> None:
     counts = Counter(label for index in range(len(train)) for label in train.labels(index))
     rare = [name for label, name in enumerate(train.categories) if counts[label] < shots]
     if rare:
@@ -216,9 +212,9 @@ def _tell_of_rare(train: Source, shots: int) -> None:
 
 
 class DrawnImages(Subset):
-    """Images that a seed drew by a rule; their number may be another one for another seed.
+    """Images that a seed drew by a rule; their number may depend on the seed.
 
-    The identity says by which rule and from how many.
+    The identity holds the rule and the number of images before.
     """
 
     def __init__(self, source: Source, indices: Indices, *, rule: str) -> None:
@@ -231,13 +227,13 @@ class DrawnImages(Subset):
 
 
 def check_single_labels(source: Source, name: str) -> None:
-    """See that each image has one class, before any work is done.
+    """Check that each image has exactly one class.
 
     Args:
-        name: Which images they are: training, test.
+        name: Role of the images, training or test.
 
     Raises:
-        DataError: Some have none or several.
+        DataError: Images with no class or several.
     """
     wrong = [index for index in range(len(source)) if len(source.labels(index)) != 1]
     if wrong:
@@ -249,10 +245,10 @@ def check_single_labels(source: Source, name: str) -> None:
 
 
 def open_splits(data: SourceConfig, needs: Needs = Needs(labels=True)) -> tuple[Source, Source]:  # noqa: B008
-    """What a protocol trains on, and what it tests on.
+    """Open the training and the test images.
 
     Raises:
-        ConfigError, DataError: A mistake of the user's; a missing test split is one too.
+        ConfigError, DataError: Invalid options or data, or no test split.
     """
     train, test = (open_source(data, split=split, needs=needs) for split in get_args(Split))
     if train is None or test is None:
@@ -264,16 +260,12 @@ def open_splits(data: SourceConfig, needs: Needs = Needs(labels=True)) -> tuple[
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Each result in a line; of several seeds mean and deviation in a last one."""
+    """Return a line for each result, and for several seeds a last one with mean and deviation."""
     lines = [result.summary() for result in results]
     if len(results) > 1:
-        lines.append(_over_seeds(results))
+        first, scores = results[0], [result.score for result in results]
+        lines.append(
+            f"{first.protocol} {first.headline} {fmean(scores):.2f} +- {stdev(scores):.2f} "
+            f"(mean and deviation over {len(scores)} seeds)"
+        )
     return "\n".join(lines)
-
-
-def _over_seeds(results: Sequence[Result]) -> str:
-    first, scores = results[0], [result.score for result in results]
-    return (
-        f"{first.protocol} {first.headline} {fmean(scores):.2f} +- {stdev(scores):.2f} "
-        f"(mean and deviation over {len(scores)} seeds)"
-    )

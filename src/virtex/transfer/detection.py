@@ -1,10 +1,9 @@
-"""Detection and instance segmentation: the whole network fine-tuned, then average precision.
+"""Detection and instance segmentation: the whole network fine-tuned, scored by average precision.
 
 COCO and LVIS with Mask R-CNN on a feature pyramid, PASCAL VOC 07+12 with Faster R-CNN C4, as in
-Desai and Johnson, "VirTex", CVPR 2021, section 4.3; their numbers stand in the recipes. Where those
-say nothing Detectron2's defaults hold, which the released code left as they were: 1,000 warm-up
-steps, no weight decay on BatchNorm, statistics of BatchNorm taken anew over 200 batches before the
-test.
+Desai and Johnson, "VirTex", CVPR 2021, section 4.3; the recipes hold their values. Everything else
+follows Detectron2's defaults, as in the released code: 1,000 warm-up steps, no weight decay on
+BatchNorm, and BatchNorm statistics estimated again over 200 batches before the test.
 
 Departures: losses, suppression and initial weights are torchvision's (smooth L1 with beta 1/9 where
 Detectron2 has L1), and images of a batch are not grouped by their shape.
@@ -24,14 +23,11 @@ from pycocotools import mask as run_lengths
 from virtex import distributed
 from virtex.data.checks import check_same_classes
 from virtex.data.example import Example, Source, Subset
-from virtex.data.loader import LoaderConfig
 from virtex.data.masks import compressed_mask
 from virtex.data.source import Needs, SourceConfig
 from virtex.data.subsets import repeat_factors
 from virtex.data.transforms import ImageConfig
-from virtex.engine.optim import OptimConfig
-from virtex.engine.run import RunConfig
-from virtex.errors import ConfigError, DataError, raise_all
+from virtex.errors import ConfigError, DataError
 from virtex.models.backbone import Backbone
 from virtex.models.batch_norm import estimate_statistics
 from virtex.models.region_heads import Detections
@@ -45,8 +41,8 @@ from virtex.transfer.metrics.voc_detection import voc_scores
 from virtex.transfer.protocol import Protocol, Result
 from virtex.transfer.training import (
     Training,
+    TrainingOptions,
     batches_of,
-    check_training,
     forward,
     predict_all,
     run_training,
@@ -55,24 +51,24 @@ from virtex.transfer.training import (
 
 Metric = Literal["coco", "lvis", "voc"]
 TEST_ONLY = ("score_threshold", "num_detections", "num_test_candidates", "num_test_proposals")
-"""Options of regions that no weight depends on."""
+"""Options of regions that do not affect the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionProtocol(Protocol):
-    """Boxes of all objects."""
+    """Detection: the boxes of all objects."""
 
     headline: ClassVar[str] = "box_AP"
     metric: Metric
-    """coco: COCO's; lvis: federated, by frequency; voc: COCO's and VOC 2007's own beside it."""
+    """coco: COCO's; lvis: federated, by frequency; voc: COCO's and VOC 2007's."""
     task: DetectionConfig
     training: Training
     frozen_norm: bool = False
-    """Keep the backbone's BatchNorm as it is."""
+    """Whether the backbone's BatchNorm is frozen."""
     repeat_threshold: float = 0.0
-    """Repeat images of classes that fewer than this share of the images show; 0: none."""
+    """Fraction of images showing a class, below which its images are repeated; 0: none."""
     num_statistics_batches: int = 200
-    """Training batches from which BatchNorm's statistics are taken anew before the test."""
+    """Training batches for estimating BatchNorm's statistics again before the test; 0: none."""
     needs: ClassVar[Needs] = Needs(objects=True)
 
     def settings(self) -> dict[str, Any]:
@@ -96,29 +92,30 @@ class DetectionProtocol(Protocol):
             check_objects(source, name)
         if self.metric == "lvis" and not test.frequencies:
             raise ConfigError(
-                "metric lvis needs classes marked rare, common or frequent, which the data do not "
-                "tell; take --data.source lvis, or --metric coco."
+                "metric lvis needs classes marked rare, common or frequent, which these data have "
+                "not; give --data.source lvis, or --metric coco."
             )
 
     def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
         train = with_objects(train)
         task = self._trained(backbone, train, test)
-        found = predict_all(
+        predictions = predict_all(
             task,
             test,
-            _Finder(task),
+            _Detector(task),
             self.training,
             encode=task.encode_image,
-            images_at_once=1,  # padding to other images' size would change what is found
+            images_at_once=1,  # padding to other images' size would change the detections
         )
         if not distributed.is_main():
             return {}
-        truth = [
+        ground_truth = [
             ground_truth_of(test[index], size, with_masks=self.task.masks)
-            for index, (size, _) in found.items()
+            for index, (size, _) in predictions.items()
         ]
-        scores = self._scores(truth, [objects for _, objects in found.values()], test)
-        counts = {"num_train": float(len(train)), "num_test": float(len(found))}
+        detections = [detected for _, detected in predictions.values()]
+        scores = self._scores(ground_truth, detections, test)
+        counts = {"num_train": float(len(train)), "num_test": float(len(predictions))}
         return {**{name: 100 * score for name, score in scores.items()}, **counts}
 
     def _trained(self, backbone: Backbone, train: Source, test: Source) -> Detection:
@@ -128,9 +125,8 @@ class DetectionProtocol(Protocol):
             trainable_copy(backbone, frozen_norm=self.frozen_norm),
             TaskData(ImageConfig(), None, train.categories, len(train)),
         )
-        repeats = None
-        if self.repeat_threshold:
-            repeats = repeat_factors(train, self.repeat_threshold)
+        threshold = self.repeat_threshold
+        repeats = repeat_factors(train, threshold) if threshold else None
         own = [training_options(self.task), self.frozen_norm, self.repeat_threshold]
         key = [*own, backbone_digest(backbone), data_identity(train)]
         run_training(task, training, train=train, test=test, key=key, repeats=repeats)
@@ -146,41 +142,45 @@ class DetectionProtocol(Protocol):
         return task
 
     def _scores(
-        self, truth: Sequence[GroundTruth], found: Sequence[DetectedObjects], test: Source
+        self,
+        ground_truth: Sequence[GroundTruth],
+        detections: Sequence[DetectedObjects],
+        test: Source,
     ) -> dict[str, float]:
-        num_classes, limit = len(test.categories), self.task.regions.num_detections
+        both, num_classes = (ground_truth, detections), len(test.categories)
+        limit = self.task.regions.num_detections
         if self.metric == "lvis":
-            return lvis_scores(truth, found, frequencies=test.frequencies, max_detections=limit)
-        scores = coco_scores(truth, found, num_classes=num_classes, max_detections=limit)
+            return lvis_scores(*both, frequencies=test.frequencies, max_detections=limit)
+        scores = coco_scores(*both, num_classes=num_classes, max_detections=limit)
         if self.metric == "voc":
-            scores |= voc_scores(truth, found, num_classes=num_classes)
+            scores |= voc_scores(*both, num_classes=num_classes)
         return scores
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationProtocol(DetectionProtocol):
-    """Boxes and masks of all objects."""
+    """Instance segmentation: the boxes and masks of all objects."""
 
     headline: ClassVar[str] = "mask_AP"
     needs: ClassVar[Needs] = Needs(objects=True, masks=True)
 
 
 @dataclass(frozen=True)
-class _Finder:
-    """The objects of each image of a batch, and the image's height and width."""
+class _Detector:
+    """Sizes (height and width) and detections of the images of a batch."""
 
     task: Detection
 
     def __call__(self, batch: Batch) -> list[tuple[tuple[int, int], DetectedObjects]]:
         sizes = [(height, width) for height, width in batch["image_sizes"].tolist()]
         return [
-            (size, detected_objects(found))
-            for size, found in zip(sizes, self.task.predict(batch), strict=True)
+            (size, detected_objects(detections))
+            for size, detections in zip(sizes, self.task.predict(batch), strict=True)
         ]
 
 
 def training_options(task: DetectionConfig) -> dict[str, Any]:
-    """The options that trained weights depend on, as plain values."""
+    """Return the options that trained weights depend on, as plain values."""
     options = asdict(task)
     del options["test_size"]
     for name in TEST_ONLY:
@@ -189,10 +189,10 @@ def training_options(task: DetectionConfig) -> dict[str, Any]:
 
 
 def check_objects(source: Source, name: str) -> None:
-    """See that there is something to find, before any work is done.
+    """Check that there are objects to detect.
 
     Raises:
-        DataError: No image has an object that is no crowd and not marked difficult.
+        DataError: Every object is a crowd or marked difficult, or there are none.
     """
     for index in range(len(source)):
         if source.labels(index):
@@ -202,29 +202,30 @@ def check_objects(source: Source, name: str) -> None:
             if not all(crowd or difficult for crowd, difficult in marks):
                 return
     raise DataError(
-        f"none of the {len(source):,} {name} images has an object to find: there are none, or only "
-        "crowds and difficult ones. Give annotations with objects."
+        f"none of the {len(source):,} {name} images has an object to detect: there are none, or "
+        "only crowds and difficult ones. Give annotations with objects."
     )
 
 
 def with_objects(source: Source) -> Source:
-    """The images that show something; the others would teach nothing but the background."""
+    """Return the images with objects; the others would teach nothing but the background."""
     shown = [index for index in range(len(source)) if source.labels(index)]
     return source if len(shown) == len(source) else Subset(source, shown)
 
 
-def detected_objects(found: Detections) -> DetectedObjects:
-    """A detector's answer about an image, with masks as run lengths."""
+def detected_objects(detections: Detections) -> DetectedObjects:
+    """Return the detections in an image as arrays, with masks as run lengths."""
+    masks = detections.masks
     return DetectedObjects(
-        boxes=found.boxes.float().cpu().numpy(),
-        labels=found.labels.cpu().numpy() - 1,
-        scores=found.scores.float().cpu().numpy(),
-        masks=None if found.masks is None else encode_masks(found.masks.cpu().numpy()),
+        boxes=detections.boxes.float().cpu().numpy(),
+        labels=detections.labels.cpu().numpy() - 1,
+        scores=detections.scores.float().cpu().numpy(),
+        masks=None if masks is None else encode_masks(masks.cpu().numpy()),
     )
 
 
 def ground_truth_of(example: Example, size: tuple[int, int], *, with_masks: bool) -> GroundTruth:
-    """What is to be found in an image of a height and width."""
+    """Return the ground truth of an image of a height and width."""
     boxes = np.zeros((0, 4), np.float32) if example.boxes is None else example.boxes
     none = (False,) * len(boxes)
     masks = [compressed_mask(mask, *size) for mask in example.masks] if with_masks else None
@@ -244,7 +245,7 @@ def ground_truth_of(example: Example, size: tuple[int, int], *, with_masks: bool
 def _areas(
     example: Example, boxes: NDArray[np.float32], masks: Sequence[RunLengths] | None
 ) -> NDArray[np.floating]:
-    """(M,) as the annotations say; else the masks', else the boxes'."""
+    """Return areas (M,) of the annotations, or else of the masks, or else of the boxes."""
     if example.areas is not None:
         return example.areas
     if masks:
@@ -253,58 +254,50 @@ def _areas(
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectionProtocolConfig(CommandConfig):
+class DetectionProtocolConfig(TrainingOptions, CommandConfig):
     """Options of `virtex transfer coco-segmentation`, `lvis-segmentation` and `voc-detection`."""
 
     data: SourceConfig = field(default_factory=lambda: SourceConfig(source="coco"))
     metric: Metric = "coco"
-    """coco: AP over IoU 0.5 to 0.95, at 0.5, at 0.75, by size; lvis: federated, by frequency;
-    voc: COCO's AP, and voc07_AP by VOC 2007's own 11-point areas."""
+    """coco: AP over IoU 0.5 to 0.95, at 0.5, at 0.75, by size; lvis: federated, by frequency; voc:
+    COCO's AP, and voc07_AP by the 11-point areas of VOC 2007."""
     task: DetectionConfig = field(default_factory=DetectionConfig)
     frozen_norm: bool = False
-    """Keep statistics, weights and biases of the backbone's BatchNorm as they are (FrozenBN)."""
+    """Freeze statistics, weights and biases of the backbone's BatchNorm (FrozenBN)."""
     repeat_threshold: float = 0.0
-    """Repeat images of classes that fewer than this share of the images show (LVIS: 0.001)."""
+    """Fraction of images showing a class, below which its images are repeated (LVIS: 0.001)."""
     num_statistics_batches: int = 200
-    """Training batches that BatchNorm's statistics are taken from anew before the test; 0: none."""
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    run: RunConfig = field(default_factory=RunConfig)
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    """Training batches for estimating BatchNorm's statistics again before the test; 0: none."""
+
+    def problems(self) -> list[str]:
+        problems = super().problems()
+        if self.num_statistics_batches < 0:
+            problems.append(f"num_statistics_batches {self.num_statistics_batches} is negative")
+        if not 0 <= self.repeat_threshold <= 1:
+            problems.append(f"repeat_threshold {self.repeat_threshold} must be from 0 to 1")
+        return problems
 
 
 def protocol(config: DetectionProtocolConfig) -> DetectionProtocol:
-    """The protocol that a command describes."""
-    training = Training(
-        folder=config.folder / "training",
-        optim=config.optim,
-        run=config.run,
-        loader=config.loader,
-    )
-    check_training(training)
-    _check_options(config)
+    """Return the protocol that a command describes.
+
+    Raises:
+        ConfigError: Training options that contradict each other.
+    """
     kind = SegmentationProtocol if config.task.masks else DetectionProtocol
     return kind(
         name=protocol_name(config),
         metric=config.metric,
         task=config.task,
-        training=training,
+        training=config.training(config.folder),
         frozen_norm=config.frozen_norm,
         repeat_threshold=config.repeat_threshold,
         num_statistics_batches=config.num_statistics_batches,
     )
 
 
-def _check_options(config: DetectionProtocolConfig) -> None:
-    problems = []
-    if config.num_statistics_batches < 0:
-        problems.append(f"num_statistics_batches {config.num_statistics_batches} is negative")
-    if not 0 <= config.repeat_threshold <= 1:
-        problems.append(f"repeat_threshold {config.repeat_threshold} must be from 0 to 1")
-    raise_all(ConfigError, "the options cannot work", problems)
-
-
 def protocol_name(config: DetectionProtocolConfig) -> str:
-    """After the data, so that results on other data are not taken for a benchmark's."""
+    """Return a name by the source, so that other data do not pass for the benchmark's."""
     return f"{config.data.source}-{'segmentation' if config.task.masks else 'detection'}"
 
 

@@ -1,4 +1,4 @@
-"""The validation images of a source, batch by batch, for protocols that train nothing."""
+"""Batches of a source's images as validation preprocesses them, for frozen models."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,46 +11,61 @@ from virtex import distributed
 from virtex.data.example import Example, Source
 from virtex.data.loader import Batch, LoaderConfig, validation_batches
 from virtex.data.transforms import ImageConfig, ValidationTransform
-from virtex.progress import tracked
+
+
+def image_batches(
+    source: Source, image: ImageConfig, *, batch_size: int, loader: LoaderConfig
+) -> Iterator[Batch]:
+    """Yield this process's share of the images; those that cannot be read are left out.
+
+    Args:
+        batch_size: Images of a batch, over all processes.
+
+    Yields:
+        `image` (B, 3, H, W) uint8; `index` (B,) into the source; `labels` (M, 2), pairs of index
+        and class; `ignored_labels` likewise.
+
+    Raises:
+        DataError: Too many bad images.
+    """
+    batches = validation_batches(
+        source,
+        _Encode(ValidationTransform(image)),
+        _collate,
+        batch_size=batch_size,
+        share=distributed.share(),
+        config=loader,
+    )
+    for batch in batches:
+        for name in ("labels", "ignored_labels"):
+            batch[name][:, 0] = batch["index"][batch[name][:, 0]]
+        yield batch
 
 
 @dataclass(frozen=True)
-class _EncodeImage:
-    """An image as validation sees it."""
+class _Encode:
+    """Encoder of an image and its labels, since reading an example again may be slow."""
 
     transform: ValidationTransform
 
     def __call__(self, example: Example, generator: np.random.Generator) -> dict[str, Tensor]:
         del generator
-        return {"image": self.transform(example)}
+        return {
+            "image": self.transform(example),
+            "labels": torch.tensor(example.labels, dtype=torch.int64),
+            "ignored_labels": torch.tensor(example.ignored_labels, dtype=torch.int64),
+        }
 
 
-def _stack(encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {"image": torch.stack([item["image"] for item in encoded])}  # (B, 3, H, W)
+def _collate(encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {
+        "image": torch.stack([item["image"] for item in encoded]),  # (B, 3, H, W)
+        "labels": _pairs([item["labels"] for item in encoded]),
+        "ignored_labels": _pairs([item["ignored_labels"] for item in encoded]),
+    }
 
 
-def image_batches(
-    source: Source, image: ImageConfig, *, batch_size: int, loader: LoaderConfig, title: str
-) -> Iterator[Batch]:
-    """This process's part of the images, with a progress bar on a terminal.
-
-    Args:
-        batch_size: Over all processes.
-        title: What the progress bar says.
-
-    Yields:
-        `image` (B, 3, H, W) uint8 and `index` (B,), the places in the source. Images that cannot be
-        read are left out.
-
-    Raises:
-        DataError: Too many of them.
-    """
-    batches = validation_batches(
-        source,
-        _EncodeImage(ValidationTransform(image)),
-        _stack,
-        batch_size=batch_size,
-        share=distributed.share(),
-        config=loader,
-    )
-    return tracked(batches, title, len(source), each=batch_size)
+def _pairs(labels: list[Tensor]) -> Tensor:
+    """Return pairs (M, 2) of row in the batch and class."""
+    rows = torch.repeat_interleave(torch.tensor([len(own) for own in labels]))
+    return torch.stack([rows, torch.cat(labels)], dim=1)

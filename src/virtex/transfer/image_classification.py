@@ -2,8 +2,8 @@
 
 ImageNet-1k linear classification (a linear layer on the frozen, pooled backbone) and iNaturalist
 2018 (the whole network fine-tuned) as in Desai and Johnson, "VirTex", CVPR 2021, sections 4.2 and
-4.4; their numbers stand in the recipes. The layer starts at N(0, 0.01) with bias 0, as in the
-released code. `linear` is the cheap relative: it computes features once.
+4.4; the recipes hold their values. The layer is initialised with N(0, 0.01) and bias 0, as in the
+released code. `linear` is the cheap variant: it computes features once.
 """
 
 import re
@@ -18,30 +18,21 @@ from torch import nn
 
 from virtex import distributed
 from virtex.config import parse, with_recipes
-from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
-from virtex.data.loader import LoaderConfig
 from virtex.data.source import SourceConfig
 from virtex.data.transforms import ImageConfig, normalize
-from virtex.engine.optim import OptimConfig
-from virtex.engine.run import RunConfig
 from virtex.models.backbone import Backbone
 from virtex.tasks.base import Batch, TaskData
 from virtex.tasks.classification import Classification, LabelClassificationConfig
-from virtex.transfer.command import LabelledConfig, check_single_labels, run_protocol
-from virtex.transfer.features import (
-    Extraction,
-    backbone_digest,
-    data_identity,
-    extract_features,
-)
-from virtex.transfer.linear import accuracies, check_labels, first_labels, single_labels
-from virtex.transfer.metrics.classification import true_ranks
+from virtex.transfer.command import LabelledConfig, run_protocol
+from virtex.transfer.features import Extraction, backbone_digest, data_identity
+from virtex.transfer.linear import ProbeData, check_single_label_data, neighbor_accuracies
+from virtex.transfer.metrics.classification import top_accuracies, true_ranks
 from virtex.transfer.protocol import Protocol, Result
-from virtex.transfer.solvers.probes import NeighborConfig, neighbor_scores
+from virtex.transfer.solvers.probes import NeighborConfig
 from virtex.transfer.training import (
     Training,
-    check_training,
+    TrainingOptions,
     predict_all,
     run_training,
     trainable_copy,
@@ -50,7 +41,7 @@ from virtex.transfer.training import (
 INITIAL_DEVIATION = 0.01
 WORDNET_ID = re.compile(r"n\d{8}")
 NUM_IMAGES = {"imagenet": (1_281_167, 50_000), "inaturalist": (437_513, 24_426)}
-"""Images for training and test, by which the paper's data are known."""
+"""Numbers of training and test images, by which the paper's data are recognised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +50,11 @@ class ImageClassification(Protocol):
 
     headline: ClassVar[str] = "top1"
     frozen: bool
-    """Train the layer alone."""
+    """Whether the layer alone is trained."""
     image: ImageConfig
     training: Training
     neighbors: NeighborConfig | None = None
-    """Also score nearest neighbours on the frozen features."""
+    """Nearest neighbours on the frozen features, to be scored as well."""
 
     def settings(self) -> dict[str, Any]:
         training = self.training.settings()
@@ -88,24 +79,21 @@ class ImageClassification(Protocol):
         return self.settings() == paper.settings()
 
     def check(self, train: Source, test: Source) -> None:
-        check_same_classes(train, test)
-        for source, name in ((train, "training"), (test, "test")):
-            check_single_labels(source, name)
-        check_labels(first_labels(train), self.neighbors)
+        check_single_label_data(train, test, self.neighbors)
 
     def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
         task = self._trained(backbone, train, test)
-        ranks = predict_all(task, test, _Ranks(task), self.training)
+        predictions = predict_all(task, test, _Ranks(task), self.training)
         neighbors = self._neighbors(backbone, train, test)
         if not distributed.is_main():
             return {}
-        found = np.fromiter(ranks.values(), np.int64)
-        places = (1, 5) if len(train.categories) > 5 else (1,)
+        ranks = np.fromiter(predictions.values(), np.int64)
+        top = top_accuracies(ranks, num_classes=len(train.categories))
         return {
-            **{f"top{k}": 100 * float((found <= k).mean()) for k in places},
+            **{name: 100 * value for name, value in top.items()},
             **neighbors,
             "num_train": float(len(train)),
-            "num_test": float(len(found)),
+            "num_test": float(len(ranks)),
         }
 
     def _trained(self, backbone: Backbone, train: Source, test: Source) -> Classification:
@@ -132,65 +120,46 @@ class ImageClassification(Protocol):
             device=self.device,
             cache=self.training.folder.parent / "features",
         )
-        known, asked = (
-            extract_features(backbone, source, extraction, name=f"{name} images")
-            for source, name in ((train, "training"), (test, "test"))
-        )
-        if not distributed.is_main():
-            return {}
-        votes = neighbor_scores(
-            known.values,
-            single_labels(known, train),
-            asked.values,
-            num_classes=len(train.categories),
-            config=self.neighbors,
-        )
-        scores = accuracies(single_labels(asked, test), votes)
-        return {f"knn_{name}": value for name, value in scores.items()}
+        data = ProbeData.extract(backbone, train, test, extraction)
+        return {} if data is None else neighbor_accuracies(data, self.neighbors)
 
 
 @dataclass(frozen=True)
 class _Ranks:
-    """The place of each image's true class among the logits."""
+    """Ranks of the true classes of a batch among the logits."""
 
     task: Classification
 
     def __call__(self, batch: Batch) -> Sequence[int]:
         logits = self.task.logits(normalize(batch["image"])).float()
-        return true_ranks(batch["targets"][:, 0].cpu().numpy(), logits.cpu().numpy()).tolist()
+        ranks = true_ranks(batch["targets"][:, 0].cpu().numpy(), logits.cpu().numpy())
+        return [int(rank) for rank in ranks]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageClassificationConfig(LabelledConfig):
+class ImageClassificationConfig(TrainingOptions, LabelledConfig):
     """Options of `virtex transfer imagenet`, `inaturalist` and `finetune`."""
 
     data: SourceConfig = field(default_factory=lambda: SourceConfig(source="classes"))
     frozen: bool = True
-    """Train a linear layer on the frozen backbone; false trains the whole network."""
+    """Train a linear layer on the frozen backbone; false: fine-tune the whole network."""
     image: ImageConfig = field(default_factory=ImageConfig)
     epochs: int | None = None
-    """Passes over the training images; null: run.num_steps counts."""
+    """Passes over the training images; null: run.num_steps applies."""
     drop_epochs: tuple[int, ...] = ()
-    """Epochs after which the learning rate is multiplied by optim.gamma; none: optim.schedule."""
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    run: RunConfig = field(default_factory=RunConfig)
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    """Epochs after which the learning rate is multiplied by optim.gamma; empty: optim.schedule."""
     knn: bool = False
-    """Also score nearest neighbours on the features of the backbone as it came."""
+    """Score nearest neighbours on the features of the given backbone as well."""
     neighbors: NeighborConfig = field(default_factory=NeighborConfig)
 
 
 def protocol(config: ImageClassificationConfig) -> ImageClassification:
-    """The protocol that a command describes."""
-    training = Training(
-        folder=config.folder / "training",
-        optim=config.optim,
-        run=config.run,
-        loader=config.loader,
-        epochs=config.epochs,
-        drop_epochs=config.drop_epochs,
-    )
-    check_training(training)
+    """Return the protocol that a command describes.
+
+    Raises:
+        ConfigError: Training options that contradict each other.
+    """
+    training = config.training(config.folder, epochs=config.epochs, drop_epochs=config.drop_epochs)
     return ImageClassification(
         name=protocol_name(config),
         frozen=config.frozen,
@@ -201,14 +170,14 @@ def protocol(config: ImageClassificationConfig) -> ImageClassification:
 
 
 def protocol_name(config: ImageClassificationConfig) -> str:
-    """Results on other data than the paper's must not be taken for the paper's protocol."""
+    """Return the protocol's name, which is the paper's only on the paper's data."""
     if not config.frozen:
         return "inaturalist" if config.data.source == "inaturalist" else "finetune"
     return "imagenet" if _is_imagenet(config.data) else "linear-augmented"
 
 
 def _is_imagenet(data: SourceConfig) -> bool:
-    """Whether there are 1,000 class folders that bear WordNet's ids."""
+    """Return whether there are 1,000 class folders named by WordNet's ids."""
     if data.source != "classes" or data.root is None:
         return False
     folders = Path(data.root / (data.train_split or "train")).glob("[!.]*")

@@ -1,13 +1,13 @@
 """Linear probe and nearest neighbours on frozen, pooled features of images of one class each.
 
-The solvers and their sources stand in probes.py. `sgd` is the ImageNet-1k linear layer of Desai and
-Johnson, "VirTex", CVPR 2021, section 4.2, except that the features are computed once, from centre
-crops, instead of anew from random crops.
+solvers/probes.py has the solvers and their sources. `sgd` is the ImageNet-1k linear layer of Desai
+and Johnson, "VirTex", CVPR 2021, section 4.2, except that features are computed once, from centre
+crops, instead of in each epoch from random crops.
 """
 
 import logging
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from virtex.transfer.command import (
     extraction,
     run_protocol,
 )
-from virtex.transfer.features import Extraction, Features, extract_features
+from virtex.transfer.features import Extraction, Features, extract_splits
 from virtex.transfer.metrics.classification import top_accuracies, true_ranks
 from virtex.transfer.protocol import Protocol, Result
 from virtex.transfer.solvers.probes import (
@@ -41,13 +41,13 @@ from virtex.transfer.solvers.probes import (
 )
 
 MOST_FOR_LOGISTIC = 100_000
-"""Training images from which on the logistic solver takes hours; it sees all of them each step."""
+"""Number of training images above which the logistic solver takes hours."""
 logger = logging.getLogger("virtex")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearProbe(Protocol):
-    """A linear classifier, and nearest neighbours beside it, on frozen features."""
+    """A linear classifier and nearest neighbours on frozen features."""
 
     headline: ClassVar[str] = "top1"
     name: str = "linear"
@@ -66,87 +66,121 @@ class LinearProbe(Protocol):
         return self.extraction.device
 
     def check(self, train: Source, test: Source) -> None:
-        check_same_classes(train, test)
-        for source, name in ((train, "training"), (test, "test")):
-            check_single_labels(source, name)
-        check_labels(first_labels(train), self.neighbors)
+        check_single_label_data(train, test, self.neighbors)
 
     def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
         if self.solver == "logistic":
             _warn_of_size(len(train))
-        train_features = extract_features(backbone, train, self.extraction, name="training images")
-        test_features = extract_features(backbone, test, self.extraction, name="test images")
-        if not distributed.is_main():
+        data = ProbeData.extract(backbone, train, test, self.extraction)
+        if data is None:
             return {}
-        train_labels = single_labels(train_features, train)
-        test_labels = single_labels(test_features, test)
-        check_labels(train_labels, self.neighbors)
-        fitted = (train_features.values, train_labels, test_features.values)
-        num_classes = len(train.categories)
-        if self.solver == "sgd":
-            scores: Scores = sgd_scores(
-                *fitted,
-                num_classes=num_classes,
-                config=self.sgd,
-                device=self.device,
-                seed=self.seed,
-            )
-            cost = {}
-        else:
-            scores, best = logistic_scores(*fitted, num_classes=num_classes, seed=self.seed)
-            cost = {"cost": best}
-        votes = neighbor_scores(*fitted, num_classes=num_classes, config=self.neighbors)
-        counts = {"num_train": float(len(train_labels)), "num_test": float(len(test_labels))}
+        check_labels(data.train_labels, self.neighbors)
+        scores, cost = self._scores(data)
         return {
-            **accuracies(test_labels, scores),
-            **{f"knn_{key}": value for key, value in accuracies(test_labels, votes).items()},
+            **accuracies(data.test_labels, scores),
+            **neighbor_accuracies(data, self.neighbors),
             **cost,
-            **counts,
+            "num_train": float(len(data.train_labels)),
+            "num_test": float(len(data.test_labels)),
         }
 
+    def _scores(self, data: "ProbeData") -> tuple[Scores, dict[str, float]]:
+        fitted = (data.train_features, data.train_labels, data.test_features)
+        if self.solver == "logistic":
+            scores, cost = logistic_scores(*fitted, num_classes=data.num_classes, seed=self.seed)
+            return scores, {"cost": cost}
+        scores = sgd_scores(
+            *fitted,
+            num_classes=data.num_classes,
+            config=self.sgd,
+            device=self.device,
+            seed=self.seed,
+        )
+        return scores, {}
 
-def first_labels(source: Source) -> Labels:
-    """(N,) the class of each image of a source."""
-    return np.fromiter((source.labels(index)[0] for index in range(len(source))), np.int64)
+
+class ProbeData(NamedTuple):
+    """Features and labels of training and test images of one class each."""
+
+    train_features: NDArray[np.float32]
+    """(N, C)"""
+    train_labels: Labels
+    """(N,)"""
+    test_features: NDArray[np.float32]
+    """(M, C)"""
+    test_labels: Labels
+    """(M,)"""
+    num_classes: int
+
+    @classmethod
+    def extract(
+        cls, backbone: Backbone, train: Source, test: Source, extraction: Extraction
+    ) -> Self | None:
+        """Extract the features; None on other processes than the main one."""
+        known, unknown = extract_splits(backbone, train, test, extraction)
+        if not distributed.is_main():
+            return None
+        labels = single_labels(known, train), single_labels(unknown, test)
+        return cls(known.values, labels[0], unknown.values, labels[1], len(train.categories))
 
 
 def single_labels(features: Features, source: Source) -> Labels:
-    """(N,) the one class of each row of the features; `check_single_labels` sees that it is one."""
+    """Return the one class of each row of the features (N,)."""
     classes = (source.labels(index)[0] for index in features.indices.tolist())
     return np.fromiter(classes, np.int64)
 
 
+def neighbor_accuracies(data: ProbeData, config: NeighborConfig) -> dict[str, float]:
+    """Return the accuracies of nearest neighbours, with names that begin with knn_."""
+    votes = neighbor_scores(*data[:3], num_classes=data.num_classes, config=config)
+    return {f"knn_{name}": value for name, value in accuracies(data.test_labels, votes).items()}
+
+
 def accuracies(labels: Labels, scores: NDArray[np.floating]) -> dict[str, float]:
-    """top1, and top5 where there are more than five classes, in percent."""
+    """Return top1, and top5 of more than five classes, in percent."""
     ranks = true_ranks(labels, scores)
     top = top_accuracies(ranks, num_classes=scores.shape[1])
     return {name: 100 * value for name, value in top.items()}
 
 
 def _warn_of_size(num_images: int) -> None:
-    """Say before the work starts that it is much, and what takes less."""
+    """Log a warning before a fit that takes hours."""
     if num_images > MOST_FOR_LOGISTIC and distributed.is_main():
         logger.warning(
             "solver logistic goes over all %s training images in each step, for seven costs and "
-            "once more: hours to days. `--solver sgd` takes a fraction of that; features that are "
-            "there already are taken up.",
+            "once more: hours to days. `--solver sgd` takes a fraction of that, and reuses the "
+            "cached features.",
             f"{num_images:,}",
         )
 
 
-def check_labels(labels: Labels, neighbors: NeighborConfig | None) -> None:
-    """Refuse training images from which nothing can be learned or chosen.
+def check_single_label_data(train: Source, test: Source, neighbors: NeighborConfig | None) -> None:
+    """Check that images have one class each, and that a classifier can be fitted to them.
 
     Raises:
-        ConfigError: Fewer images than neighbours, or than a fifth of them can be held out.
+        ConfigError: Too few training images for the neighbours.
+        DataError: Other classes in the test, images with no class or several, or a single class.
+    """
+    check_same_classes(train, test)
+    for source, name in ((train, "training"), (test, "test")):
+        check_single_labels(source, name)
+    labels = np.fromiter((train.labels(index)[0] for index in range(len(train))), np.int64)
+    check_labels(labels, neighbors)
+
+
+def check_labels(labels: Labels, neighbors: NeighborConfig | None) -> None:
+    """Check that a classifier can be fitted to training images.
+
+    Raises:
+        ConfigError: Fewer images than neighbours, or too few to hold out a fifth.
         DataError: A single class.
     """
     if len(np.unique(labels)) < 2:
         raise DataError("all training images are of one class; a classifier needs at least two.")
     if neighbors and len(labels) < max(neighbors.num_neighbors, round(1 / HELD_OUT)):
         raise ConfigError(
-            f"{neighbors.num_neighbors} neighbours were asked for, but there are only "
-            f"{len(labels)} training images. Give more images, or lower neighbors.num_neighbors."
+            f"neighbors.num_neighbors is {neighbors.num_neighbors}, but there are only "
+            f"{len(labels)} training images. Give more images, or lower it."
         )
 
 
@@ -156,13 +190,13 @@ class LinearConfig(TransferConfig):
 
     data: SourceConfig = field(default_factory=lambda: SourceConfig(source="classes"))
     solver: Literal["logistic", "sgd"] = "logistic"
-    """logistic: the optimum, its cost chosen on held-out images; sgd: the paper's linear layer."""
+    """logistic: regression, its cost chosen on held-out images; sgd: the paper's linear layer."""
     sgd: SgdConfig = field(default_factory=SgdConfig)
     neighbors: NeighborConfig = field(default_factory=NeighborConfig)
 
 
 def run(config: LinearConfig) -> list[Result]:
-    """Score a backbone on images of one class each and write the results."""
+    """Score a backbone on images of one class each, and write the results."""
     protocol = LinearProbe(
         extraction=extraction(config),
         solver=config.solver,

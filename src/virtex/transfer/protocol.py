@@ -1,4 +1,4 @@
-"""Protocol: a way to measure a backbone. Result: its numbers with their whole provenance."""
+"""Protocols, which measure a backbone, and results, their numbers with full provenance."""
 
 import hashlib
 import json
@@ -29,24 +29,24 @@ PACKAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The numbers of one protocol, and all that is needed to get them again."""
+    """The numbers of one protocol, and everything needed to reproduce them."""
 
     protocol: str
     """The protocol's name: voc07, linear, ..."""
     headline: str
-    """The key in `numbers` of the one that stands for all."""
+    """Key of the main number in `numbers`."""
     numbers: dict[str, float]
     settings: dict[str, Any]
-    """Every choice of the protocol's that may change the numbers."""
+    """All options of the protocol that may change the numbers."""
     initialisation: dict[str, Any]
-    """Where the backbone's weights came from: INIT, step, sha256 of the weights."""
+    """Origin of the weights: INIT, step, sha256."""
     data: dict[str, dict[str, str | int]]
-    """Identity of the data under `train` and `test`."""
+    """Identities of the data, under `train` and `test`."""
     seed: int
     versions: dict[str, str]
     device: str
     seconds: float
-    """Wall time of the measurement; less where parts of it were there from before."""
+    """Wall time of the measurement, which is shorter where parts of it were cached."""
     as_in_paper: bool = False
     """Whether settings and data are those of the paper's own figure."""
 
@@ -57,17 +57,14 @@ class Result:
 
     @property
     def splits(self) -> str:
-        """`train -> val`: on what the figure stands; `val` where nothing was trained on.
-
-        Empty where the data have no splits.
-        """
+        """Splits of the data: `train -> val`, `val` where nothing is trained, or empty."""
         roles = [role for role in ("train", "test") if role in self.data]
         splits = [str(self.data[role].get("split", "")) for role in roles]
         return " -> ".join(splits) if all(splits) else ""
 
     @property
     def companions(self) -> dict[str, float]:
-        """The headline's own kind taken in other ways: knn_top1 to top1, box_AP to mask_AP."""
+        """Other numbers of the headline's kind: knn_top1 for top1, box_AP for mask_AP."""
         kind = self.headline.rpartition("_")[2]
         return {
             name: number
@@ -77,18 +74,18 @@ class Result:
 
     @property
     def settings_hash(self) -> str:
-        """The same for two results exactly if their protocols had the same settings."""
+        """Hash of the protocol and its settings."""
         return digest({"protocol": self.protocol, **self.settings})
 
     @property
     def file_name(self) -> str:
-        """A name that the same measurement always gets, and another one does not."""
+        """File name that identifies the measurement."""
         init = re.sub(r"[^\w.-]+", "_", Path(str(self.initialisation["init"])).name).strip("_.")
         identity = [self.settings_hash, self.initialisation, self.data, self.seed]
         return f"{self.protocol}-{init or 'init'}-{digest(identity)[:8]}.json"
 
     def summary(self) -> str:
-        """The result in a line: the number, and others of its kind; of what, on what."""
+        """Return a line with the headline number, others of its kind, INIT and the data."""
         init, step = self.initialisation["init"], self.initialisation.get("step")
         about = [
             f"{init}, step {step}" if step else str(init),
@@ -96,19 +93,19 @@ class Result:
             f"{self.settings['image_size']} px" if "image_size" in self.settings else "",
             f"{self.seconds:.0f} s",
         ]
-        told = "; ".join(part for part in about if part)
+        details = "; ".join(part for part in about if part)
         shown = {self.headline: self.score, **self.companions}
         scores = ", ".join(f"{name} {number:.2f}" for name, number in shown.items())
-        return f"{self.protocol} {scores} ({told})"
+        return f"{self.protocol} {scores} ({details})"
 
     def write(self, path: Path, *, error: type[VirTexError] = DataError) -> Path:
-        """Write as JSON, whole or not at all; a folder gets a file of this result's own name.
+        """Write the result as JSON, atomically; in a folder under its own file name.
 
         Returns:
             The path of the file.
 
         Raises:
-            VirTexError: `error`, where the file cannot be written.
+            VirTexError: `error`: the file cannot be written.
         """
         path = path if path.suffix == ".json" else path / self.file_name
         values = {**asdict(self), "settings_hash": self.settings_hash}
@@ -117,7 +114,7 @@ class Result:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The result that `write` put into a file.
+        """Read a result that `write` wrote.
 
         Raises:
             DataError: No such file, or not a result.
@@ -142,41 +139,41 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol(ABC):
-    """A way to measure a backbone: learns something small on top of it and tests that.
+    """A measurement of a backbone, by what can be learned on top of it.
 
     A subclass is a frozen dataclass of its options.
     """
 
     headline: ClassVar[str]
     needs: ClassVar[Needs] = Needs(labels=True)
-    """What each image must come with."""
+    """Annotations that each image must have."""
     name: str
     seed: int = 0
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Every choice that may change the numbers, as plain values."""
+        """Return all options that may change the numbers, as plain values."""
 
     def check(self, train: Source, test: Source) -> None:  # noqa: B027
-        """Find what is wrong with the data for this protocol, before any work is done.
+        """Refuse data that this protocol cannot use, before any work is done.
 
         Raises:
-            ConfigError, DataError: A mistake of the user's.
+            ConfigError, DataError: Options or data that do not fit.
         """
 
     @abstractmethod
     def measure(self, backbone: "Backbone", *, train: Source, test: Source) -> dict[str, float]:
-        """The numbers, `headline` among them; called on every process, the main one's count."""
+        """Return the numbers with `headline`, on the main process; called on every process."""
 
     def as_in_paper(self, train: Source, test: Source) -> bool:
-        """Whether settings and data are those of the paper's own figure."""
+        """Return whether settings and data are those of the paper's own figure."""
         del train, test
         return False
 
     @property
     @abstractmethod
     def device(self) -> "torch.device":
-        """Where the backbone runs."""
+        """Device of the backbone."""
 
     def run(
         self,
@@ -186,12 +183,12 @@ class Protocol(ABC):
         test: Source,
         initialisation: Mapping[str, Any],
     ) -> Result:
-        """Measure, and record with what.
+        """Measure a backbone, and return the result.
 
         Args:
-            initialisation: Where the weights came from; at least `init`.
+            initialisation: Origin of the weights, with `init` at least.
         """
-        from virtex import distributed  # brings torch, which reading results does not need
+        from virtex import distributed  # imports torch, which reading results does not need
 
         self.check(train, test)
         start = time.perf_counter()
@@ -199,7 +196,7 @@ class Protocol(ABC):
         return Result(
             protocol=self.name,
             headline=self.headline,
-            numbers=distributed.gather_objects(numbers)[0],  # type: ignore[arg-type]
+            numbers=distributed.gather_objects(numbers)[0],
             settings=self.settings(),
             initialisation=dict(initialisation),
             data={"train": train.identity(), "test": test.identity()},
@@ -212,12 +209,12 @@ class Protocol(ABC):
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that numbers depend on."""
+    """Return the versions of Python and of the packages that numbers depend on."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
 def device_name(device: "torch.device") -> str:
-    """What the device is called: `cpu`, or the GPU's product name; how many, if several."""
+    """Return the name of the device: `cpu`, or the GPU's product name; `2 x NAME` for several."""
     from virtex import distributed
 
     name = device.type
@@ -230,6 +227,6 @@ def device_name(device: "torch.device") -> str:
 
 
 def digest(values: Any) -> str:
-    """A short hash of plain values; the order of keys does not matter."""
+    """Return a short hash of plain values; the order of keys does not matter."""
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The protocols of `virtex transfer`, by name; each has a recipe of its name that comes first."""
+"""The protocols of `virtex transfer` by name; the recipe of that name is read first."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from virtex.transfer.protocol import Result
 
 @dataclass(frozen=True)
 class Command:
-    """What `virtex transfer NAME` takes, does and needs."""
+    """A protocol as a command: `virtex transfer NAME`."""
 
     config: type
-    """Its options."""
+    """Class of its options."""
     run: Callable[[Any], list[Result]]
-    """Takes them; a result for each seed."""
+    """Function from the options to a result for each seed."""
     about: str
-    """What it measures, and on what data: the beginning of its help."""
+    """Beginning of its help: what it measures, and on what data."""
 
 
 PROTOCOLS: dict[str, Command] = {

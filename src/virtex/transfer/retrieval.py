@@ -1,13 +1,13 @@
-"""Retrieval: which of all captions belongs to an image, and which of all images to a caption.
+"""Retrieval: ranking all captions for each image, and all images for each caption.
 
-Recall at k as Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments", CVPR 2015, section 4.2, take
-it: an image is found right where any of its captions is among the first k; each caption ranks all
-images. A caption that several images share counts as given: it cannot tell them apart, and what
-scores alike counts against.
+Recall at K as in Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments", CVPR 2015, section 4.2:
+an image counts if any of its captions is among the first K; each caption ranks all images. Equal
+captions of several images tie, and a tie counts as ranked before the right one.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -16,21 +16,20 @@ from numpy.typing import NDArray
 
 from virtex import distributed
 from virtex.data.example import Source
-from virtex.data.source import Needs, SourceConfig, open_source
-from virtex.errors import ConfigError, DataError, listing
+from virtex.data.source import Needs, SourceConfig
+from virtex.errors import DataError, listing
 from virtex.transfer.matching import (
     MatchingProtocolConfig,
     drawn_images,
     open_matcher,
-    result_of,
     scored_images,
+    settings_of,
 )
 from virtex.transfer.metrics.retrieval import best_text_ranks, count_at_least, recall_at_k
 from virtex.transfer.protocol import Result
+from virtex.transfer.whole_model import Measured, open_val_images, run_whole_model
 
-NAME = "retrieval"
-HEADLINE = "text_to_image_R@1"
-NO_PLACES = np.zeros(0, np.int64)
+NO_INDICES = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +40,9 @@ class RetrievalConfig(MatchingProtocolConfig):
     data: SourceConfig = field(default_factory=lambda: SourceConfig("coco"))
     """Images with captions; those of the val split are ranked."""
     captions_per_image: int = 0
-    """Take the first so many captions of each image; 0 takes all."""
+    """Number of captions of each image, the first ones; 0 takes all."""
 
     def problems(self) -> list[str]:
-        """What is wrong with these options."""
         problems = super().problems()
         if self.captions_per_image < 0:
             problems.append(f"captions_per_image {self.captions_per_image} must be 0 or more")
@@ -52,50 +50,29 @@ class RetrievalConfig(MatchingProtocolConfig):
 
 
 def run(config: RetrievalConfig) -> list[Result]:
-    """Rank the val split both ways and write the result.
-
-    Returns:
-        The result on the main process, none on the others.
-
-    Raises:
-        ConfigError, DataError, CheckpointError: A mistake of the user's.
-    """
-    config.check()
-    device = config.open_device()
-    with distributed.process_group(device):
-        source = drawn_images(_open_images(config.data), config)
-        texts = texts_of(source, config.captions_per_image)
-        result = _measure(config, source, texts, device)
-        if not distributed.is_main():
-            return []
-        result.write(config.out)
-    return [result]
+    """Rank the val split both ways, and write the result; see `run_whole_model`."""
+    return run_whole_model(config, partial(_open_images, config), partial(_measure, config))
 
 
-def _open_images(data: SourceConfig) -> Source:
-    source = open_source(data, split="val", needs=Needs(captions=True))
-    if source is None:
-        raise ConfigError(
-            "there are no images to rank: name them with data.val_split, data.val_root or "
-            f"data.val_share (source {data.source}, root {data.root})."
-        )
-    return source
+def _open_images(config: RetrievalConfig) -> Source:
+    source = open_val_images(config.data, Needs(captions=True), purpose="rank")
+    return drawn_images(source, config)
 
 
 @dataclass(frozen=True)
 class Texts:
-    """K captions, and whose they are."""
+    """K captions, and the image of each."""
 
     texts: tuple[str, ...]
     owners: NDArray[np.int64]
-    """(K,) place of each one's image in the source."""
+    """(K,) index of each caption's image in the source."""
 
 
 def texts_of(source: Source, captions_per_image: int) -> Texts:
-    """The first captions of each image, or all where 0 are asked for.
+    """Return the first captions of each image, or all for 0.
 
     Raises:
-        DataError: A single image, or some without a caption.
+        DataError: A single image, or images without a caption.
     """
     captions = [source.captions(i)[: captions_per_image or None] for i in range(len(source))]
     bare = [source[i].location for i, own in enumerate(captions) if not own]
@@ -107,21 +84,14 @@ def texts_of(source: Source, captions_per_image: int) -> Texts:
     return Texts(tuple(text for own in captions for text in own), np.array(owners))
 
 
-def _measure(config: RetrievalConfig, source: Source, texts: Texts, device: torch.device) -> Result:
-    """The result; its numbers are the main process's, and the same on all."""
-    opened = open_matcher(config, device)
-    match = opened.matcher.match(texts.texts, config.matching_of(opened.matcher))
-    rows = [
-        (indices.numpy(), scores.numpy())
-        for indices, scores in scored_images(source, match, opened.matcher, config)
-    ]
-    ranks = rank(rows, texts.owners)
-    return result_of(
-        opened,
-        config,
-        source,
-        protocol=NAME,
-        headline=HEADLINE,
+def _measure(config: RetrievalConfig, source: Source, device: torch.device) -> Measured:
+    texts = texts_of(source, config.captions_per_image)
+    matcher, initialisation = open_matcher(config, device)
+    match = matcher.match(texts.texts, config.matching_of(matcher))
+    ranks = rank(list(scored_images(source, match, matcher, config)), texts.owners)
+    return Measured(
+        protocol="retrieval",
+        headline="text_to_image_R@1",
         numbers={
             **_named("text_to_image", ranks.of_texts),
             **_named("image_to_text", ranks.of_images),
@@ -129,12 +99,16 @@ def _measure(config: RetrievalConfig, source: Source, texts: Texts, device: torc
             "num_texts": float(len(ranks.of_texts)),
             "num_bad": float(len(source) - len(ranks.of_images)),
         },
-        settings={"captions_per_image": config.captions_per_image},
+        settings={
+            "captions_per_image": config.captions_per_image,
+            **settings_of(config, matcher),
+        },
+        initialisation=initialisation,
     )
 
 
 def _named(way: str, ranks: NDArray[np.int64]) -> dict[str, float]:
-    """Recalls in percent and the median rank, after the way of the search."""
+    """Return recall in percent and the median rank, under the direction of the search."""
     return {
         f"{way}_{name}": value * (100 if name.startswith("R@") else 1)
         for name, value in recall_at_k(ranks).items()
@@ -143,28 +117,28 @@ def _named(way: str, ranks: NDArray[np.int64]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Of what belongs together, over all processes; images that cannot be read are left out."""
+    """Ranks of matching texts and images, from 1, without images that cannot be read."""
 
     of_images: NDArray[np.int64]
-    """(I,) of each image's best own text among the texts of others."""
+    """(I,) rank of each image's best own text among the texts of others."""
     of_texts: NDArray[np.int64]
-    """(K,) of each text's own image."""
+    """(K,) rank of each text's own image."""
 
 
 def rank(
-    rows: Sequence[tuple[NDArray[np.int64], NDArray[np.floating]]], owners: NDArray[np.int64]
+    rows: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]], owners: NDArray[np.int64]
 ) -> Ranks:
-    """Rank both ways; no process needs the scores of another's images.
+    """Rank the images and texts of all processes, without exchanging scores.
 
     Args:
-        rows: This process's batches: places of its images (B,), and their scores (B, K).
-        owners: (K,) each text's image.
+        rows: This process's batches: indices of its images (B,), and their scores (B, K).
+        owners: (K,) index of each text's image.
     """
-    places = np.concatenate([NO_PLACES, *(places for places, _ in rows)])
-    seen: NDArray[np.int64] = np.concatenate(distributed.gather_objects(places))  # type: ignore[arg-type]
+    indices = np.concatenate([NO_INDICES, *(indices for indices, _ in rows)])
+    seen = np.concatenate(distributed.gather_objects(indices))
     is_seen = np.isin(owners, seen)  # (K,)
     own_scores = np.zeros(len(owners), np.float32)
-    of_images = [NO_PLACES]
+    of_images = [NO_INDICES]
     for images, scores in rows:
         is_own = images[:, None] == owners  # (B, K)
         own_scores += np.where(is_own, scores, 0).sum(0)
@@ -175,4 +149,4 @@ def rank(
         counts += count_at_least(scores, own_scores)
     counts = distributed.total(torch.from_numpy(counts)).numpy()
     parts = distributed.gather_objects(np.concatenate(of_images))
-    return Ranks(np.concatenate(parts), counts[is_seen])  # type: ignore[arg-type]
+    return Ranks(np.concatenate(parts), counts[is_seen])

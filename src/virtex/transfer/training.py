@@ -1,13 +1,13 @@
-"""Training a whole task, or a layer on a frozen backbone, for a protocol; then asking it.
+"""Training of a whole task, or of a layer on a frozen backbone, and its predictions.
 
-The loop is pretraining's: a training is a run folder, resumes by itself and ends bit-identical. Its
-name is a hash of all that its weights depend on, so that the same command finds it again and
-another one never goes on with it.
+The loop is pretraining's: a training is a run folder, resumes by itself and ends bit-identical. The
+folder is named by a hash of everything that the weights depend on, so that the same command finds
+it again and no other command resumes it.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,31 +36,31 @@ FREE = frozenset(
      "keep_every", "tensorboard", "compile", "channels_last", "deterministic",
      "cudnn_benchmark"}
 )  # fmt: skip
-"""Options of a run that are no choice of the protocol's."""
+"""Options of a run that are not settings of the protocol."""
 LAYOUT = 1
-"""Raise it where the same key would come to mean other weights."""
+"""Version of the folders; raise it where the same key would mean other weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How a protocol trains, and where it keeps that."""
+    """How and where a protocol trains."""
 
     folder: Path
-    """The trainings lie in it, a run folder each."""
+    """Folder of the run folders."""
     optim: OptimConfig
     run: RunConfig
     loader: LoaderConfig
     epochs: int | None = None
-    """Passes over the training images; null: `run.num_steps` counts."""
+    """Passes over the training images; None: `run.num_steps` applies."""
     drop_epochs: tuple[int, ...] = ()
-    """With `epochs`: where the learning rate is cut."""
+    """Epochs after which the learning rate is cut; with `epochs` alone."""
 
     @property
     def device(self) -> torch.device:
         return choose_device(self.run.device)
 
     def settings(self) -> dict[str, Any]:
-        """What may change the numbers, as plain values."""
+        """Return what may change the numbers, as plain values."""
         run = {name: value for name, value in asdict(self.run).items() if name not in FREE}
         settings = {**run, **asdict(self.optim)}
         if self.epochs is not None:
@@ -71,10 +71,10 @@ class Training:
         return settings
 
     def for_images(self, num_images: int, *, seed: int) -> "Training":
-        """The same with epochs counted in steps.
+        """Return the same training with epochs converted to steps.
 
         Raises:
-            ConfigError: A batch cannot be cut into equal shares.
+            ConfigError: A batch cannot be divided evenly among the processes.
         """
         run = replace(self.run, seed=seed)
         check_batch_size(run)
@@ -89,11 +89,39 @@ class Training:
         return replace(self, run=run, optim=optim, epochs=None, drop_epochs=())
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Options of every protocol that trains a network."""
+
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+
+    def training(
+        self, folder: Path, *, epochs: int | None = None, drop_epochs: tuple[int, ...] = ()
+    ) -> Training:
+        """Return the training in a folder of results.
+
+        Raises:
+            ConfigError: Options that contradict each other.
+        """
+        training = Training(
+            folder=folder / "training",
+            optim=self.optim,
+            run=self.run,
+            loader=self.loader,
+            epochs=epochs,
+            drop_epochs=drop_epochs,
+        )
+        check_training(training)
+        return training
+
+
 def check_training(training: Training) -> None:
-    """Find the mistakes in what only goes together or not at all.
+    """Refuse training options that contradict each other.
 
     Raises:
-        ConfigError: All of them.
+        ConfigError: All problems.
     """
     run, optim, epochs, drops = training.run, training.optim, training.epochs, training.drop_epochs
     problems = [text for is_wrong, text in _checks(run, optim, epochs, drops) if is_wrong]
@@ -109,7 +137,7 @@ def _checks(
     return [
         (
             run.seed != RunConfig.seed,
-            "the seed of a protocol is `--seed`, not run.seed: leave the latter out",
+            "the seed of a protocol is `--seed`, not run.seed: leave run.seed out",
         ),
         (
             bool(drops) and not counts_epochs,
@@ -119,8 +147,8 @@ def _checks(
         (length < 1, f"epochs {epochs} must be at least 1"),
         (
             counts_epochs and run.num_steps != RunConfig.num_steps,
-            f"epochs {epochs} and run.num_steps {run.num_steps} both say how long to train: give "
-            "`--epochs null` to count in steps",
+            f"epochs {epochs} and run.num_steps {run.num_steps} both set the length of "
+            "the training: give `--epochs null` to count in steps",
         ),
         (
             counts_epochs and bool(optim.milestones),
@@ -130,7 +158,7 @@ def _checks(
         (
             bool(own) and max(own) >= length > 0,
             f"{cuts} {list(own)} lie beyond the {length} {unit} of this training, so that the "
-            f"learning rate would never fall; give others",
+            "learning rate would never fall; give others",
         ),
     ]
 
@@ -144,25 +172,25 @@ def run_training(
     key: Sequence[object],
     repeats: Repeats = None,
 ) -> Path:
-    """Train a task, or go on where a call before was cut.
+    """Train a task, or resume an interrupted training of it.
 
     Args:
-        training: In steps.
-        train: What it trains on.
-        test: Whose loss is told every `run.validate_every` steps, where that is not 0.
-        key: With the training's own settings and seed, all that the trained weights depend on.
-        repeats: (N,) how often each training image comes in an epoch; null: once.
+        training: Its length must be in steps.
+        train: Images to train on.
+        test: Images whose loss is logged every `run.validate_every` steps, unless that is 0.
+        key: What the trained weights depend on besides the training's settings and seed.
+        repeats: (N,) how often each training image occurs in an epoch; None: once.
 
     Returns:
         The run folder.
 
     Raises:
         ConfigError: Another process trains in the same folder.
-        KeyboardInterrupt: The run was told to stop; it is saved, and the same call resumes it.
+        KeyboardInterrupt: The training was interrupted and saved; the same call resumes it.
     """
     settings = training.settings()
-    place = training.folder / digest([LAYOUT, settings, training.run.seed, *key])
-    folder = RunFolder(place)
+    path = training.folder / digest([LAYOUT, settings, training.run.seed, *key])
+    folder = RunFolder(path)
     config = {"training": settings, "seed": training.run.seed}
     validate = None
     if training.run.validate_every > 0:
@@ -181,29 +209,29 @@ def run_training(
             validate=validate,
         )
     if outcome.reason == "interrupted":
-        log.info("stopped after step %d; the same command goes on from there", outcome.step)
+        log.info("stopped after step %d; the same command resumes there", outcome.step)
         raise KeyboardInterrupt
-    return place
+    return path
 
 
 def predict_all(
     task: Task,
     source: Source,
-    answer: Callable[[Batch], Sequence[Prediction]],
+    predict: Callable[[Batch], Sequence[Prediction]],
     training: Training,
     *,
     encode: Encode | None = None,
     images_at_once: int | None = None,
 ) -> dict[int, Prediction]:
-    """What a task answers about each image that can be read, by the image's place in `source`.
+    """Return a task's prediction for each readable image, by its index in `source`.
 
     Args:
-        answer: A batch (B) on the device to B answers; called in evaluation mode.
-        encode: How an image is read; by default as in validation.
-        images_at_once: On each process; by default its share of a training batch.
+        predict: Maps a batch (B) on the device to B predictions; called in evaluation mode.
+        encode: Encoder of an image; by default that of validation.
+        images_at_once: Batch size of each process; by default its share of a training batch.
 
     Returns:
-        All answers in the order of `source` on the main process, none on the others.
+        All predictions in the order of `source` on the main process, none on the others.
     """
     device, channels_last = training.device, training.run.channels_last
     task.to(device).eval()
@@ -216,25 +244,24 @@ def predict_all(
             indices = batch["index"].tolist()
             moved = to_device(batch, device, channels_last=channels_last)
             with autocast(training.run.precision, device):
-                own |= zip(indices, answer(moved), strict=True)
-    parts: list[Any] = distributed.gather_on_main(own)
-    answers = {index: part[index] for part in parts for index in part}
-    return {index: answers[index] for index in sorted(answers)}
+                own |= zip(indices, predict(moved), strict=True)
+    parts = distributed.gather_on_main(own)
+    return dict(sorted((pair for part in parts for pair in part.items()), key=lambda pair: pair[0]))
 
 
 def trainable_copy(
     backbone: Backbone, *, frozen: bool = False, frozen_norm: bool = False
 ) -> Backbone:
-    """A copy that may be trained: all of it, all but its BatchNorm, or nothing.
+    """Return a copy to train: all of it, all but its BatchNorm, or nothing.
 
     Raises:
-        ConfigError: The backbone's own options freeze what the protocol does not.
+        ConfigError: The backbone's own options freeze parts that the protocol does not.
     """
     own = backbone.config
     if (own.frozen and not frozen) or (own.frozen_norm and not (frozen or frozen_norm)):
         raise ConfigError(
-            "backbone.frozen and backbone.frozen_norm are the protocol's to say: leave them out, "
-            "and use its --frozen or --frozen_norm."
+            "backbone.frozen and backbone.frozen_norm are set by the protocol: leave them out, and "
+            "use its --frozen or --frozen_norm."
         )
     config = replace(own, pretrained=False, frozen=frozen, frozen_norm=frozen_norm)
     with torch.random.fork_rng(devices=[]):
@@ -251,7 +278,7 @@ def batches_of(
     *,
     repeats: Repeats = None,
 ) -> TrainingBatches:
-    """This process's share of each training batch from a step on."""
+    """Return this process's share of each training batch, from a step on."""
     return training_batches(
         source,
         task.encode,
@@ -266,7 +293,7 @@ def batches_of(
 
 
 def forward(task: Task, training: Training, batch: Batch) -> TaskOutput:
-    """What a task makes of a batch that the loader gave."""
+    """Return a task's output for a batch of the loader."""
     with autocast(training.run.precision, training.device):
         return task(to_device(batch, training.device, channels_last=training.run.channels_last))
 

@@ -2,13 +2,13 @@
 
 The protocol of Desai and Johnson, "VirTex", CVPR 2021, section 4.1, after Goyal et al., "Scaling
 and Benchmarking Self-Supervised Visual Representation Learning", ICCV 2019. As in the released
-code, an image marked difficult for a class counts as absent while that class's SVM is trained, and
-is left out of its AP.
+code, a class marked difficult in an image counts as absent while that class's SVM is trained, and
+the image is left out of the class's AP.
 
-Departure: all SVMs are solved together (svm.py) instead of one by one with LIBLINEAR. The optimum
-is the same; it is reached at every cost, faster, and without random numbers.
+Departure: all SVMs are solved together (solvers/svm.py) instead of one by one with LIBLINEAR. The
+optimum is the same; it is reached at every cost, faster, and without random numbers.
 
-Beside the SVMs stands knn_mAP: the 20 most similar training images vote, with nothing to tune.
+knn_mAP is reported as well: the 20 most similar training images vote, with nothing to tune.
 """
 
 import logging
@@ -29,12 +29,7 @@ from virtex.data.sources.voc_splits import DEFAULT_YEAR, parse_splits, voc_folde
 from virtex.errors import DataError, listing, raise_all
 from virtex.models.backbone import Backbone
 from virtex.transfer.command import TransferConfig, extraction, run_protocol
-from virtex.transfer.features import (
-    CPU,
-    Extraction,
-    Features,
-    extract_features,
-)
+from virtex.transfer.features import CPU, Extraction, Features, extract_splits
 from virtex.transfer.metrics.classification import average_precisions
 from virtex.transfer.protocol import Protocol, Result
 from virtex.transfer.solvers.probes import NeighborConfig, neighbor_fractions
@@ -42,10 +37,10 @@ from virtex.transfer.solvers.svm import COSTS, NUM_FOLDS, POSITIVE_WEIGHT, svm_s
 
 log = logging.getLogger("virtex")
 Targets = NDArray[np.int8]
-"""(N, K): 1 present, -1 absent, 0 unknown."""
+"""Labels (N, K): 1 present, -1 absent, 0 unknown."""
 
 NUM_IMAGES = (5011, 4952)
-"""Of VOC2007's trainval and test, by which the paper's data are known."""
+"""Numbers of images of VOC2007's trainval and test, by which the paper's data are recognised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +51,9 @@ class MultiLabelSvm(Protocol):
     name: str = "voc07"
     extraction: Extraction = field(default_factory=Extraction)
     leave_out_rare: bool = False
-    """Leave out classes that too few images show, instead of refusing the data."""
+    """Whether classes that too few images show are left out, instead of refusing the data."""
     neighbors: NeighborConfig = field(default_factory=NeighborConfig)
-    """The vote behind knn_mAP; where there are fewer training images, all of them vote."""
+    """The vote of knn_mAP; all training images vote where there are fewer."""
 
     def settings(self) -> dict[str, Any]:
         svm = {
@@ -73,16 +68,15 @@ class MultiLabelSvm(Protocol):
 
     def as_in_paper(self, train: Source, test: Source) -> bool:
         is_voc = self.name == "voc07" and (len(train), len(test)) == NUM_IMAGES
-        own = replace(self, neighbors=NeighborConfig())  # they leave mAP as it is
+        own = replace(self, neighbors=NeighborConfig())  # which do not change mAP
         return is_voc and own.settings() == MultiLabelSvm().settings()
 
     def check(self, train: Source, test: Source) -> None:
         check_same_classes(train, test)
-        self._scored_classes(_labels_alone(train), _labels_alone(test), train.categories)
+        self._scored_classes(_known_targets(train), _known_targets(test), train.categories)
 
     def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
-        train_features = extract_features(backbone, train, self.extraction, name="training images")
-        test_features = extract_features(backbone, test, self.extraction, name="test images")
+        train_features, test_features = extract_splits(backbone, train, test, self.extraction)
         if not distributed.is_main():
             return {}
         train_targets = multilabel_targets(train_features, len(train.categories))
@@ -115,7 +109,7 @@ class MultiLabelSvm(Protocol):
     def _scored_classes(
         self, train: Targets, test: Targets, categories: tuple[str, ...]
     ) -> NDArray[np.intp]:
-        """Indices of the classes that an SVM can be cross-validated and tested on."""
+        """Return the indices of the classes that have enough images to cross-validate and test."""
         lacks = {
             f"fewer than {NUM_FOLDS} training images show": (train > 0).sum(0) < NUM_FOLDS,
             f"fewer than {NUM_FOLDS} training images lack": (train <= 0).sum(0) < NUM_FOLDS,
@@ -138,8 +132,8 @@ class MultiLabelSvm(Protocol):
         return np.flatnonzero(~rare)
 
 
-def _labels_alone(source: Source) -> Targets:
-    """(N, K): for each image and class 1 present, else -1, without a look at what is unknown."""
+def _known_targets(source: Source) -> Targets:
+    """Return targets with 1 for present and -1 for any other class, without reading the images."""
     targets = np.full((len(source), len(source.categories)), -1, np.int8)
     for index in range(len(source)):
         targets[index, list(source.labels(index))] = 1
@@ -147,32 +141,11 @@ def _labels_alone(source: Source) -> Targets:
 
 
 def multilabel_targets(features: Features, num_classes: int) -> Targets:
-    """(N, K): for each row of the features and each class 1 present, -1 absent, 0 unknown."""
+    """Return the targets of the rows of the features."""
     targets = np.full((len(features.indices), num_classes), -1, np.int8)
     targets[features.select(features.ignored_labels)] = 0
     targets[features.select(features.labels)] = 1
     return targets
-
-
-def voc07_map(
-    train_features: NDArray[np.float32],
-    train_targets: Targets,
-    test_features: NDArray[np.float32],
-    test_targets: Targets,
-    *,
-    device: torch.device = CPU,
-) -> float:
-    """The protocol's number, in percent, from pooled features.
-
-    Args:
-        train_features: (N, C), not normalised yet; test_features (M, C) likewise.
-        train_targets: (N, K) 1 present, -1 absent, 0 unknown; test_targets (M, K) likewise.
-        device: Where to solve the SVMs.
-    """
-    values = voc07_average_precisions(
-        train_features, train_targets, test_features, test_targets, device=device
-    )
-    return float(100 * values.mean())
 
 
 def voc07_average_precisions(
@@ -183,7 +156,13 @@ def voc07_average_precisions(
     *,
     device: torch.device = CPU,
 ) -> NDArray[np.float64]:
-    """(K,) the test AP of each class, between 0 and 1; arguments as of `voc07_map`."""
+    """Return the test AP of each class (K,), from 0 to 1.
+
+    Args:
+        train_features: (N, C), not normalised; test_features (M, C) likewise.
+        train_targets: (N, K) 1 present, -1 absent, 0 unknown; test_targets (M, K) likewise.
+        device: Where to solve the SVMs.
+    """
     scores = svm_scores(
         l2_normalized(train_features),
         np.where(train_targets > 0, 1, -1).astype(np.int8),
@@ -194,7 +173,7 @@ def voc07_average_precisions(
 
 
 def l2_normalized(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, C) rows of length 1; a row of zeros stays."""
+    """Return features (N, C) with rows of norm 1; rows of zeros stay."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)  # (N, 1)
     return (features / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
@@ -204,20 +183,20 @@ class Voc07Config(TransferConfig):
     """Options of `virtex transfer voc07`."""
 
     data: SourceConfig = field(default_factory=lambda: SourceConfig("voc"))
-    """Where images and labels are; for VOC the splits are trainval and test unless named."""
+    """Images with labels; VOC's splits are trainval and test unless named."""
     leave_out_rare: bool = False
     """Leave out classes that fewer than three training images or no test image show."""
 
 
 def protocol_name(data: SourceConfig) -> str:
-    """Results on other data than VOC2007's must not be taken for VOC07's."""
+    """Return the protocol's name, which is voc07 on VOC2007 alone."""
     return "voc07" if _years(data) == {DEFAULT_YEAR} else "multilabel-svm"
 
 
 def _years(data: SourceConfig) -> set[str]:
-    """The years of VOC's images for training and test: those named, or else those of the folders.
+    """Return the years of VOC's images, as named by the splits or else by the folders.
 
-    Empty for other sources.
+    There are none for other sources.
     """
     if data.source != "voc" or data.root is None:
         return set()
@@ -232,13 +211,13 @@ def _years(data: SourceConfig) -> set[str]:
 
 
 def _year_of(root: Path) -> str:
-    """The year of the images that a split without a year names."""
+    """Return the year of the images of a split without a year."""
     found = re.fullmatch(r"VOC(\d{4})", voc_folder(root, None).name, re.IGNORECASE)
     return found[1] if found else DEFAULT_YEAR
 
 
 def with_voc_splits(data: SourceConfig) -> SourceConfig:
-    """VOC's splits for this protocol, where none are named."""
+    """Return options with this protocol's splits of VOC where none are named."""
     if data.source != "voc":
         return data
     return replace(

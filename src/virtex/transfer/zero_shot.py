@@ -1,14 +1,15 @@
-"""Zero-shot classification: each image's class is the one whose name fits it best, untrained.
+"""Zero-shot classification: the prediction is the class whose name matches an image best.
 
-A class is scored by captions that say its name (`templates`), as Radford et al. did with "CLIP",
-ICML 2021, section 3.1. Captioners score them by their likelihood, contrastively trained runs by
-their cosine similarity; over several templates the mean counts. (CLIP takes the similarity with the
-mean of the texts' vectors, made one long again.)
+A class is scored by captions with its name (`templates`), as in Radford et al., "CLIP", ICML 2021,
+section 3.1. Captioners score them by their likelihood, contrastively trained runs by their cosine
+similarity; the score of several templates is their mean. (CLIP takes the similarity with the
+normalised mean of the text embeddings.)
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,24 +20,23 @@ from numpy.typing import NDArray
 from virtex import distributed
 from virtex.data.checks import subfolders
 from virtex.data.example import Source
-from virtex.data.source import Needs, SourceConfig, open_source
+from virtex.data.source import Needs, SourceConfig
 from virtex.data.source_options import check_options
 from virtex.data.sources.classes import ClassesSource
-from virtex.errors import ConfigError, DataError, listing
+from virtex.errors import DataError, listing
 from virtex.predict.matching import DEFAULT_TEMPLATES, match_names, template_problems
 from virtex.transfer.command import check_single_labels
 from virtex.transfer.matching import (
     MatchingProtocolConfig,
     drawn_images,
     open_matcher,
-    result_of,
     scored_images,
+    settings_of,
 )
-from virtex.transfer.metrics.classification import true_ranks
+from virtex.transfer.metrics.classification import top_accuracies, true_ranks
 from virtex.transfer.protocol import Result, digest
+from virtex.transfer.whole_model import Measured, open_val_images, run_whole_model
 
-NAME = "zero-shot"
-HEADLINE = "top1"
 NEEDS = Needs(labels=True)
 
 
@@ -48,13 +48,12 @@ class ZeroShotConfig(MatchingProtocolConfig):
     data: SourceConfig = field(default_factory=lambda: SourceConfig("classes"))
     """Images of one class each; those of the val split are classified."""
     templates: tuple[str, ...] = DEFAULT_TEMPLATES
-    """Captions with {} for the class's name; a class's score is the mean over them."""
+    """Captions with {} for the name of the class, whose score is the mean over them."""
     class_names: Path | None = None
-    """What to call the classes: a name a line in the order of the sorted folders, or a .json object
-    from folder to name. By default the folders' own names, with spaces for underscores."""
+    """File of class names: one a line in the order of the sorted folders, or a .json object from
+    folder to name. By default the folders' own names, with spaces for underscores."""
 
     def problems(self) -> list[str]:
-        """What is wrong with these options."""
         problems = [*super().problems(), *template_problems(self.templates)]
         if self.class_names is not None and not self.class_names.is_file():
             problems.append(f"class_names {self.class_names} is no file")
@@ -62,55 +61,38 @@ class ZeroShotConfig(MatchingProtocolConfig):
 
 
 def run(config: ZeroShotConfig) -> list[Result]:
-    """Classify the val split and write the result.
+    """Classify the val split, and write the result; see `run_whole_model`."""
+    return run_whole_model(config, partial(_drawn_images, config), partial(_measure, config))
 
-    Returns:
-        The result on the main process, none on the others.
 
-    Raises:
-        ConfigError, DataError, CheckpointError: A mistake of the user's.
-    """
-    config.check()
-    device = config.open_device()
-    with distributed.process_group(device):
-        source = open_images(config.data)
-        names = names_of(source.categories, config.class_names)
-        check_single_labels(source, "test")
-        result = _measure(config, drawn_images(source, config), names, device)
-        if result is None:
-            return []
-        result.write(config.out)
-    return [result]
+def _drawn_images(config: ZeroShotConfig) -> Source:
+    source = open_images(config.data)
+    check_single_labels(source, "test")
+    return drawn_images(source, config)
 
 
 def open_images(data: SourceConfig) -> Source:
-    """The images to classify: the val split; of class folders without splits all images.
+    """Open the images to classify: the val split, or all of class folders without splits.
 
     Raises:
-        ConfigError, DataError: A mistake of the user's.
+        ConfigError, DataError: Invalid options or data.
     """
     if data.source == "classes" and data.val_share == 0:
         check_options(data, NEEDS)
         return ClassesSource(_class_folders(data))
-    source = open_source(data, split="val", needs=NEEDS)
-    if source is None:
-        raise ConfigError(
-            "there are no images to classify: name them with data.val_split or data.val_root "
-            f"(source {data.source}, root {data.root})."
-        )
-    return source
+    return open_val_images(data, NEEDS, purpose="classify")
 
 
 def _class_folders(data: SourceConfig) -> Path:
-    """The folder of class folders: that of the val split, or the root where there is no split.
+    """Return the folder of class folders: that of the val split, or the root without splits.
 
-    A class may be called train or val as well: only a split's folder holds folders.
+    A class may be called train or val as well; only a split's folder holds folders.
 
     Raises:
-        DataError: The val split that was named is missing, or there are training images alone.
+        DataError: The named val split is missing, or there are training images alone.
     """
     root = data.val_root or data.root
-    assert root is not None, "check_options sees to it"
+    assert root is not None, "check_options has refused that"
     val, train = root / (data.val_split or "val"), root / (data.train_split or "train")
     if _is_split(val):
         return val
@@ -129,10 +111,10 @@ def _is_split(folder: Path) -> bool:
 
 
 def names_of(folders: Sequence[str], path: Path | None) -> list[str]:
-    """What each class is called in captions, in the order of the folders.
+    """Return the name of each class, in the order of the folders.
 
     Raises:
-        DataError: A single class, or a file that does not name them all.
+        DataError: A single class, or a file that does not name all classes.
     """
     if len(folders) < 2:
         raise DataError(f"classes {list(folders)}: classification needs at least two.")
@@ -146,19 +128,19 @@ def names_of(folders: Sequence[str], path: Path | None) -> list[str]:
     ]
     if unnamed:
         raise DataError(
-            f"class_names {path} names {listing(unnamed)} by no text. Give each a name."
+            f"class_names {path} has no text as name of {listing(unnamed)}. Give each a name."
         )
     return [name.strip() for name in named]
 
 
 def _names_in(path: Path, folders: Sequence[str]) -> list[Any]:
-    """What a file holds for each folder, whatever that is.
+    """Return a file's value for each folder, of any type.
 
     Raises:
-        DataError: It cannot be read, or holds more or less.
+        DataError: It cannot be read, or holds too many or too few.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+        text = path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
         named = json.loads(text) if path.suffix == ".json" else text.splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"class_names {path} cannot be read: {error}") from error
@@ -180,51 +162,47 @@ def _names_in(path: Path, folders: Sequence[str]) -> list[Any]:
     return list(named)
 
 
-def _measure(
-    config: ZeroShotConfig, source: Source, names: Sequence[str], device: torch.device
-) -> Result | None:
-    """The result on the main process; on the others none."""
-    opened = open_matcher(config, device)
-    match = match_names(opened.matcher, names, config.templates, config.matching_of(opened.matcher))
-    places, ranks = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for indices, scores in scored_images(source, match, opened.matcher, config):
-        places.append(indices.numpy())
-        ranks.append(true_ranks(_labels(source, places[-1]), scores.numpy()))
-    parts = distributed.gather_on_main((np.concatenate(places), np.concatenate(ranks)))
+def _measure(config: ZeroShotConfig, source: Source, device: torch.device) -> Measured | None:
+    names = names_of(source.categories, config.class_names)
+    matcher, initialisation = open_matcher(config, device)
+    match = match_names(matcher, names, config.templates, config.matching_of(matcher))
+    labels, ranks = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for indices, scores in scored_images(source, match, matcher, config):
+        labels.append(np.array([source.labels(index)[0] for index in indices.tolist()]))
+        ranks.append(true_ranks(labels[-1], scores))
+    parts = distributed.gather_on_main((np.concatenate(labels), np.concatenate(ranks)))
     if not distributed.is_main():
         return None
-    all_places, all_ranks = (np.concatenate(part) for part in zip(*parts, strict=True))  # type: ignore[call-overload]
-    return result_of(
-        opened,
-        config,
-        source,
-        protocol=NAME,
-        headline=HEADLINE,
+    all_labels, all_ranks = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Measured(
+        protocol="zero-shot",
+        headline="top1",
         numbers={
-            **accuracies(_labels(source, all_places), all_ranks, num_classes=len(names)),
-            "num_images": float(len(all_places)),
-            "num_bad": float(len(source) - len(all_places)),
+            **accuracies(all_labels, all_ranks, num_classes=len(names)),
+            "num_images": float(len(all_ranks)),
+            "num_bad": float(len(source) - len(all_ranks)),
         },
-        settings={"templates": list(config.templates), "class_names": digest(list(names))},
+        settings={
+            "templates": list(config.templates),
+            "class_names": digest(list(names)),
+            **settings_of(config, matcher),
+        },
+        initialisation=initialisation,
     )
-
-
-def _labels(source: Source, places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) the one class of each image."""
-    return np.fromiter((source.labels(place)[0] for place in places.tolist()), np.int64)
 
 
 def accuracies(
     labels: NDArray[np.int64], ranks: NDArray[np.int64], *, num_classes: int
 ) -> dict[str, float]:
-    """In percent: top1, of more than five classes top5, the mean of each class's top1, and chance.
+    """Return top-1, top-5, mean per-class top-1 and chance, in percent.
 
     Args:
         labels: (N,) the true class of each image.
-        ranks: (N,) its place among the scores, 1 being the best.
+        ranks: (N,) its rank by descending score, from 1.
     """
-    shares = {f"top{k}": float((ranks <= k).mean()) for k in (1, 5) if k == 1 or num_classes > k}
+    fractions = top_accuracies(ranks, num_classes=num_classes)
     of_class = [float((ranks[labels == label] == 1).mean()) for label in np.unique(labels)]
-    shares["class_mean_top1"] = float(np.mean(of_class))
-    shares["chance_top1"] = 1 / num_classes
-    return {**{name: 100 * share for name, share in shares.items()}, "num_classes": num_classes}
+    fractions["class_mean_top1"] = float(np.mean(of_class))
+    fractions["chance_top1"] = 1 / num_classes
+    percents = {name: 100 * fraction for name, fraction in fractions.items()}
+    return {**percents, "num_classes": num_classes}

@@ -118,7 +118,7 @@ def sgd_scores(
         for batch in torch.split(order, config.batch_size):
             loss = nn.functional.cross_entropy(layer(features[batch]), labels[batch])
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
     with torch.inference_mode():
@@ -128,7 +128,8 @@ def sgd_scores(
 
 def _linear_layer(num_channels: int, num_classes: int, generator: torch.Generator) -> nn.Linear:
     """Return a layer with weights N(0, 0.01) and biases 0."""
-    layer = nn.utils.skip_init(nn.Linear, num_channels, num_classes)  # draws no random numbers
+    # On the meta device the constructor draws no random numbers.
+    layer = nn.Linear(num_channels, num_classes, device="meta").to_empty(device="cpu")
     nn.init.normal_(layer.weight, std=0.01, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
