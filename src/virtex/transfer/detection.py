@@ -49,9 +49,33 @@ from virtex.transfer.training import (
     trainable_copy,
 )
 
-Metric = Literal["coco", "lvis", "voc"]
 TEST_ONLY = ("score_threshold", "num_detections", "num_test_candidates", "num_test_proposals")
 """Options of regions that do not affect the weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionProtocolConfig(TrainingOptions, CommandConfig):
+    """Options of `virtex transfer coco-segmentation`, `lvis-segmentation` and `voc-detection`."""
+
+    data: SourceConfig = field(default_factory=lambda: SourceConfig(source="coco"))
+    metric: Literal["coco", "lvis", "voc"] = "coco"
+    """coco: AP over IoU 0.5 to 0.95, at 0.5, at 0.75, by size; lvis: federated, by frequency; voc:
+    COCO's AP, and voc07_AP by the 11-point areas of VOC 2007."""
+    task: DetectionConfig = field(default_factory=DetectionConfig)
+    frozen_norm: bool = False
+    """Freeze statistics, weights and biases of the backbone's BatchNorm (FrozenBN)."""
+    repeat_threshold: float = 0.0
+    """Fraction of images showing a class, below which its images are repeated (LVIS: 0.001)."""
+    num_statistics_batches: int = 200
+    """Training batches for estimating BatchNorm's statistics again before the test; 0: none."""
+
+    def problems(self) -> list[str]:
+        problems = super().problems()
+        if self.num_statistics_batches < 0:
+            problems.append(f"num_statistics_batches {self.num_statistics_batches} is negative")
+        if not 0 <= self.repeat_threshold <= 1:
+            problems.append(f"repeat_threshold {self.repeat_threshold} must be from 0 to 1")
+        return problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,27 +83,20 @@ class DetectionProtocol(Protocol):
     """Detection: the boxes of all objects."""
 
     headline: ClassVar[str] = "box_AP"
-    metric: Metric
-    """coco: COCO's; lvis: federated, by frequency; voc: COCO's and VOC 2007's."""
-    task: DetectionConfig
-    training: Training
-    frozen_norm: bool = False
-    """Whether the backbone's BatchNorm is frozen."""
-    repeat_threshold: float = 0.0
-    """Fraction of images showing a class, below which its images are repeated; 0: none."""
-    num_statistics_batches: int = 200
-    """Training batches for estimating BatchNorm's statistics again before the test; 0: none."""
     needs: ClassVar[Needs] = Needs(objects=True)
+    config: DetectionProtocolConfig
+    training: Training
 
     def settings(self) -> dict[str, Any]:
+        config = self.config
         return {
-            "metric": self.metric,
-            "image_size": self.task.test_size,
-            **asdict(self.task),
+            "metric": config.metric,
+            "image_size": config.task.test_size,
+            **asdict(config.task),
             **self.training.settings(),
-            "frozen_norm": self.frozen_norm,
-            "repeat_threshold": self.repeat_threshold,
-            "num_statistics_batches": self.num_statistics_batches,
+            "frozen_norm": config.frozen_norm,
+            "repeat_threshold": config.repeat_threshold,
+            "num_statistics_batches": config.num_statistics_batches,
         }
 
     @property
@@ -90,7 +107,7 @@ class DetectionProtocol(Protocol):
         check_same_classes(train, test)
         for source, name in ((train, "training"), (test, "test")):
             check_objects(source, name)
-        if self.metric == "lvis" and not test.frequencies:
+        if self.config.metric == "lvis" and not test.frequencies:
             raise ConfigError(
                 "metric lvis needs classes marked rare, common or frequent, which these data have "
                 "not; give --data.source lvis, or --metric coco."
@@ -110,7 +127,7 @@ class DetectionProtocol(Protocol):
         if not distributed.is_main():
             return {}
         ground_truth = [
-            ground_truth_of(test[index], size, with_masks=self.task.masks)
+            ground_truth_of(test[index], size, with_masks=self.config.task.masks)
             for index, (size, _) in predictions.items()
         ]
         detections = [detected for _, detected in predictions.values()]
@@ -120,25 +137,21 @@ class DetectionProtocol(Protocol):
 
     def _trained(self, backbone: Backbone, train: Source, test: Source) -> Detection:
         training = self.training.for_images(len(train), seed=self.seed)
+        frozen_norm, threshold = self.config.frozen_norm, self.config.repeat_threshold
+        num_batches = self.config.num_statistics_batches
         torch.manual_seed(self.seed)
-        task = self.task.build(
-            trainable_copy(backbone, frozen_norm=self.frozen_norm),
+        task = self.config.task.build(
+            trainable_copy(backbone, frozen_norm=frozen_norm),
             TaskData(ImageConfig(), None, train.categories, len(train)),
         )
-        threshold = self.repeat_threshold
         repeats = repeat_factors(train, threshold) if threshold else None
-        own = [training_options(self.task), self.frozen_norm, self.repeat_threshold]
+        own = [training_options(self.config.task), frozen_norm, threshold]
         key = [*own, backbone_digest(backbone), data_identity(train)]
         run_training(task, training, train=train, test=test, key=key, repeats=repeats)
-        if self.num_statistics_batches:
+        if num_batches:
+            run = partial(forward, task, training)
             with closing(batches_of(train, task, training, repeats=repeats)) as batches:
-                estimate_statistics(
-                    task,
-                    batches,
-                    partial(forward, task, training),
-                    num_batches=self.num_statistics_batches,
-                    seed=self.seed,
-                )
+                estimate_statistics(task, batches, run, num_batches=num_batches, seed=self.seed)
         return task
 
     def _scores(
@@ -148,11 +161,11 @@ class DetectionProtocol(Protocol):
         test: Source,
     ) -> dict[str, float]:
         both, num_classes = (ground_truth, detections), len(test.categories)
-        limit = self.task.regions.num_detections
-        if self.metric == "lvis":
+        limit = self.config.task.regions.num_detections
+        if self.config.metric == "lvis":
             return lvis_scores(*both, frequencies=test.frequencies, max_detections=limit)
         scores = coco_scores(*both, num_classes=num_classes, max_detections=limit)
-        if self.metric == "voc":
+        if self.config.metric == "voc":
             scores |= voc_scores(*both, num_classes=num_classes)
         return scores
 
@@ -253,31 +266,6 @@ def _areas(
     return (boxes[:, 2:] - boxes[:, :2]).prod(1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DetectionProtocolConfig(TrainingOptions, CommandConfig):
-    """Options of `virtex transfer coco-segmentation`, `lvis-segmentation` and `voc-detection`."""
-
-    data: SourceConfig = field(default_factory=lambda: SourceConfig(source="coco"))
-    metric: Metric = "coco"
-    """coco: AP over IoU 0.5 to 0.95, at 0.5, at 0.75, by size; lvis: federated, by frequency; voc:
-    COCO's AP, and voc07_AP by the 11-point areas of VOC 2007."""
-    task: DetectionConfig = field(default_factory=DetectionConfig)
-    frozen_norm: bool = False
-    """Freeze statistics, weights and biases of the backbone's BatchNorm (FrozenBN)."""
-    repeat_threshold: float = 0.0
-    """Fraction of images showing a class, below which its images are repeated (LVIS: 0.001)."""
-    num_statistics_batches: int = 200
-    """Training batches for estimating BatchNorm's statistics again before the test; 0: none."""
-
-    def problems(self) -> list[str]:
-        problems = super().problems()
-        if self.num_statistics_batches < 0:
-            problems.append(f"num_statistics_batches {self.num_statistics_batches} is negative")
-        if not 0 <= self.repeat_threshold <= 1:
-            problems.append(f"repeat_threshold {self.repeat_threshold} must be from 0 to 1")
-        return problems
-
-
 def protocol(config: DetectionProtocolConfig) -> DetectionProtocol:
     """Return the protocol that a command describes.
 
@@ -287,12 +275,8 @@ def protocol(config: DetectionProtocolConfig) -> DetectionProtocol:
     kind = SegmentationProtocol if config.task.masks else DetectionProtocol
     return kind(
         name=protocol_name(config),
-        metric=config.metric,
-        task=config.task,
+        config=config,
         training=config.training(config.folder),
-        frozen_norm=config.frozen_norm,
-        repeat_threshold=config.repeat_threshold,
-        num_statistics_batches=config.num_statistics_batches,
     )
 
 

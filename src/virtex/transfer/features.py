@@ -1,7 +1,7 @@
 """Pooled features of all images of a source from a frozen backbone, and their cache."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,9 +104,7 @@ def extract_features(
                 _save(chunk, _chunk_path(folder, spans[k]))
     if not distributed.is_main():
         return NOTHING
-    features = Features(
-        *(np.concatenate(tables) for tables in zip(*filter(None, kept), strict=True))
-    )
+    features = _concatenated([chunk for chunk in kept if chunk])
     if not len(features.indices):
         raise DataError(f"none of the {len(source)} {name} can be read.")
     return features
@@ -140,30 +138,23 @@ class _Runner:
         self.progress = ProgressBar(f"features of {name}", len(source))
 
     def __call__(self, span: range) -> Features:
-        nothing = NOTHING._replace(values=np.zeros((0, self.backbone.num_channels), np.float32))
-        own = [{key: torch.from_numpy(table) for key, table in nothing._asdict().items()}]
+        width, offset = self.backbone.num_channels, torch.tensor([span.start, 0])
+        own = [NOTHING._replace(values=np.zeros((0, width), np.float32))]
         for batch in self._batches(span):
-            own.append(
-                {
-                    "values": self._forward(batch["image"]),
-                    "indices": batch["index"],
-                    "labels": batch["labels"],
-                    "ignored_labels": batch["ignored_labels"],
-                }
+            tables = (
+                self._forward(batch["image"]),
+                batch["index"] + span.start,
+                batch["labels"] + offset,
+                batch["ignored_labels"] + offset,
             )
-            self.progress.reach(span.start + int(batch["index"][-1]) + 1)
-        parts = distributed.gather_on_main(
-            {key: torch.cat([part[key] for part in own]).numpy() for key in TABLES}
-        )
+            own.append(Features(*(table.numpy() for table in tables)))
+            self.progress.reach(int(own[-1].indices[-1]) + 1)
+        parts = distributed.gather_on_main(_concatenated(own))
         if not parts:
             return NOTHING
-        tables = {key: np.concatenate([part[key] for part in parts]) for key in TABLES}
-        tables["indices"] += span.start
-        for key in ("labels", "ignored_labels"):
-            tables[key][:, 0] += span.start
-        order = np.argsort(tables["indices"], kind="stable")
-        tables["values"], tables["indices"] = tables["values"][order], tables["indices"][order]
-        return Features(**tables)
+        features = _concatenated(parts)
+        order = np.argsort(features.indices, kind="stable")
+        return features._replace(values=features.values[order], indices=features.indices[order])
 
     @torch.inference_mode()
     def _forward(self, images: Tensor) -> Tensor:
@@ -184,6 +175,10 @@ class _Runner:
                 num_workers=config.num_workers, bad_image_limit=config.bad_image_limit
             ),
         )
+
+
+def _concatenated(parts: Sequence[Features]) -> Features:
+    return Features(*(np.concatenate(tables) for tables in zip(*parts, strict=True)))
 
 
 def _key(backbone: Backbone, source: Source, extraction: Extraction) -> str:

@@ -1,7 +1,7 @@
 """Batches of a source's images as validation preprocesses them, for frozen models."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ def image_batches(
     """
     batches = validation_batches(
         source,
-        _Encode(ValidationTransform(image)),
+        partial(_encode, ValidationTransform(image)),
         _collate,
         batch_size=batch_size,
         share=distributed.share(),
@@ -42,22 +42,19 @@ def image_batches(
         yield batch
 
 
-@dataclass(frozen=True)
-class _Encode:
-    """Encoder of an image and its labels, since reading an example again may be slow."""
-
-    transform: ValidationTransform
-
-    def __call__(self, example: Example, generator: np.random.Generator) -> dict[str, Tensor]:
-        del generator
-        return {
-            "image": self.transform(example),
-            "labels": torch.tensor(example.labels, dtype=torch.int64),
-            "ignored_labels": torch.tensor(example.ignored_labels, dtype=torch.int64),
-        }
+def _encode(
+    transform: ValidationTransform, example: Example, generator: np.random.Generator
+) -> Batch:
+    """Return an image with its labels, since reading the example again may be slow."""
+    del generator
+    return {
+        "image": transform(example),
+        "labels": torch.tensor(example.labels, dtype=torch.int64),
+        "ignored_labels": torch.tensor(example.ignored_labels, dtype=torch.int64),
+    }
 
 
-def _collate(encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+def _collate(encoded: Sequence[Batch]) -> Batch:
     return {
         "image": torch.stack([item["image"] for item in encoded]),  # (B, 3, H, W)
         "labels": _pairs([item["labels"] for item in encoded]),

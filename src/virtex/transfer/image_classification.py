@@ -26,7 +26,11 @@ from virtex.tasks.base import Batch, TaskData
 from virtex.tasks.classification import Classification, LabelClassificationConfig
 from virtex.transfer.command import LabelledConfig, run_protocol
 from virtex.transfer.features import Extraction, backbone_digest, data_identity
-from virtex.transfer.linear import ProbeData, check_single_label_data, neighbor_accuracies
+from virtex.transfer.linear import (
+    check_single_label_data,
+    labelled_splits,
+    neighbor_accuracies,
+)
 from virtex.transfer.metrics.classification import top_accuracies, true_ranks
 from virtex.transfer.protocol import Protocol, Result
 from virtex.transfer.solvers.probes import NeighborConfig
@@ -120,8 +124,11 @@ class ImageClassification(Protocol):
             device=self.device,
             cache=self.training.folder.parent / "features",
         )
-        data = ProbeData.extract(backbone, train, test, extraction)
-        return {} if data is None else neighbor_accuracies(data, self.neighbors)
+        splits = labelled_splits(backbone, train, test, extraction)
+        if not distributed.is_main():
+            return {}
+        num_classes = len(train.categories)
+        return neighbor_accuracies(*splits, num_classes=num_classes, config=self.neighbors)
 
 
 @dataclass(frozen=True)

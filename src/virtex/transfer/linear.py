@@ -7,7 +7,7 @@ crops, instead of in each epoch from random crops.
 
 import logging
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -42,6 +42,10 @@ from virtex.transfer.solvers.probes import (
 
 MOST_FOR_LOGISTIC = 100_000
 """Number of training images above which the logistic solver takes hours."""
+LONG_FIT = (
+    "solver logistic goes over all %s training images in each step, for seven costs and once more: "
+    "hours to days. `--solver sgd` takes a fraction of that, and reuses the cached features."
+)
 logger = logging.getLogger("virtex")
 
 
@@ -69,59 +73,53 @@ class LinearProbe(Protocol):
         check_single_label_data(train, test, self.neighbors)
 
     def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
-        if self.solver == "logistic":
-            _warn_of_size(len(train))
-        data = ProbeData.extract(backbone, train, test, self.extraction)
-        if data is None:
+        if self.solver == "logistic" and len(train) > MOST_FOR_LOGISTIC and distributed.is_main():
+            logger.warning(LONG_FIT, f"{len(train):,}")
+        known, unknown = labelled_splits(backbone, train, test, self.extraction)
+        if not distributed.is_main():
             return {}
-        check_labels(data.train_labels, self.neighbors)
-        scores, cost = self._scores(data)
+        check_labels(known.labels, self.neighbors)
+        num_classes = len(train.categories)
+        scores, cost = self._scores(known, unknown, num_classes)
         return {
-            **accuracies(data.test_labels, scores),
-            **neighbor_accuracies(data, self.neighbors),
+            **accuracies(unknown.labels, scores),
+            **neighbor_accuracies(known, unknown, num_classes=num_classes, config=self.neighbors),
             **cost,
-            "num_train": float(len(data.train_labels)),
-            "num_test": float(len(data.test_labels)),
+            "num_train": float(len(known.labels)),
+            "num_test": float(len(unknown.labels)),
         }
 
-    def _scores(self, data: "ProbeData") -> tuple[Scores, dict[str, float]]:
-        fitted = (data.train_features, data.train_labels, data.test_features)
+    def _scores(
+        self, known: "Labelled", unknown: "Labelled", num_classes: int
+    ) -> tuple[Scores, dict[str, float]]:
+        data = (*known, unknown.values)
         if self.solver == "logistic":
-            scores, cost = logistic_scores(*fitted, num_classes=data.num_classes, seed=self.seed)
+            scores, cost = logistic_scores(*data, num_classes=num_classes, seed=self.seed)
             return scores, {"cost": cost}
         scores = sgd_scores(
-            *fitted,
-            num_classes=data.num_classes,
-            config=self.sgd,
-            device=self.device,
-            seed=self.seed,
+            *data, num_classes=num_classes, config=self.sgd, device=self.device, seed=self.seed
         )
         return scores, {}
 
 
-class ProbeData(NamedTuple):
-    """Features and labels of training and test images of one class each."""
+class Labelled(NamedTuple):
+    """Features of images of one class each."""
 
-    train_features: NDArray[np.float32]
+    values: NDArray[np.float32]
     """(N, C)"""
-    train_labels: Labels
+    labels: Labels
     """(N,)"""
-    test_features: NDArray[np.float32]
-    """(M, C)"""
-    test_labels: Labels
-    """(M,)"""
-    num_classes: int
 
-    @classmethod
-    def extract(
-        cls, backbone: Backbone, train: Source, test: Source, extraction: Extraction
-    ) -> Self | None:
-        """Extract the features; None on other processes than the main one."""
-        known, unknown = extract_splits(backbone, train, test, extraction)
-        if not distributed.is_main():
-            return None
-        labels = single_labels(known, train), single_labels(unknown, test)
-        return cls(known.values, labels[0], unknown.values, labels[1], len(train.categories))
+
+def labelled_splits(
+    backbone: Backbone, train: Source, test: Source, extraction: Extraction
+) -> tuple[Labelled, Labelled]:
+    """Return the features of training and test images on the main process, none on the others."""
+    known, unknown = extract_splits(backbone, train, test, extraction)
+    return (
+        Labelled(known.values, single_labels(known, train)),
+        Labelled(unknown.values, single_labels(unknown, test)),
+    )
 
 
 def single_labels(features: Features, source: Source) -> Labels:
@@ -130,10 +128,12 @@ def single_labels(features: Features, source: Source) -> Labels:
     return np.fromiter(classes, np.int64)
 
 
-def neighbor_accuracies(data: ProbeData, config: NeighborConfig) -> dict[str, float]:
+def neighbor_accuracies(
+    known: Labelled, unknown: Labelled, *, num_classes: int, config: NeighborConfig
+) -> dict[str, float]:
     """Return the accuracies of nearest neighbours, with names that begin with knn_."""
-    votes = neighbor_scores(*data[:3], num_classes=data.num_classes, config=config)
-    return {f"knn_{name}": value for name, value in accuracies(data.test_labels, votes).items()}
+    votes = neighbor_scores(*known, unknown.values, num_classes=num_classes, config=config)
+    return {f"knn_{name}": value for name, value in accuracies(unknown.labels, votes).items()}
 
 
 def accuracies(labels: Labels, scores: NDArray[np.floating]) -> dict[str, float]:
@@ -141,17 +141,6 @@ def accuracies(labels: Labels, scores: NDArray[np.floating]) -> dict[str, float]
     ranks = true_ranks(labels, scores)
     top = top_accuracies(ranks, num_classes=scores.shape[1])
     return {name: 100 * value for name, value in top.items()}
-
-
-def _warn_of_size(num_images: int) -> None:
-    """Log a warning before a fit that takes hours."""
-    if num_images > MOST_FOR_LOGISTIC and distributed.is_main():
-        logger.warning(
-            "solver logistic goes over all %s training images in each step, for seven costs and "
-            "once more: hours to days. `--solver sgd` takes a fraction of that, and reuses the "
-            "cached features.",
-            f"{num_images:,}",
-        )
 
 
 def check_single_label_data(train: Source, test: Source, neighbors: NeighborConfig | None) -> None:

@@ -124,17 +124,10 @@ def check_training(training: Training) -> None:
         ConfigError: All problems.
     """
     run, optim, epochs, drops = training.run, training.optim, training.epochs, training.drop_epochs
-    problems = [text for is_wrong, text in _checks(run, optim, epochs, drops) if is_wrong]
-    raise_all(ConfigError, "the training options cannot work", problems)
-
-
-def _checks(
-    run: RunConfig, optim: OptimConfig, epochs: int | None, drops: tuple[int, ...]
-) -> list[tuple[bool, str]]:
     counts_epochs, length = epochs is not None, run.num_steps if epochs is None else epochs
     own = drops if counts_epochs else optim.milestones
     cuts, unit = ("drop_epochs", "epochs") if counts_epochs else ("optim.milestones", "steps")
-    return [
+    checks = [
         (
             run.seed != RunConfig.seed,
             "the seed of a protocol is `--seed`, not run.seed: leave run.seed out",
@@ -161,6 +154,8 @@ def _checks(
             "learning rate would never fall; give others",
         ),
     ]
+    problems = [text for is_wrong, text in checks if is_wrong]
+    raise_all(ConfigError, "the training options cannot work", problems)
 
 
 def run_training(

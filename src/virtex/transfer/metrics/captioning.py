@@ -101,23 +101,17 @@ def _repeats(words: Words, length: int) -> bool:
 
 
 def _check(generated: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> None:
-    problems = [
-        f"{len(ids)} {what} ({listing(ids)})"
-        for what, ids in {
-            "images have references and no generated caption": references.keys() - generated.keys(),
-            "images have a generated caption and no references": generated.keys()
-            - references.keys(),
-            "images have an empty list of references": {
-                image_id for image_id, texts in references.items() if not texts
-            },
-        }.items()
-        if ids
-    ]
+    if not references and not generated:
+        raise DataError("there are no captions to score: no image was given.")
+    empty = {image_id for image_id, texts in references.items() if not texts}
+    groups = {
+        "images have references and no generated caption": references.keys() - generated.keys(),
+        "images have a generated caption and no references": generated.keys() - references.keys(),
+        "images have an empty list of references": empty,
+    }
     raise_all(
         DataError,
         f"captions of {len(generated)} images cannot be scored against references of "
         f"{len(references)} (give both for the same images, ids as text)",
-        problems,
+        [f"{len(ids)} {what} ({listing(ids)})" for what, ids in groups.items() if ids],
     )
-    if not references:
-        raise DataError("there are no captions to score: no image was given.")
