@@ -99,7 +99,7 @@ def slow_lvis_scores(ground_truth, detections, *, kind, frequencies, max_detecti
 
 
 def highest_scoring(detected, count):
-    """The best detections of all classes alone."""
+    """The highest-scoring detections of all classes."""
     rows = sorted(range(len(detected.scores)), key=lambda d: -detected.scores[d])[:count]
     return replace(
         detected,

@@ -1,4 +1,4 @@
-"""Runs that learned to tell colours, and the captioned folders they learned from."""
+"""Runs that learned to name colors, and the captioned folders they learned from."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A small backbone, a source of noise and of bad images, and where the real data lie."""
+"""A small backbone, sources of noise and of bad images, and the real data."""
 
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def voc_root() -> Path:
 
 
 def write_colors(root: Path) -> None:
-    """A class folder of noisy plain colours: train/<colour>/*.png and val/<colour>/*.png."""
+    """A class folder of noisy plain colors: train/<color>/*.png and val/<color>/*.png."""
     rng = np.random.default_rng(0)
     for split, num_images in (("train", 12), ("val", 5)):
         for name, color in COLORS.items():

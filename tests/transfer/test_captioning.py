@@ -204,15 +204,15 @@ def test_captions_of_other_images_are_an_error(config: CaptioningProtocolConfig)
 def test_captions_depend_neither_on_the_batch_size_nor_on_bad_images(
     config: CaptioningProtocolConfig, damaged: CaptioningProtocolConfig, nucleus: float | None
 ) -> None:
-    told = []
+    reported = []
     for name, data, size in (("1", config, 6), ("2", damaged, 2), ("3", damaged, 6)):
         own = replace(data, out=config.out / name, batch_size=size, nucleus=nucleus)
         run(own)
-        told.append({row["image_id"]: row["caption"] for row in written(own)})
-    assert told[1] == told[2]
-    assert told[1].items() < told[0].items()
+        reported.append({row["image_id"]: row["caption"] for row in written(own)})
+    assert reported[1] == reported[2]
+    assert reported[1].items() < reported[0].items()
     if nucleus:
-        assert len(set(told[0].values())) == NUM_IMAGES  # each image has draws of its own
+        assert len(set(reported[0].values())) == NUM_IMAGES  # each image has draws of its own
 
 
 def test_bf16_captions_all_images(config: CaptioningProtocolConfig) -> None:
@@ -223,10 +223,10 @@ def test_bf16_captions_all_images(config: CaptioningProtocolConfig) -> None:
 def test_a_corrupt_image_is_counted_and_left_out(damaged: CaptioningProtocolConfig) -> None:
     (result,) = run(damaged)
     assert (result.numbers["num_images"], result.numbers["num_bad"]) == (NUM_IMAGES - 1, 1)
-    told = [str(row["image_id"]) for row in written(damaged)]
+    reported = [str(row["image_id"]) for row in written(damaged)]
     expected = [example.image_id for example in CocoSource(damaged.data.root, split="val")]
     del expected[BROKEN]
-    assert told == expected
+    assert reported == expected
 
 
 def test_two_processes_give_the_result_of_one(damaged: CaptioningProtocolConfig) -> None:
@@ -236,10 +236,10 @@ def test_two_processes_give_the_result_of_one(damaged: CaptioningProtocolConfig)
     measure_by_two({"captioning": together}, config.out)
     (path,) = together.out.glob("captioning-*.json")
     assert Result.read(path).numbers == pytest.approx(expected.numbers)
-    told = [
+    reported = [
         [(row["image_id"], row["caption"]) for row in written(one)] for one in (together, alone)
     ]
-    assert told[0] == told[1]
+    assert reported[0] == reported[1]
 
 
 def test_mistakes_in_the_options_are_all_named(config: CaptioningProtocolConfig) -> None:

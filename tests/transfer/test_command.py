@@ -1,4 +1,4 @@
-"""What all transfer commands share: contradictions refused, the same start at random."""
+"""Options of all transfer commands: contradictions are refused, and seeds determine the weights."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -44,8 +44,8 @@ def test_a_random_backbone_is_a_function_of_the_seed() -> None:
 def test_backbone_from_takes_the_architecture_alone(tmp_path: Path) -> None:
     found = load_backbone("random", config=BackboneConfig("resnet18"))
     torch.save(found.cnn.state_dict(), tmp_path / "resnet18.pth")
-    asked = replace(CONFIG, backbone=None, seed=5, backbone_from=str(tmp_path / "resnet18.pth"))
-    again = load_backbone(asked.init, config=architecture(asked), seed=asked.seed)
+    config = replace(CONFIG, backbone=None, seed=5, backbone_from=str(tmp_path / "resnet18.pth"))
+    again = load_backbone(config.init, config=architecture(config), seed=config.seed)
     assert [p.shape for p in again.parameters()] == [p.shape for p in found.parameters()]
     assert not torch.equal(next(again.parameters()), next(found.parameters()))
 
@@ -88,7 +88,7 @@ class CountsImages(Protocol):
         return CPU
 
 
-def test_few_shots_of_several_seeds_stand_in_one_row_though_their_numbers_differ(
+def test_few_shots_of_several_seeds_share_a_row_though_their_numbers_differ(
     tmp_path: Path,
 ) -> None:
     scenes = SourceConfig("scenes", num_images=80, num_val_images=4, image_size=64)
@@ -103,7 +103,7 @@ def test_few_shots_of_several_seeds_stand_in_one_row_though_their_numbers_differ
     assert (group.about.count("shots 3"), other.about.count("shots 4")) == (1, 1)
 
 
-def test_the_rule_of_few_labels_stands_in_the_identity_and_the_images_in_the_features_key() -> None:
+def test_the_rule_of_few_labels_is_in_the_identity_and_the_images_are_in_the_features_key() -> None:
     source = Noise(40, labels=[(0,), (1,)] * 20)
     few = [
         with_fewer_labels(source, replace(CONFIG, **rule), seed=seed)  # type: ignore[arg-type]

@@ -109,7 +109,7 @@ def test_a_protocol_runs_from_files_to_a_result(
     assert Result.read(path).numbers == result.numbers
 
 
-def test_a_cut_training_ends_with_the_same_numbers_and_bits(
+def test_an_interrupted_training_ends_with_the_same_numbers_and_bits(
     layouts: dict[str, Path], tmp_path: Path
 ) -> None:
     config = small("coco-segmentation", layouts["coco"], tmp_path, "--run.keep_checkpoints", "0")
@@ -134,7 +134,7 @@ def test_a_cut_training_ends_with_the_same_numbers_and_bits(
         (("--frozen_norm", "true"), True),
     ],
 )
-def test_options_of_the_test_alone_train_nothing_anew(
+def test_options_of_the_test_alone_reuse_the_training(
     changes: tuple[str, ...], is_another: bool, layouts: dict[str, Path], tmp_path: Path
 ) -> None:
     short = ("--run.num_steps", "1", "--optim.milestones", "[]", "--optim.schedule", "constant")
@@ -186,9 +186,9 @@ def test_areas_are_the_annotations_own_else_the_masks_else_the_boxes() -> None:
         "1", b"", boxes=np.array([[1, 1, 5, 4]], np.float32), box_labels=(2,),
         masks=([[1.0, 1.0, 5.0, 1.0, 5.0, 4.0]],), areas=np.array([3.0], np.float32),
     )  # fmt: skip
-    told = ground_truth_of(example, (6, 8), with_masks=True)
-    assert told.areas.tolist() == [3.0]
-    assert told.labels.tolist() == [2]
+    reported = ground_truth_of(example, (6, 8), with_masks=True)
+    assert reported.areas.tolist() == [3.0]
+    assert reported.labels.tolist() == [2]
     without = Example("1", b"", boxes=example.boxes, box_labels=(2,), masks=example.masks)
     assert 4 <= ground_truth_of(without, (6, 8), with_masks=True).areas[0] <= 8
     assert ground_truth_of(without, (6, 8), with_masks=False).areas.tolist() == [12.0]

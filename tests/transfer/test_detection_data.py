@@ -1,4 +1,4 @@
-"""The whole path from real polygons to AP: a detector learns ten photographs by heart."""
+"""The whole path from real polygons to AP: a detector memorises ten images."""
 
 import json
 import shutil
@@ -27,8 +27,8 @@ loader: {num_workers: 1}
 
 
 @pytest.fixture
-def ten_photographs(tmp_path: Path) -> Path:
-    """The first of COCO's training photographs, as training and as validation images."""
+def ten_images(tmp_path: Path) -> Path:
+    """The first of COCO's training images, as training and as validation images."""
     coco = real("data/coco_mini")
     values = json.loads((coco / "annotations" / "instances_train2017.json").read_text())
     images = values["images"][:NUM_IMAGES]
@@ -45,8 +45,8 @@ def ten_photographs(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_ten_photographs_are_learned_by_heart(ten_photographs: Path, tmp_path: Path) -> None:
-    places = ("--init", "random", "--data.root", str(ten_photographs), "--out", str(tmp_path))
+def test_ten_images_are_memorised(ten_images: Path, tmp_path: Path) -> None:
+    places = ("--init", "random", "--data.root", str(ten_images), "--out", str(tmp_path))
     line = with_recipes(["--config", "coco-segmentation", "--config", SMALL, *places], "transfer")
     (result,) = detection.run(parse(DetectionProtocolConfig, line, prog="virtex transfer"))
     assert result.numbers["box_AP50"] > 50

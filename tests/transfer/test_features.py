@@ -61,7 +61,7 @@ def test_bf16_features_are_near_those_of_fp32(backbone: Backbone) -> None:
 
 
 class Counting(Noise):
-    """Counts how many examples were asked for."""
+    """Counts how many examples were read."""
 
     num_read = 0
 
@@ -80,7 +80,7 @@ def test_a_second_call_reads_no_image(backbone: Backbone, tmp_path: Path) -> Non
     np.testing.assert_array_equal(second.indices, first.indices)
 
 
-def test_the_cache_tells_weights_data_and_transforms_apart(
+def test_the_cache_distinguishes_weights_data_and_transforms(
     backbone: Backbone, tmp_path: Path
 ) -> None:
     cached = replace(QUICK, cache=tmp_path)
@@ -100,7 +100,9 @@ def test_the_cache_tells_weights_data_and_transforms_apart(
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 20, b"cut"])
-def test_a_damaged_cache_is_made_anew(backbone: Backbone, tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_cache_is_computed_again(
+    backbone: Backbone, tmp_path: Path, damage: bytes
+) -> None:
     cached = replace(QUICK, cache=tmp_path)
     first = extract_features(backbone, Noise(3), cached)
     (path,) = tmp_path.glob("*/*")
@@ -109,7 +111,7 @@ def test_a_damaged_cache_is_made_anew(backbone: Backbone, tmp_path: Path, damage
     np.testing.assert_array_equal(again.values, first.values)
 
 
-def test_a_cut_extraction_goes_on_with_the_next_chunk(
+def test_an_interrupted_extraction_resumes_with_the_next_chunk(
     backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features, "CHUNK", 2)

@@ -55,7 +55,7 @@ def test_epochs_become_the_papers_steps(
     assert lr_scale(counted.optim, step=0, num_steps=num_steps) == 1.0
 
 
-def test_a_linear_layer_tells_colors_apart_and_leaves_the_backbone(
+def test_a_linear_layer_classifies_colors_and_leaves_the_backbone(
     colors: Path, tmp_path: Path
 ) -> None:
     config = small("imagenet", colors, tmp_path / "out", "--optim.lr", "30", "--knn", "true",
@@ -86,7 +86,7 @@ def test_fine_tuning_changes_the_backbone(colors: Path, tmp_path: Path) -> None:
     assert not torch.equal(stem, Backbone(config.backbone).state_dict()["cnn.conv1.weight"])  # type: ignore[arg-type]
 
 
-def test_a_training_that_was_cut_goes_on_to_the_same_bits(colors: Path, tmp_path: Path) -> None:
+def test_an_interrupted_training_resumes_to_the_same_bits(colors: Path, tmp_path: Path) -> None:
     keep = ("--run.checkpoint_every", "5", "--run.keep_checkpoints", "0")
     config = small("finetune", colors, tmp_path, *keep)
     (whole,) = image_classification.run(config)
@@ -138,7 +138,7 @@ def test_freezing_by_the_backbones_own_options_is_refused(colors: Path, tmp_path
         image_classification.run(small("finetune", colors, tmp_path, "--backbone.frozen", "true"))
 
 
-def test_a_training_that_is_told_to_stop_writes_no_result(
+def test_an_interrupted_training_writes_no_result(
     colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped = FitResult(3, "interrupted")

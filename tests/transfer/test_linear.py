@@ -35,7 +35,7 @@ def arguments(data: Path, out: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("solver", ["logistic", "sgd"])
-def test_colors_are_told_apart_and_the_result_written(
+def test_colors_are_classified_and_the_result_written(
     colors: Path, tmp_path: Path, solver: str
 ) -> None:
     out = tmp_path / "scores"
@@ -50,13 +50,13 @@ def test_colors_are_told_apart_and_the_result_written(
     assert len(list((out / "features").iterdir())) == 2
 
 
-def test_a_single_file_can_be_asked_for(colors: Path, tmp_path: Path) -> None:
+def test_a_single_file_can_be_named(colors: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores" / "mine.json"
     run(parse(LinearConfig, arguments(colors, out), prog="virtex transfer linear"))
     assert sorted(path.name for path in out.parent.iterdir()) == ["features", "mine.json"]
 
 
-def test_data_without_a_test_part_are_refused(colors: Path, tmp_path: Path) -> None:
+def test_data_without_a_test_split_are_refused(colors: Path, tmp_path: Path) -> None:
     line = arguments(colors / "train", tmp_path)
     with pytest.raises(ConfigError, match="no test data"):
         run(parse(LinearConfig, line, prog="virtex transfer linear"))
@@ -87,20 +87,20 @@ def test_images_of_several_classes_are_named_before_any_is_read(
 
 
 @pytest.mark.parametrize(
-    ("solver", "num_images", "is_told"),
+    ("solver", "num_images", "is_warned"),
     [
         ("logistic", MOST_FOR_LOGISTIC + 1, True),
         ("logistic", MOST_FOR_LOGISTIC, False),
         ("sgd", MOST_FOR_LOGISTIC + 1, False),
     ],
 )
-def test_a_fit_that_takes_hours_is_told_with_the_remedy_before_it_starts(
+def test_a_fit_that_takes_hours_warns_with_the_remedy_before_it_starts(
     backbone: Backbone,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     solver: str,
     num_images: int,
-    is_told: bool,
+    is_warned: bool,
 ) -> None:
     monkeypatch.setattr(logging.getLogger("virtex"), "propagate", True)
     many = Unread(num_images, labels=[(0,)] * num_images)
@@ -108,7 +108,7 @@ def test_a_fit_that_takes_hours_is_told_with_the_remedy_before_it_starts(
         LinearProbe(extraction=QUICK, solver=solver).measure(  # type: ignore[arg-type]
             backbone, train=many, test=many
         )
-    assert ("--solver sgd" in caplog.text) is is_told
+    assert ("--solver sgd" in caplog.text) is is_warned
 
 
 def test_too_few_training_images_for_the_neighbors_are_refused(backbone: Backbone) -> None:

@@ -44,7 +44,7 @@ def result(backbone: Backbone) -> Result:
     )
 
 
-def test_a_result_tells_everything_needed_to_get_it_again(result: Result) -> None:
+def test_a_result_holds_everything_needed_to_reproduce_it(result: Result) -> None:
     assert result.score == 7.0
     assert result.data == {
         "train": {"source": "noise", "images": 4, "split": "train"},
@@ -76,7 +76,7 @@ def test_a_result_is_read_back_equal(result: Result, tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
-def test_the_file_name_tells_measurements_apart_and_nothing_else(result: Result) -> None:
+def test_the_file_name_identifies_the_measurement(result: Result) -> None:
     others = [
         replace(result, seed=4),
         replace(result, settings={"image_size": 64}),

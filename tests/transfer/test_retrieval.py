@@ -1,4 +1,4 @@
-"""Retrieval from end to end, by runs that learned to name colours."""
+"""Retrieval from end to end, by runs that learned to name colors."""
 
 import shutil
 from dataclasses import replace
@@ -44,7 +44,7 @@ def config(init: str, colors: Path, tmp_path: Path) -> RetrievalConfig:
     )
 
 
-def test_colours_and_their_captions_find_each_other(config: RetrievalConfig) -> None:
+def test_colors_and_their_captions_find_each_other(config: RetrievalConfig) -> None:
     (result,) = run(config)
     (path,) = config.out.glob("retrieval-*.json")
     assert Result.read(path) == result
@@ -83,7 +83,7 @@ def test_numbers_are_those_of_all_scores_at_once(config: RetrievalConfig, colors
     assert result.numbers["image_to_text_median_rank"] == (scores >= own[:, None]).sum(1).median()
 
 
-def test_a_drawn_part_is_the_seed_s(config: RetrievalConfig, colors: Path) -> None:
+def test_the_seed_draws_the_images(config: RetrievalConfig, colors: Path) -> None:
     data = SourceConfig("folder", root=colors / "train", val_root=colors / "val")
     drawn = [
         run(replace(config, data=data, num_images=4, seed=seed))[0].data["test"]
@@ -124,7 +124,7 @@ def write_captions(folder: Path, *captions: str) -> FolderSource:
     return FolderSource(folder)
 
 
-def test_so_many_captions_are_taken_of_each_image(tmp_path: Path) -> None:
+def test_the_first_captions_of_each_image_are_taken(tmp_path: Path) -> None:
     source = write_captions(tmp_path / "three", "abc", "d", "ef")
     found = texts_of(source, 2)
     assert (found.texts, found.owners.tolist()) == (("a", "b", "d", "e", "f"), [0, 0, 1, 2, 2])
@@ -137,8 +137,8 @@ def test_mistakes_in_the_options_are_all_named(tmp_path: Path) -> None:
     wrong = RetrievalConfig(init="x", out=tmp_path, captions_per_image=-1, batch_size=0, seed=-1)
     with pytest.raises(ConfigError) as raised:
         run(wrong)
-    told = ("captions_per_image -1", "batch_size 0", "seed -1")
-    assert all(word in str(raised.value) for word in told)
+    reported = ("captions_per_image -1", "batch_size 0", "seed -1")
+    assert all(word in str(raised.value) for word in reported)
 
 
 def test_data_without_a_val_split_are_refused(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_classes_that_cannot_be_learned_or_tested_are_named(backbone: Backbone) 
     assert "lack" not in str(caught.value)
 
 
-def test_rare_classes_are_left_out_where_that_is_asked_for(backbone: Backbone) -> None:
+def test_rare_classes_are_left_out_on_request(backbone: Backbone) -> None:
     train = Noise(8, labels=[(0, 2)] * 4 + [(1,)] * 4)
     test = Noise(3, labels=[(0,), (2,), (2,)])
     protocol = MultiLabelSvm(extraction=QUICK, leave_out_rare=True)
@@ -99,7 +99,7 @@ def test_rare_classes_are_left_out_where_that_is_asked_for(backbone: Backbone) -
     assert protocol.settings() != MultiLabelSvm(extraction=QUICK).settings()
 
 
-def test_nearest_neighbours_stand_beside_the_svms_with_unknown_images_left_out(
+def test_nearest_neighbours_are_reported_beside_the_svms_with_unknown_images_left_out(
     backbone: Backbone,
 ) -> None:
     train = Noise(12, labels=[(0,), (1,), (0, 1), ()] * 3)

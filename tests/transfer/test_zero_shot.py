@@ -1,4 +1,4 @@
-"""Zero-shot classification from end to end, by runs that learned to name colours."""
+"""Zero-shot classification from end to end, by runs that learned to name colors."""
 
 import json
 from dataclasses import replace
@@ -47,7 +47,7 @@ def config_of(init: str, colors: Path, out: Path, **changes: object) -> ZeroShot
     return replace(config, **changes)  # type: ignore[arg-type]
 
 
-def test_colours_that_were_learned_from_captions_are_told(
+def test_colors_learned_from_captions_are_classified(
     init: str, colors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ["--init", init, "--data.root", str(colors), "--out", str(tmp_path)]
@@ -193,8 +193,15 @@ def test_mistakes_in_the_options_are_all_named(colors: Path, tmp_path: Path) -> 
     wrong |= {"batch_size": 0, "num_workers": -1, "num_images": -2, "bad_image_limit": 7.0}
     with pytest.raises(ConfigError) as raised:
         run(config_of("x", colors, tmp_path, **wrong))
-    told = ("a cat", "class_names", "prior 2.0", "batch_size 0", "num_workers -1", "num_images -2")
-    assert all(word in str(raised.value) for word in (*told, "bad_image_limit 7.0"))
+    reported = (
+        "a cat",
+        "class_names",
+        "prior 2.0",
+        "batch_size 0",
+        "num_workers -1",
+        "num_images -2",
+    )
+    assert all(word in str(raised.value) for word in (*reported, "bad_image_limit 7.0"))
 
 
 def test_images_of_several_classes_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Protocols run by two processes, which torchrun starts: it finds them a port of their own."""
+"""Protocols run by two processes, started by torchrun on a free port."""
 
 import os
 import pickle

@@ -83,11 +83,11 @@ def test_an_empty_caption_is_allowed_and_scores_nothing() -> None:
 def test_images_that_differ_are_all_named() -> None:
     with pytest.raises(DataError) as raised:
         caption_scores({"1": "a dog", "3": "x", "4": "y"}, {**REFERENCES, "5": []})
-    told = str(raised.value)
-    assert "3 images against" not in told
-    assert "2 images have references and no generated caption" in told
-    assert "2 images have a generated caption and no references" in told
-    assert "(5)" in told
+    reported = str(raised.value)
+    assert "3 images against" not in reported
+    assert "2 images have references and no generated caption" in reported
+    assert "2 images have a generated caption and no references" in reported
+    assert "(5)" in reported
 
 
 def test_no_images_are_refused() -> None:

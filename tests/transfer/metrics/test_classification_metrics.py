@@ -33,7 +33,7 @@ def test_average_precision_equals_counting_by_hand_and_scikit_learn(ranking) -> 
     assert value == pytest.approx(average_precision_score(present, scores), abs=1e-12)
 
 
-def test_average_precision_is_one_for_a_perfect_ranking_and_the_share_for_no_ranking() -> None:
+def test_average_precision_is_one_for_a_perfect_ranking_and_the_fraction_for_no_ranking() -> None:
     present = np.array([True, False, True, False])
     assert average_precision(present, np.array([3.0, 1.0, 2.0, 0.0])) == 1.0
     assert average_precision(present, np.zeros(4)) == 0.5

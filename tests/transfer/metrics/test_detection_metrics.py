@@ -136,7 +136,7 @@ def test_coco_scores_equal_pycocotools(kind, flag, max_detections) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("flag", ["crowd", "difficult"])
-def test_coco_scores_equal_judging_one_detection_after_the_other(kind, flag) -> None:
+def test_coco_scores_equal_a_slow_evaluation(kind, flag) -> None:
     ground_truth, detections = flagged(flag, seed=3), shifted_scenes(4)
     values = [
         slow_ap(ground_truth, detections, label, threshold, kind=kind)
@@ -150,7 +150,7 @@ def test_coco_scores_equal_judging_one_detection_after_the_other(kind, flag) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("max_detections", [300, 4])
-def test_lvis_scores_equal_judging_one_detection_after_the_other(kind, max_detections) -> None:
+def test_lvis_scores_equal_a_slow_evaluation(kind, max_detections) -> None:
     ground_truth, detections, frequencies = federated(5), shifted_scenes(6, copies=5), "rcffrc"
     ours = lvis_scores(
         ground_truth, detections, frequencies=frequencies, max_detections=max_detections
@@ -162,7 +162,7 @@ def test_lvis_scores_equal_judging_one_detection_after_the_other(kind, max_detec
     assert len(ours) == 2 * len(slow) == 12
 
 
-def test_classes_that_nobody_looked_for_cost_nothing_in_lvis() -> None:
+def test_lvis_ignores_classes_that_nobody_looked_for() -> None:
     ground_truth = [replace(truth, absent_labels=()) for truth in scenes()]
     detections = flawless(ground_truth)
     stray = DetectedObjects(np.array([[1.0, 1, 9, 9]]), np.array([2]), np.array([2.0]))
@@ -175,7 +175,7 @@ def test_classes_that_nobody_looked_for_cost_nothing_in_lvis() -> None:
     assert lvis_scores(without, detections, frequencies="f" * NUM_CLASSES)["box_AP"] == 1
 
 
-def test_voc_scores_equal_judging_one_detection_after_the_other() -> None:
+def test_voc_scores_equal_a_slow_evaluation() -> None:
     ground_truth, detections = flagged("difficult", seed=7), shifted_scenes(8, copies=6)
     ours = voc_scores(ground_truth, detections, num_classes=NUM_CLASSES)
     assert ours == pytest.approx(
@@ -184,7 +184,7 @@ def test_voc_scores_equal_judging_one_detection_after_the_other() -> None:
     assert 0.05 < ours["voc07_AP"] < ours["voc07_AP50"] < 0.95
 
 
-def test_an_object_that_counts_for_nothing_may_be_found_or_not_in_voc() -> None:
+def test_voc_ignores_difficult_objects() -> None:
     ground_truth = flagged("difficult", seed=9)
     detections = flawless(ground_truth)
     kept = [~truth.difficult for truth in ground_truth]

@@ -49,7 +49,7 @@ def test_meteor_is_the_wrappers(package: Path) -> None:
     assert meteor(CANDIDATES, REFERENCES) == pytest.approx(expected, abs=1e-6)
 
 
-def test_nothing_is_needed_where_neither_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_needed_where_neither_is_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     check_java_metrics(["cider", "bleu", "rouge"])
 
@@ -61,10 +61,10 @@ def test_all_that_is_missing_is_named_with_the_remedy(
     monkeypatch.setattr(java_metrics, "find_spec", lambda name: None)
     with pytest.raises(ConfigError) as raised:
         check_java_metrics(["meteor", "cider"])
-    told = str(raised.value)
-    assert "install a Java runtime" in told
-    assert "pip install 'virtex[metrics]'" in told
-    assert "cider" not in told
+    reported = str(raised.value)
+    assert "install a Java runtime" in reported
+    assert "pip install 'virtex[metrics]'" in reported
+    assert "cider" not in reported
 
 
 def test_spice_without_corenlp_says_what_to_fetch_and_where_to_put_it(package: Path) -> None:
@@ -72,12 +72,12 @@ def test_spice_without_corenlp_says_what_to_fetch_and_where_to_put_it(package: P
         pytest.skip("CoreNLP is here")
     with pytest.raises(ConfigError) as raised:
         spice(CANDIDATES, REFERENCES)
-    told = str(raised.value)
-    assert "https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip" in told
-    assert str(package / "spice" / "lib") in told
+    reported = str(raised.value)
+    assert "https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip" in reported
+    assert str(package / "spice" / "lib") in reported
 
 
-def test_a_program_that_dies_says_its_first_words(
+def test_the_error_of_a_failed_program_shows_its_first_lines(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = "echo 'OutOfMemoryError: heap' >&2; echo '   at some.Class' >&2; exit 3"
@@ -103,7 +103,7 @@ def test_a_program_that_prints_no_score_is_no_silent_zero(
         meteor(CANDIDATES, REFERENCES)
 
 
-def test_meteor_gets_as_many_references_of_each_caption(
+def test_meteor_gets_equally_many_references_of_each_caption(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = "cat references >&2; wc -l < candidates >&2; exit 1"

@@ -75,8 +75,8 @@ def test_worked_cases(caption: str) -> None:
 
 def test_the_worked_cases_are_what_java_answers(package: Path, tmp_path: Path) -> None:
     answers = java_tokens(package, list(CASES), tmp_path)
-    told = dict(zip(CASES, (" ".join(answer) for answer in answers), strict=True))
-    assert told == CASES
+    reported = dict(zip(CASES, (" ".join(answer) for answer in answers), strict=True))
+    assert reported == CASES
 
 
 def test_thousands_of_real_captions_get_the_words_that_java_gives(

@@ -48,7 +48,7 @@ def test_constant_scores_rank_last() -> None:
     assert found.of_images.tolist() == [7 - own + 1 for own in (2, 1, 3, 1)]
 
 
-def test_recall_is_the_share_within_the_first_k() -> None:
+def test_recall_is_the_fraction_within_the_first_k() -> None:
     ranks = np.array([1, 2, 5, 6, 11, 40])
     assert recall_at_k(ranks) == pytest.approx(
         {"R@1": 1 / 6, "R@5": 3 / 6, "R@10": 4 / 6, "median_rank": 5.5}

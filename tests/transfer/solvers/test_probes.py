@@ -89,9 +89,7 @@ def test_neighbors_vote_as_in_scikit_learn(temperature: float) -> None:
     np.testing.assert_allclose(shares, twin.predict_proba(TEST), atol=1e-4)
 
 
-def test_shares_of_one_class_an_image_are_the_votes_and_of_several_do_not_disturb_each_other() -> (
-    None
-):
+def test_fractions_are_the_votes_for_one_class_an_image_and_independent_for_several() -> None:
     config = NeighborConfig(num_neighbors=7)
     one_hot = np.eye(6, dtype=bool)[LABELS]
     votes = neighbor_scores(TRAIN, LABELS, TEST, num_classes=6, config=config)

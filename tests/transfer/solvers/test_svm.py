@@ -168,7 +168,7 @@ def test_classes_solved_in_chunks_have_the_same_scores(monkeypatch: pytest.Monke
     np.testing.assert_allclose(svm_scores(train, signs, test, device=CPU), whole, atol=2e-3)
 
 
-def test_an_svm_that_does_not_converge_is_told_of_with_numbers(
+def test_an_svm_that_does_not_converge_is_reported_with_numbers(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "MAX_NEWTON_STEPS", 2)
