@@ -16,7 +16,7 @@ from virtex.predict.predictor import Predictor
 from virtex.tasks.base import Task, TaskData
 from virtex.tasks.contrastive import Contrastive, ContrastiveConfig
 from virtex.zoo import models
-from virtex.zoo.init import Opened, open_init
+from virtex.zoo.init import UNTRAINED, Opened, open_init
 from virtex.zoo.released import load_released
 
 NO_TOKENIZER = (
@@ -30,7 +30,7 @@ NO_EMBEDDER = (
 
 
 def load_captioner(
-    init: str | Path,
+    init: str | Path | Opened,
     *,
     tokenizer: Tokenizer | str | Path | None = None,
     device: torch.device | str = "cpu",
@@ -39,7 +39,8 @@ def load_captioner(
     """Return the captioner of an INIT.
 
     Args:
-        init: A run folder, a weights file, a checkpoint, a released file, or a published name.
+        init: A run folder, a weights file, a checkpoint, a released file, or a published name; or
+            one of these, opened.
         tokenizer: Vocabulary of a released file, which holds none; a run has its own.
         device: auto (the GPU if there is one), cpu, cuda, cuda:1, mps.
         precision: Arithmetic of the model.
@@ -49,101 +50,6 @@ def load_captioner(
         ConfigError: The tokenizer is missing, or given for a run.
     """
     opened = open_whole_model(init, has_tokenizer=tokenizer is not None)
-    return build_captioner(opened, tokenizer=tokenizer, device=device, precision=precision)
-
-
-def load_embedder(
-    init: str | Path, *, device: torch.device | str = "cpu", precision: Precision = "fp32"
-) -> Embedder:
-    """Return the embedder of an INIT: a contrastively trained model.
-
-    Args:
-        init: A run folder, a weights file, or a checkpoint.
-        device: auto (the GPU if there is one), cpu, cuda, cuda:1, mps.
-        precision: Arithmetic of the model.
-
-    Raises:
-        CheckpointError: `init` holds no contrastively trained model.
-    """
-    if models.find(init) is not None:
-        raise CheckpointError(NO_EMBEDDER.format(init=init))
-    return build_embedder(open_init(init), device=device, precision=precision)
-
-
-def load_matcher(
-    init: str | Path,
-    *,
-    tokenizer: Tokenizer | str | Path | None = None,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-) -> Predictor | Embedder:
-    """Return the model of an INIT that scores texts for images: a captioner or an embedder.
-
-    Args: see `load_captioner`.
-
-    Raises:
-        CheckpointError: `init` holds neither.
-        ConfigError: The tokenizer is missing, or given for a run.
-    """
-    opened = open_whole_model(init, has_tokenizer=tokenizer is not None)
-    return build_matcher(opened, tokenizer=tokenizer, device=device, precision=precision)
-
-
-def open_whole_model(init: str | Path, *, has_tokenizer: bool) -> Opened:
-    """Open an INIT that must hold a captioner or an embedder, not a backbone alone.
-
-    Errors about a published name are raised before its file is downloaded.
-
-    Args:
-        has_tokenizer: Whether the user gave a tokenizer.
-
-    Raises:
-        CheckpointError: It holds a backbone alone, or cannot be opened.
-        ConfigError: It needs a tokenizer.
-    """
-    if str(init) in ("random", "imagenet"):
-        raise CheckpointError(
-            f"{init} is a backbone alone, which writes no captions; load_backbone takes it."
-        )
-    published = models.find(init)
-    model = published or models.find_by_file(Path(init))
-    if model is not None and not model.writes_captions:
-        raise CheckpointError(
-            f"{init} is a {model.kind} model, which writes no captions; load_backbone takes its "
-            "backbone."
-        )
-    if published is not None and not has_tokenizer:
-        raise ConfigError(NO_TOKENIZER.format(what=published.name))
-    return open_init(init)
-
-
-def build_matcher(
-    opened: Opened,
-    *,
-    tokenizer: Tokenizer | str | Path | None = None,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-) -> Predictor | Embedder:
-    """Return the captioner or embedder of an opened INIT. Args, Raises: see `load_matcher`."""
-    if opened.kind == "run":
-        task = opened.trained.task
-        if isinstance(task, ContrastiveConfig):
-            _vocabulary(opened, tokenizer)
-            return build_embedder(opened, device=device, precision=precision)
-        if not task.writes_captions:
-            lacks = "neither writes captions nor compares texts with images"
-            raise _of_another_kind(opened, lacks)
-    return build_captioner(opened, tokenizer=tokenizer, device=device, precision=precision)
-
-
-def build_captioner(
-    opened: Opened,
-    *,
-    tokenizer: Tokenizer | str | Path | None = None,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-) -> Predictor:
-    """Return the captioner of an opened INIT. Args, Raises: see `load_captioner`."""
     vocabulary = _vocabulary(opened, tokenizer)
     if opened.kind == "run":
         if not opened.trained.task.writes_captions:
@@ -163,18 +69,87 @@ def build_captioner(
     return Predictor(captioner, vocabulary, image, device=device, precision=precision)
 
 
-def build_embedder(
-    opened: Opened, *, device: torch.device | str = "cpu", precision: Precision = "fp32"
+def load_embedder(
+    init: str | Path | Opened,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
 ) -> Embedder:
-    """Return the embedder of an opened INIT. Args, Raises: see `load_embedder`."""
-    if opened.kind != "run":
-        raise CheckpointError(NO_EMBEDDER.format(init=opened.init))
-    if not isinstance(opened.trained.task, ContrastiveConfig):
-        raise _of_another_kind(opened, "puts no images and texts into one space")
-    task, data = build_task(opened)
+    """Return the embedder of an INIT: a contrastively trained model.
+
+    Args: see `load_captioner`.
+
+    Raises:
+        CheckpointError: `init` holds no contrastively trained model.
+    """
+    if not isinstance(init, Opened):
+        if models.find(init) is not None:
+            raise CheckpointError(NO_EMBEDDER.format(init=init))
+        init = open_init(init)
+    if init.kind != "run":
+        raise CheckpointError(NO_EMBEDDER.format(init=init.init))
+    if not isinstance(init.trained.task, ContrastiveConfig):
+        raise _of_another_kind(init, "puts no images and texts into one space")
+    task, data = build_task(init)
     assert isinstance(task, Contrastive), "its config builds one"
     device = _usable(device, precision)
     return Embedder(task, data.vocabulary, data.image, device=device, precision=precision)
+
+
+def load_matcher(
+    init: str | Path | Opened,
+    *,
+    tokenizer: Tokenizer | str | Path | None = None,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+) -> Predictor | Embedder:
+    """Return the model of an INIT that scores texts for images: a captioner or an embedder.
+
+    Args: see `load_captioner`.
+
+    Raises:
+        CheckpointError: `init` holds neither.
+        ConfigError: The tokenizer is missing, or given for a run.
+    """
+    opened = open_whole_model(init, has_tokenizer=tokenizer is not None)
+    if opened.kind == "run":
+        if isinstance(opened.trained.task, ContrastiveConfig):
+            _vocabulary(opened, tokenizer)
+            return load_embedder(opened, device=device, precision=precision)
+        if not opened.trained.task.writes_captions:
+            lacks = "neither writes captions nor compares texts with images"
+            raise _of_another_kind(opened, lacks)
+    return load_captioner(opened, tokenizer=tokenizer, device=device, precision=precision)
+
+
+def open_whole_model(init: str | Path | Opened, *, has_tokenizer: bool) -> Opened:
+    """Open an INIT that must hold a captioner or an embedder, not a backbone alone.
+
+    Errors about a published name are raised before its file is downloaded.
+
+    Args:
+        has_tokenizer: Whether the user gave a tokenizer.
+
+    Raises:
+        CheckpointError: It holds a backbone alone, or cannot be opened.
+        ConfigError: It needs a tokenizer.
+    """
+    if isinstance(init, Opened):
+        return init
+    if str(init) in UNTRAINED:
+        raise CheckpointError(
+            f"{init} is a backbone alone, which writes no captions; load_backbone takes it."
+        )
+    published = models.find(init)
+    model = published or models.find_by_file(Path(init))
+    if model is not None and not model.writes_captions:
+        raise CheckpointError(
+            f"{init} is a {model.kind} model, which writes no captions; load_backbone takes its "
+            "backbone."
+        )
+    if published is not None and not has_tokenizer:
+        raise ConfigError(NO_TOKENIZER.format(what=published.name))
+    return open_init(init)
 
 
 def build_task(opened: Opened) -> tuple[Task, TaskData]:

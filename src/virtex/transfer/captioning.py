@@ -23,7 +23,7 @@ from virtex.data.example import Source
 from virtex.data.source import Needs, SourceConfig
 from virtex.data.transforms import ImageConfig
 from virtex.models.decoding import DecodingConfig
-from virtex.predict.loading import build_captioner, open_whole_model
+from virtex.predict.loading import load_captioner, open_whole_model
 from virtex.transfer.caption_generation import GeneratedCaption, Generation, captions_of
 from virtex.transfer.metrics.captioning import (
     Tokenized,
@@ -102,7 +102,7 @@ def _measure(
     config: CaptioningProtocolConfig, source: Source, device: torch.device
 ) -> Measured | None:
     opened = open_whole_model(config.init, has_tokenizer=config.tokenizer is not None)
-    predictor = build_captioner(opened, tokenizer=config.tokenizer, device=device)
+    predictor = load_captioner(opened, tokenizer=config.tokenizer, device=device)
     initialisation = record_of(opened, config.tokenizer)
     generation = generation_of(
         config, image_size=predictor.image.size, max_tokens=predictor.captioner.config.max_tokens

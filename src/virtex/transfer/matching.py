@@ -19,7 +19,7 @@ from virtex.data.loader import LoaderConfig
 from virtex.data.transforms import ImageConfig, normalize
 from virtex.errors import ConfigError
 from virtex.predict.embedder import Embedder
-from virtex.predict.loading import build_matcher, open_whole_model
+from virtex.predict.loading import load_matcher, open_whole_model
 from virtex.predict.matching import Match, MatchingConfig, Reading
 from virtex.predict.predictor import Predictor
 from virtex.progress import tracked
@@ -102,7 +102,7 @@ def open_matcher(
         ConfigError: A tokenizer is missing, or given where there is one.
     """
     opened = open_whole_model(config.init, has_tokenizer=config.tokenizer is not None)
-    matcher = build_matcher(
+    matcher = load_matcher(
         opened,
         tokenizer=config.tokenizer,
         device=device,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from virtex import config as config_files
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import BackboneConfig
 from virtex.zoo.export import onnx_graph
 from virtex.zoo.export.layouts import (
@@ -58,12 +58,11 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         problems = [*_problems_of_out(self), *_problems_of_onnx(self)]
-        if problems:
-            raise ConfigError("\n- ".join(["the export options cannot work:", *problems]))
+        raise_all(ConfigError, "the export options cannot work", problems)
 
 
 def parse_export(arguments: Sequence[str]) -> ExportConfig:
-    """The config of `virtex export`; INIT needs no flag and may stand anywhere.
+    """Return the config that a command line describes; INIT needs no flag.
 
     Raises:
         ConfigError: An unknown option, or a value that is not allowed.
@@ -140,14 +139,9 @@ def _problems_of_out(config: ExportConfig) -> list[str]:
 
 
 def _problems_of_onnx(config: ExportConfig) -> list[str]:
-    problems = []
-    if config.image_size is not None and config.image_size < 1:
-        problems.append(f"image_size is {config.image_size}, must be at least 1.")
-    if config.format != "onnx":
-        given = {"onnx_output": config.onnx_output != "grid", "image_size": config.image_size}
-        problems += [
-            f"{name} has no effect with --format {config.format}: leave it out."
-            for name, is_given in given.items()
-            if is_given
-        ]
-    return problems
+    given = {"onnx_output": config.onnx_output != "grid", "image_size": config.image_size}
+    return out_of_range(config, {"image_size": (1, 2**16)}) + [
+        f"{name} has no effect with --format {config.format}: leave it out."
+        for name, is_given in given.items()
+        if is_given and config.format != "onnx"
+    ]

@@ -9,7 +9,7 @@ from torch import Tensor
 from virtex.data.transforms import ImageConfig
 from virtex.errors import CheckpointError, listing
 from virtex.models.backbone import Backbone, BackboneConfig
-from virtex.zoo.backbones import Initialisation, build_backbone, origin_of
+from virtex.zoo.backbones import build_backbone
 from virtex.zoo.init import Opened, open_init
 
 
@@ -24,11 +24,6 @@ class Model:
     def is_run(self) -> bool:
         """Whether INIT is a run, which holds the whole task."""
         return self.opened.kind == "run"
-
-    @property
-    def origin(self) -> Initialisation:
-        """Record of the backbone's origin."""
-        return origin_of(self.opened, self.backbone.config)
 
     @property
     def image(self) -> ImageConfig:

@@ -45,16 +45,12 @@ def model_card(model: Model, *, title: str, scores: Sequence[Score]) -> str:
     return "\n".join(sections)
 
 
-def without_folders(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's config for publication: absolute paths are cut to their last part."""
-    return {name: _without_folders(value) for name, value in values.items()}
-
-
-def _without_folders(value: Any) -> Any:
+def without_folders(value: Any) -> Any:
+    """Return plain values, such as a config, with absolute paths cut to their last part."""
     if isinstance(value, Mapping):
-        return without_folders(value)
+        return {name: without_folders(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_without_folders(item) for item in value]
+        return [without_folders(item) for item in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 

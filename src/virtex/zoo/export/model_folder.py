@@ -8,6 +8,7 @@ from virtex import files
 from virtex.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ImageConfig
 from virtex.errors import CheckpointError
 from virtex.models.backbone import Backbone
+from virtex.zoo.backbones import origin_of
 from virtex.zoo.export.card_scores import scores_of
 from virtex.zoo.export.layouts import timm_state
 from virtex.zoo.export.model import Model
@@ -26,7 +27,8 @@ def write_model_folder(model: Model, path: Path) -> None:
         DataError: A result of the run cannot be read.
         CheckpointError: The run's config cannot be read, or the folder cannot be written.
     """
-    scores = scores_of(model.origin, model.run_folder) if model.is_run else []
+    origin = origin_of(model.opened, model.backbone.config)
+    scores = scores_of(origin, model.run_folder) if model.is_run else []
     card = model_card(model, title=path.name, scores=scores)
     config = json.dumps(timm_config(model.backbone, model.image), indent=2)
     with files.replacing(path, error=CheckpointError) as folder:
