@@ -1,15 +1,39 @@
 """Strict loading and digests of state dicts."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from virtex.errors import CheckpointError, listing
+from virtex.errors import CheckpointError, ConfigError, listing
+
+Module = TypeVar("Module", bound=nn.Module)
 
 COUNTER = "num_batches_tracked"
 """Suffix of the names of BatchNorm's counters, which files from before PyTorch 0.4.1 lack."""
+
+
+def build_strictly(
+    build: Callable[[], Module], state: Mapping[str, Tensor], *, subject: object
+) -> Module:
+    """Build a module whose sizes a file states, and load the file's state dict into it.
+
+    It is built on the meta device first, where it takes no memory, so that a file whose config
+    states larger sizes than its weights have is refused before memory is allocated.
+
+    Raises:
+        CheckpointError: The module cannot be built, or does not fit the state dict.
+    """
+    try:
+        with torch.device("meta"):
+            check_fits(build(), state, subject=subject)
+    except ConfigError as error:
+        raise CheckpointError(f"{subject}: its network cannot be built: {error}") from error
+    module = build()
+    load_strictly(module, state, subject=subject)
+    return module
 
 
 def load_strictly(
@@ -34,9 +58,6 @@ def check_fits(
     module: nn.Module, state: Mapping[str, Tensor], *, subject: object, remedy: str = ""
 ) -> None:
     """Check that `load_strictly` could load a state dict, whatever its values.
-
-    A module on the meta device takes no memory, so a file whose config claims larger sizes than its
-    weights have can be refused before memory is allocated.
 
     Raises:
         CheckpointError: Names what is missing, unexpected or of another shape.

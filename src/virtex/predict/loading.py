@@ -10,7 +10,7 @@ from virtex.data.transforms import ImageConfig
 from virtex.engine.run import Precision, choose_device
 from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone
-from virtex.models.state_dict import check_fits, load_strictly
+from virtex.models.state_dict import build_strictly
 from virtex.predict.embedder import Embedder
 from virtex.predict.predictor import Predictor
 from virtex.tasks.base import Task, TaskData
@@ -163,13 +163,12 @@ def build_task(opened: Opened) -> tuple[Task, TaskData]:
     if opened.tokenizer is None:
         raise CheckpointError(f"{opened.path} has no tokenizer.model in the run folder above it.")
     data = TaskData(trained.image, opened.tokenizer, opened.categories)
-    with opened.trying():
-        check_fits(
-            trained.task.build(Backbone(trained.backbone), data), opened.state, subject=opened.path
-        )
     with torch.random.fork_rng(devices=[]):  # random initialisation, which is overwritten
-        task = trained.task.build(Backbone(trained.backbone), data)
-    load_strictly(task, opened.state, subject=opened.path)
+        task = build_strictly(
+            lambda: trained.task.build(Backbone(trained.backbone), data),
+            opened.state,
+            subject=opened.path,
+        )
     return task, data
 
 

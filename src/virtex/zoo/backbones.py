@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from virtex.errors import CheckpointError, listing
+from virtex.errors import CheckpointError, ConfigError, listing
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.state_dict import check_fits, load_strictly
 from virtex.zoo.foreign import backbone_state, without_prefix
@@ -77,8 +77,7 @@ def build_backbone(
         with torch.random.fork_rng(devices=[]):  # timm draws from the global generator
             torch.manual_seed(seed)
             return Backbone(architecture)
-    with opened.trying():
-        empty = Backbone(architecture).cnn
+    empty = _without_memory(architecture, opened).cnn
     state = (
         _state_in_task(opened.state, opened.path)
         if opened.kind == "run"
@@ -88,6 +87,17 @@ def build_backbone(
     backbone = Backbone(architecture)
     load_strictly(backbone.cnn, state, subject=opened.path)
     return backbone
+
+
+def _without_memory(architecture: BackboneConfig, opened: Opened) -> Backbone:
+    """Return a backbone on the meta device; an error is the file's, if that states the sizes."""
+    try:
+        with torch.device("meta"):
+            return Backbone(architecture)
+    except ConfigError as error:
+        if opened.kind != "run":
+            raise
+        raise CheckpointError(f"{opened.path}: its network cannot be built: {error}") from error
 
 
 def architecture_of(opened: Opened, config: BackboneConfig | None = None) -> BackboneConfig:

@@ -3,14 +3,12 @@
 A command opens INIT once; backbones, captioners and embedders are built from the `Opened`.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from virtex.config import from_dict
@@ -99,21 +97,6 @@ class Opened:
         except (ConfigError, TypeError) as error:
             raise self._unreadable("task", error) from error
         return replace(trained, backbone=self.backbone)
-
-    @contextlib.contextmanager
-    def trying(self) -> Iterator[None]:
-        """Build on the meta device, where nothing takes memory.
-
-        Raises:
-            CheckpointError: The run's config names a network that cannot be built.
-        """
-        try:
-            with torch.device("meta"):
-                yield
-        except ConfigError as error:
-            if self.kind != "run":
-                raise  # the user named the architecture
-            raise self._unreadable("network", error) from error
 
     def _unreadable(self, part: str, error: Exception) -> CheckpointError:
         return CheckpointError(f"{self.path}: its config has no readable {part}: {error}")
