@@ -22,7 +22,7 @@ from torch import Tensor
 from virtex.models.attention import Packing
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.captioner import Captioner
-from virtex.models.decoding import Cache, DecodingConfig, Generated, decode
+from virtex.models.decoding import DecodingConfig, Generated, decode
 from virtex.models.kv_cache import KeyValueCache
 from virtex.models.reranking import rerank
 from virtex.models.textual_head import HeadConfig
@@ -49,7 +49,7 @@ class PrefixCache:
         self.projected = self.head.project(grid)  # (B * K, N, D), where K is 1 at first
         self.tokens = torch.zeros(len(grid), 1, 0, dtype=torch.int64)
 
-    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
+    def step(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
         """As Captioner.step."""
         self.tokens = torch.cat([self.tokens, tokens[..., None]], dim=2)  # (B, K, t)
         rows = self.tokens.flatten(0, 1)
@@ -62,20 +62,20 @@ class PrefixCache:
         return self.head.logits(states)[:, :, -1]
 
     def reorder(self, parents: Tensor) -> None:
-        """See Cache."""
+        """See `KeyValueCache`."""
         num_beams, num_tokens = parents.shape[1], self.tokens.shape[2]
         if num_beams != self.tokens.shape[1]:
             self.projected = self.projected.repeat_interleave(num_beams, 0)
         self.tokens = self.tokens.gather(1, parents[..., None].expand(-1, -1, num_tokens))
 
     def keep(self, images: Tensor) -> None:
-        """See Cache."""
+        """See `KeyValueCache`."""
         num_beams = self.tokens.shape[1]
         self.tokens = self.tokens[images]
         self.projected = self.projected.unflatten(0, (-1, num_beams))[images].flatten(0, 1)
 
     def drop_start(self) -> None:
-        """See Cache."""
+        """See `KeyValueCache`."""
         self.tokens = self.tokens[..., 1:]
 
 
@@ -83,14 +83,14 @@ class Ending:
     """A cache whose captions end when told to, so that random weights write real lengths."""
 
     def __init__(
-        self, cache: Cache, step: Callable[[Tensor, Cache], Tensor], lengths: Tensor
+        self, cache: KeyValueCache, step: Callable[[Tensor, KeyValueCache], Tensor], lengths: Tensor
     ) -> None:
         self.cache, self.inner_step = cache, step
         self.lengths, self.num_steps = lengths, 0
         self.drop_start = cache.drop_start
         self.reorder = cache.reorder
 
-    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
+    def step(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
         """Logits that end a caption at its length and never before."""
         self.num_steps += 1
         logits = self.inner_step(tokens, self.cache)
@@ -99,7 +99,7 @@ class Ending:
         return logits
 
     def keep(self, images: Tensor) -> None:
-        """See Cache."""
+        """See `KeyValueCache`."""
         self.lengths = self.lengths[images]
         self.cache.keep(images)
 
