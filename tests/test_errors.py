@@ -1,6 +1,8 @@
+from types import SimpleNamespace
+
 import pytest
 
-from virtex.errors import ConfigError, did_you_mean, listing, raise_all
+from virtex.errors import ConfigError, did_you_mean, listing, out_of_range, raise_all
 
 
 def test_all_problems_are_told_at_once() -> None:
@@ -24,3 +26,12 @@ def test_a_hint_names_what_is_close_or_else_all() -> None:
 def test_a_listing_names_the_first_few() -> None:
     assert listing("abc") == "a, b, c"
     assert listing(range(20)) == "0, 1, 2 and 17 more"
+
+
+def test_a_number_out_of_its_range_is_told_the_end_that_it_passed() -> None:
+    values = SimpleNamespace(low=0, high=5000, right=3, absent=None)
+    ranges = dict.fromkeys(("low", "high", "right", "absent"), (1, 4096))
+    assert out_of_range(values, ranges) == [
+        "low 0 must be at least 1",
+        "high 5000 must be at most 4,096",
+    ]

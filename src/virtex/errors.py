@@ -55,11 +55,14 @@ def out_of_range(values: object, ranges: Mapping[str, tuple[int, int]]) -> list[
 
     Attributes that are None are left out.
     """
-    return [
-        f"{name} {value} must be from {least} to {most}"
-        for name, (least, most) in ranges.items()
-        if (value := getattr(values, name)) is not None and not least <= value <= most
-    ]
+    problems = []
+    for name, (least, most) in ranges.items():
+        value = getattr(values, name)
+        if value is not None and value < least:
+            problems.append(f"{name} {value} must be at least {least}")
+        elif value is not None and value > most:
+            problems.append(f"{name} {value} must be at most {most:,}")
+    return problems
 
 
 def did_you_mean(

@@ -206,8 +206,8 @@ def test_heads_and_feedforward_follow_the_papers_rule():
     [
         ({"hidden_size": 100}, "100 is not a multiple of 64: set num_heads"),
         ({"hidden_size": 64, "num_heads": 5}, "64 is not a multiple of num_heads 5"),
-        ({"num_layers": 0}, "num_layers 0 must be from 1"),
-        ({"feedforward_size": -1}, "feedforward_size -1 must be from 0"),
+        ({"num_layers": 0}, "num_layers 0 must be at least 1"),
+        ({"feedforward_size": -1}, "feedforward_size -1 must be at least 0"),
         ({"dropout": 1.0}, "dropout 1.0"),
         ({"norm": "both"}, "'both'"),
         ({"max_tokens": 1}, "max_tokens 1"),
