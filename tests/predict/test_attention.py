@@ -75,7 +75,7 @@ def test_the_log_likelihood_is_that_of_score(direction, predictor, images):
     np.testing.assert_allclose([one.log_likelihood for one in attentions], expected, rtol=1e-4)
 
 
-def test_without_texts_the_captions_are_looked_at(predictor, images):
+def test_without_texts_the_attention_is_of_the_captions(predictor, images):
     decoding = DecodingConfig(max_steps=10)
     captions = predictor.caption(images, decoding)
     attentions = predictor.attend(images, decoding=decoding)
@@ -93,7 +93,7 @@ def test_attention_does_not_depend_on_the_batch_size(direction, predictor, image
 
 
 @BOTH
-def test_a_caption_cut_at_its_longest_is_read_too(direction, predictor, images):
+def test_a_caption_cut_at_the_maximum_length_is_read_too(direction, predictor, images):
     (caption,) = predictor.caption(images[0], DecodingConfig("greedy", max_steps=3))
     tokens = caption.tokens[:1] * 12
     longest = replace(caption, text=predictor.tokenizer.decode(tokens), tokens=tokens)
@@ -139,7 +139,7 @@ def test_the_bias_is_the_mean_over_captions_and_not_over_words():
         attention_bias([empty])
 
 
-def test_what_cannot_be_shown_is_refused(predictor, task, tokenizer, images):
+def test_layers_heads_and_texts_that_do_not_exist_are_refused(predictor, task, tokenizer, images):
     attention = random_attention()
     with pytest.raises(ConfigError, match="head 3 of 3: give 0 to 2"):
         attention.maps(head=3)

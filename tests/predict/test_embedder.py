@@ -84,7 +84,7 @@ def test_scores_are_cosine_similarities(embedder, images):
     assert np.abs(scores.numpy()).max() <= 1 + 1e-5
 
 
-def test_nothing_has_no_vectors(embedder):
+def test_no_images_and_no_texts_have_no_vectors(embedder):
     assert embedder.embed_images([]).shape == embedder.embed_texts([]).shape == (0, 16)
 
 
@@ -130,7 +130,7 @@ def test_a_run_is_matched_by_what_it_was_trained_for(run, tokenizer, tmp_path):
             load_matcher(folder, tokenizer=tokenizer)
 
 
-def test_a_run_of_another_kind_says_what_takes_it(run, tokenizer, tmp_path):
+def test_the_error_for_another_kind_of_run_says_what_loads_it(run, tokenizer, tmp_path):
     contrastive = write_run(tmp_path / "contrastive", CONFIG, tokenizer)
     with pytest.raises(CheckpointError, match=r"ContrastiveConfig.*load_embedder takes it"):
         load_captioner(contrastive)
@@ -144,6 +144,6 @@ def test_a_run_of_another_kind_says_what_takes_it(run, tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("init", ["random", "imagenet", "bicaptioning_R_50_L1_H512"])
-def test_what_is_no_run_has_no_embedder(init):
+def test_an_init_that_is_no_run_has_no_embedder(init):
     with pytest.raises(CheckpointError, match="load_backbone"):
         load_embedder(init)

@@ -22,7 +22,7 @@ def run_config(task_config=TASK, **changes):
     return {**{name: to_dict(part) for name, part in parts.items()}, "task": named, **changes}
 
 
-def test_the_loaded_captioner_says_what_the_saved_one_said(
+def test_the_loaded_captioner_writes_the_captions_of_the_saved_one(
     tmp_path, task, tokenizer, predictor, images
 ):
     path = tmp_path / "weights.safetensors"
@@ -76,7 +76,7 @@ def test_a_config_that_does_not_fit_its_weights_is_refused(
         load_captioner(path)
 
 
-def test_a_device_or_precision_that_is_none_is_refused(tmp_path, task, tokenizer):
+def test_an_unknown_device_or_precision_is_refused(tmp_path, task, tokenizer):
     save_weights(
         tmp_path / "weights.safetensors",
         task.state_dict(),

@@ -39,7 +39,7 @@ def test_an_image_is_the_same_in_each_form_in_which_it_may_be_given(predictor, i
     assert close(predictor.caption(torch.stack([forms[3]] * 2)), expected * 2)
 
 
-def test_a_pil_image_is_turned_upright_and_laid_over_white_like_its_file(predictor, images):
+def test_a_pil_image_is_turned_upright_and_put_on_white_like_its_file(predictor, images):
     transparent = Image.fromarray(images[0]).convert("RGBA")
     transparent.putalpha(100)
     file = io.BytesIO()
@@ -91,7 +91,7 @@ def test_score_is_the_sum_of_the_models_log_probabilities(predictor, images, tok
     assert predictor.score(images[0], TEXTS[0]) == pytest.approx(scores[:1], rel=1e-4)
 
 
-def test_what_is_no_image_or_no_pair_is_refused(predictor, images, tmp_path):
+def test_inputs_that_are_no_images_or_no_pairs_are_refused(predictor, images, tmp_path):
     with pytest.raises(DataError, match=r"float32 and shape \(3, 8, 8\)\. Allowed are paths"):
         predictor.caption(torch.zeros(3, 8, 8))
     with pytest.raises(DataError, match=r"shape \(8, 8, 4\)"):
@@ -102,14 +102,14 @@ def test_what_is_no_image_or_no_pair_is_refused(predictor, images, tmp_path):
         predictor.score(images[:2], TEXTS)
 
 
-def test_photographs_are_captioned_from_their_files(predictor):
+def test_images_are_captioned_from_their_files(predictor):
     folder = real("data/coco_mini/val2017")
     captions = predictor.caption(sorted(folder.glob("*.jpg"))[:3])
     assert len(captions) == 3
     assert all(np.isfinite(caption.log_likelihood) for caption in captions)
 
 
-def test_several_captions_come_best_first_and_the_first_is_the_one(predictor, images):
+def test_several_captions_are_sorted_and_the_first_is_the_best(predictor, images):
     several = predictor.captions(images, 3)
     for captions, best in zip(several, predictor.caption(images), strict=True):
         likelihoods = [caption.log_likelihood for caption in captions]
@@ -148,7 +148,7 @@ def test_a_label_scores_as_the_mean_of_its_texts(predictor, images):
         assert one.ranked[0][0] == one.best
 
 
-def test_the_prior_is_the_likelihood_under_a_grey_image(predictor, images):
+def test_the_prior_is_the_likelihood_under_a_gray_image(predictor, images):
     plain, adjusted = (
         predictor.classify(images[0], TEXTS, templates=["{}"], matching=MatchingConfig(prior=p))
         for p in (0.0, 0.5)
@@ -178,17 +178,17 @@ def test_a_search_ranks_images_by_the_texts_score(predictor, images):
     ("labels", "templates"),
     [([], ["a {}"]), (["dog"], []), (["dog"], ["a dog"]), (["x"], ["{}{}"])],
 )
-def test_labels_need_templates_with_a_place_for_them(labels, templates, predictor, images):
+def test_templates_need_braces_for_the_label(labels, templates, predictor, images):
     with pytest.raises(ConfigError, match="Give at least one of each"):
         predictor.classify(images, labels, templates=templates)
 
 
-def test_a_gallery_of_nothing_is_refused(predictor):
+def test_an_empty_gallery_is_refused(predictor):
     with pytest.raises(DataError, match="no images"):
         predictor.gallery([])
 
 
-def test_bf16_says_nearly_the_same(task, tokenizer, predictor, images):
+def test_bf16_scores_are_nearly_the_same(task, tokenizer, predictor, images):
     rough = Predictor(task.captioner, tokenizer, IMAGE, precision="bf16")
     exact, rounded = (one.score(images[:3], TEXTS) for one in (predictor, rough))
     assert exact != rounded
@@ -203,7 +203,7 @@ def test_an_images_random_caption_does_not_depend_on_the_images_before_it(predic
     assert alone[1] != among_others[1]
 
 
-def test_attention_of_sampled_captions_is_of_those_that_caption_writes(predictor, images):
+def test_attend_samples_the_captions_that_caption_samples(predictor, images):
     decoding = DecodingConfig("nucleus", max_steps=10)
     same = [images[0]] * 3
     written = predictor.caption(same, decoding, prefix="two dogs", seed=2)
@@ -234,7 +234,7 @@ def test_a_label_given_twice_gets_its_score_twice(predictor, images):
     assert scores[0] == scores[1]
 
 
-def test_a_model_that_diverged_is_named_and_not_ranked(tokenizer, images):
+def test_likelihoods_that_are_nan_are_an_error(tokenizer, images):
     captioner = small_task(tokenizer).captioner
     with torch.no_grad():
         captioner.head.output_bias[5] = float("nan")

@@ -115,7 +115,7 @@ def test_a_silent_server_counts_as_cut(path, monkeypatch):
         (Served(CONTENT, redirect="file:///etc/hostname"), "not allowed"),
     ],
 )
-def test_what_is_no_file_is_refused_at_once(served, match, path):
+def test_a_response_that_is_no_file_is_refused_at_once(served, match, path):
     refused(served, path, match, sha256=SHA256)
 
 
@@ -131,7 +131,7 @@ def test_another_checksum_is_refused(path):
 
 
 @pytest.mark.parametrize("content", [b'{"error": 1}', b"<!doctype html><html>Please log in"])
-def test_what_begins_otherwise_than_such_a_file_is_refused(content, path):
+def test_a_file_with_other_first_bytes_is_refused(content, path):
     refused(Served(content), path, "or a web page: it begins with b'", first_bytes=TORCH_FILE)
 
 

@@ -394,7 +394,7 @@ def result(initialisation, value):
     }
 
 
-def test_a_card_tells_data_recipe_and_the_scores_of_these_weights_alone(tmp_path):
+def test_a_card_states_data_recipe_and_only_the_scores_of_these_weights(tmp_path):
     run = write_run(tmp_path / "run")
     sha256 = open_backbone(run.folder)[1].sha256
     results = tmp_path / "run" / "results"
@@ -425,7 +425,7 @@ def test_a_card_tells_data_recipe_and_the_scores_of_these_weights_alone(tmp_path
     assert recipe["backbone"]["name"] == "resnet18"
 
 
-def test_what_is_published_does_not_tell_the_folders_of_whoever_trained_it(run, tmp_path):
+def test_a_published_config_does_not_contain_folders_of_the_trainer(run, tmp_path):
     folder = exported(run.folder, "huggingface", tmp_path / "model")
     for name in ("README.md", "config.json", "weights.safetensors"):
         content = (folder / name).read_bytes()
@@ -453,7 +453,7 @@ def test_the_folder_of_a_bare_backbone_says_what_is_not_known(tmp_path):
     assert not (folder / "weights.safetensors").exists()
 
 
-def test_the_card_of_a_published_model_tells_paper_address_and_data(tmp_path, monkeypatch):
+def test_the_card_of_a_published_model_states_paper_address_and_data(tmp_path, monkeypatch):
     name = "multilabel_classification_R_50"
     monkeypatch.setenv("VIRTEX_MIRROR", str(tmp_path))
     torch.save(torchvision_resnet("resnet50").state_dict(), tmp_path / f"{name}.pth")
@@ -464,7 +464,7 @@ def test_the_card_of_a_published_model_tells_paper_address_and_data(tmp_path, mo
     assert "virtex transfer" not in card
 
 
-def test_what_exists_is_replaced_only_when_asked_for(run, tmp_path):
+def test_existing_files_are_replaced_only_with_overwrite(run, tmp_path):
     out = tmp_path / "out.pth"
     out.write_text("mine")
     with pytest.raises(ConfigError, match=r"out\.pth exists: .*--overwrite"):
@@ -492,13 +492,13 @@ def test_overwriting_a_folder_leaves_no_weights_of_another_model(run, tmp_path):
     assert (folder / "model.safetensors").exists()
 
 
-def test_a_place_that_cannot_be_written_is_named(run, tmp_path):
+def test_a_path_that_cannot_be_written_is_named(run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match=r"cannot write .*choose another place"):
         exported(run.folder, "timm", tmp_path / "file" / "out.pth")
 
 
-def test_all_problems_of_the_options_are_told_at_once(run, tmp_path):
+def test_all_problems_of_the_options_are_reported_at_once(run, tmp_path):
     (tmp_path / "out.bin").write_text("")
     with pytest.raises(ConfigError) as caught:
         ExportConfig(
@@ -519,7 +519,7 @@ def test_all_problems_of_the_options_are_told_at_once(run, tmp_path):
         )
 
 
-def test_the_command_writes_and_prints_where(run, tmp_path, capsys):
+def test_the_command_writes_and_prints_the_path(run, tmp_path, capsys):
     out = tmp_path / "out.safetensors"
     assert main(["export", run.folder, "--format", "timm", "--out", str(out)]) == 0
     assert capsys.readouterr().out.strip() == str(out)

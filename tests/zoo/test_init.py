@@ -163,7 +163,7 @@ def test_a_checkpoint_that_lacks_its_task_is_refused(tmp_path):
         open_backbone(path)
 
 
-def test_a_checkpoint_under_another_name_is_known_for_what_it_is(run, task):
+def test_a_checkpoint_under_another_name_is_recognised(run, task):
     path = (run / "checkpoints" / "step_00000020.pt").rename(run / "best.pth")
     backbone, initialisation = open_backbone(path)
     assert torch.equal(grid_of(backbone), grid_of(task.backbone))
@@ -265,7 +265,7 @@ def test_a_file_that_lacks_weights_or_has_too_many_names_them(tmp_path, resnet18
     assert "1 of another shape: bn1.bias is (3,), must be (64,)" in message
 
 
-def test_another_architecture_than_the_one_asked_for_is_refused(run, tmp_path, resnet18):
+def test_another_architecture_than_the_requested_one_is_refused(run, tmp_path, resnet18):
     with pytest.raises(CheckpointError, match=r"resnet18 with options .*but resnet34 .* requested"):
         open_backbone(run, config=BackboneConfig(name="resnet34"))
     path = tmp_path / "model.pth"

@@ -63,7 +63,7 @@ def test_every_name_of_the_papers_tables_is_there():
     assert {model.name for model in MODELS} == {*expected, f"backbone_{BEST}"}
 
 
-def test_names_tell_kind_and_architecture():
+def test_kind_and_architecture_follow_from_names():
     masked = find("masked_lm_R_50_L1_H2048")
     assert (masked.kind, masked.backbone.name) == ("masked_lm", "resnet50")
     deep = find("depth_ablations/bicaptioning_R_50_L3_H1024")
@@ -96,7 +96,7 @@ def test_an_unknown_name_is_answered_with_the_closest():
         virtex.load_backbone("bicaptioning_R50_L1_H2048")
 
 
-def test_a_file_or_folder_of_that_name_wins(tmp_path, monkeypatch):
+def test_a_file_or_folder_of_that_name_takes_precedence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find(BEST) is not None
     Path(BEST).mkdir()
@@ -123,7 +123,7 @@ def test_a_mirrors_address_serves_a_file_once(tmp_path):
     assert served.num_requests == 1
 
 
-def test_what_is_no_torch_file_never_enters_the_cache(tmp_path):
+def test_a_file_that_is_no_torch_file_never_enters_the_cache(tmp_path):
     with serving(Served(b'{"error": "gone"}')) as url:
         storage = Storage(tmp_path / "cache", url.removesuffix("file.pth"))
         with pytest.raises(CheckpointError, match="is another file than expected"):
@@ -149,7 +149,7 @@ def test_a_mirror_that_is_no_address_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["~nobody_of_that_name/run", "x" * 300])
-def test_what_can_be_no_path_is_refused(text, monkeypatch):
+def test_a_text_that_cannot_be_a_path_is_refused(text, monkeypatch):
     for load in (virtex.load_backbone, virtex.load_captioner, models.find, open_init):
         with pytest.raises(CheckpointError, match="cannot be a path here"):
             load(text)
@@ -157,7 +157,7 @@ def test_what_can_be_no_path_is_refused(text, monkeypatch):
         storage_from({"VIRTEX_CACHE": text})
 
 
-def test_a_published_file_that_writes_no_captions_is_told_by_its_name(tmp_path, tokenizer):
+def test_a_published_file_that_writes_no_captions_is_recognised_by_its_name(tmp_path, tokenizer):
     path = tmp_path / "mirror" / "masked_lm_R_50_L1_H2048.pth"
     mirrored(tmp_path, path.name, small_captioner(bidirectional=False))
     with pytest.raises(CheckpointError, match="is a masked_lm model, which writes no captions"):
@@ -199,7 +199,7 @@ def test_a_captioner_is_loaded_by_its_published_name(tmp_path, tokenizer):
     assert torch.equal(backbone.cnn.conv1.weight, captioner.backbone.cnn.conv1.weight)
 
 
-def test_a_mixed_up_file_is_refused_with_what_it_holds(tmp_path, tokenizer):
+def test_a_wrong_file_is_refused_with_its_content(tmp_path, tokenizer):
     mirrored(tmp_path, "bicaptioning_R_101_L1_H1024.pth", small_captioner())
     with pytest.raises(CheckpointError, match=r"holds a resnet50, but .* with a resnet101"):
         open_backbone("bicaptioning_R_101_L1_H1024")
@@ -217,7 +217,7 @@ def test_another_architecture_than_the_published_one_is_not_forced_on_it(tmp_pat
         open_backbone(f"backbone_{BEST}", config=BackboneConfig("resnet101"))
 
 
-def test_what_cannot_work_is_said_before_anything_is_fetched(tokenizer):
+def test_errors_are_reported_before_anything_is_downloaded(tokenizer):
     with pytest.raises(CheckpointError, match="is a masked_lm model, which writes no captions"):
         virtex.load_captioner("masked_lm_R_50_L1_H2048", tokenizer=tokenizer)
     with pytest.raises(ConfigError, match=rf"{BEST} holds no tokenizer.*--tokenizer.*docs/zoo\.md"):

@@ -161,7 +161,7 @@ def test_a_weight_of_another_shape_is_refused(small, layer):
     assert "head.decoders" not in str(caught.value)
 
 
-def test_a_classification_model_is_told_to_serve_as_a_backbone():
+def test_a_classification_model_is_refused_as_a_captioner():
     released = {"visual.cnn.conv1.weight": torch.zeros(1), "textual.output.bias": torch.zeros(81)}
     with pytest.raises(CheckpointError, match="load_backbone takes their backbone"):
         load_released(foreign(released))

@@ -196,12 +196,12 @@ def test_what_the_released_layout_cannot_hold_is_refused_by_name():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_names_tell_the_kind(kind):
+def test_the_kind_follows_from_the_names(kind):
     names = {"masked_lm": "captioning", **dict.fromkeys(CLASSIFICATION, "classification")}
     assert released_kind(released_model(kind).state_dict(), PATH) == names.get(kind, kind)
 
 
-def test_mixed_up_files_are_refused_with_what_was_found_and_expected():
+def test_wrong_files_are_refused_with_what_was_found_and_expected():
     classifier = released_model("token_classification").state_dict()
     captioner = released_model("captioning").state_dict()
     cnn = {n: v for n, v in captioner.items() if n.startswith("visual.cnn.")}

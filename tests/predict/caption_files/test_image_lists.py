@@ -110,13 +110,13 @@ def test_a_list_may_end_its_names_with_null_bytes(photos: Path) -> None:
     assert find_images([], lists=["list.txt"]) == expected
 
 
-def test_a_name_that_no_file_can_have_is_told(photos: Path) -> None:
+def test_a_name_that_no_file_can_have_is_reported(photos: Path) -> None:
     for name in ("a\0b.jpg", "a\0*", "\ud800.jpg", "x" * 5000):
         with pytest.raises(DataError, match=r"is (no file|a glob without)"):
             find_images([name])
 
 
-def test_all_that_is_not_there_is_named(photos: Path) -> None:
+def test_all_missing_paths_are_reported(photos: Path) -> None:
     (photos.parent / "empty").mkdir()
     (photos.parent / "empty.txt").touch()
     with pytest.raises(DataError) as raised:

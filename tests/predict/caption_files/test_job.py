@@ -101,7 +101,7 @@ def test_every_format_holds_image_caption_and_likelihood(
     assert beside == {out.name, f"{out.name}.settings.json", f".{out.name}.lock"}
 
 
-def test_json_is_another_word_for_out(run: Path, photos: Path, tmp_path: Path) -> None:
+def test_json_writes_the_same_file_as_out(run: Path, photos: Path, tmp_path: Path) -> None:
     assert main(["caption", str(run), str(photos), "--json", str(tmp_path / "captions")]) == 0
     assert len(json.loads((tmp_path / "captions").read_text())) == 5
 
@@ -227,7 +227,7 @@ def test_original_searches_as_the_released_code_did(
         assert same == original
 
 
-def test_bf16_says_nearly_the_same(run: Path, photos: Path, tmp_path: Path) -> None:
+def test_bf16_captions_are_nearly_the_same(run: Path, photos: Path, tmp_path: Path) -> None:
     found = {}
     for precision in ("fp32", "bf16"):
         out = tmp_path / f"{precision}.jsonl"
@@ -238,7 +238,7 @@ def test_bf16_says_nearly_the_same(run: Path, photos: Path, tmp_path: Path) -> N
     assert found["bf16"] == pytest.approx(found["fp32"], rel=0.1)
 
 
-def test_each_captioned_image_gets_a_picture_of_its_own(
+def test_each_captioned_image_gets_a_figure_of_its_own(
     run: Path, photos: Path, tmp_path: Path
 ) -> None:
     (photos / "photo1.png").write_bytes(b"not an image")
@@ -276,7 +276,7 @@ def test_each_captioned_image_gets_a_picture_of_its_own(
         (["https://example.com/a.jpg"], "a web address, and none is fetched: fetch images first"),
     ],
 )
-def test_mistakes_are_told_before_the_model_is_loaded(
+def test_mistakes_are_reported_before_the_model_is_loaded(
     flags: list[str], told: str, tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "folder.json").mkdir()
@@ -295,7 +295,7 @@ def test_mistakes_are_told_before_the_model_is_loaded(
         (["--tokenizer", "x.model"], "has its own tokenizer"),
     ],
 )
-def test_what_the_model_cannot_do_is_told_before_anything_is_written(
+def test_options_that_the_model_does_not_support_are_reported_before_writing(
     flags: list[str], told: str, run: Path, photos: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -329,7 +329,7 @@ def test_a_bar_on_stderr_leaves_stdout_to_the_captions(
     assert "captions" in terminal.getvalue()
 
 
-def test_a_reader_that_has_seen_enough_ends_it_quietly(run: Path, photos: Path) -> None:
+def test_a_closed_pipe_ends_it_quietly(run: Path, photos: Path) -> None:
     command = [sys.executable, "-m", "virtex.cli", "caption", str(run), str(photos)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -377,7 +377,7 @@ def test_an_image_without_a_caption_is_left_out(
     assert "no caption was found for any of 5 images" in shown.err
 
 
-def test_a_place_that_is_no_ordinary_file_is_not_replaced(run: Path, photos: Path) -> None:
+def test_a_path_that_is_no_ordinary_file_is_not_replaced(run: Path, photos: Path) -> None:
     pipe = photos.parent / "pipe.json"
     os.mkfifo(pipe)
     with pytest.raises(ConfigError, match=r"pipe\.json is no ordinary file"):

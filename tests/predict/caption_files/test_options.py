@@ -92,7 +92,7 @@ def test_a_flag_of_0_is_refused_where_0_means_nothing(name: str) -> None:
         (["run", "http://a/b.jpg", "--allow_urls"], "unknown option --allow_urls"),
     ],
 )
-def test_what_cannot_be_parsed_is_told_with_the_way_to_the_help(
+def test_an_error_of_parsing_names_the_help(
     arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["caption", *arguments]) == 2

@@ -64,7 +64,7 @@ def test_a_file_cut_anywhere_ends_as_one_that_was_not(
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json"])
-def test_a_kill_around_the_conversion_leaves_what_the_next_call_ends_alike(
+def test_a_kill_around_the_conversion_is_resumed_to_the_same_file(
     suffix: str, run: Path, photos: Path, tmp_path: Path
 ) -> None:
     lines, out = tmp_path / "whole.jsonl", tmp_path / f"c.{suffix}"
@@ -97,7 +97,7 @@ def test_a_kill_around_the_conversion_leaves_what_the_next_call_ends_alike(
     assert not growing(out).exists()
 
 
-def test_a_killed_run_goes_on(
+def test_a_killed_run_is_resumed(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos = write_images(tmp_path / "photos", 12)
@@ -132,7 +132,7 @@ def test_a_killed_run_goes_on(
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "json"])
-def test_a_full_disk_is_told_in_words_and_nothing_is_half_written(
+def test_a_full_disk_is_reported_and_nothing_is_half_written(
     suffix: str, run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"c.{suffix}"
@@ -226,7 +226,7 @@ def test_captions_of_another_model_are_not_mixed(
         caption_files(CaptionFilesConfig(str(other), (str(photos),), out=out))
 
 
-def test_a_file_of_which_nothing_is_known_is_not_touched(
+def test_a_file_without_settings_is_not_changed(
     run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "c.csv"
@@ -250,7 +250,7 @@ def test_a_file_that_is_damaged_elsewhere_than_at_its_end_is_refused(
     assert out.read_bytes() == b"".join(lines)
 
 
-def test_an_image_that_is_done_may_be_gone(run: Path, tmp_path: Path) -> None:
+def test_an_image_that_has_captions_may_be_deleted(run: Path, tmp_path: Path) -> None:
     photos, out = write_images(tmp_path / "photos", 3), tmp_path / "c.jsonl"
     assert caption(run, photos, out) == 0
     out.write_bytes(b"".join(out.read_bytes().splitlines(keepends=True)[:2]))
@@ -260,7 +260,7 @@ def test_an_image_that_is_done_may_be_gone(run: Path, tmp_path: Path) -> None:
     assert len(out.read_text().splitlines()) == 3
 
 
-def test_the_batch_that_was_cut_is_made_again_as_it_was() -> None:
+def test_the_batch_that_was_cut_is_computed_again_as_a_whole() -> None:
     names = list("abcdefgh")
 
     def batches(kept: str) -> list[str]:

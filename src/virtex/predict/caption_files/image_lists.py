@@ -14,12 +14,12 @@ from typing import BinaryIO
 
 from virtex.data.checks import IMAGE_SUFFIXES, is_image, quoted, walk
 from virtex.errors import DataError, raise_all
-from virtex.predict.caption_files.options import NO_URLS
 
 log = logging.getLogger("virtex")
 
 STDIN = "-"
 MAX_PROBLEMS = 20
+NO_URLS = "fetch images first, for example by `wget --directory-prefix images/ URL`, and name files"
 ADDRESS = re.compile(r"(https?|ftp|file|s3|gs)://", re.IGNORECASE)
 
 

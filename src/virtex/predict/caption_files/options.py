@@ -24,7 +24,6 @@ ABOUT = (
     "Caption images: prints a line path<TAB>caption for each as it comes. INIT and the images need "
     "no flag: virtex caption INIT IMAGE|DIR|GLOB|- ... [--option value ...]"
 )
-NO_URLS = "fetch images first, for example by `wget --directory-prefix images/ URL`, and name files"
 
 
 @dataclass(frozen=True)
