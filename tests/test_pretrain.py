@@ -1,6 +1,7 @@
 """Pretraining end to end on a few drawn scenes."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -263,23 +264,28 @@ def test_sigterm_to_the_whole_group_writes_a_checkpoint_and_exits_143(tmp_path: 
 
 def test_one_process_trains_in_a_folder_while_others_read_it(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    flags = ["--out", str(out), "--run.num_steps", "100", "--loader.num_workers", "1"]
-    trainer = subprocess.Popen([sys.executable, *command(tmp_path, *flags)])
+    options = small_config(out, "--run.num_steps", "20", "--loader.num_workers", "1")
+    trainer = multiprocessing.get_context("fork").Process(target=pretrain, args=(options,))
+    trainer.start()
+    assert trainer.pid is not None
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (out / "samples.json").exists():
-        time.sleep(0.05)
-    trainer.send_signal(signal.SIGSTOP)
-    sparingly = ["--run.checkpoint_every", "0", "--run.validate_every", "0"]
-    again = parse_pretrain(["--out", str(out), *sparingly])
+        time.sleep(0.005)
+    os.kill(trainer.pid, signal.SIGSTOP)
+    rarely = ["--run.checkpoint_every", "0", "--run.validate_every", "0"]
+    again = parse_pretrain(["--out", str(out), *rarely])
     message = f"{out} is in use by process {trainer.pid} on {os.uname().nodename}"
-    with pytest.raises(ConfigError, match=message):
-        pretrain(again)
-    assert write_report([out], tmp_path).exists()
-    assert virtex.load_captioner(out).caption(next((out / "samples").iterdir()))
-    trainer.kill()
-    assert trainer.wait() == -signal.SIGKILL
-    assert pretrain(again).step == 100
-    assert len(records(out, "train/loss")) == 100
+    try:
+        with pytest.raises(ConfigError, match=message):
+            pretrain(again)
+        assert write_report([out], tmp_path).exists()
+        assert virtex.load_captioner(out).caption(next((out / "samples").iterdir()))
+    finally:
+        trainer.kill()
+        trainer.join()
+    assert trainer.exitcode == -signal.SIGKILL
+    assert pretrain(again).step == 20
+    assert len(records(out, "train/loss")) == 20
 
 
 def test_two_processes_see_the_same_batches_as_one(run: Path, tmp_path: Path) -> None:
