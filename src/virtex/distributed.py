@@ -1,4 +1,4 @@
-"""Rank, world size and the few collectives we need: the only door to torch.distributed."""
+"""Rank, world size and collectives: the only module that imports torch.distributed."""
 
 import os
 from collections.abc import Iterator
@@ -11,21 +11,19 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-PATIENCE = timedelta(hours=12)
-"""How long processes wait for the main one, which alone trains vocabularies and runs protocols."""
-
-
+TIMEOUT = timedelta(hours=12)
+"""Maximum wait for the main process, which alone trains vocabularies and runs protocols."""
 Item = TypeVar("Item")
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 class Share(NamedTuple):
-    """The part of the work that one of several processes does."""
+    """One process's part of work that is divided among processes."""
 
     rank: int = 0
-    """This process's number, from 0."""
+    """Index of the process, from 0."""
     world_size: int = 1
-    """How many processes work together."""
+    """Number of processes."""
 
 
 def share() -> Share:
@@ -34,22 +32,22 @@ def share() -> Share:
 
 
 def rank() -> int:
-    """This process's number, 0 where there is one process."""
-    return torch.distributed.get_rank() if _is_one_of_several() else 0
+    """Return the index of this process, from 0."""
+    return torch.distributed.get_rank() if _has_group() else 0
 
 
 def world_size() -> int:
-    """How many processes work together."""
-    return torch.distributed.get_world_size() if _is_one_of_several() else 1
+    """Return the number of processes."""
+    return torch.distributed.get_world_size() if _has_group() else 1
 
 
-def _is_one_of_several() -> bool:
+def _has_group() -> bool:
     return torch.distributed.is_initialized() and not _alone.get()
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Work as if there were no other processes, for what one of them does while the others wait."""
+    """Act as a single process within the block, for work that the others wait for."""
     token = _alone.set(True)
     try:
         yield
@@ -58,18 +56,18 @@ def alone() -> Iterator[None]:
 
 
 def is_main() -> bool:
-    """Whether this process writes files and talks to the user."""
+    """Whether this is the main process, which alone writes files and messages."""
     return rank() == 0
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the processes that torchrun or srun started; nothing to do where there is one."""
+    """Join the processes that torchrun or srun started; do nothing for a single process."""
     if num_started() == 1 or torch.distributed.is_initialized():
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    torch.distributed.init_process_group(backend, timeout=PATIENCE)
+    torch.distributed.init_process_group(backend, timeout=TIMEOUT)
     try:
         yield
     finally:
@@ -77,34 +75,41 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def num_started() -> int:
-    """How many processes torchrun or srun started, whether or not they work together yet."""
+    """Return the number of processes that torchrun or srun started, joined or not."""
     _adopt_slurm()
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_rank() -> int:
-    """This process's number on its machine: the index of its GPU."""
+    """Return the index of this process on its machine, which is that of its GPU."""
     _adopt_slurm()
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def wrap(module: nn.Module) -> nn.Module:
-    """The module with gradients averaged over processes; itself where there is one process."""
+    """Return a module whose gradients are averaged over processes."""
     if world_size() == 1:
         return module
-    # Without device_ids it moves no inputs: lengths are to stay on the host.
+    # Without device_ids it moves no inputs: lengths stay on the host.
     return nn.parallel.DistributedDataParallel(module)
 
 
 def mean(value: Tensor) -> Tensor:
-    """The mean of a tensor over all processes."""
-    if world_size() == 1:
-        return value
+    """Return the mean of a tensor over all processes, without gradient."""
     return total(value) / world_size()
 
 
+def total(value: Tensor) -> Tensor:
+    """Return the sum of a tensor over all processes, without gradient."""
+    summed = value.detach()
+    if world_size() > 1:
+        summed = summed.clone()
+        torch.distributed.all_reduce(summed)
+    return summed
+
+
 def gather(value: Tensor) -> Tensor:
-    """Every process's (B, ...), in rank order, as one (world_size * B, ...), without gradient."""
+    """Concatenate every process's (B, ...) in rank order, without gradient."""
     if world_size() == 1:
         return value.detach()
     parts = [torch.empty_like(value) for _ in range(world_size())]
@@ -112,43 +117,18 @@ def gather(value: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def gather_with_gradient(value: Tensor) -> Tensor:
-    """As `gather`; each process's part gets the gradients of all processes' losses, summed.
+def total_with_gradient(value: Tensor) -> Tensor:
+    """Return the sum over all processes; its gradient is the sum of all processes' gradients."""
+    return value if world_size() == 1 else _Total.apply(value)
 
-    `wrap` then divides by the number of processes, so that a loss which is a mean over each
+
+def gather_with_gradient(value: Tensor) -> Tensor:
+    """Concatenate every process's (B, ...); gradients of all processes' losses are summed.
+
+    `wrap` then divides by the number of processes, so that a loss that is a mean over each
     process's own rows has the gradient of the mean over all rows.
     """
-    if world_size() == 1:
-        return value
-    gathered: Tensor = _Gather.apply(value)
-    return gathered
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        return gather(value)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        return total(gradient).chunk(world_size())[rank()]
-
-
-def total(value: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, without gradient."""
-    if world_size() == 1:
-        return value.detach()
-    summed = value.detach().clone()
-    torch.distributed.all_reduce(summed)
-    return summed
-
-
-def total_with_gradient(value: Tensor) -> Tensor:
-    """As `total`; each process's part gets the gradients of all processes' losses, summed."""
-    if world_size() == 1:
-        return value
-    summed: Tensor = _Total.apply(value)
-    return summed
+    return value if world_size() == 1 else _Gather.apply(value)
 
 
 class _Total(torch.autograd.Function):
@@ -157,13 +137,23 @@ class _Total(torch.autograd.Function):
         return total(value)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        return total(gradient)
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return total(gradients[0])
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return gather(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return total(gradients[0]).chunk(world_size())[rank()]
 
 
 @torch.no_grad()
 def share_buffers(module: nn.Module) -> None:
-    """Give every process the main one's buffers, the running statistics of BatchNorm among them."""
+    """Copy the main process's buffers, such as BatchNorm's statistics, to all processes."""
     if world_size() > 1:
         for buffer in module.buffers():
             torch.distributed.broadcast(buffer, 0)
@@ -195,8 +185,7 @@ def gather_on_main(value: Item) -> list[Item]:
 
 
 def _adopt_slurm() -> None:
-    """srun names rank and size in its own words; torch reads torchrun's."""
+    """Copy srun's variables to the names that torch reads."""
     names = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
     if "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "MASTER_ADDR" in os.environ:
-        for ours, theirs in names.items():
-            os.environ[ours] = os.environ[theirs]
+        os.environ |= {name: os.environ[slurm] for name, slurm in names.items()}
