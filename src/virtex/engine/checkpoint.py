@@ -1,8 +1,8 @@
-"""Checkpoints: written so that no crash costs the one before, read without trusting them.
+"""Checkpoints: atomic writes, and reads that run no code.
 
-A file is a torch zip of plain values: `version`, `step`, and what the caller put in. It is written
-atomically; older ones are removed only after it is on the disk. It is read with weights_only=True,
-after its zip checksums were verified (torch itself skips them).
+A file is a torch zip of plain values: `version`, `step` and the caller's. Older files are removed
+only after a new one is on the disk. Reading verifies the zip checksums (which torch does not), then
+loads with weights_only=True.
 """
 
 import logging
@@ -16,12 +16,14 @@ from virtex import files
 from virtex.errors import CheckpointError
 
 VERSION = 1
+REMEDY = "Resume with the config that the run began with, or start a new run folder."
+"""What to do about a checkpoint that does not fit the run's options."""
 NAME = re.compile(r"step_(\d{8,})\.pt")
 log = logging.getLogger(__name__)
 
 
 def save(path: Path, values: dict[str, Any]) -> None:
-    """Write a checkpoint, all of it or nothing.
+    """Write a checkpoint atomically.
 
     Raises:
         CheckpointError: The disk is full, or the folder cannot be written.
@@ -34,41 +36,36 @@ def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
     Raises:
-        CheckpointError: Missing, damaged, or written by a newer version of this package.
+        CheckpointError: The file is missing, damaged, or of a newer version of this package.
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}.")
-    damage = files.zip_damage(path)  # which torch.load does not look for
-    if damage is not None:
+    if damage := files.zip_damage(path):
         raise DamagedError(f"{path} is damaged: {damage}")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not what it seems
+    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
         raise DamagedError(
             f"{path} cannot be read ({type(error).__name__}): it is damaged, or holds more than "
-            "weights and plain values; nothing in it was run"
+            "weights and plain values. No code from it was run"
         ) from error
     check_version(values, path)
     return values
 
 
 def check_version(values: Any, path: Path) -> None:
-    """Refuse what is no checkpoint, or one that a newer version of this package wrote.
-
-    Raises:
-        CheckpointError: Says which.
-    """
+    """Raise CheckpointError unless this version of the package can read a checkpoint's values."""
     version = values.get("version") if isinstance(values, dict) else None
     if not isinstance(version, int):
-        raise CheckpointError(f"{path} is no checkpoint of a virtex run (it has no version).")
+        raise CheckpointError(f"{path} is not a checkpoint of a virtex run: it has no version.")
     if version > VERSION:
         raise CheckpointError(
-            f"{path} has format {version}, this package reads up to {VERSION}: upgrade virtex."
+            f"{path} has format {version}; this package reads up to {VERSION}: upgrade virtex."
         )
 
 
 class DamagedError(CheckpointError):
-    """A checkpoint that is cut short, or whose checksums fail."""
+    """A checkpoint file that is truncated or fails its checksums."""
 
 
 class CheckpointFolder:
@@ -78,43 +75,43 @@ class CheckpointFolder:
         self.path = path
 
     def at(self, step: int) -> Path:
-        """Where the checkpoint of a step lies."""
+        """Return the path of a step's checkpoint."""
         return self.path / f"step_{step:08d}.pt"
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints there are, oldest first; temporary files do not count."""
-        found = [NAME.fullmatch(file.name) for file in self.path.glob("step_*.pt")]
-        return sorted(int(match[1]) for match in found if match)
+        """Return the steps of the checkpoints in the folder, in ascending order."""
+        matches = [NAME.fullmatch(file.name) for file in self.path.glob("step_*.pt")]
+        return sorted(int(match[1]) for match in matches if match)
 
     def latest(self) -> dict[str, Any] | None:
-        """The newest checkpoint that is whole, or None where there is none at all.
+        """Load the newest undamaged checkpoint; None if the folder has no checkpoint.
 
         Raises:
-            CheckpointError: All are damaged.
+            CheckpointError: All checkpoints are damaged.
         """
         steps = self.steps()
         for step in reversed(steps):
             try:
                 return load(self.at(step))
             except DamagedError as error:
-                log.warning("%s; falling back to the checkpoint before it.", error)
+                log.warning("%s; falling back to the previous checkpoint.", error)
         if steps:
             raise CheckpointError(
                 f"all {len(steps)} checkpoints in {self.path} are damaged. Move the folder away to "
-                "begin anew."
+                "start a new run."
             )
         return None
 
     def remove_temporary(self) -> None:
-        """Remove what earlier versions left behind when they were killed while writing."""
+        """Remove temporary files of earlier versions that were killed while writing."""
         for file in self.path.glob("step_*.pt.tmp"):
             file.unlink()
 
     def prune(self, *, newest: int, keep: int, keep_every: int) -> None:
-        """Keep the last `keep` checkpoints up to step `newest`, and multiples of `keep_every`.
+        """Remove all but the last `keep` checkpoints and those at multiples of `keep_every`.
 
-        Later ones are left alone: where the run fell back behind them they are damaged, and must
-        not push a good one out. `keep` 0 keeps all.
+        Checkpoints after step `newest` neither count nor are removed: the run fell back from them
+        because they are damaged. `keep` 0 keeps all.
         """
         if keep == 0:
             return

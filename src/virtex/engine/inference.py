@@ -1,4 +1,4 @@
-"""Options of everything that runs a trained model: where, how precisely, and how fast."""
+"""Options of running a trained model: device, precision, batch size and workers."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,24 +16,20 @@ class InferenceConfig:
     device: str = "auto"
     """auto (the GPU if there is one), cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    """Arithmetic of the model; auto: bf16 where the device computes with it, else fp32."""
+    """Precision of the model; auto: bf16 if the device supports it, else fp32."""
     batch_size: int = 64
-    """Images at once, over all processes."""
+    """Images in a batch, over all processes."""
     num_workers: int = 2
-    """Processes that decode images, for each process of the command."""
+    """Worker processes that decode images, per process of the command."""
 
     def inference_problems(self) -> list[str]:
-        """Return what is wrong with these options."""
+        """Return the problems with these options, one text each."""
         return out_of_range(self, {"batch_size": (1, 2**20), "num_workers": (0, 1024)})
 
     def open_device(self) -> torch.device:
-        """Return the device that is named.
-
-        Raises:
-            ConfigError: This machine does not have it.
-        """
+        """Return the named device, or raise ConfigError if this machine lacks it."""
         return choose_device(self.device)
 
     def resolved_precision(self, device: torch.device) -> Precision:
-        """Return the precision that is named, or that `auto` stands for on a device."""
+        """Return the named precision, or the one that `auto` selects on a device."""
         return choose_precision(self.precision, device)

@@ -1,7 +1,7 @@
-"""Lookahead: slow weights that follow the optimizer's fast ones.
+"""Lookahead: slow weights that follow the optimizer's fast weights.
 
-Zhang et al., "Lookahead Optimizer: k steps forward, 1 step back", NeurIPS 2019, algorithm 1. The
-optimizer's own momenta are left as they are at each synchronisation.
+Zhang et al., "Lookahead Optimizer: k steps forward, 1 step back", NeurIPS 2019, algorithm 1. A
+synchronisation leaves the optimizer's momenta unchanged.
 """
 
 from collections.abc import Iterable
@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from virtex.engine.checkpoint import REMEDY
 from virtex.errors import CheckpointError
 
 
 class Lookahead:
-    """Every `num_steps` steps, slow += alpha (fast - slow) and fast = slow.
+    """The synchronisation slow += alpha (fast - slow), fast = slow, every `num_steps` steps.
 
-    The weights in the module are the fast ones, and they are what is validated, saved and exported;
-    after a multiple of `num_steps` steps (any usual checkpoint) both are the same.
+    The module holds the fast weights; these are validated, saved and exported. After a multiple of
+    `num_steps` steps the fast and slow weights are equal.
     """
 
     def __init__(self, parameters: Iterable[Tensor], *, num_steps: int, alpha: float) -> None:
@@ -28,24 +29,20 @@ class Lookahead:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Count one step of the optimizer; synchronise if it is time."""
+        """Count one optimizer step; synchronise after every `num_steps` of them."""
         self.counter = (self.counter + 1) % self.num_steps
         if self.counter == 0:
             torch._foreach_lerp_(self.slow, self.fast, self.alpha)
             torch._foreach_copy_(self.fast, self.slow)
 
     def state_dict(self) -> dict[str, Any]:
-        """Slow weights in the optimizer's order, and the steps since the last synchronisation."""
+        """Return the slow weights and the number of steps since the last synchronisation."""
         return {"slow": self.slow, "counter": self.counter}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        shapes = [[tensor.shape for tensor in slow] for slow in (state["slow"], self.slow)]
-        if shapes[0] != shapes[1]:
-            raise CheckpointError(
-                "the checkpoint's Lookahead weights do not fit the model; resume with the config "
-                "that the run began with, or start a new run folder."
-            )
+        """Restore the result of `state_dict`."""
+        if [tensor.shape for tensor in state["slow"]] != [tensor.shape for tensor in self.slow]:
+            raise CheckpointError(f"the checkpoint's Lookahead does not fit the model. {REMEDY}")
         torch._foreach_copy_(self.slow, state["slow"])
         self.counter = state["counter"] % self.num_steps

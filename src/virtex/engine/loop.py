@@ -1,7 +1,7 @@
-"""The training loop, on one screen, and evaluation.
+"""The training loop, and evaluation.
 
-Batches come in as an iterator that starts at any step; validation and whatever follows a checkpoint
-are plain callables. Nothing inside a step waits for the device.
+Batches come from an iterator that can start at any step; validation and the hook after a checkpoint
+are callables. No operation within a step waits for the device.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,9 +18,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from virtex import distributed
 from virtex.engine.meter import Speed
 from virtex.engine.optim import OptimConfig, lr_scale, set_lr
-from virtex.engine.progress import Progress, Record
-from virtex.engine.recording import Keeper, Reporter
+from virtex.engine.recording import CheckpointWriter, Reporter
 from virtex.engine.run import (
+    Record,
     RunConfig,
     RunFolder,
     autocast,
@@ -32,15 +32,16 @@ from virtex.engine.run import (
 from virtex.engine.signals import StopSignals
 from virtex.engine.state import TrainingState
 from virtex.models.batch_norm import synchronize
+from virtex.progress import ProgressBar
 from virtex.tasks.base import Batch, Task
 
 CPU = torch.device("cpu")
 ON_HOST = frozenset({"lengths", "num_objects", "sizes", "image_sizes"})
-"""Tensors of a batch that shapes depend on."""
+"""Tensors of a batch that determine shapes."""
 
 
 class BatchStream(Protocol):
-    """An endless iterator over this process's share of each batch; a generator is one."""
+    """An endless iterator over this process's part of each batch, such as a generator."""
 
     def __iter__(self) -> "BatchStream": ...
 
@@ -51,14 +52,14 @@ class BatchStream(Protocol):
 
 @dataclass(frozen=True)
 class FitResult:
-    """How training ended, and after how many steps."""
+    """The number of finished steps, and the reason why training ended."""
 
     step: int
     reason: Literal["finished", "interrupted"]
 
     @property
     def exit_code(self) -> int:
-        """0, or 143 after SIGTERM or Ctrl-C, so that a script does not go on as if it were done."""
+        """Exit code of the command: 143 after SIGTERM or Ctrl-C, so that scripts stop as well."""
         return 0 if self.reason == "finished" else 143
 
 
@@ -74,30 +75,30 @@ def fit(
     validate: Callable[[int], Record] | None = None,
     on_checkpoint: Callable[[int, Path], None] | None = None,
 ) -> FitResult:
-    """Train a task up to `run.num_steps`, from the folder's newest checkpoint if it has one.
+    """Train a task to step `run.num_steps`, resuming from the folder's newest checkpoint.
+
+    At the end, every process holds the weights and statistics of the last checkpoint.
 
     Args:
-        batches: Gives the batches from a step (counted from 0) on; closed at the end.
-        config: Plain values to keep in each checkpoint.
-        validate: Called on every process, in evaluation mode; its numbers are logged as val/NAME.
-        on_checkpoint: Called on the main process once a scheduled checkpoint is safe, and again on
-            resuming from one, since a kill may have come in between.
-
-    Returns:
-        How it ended; every process then holds the weights and statistics that were saved.
+        batches: Returns the batches from a given step on, counted from 0. The stream is closed at
+            the end.
+        config: Plain values that each checkpoint stores.
+        validate: Called in every process, in evaluation mode; its numbers are logged as val/NAME.
+        on_checkpoint: Called in the main process after a scheduled checkpoint is written, and
+            again when resuming from one, since a kill may have prevented the first call.
 
     Raises:
-        VirTexError: A loss or weight is not finite; nothing bad has been saved.
+        VirTexError: A loss or weight is not finite; no such state was saved.
     """
     check_batch_size(run)
     configure_torch(run, device)
     layout = torch.channels_last if run.channels_last else torch.preserve_format
-    task.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
+    task.to(device).to(memory_format=layout).train()
     if run.sync_batch_norm:
         synchronize(task, device)
     state = TrainingState(task, run=run, optim=optim, device=device)
-    keeper = Keeper(state, folder, run=run, config=config, on_checkpoint=on_checkpoint)
-    keeper.resume()
+    writer = CheckpointWriter(state, folder, run=run, config=config, on_checkpoint=on_checkpoint)
+    writer.resume()
     if state.step >= run.num_steps:
         return FitResult(state.step, "finished")
     if run.compile:
@@ -106,17 +107,17 @@ def fit(
     with (
         StopSignals() as stop,
         closing(batches(state.step)) as stream,
-        Progress(start=state.step, num_steps=run.num_steps) as progress,
-        closing(Reporter(state, folder, progress, run=run, optim=optim)) as reporter,
+        ProgressBar("step", run.num_steps, unit="steps", start=state.step) as bar,
+        closing(Reporter(state, folder, bar, run=run, optim=optim)) as reporter,
     ):
         while state.step < run.num_steps:
             if distributed.any_true(stop.requested, CPU):
-                keeper.save()
+                writer.save()
                 return FitResult(state.step, "interrupted")
             set_lr(state.optimizer, lr_scale(optim, step=state.step, num_steps=run.num_steps))
             batch = speed.next(stream, run.batch_size)
             state.losses.add(train_step(model, batch, state, run=run, optim=optim))
-            progress.advance(state.step)
+            bar.reach(state.step)
             if due(state.step, run.log_every, run.num_steps):
                 reporter.report_training(speed)
             with speed.pause():
@@ -124,7 +125,7 @@ def fit(
                     distributed.share_buffers(task)
                     reporter.report_validation(validate)
                 if due(state.step, run.checkpoint_every, run.num_steps):
-                    keeper.save_scheduled()
+                    writer.save_scheduled()
     distributed.share_buffers(task)
     return FitResult(state.step, "finished")
 
@@ -132,7 +133,7 @@ def fit(
 def train_step(
     model: nn.Module, batch: Batch, state: TrainingState, *, run: RunConfig, optim: OptimConfig
 ) -> dict[str, Tensor]:
-    """One step on this process's share of a batch; its loss, logs and gradient norm, detached."""
+    """Take one step on this process's part of a batch; return loss, logs and gradient norm."""
     seed_step(run.seed, state.step, distributed.rank())
     pieces = split(batch, run.accumulation_steps)
     totals: dict[str, Tensor] = {}
@@ -160,23 +161,21 @@ def train_step(
 
 def split(batch: Batch, num_pieces: int) -> list[Batch]:
     """Cut each tensor of a batch into equal pieces along its first dimension."""
-    if num_pieces == 1:
-        return [batch]
     pieces = {name: tensor.chunk(num_pieces) for name, tensor in batch.items()}
     return [{name: cut[i] for name, cut in pieces.items()} for i in range(num_pieces)]
 
 
 def synchronized(model: nn.Module, now: bool) -> AbstractContextManager[None]:
-    """Whether a backward pass averages gradients over processes, or leaves that to a later one."""
+    """Return a context whose backward passes average gradients over processes only if `now`."""
     if now or not isinstance(model, DistributedDataParallel):
         return nullcontext()
     return cast(AbstractContextManager[None], model.no_sync())
 
 
 def to_device(batch: Batch, device: torch.device, *, channels_last: bool) -> Batch:
-    """Move a batch; images (B, 3, H, W) take the layout that convolutions have.
+    """Move a batch to a device; images (B, 3, H, W) take the memory format of convolutions.
 
-    Those in ON_HOST stay: the host would have to wait for the device to tell it the shapes.
+    Tensors in ON_HOST stay on the host, which would otherwise wait for the device to read them.
     """
     layouts = {True: torch.channels_last, False: torch.preserve_format}
     return {
@@ -193,10 +192,10 @@ def to_device(batch: Batch, device: torch.device, *, channels_last: bool) -> Bat
 def evaluate(
     task: Task, batches: Iterable[Batch], *, run: RunConfig, device: torch.device
 ) -> dict[str, float]:
-    """The mean loss and logs over batches, weighted by their sizes, over all processes.
+    """Return the mean loss and logs over the examples of all processes, in evaluation mode.
 
-    Each process passes its own share of the examples. Dropout and BatchNorm are in evaluation mode;
-    a task that draws at random draws the same each time.
+    Each process passes its own examples. The random seed is set first, so that a task with random
+    numbers gives the same result each time.
     """
     was_training = task.training
     task.eval()
@@ -214,11 +213,7 @@ def evaluate(
     table = torch.stack(rows).cpu().double() if rows else torch.empty(0, 0)  # (batches, names)
     sums = torch.tensor(sizes, dtype=table.dtype) @ table
     own = dict(zip(names, sums.tolist(), strict=True)), sum(sizes)
-    return _means(distributed.gather_objects(own))
-
-
-def _means(shares: list[Any]) -> dict[str, float]:
-    """The mean of each scalar, given each process's (sums, number of examples)."""
-    num_examples = sum(size for _, size in shares)
-    names = list(next((sums for sums, size in shares if size), {}))
-    return {name: sum(sums.get(name, 0.0) for sums, _ in shares) / num_examples for name in names}
+    parts: list[Any] = distributed.gather_objects(own)
+    num_examples = sum(size for _, size in parts)
+    names = list(next((sums for sums, size in parts if size), {}))
+    return {name: sum(sums.get(name, 0.0) for sums, _ in parts) / num_examples for name in names}

@@ -1,4 +1,4 @@
-"""What a run writes as it goes: records, and checkpoints."""
+"""Output of a run while it trains: records and checkpoints."""
 
 import logging
 from collections.abc import Callable
@@ -9,33 +9,35 @@ from virtex import distributed
 from virtex.engine import checkpoint
 from virtex.engine.meter import Speed
 from virtex.engine.optim import OptimConfig, lr_scale
-from virtex.engine.progress import Progress, Record
-from virtex.engine.run import RunConfig, RunFolder, due
+from virtex.engine.run import Record, RunConfig, RunFolder, due
 from virtex.engine.state import TrainingState
 from virtex.errors import CheckpointError
+from virtex.progress import ProgressBar
 
 log = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Writes a run's records to its log and shows them."""
+    """Writer of a run's records to its log and to the terminal."""
 
     def __init__(
         self,
         state: TrainingState,
         folder: RunFolder,
-        progress: Progress,
+        bar: ProgressBar,
         *,
         run: RunConfig,
         optim: OptimConfig,
     ) -> None:
-        self.state, self.folder, self.progress = state, folder, progress
+        self.state, self.folder, self.bar = state, folder, bar
         self.run, self.optim = run, optim
+        if state.step:
+            bar.say(f"resuming after step {state.step}")
         if distributed.is_main():
             folder.begin(state.step, tensorboard=run.tensorboard)
 
     def report_training(self, speed: Speed) -> None:
-        """Record the mean losses since the last record, learning rates and speed."""
+        """Write the mean losses since the last record, the learning rates and the speed."""
         step = self.state.step
         means = self.state.losses.read(step)
         scale = lr_scale(self.optim, step=step - 1, num_steps=self.run.num_steps)
@@ -49,7 +51,7 @@ class Reporter:
         )
 
     def report_validation(self, validate: Callable[[int], Record]) -> None:
-        """Validate in evaluation mode and record the numbers."""
+        """Validate in evaluation mode and write the numbers."""
         self.state.task.eval()
         numbers = validate(self.state.step)
         self.state.task.train()
@@ -64,11 +66,27 @@ class Reporter:
     def _write(self, record: Record) -> None:
         if distributed.is_main():
             self.folder.log(record)
-            self.progress.record(record)
+            show(record, self.bar, num_steps=self.run.num_steps)
 
 
-class Keeper:
-    """Writes a run's checkpoints and removes those that are no longer wanted."""
+def show(record: Record, bar: ProgressBar, *, num_steps: int) -> None:
+    """Show a record beside the progress bar, or as a line if it has no losses or no terminal."""
+    text = {name: f"{v:.4g}" if isinstance(v, float) else str(v) for name, v in record.items()}
+    if "train/loss" not in record:
+        summary = "  ".join(f"{name} {text[name]}" for name in text if name != "step")
+    else:
+        summary = (
+            f"loss {text['train/loss']}  {text['speed/images_per_second']} images/s"
+            f"  waiting for data {float(record['speed/data_wait']):.0%}"
+        )
+    if bar.is_live and "train/loss" in record:
+        bar.note(summary)
+    else:
+        bar.say(f"step {record['step']}/{num_steps}  {summary}")
+
+
+class CheckpointWriter:
+    """Writer of a run's checkpoints, which also removes old ones."""
 
     def __init__(
         self,
@@ -84,40 +102,41 @@ class Keeper:
         self.saved_step = 0
 
     def resume(self) -> None:
-        """Go back to the newest checkpoint, if there is one.
+        """Load the newest checkpoint, if there is one.
 
         Raises:
-            CheckpointError: All are damaged, one does not fit, or processes see different files.
+            CheckpointError: All checkpoints are damaged, the newest does not fit the task, or the
+                processes find different checkpoints.
         """
         saved = self.checkpoints.latest()
         steps = distributed.gather_objects(None if saved is None else saved["step"])
         if len(set(steps)) > 1:
             raise CheckpointError(
                 f"the processes find different checkpoints in {self.checkpoints.path} (steps "
-                f"{steps}): the run folder must be on storage that all of them share."
+                f"{steps}): the run folder must be on shared storage."
             )
         if saved is None:
             return
         self.state.load_state_dict(saved)
         self.saved_step = self.state.step
         if due(self.state.step, self.run.checkpoint_every, self.run.num_steps):
-            self._tell()
+            self._call_hook()
 
     def save_scheduled(self) -> None:
-        """Save; where the disk is full, say so and train on, unless it is the last step."""
+        """Save, and log a failure to write as an error unless this is the last step."""
         try:
             self.save()
-            self._tell()
+            self._call_hook()
         except (CheckpointError, OSError) as error:
             if self.state.step == self.run.num_steps:
                 raise
             log.error("%s Training goes on.", error)
 
     def save(self) -> None:
-        """Save the state unless it is saved already, then remove old checkpoints.
+        """Save the state if it is not saved yet, then remove old checkpoints.
 
         Raises:
-            CheckpointError: The disk is full.
+            CheckpointError: The checkpoint cannot be written.
             VirTexError: A loss or weight is not finite; nothing is written.
         """
         step = self.state.step
@@ -131,6 +150,6 @@ class Keeper:
             )
         self.saved_step = step
 
-    def _tell(self) -> None:
+    def _call_hook(self) -> None:
         if self.on_checkpoint and distributed.is_main():
             self.on_checkpoint(self.state.step, self.checkpoints.at(self.state.step))

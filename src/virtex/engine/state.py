@@ -1,10 +1,11 @@
-"""What training changes step by step: all that a checkpoint must hold."""
+"""The state of training, which a checkpoint stores."""
 
 from typing import Any
 
 import torch
 from torch.amp import GradScaler
 
+from virtex.engine.checkpoint import REMEDY
 from virtex.engine.lookahead import Lookahead
 from virtex.engine.meter import LossWindow
 from virtex.engine.optim import OptimConfig, build_optimizer, load_optimizer
@@ -15,9 +16,9 @@ from virtex.tasks.base import Task
 
 
 class TrainingState:
-    """A task with its optimizer, slow weights, loss scaler and unread losses, at `step`.
+    """A task with its optimizer, slow weights, loss scaler and losses since the last record.
 
-    There is no generator state: randomness is a function of the seed and the step.
+    There is no generator state: all random numbers follow from the random seed and the step.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class TrainingState:
         self.losses = LossWindow(exempt="grad_norm" if fp16 else None)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it as plain values and tensors."""
+        """Return the whole state as plain values and tensors."""
         return {
             "step": self.step,
             "task": self.task.state_dict(),
@@ -47,22 +48,17 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave.
+        """Restore the result of `state_dict`.
 
         Raises:
-            CheckpointError: It belongs to another task, optimizer or Lookahead setting.
+            CheckpointError: The task, the optimizer or the use of Lookahead differs.
         """
-        load_strictly(
-            self.task,
-            state["task"],
-            subject="the checkpoint",
-            remedy="Resume with the config that the run began with, or give a new run folder.",
-        )
+        load_strictly(self.task, state["task"], subject="the checkpoint", remedy=REMEDY)
         load_optimizer(self.optimizer, state["optimizer"])
         if (self.lookahead is None) != (state["lookahead"] is None):
             raise CheckpointError(
                 "the checkpoint was written with optim.lookahead_steps "
-                f"{'0' if self.lookahead else 'above 0'}; set it back, or start a new run folder."
+                f"{'0' if self.lookahead else 'above 0'}. {REMEDY}"
             )
         if self.lookahead:
             self.lookahead.load_state_dict(state["lookahead"])
@@ -73,7 +69,7 @@ class TrainingState:
 
     @torch.no_grad()
     def check_finite(self) -> None:
-        """Raise VirTexError where a weight or a buffer is not a number, so that none is saved."""
+        """Raise VirTexError if a parameter is not finite or a buffer is NaN."""
         tensors = [value for value in self.task.state_dict().values() if value.is_floating_point()]
         if not torch.stack([tensor.isnan().any() for tensor in tensors]).any():
             norms = torch._foreach_norm(self.parameters, float("inf"))
@@ -82,6 +78,6 @@ class TrainingState:
         bad = [n for n, p in self.task.state_dict().items() if not p.isfinite().all()]
         raise VirTexError(
             f"training diverged: weights that are not finite after step {self.step} in "
-            f"{listing(bad)}. They were not saved. Resuming would diverge again: begin a new run "
+            f"{listing(bad)}. They were not saved. Resuming would diverge again: start a new run "
             "folder with a lower optim.lr and optim.backbone_lr, or a longer warm-up."
         )
