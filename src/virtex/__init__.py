@@ -1,5 +1,6 @@
 """Pretrain vision backbones from image captions."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,17 +12,8 @@ __all__ = ["load_backbone", "load_captioner", "load_embedder"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only when a model is asked for: `virtex --help` answers at once."""
-    if name == "load_backbone":
-        from virtex.zoo.backbones import load_backbone
-
-        return load_backbone
-    if name == "load_captioner":
-        from virtex.predict.loading import load_captioner
-
-        return load_captioner
-    if name == "load_embedder":
-        from virtex.predict.loading import load_embedder
-
-        return load_embedder
-    raise AttributeError(f"module 'virtex' has no attribute {name!r}")
+    """Import torch only when a model is loaded, so that `virtex --help` is fast."""
+    if name not in __all__:
+        raise AttributeError(f"module 'virtex' has no attribute {name!r}")
+    module = "virtex.zoo.backbones" if name == "load_backbone" else "virtex.predict.loading"
+    return getattr(import_module(module), name)

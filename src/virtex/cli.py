@@ -106,7 +106,7 @@ def _quickstart(arguments: list[str]) -> int:
 
 def _tokenizer(arguments: list[str]) -> int:
     from virtex.config import parse
-    from virtex.pretrain import TrainTokenizerConfig, write_tokenizer
+    from virtex.vocabulary import TrainTokenizerConfig, write_tokenizer
 
     write_tokenizer(parse(TrainTokenizerConfig, arguments, prog="virtex tokenizer"))
     return 0

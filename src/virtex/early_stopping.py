@@ -1,6 +1,6 @@
-"""Score each checkpoint by a transfer protocol, and keep the weights of the best one.
+"""Early stopping: the weights of the checkpoint that scores best in a transfer protocol.
 
-The paper chose its checkpoint by VOC07 linear mAP; that one then served every other task.
+The paper chose its checkpoint by VOC07 linear mAP, and used it for all other tasks too.
 """
 
 import logging
@@ -25,25 +25,25 @@ log = logging.getLogger("virtex")
 
 @dataclass(frozen=True)
 class EarlyStoppingConfig:
-    """Which checkpoint becomes weights.safetensors: the last one, or the best by a protocol."""
+    """Choice of the checkpoint for weights.safetensors: the last, or the best by a protocol."""
 
     protocol: Literal["none", "voc07", "linear"] = "none"
-    """voc07: one SVM a class on images with several labels; linear: one class an image; none: the
-    last checkpoint is kept."""
+    """voc07: an SVM per class, for images with several labels; linear: a linear classifier, for
+    images with one label; none: keep the last checkpoint."""
     data: SourceConfig = field(default_factory=SourceConfig)
-    """Where the protocol trains (train split) and tests (val split)."""
+    """Data of the protocol: its train split trains, its val split tests."""
     image_size: int = 224
     """Side of the protocol's images, in pixels."""
     batch_size: int = 64
-    """Images at once."""
+    """Images in a batch."""
     num_workers: int = 2
-    """Processes that decode images."""
+    """Worker processes that decode images."""
     leave_out_rare: bool = False
-    """voc07: leave out classes that fewer than three training images or no test image show."""
+    """voc07: leave out classes with fewer than three training images or no test image."""
 
 
 class EarlyStopping:
-    """The protocol with its data, opened up front, and the scores so far in RUN/results."""
+    """A transfer protocol with its data, and the scores of checkpoints in RUN/results."""
 
     def __init__(self, config: EarlyStoppingConfig, folder: Path, device: torch.device) -> None:
         data = with_voc_splits(config.data) if config.protocol == "voc07" else config.data
@@ -66,14 +66,14 @@ class EarlyStopping:
         self.folder = folder
 
     def is_best(self, backbone: Backbone, *, step: int) -> bool:
-        """Score a checkpoint (unless it was scored before) and say if none was better so far."""
-        before = self._scores()
-        if step not in before:
-            before[step] = self._score(backbone, step)
-        best = max(before, key=lambda scored: (before[scored], -scored))
+        """Score a checkpoint, unless it has a score, and return whether it is the first best."""
+        scores = self._scores()
+        if step not in scores:
+            scores[step] = self._score(backbone, step)
+        best = max(scores, key=lambda scored: (scores[scored], -scored))
         log.info(
             "step %d: %s %s %.2f; best %.2f at step %d",
-            step, self.protocol.name, self.protocol.headline, before[step], before[best], best,
+            step, self.protocol.name, self.protocol.headline, scores[step], scores[best], best,
         )  # fmt: skip
         return best == step
 
@@ -87,14 +87,11 @@ class EarlyStopping:
                 initialisation={"init": str(self.folder.parent), "step": step},
             )
         backbone.train(was_training)
-        result.write(self._path(step), error=CheckpointError)  # training goes on after one
+        path = self.folder / f"{self.protocol.name}-step_{step:08d}.json"
+        result.write(path, error=CheckpointError)  # which does not stop training
         return result.score
 
     def _scores(self) -> dict[int, float]:
-        paths = self.folder.glob(self._path("*").name)
+        paths = self.folder.glob(f"{self.protocol.name}-step_*.json")
         results = [Result.read(path) for path in sorted(paths)]
         return {int(result.initialisation["step"]): result.score for result in results}
-
-    def _path(self, step: int | str) -> Path:
-        number = f"{step:08d}" if isinstance(step, int) else step
-        return self.folder / f"{self.protocol.name}-step_{number}.json"

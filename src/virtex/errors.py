@@ -1,19 +1,19 @@
-"""What a user can do wrong. Everything else that goes wrong is our own mistake."""
+"""Errors that the user can correct; any other exception is a bug of this package."""
 
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Characters that end a line, speak to a terminal, or turn the reading direction."""
+"""Characters that end a line, control a terminal, or change the reading direction."""
 
 
 class VirTexError(Exception):
-    """A mistake the user can mend: the command line prints it without a traceback and exits 2."""
+    """An error that the user can correct; the command line prints it without a traceback."""
 
 
 class ConfigError(VirTexError):
-    """An option, or a combination of options, that cannot work."""
+    """Options that cannot work, alone or together."""
 
 
 class DataError(VirTexError):
@@ -21,30 +21,27 @@ class DataError(VirTexError):
 
 
 class CheckpointError(VirTexError):
-    """A weights file or checkpoint that cannot be read, or does not fit the model."""
+    """A weights file or checkpoint that cannot be read or does not fit the model."""
 
 
 def listing(items: Iterable[object], *, limit: int = 3) -> str:
-    """The first few items as text, and how many more there are: `a, b, c and 17 more`."""
+    """Return the first few items and the number of the others: `a, b, c and 17 more`."""
     texts = [str(item) for item in items]
     shown = ", ".join(texts[:limit])
     return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more"
 
 
 def one_line(text: str) -> str:
-    """Return text fit for a line of a terminal, its control characters as escape sequences."""
+    """Return the text with control characters escaped, so that it fills one terminal line."""
     return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def raise_all(kind: type[VirTexError], subject: str, problems: Sequence[str]) -> None:
-    """Raise all problems of a subject at once, one a line; do nothing where there are none.
+    """Raise one error of a kind that lists all problems; do nothing if there are none.
 
     Args:
-        subject: What cannot work, as in `the options cannot work`.
-        problems: Each says what was given, what is allowed and what to do.
-
-    Raises:
-        VirTexError: `kind`, where there is a problem.
+        subject: The first line, such as `the options cannot work`.
+        problems: Texts that state what was given, what is allowed and what to do.
     """
     if problems:
         raise kind("\n- ".join([f"{subject}:", *problems]))
@@ -68,11 +65,11 @@ def out_of_range(values: object, ranges: Mapping[str, tuple[int, int]]) -> list[
 def did_you_mean(
     name: str, allowed: Iterable[str], *, cutoff: float = 0.6, few: bool = False
 ) -> str:
-    """Return a hint after an unknown name: the closest allowed names, or all where none is close.
+    """Return a hint for an unknown name: the closest allowed names, or all if none is close.
 
     Args:
         cutoff: Least similarity of a close name, from 0 to 1.
-        few: Name the first few where none is close, since there are too many for a message.
+        few: Whether to list only the first few if none is close.
     """
     names = list(allowed)
     close = difflib.get_close_matches(name, names, n=3, cutoff=cutoff)

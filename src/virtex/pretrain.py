@@ -1,33 +1,33 @@
-"""Pretraining: where data, task and engine meet."""
+"""Pretraining: the run of one pretext task on a data source."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from virtex import config as config_files
 from virtex import distributed
+from virtex.options.command_line import load
 from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.loader import LoaderConfig, TrainingBatches, training_batches, validation_batches
-from virtex.data.source import Needs, SourceConfig, open_source
+from virtex.data.source import SourceConfig, open_source
 from virtex.data.source_options import check_options
-from virtex.data.tokenizer import Tokenizer, train_tokenizer
+from virtex.data.tokenizer import Tokenizer
 from virtex.data.transforms import ImageConfig
 from virtex.early_stopping import EarlyStopping, EarlyStoppingConfig
 from virtex.engine.loop import FitResult, evaluate, fit
 from virtex.engine.optim import OptimConfig, warmup_steps
 from virtex.engine.run import RunConfig, RunFolder, check_batch_size, choose_device
-from virtex.errors import ConfigError, DataError, out_of_range, raise_all
+from virtex.errors import ConfigError, DataError, raise_all
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.samples import SampleWriter
 from virtex.tasks import registry
 from virtex.tasks.base import Task, TaskConfig, TaskData
 from virtex.tasks.captioning import CaptioningConfig
-from virtex.tokens import NUM_SPECIAL
+from virtex.vocabulary import TokenizerConfig, open_tokenizer
 from virtex.zoo.backbones import start_from
 from virtex.zoo.init import open_init
 from virtex.zoo.weights_file import save_weights
@@ -38,104 +38,69 @@ FREE = (
     "out", "num_samples", "loader.", "early_stopping.batch_size", "early_stopping.num_workers",
     "run.log_every", "run.validate_every", "run.checkpoint_every", "run.keep_", "run.tensorboard",
 )  # fmt: skip
-"""Options that may change when a run is resumed: the weights that come out are the same."""
-VOCAB_SIZES = {"vocab_size": (NUM_SPECIAL + 1, 1_000_000)}
-
-
-@dataclass(frozen=True)
-class TokenizerConfig:
-    """The vocabulary: trained on the training captions, or taken from a file."""
-
-    vocab_size: int = 10_000
-    """Number of pieces, the four special ones included."""
-    tokenizer_path: Path | None = None
-    """A SentencePiece model to use instead of training one."""
-
-    def __post_init__(self) -> None:
-        raise_all(ConfigError, "the vocabulary cannot work", out_of_range(self, VOCAB_SIZES))
+"""Options, or prefixes of options, that may change on resume: the weights stay the same."""
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """All options of a pretraining run."""
+    """Options of a pretraining run."""
 
     out: Path
-    """The run folder; a run that stands there already is resumed."""
+    """Run folder; an existing run is resumed."""
     data: SourceConfig = field(default_factory=SourceConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     init: str = "random"
-    """Where the backbone starts: random, imagenet, a run folder, a weights file, a released or
-    torchvision .pth, or a name that `virtex zoo` lists."""
+    """Initial weights of the backbone: random, imagenet, a run folder, a weights file, a released
+    or torchvision .pth, or a name that `virtex zoo` lists."""
     task: TaskConfig = field(default_factory=CaptioningConfig)
-    """The pretext task; `--task.help NAME` lists its options."""
+    """Pretext task; `--task.help NAME` lists its options."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
     num_samples: int = 12
-    """How many validation images are captioned at each validation, to be looked at."""
-
-
-@dataclass(frozen=True)
-class TrainTokenizerConfig:
-    """Options of `virtex tokenizer`."""
-
-    out: Path
-    """The .model file to write."""
-    data: SourceConfig = field(default_factory=SourceConfig)
-    vocab_size: int = 10_000
-    """Number of pieces, the four special ones included."""
-
-    def __post_init__(self) -> None:
-        raise_all(ConfigError, "the vocabulary cannot work", out_of_range(self, VOCAB_SIZES))
+    """Number of validation images to caption at each validation."""
 
 
 def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
-    """The config of `virtex pretrain`; a run that stands at --out gives what is not named.
+    """Parse the options of `virtex pretrain`; those of an existing run are the defaults.
 
     Raises:
-        ConfigError: An unknown option, a value of the wrong type, or nothing but an --out that
-            holds no run.
+        ConfigError: An option is unknown, a value has the wrong type, or only --out is given and
+            it holds no run.
     """
     arguments = config_files.with_recipes(arguments, "pretrain")
     out = config_files.value_of("--out", arguments)
     if out is not None and (folder := RunFolder(Path(out))).has_begun():
         arguments = ["--config", str(folder.config_path), *arguments]
     elif out is not None and len(arguments) <= 2:
-        raise ConfigError(f"{out} holds no run to resume; name a recipe with --config to begin one")
+        raise ConfigError(f"{out} holds no run to resume; name a recipe with --config to start one")
     return config_files.parse(
         PretrainConfig, arguments, prog="virtex pretrain", description=_guide()
     )
 
 
 def _guide() -> str:
-    """What `--help` says before the options."""
+    """Return the text that `--help` shows before the options."""
     recipes = ", ".join(path.stem for path in config_files.recipe_paths("pretrain"))
     tasks = ", ".join(registry.TASKS)
     return (
-        "Train a backbone; the same command resumes a run that was cut. "
+        "Train a backbone; the same command resumes an interrupted run. "
         f"Recipes for --config: {recipes}. Tasks for --task: {tasks}; `--task.help NAME` lists the "
         "options of one. --backbone.name takes any timm network with a grid, convolutional or ViT; "
         "--init starts from weights."
     )
 
 
-def write_tokenizer(config: TrainTokenizerConfig) -> Tokenizer:
-    """Train a vocabulary on the captions of a source and write it."""
-    source = _training_source(config.data, Needs(captions=True))
-    tokenizer = train_tokenizer(all_captions(source), vocab_size=config.vocab_size)
-    tokenizer.save(config.out)
-    return tokenizer
-
-
 def pretrain(config: PretrainConfig) -> FitResult:
-    """Train, or go on training, the run at `config.out`.
+    """Train the run in the folder `config.out`, resuming it if it exists.
 
     Raises:
-        ConfigError, DataError, CheckpointError: A mistake of the user's, before any work starts;
-            another process that trains there is one.
+        ConfigError: Options cannot work, or another process trains in the folder.
+        DataError: The data are missing or broken.
+        CheckpointError: Weights or checkpoints cannot be read.
     """
     device, folder = choose_device(config.run.device), RunFolder(config.out)
     with distributed.process_group(device):
@@ -152,38 +117,44 @@ def _pretrain(
     backbone.grid_size(config.image.size)
     if not resumes:
         start_from(open_init(config.init), backbone)
-    train = _training_source(config.data, config.task.needs)
+    train = open_source(config.data, split="train", needs=config.task.needs)
+    assert train is not None  # only validation data may be missing
     validation = open_source(config.data, split="val", needs=config.task.needs)
     if validation is not None and train.categories:
         check_same_classes(train, validation)
-    early_stopping = _early_stopping(config, device)
-    tokenizer = _tokenizer(config, train, resumes=resumes) if config.task.needs.captions else None
+    early_stopping = None
+    if config.early_stopping.protocol != "none" and distributed.is_main():
+        early_stopping = EarlyStopping(config.early_stopping, config.out / "results", device)
+    tokenizer, own_tokenizer = None, config.out / "tokenizer.model"
+    if config.task.needs.captions:
+        tokenizer = (
+            Tokenizer.load(own_tokenizer) if resumes else open_tokenizer(config.tokenizer, train)
+        )
     data = TaskData(config.image, tokenizer, train.categories, len(train))
     task = config.task.build(backbone, data)
     if distributed.is_main():
         folder.write_config(config_files.to_dict(config))
         if tokenizer is not None and not resumes:
-            tokenizer.save(config.out / "tokenizer.model")
+            tokenizer.save(own_tokenizer)
+    steps = _Steps(config, task, data, device, train, validation, early_stopping)
     return fit(
         task,
-        partial(_training_batches, train, task, config),
+        steps.batches,
         folder=folder,
         run=config.run,
         optim=config.optim,
         device=device,
         config=config_files.to_dict(config),
-        validate=None
-        if validation is None
-        else _Validation(config, task, validation, data, device),
-        on_checkpoint=_KeepWeights(config, task, data, early_stopping),
+        validate=None if validation is None else steps.validate,
+        on_checkpoint=steps.keep_weights,
     )
 
 
 def check(config: PretrainConfig) -> None:
-    """Find the mistakes in the options that can be found without reading any data.
+    """Check the options as far as possible without reading data.
 
     Raises:
-        ConfigError: One of them.
+        ConfigError: Options cannot work, or differ from those of the existing run.
     """
     _check_options(config)
     _resumes(config, RunFolder(config.out))
@@ -193,7 +164,7 @@ def check(config: PretrainConfig) -> None:
 
 
 def _check_options(config: PretrainConfig) -> None:
-    """The part of `check` that needs neither the run nor a network."""
+    """Check the options without building a network."""
     if config.out.is_file():
         raise ConfigError(f"out {config.out} is a file; give the folder of a run, or a new one")
     check_batch_size(config.run)
@@ -202,14 +173,14 @@ def _check_options(config: PretrainConfig) -> None:
 
 
 def _resumes(config: PretrainConfig, folder: RunFolder) -> bool:
-    """Whether there is a run to go on with, under options that do not change what comes out.
+    """Return whether there is a run to resume.
 
     Raises:
-        ConfigError: The run has others; names each that differs.
+        ConfigError: The run's options differ in a way that affects the weights; names each.
     """
     if not folder.has_begun():
         return False
-    stored = config_files.load(folder.config_path)
+    stored = load(folder.config_path)
     earlier = config_files.from_dict(PretrainConfig, stored)
     before, now = (
         config_files.flat(config_files.to_dict(options)) for options in (earlier, config)
@@ -225,38 +196,51 @@ def _resumes(config: PretrainConfig, folder: RunFolder) -> bool:
     raise_all(
         ConfigError,
         f"{config.out} holds a run with other options (give the same to resume it, or another "
-        "--out to begin a new run)",
+        "--out to start a new run)",
         changed,
     )
     return True
 
 
-def all_captions(source: Source) -> Iterator[str]:
-    """Every caption of every example."""
-    return (caption for index in range(len(source)) for caption in source.captions(index))
-
-
-class _Validation:
-    """Validation loss, and captions of a few images, as the model stands."""
+class _Steps:
+    """Batches, validation and saving of weights, each as a function of the step."""
 
     def __init__(
         self,
         config: PretrainConfig,
         task: Task,
-        source: Source,
         data: TaskData,
         device: torch.device,
+        train: Source,
+        validation: Source | None,
+        early_stopping: EarlyStopping | None,
     ) -> None:
-        self.config, self.task, self.source, self.device = config, task, source, device
+        self.config, self.task, self.data, self.device = config, task, data, device
+        self.train, self.validation, self.early_stopping = train, validation, early_stopping
         self.samples = None
-        if distributed.is_main() and task.writer is not None and config.num_samples:
+        if validation is not None and task.writer and config.num_samples and distributed.is_main():
             self.samples = SampleWriter(
-                config.out, source, data.vocabulary, config.image, limit=config.num_samples
+                config.out, validation, data.vocabulary, config.image, limit=config.num_samples
             )
 
-    def __call__(self, step: int) -> dict[str, float]:
+    def batches(self, start_step: int) -> TrainingBatches:
+        """Return this process's part of the training batches from a step on."""
+        return training_batches(
+            self.train,
+            self.task.encode,
+            self.task.collate,
+            seed=self.config.run.seed,
+            batch_size=self.config.run.batch_size,
+            start_step=start_step,
+            share=distributed.share(),
+            config=self.config.loader,
+        )
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Return the validation loss and its parts, and write sample captions."""
+        assert self.validation is not None
         batches = validation_batches(
-            self.source,
+            self.validation,
             self.task.encode_validation,
             self.task.collate,
             batch_size=self.config.run.batch_size,
@@ -271,18 +255,8 @@ class _Validation:
                 log.error("step %d has no sample captions: %s Training goes on.", step, error)
         return numbers
 
-
-@dataclass(frozen=True)
-class _KeepWeights:
-    """After each checkpoint: weights.safetensors becomes it, where it is the last or the best."""
-
-    config: PretrainConfig
-    task: Task
-    data: TaskData
-    early_stopping: EarlyStopping | None
-
-    def __call__(self, step: int, checkpoint: Path) -> None:
-        del checkpoint
+    def keep_weights(self, step: int) -> None:
+        """Write weights.safetensors, with early stopping only if no checkpoint scored better."""
         if self.early_stopping and not self.early_stopping.is_best(self.task.backbone, step=step):
             return
         save_weights(
@@ -293,45 +267,3 @@ class _KeepWeights:
             categories=self.data.categories,
             step=step,
         )
-
-
-def _training_batches(
-    source: Source, task: Task, config: PretrainConfig, start_step: int
-) -> TrainingBatches:
-    return training_batches(
-        source,
-        task.encode,
-        task.collate,
-        seed=config.run.seed,
-        batch_size=config.run.batch_size,
-        start_step=start_step,
-        share=distributed.share(),
-        config=config.loader,
-    )
-
-
-def _early_stopping(config: PretrainConfig, device: torch.device) -> EarlyStopping | None:
-    if config.early_stopping.protocol == "none" or not distributed.is_main():
-        return None
-    return EarlyStopping(config.early_stopping, config.out / "results", device)
-
-
-def _tokenizer(config: PretrainConfig, source: Source, *, resumes: bool) -> Tokenizer:
-    """The run's own vocabulary if it has one; else the one named; else one trained by rank 0."""
-    own, named = config.out / "tokenizer.model", config.tokenizer.tokenizer_path
-    if resumes:
-        return Tokenizer.load(own)
-    if named is not None:
-        return Tokenizer.load(named)
-    trained = None
-    if distributed.is_main():
-        trained = train_tokenizer(all_captions(source), vocab_size=config.tokenizer.vocab_size)
-    tokenizer = distributed.gather_objects(trained)[0]
-    assert isinstance(tokenizer, Tokenizer)
-    return tokenizer
-
-
-def _training_source(data: SourceConfig, needs: Needs) -> Source:
-    source = open_source(data, split="train", needs=needs)
-    assert source is not None  # only validation data may be left out
-    return source

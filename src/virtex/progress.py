@@ -1,13 +1,12 @@
-"""The progress bar of all long work, on stderr: how far it is, how fast, and when it will end.
+"""The progress bar of all long work, on stderr.
 
-It is drawn on a terminal and by the main process alone; elsewhere it is quiet. A bar within the
-work of another one takes its line, and gives it back in the end.
+Only the main process draws it, and only on a terminal. A bar that starts while another one runs
+replaces it until it ends.
 """
 
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import Self, TextIO, TypeVar
 
 from rich.console import Console
@@ -28,18 +27,18 @@ from virtex import distributed
 
 Item = TypeVar("Item")
 _shown: list["ProgressBar"] = []
-"""Bars whose work is under way, the innermost one last: it alone is drawn."""
+"""Running bars, the innermost last; only that one is drawn."""
 
 
 class ProgressBar:
-    """A bar with counts, speed and remaining time.
+    """A progress bar with counts, speed and remaining time.
 
     Args:
-        title: What is done.
-        total: How many there are; None where nobody knows.
-        unit: What is counted; `bytes` shows megabytes.
-        start: How many were finished before.
-        stream: Where to draw instead of stderr.
+        title: Text before the bar.
+        total: Number of units; None if unknown.
+        unit: Plural noun of the units; `bytes` are shown as megabytes.
+        start: Number of units that were finished before.
+        stream: Stream to draw on instead of stderr.
     """
 
     def __init__(
@@ -71,36 +70,31 @@ class ProgressBar:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.stop()
         _shown.remove(self)
         if _shown:
             _shown[-1]._bar.start()
 
     def advance(self, count: int = 1) -> None:
-        """Count `count` more as finished."""
+        """Count `count` more units as finished."""
         self._bar.advance(self._task, count)
 
     def reach(self, completed: int) -> None:
-        """Set how many are finished in all."""
+        """Set the total number of finished units."""
         self._bar.update(self._task, completed=completed)
 
     def note(self, text: str) -> None:
-        """Show a few words behind the bar."""
+        """Show a short text after the bar."""
         self._bar.update(self._task, note=text)
 
     def say(self, text: str) -> None:
-        """Write a line above the bar, or alone where there is no terminal."""
+        """Write a line above the bar, also without a terminal."""
         self.console.print(text, markup=False, highlight=False)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Clear the line for other output, and draw the bar again after it."""
+        """Hide the bar during the block, for other output."""
         self._bar.stop()
         try:
             yield
@@ -111,11 +105,11 @@ class ProgressBar:
 def tracked(
     items: Iterable[Item], title: str, total: int, *, unit: str = "images", each: int = 1
 ) -> Iterator[Item]:
-    """Yield the items while a bar shows how many of them are finished.
+    """Yield the items, with a bar that shows the number of finished units.
 
     Args:
-        total: How many units there are in all.
-        each: Units in an item; the last one may hold fewer.
+        total: Number of units in all items.
+        each: Units in an item; the last one may have fewer.
     """
     with ProgressBar(title, total, unit=unit) as bar:
         for number, item in enumerate(items, start=1):
@@ -124,23 +118,19 @@ def tracked(
 
 
 def _columns(unit: str) -> list[ProgressColumn]:
-    counts: list[ProgressColumn] = (
-        [DownloadColumn(), TransferSpeedColumn()]
-        if unit == "bytes"
-        else [MofNCompleteColumn(), _Speed(unit)]
-    )
-    remaining = TimeRemainingColumn(compact=True)
+    in_bytes = unit == "bytes"
     return [
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        *counts,
-        remaining,
+        DownloadColumn() if in_bytes else MofNCompleteColumn(),
+        TransferSpeedColumn() if in_bytes else _Speed(unit),
+        TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}", markup=False),
     ]
 
 
 class _Speed(ProgressColumn):
-    """How many units are finished in a second."""
+    """Number of units finished per second."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()

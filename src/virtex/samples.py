@@ -1,4 +1,4 @@
-"""Captions of a few validation images, written during training for a person to look at."""
+"""Sample captions of a few validation images, written during training."""
 
 import hashlib
 import json
@@ -20,11 +20,11 @@ from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig
 
 SHOWN_SIDE = 384
-"""Longest side, in pixels, of the pictures kept beside the captions."""
+"""Longest side, in pixels, of the images stored with the captions."""
 
 
 class SampleWriter:
-    """Keeps RUN/samples.json: a few images, their true captions, and the model's latest ones."""
+    """Writer of RUN/samples.json: images with their human and their latest generated captions."""
 
     def __init__(
         self,
@@ -36,18 +36,18 @@ class SampleWriter:
         limit: int,
     ) -> None:
         self.folder, self.tokenizer = folder, tokenizer
-        seen = list(islice(_readable(source, ValidationTransform(image), limit), limit))
-        self.examples = [example for example, _ in seen]
-        if not seen:
-            raise DataError(f"none of the validation images can be read, of {len(source)}")
-        self.images = torch.stack([image for _, image in seen])  # (B, 3, H, W)
+        readable = list(islice(_readable(source, ValidationTransform(image), limit), limit))
+        self.examples = [example for example, _ in readable]
+        if not readable:
+            raise DataError(f"none of the {len(source)} validation images can be read")
+        self.images = torch.stack([image for _, image in readable])  # (B, 3, H, W)
 
     @torch.no_grad()
     def write(self, captioner: Captioner, *, step: int, device: torch.device) -> None:
-        """Caption the images as the model stands, and write them with their log-likelihoods.
+        """Caption the images and write the captions with their log-likelihoods.
 
         Raises:
-            DataError: The disk is full, or the folder cannot be written.
+            DataError: The captions cannot be written.
         """
         was_training = captioner.training
         captioner.eval()
@@ -57,7 +57,7 @@ class SampleWriter:
         captioner.train(was_training)
         samples = [
             {
-                "image": str(self._picture(example).relative_to(self.folder)),
+                "image": str(self._write_image(example).relative_to(self.folder)),
                 "generated": self.tokenizer.decode(tokens.tolist()),
                 "log_likelihood": round(float(log_prob), 3),
                 "captions": list(example.captions),
@@ -69,21 +69,21 @@ class SampleWriter:
         content = json.dumps({"step": step, "samples": samples}, indent=1)
         files.write(self.folder / "samples.json", content)
 
-    def _picture(self, example: Example) -> Path:
+    def _write_image(self, example: Example) -> Path:
         name = hashlib.sha256(example.image_id.encode()).hexdigest()[:16]
         path = self.folder / "samples" / f"{name}.jpg"
         if not path.exists():
-            picture = Image.fromarray(decode_image(example.image))
-            picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+            image = Image.fromarray(decode_image(example.image))
+            image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
             with files.replacing(path) as temporary:
-                picture.save(temporary, "JPEG", quality=90)
+                image.save(temporary, "JPEG", quality=90)
         return path
 
 
 def _readable(
     source: Source, transform: ValidationTransform, limit: int
 ) -> Iterator[tuple[Example, Tensor]]:
-    """About `limit` examples spread evenly over a source, less those that cannot be read."""
+    """Yield the readable ones of at least `limit` examples, evenly spaced over a source."""
     for index in range(0, len(source), max(1, len(source) // limit)):
         try:
             yield source[index], transform(source[index])

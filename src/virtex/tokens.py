@@ -1,6 +1,6 @@
-"""Ids of the special tokens, as the released vocabulary lays them out.
+"""Ids of the special tokens of every tokenizer, as in the released vocabulary.
 
-Padding shares id 0 with the unknown token; the four ids hold for every tokenizer of this package.
+Padding has the same id as the unknown token.
 """
 
 PAD_ID = 0

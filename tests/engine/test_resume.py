@@ -107,7 +107,7 @@ def test_a_finished_run_trains_no_further(tmp_path: Path) -> None:
 def test_a_checkpoint_is_told_of_again_on_resuming(tmp_path: Path) -> None:
     folder, told = RunFolder(tmp_path), []
     train_and_die(toy_task(), folder, RUN, at=5)
-    toy_fit(toy_task(), folder, RUN, on_checkpoint=lambda step, path: told.append(step))
+    toy_fit(toy_task(), folder, RUN, on_checkpoint=told.append)
     assert told == [3, 6, 9, 12, 15, 17]
 
 

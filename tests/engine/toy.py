@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Generator
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -75,7 +74,7 @@ def toy_fit(
     optim: OptimConfig | None = None,
     batches: Callable[[int], Generator[Batch]] | None = None,
     validate: Callable[[int], dict[str, float]] | None = None,
-    on_checkpoint: Callable[[int, Path], None] | None = None,
+    on_checkpoint: Callable[[int], None] | None = None,
 ) -> FitResult:
     """`fit` on toy batches."""
     return fit(

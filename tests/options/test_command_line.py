@@ -10,9 +10,10 @@ from virtex.cli import QuickstartConfig, ReportConfig
 from virtex.data.layouts import WriteScenesConfig
 from virtex.demo.demo_config import DemoConfig
 from virtex.errors import ConfigError
-from virtex.pretrain import PretrainConfig, TrainTokenizerConfig
+from virtex.pretrain import PretrainConfig
 from virtex.study import StudyConfig
 from virtex.transfer.protocols import PROTOCOLS
+from virtex.vocabulary import TrainTokenizerConfig
 from virtex.zoo.export.formats import ExportConfig
 
 

@@ -7,7 +7,6 @@ are callables. No operation within a step waits for the device.
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import torch
@@ -73,7 +72,7 @@ def fit(
     device: torch.device,
     config: dict[str, Any],
     validate: Callable[[int], Record] | None = None,
-    on_checkpoint: Callable[[int, Path], None] | None = None,
+    on_checkpoint: Callable[[int], None] | None = None,
 ) -> FitResult:
     """Train a task to step `run.num_steps`, resuming from the folder's newest checkpoint.
 

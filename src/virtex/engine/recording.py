@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from virtex import distributed
@@ -95,7 +94,7 @@ class CheckpointWriter:
         *,
         run: RunConfig,
         config: dict[str, Any],
-        on_checkpoint: Callable[[int, Path], None] | None,
+        on_checkpoint: Callable[[int], None] | None,
     ) -> None:
         self.state, self.checkpoints, self.run, self.config = state, folder.checkpoints, run, config
         self.on_checkpoint = on_checkpoint
@@ -152,4 +151,4 @@ class CheckpointWriter:
 
     def _call_hook(self) -> None:
         if self.on_checkpoint and distributed.is_main():
-            self.on_checkpoint(self.state.step, self.checkpoints.at(self.state.step))
+            self.on_checkpoint(self.state.step)
