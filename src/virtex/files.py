@@ -1,8 +1,8 @@
-"""Files on disk: atomic writes, appends that are whole or absent, locks, digests.
+"""Files on disk: atomic writes and appends, locks and digests.
 
-Every file that this package writes goes through `replacing`, `write` or `append`. What is written
-lies first in a new folder beside its target, which this process alone holds a lock on; a folder of
-that kind whose lock is free was left by a process that died, and is removed.
+This package writes all files by `replacing`, `write` or `append`. A new file is written in a
+temporary folder beside its target, whose lock this process holds, and then renamed. A temporary
+folder with a free lock was left by a process that died, and is removed.
 """
 
 import contextlib
@@ -23,30 +23,30 @@ from virtex.errors import ConfigError, DataError, VirTexError
 
 try:
     import fcntl
-except ImportError:  # not Unix: processes that write one file are not kept apart there
+except ImportError:  # not Unix: there are no locks
     fcntl = None  # type: ignore[assignment]
 
 PREFIX, LOCK = ".virtex-", "lock"
-NEWBORN = 3600.0
-"""Seconds in which a temporary folder without its lock counts as one that is just being made."""
+GRACE = 3600.0
+"""Seconds for which a temporary folder without a lock counts as in use."""
 
 
 @contextlib.contextmanager
 def replacing(
     path: Path, *, error: type[VirTexError] = DataError, durable: bool = True
 ) -> Iterator[Path]:
-    """Yield a temporary path that becomes `path`, a file or a folder, when the block ends well.
+    """Yield a temporary path that becomes `path`, a file or a folder, if the block succeeds.
 
-    A folder that exists already keeps its other files; those of the same names are replaced one by
-    one. The umask decides who may read the result.
+    An existing folder keeps its other files; those of the same names are replaced one by one. The
+    umask determines the permissions.
 
     Args:
-        path: The target. Missing parent folders are made.
-        error: The error to raise where the target cannot be written.
-        durable: Wait until the disk has it, so that a power cut cannot tear it.
+        path: The target, whose missing parent folders are created.
+        error: The error to raise if the target cannot be written.
+        durable: Wait until the content is on disk, so that a power failure cannot damage it.
 
     Raises:
-        VirTexError: `error`, where the disk is full or the folder cannot be written.
+        VirTexError: The target cannot be written; the class is `error`.
     """
     with telling(path, error):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,13 +54,13 @@ def replacing(
         with _temporary_folder(path.parent) as folder:
             temporary = folder / path.name
             yield temporary
-            _put(temporary, path, durable=durable)
+            _move(temporary, path, durable=durable)
 
 
 def write(
     path: Path, content: str | bytes, *, error: type[VirTexError] = DataError, durable: bool = True
 ) -> None:
-    """Write a file, all of it or nothing; text as UTF-8. Args and Raises as of `replacing`."""
+    """Write a file atomically, text as UTF-8. Args and Raises: see `replacing`."""
     data = content.encode() if isinstance(content, str) else content
     with replacing(path, error=error, durable=durable) as temporary:
         temporary.write_bytes(data)
@@ -68,11 +68,7 @@ def write(
 
 @contextlib.contextmanager
 def telling(path: Path, error: type[VirTexError] = DataError) -> Iterator[None]:
-    """Turn a failure to write `path` into an error that says what to do.
-
-    Raises:
-        VirTexError: `error`, instead of OSError, or of the RuntimeError that torch makes of it.
-    """
+    """Raise `error` in place of an OSError, or of the RuntimeError that torch raises for one."""
     try:
         yield
     except (OSError, RuntimeError) as cause:
@@ -82,16 +78,16 @@ def telling(path: Path, error: type[VirTexError] = DataError) -> Iterator[None]:
         if isinstance(root, FileExistsError | NotADirectoryError):
             reason = f"{root.filename} is no folder"
         raise error(
-            f"cannot write {path}: {reason}. Free some space or mend its permissions, or choose "
-            "another place; what was there before is untouched."
+            f"cannot write {path}: {reason}. Free some space, correct the permissions, or choose "
+            "another path; an earlier file is unchanged."
         ) from cause
 
 
 def append(file: io.FileIO, content: bytes) -> None:
-    """Add to the end of an unbuffered file that is open for appending: all of it or nothing.
+    """Append to an unbuffered file opened for appending: all of the content or nothing.
 
     Raises:
-        OSError: The disk is full, or gone; the file is as it was.
+        OSError: The content cannot be written; the file is unchanged.
     """
     size = file.seek(0, os.SEEK_END)
     rest = memoryview(content)
@@ -105,14 +101,14 @@ def append(file: io.FileIO, content: bytes) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, *, subject: str) -> Iterator[None]:
-    """Hold the lock file `path` until the block, or this process, ends, however it ends.
+    """Hold a lock until the block or this process ends, even by a kill.
 
     Args:
-        path: The lock file, which is made where it is missing, and stays.
+        path: The lock file, which is created if missing and never removed.
         subject: What the lock protects, for the message.
 
     Raises:
-        ConfigError: Another process holds it; names that one's host and process id.
+        ConfigError: Another process holds the lock; names its host and process id.
         DataError: The lock file cannot be written.
     """
     with telling(path):
@@ -123,7 +119,7 @@ def locked(path: Path, *, subject: str) -> Iterator[None]:
             file.seek(0)
             holder = file.read(200).decode(errors="replace").strip() or "another process"
             raise ConfigError(
-                f"{subject} is in use by {holder}: wait until it ends, or choose another place."
+                f"{subject} is in use by {holder}: wait until it ends, or choose another path."
             )
         with telling(path):
             file.truncate(0)
@@ -133,18 +129,17 @@ def locked(path: Path, *, subject: str) -> Iterator[None]:
 
 
 def take_lock(file: IO[bytes], *, wait: bool = False) -> bool:
-    """Take an exclusive lock, which ends when the file is closed; False where another has it.
+    """Lock a file until it is closed; return False if another process holds the lock.
 
-    Where the system or the file system has no locks, nothing is taken and the answer is True.
+    Without support for locks by the system and the file system, return True.
     """
-    if fcntl is None:
-        return True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError:  # a file system without locks
-        return True
+        pass
     return True
 
 
@@ -153,7 +148,7 @@ _held: set[IO[bytes]] = set()
 
 @contextlib.contextmanager
 def _not_inherited(file: IO[bytes]) -> Iterator[None]:
-    """Keep a lock from the processes that are forked: each would hold it beyond its owner's end."""
+    """Close the file in forked processes, which would hold its lock after this process ends."""
     _held.add(file)
     try:
         yield
@@ -171,13 +166,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content in hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def zip_damage(file: Path | IO[bytes]) -> str | None:
-    """Say what is wrong with a zip file's structure or checksums; None where it is whole."""
+    """Describe the damage to a zip file's structure or checksums; None if it is intact."""
     try:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
@@ -188,10 +183,15 @@ def zip_damage(file: Path | IO[bytes]) -> str | None:
 
 @contextlib.contextmanager
 def _temporary_folder(parent: Path) -> Iterator[Path]:
-    """Make a folder of a new name, lock it, and remove it in the end."""
+    """Yield a new folder in a locked temporary folder, which is removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=".tmp", dir=parent))
+    unlocked = folder / f".{LOCK}"
     try:
-        with _own_lock(folder):
+        with unlocked.open("ab") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                    unlocked.rename(folder / LOCK)  # only a locked file has this name
             inner = folder / "new"
             inner.mkdir()
             yield inner
@@ -199,23 +199,9 @@ def _temporary_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _own_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a temporary folder; its file has its name only once it is locked."""
-    if fcntl is None:
-        yield
-        return
-    unlocked = folder / f".{LOCK}"
-    with unlocked.open("ab") as file:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-            unlocked.rename(folder / LOCK)
-        yield
-
-
 @functools.cache
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what processes that died while writing left in a folder; once for each process."""
+    """Remove the temporary folders of processes that died; runs once per folder and process."""
     for temporary in folder.glob(f"{PREFIX}*.tmp"):
         with contextlib.suppress(OSError):
             if _is_abandoned(temporary):
@@ -223,22 +209,18 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def _is_abandoned(temporary: Path) -> bool:
-    """Whether nobody holds the lock of a temporary folder.
-
-    Raises:
-        OSError: The file system has no locks, so that nobody can tell.
-    """
+    """Return True for a temporary folder that no process uses, else False or raise OSError."""
     lock = temporary / LOCK
     if fcntl is None or not lock.exists():
-        return time.time() - temporary.stat().st_mtime > NEWBORN
+        return time.time() - temporary.stat().st_mtime > GRACE
     with lock.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return True
 
 
-def _put(temporary: Path, path: Path, *, durable: bool) -> None:
-    """Give what was written its name, once it is on the disk."""
-    mode = temporary.parent.stat().st_mode & 0o666  # as the umask says
+def _move(temporary: Path, path: Path, *, durable: bool) -> None:
+    """Rename a temporary file or folder to its target, once it is on disk."""
+    mode = temporary.parent.stat().st_mode & 0o666  # permissions by the umask
     is_folder = temporary.is_dir()
     files = [file for file in temporary.rglob("*") if file.is_file()] if is_folder else [temporary]
     for file in files:
@@ -256,11 +238,10 @@ def _put(temporary: Path, path: Path, *, durable: bool) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make a rename durable: it lives in the folder, not in the file."""
-    if os.name == "nt":  # where folders cannot be opened
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Make a rename durable: it is stored in the folder, not in the file."""
+    if os.name != "nt":  # Windows cannot open folders
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

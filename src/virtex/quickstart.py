@@ -1,4 +1,4 @@
-"""The main job in minutes: draw scenes, pretrain on their captions, transfer, report."""
+"""The quickstart: draw scenes, pretrain on their captions, transfer and report in minutes."""
 
 import json
 import shutil
@@ -21,28 +21,23 @@ from virtex.transfer import voc07
 from virtex.transfer.protocol import Result, device_name, versions
 
 NUM_TRAIN, NUM_VAL = 8000, 1000
-TRANSFER_SHARE = 0.25
-"""Of the training scenes, for the SVMs; all validation scenes test them."""
+TRANSFER_FRACTION = 0.25
+"""Fraction of the training scenes that the SVMs train on; all validation scenes test them."""
 NUM_CAPTIONED = 500
-"""Held-out scenes that are captioned to count what the captions get right."""
+"""Number of held-out scenes that are captioned."""
 NUM_PROCESSES = 2
 
 
 def quickstart(out: Path) -> Path:
-    """Do it all in `out`, or go on where a call before was cut.
-
-    Returns:
-        The path of report.html.
+    """Run or resume the quickstart in the folder `out`, and return the path of report.html.
 
     Raises:
-        ConfigError: `out` holds something else.
+        ConfigError: `out` holds other files.
     """
     scenes, run, results = out / "scenes", out / "run", out / "results"
     timings = _Timings(out / "timings.json")
-    found = (
-        [path for path in out.iterdir() if files.PREFIX not in path.name] if out.exists() else []
-    )
-    if found and not timings.path.exists():
+    others = [path for path in out.glob("*") if files.PREFIX not in path.name]
+    if others and not timings.path.exists():
         raise ConfigError(f"{out} holds other files; give --out a new folder")
     with timings.stage("draw scenes"):
         _draw(scenes)
@@ -62,14 +57,14 @@ def quickstart(out: Path) -> Path:
 
 
 def caption_scenes(run: Path, data: SourceConfig) -> Result:
-    """Caption held-out scenes, and count how often what a caption names is in the picture."""
+    """Caption held-out scenes, and count how often the objects in a caption are in the image."""
     start = time.perf_counter()
     source = open_source(data, split="val", needs=Needs(captions=True, objects=True))
     assert source is not None
     predictor = load_captioner(run)
     examples = [source[index] for index in range(min(NUM_CAPTIONED, len(source)))]
     captions = predictor.caption([example.location for example in examples])
-    pairs = [  # kinds that the caption names, kinds that the scene holds
+    pairs = [  # (kinds of objects in the caption, kinds in the scene)
         (kinds_named_in(caption.text), {source.categories[label] for label in example.labels})
         for caption, example in zip(captions, examples, strict=True)
     ]
@@ -77,9 +72,11 @@ def caption_scenes(run: Path, data: SourceConfig) -> Result:
         protocol="scene-captions",
         headline="objects right",
         numbers={
-            "objects right": _percent(kind in held for named, held in pairs for kind in named),
-            "captions all right": _percent(bool(named) and named <= held for named, held in pairs),
-            "captions one right": _percent(bool(named & held) for named, held in pairs),
+            "objects right": _percent(kind in shown for named, shown in pairs for kind in named),
+            "captions all right": _percent(
+                bool(named) and named <= shown for named, shown in pairs
+            ),
+            "captions one right": _percent(bool(named & shown) for named, shown in pairs),
         },
         settings={"num_captions": len(captions), "decoding": "beam 5"},
         initialisation={"init": str(run)},
@@ -92,9 +89,9 @@ def caption_scenes(run: Path, data: SourceConfig) -> Result:
 
 
 def next_steps(run: Path) -> list[tuple[str, str]]:
-    """What the report offers to try."""
+    """Return what the report suggests, with the command for it."""
     return [
-        ("Caption pictures of your own", f"virtex caption {run} PICTURES"),
+        ("Caption your own images", f"virtex caption {run} IMAGES"),
         ("Try the captioner in the browser", f"virtex demo {run}"),
         (
             "Pretrain on your own images and captions (IMAGES: photo.jpg beside photo.txt)",
@@ -109,7 +106,7 @@ def next_steps(run: Path) -> list[tuple[str, str]]:
 
 
 def _draw(scenes: Path) -> None:
-    """Write the scenes once; a call that was cut begins anew."""
+    """Write the scenes; after an interruption, write all of them again."""
     if scenes.exists():
         return
     unfinished = scenes.with_name(scenes.name + ".unfinished")
@@ -121,11 +118,11 @@ def _draw(scenes: Path) -> None:
 
 
 def _transfer(init: str, options: PretrainConfig, results: Path) -> voc07.Voc07Config:
-    """One SVM a kind of object on the drawn scenes, at the resolution of pretraining."""
+    """Return the options of an SVM per kind of object, at the resolution of pretraining."""
     return voc07.Voc07Config(
         init=init,
         out=results,
-        data=replace(options.data, share=TRANSFER_SHARE),
+        data=replace(options.data, share=TRANSFER_FRACTION),
         leave_out_rare=True,
         backbone=options.backbone if init == "random" else None,
         image_size=options.image.size,
@@ -133,7 +130,7 @@ def _transfer(init: str, options: PretrainConfig, results: Path) -> voc07.Voc07C
 
 
 class _Timings:
-    """Seconds of each stage, kept in a file for the report; a stage cut short adds up."""
+    """Seconds of each stage in a file for the report; those of an interrupted stage add up."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -147,8 +144,8 @@ class _Timings:
         try:
             yield
         finally:
-            before = self.seconds.get(name, 0.0)
-            self.seconds[name] = round(before + time.perf_counter() - start, 1)
+            earlier = self.seconds.get(name, 0.0)
+            self.seconds[name] = round(earlier + time.perf_counter() - start, 1)
             self._write()
         print(f"{name}: {self.seconds[name]:.0f} s", file=sys.stderr, flush=True)
 
@@ -156,6 +153,6 @@ class _Timings:
         files.write(self.path, json.dumps(self.seconds, indent=1) + "\n")
 
 
-def _percent(truths: Iterable[bool]) -> float:
-    values = list(truths)
+def _percent(flags: Iterable[bool]) -> float:
+    values = list(flags)
     return 100 * sum(values) / max(1, len(values))

@@ -1,9 +1,8 @@
-"""A table of experiments: runs what is missing, scores it, and writes the table.
+"""A study: several pretraining runs, their transfer scores, and a table of these.
 
-A study's recipe lists rows: what each pretrains that the others do not. All else, the data and the
-number of images seen among it, they share. Every run resumes by itself, and results that stand
-already are not measured again, so that a study that was cut goes on where it was. Rows are
-independent: `--only` lets several machines, or several processes of one, share a study.
+The recipe of a study lists the rows of the table, each with the options that differ from the
+study's. An interrupted study resumes: runs resume, and existing scores are kept. Rows are
+independent, so that several processes or machines can divide a study by `--only`.
 """
 
 import re
@@ -29,47 +28,47 @@ TABLE = "table.md"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: an initialisation, pretrained once for each seed."""
+    """A row of the table: an initialisation, pretrained once per random seed."""
 
     name: str
-    """What the table calls it."""
+    """Name in the table."""
     recipes: list[str] = field(default_factory=list)
-    """Recipes of pretraining that follow the study's."""
+    """Pretraining recipes, applied after the study's."""
     pretrain: dict[str, Any] | None = field(default_factory=dict)
-    """Options of pretraining that differ from the study's; null: random weights, no pretraining."""
+    """Pretraining options that differ from the study's; null: random weights, no pretraining."""
     seeds: list[int] = field(default_factory=lambda: [0])
-    """A run for each; the table gives mean and deviation."""
+    """Random seeds, one run each; the table shows mean and standard deviation."""
 
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Options of `virtex study`; the first four are the recipe's, the others the user's."""
+    """Options of `virtex study`; rows, recipes and pretrain belong in a recipe."""
 
     out: Path
-    """Folder of the runs, the results and table.md; a study that stands there goes on."""
+    """Folder of the runs, the results and table.md; an existing study is resumed."""
     rows: list[Row]
-    """The lines of the table, in its order."""
+    """Rows of the table, in order."""
     recipes: list[str] = field(default_factory=list)
-    """Recipes of pretraining that all rows begin with."""
+    """Pretraining recipes of all rows."""
     pretrain: dict[str, Any] = field(default_factory=dict)
-    """Options of pretraining that all rows share."""
+    """Pretraining options of all rows."""
     image_size: int = 224
     """Side of the images in the transfer, in pixels."""
     data: SourceConfig = field(default_factory=SourceConfig)
-    """What is pretrained on."""
+    """Data of the pretraining."""
     target: SourceConfig = field(default_factory=lambda: SourceConfig(source="voc"))
-    """What VOC07's protocol is run on; any source with labels of several classes an image."""
+    """Data of the VOC07 protocol: any source with several labels per image."""
     num_workers: int = 2
-    """Processes that decode images for the transfer, and threads that solve for classes."""
+    """Worker processes that decode images for the transfer, and threads that fit SVMs."""
     leave_out_rare: bool = False
-    """Leave out classes that too few images of `target` show, instead of refusing the data."""
+    """Leave out classes with too few images in `target`, instead of raising an error."""
     only: list[str] | str | None = None
-    """The row to run, or a list of rows; the table is written from whatever is there."""
+    """Row to run, or a list of rows; the table shows all existing scores."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One seed of a row."""
+    """The run of one row with one random seed."""
 
     row: Row
     folder: Path
@@ -77,25 +76,22 @@ class Run:
 
     @property
     def result_path(self) -> Path:
-        """Where its score goes."""
+        """Path of the run's score."""
         return self.folder / "result.json"
 
 
 def study(config: StudyConfig) -> Path:
-    """Run what is missing of a study and write its table.
-
-    Returns:
-        The path of table.md.
+    """Run the missing parts of a study, write its table, and return the path of table.md.
 
     Raises:
-        ConfigError: A mistake in the options of any row, before anything runs.
-        DataError: A mistake in the data; in the target's before anything runs.
+        ConfigError: Options of a row cannot work; raised before anything runs.
+        DataError: The data are missing or broken; for the target, raised before anything runs.
     """
     runs = planned_runs(config)
     check_scores(runs, config)
-    wanted = chosen_rows(config)
+    names = chosen_rows(config)
     for run in runs:
-        if run.row.name in wanted and not run.result_path.exists():
+        if run.row.name in names and not run.result_path.exists():
             carry_out(run, config)
     path = config.out / TABLE
     files.write(path, table(config, runs))
@@ -103,22 +99,22 @@ def study(config: StudyConfig) -> Path:
 
 
 def planned_runs(config: StudyConfig) -> list[Run]:
-    """Every seed of every row, with its options checked.
+    """Return the run of every row and random seed, with checked options.
 
     Raises:
-        ConfigError: Options that do not work, or others than a run that stands there began with;
-            rows or seeds of one name; names in `only` that no row has.
+        ConfigError: Options cannot work or differ from those of an existing run, rows have the same
+            name, seeds repeat, or `only` names an unknown row.
     """
     folders = [config.out / re.sub(r"\W+", "_", row.name).lower() for row in config.rows]
-    alike = [
+    ambiguous = [
         row.name
         for row, folder in zip(config.rows, folders, strict=True)
         if folders.count(folder) > 1 or len(set(row.seeds)) < len(row.seeds)
     ]
-    if alike:
+    if ambiguous:
         raise ConfigError(
-            f"rows {listing(alike)}: each needs a name of its own (letters and digits count), and "
-            "each of its seeds once."
+            f"rows {listing(ambiguous)}: each needs a name of its own (only letters and digits "
+            "count), and each of its seeds once."
         )
     chosen_rows(config)
     runs = [
@@ -133,10 +129,10 @@ def planned_runs(config: StudyConfig) -> list[Run]:
 
 
 def chosen_rows(config: StudyConfig) -> list[str]:
-    """Names of the rows to run.
+    """Return the names of the rows to run.
 
     Raises:
-        ConfigError: `only` names rows that there are not.
+        ConfigError: `only` names an unknown row.
     """
     names = [row.name for row in config.rows]
     if config.only is None:
@@ -149,7 +145,7 @@ def chosen_rows(config: StudyConfig) -> list[str]:
 
 
 def carry_out(run: Run, config: StudyConfig) -> None:
-    """Pretrain a run, or go on with it, and score what comes out."""
+    """Pretrain or resume a run, and score its backbone."""
     is_random = run.row.pretrain is None
     if not is_random and pretrain(run.options).reason == "interrupted":
         raise KeyboardInterrupt
@@ -168,7 +164,7 @@ def carry_out(run: Run, config: StudyConfig) -> None:
 
 
 def table(config: StudyConfig, runs: Sequence[Run]) -> str:
-    """The results that are there, a row each, as Markdown; the best mean in bold."""
+    """Return the existing scores as a Markdown table, with the best mean in bold."""
     results = {
         row.name: [
             Result.read(run.result_path)
@@ -203,11 +199,11 @@ def _line(run: Run, results: Sequence[Result], *, is_best: bool) -> str:
 
 
 def check_scores(runs: Sequence[Run], config: StudyConfig) -> None:
-    """See that the scores that stand were measured as new ones will be.
+    """Check that existing scores have the data and settings of new ones.
 
     Raises:
-        ConfigError: One was not.
-        DataError: A mistake in the target's data.
+        ConfigError: The data or settings of a score differ.
+        DataError: The target's data are missing or broken.
     """
     train, test = open_splits(voc07.with_voc_splits(config.target))
     target = {"train": train.identity(), "test": test.identity()}
@@ -224,17 +220,12 @@ def check_scores(runs: Sequence[Run], config: StudyConfig) -> None:
 
 
 def _options(config: StudyConfig, row: Row, seed: int, out: Path) -> PretrainConfig:
-    """What a row pretrains with: recipes, the study's data and options, then its own.
-
-    Raises:
-        ConfigError: They do not work together.
-    """
+    """Return a row's pretraining options: recipes, then the study's options, then its own."""
     data = to_dict(config.data)
     for amount, whole in (("share", 1.0), ("num_captions", None)):
-        if data[amount] == whole:  # then a recipe may say how much of the data it takes
+        if data[amount] == whole:  # so that a recipe may set it
             del data[amount]
-    own = [{"data": data}, config.pretrain, row.pretrain or {}]
-    own.append({"run": {"seed": seed}})
+    own = [{"data": data}, config.pretrain, row.pretrain or {}, {"run": {"seed": seed}}]
     recipes = [part for name in [*config.recipes, *row.recipes] for part in ("--config", name)]
     texts = [part for values in own if values for part in ("--config", yaml.safe_dump(values))]
     try:

@@ -494,7 +494,7 @@ def test_overwriting_a_folder_leaves_no_weights_of_another_model(run, tmp_path):
 
 def test_a_path_that_cannot_be_written_is_named(run, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match=r"cannot write .*choose another place"):
+    with pytest.raises(CheckpointError, match=r"cannot write .*choose another path"):
         exported(run.folder, "timm", tmp_path / "file" / "out.pth")
 
 

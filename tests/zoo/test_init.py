@@ -114,7 +114,7 @@ def test_a_save_that_the_disk_cannot_hold_leaves_the_old_file_and_no_other(
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, task, tokenizer):
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        CheckpointError, match=r"cannot write .*file is no folder.*choose another place"
+        CheckpointError, match=r"cannot write .*file is no folder.*choose another path"
     ):
         save(tmp_path / "file" / "weights.safetensors", task, tokenizer)
 
