@@ -9,7 +9,6 @@ import torch
 
 from virtex import config as config_files
 from virtex import distributed
-from virtex.options.command_line import load
 from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.loader import LoaderConfig, TrainingBatches, training_batches, validation_batches
@@ -23,6 +22,7 @@ from virtex.engine.optim import OptimConfig, warmup_steps
 from virtex.engine.run import RunConfig, RunFolder, check_batch_size, choose_device
 from virtex.errors import ConfigError, DataError, raise_all
 from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.options.command_line import load
 from virtex.samples import SampleWriter
 from virtex.tasks import registry
 from virtex.tasks.base import Task, TaskConfig, TaskData

@@ -12,7 +12,7 @@ from tests.report.conftest import CAPTIONS, make_result, write_log
 from tests.small_disk import files_of_at_most
 from virtex import files
 from virtex.errors import DataError
-from virtex.report.reading import find
+from virtex.report.findings import find
 from virtex.report.report import write_report
 
 

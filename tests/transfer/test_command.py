@@ -14,7 +14,7 @@ from virtex.data.example import Source
 from virtex.data.source import SourceConfig
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
-from virtex.report.scores import compare
+from virtex.report.comparisons import compare
 from virtex.transfer.command import (
     LabelledConfig,
     MeasurementConfig,

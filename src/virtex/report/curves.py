@@ -3,7 +3,7 @@
 import statistics
 
 from virtex.report.charts import Chart, Point, Series, binned, line_chart, number
-from virtex.report.reading import Run
+from virtex.report.findings import Run
 
 TRAIN, VALIDATION = "train/", "val/"
 DIRECTIONS = ("_forward", "_backward")

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from virtex.report.comparisons import Comparison
 from virtex.report.page import Page, RunPage, duration, signed
-from virtex.report.scores import Comparison
 
 
 def markdown_report(page: Page) -> str:

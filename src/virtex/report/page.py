@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from virtex.report.charts import Chart
-from virtex.report.reading import Run
-from virtex.report.scores import Comparison
+from virtex.report.comparisons import Comparison
+from virtex.report.findings import Run
 
 NextStep = tuple[str, str]
 """What a reader may want, and the command that does it."""

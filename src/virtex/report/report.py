@@ -11,11 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from virtex import files
 from virtex.report.charts import number
+from virtex.report.comparisons import compare
 from virtex.report.curves import facts, run_charts
+from virtex.report.findings import Run, find
 from virtex.report.markdown import markdown_report
 from virtex.report.page import NextStep, Page, RunPage, duration, signed
-from virtex.report.reading import Run, find
-from virtex.report.scores import compare
 
 
 def write_report(

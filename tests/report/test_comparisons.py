@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from tests.report.conftest import make_result
-from virtex.report.scores import compare
+from virtex.report.comparisons import compare
 from virtex.transfer.protocol import Result
 
 
