@@ -1,6 +1,6 @@
-"""Line charts: numbers to the coordinates of a small SVG that the page's template draws.
+"""Line charts: the coordinates of a small SVG that the page's template draws.
 
-A chart carries no colours and no fonts; the page's style sheet gives both, for light and dark.
+Colors and fonts are in the page's style sheet, for light and dark.
 """
 
 import math
@@ -24,11 +24,11 @@ class Series:
 
     name: str
     points: tuple[Point, ...]
-    """(step, value), steps rising."""
+    """(step, value), by ascending step."""
     color: int = 0
-    """Which of the page's colours."""
+    """Index of one of the page's colors."""
     measured: bool = False
-    """Few single measurements: drawn dashed, with a dot for each."""
+    """Whether to draw a dashed line with a dot per point, for a few single measurements."""
 
 
 @dataclass(frozen=True)
@@ -41,27 +41,27 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """A series in the chart's own coordinates."""
+    """A series in chart coordinates."""
 
     series: Series
     path: str
     """SVG path data."""
     dots: tuple[tuple[float, float, str], ...]
-    """x, y and what a reader sees on pointing at it."""
+    """x, y and tooltip of each dot."""
     last: str
-    """The last value, as text."""
+    """Text of the last value."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """All that the template needs to draw a chart."""
+    """A chart as the template draws it."""
 
     title: str
     lines: tuple[Line, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     summary: str
-    """What the chart shows, for readers who cannot see it."""
+    """Description for screen readers."""
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -81,7 +81,7 @@ def line_chart(title: str, series: Sequence[Series], *, from_zero: bool = False)
 
 
 def binned(points: Sequence[Point], *, most: int = MAX_POINTS) -> tuple[Point, ...]:
-    """At most `most` points, each the mean of equally many neighbours (the last of fewer)."""
+    """Average neighbouring points to at most `most` points; the last may have fewer neighbours."""
     size = math.ceil(len(points) / most) or 1
     groups = [points[start : start + size] for start in range(0, len(points), size)]
     return tuple(
@@ -91,7 +91,7 @@ def binned(points: Sequence[Point], *, most: int = MAX_POINTS) -> tuple[Point, .
 
 
 def number(value: float) -> str:
-    """A number as people read it: about three digits, thousands with a narrow space."""
+    """Format a number with about three digits, and a narrow space between thousands."""
     if value == 0:
         return "0"
     size = abs(value)
@@ -112,14 +112,14 @@ class _Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start), 1)
+        fraction = (value - self.low) / (self.high - self.low)
+        return round(self.start + fraction * (self.end - self.start), 1)
 
 
 def _axis(
     values: Sequence[float], start: float, end: float, *, widen: bool = False
 ) -> tuple[tuple[Tick, ...], _Scale]:
-    """Ticks at round values, and the scale; `widen` extends it to the ticks around the values."""
+    """Return ticks at round values, and the scale; `widen` extends it to the outer ticks."""
     low, high = min(values), max(values)
     if low == high:
         low, high = low - (abs(low) or 1), high + (abs(high) or 1)
@@ -133,15 +133,15 @@ def _axis(
 
 
 def _tick_label(tick: float) -> str:
-    """The shortest text; thousands as k, millions as M."""
+    """Return the shortest text, with k for thousands and M for millions."""
     unit, suffix = next((pair for pair in UNITS if abs(tick) >= pair[0]), (1, ""))
     return f"{tick / unit:g}{suffix}"
 
 
 def _line(series: Series, to_x: _Scale, to_y: _Scale) -> Line:
-    places = [(to_x(x), to_y(y)) for x, y in series.points]
-    path = "M" + "L".join(f"{x:g} {y:g}" for x, y in places)
-    shown = zip(places, series.points, strict=True) if series.measured else ()
+    positions = [(to_x(x), to_y(y)) for x, y in series.points]
+    path = "M" + "L".join(f"{x:g} {y:g}" for x, y in positions)
+    shown = zip(positions, series.points, strict=True) if series.measured else ()
     dots = tuple(
         (x, y, f"{series.name}, step {number(step)}: {number(value)}")
         for (x, y), (step, value) in shown

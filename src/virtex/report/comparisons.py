@@ -1,126 +1,122 @@
-"""Results that may be compared, side by side: the same protocol, settings and data."""
+"""Comparisons of results with the same protocol, settings and data."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from virtex.config import flat
 from virtex.transfer.protocol import Result, digest
 
-WHERE_OR_WHICH = frozenset({"root", "subset_sha256"})
-"""What does not tell data apart: where they lie, and which images a seed drew."""
+LOCATION_OR_SAMPLE = frozenset({"root", "subset_sha256"})
+"""Parts of an identity that same data may differ in: the folder, and the sample of a seed."""
 RULE = "drawn"
-"""The rule by which a seed drew images; it tells data apart, and how many these are does not."""
-NO_SHARES = frozenset({"CIDEr-D"})
-"""Headlines that are not in percent."""
-NO_SCORES = frozenset(
+"""Part of an identity that states how a seed samples images; then their number may differ."""
+NOT_PERCENT = frozenset({"CIDEr-D"})
+"""Headlines that are not percentages."""
+NOT_SCORES = frozenset(
     {"cost", "unique_captions", "repeated_word", "repeated_trigram", "empty_captions",
      "mean_words", "vocabulary"}
 )  # fmt: skip
-"""Numbers that describe an outcome and do not rank it."""
-MOST_DIFFERENCES = 4
-"""Settings named where two comparisons would read the same."""
+"""Numbers that describe a result and do not rank it."""
+MAX_DIFFERENCES = 4
+"""Maximum number of settings that distinguish two comparisons."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One initialisation's number in a comparison: the mean over its seeds."""
+    """The score of one initialisation in a comparison: the mean over its random seeds."""
 
     init: str
     results: tuple[Result, ...]
-    """One for each seed."""
+    """One result per seed."""
     value: float
     deviation: float | None
-    """Over the seeds; none where there is one."""
+    """Standard deviation over the seeds; None for one seed."""
     is_best: bool
     over_random: float | None
-    """How much more than the same architecture at random; none where that was not measured."""
-    share: float
-    """The value as a share of the axis, 0 to 1."""
+    """Gain over the same architecture with random weights; None if that was not measured."""
 
     @property
     def result(self) -> Result:
-        """The first seed's."""
+        """Result of the first seed."""
         return self.results[0]
 
     @property
     def written(self) -> str:
-        """The value with its deviation."""
+        """Text of the value, with its deviation."""
         deviation = "" if self.deviation is None else f" ± {self.deviation:.1f}"
         return f"{self.value:.1f}{deviation}"
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A number that others reported, to stand beside ours."""
-
-    name: str
-    value: float
-    share: float
-    """The value as a share of the axis, 0 to 1."""
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """All initialisations under one protocol with the same settings, on the same data.
+    """The scores of all initialisations under one protocol, with the same settings and data.
 
-    A run whose checkpoints were scored one by one stands here with its best one.
+    A run with scores of several checkpoints is represented by the best one.
     """
 
     protocol: str
     measured: str
-    """The headline with its unit."""
+    """Name of the headline number, with its unit."""
     about: str
-    """Splits, resolution and data, in a line."""
+    """One line on splits, data and resolution."""
     scores: tuple[Score, ...]
-    """Best first."""
-    references: tuple[Reference, ...]
-    """The paper's own, where settings and data are the paper's."""
+    """Scores, the best first."""
+    references: dict[str, float]
+    """Scores in the paper by name, if settings and data are the paper's."""
     details: tuple[tuple[str, tuple[float | None, ...]], ...]
-    """The other numbers, the headline's own kind first: name, and the mean over seeds for each of
-    `scores`."""
+    """Name of each other number, those like the headline first, and its mean for each score."""
 
     @property
     def main_details(self) -> tuple[tuple[str, tuple[float | None, ...]], ...]:
-        """The other scores of all classes together."""
+        """Those of the details that are scores over all classes."""
         return tuple(
             (name, values)
             for name, values in self.details
-            if "/" not in name and not name.startswith("num_") and name not in NO_SCORES
+            if "/" not in name and not name.startswith("num_") and name not in NOT_SCORES
         )
+
+    @property
+    def axis_end(self) -> float:
+        """Value at the right end of the axis."""
+        return max(100.0, self.scores[0].value, *self.references.values())
 
 
 def compare(results: Sequence[Result]) -> tuple[Comparison, ...]:
-    """Group results that may be compared, in the order in which each group first appears."""
+    """Group comparable results, in the order of each group's first result."""
+
+    def key(result: Result) -> str:
+        return digest([result.settings_hash, _same_data(result), result.headline])
+
+    return _distinguished([_comparison(group) for group in _grouped(results, key)])
+
+
+def _grouped(results: Sequence[Result], key: Callable[[Result], str]) -> list[list[Result]]:
     groups: dict[str, list[Result]] = {}
     for result in results:
-        key = digest([result.settings_hash, _same_data(result), result.headline])
-        groups.setdefault(key, []).append(result)
-    return _told_apart([_comparison(group) for group in groups.values()])
+        groups.setdefault(key(result), []).append(result)
+    return list(groups.values())
 
 
-def _told_apart(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """Where two would read the same, the settings in which they differ are added."""
-    alike: dict[tuple[str, str], list[Comparison]] = {}
-    for comparison in comparisons:
-        alike.setdefault((comparison.protocol, comparison.about), []).append(comparison)
-    told = {}
-    for group in alike.values():
-        settings = [flat(comparison.scores[0].result.settings) for comparison in group]
-        names = dict.fromkeys(name for one in settings for name in one)
-        differing = [name for name in names if len({str(one.get(name)) for one in settings}) > 1]
-        for comparison, own in zip(group, settings, strict=True):
-            shown = [f"{name} {own.get(name)}" for name in differing[:MOST_DIFFERENCES]]
-            told[id(comparison)] = replace(comparison, about=" · ".join([comparison.about, *shown]))
-    return tuple(told[id(comparison)] for comparison in comparisons)
+def _distinguished(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Add the settings that differ to comparisons that would look the same."""
+    titles = [(comparison.protocol, comparison.about) for comparison in comparisons]
+    settings = [flat(comparison.scores[0].result.settings) for comparison in comparisons]
+    distinguished = []
+    for comparison, title, own in zip(comparisons, titles, settings, strict=True):
+        group = [one for one, other in zip(settings, titles, strict=True) if other == title]
+        names = dict.fromkeys(name for one in group for name in one)
+        differing = [name for name in names if len({str(one.get(name)) for one in group}) > 1]
+        shown = [f"{name} {own.get(name)}" for name in differing[:MAX_DIFFERENCES]]
+        distinguished.append(replace(comparison, about=" · ".join([comparison.about, *shown])))
+    return tuple(distinguished)
 
 
 def _comparison(results: Sequence[Result]) -> Comparison:
-    rows = sorted(_seeds_together(_best_steps(results)), key=_mean, reverse=True)
+    by_initialisation = _grouped(_best_steps(results), lambda one: digest(one.initialisation))
+    rows = sorted(by_initialisation, key=_mean, reverse=True)
     firsts = [row[0] for row in rows]
-    numbers = _paper_numbers(firsts)
-    top = max([100.0, _mean(rows[0]), *numbers.values()])
     scores = tuple(
         Score(
             init=name,
@@ -129,26 +125,29 @@ def _comparison(results: Sequence[Result]) -> Comparison:
             deviation=stdev(result.score for result in row) if len(row) > 1 else None,
             is_best=len(rows) > 1 and _mean(row) == _mean(rows[0]),
             over_random=_over_random(row, rows),
-            share=max(0.0, _mean(row) / top),
         )
         for name, row in zip(_names(firsts), rows, strict=True)
     )
-    references = tuple(Reference(name, value, value / top) for name, value in numbers.items())
     first = firsts[0]
-    details = tuple(
-        (name, tuple(_mean_of(name, row) for row in rows)) for name in _other_numbers(results)
+    return Comparison(
+        protocol=first.protocol,
+        measured=first.headline if first.headline in NOT_PERCENT else f"{first.headline}, %",
+        about=_about(results),
+        scores=scores,
+        references=_paper_numbers(firsts),
+        details=tuple(
+            (name, tuple(_mean_of(name, row) for row in rows)) for name in _other_numbers(results)
+        ),
     )
-    measured = first.headline if first.headline in NO_SHARES else f"{first.headline}, %"
-    return Comparison(first.protocol, measured, _about(results), scores, references, details)
 
 
 def _other_numbers(results: Sequence[Result]) -> list[str]:
-    """All numbers' names but the headline; first those that go on from it: mask_AP50."""
+    """Return the names of all numbers but the headline, those like it (mask_AP50) first."""
     headline = results[0].headline
     names = dict.fromkeys(name for result in results for name in result.numbers)
     others = [name for name in names if name != headline]
-    goes_on = re.compile(re.escape(headline) + (r"(?!\d)" if headline[-1].isdigit() else ""))
-    return sorted(others, key=lambda name: not goes_on.match(name))  # a stable sort
+    similar = re.compile(re.escape(headline) + (r"(?!\d)" if headline[-1].isdigit() else ""))
+    return sorted(others, key=lambda name: not similar.match(name))  # a stable sort
 
 
 def _mean(row: Sequence[Result]) -> float:
@@ -160,20 +159,12 @@ def _mean_of(key: str, row: Sequence[Result]) -> float | None:
     return fmean(values) if values else None
 
 
-def _seeds_together(results: Sequence[Result]) -> list[list[Result]]:
-    """Results of one initialisation, whatever the seed."""
-    rows: dict[str, list[Result]] = {}
-    for result in results:
-        rows.setdefault(digest(result.initialisation), []).append(result)
-    return list(rows.values())
-
-
 def _paper_numbers(results: Sequence[Result]) -> dict[str, float]:
-    """What the paper's task ablations reached under the same protocol; none for another one."""
+    """Return the scores of the paper's task ablations under the protocol, if it has any."""
     protocol = results[0].protocol
     if not any(result.as_in_paper for result in results) or protocol not in ("voc07", "imagenet"):
         return {}
-    from virtex.zoo.models import MODELS  # brings torch
+    from virtex.zoo.models import MODELS  # which imports torch
 
     return {
         f"{model.name.rpartition('/')[2]} (the paper's figure)": {
@@ -185,52 +176,51 @@ def _paper_numbers(results: Sequence[Result]) -> dict[str, float]:
 
 
 def _same_data(result: Result) -> dict[str, dict[str, str | int]]:
-    """The data's identity wherever it lies, and whichever part of it a seed drew."""
+    """Return the identity of the data, without their folder and the sample of a seed."""
     return {
         role: {
             key: value
             for key, value in identity.items()
-            if key not in WHERE_OR_WHICH and not (key == "subset" and RULE in identity)
+            if key not in LOCATION_OR_SAMPLE and not (key == "subset" and RULE in identity)
         }
         for role, identity in result.data.items()
     }
 
 
 def _best_steps(results: Sequence[Result]) -> list[Result]:
-    """Of several checkpoints of one run the best, as early stopping would choose."""
+    """Keep the best of several checkpoints of one run, as early stopping does."""
     best: dict[str, Result] = {}
     for result in results:
-        came_from = result.initialisation
-        if came_from.get("step") is not None:
-            came_from = {"init": came_from["init"]}
-        key = digest([came_from, result.seed])
+        origin = result.initialisation
+        if origin.get("step") is not None:
+            origin = {"init": origin["init"]}
+        key = digest([origin, result.seed])
         if key not in best or result.score > best[key].score:
             best[key] = result
     return list(best.values())
 
 
 def _over_random(row: Sequence[Result], rows: Sequence[Sequence[Result]]) -> float | None:
-    """Difference to the mean of the random initialisations of the same architecture."""
+    """Return the difference to the mean of random weights of the same architecture."""
     random = [
-        other.score
+        other
         for others in rows
         for other in others
         if other.initialisation["init"] == "random"
         and _architecture(other) == _architecture(row[0])
     ]
-    if not random or row[0].initialisation["init"] == "random":
-        return None
-    return _mean(row) - fmean(random)
+    is_random = row[0].initialisation["init"] == "random"
+    return _mean(row) - _mean(random) if random and not is_random else None
 
 
 def _architecture(result: Result) -> tuple[str, object]:
-    """The backbone's name without the tag of its published weights, and its options."""
+    """Return the backbone's name, without the tag of its published weights, and its options."""
     backbone = result.initialisation.get("backbone") or {}
     return str(backbone.get("name", "")).partition(".")[0], backbone.get("options")
 
 
 def _names(results: Sequence[Result]) -> list[str]:
-    """What to call each initialisation: as short as tells them apart."""
+    """Return the shortest distinct name of each initialisation."""
     inits = [str(result.initialisation["init"]) for result in results]
     steps = [result.initialisation.get("step") for result in results]
     short = {init: _short(init, set(inits)) for init in inits}
@@ -242,7 +232,7 @@ def _names(results: Sequence[Result]) -> list[str]:
 
 
 def _short(path: str, among: set[str]) -> str:
-    """The last parts of a path, as few as no other path shares."""
+    """Return the fewest last parts of a path that distinguish it from the others."""
     parts = path.split("/")
     for count in range(1, len(parts)):
         tail = "/".join(parts[-count:])
@@ -252,7 +242,7 @@ def _short(path: str, among: set[str]) -> str:
 
 
 def _about(results: Sequence[Result]) -> str:
-    """What a reader must know beside the figure: splits, data, counts, resolution."""
+    """Return one line with data, splits, number of images and resolution."""
     first = results[0]
     train, test = first.data.get("train", {}), first.data.get("test", {})
     source = str(test.get("source", train.get("source", "")))
@@ -269,7 +259,7 @@ def _about(results: Sequence[Result]) -> str:
 
 
 def _count(results: Sequence[Result], name: str) -> str:
-    """How many, the least and the most where results differ; empty where none says."""
+    """Return a number, or its range if results differ; empty if no result has it."""
     counts = [result.numbers[name] for result in results if name in result.numbers]
     ends = dict.fromkeys((min(counts), max(counts))) if counts else ()
     return " to ".join(f"{count:.0f}" for count in ends)

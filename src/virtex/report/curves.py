@@ -1,8 +1,10 @@
-"""The charts of a run: its losses in training and validation, learning rate, throughput."""
+"""Charts and facts of a run: losses, learning rates, throughput and options."""
 
-import statistics
+from collections.abc import Callable
+from statistics import mean, median
 
-from virtex.report.charts import Chart, Point, Series, binned, line_chart, number
+from virtex.config import flat
+from virtex.report.charts import Chart, Series, binned, line_chart, number
 from virtex.report.findings import Run
 
 TRAIN, VALIDATION = "train/", "val/"
@@ -12,73 +14,53 @@ SINGLE = (
     ("Learning rate of the backbone", f"{TRAIN}backbone_lr"),
     ("Images per second", "speed/images_per_second"),
 )
+SUMMARIES: tuple[tuple[str, str, Callable[[list[float]], str]], ...] = (
+    ("Training loss", f"{TRAIN}loss", lambda values: number(values[-1])),
+    ("Validation loss", f"{VALIDATION}loss", lambda values: number(values[-1])),
+    ("Images per second", "speed/images_per_second", lambda values: number(median(values))),
+    ("Waiting for data", "speed/data_wait", lambda values: f"{mean(values):.0%}"),
+)
 
 
 def run_charts(run: Run) -> tuple[Chart, ...]:
-    """One chart for each quantity that the log has: losses first, then learning rate and speed."""
+    """Return a chart per quantity in the log: losses first, then learning rate and speed."""
     keys = dict.fromkeys([*run.keys(TRAIN), *run.keys(VALIDATION)])
     ranked = sorted(keys, key=lambda key: (key != "loss", not key.endswith(DIRECTIONS)))
     charts = [_quantity_chart(run, key) for key in ranked if key not in RATES]
     for title, key in SINGLE:
-        points = run.series(key)
-        if points:
+        if points := run.series(key):
             charts.append(line_chart(title, [Series("", binned(points))], from_zero=True))
     return tuple(charts)
 
 
 def facts(run: Run) -> tuple[tuple[str, str], ...]:
-    """What the run was, in pairs of name and value, as far as its folder tells."""
-    config = run.config
-    steps = f"{run.records[-1]['step']:,.0f}"
-    planned = _field(config, "run", "num_steps")
-    task = str(_field(config, "task", "name") or _field(config, "task", "class_path"))
-    rates = [_field(config, "optim", name) for name in reversed(RATES)]
-    found = (
-        ("Backbone", _field(config, "backbone", "name")),
+    """Return the name and value of the run's main options and numbers, as far as known."""
+    options = {name: value for name, value in flat(run.config).items() if value is not None}
+    steps, planned = f"{run.records[-1]['step']:,.0f}", options.get("run.num_steps")
+    task = str(options.get("task.name", options.get("task.class_path", "")))
+    rates = options.get("optim.backbone_lr"), options.get("optim.lr")
+    found = [
+        ("Backbone", options.get("backbone.name", "")),
         ("Task", task.rsplit(".", 1)[-1].removesuffix("Config")),
-        ("Data", _field(config, "data", "source")),
-        ("Image side", _field(config, "image", "size")),
-        ("Batch size", _field(config, "run", "batch_size")),
+        ("Data", options.get("data.source", "")),
+        ("Image side", options.get("image.size", "")),
+        ("Batch size", options.get("run.batch_size", "")),
         ("Learning rates", f"{rates[0]}, head {rates[1]}" if all(rates) else ""),
         ("Steps", f"{steps} of {planned:,}" if isinstance(planned, int) else steps),
-        ("Training loss", _last(run.series(f"{TRAIN}loss"))),
-        ("Validation loss", _last(run.series(f"{VALIDATION}loss"))),
-        ("Images per second", _median(run.series("speed/images_per_second"))),
-        ("Waiting for data", _percent(run.series("speed/data_wait"))),
-    )
+    ]
+    for name, key, summarized in SUMMARIES:
+        if values := [value for _, value in run.series(key)]:
+            found.append((name, summarized(values)))
     return tuple((name, str(value)) for name, value in found if value != "")
 
 
 def _quantity_chart(run: Run, key: str) -> Chart:
-    """Training as a line, validation as dots."""
+    """Draw training as a line and validation as dots."""
     trained, validated = run.series(TRAIN + key), run.series(VALIDATION + key)
     series = []
     if trained:
         series.append(Series("training", binned(trained)))
     if validated:
         series.append(Series("validation", validated, color=1, measured=True))
-    return line_chart(_words(key), series)
-
-
-def _words(key: str) -> str:
-    text = key.replace("_", " ").replace("/", ", ")
-    return text[:1].upper() + text[1:]
-
-
-def _last(points: tuple[Point, ...]) -> str:
-    return number(points[-1][1]) if points else ""
-
-
-def _median(points: tuple[Point, ...]) -> str:
-    return number(statistics.median(value for _, value in points)) if points else ""
-
-
-def _percent(points: tuple[Point, ...]) -> str:
-    return f"{statistics.mean(value for _, value in points):.0%}" if points else ""
-
-
-def _field(config: object, *path: str) -> object:
-    """A nested field of a configuration; empty where it is not there."""
-    for name in path:
-        config = config.get(name, "") if isinstance(config, dict) else ""
-    return "" if config is None else config
+    title = key.replace("_", " ").replace("/", ", ")
+    return line_chart(title[:1].upper() + title[1:], series)

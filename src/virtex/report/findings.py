@@ -1,4 +1,4 @@
-"""What a report is made from: results, logs, samples and timings, found under the given folders."""
+"""Results, logs, samples and timings that are found under given folders."""
 
 import json
 import re
@@ -15,13 +15,13 @@ from virtex.report.charts import Point
 from virtex.transfer.protocol import Result
 
 TRAINING_NAME = re.compile(r"(?:^|/)training/[0-9a-f]{16}/")
-"""A protocol's own training, named by a hash."""
+"""Path of the training within a protocol, which is named by a hash."""
 RESULT_NAME = re.compile(r"-[0-9a-f]{8}\.json$")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A validation image, what the model said about it, and what people said."""
+    """A validation image with its generated caption and its human captions."""
 
     image_path: Path
     generated: str
@@ -31,7 +31,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder tells about its training."""
+    """The contents of a run folder."""
 
     name: str
     folder: Path
@@ -41,18 +41,18 @@ class Run:
     samples: tuple[Sample, ...]
 
     def series(self, key: str) -> tuple[Point, ...]:
-        """(step, value) wherever the log has a number under `key`."""
+        """Return (step, value) of each record that has a number `key`."""
         return tuple((record["step"], record[key]) for record in self.records if key in record)
 
     def keys(self, prefix: str) -> list[str]:
-        """Names under `prefix` in the order in which the log first has them, without it."""
+        """Return the names that begin with `prefix`, without it, in order of first appearance."""
         found = dict.fromkeys(key for record in self.records for key in record)
         return [key.removeprefix(prefix) for key in found if key.startswith(prefix)]
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything under the given folders that a report can show."""
+    """All runs, results and timings under the given folders."""
 
     runs: tuple[Run, ...]
     results: tuple[Result, ...]
@@ -61,15 +61,15 @@ class Findings:
 
 
 def find(folders: Sequence[Path]) -> Findings:
-    """Read all run folders and results at or below `folders`.
+    """Read all runs and results in `folders` and their subfolders.
 
     Raises:
-        DataError: A folder that does not exist or holds nothing to report; a broken file.
+        DataError: A folder is missing, a file is broken, or there is nothing to report.
     """
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:
         raise DataError(f"no such folder: {listing(missing)}. Give run folders or result folders.")
-    logs = _files(folders, "log.jsonl", leaving_out=TRAINING_NAME)
+    logs = _files(folders, "log.jsonl", excluded=TRAINING_NAME)
     runs = tuple(_read_run(path.parent, folders) for path in logs)
     results = tuple(Result.read(path) for path in _files(folders, "*.json") if _is_result(path))
     timings: dict[str, float] = {}
@@ -78,31 +78,22 @@ def find(folders: Sequence[Path]) -> Findings:
     if not (runs or results):
         raise DataError(
             f"nothing to report in {listing(folders)}: no log.jsonl of a run, no result of "
-            "`virtex transfer` there or below."
+            "`virtex transfer`."
         )
     return Findings(runs, results, timings)
 
 
 def _files(
-    folders: Sequence[Path], pattern: str, *, leaving_out: re.Pattern[str] | None = None
+    folders: Sequence[Path], pattern: str, *, excluded: re.Pattern[str] | None = None
 ) -> list[Path]:
-    """Files of that name at or below the folders, each once; none that is still being written.
-
-    Args:
-        leaving_out: What is not to occur in the path as seen from the given folder.
-    """
-    found = [
-        (path, path.relative_to(folder).as_posix())
-        for folder in folders
-        for path in sorted(folder.rglob(pattern))
-    ]
-    return list(
-        {
-            path.resolve(): path
-            for path, name in found
-            if not (leaving_out and leaving_out.search(name)) and files.PREFIX not in name
-        }.values()
-    )
+    """Return each matching file once, without temporary files and `excluded` relative paths."""
+    found = {}
+    for folder in folders:
+        for path in sorted(folder.rglob(pattern)):
+            name = path.relative_to(folder).as_posix()
+            if not (excluded and excluded.search(name)) and files.PREFIX not in name:
+                found[path.resolve()] = path
+    return list(found.values())
 
 
 def _is_result(path: Path) -> bool:
@@ -123,7 +114,7 @@ def _read_run(folder: Path, folders: Sequence[Path]) -> Run:
 
 
 def _name(folder: Path, folders: Sequence[Path]) -> str:
-    """The run's path as seen from the given folder that holds it."""
+    """Return the run's path relative to the given folder that contains it."""
     for parent in folders:
         if folder != parent and folder.is_relative_to(parent):
             return folder.relative_to(parent).as_posix()
@@ -131,9 +122,9 @@ def _name(folder: Path, folders: Sequence[Path]) -> str:
 
 
 def _read_log(path: Path) -> tuple[dict[str, float], ...]:
-    """Records of a log; its numbers alone. A last line that a kill cut short does not count."""
+    """Return the numbers of each record of a log, without a truncated last line."""
     records = []
-    *lines, rest = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
@@ -143,12 +134,11 @@ def _read_log(path: Path) -> tuple[dict[str, float], ...]:
         except (ValueError, AttributeError) as error:
             raise DataError(
                 f"{path}, line {number}, is not a record of a run: {line[:60]!r}. Each line must "
-                "be a JSON object with a `step`; remove the line, or leave this run out."
+                "be a JSON object with a `step`; remove the line, or leave out this run."
             ) from error
         records.append(values)
-    del rest
     if not records:
-        raise DataError(f"{path} holds no finished record yet: wait for the run, or leave it out.")
+        raise DataError(f"{path} holds no complete record yet: wait for the run, or leave it out.")
     return tuple(records)
 
 
@@ -162,7 +152,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise DataError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise DataError(f"{path} is not a run's configuration: it holds no fields.")
+        raise DataError(f"{path} is not the config of a run: it holds no fields.")
     return values
 
 
@@ -180,10 +170,10 @@ def _read_samples(path: Path) -> tuple[int, tuple[Sample, ...]]:
         )
         step = int(values["step"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a file of samples: {error!r}. Remove it.") from error
+        raise DataError(f"{path} is not a samples file: {error!r}. Remove it.") from error
     missing = [sample.image_path for sample in samples if not sample.image_path.is_file()]
     if missing:
-        raise DataError(f"{path} names images that are not there: {listing(missing)}.")
+        raise DataError(f"{path} names missing images: {listing(missing)}.")
     return step, samples
 
 
@@ -192,6 +182,4 @@ def _read_timings(path: Path) -> dict[str, float]:
         values = json.loads(path.read_text(encoding="utf-8"))
         return {str(stage): float(seconds) for stage, seconds in values.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} does not give seconds by stage: {error!r}. Remove it, or write it anew."
-        ) from error
+        raise DataError(f"{path} does not hold seconds by stage: {error!r}. Remove it.") from error

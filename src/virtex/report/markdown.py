@@ -7,7 +7,7 @@ from virtex.report.page import Page, RunPage, duration, signed
 
 
 def markdown_report(page: Page) -> str:
-    """The whole of report.md."""
+    """Return the content of report.md."""
     blocks = [f"# {_text(page.title)}"]
     if page.comparisons:
         blocks += ["## Transfer", *(_comparison(item) for item in page.comparisons)]
@@ -31,25 +31,21 @@ def _comparison(comparison: Comparison) -> str:
     columns = _columns(comparison)
     rows = [(*row, *cells) for row, *cells in zip(rows, *columns.values(), strict=True)]
     empty = [""] * len(columns)
-    rows += [(known.name, f"{known.value:.1f}", *empty) for known in comparison.references]
+    rows += [(name, f"{value:.1f}", *empty) for name, value in comparison.references.items()]
     table = _table(("init", comparison.measured, *columns), rows, raw=1)
     return f"### {_text(comparison.protocol)}\n\n{_text(comparison.about)}\n\n{table}"
 
 
 def _columns(comparison: Comparison) -> dict[str, list[str]]:
-    """What stands beside the headline, by its name: a cell for each of the scores."""
+    """Return the columns beside the headline: by name, a cell per score."""
     gains = [score.over_random for score in comparison.scores]
     columns = {}
     if any(gain is not None for gain in gains):
         columns["over random"] = ["" if gain is None else signed(gain) for gain in gains]
     columns["seeds"] = [str(len(score.results)) for score in comparison.scores]
     for name, values in comparison.main_details:
-        columns[name] = [_number(value) for value in values]
+        columns[name] = ["" if value is None else f"{value:.1f}" for value in values]
     return columns
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
 
 
 def _run(shown: RunPage) -> list[str]:
@@ -60,13 +56,13 @@ def _run(shown: RunPage) -> list[str]:
             for sample in shown.run.samples
         ]
         title = f"Captions at step {shown.run.samples_step}"
-        header = ("generated", "log-likelihood", "by people")
+        header = ("generated", "log-likelihood", "human")
         blocks += [f"### {title}", _table(header, rows)]
     return blocks
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, raw: int | None = None) -> str:
-    """A table; the column `raw` already is Markdown."""
+    """Return a table, whose column `raw` already is Markdown."""
     lines = [" | ".join(_text(name) for name in header), " | ".join("---" for _ in header)]
     for row in rows:
         lines.append(" | ".join(c if i == raw else _text(c) for i, c in enumerate(row)))
@@ -74,6 +70,6 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, raw: int | N
 
 
 def _text(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
+    """Escape text for Markdown, on one line."""
     text = " ".join(text.split())
     return "".join(f"\\{mark}" if mark in "\\`*_[]<>|#" else mark for mark in text)

@@ -1,4 +1,4 @@
-"""What both forms of the report show, and how quantities read in them."""
+"""Content of the report in both formats, and the text form of quantities."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from virtex.report.comparisons import Comparison
 from virtex.report.findings import Run
 
 NextStep = tuple[str, str]
-"""What a reader may want, and the command that does it."""
+"""A purpose, and the command for it."""
 
 
 @dataclass(frozen=True)
 class RunPage:
-    """A run with what is derived from it."""
+    """A run with its facts and charts."""
 
     run: Run
     facts: tuple[tuple[str, str], ...]
@@ -21,24 +21,24 @@ class RunPage:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that a report shows."""
+    """Content of a report."""
 
     title: str
     comparisons: tuple[Comparison, ...]
     runs: tuple[RunPage, ...]
     timings: tuple[tuple[str, float], ...]
-    """Stage and its seconds."""
+    """Name and seconds of each stage."""
     next_steps: tuple[NextStep, ...]
     version: str
 
     @property
     def num_results(self) -> int:
-        """How many transfer results there are."""
+        """Number of transfer results."""
         return sum(len(comparison.scores) for comparison in self.comparisons)
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `4.2 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Format seconds as `4.2 s`, `3 min 20 s` or `2 h 05 min`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -48,5 +48,5 @@ def duration(seconds: float) -> str:
 
 
 def signed(value: float, *, decimals: int = 1) -> str:
-    """A difference with its sign, a true minus."""
+    """Format a difference with its sign, and a minus sign instead of a hyphen."""
     return f"{value:+.{decimals}f}".replace("-", "−")

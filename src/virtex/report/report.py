@@ -1,4 +1,4 @@
-"""The report: results and logs to report.md and one self-contained report.html."""
+"""The report on runs and results: report.md, and a self-contained report.html."""
 
 import base64
 import mimetypes
@@ -25,20 +25,15 @@ def write_report(
     title: str = "virtex report",
     next_steps: Sequence[NextStep] | None = None,
 ) -> Path:
-    """Write report.md and report.html about the runs and results at or below some folders.
+    """Write report.md and report.html, and return the path of report.html.
 
     Args:
-        folders: Run folders, folders of results, or folders that hold such.
+        folders: Folders with runs or results, also in subfolders.
         out: The folder to write to.
-        title: The heading.
-        next_steps: What to try next and the command for it; none given: commands that fit what
-            was found.
-
-    Returns:
-        The path of report.html.
+        next_steps: Suggestions with their commands; None: those that fit the first run.
 
     Raises:
-        DataError: Nothing to report, or a file that is broken or cannot be written; names it.
+        DataError: There is nothing to report, or a file is broken or cannot be written.
     """
     found = find(folders)
     page = Page(
@@ -62,19 +57,19 @@ def _html(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown_as = {"number": number, "duration": duration, "signed": signed, "data_uri": data_uri}
-    environment.filters |= shown_as
+    filters = {"number": number, "duration": duration, "signed": signed, "data_uri": data_uri}
+    environment.filters |= filters
     return environment.get_template("report.html").render(page=page)
 
 
 def data_uri(path: Path) -> str:
-    """An image file as text that a page can hold."""
+    """Return an image file as a data URI."""
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _default_steps(runs: Sequence[Run]) -> list[NextStep]:
-    """Commands about the first run; where there is none, it stays a word to fill in."""
+    """Return commands for the first run, or with the placeholder RUN if there is none."""
     run = shlex.quote(str(runs[0].folder)) if runs else "RUN"
     data = f"--data.root DIR --out {run}/results"
     return [
