@@ -165,35 +165,23 @@ def carry_out(run: Run, config: StudyConfig) -> None:
 
 def table(config: StudyConfig, runs: Sequence[Run]) -> str:
     """Return the existing scores as a Markdown table, with the best mean in bold."""
-    results = {
-        row.name: [
-            Result.read(run.result_path)
-            for run in runs
-            if run.row is row and run.result_path.exists()
-        ]
-        for row in config.rows
-    }
-    means = {name: fmean(r.score for r in found) for name, found in results.items() if found}
-    lines = [
-        "| pretraining | images seen | VOC07 mAP | seeds |",
-        "|---|---:|---:|---:|",
-        *(
-            _line(run, results[run.row.name], is_best=means[run.row.name] == max(means.values()))
-            for run in runs
-            if run.row.name in means and run.options.run.seed == run.row.seeds[0]
-        ),
-    ]
+    scores: dict[str, list[float]] = {}
+    for run in runs:
+        if run.result_path.exists():
+            scores.setdefault(run.row.name, []).append(Result.read(run.result_path).score)
+    best = max(map(fmean, scores.values()), default=0.0)
+    lines = ["| pretraining | images seen | VOC07 mAP | seeds |", "|---|---:|---:|---:|"]
+    for run in runs:
+        if run.row.name in scores and run.options.run.seed == run.row.seeds[0]:
+            lines.append(_line(run, scores[run.row.name], best=best))
     return "\n".join(lines) + "\n"
 
 
-def _line(run: Run, results: Sequence[Result], *, is_best: bool) -> str:
-    scores = [result.score for result in results]
-    score = f"{fmean(scores):.2f}"
-    if is_best:
-        score = f"**{score}**"
+def _line(run: Run, scores: Sequence[float], *, best: float) -> str:
+    mean, options = fmean(scores), run.options.run
+    score = f"**{mean:.2f}**" if mean == best else f"{mean:.2f}"
     if len(scores) > 1:
         score += f" ± {stdev(scores):.2f}"
-    options = run.options.run
     num_images = 0 if run.row.pretrain is None else options.num_steps * options.batch_size
     return f"| {run.row.name} | {num_images:,} | {score} | {len(scores)} |"
 
