@@ -1,4 +1,4 @@
-"""Every failure of writing, in one place: a full disk, a kill, a second process, a cut."""
+"""Failures of writing: a full disk, a kill, a second process, a truncated file."""
 
 import contextlib
 import os
@@ -43,7 +43,7 @@ def run(program: str, *arguments: object) -> int:
     return subprocess.run([sys.executable, "-c", program, *map(str, arguments)]).returncode
 
 
-def test_a_written_file_holds_what_was_given_and_nothing_lies_beside_it(tmp_path: Path) -> None:
+def test_a_written_file_has_the_content_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file"
     files.write(path, "läuft")
     assert path.read_bytes() == "läuft".encode()
@@ -53,7 +53,7 @@ def test_a_written_file_holds_what_was_given_and_nothing_lies_beside_it(tmp_path
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
-def test_the_umask_decides_who_reads_a_file(tmp_path: Path, umask: int) -> None:
+def test_the_umask_determines_the_permissions_of_a_file(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         files.write(tmp_path / "file", "text")
@@ -62,7 +62,7 @@ def test_the_umask_decides_who_reads_a_file(tmp_path: Path, umask: int) -> None:
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
 
 
-def test_on_a_full_disk_the_file_stays_as_it_was(tmp_path: Path) -> None:
+def test_on_a_full_disk_the_file_is_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "file"
     files.write(path, "old")
     with files_of_at_most(10), pytest.raises(CheckpointError, match=r"cannot write.*too large"):
@@ -71,13 +71,13 @@ def test_on_a_full_disk_the_file_stays_as_it_was(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_cannot_be_made_is_told_in_words(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_a_data_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot write .*file/inner: .*/file is no folder"):
         files.write(tmp_path / "file" / "inner", "text")
 
 
-def test_an_error_while_writing_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+def test_an_error_while_writing_leaves_the_file_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "file"
     files.write(path, "old")
     with pytest.raises(AttributeError), files.replacing(path) as temporary:
@@ -86,7 +86,7 @@ def test_an_error_while_writing_leaves_the_file_as_it_was(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_kill_while_writing_leaves_the_file_and_the_next_process_clears_up(
+def test_a_kill_while_writing_leaves_the_file_unchanged_and_the_next_process_cleans_up(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "file"
@@ -98,7 +98,7 @@ def test_a_kill_while_writing_leaves_the_file_and_the_next_process_clears_up(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "other"]
 
 
-def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_another_process_is_writing_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with files.replacing(path) as temporary:
         temporary.write_text("mine")
@@ -126,7 +126,7 @@ def test_two_processes_that_write_one_file_never_mix(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_link_that_waits_under_a_temporary_name_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_with_a_temporary_name_is_not_followed(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("somebody else's")
     for name in ("file.tmp", f".file.{os.getpid()}", f".file.{os.getpid()}.tmp"):
@@ -147,7 +147,7 @@ def test_a_folder_appears_whole_and_keeps_its_other_files(tmp_path: Path) -> Non
     assert (path / "notes").read_text() == "by hand"
 
 
-def test_what_does_not_fit_is_not_appended_at_all(tmp_path: Path) -> None:
+def test_content_that_does_not_fit_is_not_appended_in_part(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("ab", buffering=0) as file, files_of_at_most(20):
         files.append(file, b"first line\n")

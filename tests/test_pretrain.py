@@ -125,7 +125,7 @@ def test_resuming_with_another_task_names_it_alone(run: Path) -> None:
     assert "hidden_size" not in str(error.value)
 
 
-def test_an_unknown_task_is_told_its_like(tmp_path: Path) -> None:
+def test_an_unknown_task_gets_a_suggestion(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean moco"):
         small_config(tmp_path / "run", "--task", "mocco")
 
@@ -151,7 +151,7 @@ def test_a_run_starts_from_the_backbone_of_another(run: Path, tmp_path: Path) ->
         "{name: resnet50, options: {layers: [1, 1, 1, 1], channels: [8, 8, 16, 16]}}",
     ],
 )
-def test_other_backbones_are_trained_and_come_out(backbone: str, tmp_path: Path) -> None:
+def test_other_backbones_train_and_load(backbone: str, tmp_path: Path) -> None:
     options = f"backbone: {backbone}\n"
     result = pretrain(small_config(tmp_path / "run", "--config", options, "--run.num_steps", "2"))
     assert result.step == 2
@@ -168,7 +168,7 @@ def test_a_frozen_backbone_stays_as_it_started(run: Path, tmp_path: Path) -> Non
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_start_that_does_not_fit_the_backbone_is_refused(run: Path, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_the_backbone_are_refused(run: Path, tmp_path: Path) -> None:
     wider = '{"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 32]}'
     with pytest.raises(CheckpointError, match="was requested"):
         pretrain(small_config(tmp_path / "run", "--init", str(run), "--backbone.options", wider))
@@ -212,7 +212,7 @@ def folder_of_photos(root: Path, *, num_good: int, num_bad: int) -> Path:
     for number in range(num_good + num_bad):
         path = root / f"{number:03d}.jpg"
         Image.new("RGB", (80, 64), (number, 100, 200)).save(path)
-        path.with_suffix(".txt").write_text(f"a photograph of colour number {number} at noon\n")
+        path.with_suffix(".txt").write_text(f"a photo of color number {number} at noon\n")
         if number >= num_good:
             path.write_bytes(path.read_bytes()[:200])
     return root
@@ -289,7 +289,7 @@ def test_one_process_trains_in_a_folder_while_others_read_it(tmp_path: Path) -> 
 
 
 def test_two_processes_see_the_same_batches_as_one(run: Path, tmp_path: Path) -> None:
-    """Exactly alike they cannot be: BatchNorm and mean losses are each process's own."""
+    """They differ slightly: BatchNorm and mean losses are computed in each process."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     subprocess.run(
         [sys.executable, *torchrun, *command(tmp_path, "--out", str(tmp_path / "two"))],
@@ -300,13 +300,13 @@ def test_two_processes_see_the_same_batches_as_one(run: Path, tmp_path: Path) ->
     )
 
 
-def test_a_start_that_failed_does_not_bind_the_next_one(tmp_path: Path) -> None:
+def test_a_start_that_failed_does_not_constrain_the_next_one(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(ConfigError, match="warmup_steps"):
         pretrain(small_config(out, "--optim.warmup_steps", "100"))
     assert pretrain(small_config(out, "--run.num_steps", "2")).step == 2
 
 
-def test_a_mistyped_run_folder_does_not_begin_a_new_run(tmp_path: Path) -> None:
+def test_a_mistyped_run_folder_does_not_start_a_new_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no run"):
         parse_pretrain(["--out", str(tmp_path / "typo")])

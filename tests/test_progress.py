@@ -1,4 +1,4 @@
-"""The progress bar on a terminal that keeps what it is sent, and where there is no terminal."""
+"""The progress bar on a terminal that records its output, and without a terminal."""
 
 import io
 import re
@@ -10,13 +10,13 @@ from virtex.progress import ProgressBar, tracked
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that reports to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
     def shown(self) -> str:
-        """Everything that was drawn, without control sequences."""
+        """Return the output without control sequences."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.getvalue())
 
 
@@ -34,7 +34,7 @@ def test_the_bar_shows_title_counts_and_note(terminal: Terminal) -> None:
     assert re.search(r"captions .* 7/20 .*3 \[left\] out", terminal.shown())
 
 
-def test_the_bar_reaches_what_it_is_told(terminal: Terminal) -> None:
+def test_the_bar_shows_the_number_it_is_set_to(terminal: Terminal) -> None:
     with ProgressBar("step", 20, unit="steps", stream=terminal) as bar:
         bar.reach(13)
     assert "13/20" in terminal.shown()
@@ -52,7 +52,7 @@ def test_an_unknown_total_is_a_question_mark(terminal: Terminal) -> None:
     assert "3/?" in terminal.shown()
 
 
-def test_the_speed_is_told_in_its_unit(terminal: Terminal) -> None:
+def test_the_speed_is_shown_in_its_unit(terminal: Terminal) -> None:
     with ProgressBar("captions", 20, stream=terminal) as bar:
         for _ in range(3):
             bar.advance()
@@ -60,7 +60,7 @@ def test_the_speed_is_told_in_its_unit(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize("kind", ["no terminal", "a dumb one", "another process"])
-def test_where_nothing_can_be_drawn_nothing_is(
+def test_without_a_terminal_nothing_is_drawn(
     kind: str, monkeypatch: pytest.MonkeyPatch, terminal: Terminal
 ) -> None:
     if kind == "another process":
@@ -75,7 +75,7 @@ def test_where_nothing_can_be_drawn_nothing_is(
     assert stream.getvalue() == ""
 
 
-def test_other_output_has_the_line_to_itself_while_the_bar_is_paused(terminal: Terminal) -> None:
+def test_nothing_is_drawn_while_the_bar_is_paused(terminal: Terminal) -> None:
     with ProgressBar("captions", 20, stream=terminal) as bar:
         with bar.paused():
             before = terminal.tell()
@@ -84,14 +84,14 @@ def test_other_output_has_the_line_to_itself_while_the_bar_is_paused(terminal: T
         assert terminal.tell() > before
 
 
-def test_a_line_that_is_said_stands_alone_where_there_is_no_terminal() -> None:
+def test_a_line_is_written_also_without_a_terminal() -> None:
     stream = io.StringIO()
     with ProgressBar("step", 20, stream=stream) as bar:
         bar.say("step 3 [of] 20")
     assert stream.getvalue() == "step 3 [of] 20\n"
 
 
-def test_a_bar_within_another_one_takes_its_line_and_gives_it_back(terminal: Terminal) -> None:
+def test_a_bar_within_another_one_replaces_it_until_it_ends(terminal: Terminal) -> None:
     other = Terminal()
     with ProgressBar("outer", 20, stream=terminal) as outer:
         with ProgressBar("inner", 5, stream=other):

@@ -76,7 +76,7 @@ def test_a_row_may_have_data_of_its_own(tmp_path: Path) -> None:
     assert run.options.run.seed == 3
 
 
-def test_a_study_does_not_go_on_with_other_options(tmp_path: Path) -> None:
+def test_a_study_does_not_resume_with_other_options(tmp_path: Path) -> None:
     study(parsed(tmp_path, rows=RECIPE["rows"][:2]))
     longer = [{"name": "two directions", "pretrain": {"run": {"num_steps": 9}}}]
     with pytest.raises(ConfigError, match="num_steps was 6, now 9"):
@@ -98,7 +98,7 @@ def test_a_study_does_not_go_on_with_other_options(tmp_path: Path) -> None:
         ({"rows": [{"name": "x", "pretrain": {"task": {"class_path": "NoTask"}}}]}, "row 'x'"),
     ],
 )
-def test_mistakes_are_told_before_anything_runs(
+def test_problems_are_reported_before_anything_runs(
     tmp_path: Path, changes: dict[str, object], part: str
 ) -> None:
     with pytest.raises(ConfigError, match=part):

@@ -1,4 +1,4 @@
-"""Processes that train the toy task, forked from a server that has imported torch already."""
+"""Processes that train the toy task, forked from a server that has imported torch."""
 
 import multiprocessing
 import socket
@@ -11,8 +11,8 @@ from tests.engine.toy_run import train
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.engine.toy_run"])
-PATIENCE = 60
-"""Seconds after which a process is taken to hang."""
+TIMEOUT = 60
+"""Seconds after which a process counts as hanging."""
 
 
 def _train(out: Path, options: dict) -> None:
@@ -31,7 +31,7 @@ def launch(
 
 
 def launch_two(out: Path, **options: object) -> list[BaseProcess]:
-    """Start training in two processes that know each other as torchrun's would."""
+    """Start training in two processes with the variables that torchrun sets."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -44,17 +44,17 @@ def launch_two(out: Path, **options: object) -> list[BaseProcess]:
 
 def wait_for_file(path: Path, *processes: BaseProcess) -> None:
     """Wait until training has written a file."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not path.exists():
         assert all(process.is_alive() for process in processes), f"no {path.name} was written"
-        assert time.monotonic() < deadline, f"no {path.name} in {PATIENCE} s"
+        assert time.monotonic() < deadline, f"no {path.name} in {TIMEOUT} s"
         time.sleep(0.002)
 
 
 def exit_codes(*processes: BaseProcess) -> list[int | None]:
-    """Wait until all have ended; None for one that hung, and was killed."""
+    """Wait for all processes and return their exit codes; None for one that hung."""
     for process in processes:
-        process.join(PATIENCE)
+        process.join(TIMEOUT)
     codes = [process.exitcode for process in processes]
     for process in processes:
         process.kill()

@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> CheckpointFolder:
     return CheckpointFolder(tmp_path / "checkpoints")
 
 
-def test_what_is_saved_is_loaded(folder: CheckpointFolder) -> None:
+def test_a_saved_checkpoint_loads_unchanged(folder: CheckpointFolder) -> None:
     write(folder, 7)
     loaded = checkpoint.load(folder.at(7))
     assert loaded["version"] == checkpoint.VERSION
@@ -29,11 +29,11 @@ def test_what_is_saved_is_loaded(folder: CheckpointFolder) -> None:
     assert [file.name for file in folder.path.iterdir()] == ["step_00000007.pt"]
 
 
-def test_an_empty_folder_has_no_latest(folder: CheckpointFolder) -> None:
+def test_an_empty_folder_has_no_latest_checkpoint(folder: CheckpointFolder) -> None:
     assert folder.latest() is None
 
 
-def test_what_earlier_versions_left_and_foreign_files_are_not_checkpoints(
+def test_temporary_and_foreign_files_are_not_checkpoints(
     folder: CheckpointFolder,
 ) -> None:
     write(folder, 3)
@@ -62,7 +62,7 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut_short, flip_a_bit, empty])
-def test_a_damaged_checkpoint_falls_back_loudly(
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_loads(
     folder: CheckpointFolder, damage: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(folder, 2, 3)
@@ -72,7 +72,7 @@ def test_a_damaged_checkpoint_falls_back_loudly(
     assert "falling back" in caplog.text
 
 
-def test_nothing_but_damaged_checkpoints_is_an_error(folder: CheckpointFolder) -> None:
+def test_only_damaged_checkpoints_are_an_error(folder: CheckpointFolder) -> None:
     write(folder, 2, 3)
     for step in (2, 3):
         cut_short(folder.at(step))
@@ -80,7 +80,7 @@ def test_nothing_but_damaged_checkpoints_is_an_error(folder: CheckpointFolder) -
         folder.latest()
 
 
-def test_a_newer_format_is_no_reason_to_fall_back(folder: CheckpointFolder) -> None:
+def test_a_newer_format_is_an_error_and_no_fallback(folder: CheckpointFolder) -> None:
     write(folder, 2)
     torch.save({"version": checkpoint.VERSION + 1, "step": 3}, folder.at(3))
     with pytest.raises(CheckpointError, match="upgrade virtex"):
@@ -107,7 +107,7 @@ def test_pruning_keeps_the_newest_and_the_multiples(folder: CheckpointFolder) ->
     assert folder.steps() == [4, 8, 10]
 
 
-def test_pruning_never_lets_a_damaged_later_file_push_out_a_good_one(
+def test_pruning_never_removes_a_good_checkpoint_because_of_a_damaged_later_one(
     folder: CheckpointFolder,
 ) -> None:
     write(folder, 30, 35, 40)
@@ -147,7 +147,7 @@ checkpoint.save(folder.at(2), {"step": 2, "w": torch.ones(1_000_000), "deadly": 
 """
 
 
-def test_a_kill_while_saving_costs_neither_the_previous_checkpoint_nor_space(
+def test_a_kill_while_saving_leaves_the_previous_checkpoint_and_no_garbage(
     folder: CheckpointFolder,
 ) -> None:
     write(folder, 1)
@@ -171,7 +171,7 @@ checkpoint.save(folder.at(2), {"step": 2})
 """
 
 
-def test_a_full_disk_costs_neither_the_previous_checkpoint_nor_space(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_previous_checkpoint_and_no_garbage(tmp_path: Path) -> None:
     """A limit on file size is the nearest thing to a full disk that needs no mount."""
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path), "1000000"],

@@ -36,7 +36,7 @@ def test_lookahead_equals_its_slow_twin(k: int, alpha: float, num_steps: int) ->
         torch.testing.assert_close(actual, expected)
 
 
-def test_slow_weights_begin_where_the_model_does() -> None:
+def test_slow_weights_start_as_a_copy_of_the_model() -> None:
     weights = make_weights()
     start = copy.deepcopy(weights)
     lookahead = Lookahead(weights, num_steps=1, alpha=0.25)
@@ -46,7 +46,7 @@ def test_slow_weights_begin_where_the_model_does() -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 3, 5, 7])
-def test_a_restored_lookahead_goes_on_bit_for_bit(cut: int) -> None:
+def test_a_restored_lookahead_continues_bit_for_bit(cut: int) -> None:
     whole = make_weights()
     lookahead = Lookahead(whole, num_steps=5, alpha=0.5)
     for step in range(12):

@@ -90,7 +90,7 @@ def test_after_step_counts_finished_steps(folder: RunFolder) -> None:
     assert task.steps_seen == list(range(1, 13))
 
 
-def test_images_and_convolutions_are_channels_last_when_asked(folder: RunFolder) -> None:
+def test_images_and_convolutions_are_channels_last_on_request(folder: RunFolder) -> None:
     class Watching(ToyTask):
         def forward(self, batch: Batch) -> TaskOutput:
             self.layouts = [
@@ -99,10 +99,12 @@ def test_images_and_convolutions_are_channels_last_when_asked(folder: RunFolder)
             ]
             return super().forward(batch)
 
-    for asked in (True, False):
+    for requested in (True, False):
         task = Watching()
-        toy_fit(task, RunFolder(folder.path / str(asked)), replace(RUN, channels_last=asked))
-        assert task.layouts == [asked, asked]
+        toy_fit(
+            task, RunFolder(folder.path / str(requested)), replace(RUN, channels_last=requested)
+        )
+        assert task.layouts == [requested, requested]
 
 
 def test_bf16_stays_near_fp32(tmp_path: Path) -> None:
@@ -178,11 +180,11 @@ def test_weights_that_overflow_are_not_saved(folder: RunFolder) -> None:
     assert folder.checkpoints.steps() == [3]
 
 
-def test_checkpoints_are_told_of_and_kept_as_asked(folder: RunFolder) -> None:
-    told = []
+def test_checkpoints_are_kept_and_passed_to_the_hook_as_configured(folder: RunFolder) -> None:
+    steps = []
     run = replace(RUN, checkpoint_every=2, keep_checkpoints=2, keep_every=4)
-    toy_fit(toy_task(), folder, run, on_checkpoint=told.append)
-    assert told == [2, 4, 6, 8, 10, 12]
+    toy_fit(toy_task(), folder, run, on_checkpoint=steps.append)
+    assert steps == [2, 4, 6, 8, 10, 12]
     assert folder.checkpoints.steps() == [4, 8, 10, 12]
 
 
@@ -191,18 +193,18 @@ def test_a_checkpoint_holds_the_config(folder: RunFolder) -> None:
     assert checkpoint.load(folder.checkpoints.at(12))["config"] == {"toy": True}
 
 
-def test_training_outlives_a_checkpoint_that_cannot_be_written_but_for_the_last(
+def test_training_continues_after_a_failed_checkpoint_except_for_the_last(
     folder: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     def on_checkpoint(step: int) -> None:
-        told.append(step)
+        steps.append(step)
         size = folder.checkpoints.at(step).stat().st_size
         disk.enter_context(files_of_at_most(size // 2))
 
-    told: list[int] = []
+    steps: list[int] = []
     with ExitStack() as disk, pytest.raises(CheckpointError, match="step_00000012"):
         toy_fit(toy_task(), folder, RUN, on_checkpoint=on_checkpoint)
-    assert told == [4]
+    assert steps == [4]
     assert "step_00000008.pt: File too large" in caplog.text
     assert "Training goes on" in caplog.text
     assert folder.checkpoints.latest()["step"] == 4
@@ -261,17 +263,17 @@ def test_the_stream_of_batches_is_closed(folder: RunFolder) -> None:
     assert next(streams[0], None) is None
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_deterministic_kernels_are_used_when_asked(folder: RunFolder, asked: bool) -> None:
+@pytest.mark.parametrize("requested", [True, False])
+def test_deterministic_kernels_are_used_on_request(folder: RunFolder, requested: bool) -> None:
     before = torch.are_deterministic_algorithms_enabled()
     try:
-        toy_fit(toy_task(), folder, replace(RUN, deterministic=asked))
-        assert torch.are_deterministic_algorithms_enabled() == asked
+        toy_fit(toy_task(), folder, replace(RUN, deterministic=requested))
+        assert torch.are_deterministic_algorithms_enabled() == requested
     finally:
         torch.use_deterministic_algorithms(before)
 
 
-def test_what_shapes_depend_on_stays_on_the_host():
+def test_tensors_that_determine_shapes_stay_on_the_host():
     batch = {name: torch.zeros(2, 1) for name in ("image", "boxes", "sizes", "num_objects")}
     moved = to_device(batch, torch.device("meta"), channels_last=True)
     on_host = {name for name, value in moved.items() if value.device.type == "cpu"}

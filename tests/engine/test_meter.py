@@ -15,7 +15,7 @@ def fill(window: LossWindow, losses: list[float], norms: list[float] | None = No
         window.add({"loss": torch.tensor(loss), "grad_norm": torch.tensor(norm)})
 
 
-def test_a_window_gives_means_and_begins_anew() -> None:
+def test_a_window_returns_means_and_restarts() -> None:
     window = LossWindow()
     fill(window, [1.0, 2.0, 6.0])
     assert window.read(3)["loss"] == 3.0
@@ -50,7 +50,7 @@ def test_a_restored_window_gives_the_same_record() -> None:
     assert resumed.read(3) == whole.read(3)
 
 
-def test_speed_leaves_out_pauses_and_knows_the_share_of_waiting() -> None:
+def test_speed_excludes_pauses_and_measures_the_fraction_of_waiting() -> None:
     ticks = count()  # each look at the clock is a second later
     speed = Speed(clock=lambda: float(next(ticks)))  # began at 0
     batches = iter(range(10))

@@ -44,7 +44,7 @@ def test_frozen_parameters_are_left_out() -> None:
     assert names_of(parameter_groups(task, OptimConfig())) == [["head.weight"], ["head.bias"]]
 
 
-def test_a_task_that_is_frozen_whole_is_refused() -> None:
+def test_a_fully_frozen_task_is_refused() -> None:
     with pytest.raises(ConfigError, match="frozen"):
         build_optimizer(toy_task().requires_grad_(False), OptimConfig())
 
@@ -101,7 +101,7 @@ def test_cosine_equals_the_released_rule_after_warmup() -> None:
     assert lr_scale(config, step=total - 1, num_steps=total) > 0
 
 
-def test_warmup_left_out_is_that_of_the_paper() -> None:
+def test_the_default_warmup_is_that_of_the_paper() -> None:
     config = OptimConfig()
     assert lr_scale(config, step=4_999, num_steps=500_000) == 0.5
     assert lr_scale(config, step=9_999, num_steps=500_000) == 1.0
@@ -119,7 +119,7 @@ def test_multistep_cuts_after_each_milestone() -> None:
     assert scales == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
 
 
-def test_all_mistakes_are_named_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     wrong = r"(?s)momentum 1.5.*lookahead_alpha 0.*milestones"
     with pytest.raises(ConfigError, match=wrong) as error:
         OptimConfig(momentum=1.5, lookahead_alpha=0, schedule="multistep")

@@ -104,11 +104,11 @@ def test_a_finished_run_trains_no_further(tmp_path: Path) -> None:
     assert_identical(dict(task.state_dict()), content(folder, 17)["task"])
 
 
-def test_a_checkpoint_is_told_of_again_on_resuming(tmp_path: Path) -> None:
-    folder, told = RunFolder(tmp_path), []
+def test_the_hook_after_a_checkpoint_is_called_again_on_resuming(tmp_path: Path) -> None:
+    folder, steps = RunFolder(tmp_path), []
     train_and_die(toy_task(), folder, RUN, at=5)
-    toy_fit(toy_task(), folder, RUN, on_checkpoint=told.append)
-    assert told == [3, 6, 9, 12, 15, 17]
+    toy_fit(toy_task(), folder, RUN, on_checkpoint=steps.append)
+    assert steps == [3, 6, 9, 12, 15, 17]
 
 
 def test_a_checkpoint_of_another_model_names_what_differs(tmp_path: Path) -> None:

@@ -32,24 +32,24 @@ def test_a_steps_randomness_depends_on_seed_step_and_rank_alone() -> None:
     assert len({tuple(other) for other in others}) == 4
 
 
-def test_what_is_due_every_zero_steps_comes_at_the_end_only() -> None:
+def test_an_interval_of_zero_steps_is_due_at_the_end_only() -> None:
     assert [step for step in range(1, 11) if due(step, 4, 10)] == [4, 8, 10]
     assert [step for step in range(1, 11) if due(step, 0, 10)] == [10]
 
 
-def test_numbers_that_are_too_small_are_named_at_once() -> None:
+def test_numbers_that_are_too_small_are_reported_at_once() -> None:
     message = r"num_steps 0 must be from 1 to \d+\n- log_every -1 must be from 1"
     with pytest.raises(ConfigError, match=message):
         RunConfig(num_steps=0, log_every=-1)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99"])
-def test_a_device_that_is_not_there_is_refused_with_those_that_are(name: str) -> None:
+def test_a_missing_device_is_refused_and_the_available_ones_are_named(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}(.|\n)*This machine has cpu"):
         choose_device(name)
 
 
-def test_a_precision_that_is_named_is_taken_and_auto_is_one_of_two() -> None:
+def test_a_named_precision_is_used_and_auto_depends_on_the_device() -> None:
     cpu = torch.device("cpu")
     assert choose_precision("fp32", cpu) == "fp32"
     assert choose_precision("bf16", cpu) == "bf16"
@@ -66,7 +66,9 @@ def begin(path: Path, step: int, *, tensorboard: bool = False) -> RunFolder:
 
 
 @pytest.mark.parametrize("torn", ['{"step": 20, "trai', '{"step": 20}'])
-def test_on_resume_later_records_and_a_torn_line_are_cut_off(tmp_path: Path, torn: str) -> None:
+def test_on_resume_later_records_and_a_truncated_line_are_removed(
+    tmp_path: Path, torn: str
+) -> None:
     folder = begin(tmp_path, 0)
     for step in (10, 20, 30):
         folder.log({"step": step, "train/loss": 1 / step})
@@ -91,7 +93,7 @@ def test_a_record_that_does_not_fit_on_the_disk_is_reported_and_the_next_is_whol
     assert folder.log_path.read_text().splitlines()[1:] == ['{"step": 4, "loss": 0.5}']
 
 
-def test_a_config_that_cannot_be_written_is_an_error_in_words(tmp_path: Path) -> None:
+def test_a_config_that_cannot_be_written_is_a_data_error(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_config({"a": 1})
     with files_of_at_most(10), pytest.raises(DataError, match=r"cannot write .*config\.yaml"):
@@ -105,7 +107,7 @@ def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
     assert json.loads(folder.log_path.read_text()) == {"step": 1, "a": None, "b": 2}
 
 
-def test_tensorboard_shows_a_resumed_run_without_doubles(tmp_path: Path) -> None:
+def test_tensorboard_shows_a_resumed_run_without_duplicates(tmp_path: Path) -> None:
     folder = begin(tmp_path, 0, tensorboard=True)
     for step in (10, 20, 30):
         folder.log({"step": step, "train/loss": 1.0})

@@ -1,4 +1,4 @@
-"""A small task whose batches are a function of (seed, step): what the engine's tests train."""
+"""The toy task of the engine's tests, with batches that are a function of (seed, step)."""
 
 from collections.abc import Callable, Generator
 from functools import partial
@@ -42,13 +42,13 @@ class ToyTask(Task):
 
 
 def toy_task(**options: int | float | bool) -> ToyTask:
-    """A toy task whose weights are always the same."""
+    """Return a toy task with fixed initial weights."""
     torch.manual_seed(0)
     return ToyTask(**options)
 
 
 def toy_batch(step: int, *, batch_size: int) -> Batch:
-    """This process's share of the batch of a step."""
+    """Return this process's part of the batch of a step."""
     generator = np.random.default_rng((1, step))
     images = torch.from_numpy(
         generator.integers(0, 256, (batch_size, 3, SIDE, SIDE), dtype=np.uint8)
@@ -59,7 +59,7 @@ def toy_batch(step: int, *, batch_size: int) -> Batch:
 
 
 def toy_batches(batch_size: int, start_step: int) -> Generator[Batch]:
-    """Batches from `start_step` on, without end."""
+    """Yield batches from `start_step` on, without end."""
     step = start_step
     while True:
         yield toy_batch(step, batch_size=batch_size)
@@ -76,7 +76,7 @@ def toy_fit(
     validate: Callable[[int], dict[str, float]] | None = None,
     on_checkpoint: Callable[[int], None] | None = None,
 ) -> FitResult:
-    """`fit` on toy batches."""
+    """Call `fit` with toy batches."""
     return fit(
         task,
         batches or partial(toy_batches, run.batch_size),

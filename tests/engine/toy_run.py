@@ -1,4 +1,4 @@
-"""Train the toy task as a process of its own: `python tests/engine/toy_run.py --out RUN`."""
+"""Training of the toy task in its own process: `python tests/engine/toy_run.py --out RUN`."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ from virtex.tasks.base import Batch
 
 
 def toy_config(*, num_steps: int = 40) -> RunConfig:
-    """The run that this file trains."""
+    """Return the options of the run."""
     return RunConfig(
         num_steps=num_steps,
         batch_size=8,
@@ -38,12 +38,12 @@ def train(
     plain: bool = False,
     environment: dict[str, str] | None = None,
 ) -> int:
-    """Train, and save this process's weights beside the run; gives the exit code.
+    """Train, save this process's weights in the run folder, and return the exit code.
 
     Args:
         sleep: Seconds before each batch.
-        plain: Without dropout and BatchNorm, so that processes compute what one would.
-        environment: Variables to set, as torchrun does.
+        plain: Omit dropout and BatchNorm, so that two processes compute the same as one.
+        environment: Environment variables to set, as torchrun does.
     """
     os.environ.update(environment or {})
     torch.set_num_threads(1)

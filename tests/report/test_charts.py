@@ -1,4 +1,4 @@
-"""Charts: points land where they belong, at most so many, with round ticks."""
+"""Charts: positions of points, their maximum number, and round ticks."""
 
 import pytest
 from hypothesis import given
@@ -57,5 +57,5 @@ def test_numbers_read_with_three_digits(value: float, text: str) -> None:
     ("seconds", "text"),
     [(4.25, "4.2 s"), (59.97, "1 min 00 s"), (214.0, "3 min 34 s"), (7500, "2 h 05 min")],
 )
-def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
+def test_durations_are_readable(seconds: float, text: str) -> None:
     assert duration(seconds) == text

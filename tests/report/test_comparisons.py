@@ -1,4 +1,4 @@
-"""Which results are compared with which, and what they are called."""
+"""Comparisons: groups of results, and their names."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def test_results_with_other_settings_or_data_are_not_compared() -> None:
     assert [len(group.scores) for group in compare([base, larger, elsewhere])] == [1, 1, 1]
 
 
-def test_the_same_data_in_another_place_is_compared() -> None:
+def test_the_same_data_in_another_folder_is_compared() -> None:
     places = [{"train": {"source": "voc", "root": root, "sha256": "1"}} for root in ("/a", "/b")]
     results = [make_result(place["train"]["root"], 1.0, data=place) for place in places]
     assert len(compare(results)) == 1
@@ -45,7 +45,7 @@ def test_the_gain_is_over_the_same_architecture_at_random() -> None:
     assert [gain for init, gain in gains.items() if init.startswith("random")] == [None, None]
 
 
-def test_seeds_of_one_start_are_averaged() -> None:
+def test_seeds_of_one_initialisation_are_averaged() -> None:
     seeds = [make_result("random", 20.0 + 2 * seed, seed=seed) for seed in range(3)]
     (group,) = compare([*seeds, make_result("run", 50.0)])
     run, random = group.scores
@@ -66,7 +66,7 @@ def test_few_labels_of_several_seeds_are_the_same_data() -> None:
     assert [len(score.results) for score in group.scores] == [2]
 
 
-def test_few_labels_drawn_by_the_same_rule_are_the_same_data_however_many_they_are() -> None:
+def test_labels_sampled_by_the_same_rule_are_the_same_data_whatever_their_number() -> None:
     def drawn(seed: int, size: int, **changes: object) -> Result:
         share = {"subset": size, "subset_sha256": str(seed), "drawn": "shots 5", "drawn_from": 99}
         data = {"train": {"source": "voc", "images": 99, **share, **changes}}
@@ -90,7 +90,7 @@ def test_numbers_that_only_some_results_have_are_shown_for_those() -> None:
     assert dict(group.main_details) == {"knn_mAP": (None, 8.0)}
 
 
-def test_recall_at_ten_does_not_go_on_from_recall_at_one() -> None:
+def test_recall_at_ten_is_not_a_variant_of_recall_at_one() -> None:
     numbers = {"to_text_R@1": 10.0, "to_text_R@5": 40.0, "to_text_R@10": 50.0}
     (group,) = compare([make_result("run", 0.0, headline="to_text_R@1", numbers=numbers)])
     assert [name for name, _ in group.main_details] == ["to_text_R@5", "to_text_R@10"]
@@ -99,7 +99,7 @@ def test_recall_at_ten_does_not_go_on_from_recall_at_one() -> None:
     assert [name for name, _ in group.main_details] == ["mask_AP50", "box_AP"]
 
 
-def test_captions_are_told_with_their_only_split_and_without_percent() -> None:
+def test_captioning_is_described_by_its_only_split_and_without_percent() -> None:
     (group,) = compare(
         [
             make_result(
@@ -114,7 +114,7 @@ def test_captions_are_told_with_their_only_split_and_without_percent() -> None:
     assert group.main_details == ()
 
 
-def test_the_papers_figures_stand_beside_results_of_its_protocol_alone() -> None:
+def test_the_papers_scores_are_shown_for_its_protocol_only() -> None:
     voc07 = make_result("run", 80.0, protocol="voc07")
     (ours,), (papers,) = compare([voc07]), compare([replace(voc07, as_in_paper=True)])
     assert ours.references == {}
@@ -123,18 +123,18 @@ def test_the_papers_figures_stand_beside_results_of_its_protocol_alone() -> None
     assert [score.init for score in papers.scores] == ["run"]
 
 
-def test_of_the_checkpoints_of_a_run_the_best_stands_with_its_step() -> None:
+def test_the_best_checkpoint_of_a_run_is_shown_with_its_step() -> None:
     steps = [start("out/run", score, "r", step=step) for step, score in ((10, 40.0), (20, 45.0))]
     (group,) = compare([*steps, start("random", 20.0, "r", step=None)])
     assert [score.init for score in group.scores] == ["run, step 20", "random"]
 
 
-def test_runs_of_the_same_name_keep_as_much_path_as_tells_them_apart() -> None:
+def test_runs_of_the_same_name_keep_enough_of_the_path_to_be_distinct() -> None:
     (group,) = compare([make_result("x/a/run", 2.0), make_result("x/b/run", 1.0)])
     assert [score.init for score in group.scores] == ["a/run", "b/run"]
 
 
-def test_tables_that_would_read_the_same_say_in_what_they_differ() -> None:
+def test_comparisons_that_look_the_same_state_the_settings_that_differ() -> None:
     settings = [{"image_size": 64, "optim": {"lr": lr}, "frozen": True} for lr in (0.3, 30.0)]
     low, high = compare([make_result("run", 1.0, settings=one) for one in settings])
     assert low.about.endswith("64 px · optim.lr 0.3")

@@ -1,4 +1,4 @@
-"""The report of a realistic run: all is in it, nothing is fetched, broken files are named."""
+"""The report of a realistic run: complete, self-contained, with errors that name broken files."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ from virtex.report.report import write_report
 
 
 class Links(HTMLParser):
-    """Collects whatever a page would fetch, and its tags."""
+    """Parser that collects the links and tags of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def test_markdown_has_the_scores_with_the_best_in_bold(run_folder: Path) -> None
     assert "voc · train → val · 2500 and 2508 images · 64 px" in markdown
 
 
-def test_next_steps_are_those_asked_for(run_folder: Path) -> None:
+def test_given_next_steps_replace_the_default_ones(run_folder: Path) -> None:
     steps = [("Try depth", "virtex pretrain --task.head.num_layers 2")]
     text, _ = read_page(write_report([run_folder], run_folder, next_steps=steps))
     assert "virtex pretrain --task.head.num_layers 2" in text
@@ -80,14 +80,14 @@ def test_a_log_alone_and_results_alone_are_enough(tmp_path: Path) -> None:
     assert "20.0" in text
 
 
-def test_a_record_cut_short_by_a_kill_does_not_matter(tmp_path: Path) -> None:
+def test_a_truncated_last_record_is_ignored(tmp_path: Path) -> None:
     write_log(tmp_path)
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 2010, "train/lo')
     assert write_report([tmp_path], tmp_path).exists()
 
 
-def test_what_is_still_being_written_is_left_alone(run_folder: Path) -> None:
+def test_files_that_are_being_written_are_ignored(run_folder: Path) -> None:
     before = find([run_folder])
     with files.replacing(run_folder / "results" / "voc07-mine-01234567.json") as temporary:
         temporary.write_text('{"protocol": ')
@@ -95,7 +95,7 @@ def test_what_is_still_being_written_is_left_alone(run_folder: Path) -> None:
         temporary.write_bytes(next((run_folder / "results").glob("*.json")).read_bytes())
 
 
-def test_a_page_that_cannot_be_written_is_an_error_in_words(run_folder: Path) -> None:
+def test_a_page_that_cannot_be_written_is_a_data_error(run_folder: Path) -> None:
     with files_of_at_most(1000), pytest.raises(DataError, match=r"cannot write .*report\.md"):
         write_report([run_folder], run_folder)
 
@@ -147,7 +147,7 @@ def test_a_report_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_trainings_and_captions_of_protocols_are_no_runs_and_no_results(run_folder: Path) -> None:
+def test_training_and_captions_within_a_protocol_are_not_runs_or_results(run_folder: Path) -> None:
     before = find([run_folder])
     results = run_folder / "results"
     write_log(results / "training" / "0123456789abcdef", num_steps=20)
