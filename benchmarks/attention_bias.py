@@ -1,11 +1,11 @@
-"""How much of an attention map is the model's habit, and how much the image's or the word's.
+"""Attention bias: the part of an attention map that depends on neither the image nor the word.
 
 python -m benchmarks.attention_bias --init RUN --root COCO
 
-Maps are means over layers and heads, for the first human caption of each image. KL divergences are
-in nats: of an image's mean map from that of all images (what the image adds), and of a word's map
-from its image's mean map (what the word adds). Training mirrors images at random, so that whatever
-leans to one side, and does so for mirrored images too, comes from the network.
+Maps are means over layers and heads, for the first human caption of each image. Two KL divergences
+are in nats: between an image's mean map and that of all images, and between a word's map and its
+image's mean map. Training mirrors images at random, so a preference for one side that remains for
+mirrored images comes from the network.
 """
 
 import argparse
@@ -29,53 +29,55 @@ def main() -> None:
     )
     parser.add_argument("--init", required=True, help="a run folder or a weights file")
     parser.add_argument("--root", type=Path, required=True, help="COCO layout, with captions")
-    parser.add_argument("--num_images", type=int, default=300, help="evenly over val")
+    parser.add_argument(
+        "--num_images", type=int, default=300, help="number of val images, evenly spaced"
+    )
     options = parser.parse_args()
     predictor = virtex.load_captioner(options.init)
     source = open_source(SourceConfig(source="coco", root=options.root), split="val")
     if source is None:
         parser.error(f"{options.root} has no val split")
-    places = np.linspace(0, len(source) - 1, min(options.num_images, len(source))).astype(int)
-    examples = [source[int(place)] for place in places]
-    photos = [Image.fromarray(decode_image(one.image, name=one.location)) for one in examples]
+    indices = np.linspace(0, len(source) - 1, min(options.num_images, len(source))).astype(int)
+    examples = [source[int(index)] for index in indices]
+    images = [Image.fromarray(decode_image(one.image, name=one.location)) for one in examples]
     texts = [example.captions[0] for example in examples]
     for direction in predictor.captioner.head.directions:
-        report(predictor, photos, texts, direction)
+        report(predictor, images, texts, direction)
 
 
 def report(
-    predictor: Predictor, photos: Sequence[Image.Image], texts: Sequence[str], direction: Direction
+    predictor: Predictor, images: Sequence[Image.Image], texts: Sequence[str], direction: Direction
 ) -> None:
-    """Print the usual map and what images and words add to it."""
-    maps = word_maps(predictor, photos, texts, direction)
-    images = np.stack([one.mean(0) for one in maps])  # (B, h, w)
-    usual = images.mean(0)  # (h, w)
+    """Print the usual (mean) map, its bias, and the divergences of images and words."""
+    maps = word_maps(predictor, images, texts, direction)
+    image_maps = np.stack([one.mean(0) for one in maps])  # (B, h, w)
+    usual = image_maps.mean(0)  # (h, w)
     height, width = usual.shape
-    print(f"\n{direction}, {len(photos)} images: the usual map, in even shares")
+    print(f"\n{direction}, {len(images)} images: the usual map, as multiples of a uniform one")
     print("\n".join("  " + " ".join(f"{cell:5.2f}" for cell in row) for row in usual * usual.size))
     halves = usual[:, : width // 2].sum(), usual[:, -(width // 2) :].sum()
     print(f"left half {halves[0]:.1%}, right half {halves[1]:.1%}")
-    centre = usual[height // 3 : -(height // 3), width // 3 : -(width // 3)]
-    print(f"central cells {centre.sum():.1%} of attention, {centre.size / usual.size:.1%} of cells")
-    print(f"entropy of the usual map {entropy(usual) / np.log(usual.size):.3f} of a flat one's")
+    center = usual[height // 3 : -(height // 3), width // 3 : -(width // 3)]
+    print(f"central cells {center.sum():.1%} of attention, {center.size / usual.size:.1%} of cells")
+    print(f"entropy of the usual map {entropy(usual) / np.log(usual.size):.3f} of a uniform one's")
     word_adds = np.mean([divergence(one, one.mean(0)).mean() for one in maps])
-    print(f"KL: images {divergence(images, usual).mean():.3f}, words {word_adds:.3f}")
-    mirrored = word_maps(predictor, [ImageOps.mirror(photo) for photo in photos], texts, direction)
+    print(f"KL: images {divergence(image_maps, usual).mean():.3f}, words {word_adds:.3f}")
+    mirrored = word_maps(predictor, [ImageOps.mirror(image) for image in images], texts, direction)
     other = np.stack([one.mean(0) for one in mirrored]).mean(0)
     print(f"correlation with the usual map of mirrored images {correlation(usual, other):.3f}")
     print(f"correlation with its own mirror image {correlation(usual, usual[:, ::-1]):.3f}")
 
 
 def word_maps(
-    predictor: Predictor, photos: Sequence[Image.Image], texts: Sequence[str], direction: Direction
+    predictor: Predictor, images: Sequence[Image.Image], texts: Sequence[str], direction: Direction
 ) -> list[Weights]:
-    """(W, h, w) for each caption with words."""
-    attentions = predictor.attend(list(photos), texts, direction=direction)
+    """Return the maps (W, h, w) of each caption with words."""
+    attentions = predictor.attend(list(images), texts, direction=direction)
     return [attention.maps() for attention in attentions if attention.words]
 
 
 def divergence(maps: Weights, usual: Weights) -> Weights:
-    """KL divergence (B,) of maps (B, h, w) from another, in nats; cells of 0 add nothing."""
+    """Return the KL divergence (B,) in nats of maps (B, h, w) from another one."""
     ratios = np.divide(maps, usual, out=np.ones_like(maps), where=maps > 0)
     return (maps * np.log(ratios)).sum((1, 2))
 

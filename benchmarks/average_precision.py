@@ -1,7 +1,7 @@
-"""Seconds of COCO's average precision, beside pycocotools on the same detections in one run.
+"""Time of COCO's average precision, compared with pycocotools on the same detections.
 
-Objects are made up: boxes of all sizes, and as masks the rectangles they bound; of the detections,
-half are shifted objects and half lie anywhere. One run of each; arrays made once for both.
+Objects are synthetic: boxes of all sizes, with rectangular masks. Half of the detections are
+shifted objects, and half are random. Both are run once, on the same arrays.
 
     python -m benchmarks.average_precision [--images 500] [--classes 80] [--detections 50]
 """
@@ -18,11 +18,11 @@ from virtex.transfer.metrics.objects import DetectedObjects, GroundTruth
 
 SIZE = 640
 OBJECTS = 7
-"""Of an image, as in COCO."""
+"""Objects per image, as in COCO."""
 
 
 def boxes_anywhere(rng: np.random.Generator, count: int) -> np.ndarray:
-    """(count, 4) corners; sides from 8 to 400 pixels."""
+    """Return corners (count, 4) of random boxes with sides of 8 to 400 pixels."""
     sides = np.exp(rng.uniform(np.log(8), np.log(400), (count, 2)))
     corners = rng.random((count, 2)) * (SIZE - sides)
     return np.concatenate([corners, corners + sides], axis=1)
@@ -36,7 +36,7 @@ def rectangles(boxes: np.ndarray) -> list[dict]:
 def made_up(
     rng: np.random.Generator, *, num_classes: int, num_detections: int
 ) -> tuple[GroundTruth, DetectedObjects]:
-    """The objects of one image and what was found there."""
+    """Return the ground truth and the detections of one image."""
     boxes, flags = boxes_anywhere(rng, OBJECTS), np.zeros(OBJECTS, bool)
     labels = rng.integers(0, num_classes, OBJECTS)
     masks, areas = rectangles(boxes), np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--classes", type=int, default=80)
-    parser.add_argument("--detections", type=int, default=50, help="of an image")
+    parser.add_argument("--detections", type=int, default=50, help="per image")
     options = parser.parse_args()
 
     rng, num_classes = np.random.default_rng(0), options.classes

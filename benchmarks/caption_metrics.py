@@ -1,8 +1,8 @@
-"""Time of the caption scores against pycocoevalcap's own Python, on the same words, in one run.
+"""Time of the caption metrics, compared with pycocoevalcap's Python code on the same tokens.
 
-The captions are COCO's of val2014, out of the installed pycocoevalcap: the first of an image is
-scored against its others. No Java takes part: both sides get our tokens, whose making is timed
-apart.
+The captions are those of COCO val2014 in the installed pycocoevalcap: the first caption of each
+image is scored against the others. No Java is used: both sides get our tokens, and tokenization is
+timed separately.
 
     python benchmarks/caption_metrics.py --num_images 5000
 """
@@ -57,7 +57,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def read_captions(num_images: int) -> dict[str, list[str]]:
-    """The captions of the first images of val2014."""
+    """Return the captions of the first images of val2014."""
     package = find_spec("pycocoevalcap")
     assert package is not None
     assert package.submodule_search_locations
@@ -71,7 +71,7 @@ def read_captions(num_images: int) -> dict[str, list[str]]:
 
 
 def contestants(words: Tokenized) -> dict[str, tuple[Callable[[], Scores], Callable[[], Scores]]]:
-    """For each score ours and theirs."""
+    """Return our and their function for each metric."""
     answers = {
         name: [" ".join(own)] for name, own in zip(words.image_ids, words.candidates, strict=True)
     }
@@ -100,7 +100,7 @@ def contestants(words: Tokenized) -> dict[str, tuple[Callable[[], Scores], Calla
 def timed(
     sides: dict[str, Callable[[], Scores]], rounds: int
 ) -> tuple[dict[str, float], dict[str, Scores]]:
-    """Median seconds and scores of each side; the sides take turns."""
+    """Return the median seconds and the scores of each side, alternating between the sides."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     scores: dict[str, Scores] = {}
     for _ in range(rounds):

@@ -1,10 +1,10 @@
-"""What decoding costs: beam search with a cache, against computing every prefix anew.
+"""Time of decoding: beam search with and without a cache.
 
 Without a cache the decoder computes all states of all prefixes at each step, as the released search
-did: then either all of them are scored against the vocabulary, as there, or each beam's last alone.
-Reranked: the cached search, all of whose beams are then read right to left by the second decoder.
-All share the backbone's grids and the package's own layers. Times are medians over rounds in which
-the contestants take turns; the yardstick is the bare backbone's forward pass on the same photos.
+does; either all states are scored against the vocabulary, as in the release, or only each beam's
+last. Reranked: the cached search, whose beams are then scored by the backward decoder. All use the
+same grids and layers. Times are medians over rounds in which the methods alternate, compared with
+the bare backbone's forward pass on the same images.
 
     python benchmarks/decode.py [--batch_size 8] [--threads 2] [--rounds 3] [--precision fp32]
 """
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -30,18 +31,28 @@ from virtex.tokens import EOS_ID
 
 VOCAB_SIZE = 10_000
 LENGTHS = (10, 11, 11, 12, 12, 13, 14, 17)
-"""Octiles of the tokens of COCO captions, the end token included."""
+"""Octiles of the number of tokens in COCO captions, including the end token."""
 CERTAIN = 1e4
 BACKBONE = "backbone's forward"
-CACHED, ALL_SCORED, LAST_SCORED = "cached", "anew, all scored", "anew, last scored"
+CACHED, ALL_SCORED, LAST_SCORED = "cached", "no cache, all scored", "no cache, last scored"
 RERANKED = "cached, reranked"
 
 
+class Cache(Protocol):
+    """A cache as `decode` uses it: see `KeyValueCache`."""
+
+    def reorder(self, parents: Tensor) -> None: ...
+
+    def keep(self, images: Tensor) -> None: ...
+
+    def drop_start(self) -> None: ...
+
+
 class PrefixCache:
-    """Remembers the tokens alone; the decoder computes all their states at each step.
+    """A cache of the tokens only; the decoder computes all their states at each step.
 
     Args:
-        scored: The positions whose states meet the vocabulary; only the last is used.
+        scored: Positions that are scored against the vocabulary; only the last is used.
     """
 
     def __init__(self, captioner: Captioner, grid: Tensor, *, scored: slice) -> None:
@@ -50,7 +61,7 @@ class PrefixCache:
         self.tokens = torch.zeros(len(grid), 1, 0, dtype=torch.int64)
 
     def step(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
-        """As Captioner.step."""
+        """Return the next logits: see `Captioner.step`."""
         self.tokens = torch.cat([self.tokens, tokens[..., None]], dim=2)  # (B, K, t)
         rows = self.tokens.flatten(0, 1)
         num_tokens = rows.shape[1]
@@ -62,25 +73,25 @@ class PrefixCache:
         return self.head.logits(states)[:, :, -1]
 
     def reorder(self, parents: Tensor) -> None:
-        """See `KeyValueCache`."""
+        """Implement `KeyValueCache`."""
         num_beams, num_tokens = parents.shape[1], self.tokens.shape[2]
         if num_beams != self.tokens.shape[1]:
             self.projected = self.projected.repeat_interleave(num_beams, 0)
         self.tokens = self.tokens.gather(1, parents[..., None].expand(-1, -1, num_tokens))
 
     def keep(self, images: Tensor) -> None:
-        """See `KeyValueCache`."""
+        """Implement `KeyValueCache`."""
         num_beams = self.tokens.shape[1]
         self.tokens = self.tokens[images]
         self.projected = self.projected.unflatten(0, (-1, num_beams))[images].flatten(0, 1)
 
     def drop_start(self) -> None:
-        """See `KeyValueCache`."""
+        """Implement `KeyValueCache`."""
         self.tokens = self.tokens[..., 1:]
 
 
 class Ending:
-    """A cache whose captions end when told to, so that random weights write real lengths."""
+    """A cache whose captions end at given lengths, so that random weights give real lengths."""
 
     def __init__(
         self, cache: KeyValueCache, step: Callable[[Tensor, KeyValueCache], Tensor], lengths: Tensor
@@ -91,7 +102,7 @@ class Ending:
         self.reorder = cache.reorder
 
     def step(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
-        """Logits that end a caption at its length and never before."""
+        """Return logits that end each caption at its length and not earlier."""
         self.num_steps += 1
         logits = self.inner_step(tokens, self.cache)
         ends = self.lengths == self.num_steps
@@ -99,7 +110,7 @@ class Ending:
         return logits
 
     def keep(self, images: Tensor) -> None:
-        """See `KeyValueCache`."""
+        """Implement `KeyValueCache`."""
         self.lengths = self.lengths[images]
         self.cache.keep(images)
 
@@ -107,7 +118,7 @@ class Ending:
 def cached(
     captioner: Captioner, grid: Tensor, config: DecodingConfig, lengths: Tensor
 ) -> Generated:
-    """Beam search as the package does it, given the grids."""
+    """Run the package's beam search on grids."""
     cache: KeyValueCache = captioner.head.start(
         grid, num_beams=1, num_steps=config.max_steps, direction="forward"
     )
@@ -117,7 +128,7 @@ def cached(
 def reranked(
     captioner: Captioner, grid: Tensor, config: DecodingConfig, lengths: Tensor
 ) -> Generated:
-    """The cached search for all beams, ranked by both decoders."""
+    """Run the cached search, and rank all beams by both decoders."""
     config = replace(config, backward_weight=0.5)
     cache: KeyValueCache = captioner.head.start(
         grid, num_beams=1, num_steps=config.max_steps, direction="forward"
@@ -132,7 +143,7 @@ def reranked(
 def recomputed(
     captioner: Captioner, grid: Tensor, config: DecodingConfig, lengths: Tensor, *, scored: slice
 ) -> Generated:
-    """The same search without cached keys and values."""
+    """Run the same search without cached keys and values."""
     cache = PrefixCache(captioner, grid, scored=scored)
     return search(Ending(cache, cache.step, lengths), grid, config)
 
@@ -142,7 +153,7 @@ def search(ending: Ending, grid: Tensor, config: DecodingConfig) -> Generated:
 
 
 def medians(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each contestant; they take turns, after a round that does not count."""
+    """Return the median seconds of each method over alternating rounds, after a warm-up round."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds + 1):
         for name, contestant in contestants.items():
@@ -196,21 +207,21 @@ def parse_options() -> argparse.Namespace:
 
 
 def check_that_all_agree(contestants: dict[str, Callable[[], object]]) -> None:
-    """Searches that write other captions would make the comparison void."""
+    """Check that all searches find the same captions."""
     written = [contestants[f"real lengths, {way}"]() for way in (CACHED, ALL_SCORED, LAST_SCORED)]
     first, *others = [generated.tokens for generated in written if isinstance(generated, Generated)]
     assert all(torch.equal(first, other) for other in others), "the searches disagree"
 
 
 def report(seconds: dict[str, float], batch_size: int) -> None:
-    """Print each contestant's cost beside the backbone's and the cached search's."""
-    print(f"{'':42}{'ms a photo':>11}{'photos/s':>10}{'backbones':>11}{'cached':>9}")
+    """Print each method's time, and its ratios to the backbone and to the cached search."""
+    print(f"{'':42}{'ms/image':>11}{'images/s':>10}{'backbones':>11}{'cached':>9}")
     for name, value in seconds.items():
         kind, _, way = name.partition(", ")
         beside = f"{value / seconds[f'{kind}, {CACHED}']:9.1f}" if way else ""
-        photo = value / batch_size
+        per_image = value / batch_size
         backbones = value / seconds[BACKBONE]
-        print(f"{name:42}{1000 * photo:11.1f}{1 / photo:10.1f}{backbones:11.2f}{beside}")
+        print(f"{name:42}{1000 * per_image:11.1f}{1 / per_image:10.1f}{backbones:11.2f}{beside}")
 
 
 if __name__ == "__main__":

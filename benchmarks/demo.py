@@ -1,9 +1,9 @@
-"""What the demo costs: seconds until it answers, and what its extra adds to an installation.
+"""Start-up time of the demo, and the size of the packages that it adds.
 
-A start is from the process to the first page with status 200, the model on CPU; the best of the
-rounds counts. Processor seconds are those of the process until it ended: other work on the machine
-changes them less. Packages and megabytes are those installed here that the extra requires and
-virtex itself does not.
+The start-up time is from the start of the process to the first page with status 200, with the model
+on the CPU; the best round counts. Processor seconds are those of the process until its end, and
+depend less on other work on the machine. Packages and megabytes are those that the extra requires
+and virtex itself does not.
 
     python benchmarks/demo.py RUN [--rounds 5]
 """
@@ -28,7 +28,7 @@ SECONDS = 120
 
 
 def seconds_to_answer(run: str) -> float:
-    """Start the demo, and wait for its page."""
+    """Start the demo, and return the seconds until its page loads."""
     begin = time.perf_counter()
     command = [sys.executable, "-m", "virtex.cli", "demo", run, "--port", str(PORT)]
     with subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.DEVNULL) as process:
@@ -47,7 +47,7 @@ def seconds_to_answer(run: str) -> float:
 
 
 def required(requirements: list[str]) -> set[str]:
-    """List the packages that requirements lead to, by the metadata of what is installed."""
+    """Return all packages that requirements need, by the metadata of the installed packages."""
     found: dict[str, set[str]] = {}
     todo = [(Requirement(text), {""}) for text in requirements]
     while todo:
@@ -63,7 +63,7 @@ def required(requirements: list[str]) -> set[str]:
 
 
 def megabytes(package: str) -> float:
-    """Measure an installed package on disk."""
+    """Return the size of an installed package on disk."""
     paths = [Path(str(file.locate())) for file in distribution(package).files or []]
     return sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
 

@@ -1,12 +1,12 @@
-"""Images per second of the loader on one core, beside the bare JPEG decode of the same files.
+"""Images per second of the loader on one core, compared with the bare JPEG decode of the files.
 
     python benchmarks/loader.py                            # drawn 640 x 480 files
     python benchmarks/loader.py --root COCO --only-size 640x480
     python benchmarks/loader.py --root FLICKR8K/val2017 --size 64
 
-The floor is the fastest ordinary call among the JPEG decoders found here (simplejpeg, torchvision,
-and OpenCV and Pillow), decoding each file whole. All ways take turns in one process on one thread;
-the best round of each counts, in processor time, so that a busy machine matters less.
+The reference is the fastest ordinary call of the installed JPEG decoders (simplejpeg, torchvision,
+OpenCV and Pillow) on whole files. All alternate in one process with one thread; the best round of
+each counts, in processor time, which depends less on other work on the machine.
 """
 
 import argparse
@@ -59,7 +59,7 @@ class Files(Source):
 
 
 class Encode:
-    """What captioning does to an example."""
+    """Encoder of an example, as in captioning."""
 
     def __init__(self, config: ImageConfig, encode_caption: EncodeCaption) -> None:
         self.transform, self.encode_caption = TrainTransform(config), encode_caption
@@ -70,7 +70,7 @@ class Encode:
 
 
 def collate(encoded: Sequence[Encoded]) -> Batch:
-    """Images (B, 3, H, W) and padded tokens (B, T)."""
+    """Return images (B, 3, H, W) and padded tokens (B, T)."""
     tokens, lengths = pad_tokens([item["tokens"] for item in encoded])
     images = torch.stack([item["image"] for item in encoded])
     return {"image": images, "tokens": tokens, "lengths": lengths}
@@ -95,18 +95,18 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    """Options of the command line."""
+    """Parse the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--root", type=Path, help="folder with JPEG files, searched throughout")
     parser.add_argument("--size", type=int, default=224, help="side of the network input")
     parser.add_argument("--only-size", help="take files of this size alone, as 640x480")
-    parser.add_argument("--limit", type=int, default=200, help="take at most so many files")
+    parser.add_argument("--limit", type=int, default=200, help="maximum number of files")
     parser.add_argument("--rounds", type=int, default=7)
     return parser.parse_args()
 
 
 def find_files(options: argparse.Namespace) -> list[Path]:
-    """The first JPEG files under the root that have the size asked for."""
+    """Return the first JPEG files under the root, of the requested size."""
     paths = sorted(options.root.rglob("*.jpg"))
     if options.only_size:
         width, height = map(int, options.only_size.split("x"))
@@ -117,7 +117,7 @@ def find_files(options: argparse.Namespace) -> list[Path]:
 
 
 def draw_files(folder: Path, num_files: int) -> list[Path]:
-    """Textured 640 x 480 drawings as JPEG files of about a photo's size."""
+    """Draw textured 640 x 480 images as JPEG files of about the size of photos."""
     rng = np.random.default_rng(0)
     paths = [folder / f"{number}.jpg" for number in range(num_files)]
     for path in paths:
@@ -133,7 +133,7 @@ def draw_files(folder: Path, num_files: int) -> list[Path]:
 
 
 def decode_rounds(encoded: list[bytes]) -> dict[str, Round]:
-    """Each decoder's ordinary call on every file."""
+    """Return each decoder's ordinary call on all files."""
     decoders: dict[str, Callable[[bytes], object]] = {
         "simplejpeg": simplejpeg.decode_jpeg,
         "torchvision": _decode_torchvision,
@@ -150,7 +150,7 @@ def decode_rounds(encoded: list[bytes]) -> dict[str, Round]:
 
 
 def part_rounds(encoded: list[bytes], encode: Encode, config: ImageConfig) -> dict[str, Round]:
-    """The loader's parts on their own; the pixels that they work on are prepared beforehand."""
+    """Return the separate parts of the loader, with prepared pixels."""
     rng = np.random.default_rng(0)
     images = [open_image(data) for data in encoded]
     boxes = [
@@ -176,7 +176,7 @@ def part_rounds(encoded: list[bytes], encode: Encode, config: ImageConfig) -> di
 
 
 def run_loader(paths: list[Path], encode: Encode, *, batch_size: int) -> None:
-    """One epoch, rounded up to whole batches, from the files to batches."""
+    """Load one epoch from files to batches, rounded up to whole batches."""
     config = LoaderConfig(num_workers=0)
     batches = training_batches(
         Files(paths), encode, collate, seed=0, batch_size=batch_size, config=config
@@ -186,7 +186,7 @@ def run_loader(paths: list[Path], encode: Encode, *, batch_size: int) -> None:
 
 
 def take_turns(rounds: dict[str, Round], *, num_rounds: int) -> dict[str, float]:
-    """Processor seconds of the best round of each."""
+    """Return the processor seconds of the best round of each."""
     best = dict.fromkeys(rounds, float("inf"))
     for _ in range(num_rounds):
         for name, run in rounds.items():
@@ -199,7 +199,7 @@ def take_turns(rounds: dict[str, Round], *, num_rounds: int) -> dict[str, float]
 def report(
     best: dict[str, float], *, num_images: int, decoders: list[str], parts: list[str]
 ) -> None:
-    """Print images per second, and the loader's speed as a share of the floor's."""
+    """Print images per second, and the ratio of the loader to the bare decode."""
     in_batches = -(-num_images // 32) * 32
     for name in (*decoders, *parts):
         seconds = best[name] / num_images

@@ -1,11 +1,11 @@
-"""The pointing game: does a word's attention have its peak on the thing that the word names?
+"""The pointing game: whether a word's attention has its maximum on the object that it names.
 
 python -m benchmarks.pointing --init RUN --root VOCdevkit
 
 Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016, section 4.1, without
-their tolerance of 15 pixels. A hit: the cell with a map's maximum has its centre in a box of the
-class, of which only what lies in the central crop counts. Mass: the share of the map in such cells.
-Classes whose boxes hold no cell's centre are left out.
+their tolerance of 15 pixels. A hit: the cell with a map's maximum has its center in a box of the
+class within the central crop. Mass: the fraction of the map in such cells. Classes whose boxes
+contain no cell center are left out.
 """
 
 import argparse
@@ -48,19 +48,19 @@ WORDS = {
     "train": "train",
     "tvmonitor": "television tv",
 }
-"""What captions call VOC's classes; texts say the first."""
+"""Words for VOC's classes in captions; given texts use the first."""
 SMALL = 0.25
-"""Share of the image under which a class's boxes are small."""
+"""Fraction of the image below which a class's boxes are small."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A class in an image, and the maps that may point at it."""
+    """A class in an image, and the maps that are tested on it."""
 
     inside: NDArray[np.bool_]
-    """(h, w): which cells have their centre in a box."""
+    """Mask (h, w) of the cells with their center in a box."""
     maps: dict[str, Weights]
-    """(h, w) each."""
+    """Map (h, w) of each kind."""
 
 
 def main() -> None:
@@ -70,14 +70,16 @@ def main() -> None:
     parser.add_argument("--init", required=True, help="a run folder or a weights file")
     parser.add_argument("--root", type=Path, required=True, help="VOCdevkit")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--num_images", type=int, default=300, help="evenly over the split")
+    parser.add_argument(
+        "--num_images", type=int, default=300, help="number of images, evenly spaced"
+    )
     options = parser.parse_args()
     predictor = virtex.load_captioner(options.init)
     data = SourceConfig(source="voc", root=options.root, val_split=options.split)
     source = open_source(data, split="val", needs=Needs(objects=True))
     assert source is not None
-    places = np.linspace(0, len(source) - 1, min(options.num_images, len(source))).astype(int)
-    examples = [source[int(place)] for place in places]
+    indices = np.linspace(0, len(source) - 1, min(options.num_images, len(source))).astype(int)
+    examples = [source[int(index)] for index in indices]
     for direction in predictor.captioner.head.directions:
         report(
             f"{direction}: words of the model's own captions",
@@ -95,7 +97,7 @@ def captioned(
     categories: Sequence[str],
     direction: Direction,
 ) -> Iterator[Case]:
-    """For each class in an image that the image's caption names, the first word that does."""
+    """Yield each class that an image's generated caption names, with its first word."""
     attentions = predictor.attend([Path(one.location) for one in examples], direction=direction)
     bias = attention_bias(attentions)
     for example, attention in zip(examples, attentions, strict=True):
@@ -113,7 +115,7 @@ def named(
     categories: Sequence[str],
     direction: Direction,
 ) -> Iterator[Case]:
-    """For each class in an image: when its name is said, and at the next word that is said."""
+    """Yield each class in an image, with the maps of its name and of the next word of a text."""
     pairs = [(one, label) for one in examples for label in sorted(set(one.box_labels))]
     names = [WORDS[categories[label]].split()[0] for _, label in pairs]
     texts = [f"a {name} is" if direction == "forward" else f"a {name}" for name in names]
@@ -124,21 +126,21 @@ def named(
     for (example, label), attention in zip(pairs, attentions, strict=True):
         maps = controls(bias)
         maps |= views(attention, 1, bias, "its word")
-        maps |= views(attention, after, bias, "the word said next")
+        maps |= views(attention, after, bias, "the next word")
         yield Case(cells_inside(example, label, predictor, attention), maps)
 
 
 def controls(bias: Weights) -> dict[str, Weights]:
-    """Maps that no image has changed."""
+    """Return maps that do not depend on the image."""
     height, width = bias.shape[2:]
-    centre = np.zeros((height, width), np.float32)
-    centre[height // 2, width // 2] = 1
+    center = np.zeros((height, width), np.float32)
+    center[height // 2, width // 2] = 1
     usual = bias.mean((0, 1))
-    return {"any cell": np.full_like(usual, 1 / usual.size), "centre": centre, "usual map": usual}
+    return {"any cell": np.full_like(usual, 1 / usual.size), "center": center, "usual map": usual}
 
 
 def views(attention: CaptionAttention, word: int, bias: Weights, name: str) -> dict[str, Weights]:
-    """A word's map, and what it is beyond the usual."""
+    """Return a word's map, and its ratio to the usual map."""
     ratio = attention.maps(bias=bias)[word]
     return {name: attention.maps()[word], f"{name}, by usual": ratio / ratio.sum()}
 
@@ -146,7 +148,7 @@ def views(attention: CaptionAttention, word: int, bias: Weights, name: str) -> d
 def cells_inside(
     example: Example, label: int, predictor: Predictor, attention: CaptionAttention
 ) -> NDArray[np.bool_]:
-    """(h, w): which cells of the grid have their centre in a box of a class."""
+    """Return the mask (h, w) of the cells with their center in a box of a class."""
     file = open_image(example.image)
     left, top, right, bottom = seen_part(file.height, file.width, predictor.image)
     height, width = attention.weights.shape[3:]
@@ -160,7 +162,7 @@ def cells_inside(
 
 
 def report(title: str, cases: Sequence[Case]) -> None:
-    """Print hits and mass of each map, over all cases and those of small boxes."""
+    """Print hits and mass of each map, over all cases and over those with small boxes."""
     parts = {
         "all": [case for case in cases if case.inside.any()],
         f"under {SMALL:.0%}": [case for case in cases if 0 < case.inside.mean() < SMALL],

@@ -1,11 +1,10 @@
-"""What reading captions right to left as well is worth in CIDEr-D and BLEU-4.
+"""Gain in CIDEr-D and BLEU-4 by reranking captions with the backward decoder.
 
     python -m benchmarks.reranking --init RUN --root COCO
 
-Captions of the validation images (COCO layout) by beam search, all beams of which both decoders
-score once; then CIDEr-D and BLEU-4 of the first of them, for each weight of the decoder that reads
-right to left and each length penalty. Weight 0 is what the search alone would answer, 1 what the
-second decoder would choose among the beams.
+The validation images (COCO layout) are captioned by beam search, and both decoders score all beams.
+Printed are CIDEr-D and BLEU-4 of the first beam, for each weight of the backward decoder and each
+length penalty. Weight 0 is the order of the search, weight 1 that of the backward decoder.
 """
 
 import argparse
@@ -68,7 +67,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--init", required=True, help="a run folder or a weights file")
     parser.add_argument("--root", type=Path, required=True, help="images and captions, COCO layout")
-    parser.add_argument("--limit", type=int, default=0, help="so many images; 0: all")
+    parser.add_argument("--limit", type=int, default=0, help="number of images; 0: all")
     parser.add_argument("--batch_size", type=int, default=50)
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
     return parser.parse_args()
@@ -78,7 +77,7 @@ def parse_options() -> argparse.Namespace:
 def search(
     predictor: Predictor, examples: list[Example], decoding: DecodingConfig, *, batch_size: int
 ) -> list[Searched]:
-    """All beams of all images, scored in both directions."""
+    """Return all beams of all images, scored in both directions."""
     transform = ValidationTransform(predictor.image)
     searched = []
     console = Console(stderr=True)
@@ -100,12 +99,12 @@ def report(
     *,
     ranking: DecodingConfig,
 ) -> None:
-    """One line: the scores of each image's first beam in this order."""
+    """Print one line: the scores of each image's first beam in the order of `ranking`."""
     captions: dict[str, str] = {}
     num_tokens = num_moved = 0
     for batch in searched:
         backward = batch.generated.backward_log_probs
-        assert backward is not None, "the search was asked for it"
+        assert backward is not None, "the search scores both directions"
         best = rerank(batch.generated, backward, config=ranking, num_captions=1).best()
         likeliest = batch.generated.log_probs.max(1).values
         num_moved += int((best.log_probs < likeliest).sum())

@@ -3,9 +3,9 @@
     python benchmarks/resume.py --kills 20
     python benchmarks/resume.py --command "python -m virtex.cli pretrain --config FILE --out {out}"
 
-Every other kill strikes while a checkpoint is being written, the others at a random moment. The run
-that was killed must end with the same newest checkpoint, to the last bit, and the same log.jsonl
-(speeds aside) as one that nobody disturbed. Exits 1 where it does not.
+Every other kill comes while a checkpoint is being written, the others at a random moment. The
+killed run must end with a newest checkpoint that is bit-identical to that of a run without
+interruption, and with the same log.jsonl except for speeds; else the exit code is 1.
 """
 
 import argparse
@@ -54,13 +54,13 @@ def main() -> int:
 
 
 def start(command: str, folder: RunFolder) -> subprocess.Popen[bytes]:
-    """Start the run, its workers included, as a group that can be killed at once."""
+    """Start the run in a process group, which can be killed with its workers."""
     arguments = shlex.split(command.format(out=folder.path))
     return subprocess.Popen(arguments, start_new_session=True, stderr=subprocess.DEVNULL)
 
 
 def run_whole(command: str, folder: RunFolder) -> float:
-    """The run that nobody disturbs; gives the seconds until it began to write a checkpoint."""
+    """Run without interruption, and return the seconds until the first checkpoint is written."""
     began = time.monotonic()
     process = start(command, folder)
     wait_for_write(folder, process)
@@ -72,7 +72,7 @@ def run_whole(command: str, folder: RunFolder) -> float:
 def torture(
     command: str, root: Path, *, seconds: float, kills: int, rng: random.Random
 ) -> list[RunFolder]:
-    """Start and kill a run until it has ended, and further runs until there were enough kills."""
+    """Start and kill a run until it ends, and further runs until there are enough kills."""
     cuts = [RunFolder(root / "cut-1")]
     struck = 0
     while struck < kills:
@@ -99,20 +99,20 @@ def torture(
 
 
 def check_end(process: subprocess.Popen[bytes]) -> None:
-    """Let a run come to its end, which must be a good one."""
+    """Wait for the end of a run, which must succeed."""
     if process.wait() != 0:
         sys.exit(f"a run failed with exit code {process.returncode}")
 
 
 def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Sleep, unless the run ends before."""
+    """Sleep, at most until the run ends."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         time.sleep(POLL)
 
 
 def wait_for_write(folder: RunFolder, process: subprocess.Popen[bytes]) -> None:
-    """Wait until a checkpoint begins to be written that was not being written before."""
+    """Wait until the writing of a new checkpoint begins."""
     left = {path: path.stat().st_mtime_ns for path in temporary(folder)}
     while process.poll() is None:
         for path in temporary(folder):
@@ -125,12 +125,12 @@ def wait_for_write(folder: RunFolder, process: subprocess.Popen[bytes]) -> None:
 
 
 def temporary(folder: RunFolder) -> list[Path]:
-    """Checkpoints that are, or were, being written."""
+    """Return the temporary files of checkpoints."""
     return list(folder.checkpoints.path.glob(f"{files.PREFIX}*/new/step_*.pt"))
 
 
 def compare(whole: RunFolder, cut: RunFolder) -> dict[str, list[str]]:
-    """What differs between the two runs, by subject."""
+    """Return the differences between two runs, by subject."""
     states = [folder.checkpoints.latest() or {} for folder in (whole, cut)]
     for state in states:
         state.pop("config", None)  # holds the folder's own name
@@ -148,7 +148,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 def differences(a: object, b: object, name: str = "") -> Iterator[str]:
-    """Names of the values that are not identical."""
+    """Return the names of values that are not identical."""
     if isinstance(a, dict) and isinstance(b, dict) and list(a) == list(b):
         for key in a:
             yield from differences(a[key], b[key], f"{name}.{key}")
@@ -163,7 +163,7 @@ def differences(a: object, b: object, name: str = "") -> Iterator[str]:
 
 
 def report(found: list[dict[str, list[str]]]) -> int:
-    """Print what was found; the exit code."""
+    """Print the differences, and return the exit code."""
     for number, subjects in enumerate(found, start=1):
         for subject, names in subjects.items():
             verdict = f"WRONG: {', '.join(names[:5])}" if names else "as it should be"

@@ -1,4 +1,4 @@
-"""Scenes drawn and captioned a minute on one core, and written to disk by several processes.
+"""Scenes per minute: drawn with captions on one core, and written to disk by several processes.
 
 python benchmarks/scenes.py [--image_size 96] [--num_scenes 1000] [--num_processes 2]
 """

@@ -1,8 +1,8 @@
-"""What a bicaptioning step costs beyond its backbone: `python -m benchmarks.step`.
+"""Time of a bicaptioning step, relative to its backbone's: `python -m benchmarks.step`.
 
-Prints the time of a full step (losses of both directions, backward pass, SGD update) over that of
-the bare backbone's step on the same images, at the same precision and channels-last. The steps take
-turns, and a ratio is one of medians. `padded` is torch's own Transformer on padded captions.
+Prints the time of a full step (losses of both directions, backward pass, SGD update) as a multiple
+of the bare backbone's step on the same images, at the same precision and channels-last. The steps
+alternate, and ratios are of medians. `padded` is torch's own Transformer on padded captions.
 """
 
 import argparse
@@ -22,13 +22,13 @@ from virtex.tokens import EOS_ID, NUM_SPECIAL, PAD_ID, SOS_ID
 VOCAB_SIZE = 10_000
 LENGTHS = range(9, 31)
 PER_MILLE = [4, 46, 161, 200, 192, 142, 95, 59, 35, 22, 14, 9, 6, 4, 3, 2, 2, 1, 1, 1, 0, 1]
-"""COCO's 414,113 captions of train2014: tokens of a 10,000-piece BPE, start and end counted, cut at
-30. The mean is 13.5."""
+"""Quantiles of the number of tokens in COCO's 414,113 captions of train2014, by a 10,000-piece BPE,
+with start and end, at most 30; the mean is 13.5."""
 Step = Callable[[], None]
 
 
 def captions(batch_size: int) -> tuple[Tensor, Tensor]:
-    """Random tokens (B, T) whose lengths (B,) are COCO's quantiles."""
+    """Return random tokens (B, T) and their lengths (B,), which are COCO's quantiles."""
     population = torch.tensor(LENGTHS).repeat_interleave(torch.tensor(PER_MILLE))
     quantiles = (torch.arange(batch_size) + 0.5) / batch_size
     lengths = population[(quantiles * len(population)).long()]
@@ -40,7 +40,7 @@ def captions(batch_size: int) -> tuple[Tensor, Tensor]:
 
 
 def training_step(model: nn.Module, loss: Callable[[], Tensor], *, bf16: bool) -> Step:
-    """Forward, backward and SGD update of `model`."""
+    """Return a step: forward and backward pass and SGD update of `model`."""
     optimizer = torch.optim.SGD(
         model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4, fused=True
     )
@@ -56,7 +56,7 @@ def training_step(model: nn.Module, loss: Callable[[], Tensor], *, bf16: bool) -
 
 
 def steps(hidden_size: int, arguments: argparse.Namespace, *, bf16: bool) -> dict[str, Step]:
-    """The three kinds of step, on the same images and captions."""
+    """Return the three kinds of step, on the same images and captions."""
     torch.manual_seed(0)
     tokens, lengths = captions(arguments.batch)
     images = torch.randn(arguments.batch, 3, arguments.size, arguments.size)
@@ -78,7 +78,7 @@ def steps(hidden_size: int, arguments: argparse.Namespace, *, bf16: bool) -> dic
 
 
 def seconds(kinds: dict[str, Step], *, rounds: int) -> dict[str, float]:
-    """Median time of each kind of step, after one that is not counted."""
+    """Return the median time of each kind of step, after a warm-up step."""
     times: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(1 + rounds):
         for name, step in kinds.items():

@@ -1,10 +1,10 @@
-"""Seconds of VOC07's SVMs solved together, beside fitting them one by one with LinearSVC.
+"""Time of solving VOC07's SVMs together, compared with LinearSVC one by one.
 
-Features are made up, in the manner of pooled ones of a ResNet: positive, heavy-tailed, a few strong
-directions that all images share, many weak ones and noise, of length 1; the classes differ in how
-many images show them and lie in the strong directions. Both ways choose their costs by the same
-cross-validation, run once each on the same threads, and are compared on the same test images.
-The largest difference of decision values counts LinearSVC's own tolerance; `--tol` tightens it.
+Features are synthetic and resemble pooled features of a ResNet: positive, heavy-tailed, of length
+1, with a few strong directions that all images share, many weak ones and noise. Classes have
+different frequencies and lie in the strong directions. Both methods choose costs by the same
+cross-validation, run once with the same threads, and are compared on the same test images. The
+differences of decision values include LinearSVC's own tolerance; `--tol` tightens it.
 
     python -m benchmarks.svm [--images 5011] [--channels 2048] [--classes 20] [--threads 2]
 """
@@ -25,13 +25,13 @@ from virtex.transfer.solvers.svm import svm_scores
 
 RANK = 128
 SIGNAL = 1.5
-"""How far a class's direction stands out of the labels' own noise, in deviations."""
+"""Strength of a class's direction, in standard deviations of the labels' noise."""
 
 
 def made_up(
     seed: int, *, num_images: int, num_channels: int, num_classes: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """(N, C) features of length 1 and (N, K) signs; the seed draws images, not the classes."""
+    """Return features (N, C) of length 1 and signs (N, K); the seed affects only the images."""
     world, rng = np.random.default_rng(0), np.random.default_rng(seed)
     strengths = np.arange(1, RANK + 1) ** -0.5
     mix = world.normal(size=(RANK, num_channels)) * strengths[:, None]
@@ -61,8 +61,10 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=2048)
     parser.add_argument("--classes", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--tol", type=float, default=1e-4, help="LinearSVC's")
-    parser.add_argument("--device", default="cpu", help="ours alone; LinearSVC knows the CPU only")
+    parser.add_argument("--tol", type=float, default=1e-4, help="tolerance of LinearSVC")
+    parser.add_argument(
+        "--device", default="cpu", help="device of our solver; LinearSVC uses the CPU"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 

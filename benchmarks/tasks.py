@@ -1,10 +1,10 @@
-"""What a step of each pretext task costs beyond its backbone: `python -m benchmarks.tasks`.
+"""Time of a step of each pretext task, relative to its backbone's: `python -m benchmarks.tasks`.
 
-Prints the time of a full step (loss, backward pass, SGD update, what follows a step) over that of
-the bare backbone's step on as many images of the same size, at the same precision and
-channels-last. The batches are drawn scenes with their captions and 1,500 pieces of vocabulary, read
-beforehand: loading is not in the time. Text heads are L1 H1024, other sizes are each task's
-defaults. The steps take turns, and a ratio is one of medians.
+Prints the time of a full step (loss, backward pass, SGD update, `after_step`) as a multiple of the
+bare backbone's step on as many images of the same size, at the same precision and channels-last.
+The batches are drawn scenes with captions and a vocabulary of 1,500 pieces, without the time of
+loading. Text heads are L1 H1024, other sizes are each task's defaults. The steps alternate, and
+ratios are of medians.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def main() -> None:
 def prepare(
     config: TaskConfig, source: Source, tokenizer: Tokenizer, arguments: argparse.Namespace
 ) -> tuple[Task, Batch]:
-    """A task and a batch of its own making."""
+    """Return a task and a batch for it."""
     image = ImageConfig(size=arguments.size)
     data = TaskData(image, tokenizer, source.categories, len(source))
     torch.manual_seed(0)
@@ -100,7 +100,7 @@ def prepare(
 
 
 def compare(task: Task, batch: Batch, arguments: argparse.Namespace) -> tuple[float, float]:
-    """Time of the task's step over that of the bare backbone's, and its seconds."""
+    """Return the time of the task's step, as a multiple of the bare backbone's and in seconds."""
     bare = Backbone(BackboneConfig(arguments.backbone))
     bare.to(device=arguments.device, memory_format=torch.channels_last)
     shape = arguments.batch, 3, arguments.size, arguments.size

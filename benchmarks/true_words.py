@@ -1,4 +1,4 @@
-"""How many generated captions hold a content word that a human caption of the same image holds.
+"""Fraction of generated captions that share content words with a human caption of the image.
 
 virtex caption RUN FLICKR8K/val2017 --json captions.json
 python benchmarks/true_words.py captions.json FLICKR8K/annotations/captions_val2017.json
@@ -57,7 +57,7 @@ FUNCTION_WORDS = frozenset(
 
 
 def content_words(caption: str) -> set[str]:
-    """The words of a caption that say what is in the picture."""
+    """Return the content words of a caption."""
     return set(re.findall(r"[a-z]+", caption.lower())) - FUNCTION_WORDS
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("captions", type=Path, help="what `virtex caption --json` wrote")
+    parser.add_argument("captions", type=Path, help="output of `virtex caption --json`")
     parser.add_argument("annotations", type=Path, help="COCO captions of the same images")
     options = parser.parse_args()
     human = json.loads(options.annotations.read_text())
@@ -77,10 +77,10 @@ def main() -> None:
     shared = [
         len(content_words(line["caption"]) & words[Path(line["image"]).name]) for line in generated
     ]
-    print(f"{len(generated)} captions, {len({line['caption'] for line in generated})} different")
+    print(f"{len(generated)} captions, {len({line['caption'] for line in generated})} distinct")
     for least in (1, 2):
-        share = sum(count >= least for count in shared) / len(shared)
-        print(f"at least {least} true content word(s): {share:.1%}")
+        fraction = sum(count >= least for count in shared) / len(shared)
+        print(f"at least {least} true content word(s): {fraction:.1%}")
 
 
 if __name__ == "__main__":

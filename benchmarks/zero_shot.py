@@ -1,10 +1,9 @@
-"""What zero-shot classification costs: the texts of all classes as a tree, against one by one.
+"""Time of zero-shot classification: the texts of all classes as a tree, and one by one.
 
 One by one is `Captioner.score_grid` on pairs of an image's grid and a text, as many at once as fit
-the memory that the tree takes; it reads a share of the texts and is counted as all of them. Names
-are two words of one token each. All share the backbone's grids; the yardstick is the bare
-backbone's forward pass on the same photos. Times are medians over rounds in which the contestants
-take turns.
+into the memory of the tree; it is measured on some of the texts and scaled to all of them. Names
+are two words of one token each. All use the same grids; times are medians over rounds in which the
+methods alternate, compared with the bare backbone's forward pass on the same images.
 
     python -m benchmarks.zero_shot [--num_names 1000] [--batch_size 4] [--threads 2] [--rounds 3]
 """
@@ -26,17 +25,17 @@ from virtex.tokens import EOS_ID, SOS_ID
 
 VOCAB_SIZE = 10_000
 TEMPLATE = (SOS_ID, 10, 11, 12, 10)
-"""a photo of a"""
+"""Token ids that stand for `a photo of a`."""
 FIRST_WORD = 20
 BACKBONE, TREE, ONE_BY_ONE = "backbone's forward", "all names, as a tree", "all names, one by one"
-SHARE = 10
-"""One by one reads one text of so many."""
+STRIDE = 10
+"""One by one is measured on one of this many texts."""
 PAIRS = 50
-"""Texts read at once for an image, one by one."""
+"""Number of texts per image that one by one scores at once."""
 
 
 def texts_of(num_names: int) -> list[list[int]]:
-    """Different names in a template, as ids."""
+    """Return distinct names in a template, as ids."""
     rng = torch.Generator().manual_seed(0)
     names: dict[tuple[int, ...], None] = {}
     while len(names) < num_names:
@@ -46,7 +45,7 @@ def texts_of(num_names: int) -> list[list[int]]:
 
 
 def one_by_one(captioner: Captioner, grid: Tensor, texts: list[list[int]]) -> Tensor:
-    """(B, K): each text read anew for each image."""
+    """Return log-likelihoods (B, K), each text scored separately for each image."""
     tokens, lengths = pad_tokens([torch.tensor(text) for text in texts])
     rows = []
     for image in grid:
@@ -70,8 +69,8 @@ def main() -> None:
     images = torch.randn(options.batch_size, 3, 224, 224)
     grid = captioner.backbone(images)
     texts = texts_of(options.num_names)
-    tree, few = TextTree.of(texts), texts[::SHARE]
-    trees_own = log_likelihoods(captioner.head, grid, tree)[:, ::SHARE]
+    tree, few = TextTree.of(texts), texts[::STRIDE]
+    trees_own = log_likelihoods(captioner.head, grid, tree)[:, ::STRIDE]
     torch.testing.assert_close(trees_own, one_by_one(captioner, grid, few), atol=1e-3, rtol=0)
     contestants: dict[str, Callable[[], object]] = {
         BACKBONE: partial(captioner.backbone, images),
@@ -96,12 +95,14 @@ def parse_options() -> argparse.Namespace:
 
 
 def report(seconds: dict[str, float], batch_size: int) -> None:
-    """Print each contestant's cost beside the backbone's and the tree's."""
-    print(f"{'':28}{'ms a photo':>11}{'photos/s':>10}{'backbones':>11}{'trees':>8}")
+    """Print each method's time, and its ratios to the backbone and to the tree."""
+    print(f"{'':28}{'ms/image':>11}{'images/s':>10}{'backbones':>11}{'trees':>8}")
     for name, value in seconds.items():
-        photo = value / batch_size
+        per_image = value / batch_size
         backbones, trees = value / seconds[BACKBONE], value / seconds[TREE]
-        print(f"{name:28}{1000 * photo:11.1f}{1 / photo:10.2f}{backbones:11.1f}{trees:8.1f}")
+        print(
+            f"{name:28}{1000 * per_image:11.1f}{1 / per_image:10.2f}{backbones:11.1f}{trees:8.1f}"
+        )
 
 
 if __name__ == "__main__":
