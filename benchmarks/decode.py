@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -36,16 +35,6 @@ CERTAIN = 1e4
 BACKBONE = "backbone's forward"
 CACHED, ALL_SCORED, LAST_SCORED = "cached", "no cache, all scored", "no cache, last scored"
 RERANKED = "cached, reranked"
-
-
-class Cache(Protocol):
-    """A cache as `decode` uses it: see `KeyValueCache`."""
-
-    def reorder(self, parents: Tensor) -> None: ...
-
-    def keep(self, images: Tensor) -> None: ...
-
-    def drop_start(self) -> None: ...
 
 
 class PrefixCache:

@@ -121,3 +121,16 @@ def test_lines_meant_for_a_file_do_not_go_to_the_terminal(
         print("a caption")
     assert capsys.readouterr().out == "a caption\n"
     assert "a caption" not in terminal.shown()
+
+
+class _Full(io.StringIO):
+    """A stream on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_line_that_cannot_be_written_does_not_end_the_run() -> None:
+    with ProgressBar("work", 2, stream=_Full()) as bar:
+        bar.say("step 1/2")
+        bar.advance()

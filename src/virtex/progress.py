@@ -89,8 +89,9 @@ class ProgressBar:
         self._bar.update(self._task, note=text)
 
     def say(self, text: str) -> None:
-        """Write a line above the bar, also without a terminal."""
-        self.console.print(text, markup=False, highlight=False)
+        """Write a line above the bar, also without a terminal; output is never worth the run."""
+        with contextlib.suppress(OSError):  # a full disk, or a reader that has gone
+            self.console.print(text, markup=False, highlight=False)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -38,7 +38,7 @@ def test_an_interval_of_zero_steps_is_due_at_the_end_only() -> None:
 
 
 def test_numbers_that_are_too_small_are_reported_at_once() -> None:
-    message = r"num_steps 0 must be from 1 to \d+\n- log_every -1 must be from 1"
+    message = r"num_steps 0 must be at least 1\n- log_every -1 must be at least 1"
     with pytest.raises(ConfigError, match=message):
         RunConfig(num_steps=0, log_every=-1)
 
