@@ -48,7 +48,7 @@ def replacing(
     Raises:
         VirTexError: The target cannot be written; the class is `error`.
     """
-    with telling(path, error):
+    with write_errors(path, error):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path.parent)
         with _temporary_folder(path.parent) as folder:
@@ -67,7 +67,7 @@ def write(
 
 
 @contextlib.contextmanager
-def telling(path: Path, error: type[VirTexError] = DataError) -> Iterator[None]:
+def write_errors(path: Path, error: type[VirTexError] = DataError) -> Iterator[None]:
     """Raise `error` in place of an OSError, or of the RuntimeError that torch raises for one."""
     try:
         yield
@@ -111,7 +111,7 @@ def locked(path: Path, *, subject: str) -> Iterator[None]:
         ConfigError: Another process holds the lock; names its host and process id.
         DataError: The lock file cannot be written.
     """
-    with telling(path):
+    with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b", buffering=0)
     with file:
@@ -121,7 +121,7 @@ def locked(path: Path, *, subject: str) -> Iterator[None]:
             raise ConfigError(
                 f"{subject} is in use by {holder}: wait until it ends, or choose another path."
             )
-        with telling(path):
+        with write_errors(path):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         with _not_inherited(file):

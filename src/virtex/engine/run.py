@@ -198,7 +198,7 @@ class RunFolder:
 
     def begin(self, step: int, *, tensorboard: bool) -> None:
         """Prepare to train after `step`: remove the records of later steps, open TensorBoard."""
-        with files.telling(self.path):
+        with files.write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self.checkpoints.remove_temporary()
         if self.log_path.exists():

@@ -52,7 +52,7 @@ def download(
         CheckpointError: The server cannot be reached or refuses; the file is not as expected, is
             truncated or too large; or `path` cannot be written.
     """
-    with files.telling(path, CheckpointError):
+    with files.write_errors(path, CheckpointError):
         if path.is_file():
             return path
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -110,7 +110,7 @@ def make_folder(path: Path) -> None:
     Raises:
         DataError: It cannot be made.
     """
-    with files.telling(path):
+    with files.write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
@@ -122,7 +122,7 @@ def write_file(path: Path, content: str | bytes) -> None:
     Raises:
         DataError: The disk is full, or the folder cannot be written.
     """
-    with files.telling(path):
+    with files.write_errors(path):
         path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

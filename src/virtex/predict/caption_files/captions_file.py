@@ -80,7 +80,10 @@ class CaptionsFile:
         """Append the captions of images, all or none."""
         if captioned:
             lines = [rows.encode_lines(rows.rows_of(*one, self.columns)) for one in captioned]
-            with files.telling(self.lines_path), self.lines_path.open("ab", buffering=0) as file:
+            with (
+                files.write_errors(self.lines_path),
+                self.lines_path.open("ab", buffering=0) as file,
+            ):
                 files.append(file, b"".join(lines))
 
     def convert(self) -> None:
@@ -133,7 +136,7 @@ class CaptionsFile:
         end = max(ends.values(), default=0)
         if end < self.lines_path.stat().st_size:
             log.info("removing an incomplete image from the end of %s", self.lines_path)
-            with files.telling(self.lines_path):
+            with files.write_errors(self.lines_path):
                 os.truncate(self.lines_path, end)
         return set(ends)
 

@@ -79,7 +79,7 @@ def caption_files(config: CaptionFilesConfig, *, stdin: BinaryIO | None = None) 
             "each part of the list of images, without torchrun or srun, each with its own --out."
         )
     if config.attention is not None:
-        with files.telling(config.attention):
+        with files.write_errors(config.attention):
             config.attention.mkdir(parents=True, exist_ok=True)
     names = find_images(config.images, lists=config.lists, stdin=stdin)
     with contextlib.nullcontext() if config.path is None else locked(config.path):
