@@ -17,7 +17,7 @@ from virtex.errors import CheckpointError
 
 VERSION = 1
 REMEDY = "Resume with the config that the run began with, or start a new run folder."
-"""What to do about a checkpoint that does not fit the run's options."""
+"""Remedy for a checkpoint that does not fit the run's options."""
 NAME = re.compile(r"step_(\d{8,})\.pt")
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from virtex.errors import out_of_range
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """How a trained model is run over images."""
+    """Options of running a trained model over images."""
 
     device: str = "auto"
     """auto (the GPU if there is one), cpu, cuda, cuda:1, mps."""
