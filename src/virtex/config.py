@@ -26,7 +26,7 @@ Config = TypeVar("Config")
 RECIPES = Path(__file__).parent / "configs"
 EXTENDS = "extends"
 MISTAKES = (TypeError, ValueError, OverflowError, RecursionError, OSError)
-"""What parsing raises where a value is wrong."""
+"""Errors that parsing raises at a wrong value."""
 
 
 def parse(

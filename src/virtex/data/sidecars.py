@@ -12,7 +12,7 @@ REMEDIES = {
     "not UTF-8": "Save the text as UTF-8.",
     "not valid JSON": "Write the .json file again, or put a .txt file beside the image.",
 }
-"""What to do about each fault of an image's captions."""
+"""Remedies for the faults of an image's captions."""
 
 
 class Sidecar(NamedTuple):

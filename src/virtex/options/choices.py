@@ -22,7 +22,7 @@ from virtex.errors import ConfigError, did_you_mean
 from virtex.options.bounded_yaml import check_plain, load_text
 
 CLASS, OPTIONS = "class_path", "init_args"
-"""What older files, and the parser, call a choice's class and its options."""
+"""Keys of a choice's class and its options in older files and in the parser."""
 NAME = "name"
 
 

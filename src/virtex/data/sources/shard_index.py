@@ -20,7 +20,7 @@ from virtex.errors import DataError
 
 VERSION = "1"
 TAR_ERRORS = (tarfile.TarError, OSError, ValueError, OverflowError, MemoryError, RecursionError)
-"""What tarfile raises at corrupt headers, beside its own errors."""
+"""Errors that tarfile raises at corrupt headers, beside its own."""
 END_MARK = bytes(tarfile.BLOCKSIZE)
 """The block of zeros that ends a tar file."""
 
