@@ -16,7 +16,8 @@ from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
 from virtex.study import StudyConfig, planned_runs
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.tasks.classification import TokenClassificationConfig
-from virtex.zoo.weights_file import read_weights, save_weights
+from virtex.zoo.init import open_init
+from virtex.zoo.weights_file import save_weights
 
 
 def by_class(config: PretrainConfig) -> dict[str, Any]:
@@ -42,12 +43,12 @@ def test_a_run_is_resumed_from_its_config_file(run: Path) -> None:
 
 
 def write_weights(run: Path, path: Path, config: dict[str, Any]) -> None:
-    weights = read_weights(run / "weights.safetensors")
+    weights = open_init(run / "weights.safetensors")
     save_weights(path, weights.state, config=config, tokenizer=weights.tokenizer, step=weights.step)
 
 
 def test_a_weights_file_is_read(run: Path, tmp_path: Path) -> None:
-    assert read_weights(run / "weights.safetensors").config["task"]["name"] == "bicaptioning"
+    assert open_init(run / "weights.safetensors").config["task"]["name"] == "bicaptioning"
     path = tmp_path / "weights.safetensors"
     write_weights(run, path, by_class(small_config(run)))
     models = [load_captioner(source).captioner for source in (run, path)]

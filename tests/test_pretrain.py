@@ -25,7 +25,7 @@ from virtex.models.backbone import Backbone
 from virtex.pretrain import parse_pretrain, pretrain
 from virtex.report.report import write_report
 from virtex.tasks.base import TaskData
-from virtex.zoo.weights_file import read_weights
+from virtex.zoo.init import open_init
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_forward_captioning_trains_one_direction(tmp_path: Path) -> None:
 
 def test_the_weights_file_alone_captions_and_gives_the_backbone(run: Path, tmp_path: Path) -> None:
     weights = shutil.copy(run / "weights.safetensors", tmp_path)
-    assert read_weights(Path(weights)).step == 6
+    assert open_init(Path(weights)).step == 6
     predictor = virtex.load_captioner(weights)
     [caption] = predictor.caption(next((run / "samples").iterdir()))
     assert caption.log_likelihood < 0
@@ -204,7 +204,7 @@ def test_early_stopping_keeps_the_best_checkpoint_s_weights(tmp_path: Path) -> N
         scores[result["initialisation"]["step"]] = result["numbers"]["mAP"]
     assert set(scores) == {2, 4, 6}
     best = max(scores, key=lambda step: (scores[step], -step))
-    assert read_weights(out / "weights.safetensors").step == best
+    assert open_init(out / "weights.safetensors").step == best
 
 
 def folder_of_photos(root: Path, *, num_good: int, num_bad: int) -> Path:
