@@ -272,7 +272,7 @@ def test_each_captioned_image_gets_a_figure_of_its_own(
         (["--attention", "{tmp}/photos/photo0.png/a"], "cannot write .*photo0.png/a is no folder"),
         (["--out", "{tmp}/c.csv", "--json", "{tmp}/c.json"], "give one of them"),
         (["--overwrite"], "add --out"),
-        (["--bad_image_limit", "2"], "must be from 0 to 1"),
+        (["--bad_image_limit", "2"], "bad_image_limit 2.0 must be at most 1"),
         (["https://example.com/a.jpg"], "a web address, and none is fetched: fetch images first"),
     ],
 )

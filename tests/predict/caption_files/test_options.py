@@ -102,7 +102,7 @@ def test_an_error_of_parsing_names_the_help(
 
 
 def test_a_seed_below_zero_is_refused() -> None:
-    with pytest.raises(ConfigError, match="seed -1 must be from 0"):
+    with pytest.raises(ConfigError, match="seed -1 must be at least 0"):
         CaptionFilesConfig("run", ("a.jpg",), seed=-1)
 
 
