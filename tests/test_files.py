@@ -190,6 +190,22 @@ def test_a_process_that_the_holder_forked_does_not_hold_the_lock(tmp_path: Path)
     holder.communicate(b"\n")
 
 
+def test_another_runtime_error_is_not_reported_as_a_full_disk(tmp_path: Path) -> None:
+    error = RuntimeError("CUDA error")
+    with pytest.raises(RuntimeError, match="CUDA"), files.replacing(tmp_path / "file"):
+        raise error
+
+
+def test_the_current_folder_can_be_a_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with files.replacing(Path()) as folder:
+        folder.mkdir()
+        (folder / "weights").write_text("new")
+    assert [file.name for file in tmp_path.iterdir()] == ["weights"]
+
+
 def test_damage_in_a_zip_is_found(tmp_path: Path) -> None:
     path = tmp_path / "file.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -199,5 +215,11 @@ def test_damage_in_a_zip_is_found(tmp_path: Path) -> None:
     content[300] ^= 1
     path.write_bytes(content)
     assert files.zip_damage(path) == "wrong checksum in inner"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("inner", bytes(range(256)) * 100)
+    deflated = bytearray(path.read_bytes())
+    deflated[45:60] = b"\xff" * 15
+    path.write_bytes(deflated)
+    assert "decompressing" in str(files.zip_damage(path))
     path.write_bytes(content[:100])
     assert files.zip_damage(path) == "File is not a zip file"

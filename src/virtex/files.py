@@ -15,6 +15,7 @@ import socket
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -26,6 +27,8 @@ try:
 except ImportError:  # not Unix: there are no locks
     fcntl = None  # type: ignore[assignment]
 
+TORCH_WRITER = "inline_container"
+"""File that torch names in a RuntimeError of its zip writer."""
 PREFIX, LOCK = ".virtex-", "lock"
 GRACE = 3600.0
 """Seconds for which a temporary folder without a lock counts as in use."""
@@ -48,6 +51,7 @@ def replacing(
     Raises:
         VirTexError: The target cannot be written; the class is `error`.
     """
+    path = path.absolute()  # "." has no name
     with write_errors(path, error):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path.parent)
@@ -72,8 +76,9 @@ def write_errors(path: Path, error: type[VirTexError] = DataError) -> Iterator[N
     try:
         yield
     except (OSError, RuntimeError) as cause:
-        hidden = cause.__context__
-        root = hidden if isinstance(hidden, OSError) and isinstance(cause, RuntimeError) else cause
+        root = cause if isinstance(cause, OSError) else cause.__context__ or cause
+        if not isinstance(root, OSError) and TORCH_WRITER not in str(cause):
+            raise
         reason = root.strerror or root if isinstance(root, OSError) else root
         if isinstance(root, FileExistsError | NotADirectoryError):
             reason = f"{root.filename} is no folder"
@@ -176,7 +181,7 @@ def zip_damage(file: Path | IO[bytes]) -> str | None:
     try:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError) as error:
         return str(error) or type(error).__name__
     return None if damaged is None else f"wrong checksum in {damaged}"
 
@@ -233,8 +238,9 @@ def _move(temporary: Path, path: Path, *, durable: bool) -> None:
             file.replace(path / file.name)
     else:
         temporary.replace(path)
-    if durable:
-        _sync_folder(path.parent)
+    for folder in (path.parent, path) if is_folder else (path.parent,):
+        if durable:
+            _sync_folder(folder)
 
 
 def _sync_folder(path: Path) -> None:

@@ -12,6 +12,7 @@ from virtex.models.textual_head import HeadConfig
 from virtex.predict.loading import load_captioner
 from virtex.predict.predictor import Predictor
 from virtex.tasks.captioning import CaptioningConfig
+from virtex.zoo.init import open_init
 from virtex.zoo.released import to_released
 from virtex.zoo.weights_file import save_weights
 
@@ -55,8 +56,11 @@ def test_a_released_file_needs_the_tokenizer_that_it_was_trained_with(tmp_path, 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "its config has no readable task: .*task"),
-        (run_config(backbone={"name": 3, "depth": 5}), "its config has no readable task"),
+        ({}, "its config has no readable backbone, task or image: .*task"),
+        (
+            run_config(backbone={"name": 3, "depth": 5}),
+            "its config has no readable backbone, task or image",
+        ),
         (
             run_config(task={"class_path": "os.PathLike"}),
             "no task 'os.PathLike'",
@@ -89,3 +93,17 @@ def test_an_unknown_device_or_precision_is_refused(tmp_path, task, tokenizer):
     with pytest.raises(ConfigError, match="device 'gpu' cannot be used"):
         load_captioner(tmp_path, device="gpu")
     assert load_captioner(tmp_path, device="auto").device.type in ("cpu", "cuda", "mps")
+
+
+def test_a_bare_backbone_is_named_as_one_before_a_tokenizer_is_requested(tmp_path):
+    path = tmp_path / "resnet.pth"
+    torch.save(Backbone(BackboneConfig("resnet18")).cnn.state_dict(), path)
+    with pytest.raises(
+        CheckpointError, match="holds no released captioning model, but a backbone model"
+    ):
+        load_captioner(path)
+
+
+def test_an_opened_backbone_is_refused_like_its_name():
+    with pytest.raises(CheckpointError, match="imagenet is a backbone alone"):
+        load_captioner(open_init("imagenet"))

@@ -163,6 +163,30 @@ def test_a_checkpoint_that_lacks_its_task_is_refused(tmp_path):
         open_backbone(path)
 
 
+@pytest.mark.parametrize(
+    "broken", [{"task": [1, 2]}, {"task": {"backbone.cnn.conv1.weight": 3}}, {"config": [1]}]
+)
+def test_a_checkpoint_whose_parts_are_of_other_types_is_refused(run, broken):
+    path = run / "checkpoints" / "step_00000020.pt"
+    checkpoint.save(path, checkpoint.load(path) | broken)
+    with pytest.raises(CheckpointError, match="its task or config is no mapping"):
+        open_backbone(path)
+
+
+def test_a_git_lfs_pointer_is_named_whatever_its_suffix(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(CheckpointError, match="git lfs pull"):
+        open_backbone(path)
+
+
+def test_a_checkpoint_named_from_its_own_folder_has_the_tokenizer_of_its_run(
+    run, tokenizer, monkeypatch
+):
+    monkeypatch.chdir(run / "checkpoints")
+    assert open_init("step_00000020.pt").tokenizer == tokenizer
+
+
 def test_a_checkpoint_under_another_name_is_recognised(run, task):
     path = (run / "checkpoints" / "step_00000020.pt").rename(run / "best.pth")
     backbone, initialisation = open_backbone(path)

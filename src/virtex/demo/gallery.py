@@ -50,7 +50,7 @@ def find_images(init: str, folder: Path | None) -> list[Path]:
             kinds = ", ".join(sorted(IMAGE_SUFFIXES))
             raise ConfigError(f"--gallery {folder} holds no images ({kinds})")
         return images
-    run = Path(init)
+    run = Path(init).absolute()
     if run.is_file():
         run = run.parent.parent if run.parent.name == "checkpoints" else run.parent
     return _images_below(run.parent / "scenes" / "val2017") or _images_below(run / "samples")

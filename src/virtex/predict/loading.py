@@ -50,16 +50,20 @@ def load_captioner(
         ConfigError: The tokenizer is missing, or given for a run.
     """
     opened = open_whole_model(init, has_tokenizer=tokenizer is not None)
-    vocabulary = _vocabulary(opened, tokenizer)
     if opened.kind == "run":
         if not opened.trained.task.writes_captions:
             raise _of_another_kind(opened, "writes no captions")
+        _refuse_tokenizer(opened, tokenizer)
         task, data = build_task(opened)
         assert task.writer is not None, "its config says that it writes captions"
-        captioner, image = task.writer, data.image
+        captioner, vocabulary, image = task.writer, data.vocabulary, data.image
     else:
         captioner, image = load_released(opened), ImageConfig()
-    assert vocabulary is not None, "build_task refuses a run without one"
+        if tokenizer is None:
+            raise ConfigError(NO_TOKENIZER.format(what=opened.path))
+        if not isinstance(tokenizer, Tokenizer):
+            tokenizer = Tokenizer.load(tokenizer)
+        vocabulary = tokenizer
     if len(vocabulary) != captioner.vocab_size:
         raise ConfigError(
             f"the tokenizer has {len(vocabulary)} pieces, {opened.path} was trained with "
@@ -114,7 +118,7 @@ def load_matcher(
     opened = open_whole_model(init, has_tokenizer=tokenizer is not None)
     if opened.kind == "run":
         if isinstance(opened.trained.task, ContrastiveConfig):
-            _vocabulary(opened, tokenizer)
+            _refuse_tokenizer(opened, tokenizer)
             return load_embedder(opened, device=device, precision=precision)
         if not opened.trained.task.writes_captions:
             lacks = "neither writes captions nor compares texts with images"
@@ -134,8 +138,9 @@ def open_whole_model(init: str | Path | Opened, *, has_tokenizer: bool) -> Opene
         CheckpointError: It holds a backbone alone, or cannot be opened.
         ConfigError: It needs a tokenizer.
     """
-    if isinstance(init, Opened):
+    if isinstance(init, Opened) and init.kind not in UNTRAINED:
         return init
+    init = init.init if isinstance(init, Opened) else init
     if str(init) in UNTRAINED:
         raise CheckpointError(
             f"{init} is a backbone alone, which writes no captions; load_backbone takes it."
@@ -161,7 +166,7 @@ def build_task(opened: Opened) -> tuple[Task, TaskData]:
     """
     trained = opened.trained
     if opened.tokenizer is None:
-        raise CheckpointError(f"{opened.path} has no tokenizer.model in the run folder above it.")
+        raise CheckpointError(f"{opened.path} has no tokenizer, in it or in its run folder.")
     data = TaskData(trained.image, opened.tokenizer, opened.categories)
     with torch.random.fork_rng(devices=[]):  # random initialisation, which is overwritten
         task = build_strictly(
@@ -184,19 +189,9 @@ def _of_another_kind(opened: Opened, lacks: str) -> CheckpointError:
     return CheckpointError(f"{opened.path} was trained with {name}, which {lacks}; {remedy}.")
 
 
-def _vocabulary(opened: Opened, given: Tokenizer | str | Path | None) -> Tokenizer | None:
-    """Return a run's own tokenizer, or for a released file the one given.
-
-    Raises:
-        ConfigError: The tokenizer is missing, or given for a run.
-    """
-    if opened.kind == "run":
-        if given is not None:
-            raise ConfigError(f"{opened.path} has its own tokenizer: leave `tokenizer` out.")
-        return opened.tokenizer
-    if given is None:
-        raise ConfigError(NO_TOKENIZER.format(what=opened.path))
-    return given if isinstance(given, Tokenizer) else Tokenizer.load(given)
+def _refuse_tokenizer(opened: Opened, given: Tokenizer | str | Path | None) -> None:
+    if given is not None:
+        raise ConfigError(f"{opened.path} has its own tokenizer: leave `tokenizer` out.")
 
 
 def _usable(device: torch.device | str, precision: Precision) -> torch.device:

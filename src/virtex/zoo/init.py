@@ -95,7 +95,7 @@ class Opened:
         try:
             trained = from_dict(Trained, {name: self.config[name] for name in names})
         except (ConfigError, TypeError) as error:
-            raise self._unreadable("task", error) from error
+            raise self._unreadable("backbone, task or image", error) from error
         return replace(trained, backbone=self.backbone)
 
     def _unreadable(self, part: str, error: Exception) -> CheckpointError:

@@ -51,6 +51,7 @@ def read_tensor_file(path: Path) -> TensorFile:
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
+    _refuse_other_kinds(content, path)
     sha256 = hashlib.sha256(content).hexdigest()
     if path.suffix == ".safetensors":
         values, metadata = _parse_safetensors(content, path)
@@ -69,7 +70,6 @@ def _parse_safetensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], d
 
 
 def _parse_torch(content: bytes, path: Path) -> dict[str, Any]:
-    _refuse_other_kinds(content, path)
     try:
         values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -101,11 +101,15 @@ def parse_run(file: TensorFile, path: Path) -> Weights:
 
 def _parse_checkpoint(values: dict[str, Any], path: Path) -> Weights:
     checkpoint.check_version(values, path)
-    run = path.parent.parent
+    state, config = values["task"], values["config"]
+    is_state = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
+    if not (is_state and isinstance(config, dict)):
+        raise CheckpointError(f"{path} is damaged: its task or config is no mapping of values.")
+    run = path.absolute().parent.parent
     vocabulary = run / "tokenizer.model"
     tokenizer = Tokenizer.load(vocabulary) if vocabulary.is_file() else None
     categories = _stored_categories(run / WEIGHTS_NAME)
-    return Weights(values["task"], values["config"], tokenizer, values["step"], categories)
+    return Weights(state, config, tokenizer, values["step"], categories)
 
 
 def _stored_categories(path: Path) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class Model:
     @property
     def run_folder(self) -> Path:
         """Folder of the run."""
-        folder = self.opened.path.parent
+        folder = self.opened.path.absolute().parent
         return folder.parent if folder.name == "checkpoints" else folder
 
 

@@ -39,8 +39,8 @@ def write_model_folder(model: Model, path: Path) -> None:
         if model.is_run:
             public = {**without_folders(model.opened.config), "task": model.opened.config["task"]}
             save_run(model.opened, folder / WEIGHTS_NAME, config=public)
-        else:
-            (path / WEIGHTS_NAME).unlink(missing_ok=True)
+    if not model.is_run:
+        (path / WEIGHTS_NAME).unlink(missing_ok=True)
 
 
 def timm_config(backbone: Backbone, image: ImageConfig) -> dict[str, Any]:
