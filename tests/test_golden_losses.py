@@ -1,11 +1,13 @@
 """Losses of every pretext task are those in golden/losses_on_scenes.json.
 
 They were recorded on an x86 processor with AVX-512, by one thread in fp32 with torch 2.15.
-`python -m tests.test_golden_losses` records them again, after a change that is meant.
+`python -m tests.test_golden_losses NAME ...` records runs again, after a change that is meant.
 """
 
 import json
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -58,11 +60,12 @@ def test_losses_are_as_recorded(name: str, tmp_path: Path) -> None:
     assert found["val"] == pytest.approx(golden["val"], rel=within)
 
 
-def record() -> None:
-    """Write the losses as they are now, a line for each run and part."""
+def record(names: Sequence[str]) -> None:
+    """Write the losses of the named runs as they are now, a line for each run and part."""
     torch.set_num_threads(1)
+    found = json.loads(GOLDEN.read_text())
     with tempfile.TemporaryDirectory() as folder:
-        found = {name: losses(name, Path(folder, name)) for name in RUNS}
+        found |= {name: losses(name, Path(folder, name)) for name in names}
     runs = [
         f' "{name}": {{\n  "train": {parts["train"]},\n  "val": {parts["val"]}\n }}'
         for name, parts in found.items()
@@ -71,4 +74,4 @@ def record() -> None:
 
 
 if __name__ == "__main__":
-    record()
+    record(sys.argv[1:] or list(RUNS))

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tests.models.small import SLIM
@@ -64,13 +65,15 @@ def losses_of(task, batch):
     return torch.stack(rows)
 
 
-def test_without_parallel_captions_it_is_forward_captioning_bit_by_bit() -> None:
+def test_captions_of_equal_length_that_are_not_parallel_are_forward_captioning() -> None:
     task = build(parallel_share=0.0)
     captioning = CaptioningConfig(head=HEAD, bidirectional=False).build(task.backbone, DATA)
     captioning.load_state_dict(task.state_dict())
     batch = batch_of(task, [False] * 4)
+    for name in ("tokens", "lengths"):
+        batch[name] = batch[name][:1].expand_as(batch[name])
     output, expected = task(batch), captioning(batch)
-    assert torch.equal(output.loss, expected.loss)
+    torch.testing.assert_close(output.loss, expected.loss)
     assert output.logs.keys() == {"autoregressive"}
     output.loss.backward()
     found = [parameter.grad.clone() for parameter in task.parameters()]
@@ -80,16 +83,31 @@ def test_without_parallel_captions_it_is_forward_captioning_bit_by_bit() -> None
         torch.testing.assert_close(gradient, parameter.grad)
 
 
-def test_the_loss_is_the_mean_over_all_tokens_of_the_padded_twin() -> None:
+def caption_means(losses: Tensor, batch) -> Tensor:
+    """Mean (B,) of each caption's losses (B, T) over its real tokens, a caption at a time."""
+    real = batch["tokens"][:, 1:] != PAD_ID
+    return torch.stack([row[kept].mean() for row, kept in zip(losses, real, strict=True)])
+
+
+def test_the_loss_is_the_mean_over_captions_of_the_padded_twins_means_over_tokens() -> None:
     task = build()
     task.backbone.eval()
-    batch = batch_of(task, [True, False, True, False])
-    expected = losses_of(task, batch)
-    real, parallel = batch["tokens"][:, 1:] != PAD_ID, batch["parallel"][:, None]
+    parallel = [True, False, True, False]
+    batch = batch_of(task, parallel)
+    expected, kind = caption_means(losses_of(task, batch), batch), torch.tensor(parallel)
     output = task(batch)
-    torch.testing.assert_close(output.loss, expected[real].mean())
-    torch.testing.assert_close(output.logs["parallel"], expected[real & parallel].mean())
-    torch.testing.assert_close(output.logs["autoregressive"], expected[real & ~parallel].mean())
+    torch.testing.assert_close(output.loss, expected.mean())
+    torch.testing.assert_close(output.logs["parallel"], expected[kind].mean())
+    torch.testing.assert_close(output.logs["autoregressive"], expected[~kind].mean())
+
+
+def test_unknown_tokens_of_a_caption_leave_the_weight_of_the_others() -> None:
+    task = build()
+    task.backbone.eval()
+    batch = batch_of(task, [False] * 4)
+    batch["tokens"][0, 1:3] = PAD_ID  # unknown tokens and padding share an id
+    expected = caption_means(losses_of(task, batch), batch)
+    torch.testing.assert_close(task(batch).loss, expected.mean())
 
 
 def test_a_parallel_token_is_told_by_image_and_place_alone() -> None:
@@ -133,11 +151,10 @@ def test_in_validation_each_caption_is_predicted_in_both_ways() -> None:
     batch = task.collate(
         [task.encode_validation(example(text), np.random.default_rng(0)) for text in CAPTIONS]
     )
-    real = batch["tokens"][:, 1:] != PAD_ID
     means = {
-        name: losses_of(task, {**batch, "parallel": torch.tensor([name == "parallel"] * 4)})[
-            real
-        ].mean()
+        name: caption_means(
+            losses_of(task, {**batch, "parallel": torch.tensor([name == "parallel"] * 4)}), batch
+        ).mean()
         for name in ("autoregressive", "parallel")
     }
     output = task(batch)

@@ -3,7 +3,9 @@
 Tschannen et al., "Image Captioners Are Scalable Vision Learners Too", NeurIPS 2023, section 3. The
 input of a caption that is predicted in parallel is [MASK] throughout, without a causal mask: a
 token is predicted from its position and the image alone, so the backbone must know it. The other
-captions are predicted token by token, as in forward captioning.
+captions are predicted token by token, as in forward captioning. As in the authors' code, the loss
+is the mean over captions of each one's mean over its tokens: a long caption weighs as much as a
+short one.
 
 Departure: padding is hidden from a parallel caption too, so its decoder knows the number of tokens.
 The released code attends to a fixed number of positions.
@@ -24,7 +26,7 @@ from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import Batch, CaptionTask, Encode, Encoded, TaskConfig, TaskData, TaskOutput
-from virtex.tokens import MASK_ID
+from virtex.tokens import MASK_ID, PAD_ID
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class CapPa(CaptionTask):
         self.collate = collate
 
     def forward(self, batch: Batch) -> TaskOutput:
-        """Return the mean over all tokens of both kinds of captions.
+        """Return the mean over captions of both kinds of each caption's mean over its tokens.
 
         Validation predicts each caption in both ways; its loss is the sum of the two means,
         weighted by the probabilities of training: the expectation of the training loss.
@@ -74,14 +76,20 @@ class CapPa(CaptionTask):
             grid, inputs, tokens[:, 1:], lengths=batch["lengths"] - 1, noncausal=parallel
         )
 
+    def caption_losses(self, grid: Tensor, batch: Batch, parallel: Tensor) -> Tensor:
+        """Return each caption's loss (B,), the mean over its tokens after the first."""
+        losses, captions = self.token_losses(grid, batch, parallel)
+        num_targets = (batch["tokens"][:, 1:] != PAD_ID).sum(1)  # (B,)
+        sums = losses.new_zeros(len(num_targets)).index_add(0, captions, losses)
+        return sums / num_targets.clamp(min=1)
+
     def _train(self, grid: Tensor, batch: Batch) -> TaskOutput:
-        losses, captions = self.token_losses(grid, batch, batch["parallel"])
-        loss = losses.sum() / max(len(losses), 1)
-        in_parallel = batch["parallel"][captions]  # (M,)
-        logs = {"autoregressive": masked_mean(losses.detach(), ~in_parallel)}
+        parallel = batch["parallel"]
+        losses = self.caption_losses(grid, batch, parallel)
+        logs = {"autoregressive": masked_mean(losses.detach(), ~parallel)}
         if self.parallel_prob:
-            logs["parallel"] = masked_mean(losses.detach(), in_parallel)
-        return TaskOutput(loss, logs)
+            logs["parallel"] = masked_mean(losses.detach(), parallel)
+        return TaskOutput(losses.mean(), logs)
 
     def _validate(self, grid: Tensor, batch: Batch) -> TaskOutput:
         probs = {"autoregressive": 1 - self.parallel_prob, "parallel": self.parallel_prob}
@@ -89,13 +97,12 @@ class CapPa(CaptionTask):
         for kind, prob in probs.items():
             if prob:
                 parallel = torch.full_like(batch["parallel"], kind == "parallel")
-                losses, _ = self.token_losses(grid, batch, parallel)
-                logs[kind] = losses.sum() / max(len(losses), 1)
+                logs[kind] = self.caption_losses(grid, batch, parallel).mean()
         return TaskOutput(torch.stack([probs[kind] * logs[kind] for kind in logs]).sum(), logs)
 
 
 def masked_mean(losses: Tensor, chosen: Tensor) -> Tensor:
-    """Return the mean of the chosen losses (M,), or of all if none is chosen, as NaN ends a run.
+    """Return the mean of the chosen losses (B,), or of all if none is chosen, as NaN ends a run.
 
     A batch without captions of one kind, one of 10,000 batches of 32, thus logs the other kind.
     """
