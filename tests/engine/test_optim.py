@@ -212,6 +212,25 @@ def test_loading_momenta_keeps_the_present_options() -> None:
     assert len(optimizer.state) == 6
 
 
+def test_momenta_follow_their_parameters_into_other_groups() -> None:
+    """A task that exempts other parameters from weight decay resumes an earlier run."""
+    task = toy_task()
+    saved = stepped_optimizer(task, OptimConfig()).state_dict()
+    task.no_weight_decay = lambda: {"head.weight"}
+    optimizer = build_optimizer(task, OptimConfig())
+    load_optimizer(optimizer, saved)
+    names, now = (
+        [name for group in groups for name in group["param_names"]]
+        for groups in (saved["param_groups"], optimizer.param_groups)
+    )
+    assert sorted(names) == sorted(now)
+    assert names != now
+    parameters = dict(task.named_parameters())
+    for index, name in enumerate(names):
+        found = optimizer.state[parameters[name]]["momentum_buffer"]
+        assert torch.equal(found, saved["state"][index]["momentum_buffer"])
+
+
 def test_momenta_of_other_parameters_are_refused_by_name() -> None:
     saved = stepped_optimizer(toy_task(), OptimConfig()).state_dict()
     task = toy_task()

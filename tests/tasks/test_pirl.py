@@ -188,3 +188,12 @@ def test_all_wrong_options_are_reported_at_once() -> None:
         match=r"(?s)dim 0.*num_negatives 0.*memory_momentum 2.*jigsaw_share -1.*temperature 0",
     ):
         PirlConfig(dim=0, num_negatives=0, temperature=0, memory_momentum=2, jigsaw_share=-1)
+
+
+def test_biases_and_batch_norms_have_no_weight_decay() -> None:
+    task = small_pirl()
+    exempt, parameters = task.no_weight_decay(), dict(task.named_parameters())
+    assert "projection.layers.0.bias" in exempt
+    for name, parameter in parameters.items():
+        is_weight = parameter.dim() > 1
+        assert (name in exempt) != is_weight, name

@@ -172,19 +172,29 @@ def load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
         CheckpointError: The saved optimizer is of another kind, or has other parameters.
     """
     present = optimizer.state_dict()
-    before, now = (
-        [name for group in state["param_groups"] for name in group["param_names"]]
-        for state in (saved, present)
-    )
-    if before != now:
-        changed = sorted(set(before) ^ set(now)) or ["their order"]
+    before, now = _indices(saved), _indices(present)
+    if changed := sorted(before.keys() ^ now.keys()):
         raise CheckpointError(
             f"the checkpoint's optimizer has other parameters: {listing(changed)}. {REMEDY}"
         )
     if ("betas" in saved["param_groups"][0]) != ("betas" in present["param_groups"][0]):
         raise CheckpointError(f"the checkpoint was written with another optim.optimizer. {REMEDY}")
-    optimizer.load_state_dict({**present, "state": saved["state"]})
+    state = {
+        now[name]: saved["state"][index]
+        for name, index in before.items()
+        if index in saved["state"]
+    }
+    optimizer.load_state_dict({**present, "state": state})
     _match_layout(optimizer)
+
+
+def _indices(state: dict[str, Any]) -> dict[str, int]:
+    """Return the index of each parameter's state, by name: groups may have changed since."""
+    return {
+        name: index
+        for group in state["param_groups"]
+        for name, index in zip(group["param_names"], group["params"], strict=True)
+    }
 
 
 def _match_layout(optimizer: Optimizer) -> None:

@@ -151,6 +151,10 @@ class Pirl(Task):
         positive = (features * positives).sum(1, keepdim=True)
         return noise_contrastive_loss(torch.cat([positive, others], 1) / self.config.temperature)
 
+    def no_weight_decay(self) -> set[str]:
+        """Return biases and BatchNorm's parameters, as in the authors' code."""
+        return {name for name, parameter in self.named_parameters() if parameter.dim() == 1}
+
     def after_step(self, step: int) -> None:
         """Update the memories of the images of this step."""
         del step
