@@ -63,6 +63,23 @@ def test_a_restored_lookahead_continues_bit_for_bit(cut: int) -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
 
 
+@settings(max_examples=25, deadline=None)
+@given(k=st.integers(1, 4), taken=st.lists(st.booleans(), max_size=20))
+def test_steps_that_the_loss_scaler_skips_do_not_count(k: int, taken: list[bool]) -> None:
+    weights, twin = make_weights(), make_weights()
+    lookahead = Lookahead(weights, num_steps=k, alpha=0.3)
+    counted = Lookahead(twin, num_steps=k, alpha=0.3)
+    for step, is_taken in enumerate(taken):
+        if is_taken:
+            drift(weights, step)
+            drift(twin, step)
+            counted.step()
+        lookahead.step(torch.tensor(is_taken))
+        assert lookahead.state_dict()["counter"] == counted.counter
+        for actual, expected in zip(weights, twin, strict=True):
+            torch.testing.assert_close(actual, expected)
+
+
 def test_slow_weights_of_another_model_are_refused() -> None:
     saved = Lookahead(make_weights()[:2], num_steps=5, alpha=0.5).state_dict()
     with pytest.raises(CheckpointError, match="Lookahead"):

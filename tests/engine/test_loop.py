@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.amp import GradScaler
 
 from tests.engine.toy import ToyTask, toy_batch, toy_batches, toy_fit, toy_task
 from tests.small_disk import files_of_at_most
 from virtex.engine import checkpoint
-from virtex.engine.loop import evaluate, split, to_device
+from virtex.engine.loop import evaluate, split, to_device, train_step
 from virtex.engine.optim import OptimConfig, lr_scale
 from virtex.engine.run import RunConfig, RunFolder
+from virtex.engine.state import TrainingState
 from virtex.errors import CheckpointError, ConfigError, VirTexError
 from virtex.tasks.base import Batch, TaskOutput
 
@@ -124,6 +126,21 @@ def test_fp16_finds_its_scale_and_learns(folder: RunFolder) -> None:
     assert last["train/skipped_steps"] == 0
     assert last["train/loss"] < first["train/loss"] / 2
     assert task.head.weight.dtype == torch.float32
+
+
+def test_lookahead_does_not_count_the_steps_that_fp16_skips() -> None:
+    run, device = RunConfig(precision="fp16", batch_size=8), torch.device("cpu")
+    task, optim = toy_task(), OptimConfig(lookahead_steps=3)
+    state = TrainingState(task, run=run, optim=optim, device=device)
+    state.scaler = GradScaler("cpu", init_scale=8.0)
+    counters = []
+    for step in range(6):
+        batch = toy_batch(step, batch_size=8)
+        if step in (0, 3):
+            batch["target"] /= 0
+        train_step(task, batch, state, run=run, optim=optim)
+        counters.append(state.lookahead.state_dict()["counter"])
+    assert counters == [0, 1, 2, 2, 0, 1]
 
 
 def test_validation_runs_in_evaluation_mode_and_changes_nothing(tmp_path: Path) -> None:

@@ -25,19 +25,37 @@ class Lookahead:
         self.fast = list(parameters)
         self.slow = [parameter.detach().clone() for parameter in self.fast]
         self.num_steps, self.alpha = num_steps, alpha
-        self.counter = 0
+        self.counter: int | Tensor = 0
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Count one optimizer step; synchronise after every `num_steps` of them."""
-        self.counter = (self.counter + 1) % self.num_steps
+    def step(self, is_taken: Tensor | None = None) -> None:
+        """Count one optimizer step; synchronise after every `num_steps` of them.
+
+        Args:
+            is_taken: False, a scalar on the device, where the loss scaler skipped the step, which
+                then does not count. The host does not wait for it. None: the step was taken.
+        """
+        if is_taken is not None:
+            self._step_unseen(is_taken)
+            return
+        self.counter = (int(self.counter) + 1) % self.num_steps
         if self.counter == 0:
             torch._foreach_lerp_(self.slow, self.fast, self.alpha)
             torch._foreach_copy_(self.fast, self.slow)
 
+    def _step_unseen(self, is_taken: Tensor) -> None:
+        """Take the step of a device that alone knows whether it counts: weights 0 change nothing.
+
+        This reads and writes all weights at each step, not at every `num_steps`-th.
+        """
+        self.counter = (self.counter + is_taken) % self.num_steps
+        is_due = ((self.counter == 0) & is_taken).float()
+        torch._foreach_lerp_(self.slow, self.fast, [self.alpha * is_due] * len(self.slow))
+        torch._foreach_lerp_(self.fast, self.slow, [is_due] * len(self.slow))
+
     def state_dict(self) -> dict[str, Any]:
         """Return the slow weights and the number of steps since the last synchronisation."""
-        return {"slow": self.slow, "counter": self.counter}
+        return {"slow": self.slow, "counter": int(self.counter)}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -151,8 +151,8 @@ def train_step(
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad()
-    if state.lookahead:
-        state.lookahead.step()
+    if state.lookahead:  # the scaler skips a step whose gradients are not finite
+        state.lookahead.step(norm.isfinite() if state.scaler.is_enabled() else None)
     state.step += 1
     state.task.after_step(state.step)
     return {**totals, "grad_norm": norm}
