@@ -125,6 +125,13 @@ def test_resuming_with_another_task_names_it_alone(run: Path) -> None:
     assert "hidden_size" not in str(error.value)
 
 
+def test_synchronized_statistics_which_undo_the_shuffle_are_refused(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "out", "--task", "moco", "--run.sync_batch_norm", "true")
+    with pytest.raises(ConfigError, match=r"run\.sync_batch_norm .* Leave it out"):
+        pretrain(config)
+    assert not config.out.exists()
+
+
 def test_an_unknown_task_gets_a_suggestion(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean moco"):
         small_config(tmp_path / "run", "--task", "mocco")

@@ -168,6 +168,11 @@ def _check_options(config: PretrainConfig) -> None:
     if config.out.is_file():
         raise ConfigError(f"out {config.out} is a file; give the folder of a run, or a new one")
     check_batch_size(config.run)
+    if config.run.sync_batch_norm and config.task.normalizes_in_groups:
+        raise ConfigError(
+            "run.sync_batch_norm computes BatchNorm's statistics over all images, and this task "
+            "needs those of groups of images, which it shuffles (MoCo, section 3.3). Leave it out."
+        )
     warmup_steps(config.optim, config.run.num_steps)
     check_options(config.data, config.task.needs)
 

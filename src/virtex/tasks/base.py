@@ -147,6 +147,9 @@ class TaskConfig(ABC):
 
     writes_captions: ClassVar[bool] = False
     """Whether the built task has a `writer`."""
+    normalizes_in_groups: ClassVar[bool] = False
+    """Whether BatchNorm's statistics have to differ between groups of images, so that computing
+    them over all processes would undo what the task does."""
 
     @abstractmethod
     def build(self, backbone: Backbone, data: TaskData) -> Task:

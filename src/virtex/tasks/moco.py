@@ -16,6 +16,7 @@ Shapes: B images of this process, G of all processes, D projected size, Q keys i
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskData, TaskOu
 class MocoConfig(TaskConfig):
     """Distinguish a second view of an image from views of others (MoCo), without captions."""
 
+    normalizes_in_groups: ClassVar[bool] = True
     dim: int = 128
     """Size D of the embedding space in which views are compared."""
     queue_size: int = 65_536
