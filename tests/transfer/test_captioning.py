@@ -151,12 +151,12 @@ def test_images_are_seen_as_in_transfer_however_the_run_validated_itself(
     predictor = load_captioner(own.init)
     size = predictor.image.size
     assert predictor.image.validation_short_side != round(size * 256 / 224)
-    sides = []
+    (result,) = run(own)
+    assert result.settings["validation_short_side"] == round(size * 256 / 224)
     for original in (False, True):
-        (result,) = run(replace(own, original=original))
-        sides.append(result.settings["validation_short_side"])
-    assert sides == [round(size * 256 / 224), size]
-    assert generation_of(own, image_size=size, max_tokens=12).image == ImageConfig(size=size)
+        generation = generation_of(replace(own, original=original), image_size=size, max_tokens=12)
+        assert generation.image == ImageConfig(size=size)
+        assert generation.decoding.original is original
 
 
 class Val2017(Source):
@@ -173,18 +173,20 @@ class Val2017(Source):
 
 
 @pytest.mark.parametrize(
-    ("image", "is_so"),
+    ("image", "decoding", "is_so"),
     [
-        (ImageConfig(), True),
-        (ImageConfig(validation_resize=256), True),
-        (ImageConfig(original=True), False),
-        (ImageConfig(size=192), False),
+        (ImageConfig(), DecodingConfig(original=True), True),
+        (ImageConfig(validation_resize=256), DecodingConfig(original=True), True),
+        (ImageConfig(original=True), DecodingConfig(original=True), False),
+        (ImageConfig(size=192), DecodingConfig(original=True), False),
+        (ImageConfig(), DecodingConfig(), False),
+        (ImageConfig(), DecodingConfig(original=True, num_beams=3), False),
     ],
 )
-def test_figures_are_the_papers_only_where_the_short_side_is(
-    image: ImageConfig, is_so: bool
+def test_figures_are_the_papers_only_with_its_short_side_and_search(
+    image: ImageConfig, decoding: DecodingConfig, is_so: bool
 ) -> None:
-    generation = Generation(DecodingConfig(), image)
+    generation = Generation(decoding, image)
     assert as_in_paper(generation, Val2017()) is is_so
     assert generation.settings()["validation_short_side"] == image.validation_short_side
 
@@ -270,5 +272,6 @@ def test_weights_that_write_no_captions_are_refused(
 def test_the_recipe_is_the_papers(tmp_path: Path) -> None:
     flags = ["--config", "captioning", "--init", "RUN", "--out", str(tmp_path)]
     recipe = parse(CaptioningProtocolConfig, with_recipes(flags, "transfer"), prog="virtex")
-    assert recipe == CaptioningProtocolConfig(init="RUN", out=tmp_path)
+    assert recipe == CaptioningProtocolConfig(init="RUN", out=tmp_path, original=True)
+    assert as_in_paper(generation_of(recipe, image_size=224, max_tokens=30), Val2017())
     assert (recipe.num_beams, recipe.metrics[0], recipe.data.source) == (5, "cider", "coco")

@@ -7,8 +7,9 @@ Nothing is trained, so there is no train split, and INIT is a captioner rather t
 captions are kept in COCO's results layout beside the result. A second call with the same model,
 data and decoding scores these captions instead of generating them again.
 
-Images are preprocessed as in all of transfer: the short side is resized to 256 before a crop of
-224, even where the run validated itself at 224 as the released code (`original` brings that back).
+Images are preprocessed as in all of transfer and in the released evaluation: the short side is
+resized to 256 before a crop of 224, even where the run validated itself at 224. The paper's figures
+are of the released search, which the recipe sets (`original`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -63,7 +64,7 @@ class CaptioningProtocolConfig(WholeModelConfig):
     num_beams: int = 5
     """Number of beams of the search."""
     original: bool = False
-    """Search as the released code, on images whose short side is resized to the crop's side."""
+    """Search as the released code did for the paper's figures; the recipe sets it."""
     nucleus: float | None = None
     """Sum of probabilities of the tokens to sample from; by default search by beams instead."""
     max_steps: int | None = None
@@ -142,7 +143,7 @@ def generation_of(
     )
     return Generation(
         decoding=decoding,
-        image=ImageConfig(size=image_size, original=config.original),
+        image=ImageConfig(size=image_size),
         precision=config.resolved_precision(config.open_device()),
         seed=config.seed,
         batch_size=config.batch_size,
@@ -154,7 +155,7 @@ def as_in_paper(generation: Generation, source: Source) -> bool:
     """Return whether settings and data are those of the paper's own figure."""
     identity = source.identity()
     data = (identity.get("source"), identity.get("split"), len(source))
-    paper = Generation(DecodingConfig(), ImageConfig())
+    paper = Generation(DecodingConfig(original=True), ImageConfig())
     same_settings = generation.settings() == paper.settings()
     return same_settings and data == ("coco", PAPER_SPLIT, PAPER_IMAGES)
 
