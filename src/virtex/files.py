@@ -30,6 +30,11 @@ except ImportError:  # not Unix: there are no locks
 TORCH_WRITER = "inline_container"
 """File that torch names in a RuntimeError of its zip writer."""
 PREFIX, LOCK = ".virtex-", "lock"
+ZIP_FLAGS = 0x080E
+"""Flags of a zip's entry that are known here: how hard it was deflated, that its sizes follow it,
+and that its name is UTF-8."""
+DOS_FOLDER = 0x10
+"""Bit among the attributes of a zip's entry that makes it a folder."""
 GRACE = 3600.0
 """Seconds for which a temporary folder without a lock counts as in use."""
 
@@ -180,10 +185,21 @@ def zip_damage(file: Path | IO[bytes]) -> str | None:
     """Describe the damage to a zip file's structure or checksums; None if it is intact."""
     try:
         with zipfile.ZipFile(file) as archive:
+            strange = [entry.filename for entry in archive.infolist() if _is_strange(entry)]
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError, ValueError) as error:
         return str(error) or type(error).__name__
+    if strange:  # torch would return memory that it has not filled
+        return f"wrong size or attributes of {strange[0]}"
     return None if damaged is None else f"wrong checksum in {damaged}"
+
+
+def _is_strange(entry: zipfile.ZipInfo) -> bool:
+    """Return whether an entry's flags or sizes are damaged, which no checksum covers."""
+    is_stored = entry.compress_type == zipfile.ZIP_STORED
+    wrong_size = is_stored and entry.file_size != entry.compress_size
+    wrong_kind = entry.file_size and entry.external_attr & DOS_FOLDER
+    return bool(wrong_size or wrong_kind or entry.flag_bits & ~ZIP_FLAGS)
 
 
 @contextlib.contextmanager

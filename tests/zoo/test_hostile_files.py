@@ -65,6 +65,7 @@ def altered(good: Path, out: Path, place: tuple[str, ...], value: Any) -> Path:
     with safe_open(good, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = dict(file.metadata())
+    metadata.pop("virtex_checksum")  # as an attacker would do
     config = json.loads(metadata["config"])
     inner = config
     for name in place[:-1]:

@@ -1,7 +1,8 @@
-"""Torch and safetensors files, read without running code in them.
+"""Torch and safetensors files, read without running code in them, and checked for damage.
 
 A torch file is read with weights_only=True: a file that holds more than weights is refused. The
-checksums of its zip archive are verified first, since torch does not verify them.
+checksums of its zip archive are verified first, since torch does not verify them. A safetensors
+file has no checksum by itself: those that this package writes state one in their metadata.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import io
 import json
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +19,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from virtex import files
 from virtex.errors import CheckpointError
-from virtex.files import zip_damage
 
 UNSAFE = re.compile(
     r"(?:Unsupported global: GLOBAL|Trying to load unsupported GLOBAL|Trying to call reduce for) "
@@ -27,6 +29,10 @@ UNSAFE = re.compile(
 """Torch's errors for a file that calls a function, with its name."""
 LENGTH_BYTES = 8
 """Size of the length, at the start of a safetensors file, of the JSON header that follows."""
+METADATA = "__metadata__"
+"""Key of the metadata in the header; the other keys are names of tensors."""
+CHECKSUM, CHECKSUM_PREFIX = "virtex_checksum", "virtex-sha256:"
+"""Key of the checksum in the metadata, and the beginning of its value."""
 
 
 class TensorFile(NamedTuple):
@@ -59,14 +65,66 @@ def read_tensor_file(path: Path) -> TensorFile:
     return TensorFile(_parse_torch(content, path), {}, sha256)
 
 
+def write_tensor_file(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write a safetensors file with a checksum of its tensors and metadata, atomically.
+
+    Args:
+        tensors: Contiguous tensors that share no memory.
+
+    Raises:
+        CheckpointError: The disk is full, or the folder cannot be written.
+    """
+    header, data = _split(safetensors.torch.save(dict(tensors)))
+    header[METADATA] = dict(metadata)
+    header[METADATA][CHECKSUM] = _checksum(header, data)
+    head = json.dumps(header, ensure_ascii=False).encode()
+    head += b" " * (-len(head) % 8)  # tensors are aligned to 8 bytes
+    with files.replacing(path, error=CheckpointError) as temporary, temporary.open("wb") as file:
+        file.writelines([len(head).to_bytes(LENGTH_BYTES, "little"), head, data])
+
+
+def _split(content: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Return the header of a safetensors file, and the bytes of all tensors."""
+    end = LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
+    return json.loads(content[LENGTH_BYTES:end]), memoryview(content)[end:]
+
+
+def _checksum(header: Mapping[str, Any], data: memoryview) -> str:
+    """Return a SHA-256 of all metadata but itself and of all tensors, by name.
+
+    It includes each tensor's name, type, shape and bytes, but not their order in the file.
+    """
+    entries = {name: entry for name, entry in header.items() if name != METADATA}
+    metadata = {key: text for key, text in header[METADATA].items() if key != CHECKSUM}
+    layout = {name: [entry["dtype"], entry["shape"]] for name, entry in entries.items()}
+    digest = hashlib.sha256(json.dumps([metadata, layout], sort_keys=True).encode())
+    for name in sorted(entries):
+        begin, end = entries[name]["data_offsets"]
+        digest.update(data[begin:end])
+    return CHECKSUM_PREFIX + digest.hexdigest()
+
+
 def _parse_safetensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         tensors = safetensors.torch.load(content)
-        length = int.from_bytes(content[:LENGTH_BYTES], "little")
-        header = json.loads(content[LENGTH_BYTES : LENGTH_BYTES + length])
+        header, data = _split(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
-    return tensors, header.get("__metadata__", {})
+    metadata: dict[str, str] = header.get(METADATA) or {}
+    stated = {
+        key: text
+        for key, text in metadata.items()
+        if key == CHECKSUM or text.startswith(CHECKSUM_PREFIX)  # the key may be damaged too
+    }
+    if stated and stated != {CHECKSUM: _checksum(header, data)}:
+        raise CheckpointError(
+            f"{path} is damaged: its content is not what its checksum states. Copy or download it "
+            "again, or export it again from its run."
+        )
+    metadata.pop(CHECKSUM, None)
+    return tensors, metadata
 
 
 def _parse_torch(content: bytes, path: Path) -> dict[str, Any]:
@@ -105,7 +163,7 @@ def _refuse_other_kinds(content: bytes, path: Path) -> None:
         )
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{path} is a Git LFS pointer: run `git lfs pull` in its repository.")
-    damage = zip_damage(io.BytesIO(content)) if head.startswith(b"pk") else None
+    damage = files.zip_damage(io.BytesIO(content)) if head.startswith(b"pk") else None
     if damage is not None:
         raise CheckpointError(
             f"{path} is damaged ({damage}), perhaps cut short in transfer: download it again."

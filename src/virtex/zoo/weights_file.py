@@ -1,8 +1,8 @@
 """Weights files: a trained task, with all that is needed to use it, in one file.
 
 A weights file is a safetensors file. It holds the task's state dict and the tokenizer's model, as
-bytes; its metadata hold the run's config, step and classes. A run's checkpoint holds state dict,
-config and step; tokenizer and classes are read from the run folder.
+bytes; its metadata hold the run's config, step and classes, and a checksum of it all. A run's
+checkpoint holds state dict, config and step; tokenizer and classes are read from the run folder.
 """
 
 import json
@@ -12,16 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from virtex import files
 from virtex.data.tokenizer import Tokenizer
 from virtex.engine import checkpoint
 from virtex.errors import CheckpointError
-from virtex.zoo.tensor_file import TensorFile
+from virtex.zoo.tensor_file import TensorFile, read_tensor_file, write_tensor_file
 
 log = logging.getLogger("virtex")
 FORMAT = "virtex"
@@ -71,8 +69,7 @@ def save_weights(
         "step": str(step),
         "categories": json.dumps(list(categories)),
     }
-    content = safetensors.torch.save(tensors, metadata)
-    files.write(path, content, error=CheckpointError)
+    write_tensor_file(path, tensors, metadata)
 
 
 def is_run(file: TensorFile) -> bool:
@@ -113,12 +110,14 @@ def _parse_checkpoint(values: dict[str, Any], path: Path) -> Weights:
 
 
 def _stored_categories(path: Path) -> tuple[str, ...]:
-    """Return the names of the classes in a weights file, if it exists, without reading tensors."""
+    """Return the names of the classes in a weights file, if it exists."""
     if not path.is_file():
         return ()
     try:
         with safe_open(path, framework="pt") as file:
-            return _parse_metadata(file.metadata() or {}, path)[2]
+            if (file.metadata() or {}).get("categories", "[]") == "[]":
+                return ()  # without reading the tensors
+        return _parse_metadata(read_tensor_file(path).metadata, path)[2]
     except (SafetensorError, OSError, CheckpointError) as error:
         log.warning("the names of the classes are left out: %s: %s", path, error)
         return ()

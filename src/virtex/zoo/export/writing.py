@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from virtex import files
 from virtex.errors import CheckpointError
 from virtex.zoo.init import Opened
+from virtex.zoo.tensor_file import write_tensor_file
 from virtex.zoo.weights_file import save_weights
 
 
@@ -23,7 +23,7 @@ def save_torch(values: Mapping[str, object], path: Path) -> None:
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors as a safetensors file for PyTorch."""
     own = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-    files.write(path, safetensors.torch.save(own, {"format": "pt"}), error=CheckpointError)
+    write_tensor_file(path, own, {"format": "pt"})
 
 
 def save_run(opened: Opened, path: Path, *, config: dict[str, Any]) -> None:
