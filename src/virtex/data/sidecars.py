@@ -4,7 +4,11 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from virtex.data.checks import Problems, is_caption
+from virtex.data.missing_captions import Missing, skip_within_limit
 
 REMEDIES = {
     "missing": "Put a .txt file of the same name beside each image, or remove the image.",
@@ -13,6 +17,8 @@ REMEDIES = {
     "not valid JSON": "Write the .json file again, or put a .txt file beside the image.",
 }
 """Remedies for the faults of an image's captions."""
+MISSING = ("missing", "empty")
+"""Faults that a few images may have, which are then skipped."""
 
 
 class Sidecar(NamedTuple):
@@ -32,11 +38,27 @@ def read_sidecar(text: bytes | None, metadata: bytes | None) -> Sidecar:
     return Sidecar((), "missing") if metadata is None else _from_json(metadata)
 
 
-def add_faults(image_ids: Iterable[str], faults: Sequence[str], problems: Problems) -> None:
-    """Add a problem for each kind of faulty captions."""
-    for fault, remedy in REMEDIES.items():
-        faulty = [name for name, found in zip(image_ids, faults, strict=True) if found == fault]
-        problems.add_all(f"images whose caption is {fault}", faulty, remedy)
+def find_captioned(
+    image_ids: Iterable[str], faults: Sequence[str], problems: Problems, *, limit: float
+) -> NDArray[np.int64]:
+    """Return the indices of the images with captions; add a problem for each kind of fault.
+
+    Args:
+        limit: Largest fraction of images whose caption is missing or empty; see `SourceConfig`.
+    """
+    faulty: dict[str, list[str]] = {fault: [] for fault in REMEDIES}
+    for name, fault in zip(image_ids, faults, strict=True):
+        if fault:
+            faulty[fault].append(name)
+    described = {
+        fault: Missing(f"images whose caption is {fault}", faulty[fault], remedy)
+        for fault, remedy in REMEDIES.items()
+    }
+    missing = [described.pop(fault) for fault in MISSING]
+    skip_within_limit(missing, total=len(faults), kind="images", limit=limit, problems=problems)
+    for one in described.values():
+        problems.add_all(*one)
+    return np.flatnonzero([not fault for fault in faults])
 
 
 def _from_text(data: bytes) -> Sidecar:

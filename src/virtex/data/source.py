@@ -105,6 +105,7 @@ def _open_split(config: SourceConfig, root: Path, name: str, needs: Needs) -> So
                 with_captions=needs.captions,
                 with_instances=instances,
                 bad_object_limit=limit,
+                missing_caption_limit=config.missing_caption_limit,
             )
         case "lvis":
             return LvisSource(root, split=name, with_instances=instances, bad_object_limit=limit)
@@ -125,20 +126,21 @@ def _open_table(config: SourceConfig, split: Split, needs: Needs) -> Source | No
         image_column=config.image_column,
         caption_column=config.caption_column,
         with_captions=needs.captions,
+        missing_caption_limit=config.missing_caption_limit,
     )
     return _part_of(source, config, split)
 
 
 def _open_folder(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
     train, val = _train_folder(config), _val_folder(config)
-    folder = train if split == "train" else val
+    folder, limit = train if split == "train" else val, config.missing_caption_limit
     if folder is None:
         return None
     source: Listed
     if config.source == "folder":
-        source = FolderSource(folder, with_captions=needs.captions)
+        source = FolderSource(folder, with_captions=needs.captions, missing_caption_limit=limit)
     elif config.source == "webdataset":
-        source = WebdatasetSource(folder, with_captions=needs.captions)
+        source = WebdatasetSource(folder, with_captions=needs.captions, missing_caption_limit=limit)
     else:
         source = ClassesSource(folder)
         if val is not None and val != train:

@@ -12,6 +12,8 @@ SourceName = Literal[
 ]
 BAD_OBJECT_LIMIT = 0.001
 """Large annotation files hold a few degenerate objects; one in a thousand is tolerated."""
+MISSING_CAPTION_LIMIT = 0.01
+"""Data from the web lacks a few captions; one in a hundred is tolerated."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,9 @@ class SourceConfig:
     bad_object_limit: float = BAD_OBJECT_LIMIT
     """Largest fraction of bad objects (outside their image or without area) in coco, lvis and voc,
     which are dropped and logged; more are an error."""
+    missing_caption_limit: float = MISSING_CAPTION_LIMIT
+    """Largest fraction of images (for table: rows; for coco also captions) whose caption is missing
+    or empty, which are skipped and logged; more are an error."""
 
 
 class Needs(NamedTuple):
@@ -75,13 +80,14 @@ class Needs(NamedTuple):
 IN_FOLDERS = frozenset({"root", "val_root", "train_split", "val_split", "val_share"})
 OPTIONS: dict[str, frozenset[str]] = {
     "scenes": frozenset({"num_images", "num_val_images", "image_size", "seed"}),
-    "coco": IN_FOLDERS - {"val_share"} | {"bad_object_limit"},
+    "coco": IN_FOLDERS - {"val_share"} | {"bad_object_limit", "missing_caption_limit"},
     "lvis": IN_FOLDERS - {"val_share"} | {"bad_object_limit"},
-    "folder": IN_FOLDERS,
+    "folder": IN_FOLDERS | {"missing_caption_limit"},
     "table": frozenset(
         {"root", "val_root", "val_share", "image_root", "image_column", "caption_column"}
+        | {"missing_caption_limit"}
     ),
-    "webdataset": IN_FOLDERS,
+    "webdataset": IN_FOLDERS | {"missing_caption_limit"},
     "classes": IN_FOLDERS,
     "inaturalist": IN_FOLDERS - {"val_share"},
     "voc": IN_FOLDERS - {"val_share"} | {"bad_object_limit"},
@@ -132,6 +138,10 @@ def _out_of_range(config: SourceConfig) -> list[str]:
         "num_val_images": (config.num_val_images >= 0, "at least 0"),
         "image_size": (config.image_size >= 1, "at least 1"),
         "bad_object_limit": (0 <= config.bad_object_limit < 1, "at least 0 and below 1"),
+        "missing_caption_limit": (
+            0 <= config.missing_caption_limit < 1,
+            "at least 0 and below 1",
+        ),
     }
     return [
         f"--data.{name} must be {allowed}, not {getattr(config, name)}."

@@ -1,12 +1,16 @@
 """COCO's captions and instances, and other data sets in COCO's layout."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from virtex.data.checks import Problems, is_caption, paused_collection
 from virtex.data.example import Example, Source
+from virtex.data.missing_captions import Missing, skip_within_limit, skipped_identity
 from virtex.data.packed import PackedLists
-from virtex.data.source_options import BAD_OBJECT_LIMIT
+from virtex.data.source_options import BAD_OBJECT_LIMIT, MISSING_CAPTION_LIMIT
 from virtex.data.sources.coco_file import KINDS, CocoFile, annotation_path, find_split, kinds_of
 from virtex.data.sources.coco_images import read_images
 from virtex.data.sources.coco_instances import Instances, read_instances
@@ -20,9 +24,10 @@ class CocoSource(Source):
 
     Args:
         split: Name of the split in the files (val2017), where 2017 may be left out.
-        with_captions: Read captions, of which each image must have one.
+        with_captions: Read captions, and skip images without one.
         with_instances: Read labels, boxes, masks, crowd and areas, which an image may lack.
         bad_object_limit: See `SourceConfig`.
+        missing_caption_limit: See `SourceConfig`.
     """
 
     @paused_collection()
@@ -34,6 +39,7 @@ class CocoSource(Source):
         with_captions: bool = True,
         with_instances: bool = False,
         bad_object_limit: float = BAD_OBJECT_LIMIT,
+        missing_caption_limit: float = MISSING_CAPTION_LIMIT,
     ) -> None:
         problems = Problems(f"COCO data in {root} (split {split})")
         kinds = kinds_of(with_captions=with_captions, with_instances=with_instances)
@@ -46,8 +52,11 @@ class CocoSource(Source):
         indices = self._images.indices()
         self._captions: PackedLists | None = None
         self._instances: Instances | None = None
+        self._kept = np.arange(len(self._images))
         if with_captions:
-            self._captions = _read_captions(files.pop("captions"), indices)
+            captions = _read_captions(files.pop("captions"), indices, missing_caption_limit)
+            self._captions = PackedLists(captions)
+            self._kept = np.flatnonzero([bool(texts) for texts in captions])
         if with_instances:
             self._instances = read_instances(
                 files.pop("instances"), indices, bad_object_limit=bad_object_limit
@@ -56,39 +65,50 @@ class CocoSource(Source):
         problems.check()
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._kept)
 
     def __getitem__(self, index: int) -> Example:
-        index = range(len(self))[index]
-        example = replace(self._images[index], captions=self.captions(index))
+        captions, index = self.captions(index), int(self._kept[index])
+        example = replace(self._images[index], captions=captions)
         return example if self._instances is None else self._instances.add_to(example, index)
 
     def captions(self, index: int) -> tuple[str, ...]:
-        return () if self._captions is None else self._captions[index]
+        return () if self._captions is None else self._captions[int(self._kept[index])]
 
     def labels(self, index: int) -> tuple[int, ...]:
-        return () if self._instances is None else self._instances.image_labels[index]
+        if self._instances is None:
+            return ()
+        return self._instances.image_labels[int(self._kept[index])]
 
     def identity(self) -> dict[str, str | int]:
         counts: dict[str, str | int] = {"images": len(self)}
         if self._captions is not None:
             counts["captions"] = len(self._captions.strings)
+        counts |= skipped_identity(len(self._images) - len(self))
         if self._instances is not None:
             counts |= self._instances.identity()
         origin = {"source": "coco", "root": str(self.root), "split": self.split}
         return {**origin, **counts, **self._sha256}
 
 
-def _read_captions(file: CocoFile, indices: dict[str, int]) -> PackedLists:
-    """Return the captions of all images, in the order of the file."""
+def _read_captions(file: CocoFile, indices: dict[str, int], limit: float) -> list[list[str]]:
+    """Return the captions of all images, in the order of the file, without those that are empty."""
     captions: list[list[str]] = [[] for _ in indices]
-    blank = []
+    blank, num_captions, is_listed = [], 0, [False] * len(indices)
     for index, row in file.annotations(indices):
         caption = row.get("caption")
-        captions[index].append(caption if isinstance(caption, str) else "")
-        if not is_caption(caption):
+        num_captions, is_listed[index] = num_captions + 1, True
+        if is_caption(caption):
+            captions[index].append(caption)
+        else:
             blank.append(f"annotation {row.get('id')} of image {row['image_id']}")
-    file.add_all("captions that are empty or not text", blank, "Write or remove them.")
-    without = [image_id for image_id, index in indices.items() if not captions[index]]
-    file.add_all("images without a caption", without, "Write captions or remove the images.")
-    return PackedLists(captions)
+    without = [image_id for image_id, index in indices.items() if not is_listed[index]]
+    remedy = "Write captions or remove the images."
+    blanks = Missing(
+        f"{file.name}: captions that are empty or not text", blank, "Write or remove them."
+    )
+    withouts = Missing(f"{file.name}: images without a caption", without, remedy)
+    skip = partial(skip_within_limit, limit=limit, problems=file.problems)
+    skip([blanks], total=num_captions, kind="captions")
+    skip([withouts], total=len(indices), kind="images")
+    return captions

@@ -4,17 +4,28 @@ from pathlib import Path
 
 from virtex.data.checks import Problems, is_image, sha256_of_captions, sha256_of_strings, walk
 from virtex.data.example import Example, Source
+from virtex.data.missing_captions import skipped_identity
 from virtex.data.packed import PackedLists, PackedStrings
-from virtex.data.sidecars import Sidecar, add_faults, read_sidecar
+from virtex.data.sidecars import Sidecar, find_captioned, read_sidecar
+from virtex.data.source_options import MISSING_CAPTION_LIMIT
 
 
 class FolderSource(Source):
     """Images at any depth under `root`; the captions of x.jpg are in x.txt, or else in x.json.
 
-    Hidden files and folders are left out. `with_captions`, each image must have a caption.
+    Hidden files and folders are left out. `with_captions`, images without a caption are skipped.
+
+    Args:
+        missing_caption_limit: See `SourceConfig`.
     """
 
-    def __init__(self, root: Path, *, with_captions: bool = True) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        with_captions: bool = True,
+        missing_caption_limit: float = MISSING_CAPTION_LIMIT,
+    ) -> None:
         problems = Problems(f"the folder {root}")
         if not root.is_dir():
             problems.fail("It is not a folder. Name a folder of images with --data.root.")
@@ -29,11 +40,15 @@ class FolderSource(Source):
                 sidecars += [_read_beside(root / prefix, name, present) for name in images]
         if not names:
             problems.add("There are no images in it. Name a folder of images with --data.root.")
-        self.image_ids = PackedStrings(names)
         self._captions: PackedLists | None = None
+        self._num_skipped = 0
         if with_captions:
-            add_faults(names, [sidecar.fault for sidecar in sidecars], problems)
-            self._captions = PackedLists([sidecar.captions for sidecar in sidecars])
+            faults = [sidecar.fault for sidecar in sidecars]
+            kept = find_captioned(names, faults, problems, limit=missing_caption_limit).tolist()
+            self._captions = PackedLists([sidecars[index].captions for index in kept])
+            self._num_skipped = len(names) - len(kept)
+            names = [names[index] for index in kept]
+        self.image_ids = PackedStrings(names)
         problems.check()
 
     def __len__(self) -> int:
@@ -50,6 +65,7 @@ class FolderSource(Source):
         if self._captions is None:
             return {**own, "names_sha256": sha256_of_strings(self.image_ids)}
         own["captions"] = len(self._captions.strings)
+        own |= skipped_identity(self._num_skipped)
         return {**own, "sha256": sha256_of_captions(self.image_ids, self._captions)}
 
 

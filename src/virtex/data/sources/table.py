@@ -6,7 +6,9 @@ from pathlib import Path
 from virtex import files
 from virtex.data.checks import Problems, absent_files, is_caption, path_inside
 from virtex.data.example import Example, Source
+from virtex.data.missing_captions import Missing, skip_within_limit, skipped_identity
 from virtex.data.packed import PackedLists, PackedStrings
+from virtex.data.source_options import MISSING_CAPTION_LIMIT
 from virtex.data.sources.table_rows import READERS, Columns, Row, read_rows
 
 
@@ -19,7 +21,8 @@ class TableSource(Source):
         image_root: Folder of the images; by default the table's own.
         image_column: Name of the column; by default the first present of IMAGE_COLUMNS.
         caption_column: Name of the column; by default the first present of CAPTION_COLUMNS.
-        with_captions: Read captions, of which each row must have one.
+        with_captions: Read captions, and skip rows without one.
+        missing_caption_limit: See `SourceConfig`.
 
     Raises:
         ConfigError: The file is Parquet and pyarrow is not installed.
@@ -33,6 +36,7 @@ class TableSource(Source):
         image_column: str | None = None,
         caption_column: str | None = None,
         with_captions: bool = True,
+        missing_caption_limit: float = MISSING_CAPTION_LIMIT,
     ) -> None:
         problems = Problems(f"the table {path}")
         self.path, self.image_root = path, image_root or path.parent
@@ -41,11 +45,13 @@ class TableSource(Source):
         self._columns = Columns(image_column, caption_column, with_captions)
         for row in read_rows(path, self._columns, problems):
             gathered.add(row)
-        gathered.note(problems)
+        gathered.note(problems, missing_caption_limit)
         problems.check()
         self._sha256 = files.sha256(path)
-        self.image_ids = PackedStrings(gathered.indices)
-        self._captions = PackedLists(gathered.captions) if with_captions else None
+        kept = gathered.kept()
+        self._num_skipped = len(gathered.indices) - len(kept)
+        self.image_ids = PackedStrings(kept)
+        self._captions = PackedLists(list(kept.values())) if with_captions else None
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -56,9 +62,10 @@ class TableSource(Source):
         return Example(image_id=name, image=self.image_root / name, captions=captions)
 
     def identity(self) -> dict[str, str | int]:
-        counts = {"images": len(self)}
+        counts: dict[str, str | int] = {"images": len(self)}
         if self._captions is not None:
             counts["captions"] = len(self._captions.strings)
+        counts |= skipped_identity(self._num_skipped)
         origin = {"source": "table", "table": str(self.path), "root": str(self.image_root)}
         return {**origin, **self._columns.identity(), **counts, "sha256": self._sha256}
 
@@ -76,8 +83,10 @@ class _Gathered:
         self._pathless: list[str] = []
         self._outside: list[str] = []
         self._blank: list[str] = []
+        self._num_rows = 0
 
     def add(self, row: Row) -> None:
+        self._num_rows += 1
         if row.fault:
             self._broken.append(f"row {row.line}: {row.fault}")
         elif not isinstance(row.image, str) or not row.image:
@@ -91,14 +100,21 @@ class _Gathered:
             if self.with_captions:
                 self._add_captions(row, index)
 
-    def note(self, problems: Problems) -> None:
-        """Add the problems of the rows."""
+    def kept(self) -> dict[str, list[str]]:
+        """Return the captions of each image by its path, without images that have none."""
+        pairs = zip(self.indices, self.captions, strict=True)
+        return {name: captions for name, captions in pairs if captions or not self.with_captions}
+
+    def note(self, problems: Problems, limit: float) -> None:
+        """Add the problems of the rows; see `SourceConfig.missing_caption_limit`."""
         add = problems.add_all
         add("rows that cannot be read", self._broken, "Correct or remove them.")
         add("rows without an image path", self._pathless, "The path must be text.")
         remedy = f"Paths must lie below {self.root}; name another folder with --data.image_root."
         add("image paths that lead elsewhere", self._outside, remedy)
-        add("rows with an empty caption, or none", self._blank, "Write or remove them.")
+        blank = Missing("rows with an empty caption, or none", self._blank, "Write or remove them.")
+        total = self._num_rows
+        skip_within_limit([blank], total=total, kind="rows", limit=limit, problems=problems)
         remedy = f"Put them below {self.root}, or name another folder with --data.image_root."
         add("images listed but absent", absent_files(self.root, self.indices), remedy)
         if not problems.texts and not self.indices:

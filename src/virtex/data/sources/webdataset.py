@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from virtex.data.checks import Problems, sha256_of_captions, sha256_of_strings, walk
 from virtex.data.example import Example, Source
+from virtex.data.missing_captions import skipped_identity
 from virtex.data.packed import PackedLists, PackedStrings
-from virtex.data.sidecars import add_faults
+from virtex.data.sidecars import find_captioned
+from virtex.data.source_options import MISSING_CAPTION_LIMIT
 from virtex.data.sources.shard_index import BrokenShardError, ShardIndex, open_index
 from virtex.errors import DataError
 
@@ -20,12 +23,18 @@ class WebdatasetSource(Source):
     read-only, and rebuilt when the shard's size or modification time changes.
 
     Args:
-        with_captions: Read captions, of which each image must have one.
+        with_captions: Read captions, and skip images without one.
+        missing_caption_limit: See `SourceConfig`.
         index_root: Second choice for indices; by default ~/.cache/virtex.
     """
 
     def __init__(
-        self, root: Path, *, with_captions: bool = True, index_root: Path | None = None
+        self,
+        root: Path,
+        *,
+        with_captions: bool = True,
+        missing_caption_limit: float = MISSING_CAPTION_LIMIT,
+        index_root: Path | None = None,
     ) -> None:
         problems = Problems(f"the folder of shards {root}")
         self.root = root
@@ -40,13 +49,16 @@ class WebdatasetSource(Source):
             for shard, index in zip(self._shards, indices, strict=True)
             for key in index.keys
         )
-        self._captions: PackedLists | None = None
-        if with_captions:
-            faults = [fault for index in indices for fault in index.faults]
-            add_faults(self.image_ids, faults, problems)
-            self._captions = PackedLists([texts for index in indices for texts in index.captions])
         if not len(self):
             problems.add("There are no images in the shards.")
+        self._captions: PackedLists | None = None
+        self._num_skipped = 0
+        if with_captions:
+            faults = [fault for index in indices for fault in index.faults]
+            kept = find_captioned(self.image_ids, faults, problems, limit=missing_caption_limit)
+            captions = [texts for index in indices for texts in index.captions]
+            self._captions = PackedLists([captions[index] for index in kept.tolist()])
+            self._keep(kept)
         problems.check()
 
     def __len__(self) -> int:
@@ -71,8 +83,17 @@ class WebdatasetSource(Source):
             "shards": len(self._shards),
             "images": len(self),
             "captions": num_captions,
+            **skipped_identity(self._num_skipped),
             "sha256": sha256,
         }
+
+    def _keep(self, kept: NDArray[np.int64]) -> None:
+        """Leave out all images but those at the given indices."""
+        self._num_skipped = len(self) - len(kept)
+        if self._num_skipped:
+            self._offsets, self._sizes = self._offsets[kept], self._sizes[kept]
+            self._shard_indices = self._shard_indices[kept]
+            self.image_ids = PackedStrings(self.image_ids[index] for index in kept.tolist())
 
     def _read(self, index: int) -> bytes:
         """Read the image's file; opening the shard each time leaves forks no state to share."""

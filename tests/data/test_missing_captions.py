@@ -1,0 +1,158 @@
+"""A few images without a caption are skipped, in every layout with captions."""
+
+import json
+import logging
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.data.sources.layouts import contents, jpeg, message_of, write, write_tar
+from virtex.data.source import Needs, SourceConfig, open_source
+from virtex.errors import ConfigError
+
+Captions = dict[str, str | None]
+"""The caption of each image by its name; None without one."""
+
+CAPTIONS: Captions = {"a": "a cat", "b": None, "c": "a dog", "d": " ", "e": "a fox"}
+LIMIT = 0.4
+
+
+def folder(root: Path, captions: Captions) -> Path:
+    for name, caption in captions.items():
+        write(root / f"{name}.jpg", jpeg())
+        if caption is not None:
+            write(root / f"{name}.txt", caption)
+    return root
+
+
+def webdataset(root: Path, captions: Captions) -> Path:
+    files: dict[str, bytes | str] = {}
+    for name, caption in captions.items():
+        files[f"{name}.jpg"] = name.encode()
+        if caption is not None:
+            files[f"{name}.txt"] = caption
+    write_tar(root / "0.tar", files)
+    return root
+
+
+def table(root: Path, captions: Captions) -> Path:
+    for name in captions:
+        write(root / f"{name}.jpg", jpeg())
+    rows = [{"image": f"{name}.jpg", "caption": text} for name, text in captions.items()]
+    return write(root / "t.jsonl", "\n".join(json.dumps(row) for row in rows))
+
+
+def coco(root: Path, captions: Captions) -> Path:
+    for name in captions:
+        write(root / "train" / f"{name}.jpg", jpeg())
+    images = [{"id": name, "file_name": f"{name}.jpg"} for name in captions]
+    texts = [
+        {"id": number, "image_id": name, "caption": text}
+        for number, (name, text) in enumerate(captions.items())
+        if text is not None
+    ]
+    texts.append({"id": len(texts) + 1, "image_id": "a", "caption": "the cat"})
+    document = {"images": images, "annotations": texts}
+    write(root / "annotations" / "captions_train.json", json.dumps(document))
+    square = {"bbox": [0, 0, 4, 4], "category_id": 1, "iscrowd": 0}
+    boxes = [
+        {"id": number, "image_id": name, **square, "category_id": number % 2}
+        for number, name in enumerate(captions)
+    ]
+    categories = [{"id": 0, "name": "even"}, {"id": 1, "name": "odd"}]
+    document = {"images": images, "annotations": boxes, "categories": categories}
+    write(root / "annotations" / "instances_train.json", json.dumps(document))
+    return root
+
+
+@pytest.fixture(params=[folder, webdataset, table, coco])
+def config(tmp_path: Path, request: pytest.FixtureRequest) -> SourceConfig:
+    write_layout: Callable[[Path, Captions], Path] = request.param
+    root = write_layout(tmp_path, CAPTIONS)
+    return SourceConfig(
+        source=request.param.__name__,  # type: ignore[arg-type]
+        root=root,
+        missing_caption_limit=LIMIT,
+    )
+
+
+def test_a_few_images_without_a_caption_are_skipped_counted_and_named(
+    config: SourceConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="virtex"):
+        source = open_source(config, split="train")
+    assert source is not None
+    assert [texts[0] for texts in contents(source).values()] == ["a cat", "a dog", "a fox"]
+    assert [source.captions(index)[0] for index in range(len(source))] == [
+        example.captions[0] for example in source
+    ]
+    assert source.identity()["images"] == 3
+    assert source.identity()["skipped_images"] == 2
+    assert "were skipped" in caplog.text
+    assert contents(pickle.loads(pickle.dumps(source))) == contents(source)
+
+
+def test_more_than_the_limit_are_an_error_that_names_the_option(config: SourceConfig) -> None:
+    message = message_of(open_source, replace(config, missing_caption_limit=0.1), split="train")
+    assert "have no caption, and --data.missing_caption_limit 0.1 allows no larger" in message
+    assert message_of(open_source, replace(config, missing_caption_limit=0.0), split="train")
+
+
+def test_an_image_without_a_caption_keeps_its_place_where_none_is_needed(
+    config: SourceConfig,
+) -> None:
+    source = open_source(replace(config, missing_caption_limit=0.0), split="train", needs=Needs())
+    assert source is not None
+    assert len(source) == len(CAPTIONS)
+    assert "skipped_images" not in source.identity()
+
+
+def test_captions_stay_with_their_images_and_objects(tmp_path: Path) -> None:
+    root = coco(tmp_path, CAPTIONS)
+    config = SourceConfig(source="coco", root=root, missing_caption_limit=LIMIT)
+    source = open_source(config, split="train", needs=Needs(captions=True, objects=True))
+    assert source is not None
+    found = [(one.image_id, one.captions, one.labels) for one in source]
+    captions = [("a", ("a cat", "the cat")), ("c", ("a dog",)), ("e", ("a fox",))]
+    assert found == [(*pair, (0,)) for pair in captions]
+    assert [source.labels(index) for index in range(3)] == [(0,)] * 3
+
+
+def test_images_stay_with_their_captions_in_shards(tmp_path: Path) -> None:
+    root = webdataset(tmp_path, CAPTIONS)
+    config = SourceConfig(source="webdataset", root=root, missing_caption_limit=LIMIT)
+    source = open_source(config, split="train")
+    assert source is not None
+    assert [(one.image, one.captions) for one in source] == [
+        (b"a", ("a cat",)),
+        (b"c", ("a dog",)),
+        (b"e", ("a fox",)),
+    ]
+
+
+def test_an_image_keeps_its_other_captions(tmp_path: Path) -> None:
+    root = table(tmp_path, {"a": "a cat"}).parent
+    write(root / "t.jsonl", '{"image": "a.jpg", "caption": ["a cat", ""]}\n' * 2)
+    config = SourceConfig(source="table", root=root / "t.jsonl")
+    assert "2 of 2 rows have no caption" in message_of(open_source, config, split="train")
+    write(root / "t.jsonl", '{"image": "a.jpg", "caption": "a cat"}\n{"image": "a.jpg"}\n')
+    source = open_source(replace(config, missing_caption_limit=0.5), split="train")
+    assert source is not None
+    assert contents(source) == {"a.jpg": ("a cat",)}
+    assert "skipped_images" not in source.identity()
+
+
+@pytest.mark.parametrize("limit", [-0.1, 1.0, float("nan")])
+def test_the_limit_is_a_fraction(limit: float) -> None:
+    config = SourceConfig(source="folder", root=Path("x"), missing_caption_limit=limit)
+    with pytest.raises(ConfigError, match=r"--data\.missing_caption_limit must be at least 0 and"):
+        open_source(config, split="train")
+
+
+def test_sources_without_captions_have_no_limit_of_missing_ones() -> None:
+    config = SourceConfig(source="classes", root=Path("x"), missing_caption_limit=0.5)
+    with pytest.raises(ConfigError, match="means nothing to"):
+        open_source(config, split="train", needs=Needs(labels=True))
