@@ -10,6 +10,13 @@ from torch import Tensor
 
 from virtex.data.example import Example
 from virtex.data.images import Box
+from virtex.data.segmentations import (
+    FEWEST_COORDINATES,
+    BadMaskError,
+    polygons_in,
+    run_lengths_in,
+    size_of,
+)
 from virtex.data.source_options import WITH_MASKS
 from virtex.errors import DataError
 
@@ -19,8 +26,6 @@ Mask = NDArray[np.bool_]
 
 BITS = np.arange(7, -1, -1)
 """Shifts that extract a byte's bits in the order in which numpy packs them."""
-FEWEST_COORDINATES = 6
-"""Least coordinates of a polygon with an area."""
 
 
 class Placement(NamedTuple):
@@ -32,17 +37,24 @@ class Placement(NamedTuple):
 
 
 def draw_mask(segmentation: Any, placement: Placement) -> Mask:
-    """Return a COCO segmentation of the image as pixels (h, w) of the resized rectangle."""
+    """Return a COCO segmentation of the image as pixels (h, w) of the resized rectangle.
+
+    Raises:
+        BadMaskError: It is malformed, or would take far more memory than the image.
+    """
     (top, left, crop_height, crop_width), height, width = placement
     if isinstance(segmentation, dict):
-        mask = run_lengths.decode(compressed_mask(segmentation, *segmentation["size"]))
+        size = size_of(segmentation)
+        if size[0] < top + crop_height or size[1] < left + crop_width:
+            raise BadMaskError(f"a mask of {size[1]} x {size[0]} pixels, smaller than its image")
+        mask = run_lengths.decode(compressed_mask(segmentation, *size))
         rows = top + _sources(height, crop_height)
         columns = left + _sources(width, crop_width)
         return mask[rows[:, None], columns].astype(np.bool_)
     scale = np.array([width / crop_width, height / crop_height])
     polygons = [
-        ((np.reshape(polygon, (-1, 2)) - (left, top)) * scale).ravel().tolist()
-        for polygon in segmentation
+        ((polygon.reshape(-1, 2) - (left, top)) * scale).ravel().tolist()
+        for polygon in polygons_in(segmentation)
     ]
     return run_lengths.decode(compressed_mask(polygons, height, width)).astype(np.bool_)
 
@@ -51,12 +63,20 @@ def compressed_mask(segmentation: Any, height: int, width: int) -> dict[str, Any
     """Return the COCO segmentation of an image of `height` and `width` as compressed run lengths.
 
     Polygons with too few points for an area are left out; the mask may then be empty.
+
+    Raises:
+        BadMaskError: It is malformed, of another size, or would take far too much memory.
     """
     if isinstance(segmentation, dict):
+        runs = run_lengths_in(segmentation)
+        if (size := size_of(segmentation)) != (height, width):
+            raise BadMaskError(
+                f"a mask of {size[1]} x {size[0]} pixels in an image of {width} x {height}"
+            )
         if not isinstance(segmentation["counts"], list):
-            return segmentation
-        return run_lengths.frPyObjects(segmentation, *segmentation["size"])
-    polygons = [one for one in segmentation if len(one) >= FEWEST_COORDINATES]
+            return {"size": [*size], "counts": segmentation["counts"]}
+        return run_lengths.frPyObjects({"size": [*size], "counts": runs.tolist()}, *size)
+    polygons = [one.tolist() for one in polygons_in(segmentation) if len(one) >= FEWEST_COORDINATES]
     if not polygons:  # merging none would give a mask of size 0
         return run_lengths.encode(np.zeros((height, width), np.uint8, order="F"))
     return run_lengths.merge(run_lengths.frPyObjects(polygons, height, width))
@@ -90,9 +110,12 @@ def check_masks(example: Example, image_size: tuple[int, int]) -> None:
             f"masks. Use data with masks (--data.source {', '.join(sorted(WITH_MASKS))}), or learn "
             "boxes alone (masks: false)."
         )
-    for mask in example.masks:
-        if isinstance(mask, dict) and tuple(mask["size"]) != image_size:
-            height, width = mask["size"]
+    try:
+        sizes = [size_of(mask) for mask in example.masks if isinstance(mask, dict)]
+    except BadMaskError as error:
+        raise DataError(f"{example.location} has {error}. Correct the annotations.") from error
+    for height, width in sizes:
+        if (height, width) != image_size:
             raise DataError(
                 f"{example.location} is {image_size[1]} x {image_size[0]} pixels, and a mask of it "
                 f"{width} x {height}. Correct the annotations, or use the original images."

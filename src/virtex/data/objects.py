@@ -17,6 +17,7 @@ from torch.nn import functional
 from virtex.data.example import Example
 from virtex.data.images import JpegImage, PixelImage
 from virtex.data.masks import (
+    BadMaskError,
     Boxes,
     Mask,
     Placement,
@@ -26,6 +27,7 @@ from virtex.data.masks import (
     pack_masks,
 )
 from virtex.data.transforms import IMAGENET_MEAN, resize
+from virtex.errors import DataError
 
 CUT = 0.5
 """Least pixels outside the crop for a box to count as cut."""
@@ -62,7 +64,7 @@ def find_objects(
         image_size: Height and width of the whole image.
 
     Raises:
-        DataError: Masks are requested, and are missing or have another size than the image.
+        DataError: Masks are requested, and are missing, broken or of another size than the image.
     """
     assert example.boxes is not None, "a task that needs objects gets boxes"
     moved = _move(example.boxes, placement)
@@ -78,7 +80,12 @@ def find_objects(
     check_masks(example, image_size)
     masks = np.zeros((len(boxes), placement.height, placement.width), np.bool_)
     for index in np.flatnonzero(kept).tolist():
-        masks[index] = draw_mask(example.masks[index], placement)
+        try:
+            masks[index] = draw_mask(example.masks[index], placement)
+        except BadMaskError as error:
+            raise DataError(
+                f"{example.location}: object {index} has {error}. Correct the annotations."
+            ) from error
         if is_cut[index]:
             boxes[index] = box_around(masks[index])
     kept &= masks.any((1, 2)) & _has_area(boxes)
