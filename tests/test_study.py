@@ -54,6 +54,7 @@ def test_a_study_runs_what_is_missing_and_writes_its_table(
     assert [line.split("|")[1].strip() for line in lines[2:]] == [
         "random", "two directions", "one direction",
     ]  # fmt: skip
+    assert "| mAP on scenes |" in lines[0]
     assert sum("**" in line for line in lines) == 1
     config = json.loads((out / "one_direction" / "seed_0" / "result.json").read_text())
     assert config["initialisation"]["step"] == 6
@@ -89,6 +90,13 @@ def test_a_study_does_not_resume_with_other_options(tmp_path: Path) -> None:
     ("changes", "part"),
     [
         ({"only": ["nobody"]}, "nobody"),
+        ({"only": []}, "only is empty"),
+        ({"only": ""}, "no row is called"),
+        ({"rows": []}, "rows is empty"),
+        ({"rows": [{"name": ""}]}, "letters or digits"),
+        ({"rows": [{"name": "../x" * 200}]}, "at most 100 characters"),
+        ({"rows": [{"name": "x", "seeds": []}]}, "seeds of 0 or more"),
+        ({"rows": [{"name": "x", "seeds": [-1]}]}, "seeds of 0 or more"),
         ({"rows": [{"name": "+x"}, {"name": "-X"}]}, "name of its own"),
         ({"rows": [{"name": "x", "seeds": [1, 1]}]}, "seeds once"),
         (

@@ -17,13 +17,15 @@ import yaml
 from virtex import files
 from virtex.config import to_dict, with_recipes
 from virtex.data.source import SourceConfig
-from virtex.errors import ConfigError, listing
+from virtex.errors import ConfigError, listing, raise_all
 from virtex.pretrain import PretrainConfig, check, parse_pretrain, pretrain
 from virtex.transfer import voc07
 from virtex.transfer.command import open_splits
 from virtex.transfer.protocol import Result
 
 TABLE = "table.md"
+MAX_NAME = 100
+"""Most characters of a row's name, which becomes a folder's."""
 
 
 @dataclass(frozen=True)
@@ -105,17 +107,8 @@ def planned_runs(config: StudyConfig) -> list[Run]:
         ConfigError: Options cannot work or differ from those of an existing run, rows have the same
             name, seeds repeat, or `only` names an unknown row.
     """
-    folders = [config.out / re.sub(r"\W+", "_", row.name).lower() for row in config.rows]
-    ambiguous = [
-        row.name
-        for row, folder in zip(config.rows, folders, strict=True)
-        if folders.count(folder) > 1 or len(set(row.seeds)) < len(row.seeds)
-    ]
-    if ambiguous:
-        raise ConfigError(
-            f"rows {listing(ambiguous)}: each needs a name of its own (only letters and digits "
-            "count), and each of its seeds once."
-        )
+    folders = [config.out / _folder_name(row) for row in config.rows]
+    raise_all(ConfigError, "the study cannot work", _problems(config.rows))
     chosen_rows(config)
     runs = [
         Run(row, folder / f"seed_{seed}", _options(config, row, seed, folder / f"seed_{seed}"))
@@ -128,16 +121,45 @@ def planned_runs(config: StudyConfig) -> list[Run]:
     return runs
 
 
+def _folder_name(row: Row) -> str:
+    return re.sub(r"\W+", "_", row.name).lower()
+
+
+def _problems(rows: Sequence[Row]) -> list[str]:
+    """Return what is wrong with the names and seeds of the rows."""
+    if not rows:
+        return [
+            "rows is empty: list at least one, such as `rows: [{name: random, pretrain: null}]`"
+        ]
+    names = list(map(_folder_name, rows))
+    problems = []
+    for row, name in zip(rows, names, strict=True):
+        shown = repr(row.name[:MAX_NAME])
+        if not name.strip("_"):
+            problems.append(f"row {shown}: give it a name with letters or digits")
+        if len(row.name) > MAX_NAME:
+            problems.append(f"row {shown}...: give it a name of at most {MAX_NAME} characters")
+        if names.count(name) > 1:
+            problems.append(
+                f"row {shown}: give it a name of its own; only letters and digits count"
+            )
+        if not row.seeds or len(set(row.seeds)) < len(row.seeds) or min(row.seeds) < 0:
+            problems.append(f"row {shown}: give seeds of 0 or more, each of its seeds once")
+    return problems
+
+
 def chosen_rows(config: StudyConfig) -> list[str]:
     """Return the names of the rows to run.
 
     Raises:
-        ConfigError: `only` names an unknown row.
+        ConfigError: `only` is empty or names an unknown row.
     """
     names = [row.name for row in config.rows]
     if config.only is None:
         return names
     only = [config.only] if isinstance(config.only, str) else config.only
+    if not only:
+        raise ConfigError(f"only is empty: name rows, or leave it out; rows are {', '.join(names)}")
     unknown = [name for name in only if name not in names]
     if unknown:
         raise ConfigError(f"only: no row is called {listing(unknown)}; rows are {', '.join(names)}")
@@ -170,11 +192,17 @@ def table(config: StudyConfig, runs: Sequence[Run]) -> str:
         if run.result_path.exists():
             scores.setdefault(run.row.name, []).append(Result.read(run.result_path).score)
     best = max(map(fmean, scores.values()), default=0.0)
-    lines = ["| pretraining | images seen | VOC07 mAP | seeds |", "|---|---:|---:|---:|"]
+    lines = [f"| pretraining | images seen | {_headline(config)} | seeds |", "|---|---:|---:|---:|"]
     for run in runs:
         if run.row.name in scores and run.options.run.seed == run.row.seeds[0]:
             lines.append(_line(run, scores[run.row.name], best=best))
     return "\n".join(lines) + "\n"
+
+
+def _headline(config: StudyConfig) -> str:
+    """Return the name of the scores: of VOC07 itself, or of its protocol on other data."""
+    name, source = voc07.MultiLabelSvm.headline, config.target.source
+    return f"VOC07 {name}" if source == "voc" else f"{name} on {source}"
 
 
 def _line(run: Run, scores: Sequence[float], *, best: float) -> str:
