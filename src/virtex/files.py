@@ -93,6 +93,27 @@ def write_errors(path: Path, error: type[VirTexError] = DataError) -> Iterator[N
         ) from cause
 
 
+def read_text(path: Path, *, most: int, error: type[VirTexError] = DataError) -> str:
+    """Return the text of a regular file of at most `most` bytes.
+
+    Raises:
+        VirTexError: No such file, too large, no UTF-8, or it cannot be read; the class is `error`.
+    """
+    try:
+        if not path.is_file():
+            reason = "is no regular file" if path.exists() else "does not exist"
+            raise error(f"{path} {reason}")
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise error(f"{path} is larger than the {most:,} bytes that are read")
+        return content.decode("utf-8")
+    except UnicodeDecodeError as cause:
+        raise error(f"{path} is no text in UTF-8 (byte {cause.start})") from cause
+    except (OSError, ValueError) as cause:  # a path with a null byte is a ValueError
+        raise error(f"cannot read {path}: {getattr(cause, 'strerror', None) or cause}") from cause
+
+
 def append(file: io.FileIO, content: bytes) -> None:
     """Append to an unbuffered file opened for appending: all of the content or nothing.
 

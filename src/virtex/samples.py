@@ -24,7 +24,7 @@ SHOWN_SIDE = 384
 
 
 class SampleWriter:
-    """Writer of RUN/samples.json: images with their human and their latest generated captions."""
+    """Writer of RUN/samples.json: images with reference and latest generated captions."""
 
     def __init__(
         self,

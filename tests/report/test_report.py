@@ -1,5 +1,8 @@
 """The report of a realistic run: complete, self-contained, with errors that name broken files."""
 
+import json
+import os
+import random
 import re
 import subprocess
 import sys
@@ -7,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.report.conftest import CAPTIONS, make_result, write_log
 from tests.small_disk import files_of_at_most
@@ -106,33 +110,171 @@ def test_a_folder_given_twice_is_read_once(run_folder: Path) -> None:
     assert twice == once
 
 
-@pytest.mark.parametrize(
-    ("path", "content"),
-    [
-        ("pretrain/log.jsonl", '{"step": 1}\nnonsense\n{"step": 2}\n'),
-        ("pretrain/log.jsonl", '{"train/loss": 1}\n'),
-        ("pretrain/log.jsonl", "[1, 2]\n"),
-        ("pretrain/log.jsonl", ""),
-        ("pretrain/config.yaml", "a: [1"),
-        ("pretrain/config.yaml", "words"),
-        ("pretrain/samples.json", '{"step": 3, "samples": [{"image": "x.jpg"}]}'),
-        ("results/mine.json", '{"protocol": "voc07"}'),
-        ("results/mine.json", "{"),
-        ("results/mine.json", "[]"),
-        ("timings.json", "[1]"),
-        ("timings.json", '{"pretrain": "long"}'),
-    ],
-)
-def test_a_broken_file_is_named(run_folder: Path, path: str, content: str) -> None:
+DAMAGED = [
+    ("pretrain/log.jsonl", '{"step": 1}\nnonsense\n{"step": 2}\n'),
+    ("pretrain/log.jsonl", '{"train/loss": 1}\n'),
+    ("pretrain/log.jsonl", '{"step": 1, "train/loss": NaN}\n{"step": 2}\n'),
+    ("pretrain/log.jsonl", f'{{"step": {"9" * 400}}}\n'),
+    ("pretrain/log.jsonl", f'{{"step": {"9" * 5000}}}\n'),
+    ("pretrain/log.jsonl", f'{{"step": 1, "a": {"[" * 3000}\n'),
+    ("pretrain/log.jsonl", '{"step": 1, "train/loss": 1e300}\n'),
+    ("pretrain/log.jsonl", "[1, 2]\n"),
+    ("pretrain/log.jsonl", "\0\n"),
+    ("pretrain/log.jsonl", ""),
+    ("pretrain/config.yaml", "a: [1"),
+    ("pretrain/config.yaml", "words"),
+    ("pretrain/config.yaml", "1: 2"),
+    ("pretrain/config.yaml", "[" * 2000),
+    ("pretrain/config.yaml", "run: {num_steps: .nan}"),
+    ("pretrain/samples.json", '{"step": 3, "samples": [{"image": "x.jpg"}]}'),
+    ("pretrain/samples.json", '{"step": 1e400, "samples": []}'),
+    ("pretrain/samples.json", '{"step": "3", "samples": {}}'),
+    ("results/mine.json", '{"protocol": "voc07"}'),
+    ("results/mine.json", "{"),
+    ("results/mine.json", "[]"),
+    ("results/mine.json", "[" * 100_000),
+    ("timings.json", "[1]"),
+    ("timings.json", '{"pretrain": "long"}'),
+    ("timings.json", '{"pretrain": Infinity}'),
+]
+
+
+@pytest.mark.parametrize(("path", "content"), DAMAGED, ids=[content[:30] for _, content in DAMAGED])
+def test_a_damaged_file_is_named_and_left_out(
+    run_folder: Path, path: str, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
     (run_folder / path).write_text(content)
-    with pytest.raises(DataError, match=re.escape(path)):
-        write_report([run_folder], run_folder)
+    text, _ = read_page(write_report([run_folder], run_folder))
+    assert path in text
+    assert path in caplog.text
+    assert path in (run_folder / "report.md").read_text().replace("\\", "")
+    assert "48.9" in text
 
 
-def test_a_missing_sample_image_is_named(run_folder: Path) -> None:
-    (run_folder / "pretrain/samples/1.jpg").unlink()
-    with pytest.raises(DataError, match=r"1\.jpg"):
-        write_report([run_folder], run_folder)
+@pytest.mark.parametrize("key", ["numbers", "settings", "initialisation", "data", "seed", "device"])
+@pytest.mark.parametrize("value", [None, [], 1e400, "text", {"init": 3}, -(10**30)], ids=str)
+def test_a_result_of_other_types_is_left_out(run_folder: Path, key: str, value: object) -> None:
+    path = next((run_folder / "results").glob("*.json"))
+    original = json.loads(path.read_text())
+    if type(original[key]) is type(value) and not isinstance(value, int | dict):
+        return
+    path.write_text(json.dumps({**original, key: value}))
+    assert any(path.name in problem for problem in find([run_folder]).problems) == (
+        (key, value) not in [("settings", {"init": 3})]
+    )
+
+
+def test_files_that_alone_are_damaged_are_all_in_the_error(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.jsonl").write_text("nonsense\n")
+    with pytest.raises(DataError, match=r"(?s)nothing to report.*a/log.*b/log"):
+        write_report([tmp_path], tmp_path)
+
+
+def write_sample(run: Path, name: str) -> None:
+    values = json.loads((run / "samples.json").read_text())
+    values["samples"][0]["image"] = name
+    (run / "samples.json").write_text(json.dumps(values))
+
+
+def test_only_images_inside_the_run_folder_are_embedded(
+    run_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = run_folder / "pretrain"
+    secret = run_folder / "secret.jpg"
+    secret.write_bytes((run / "samples" / "0.jpg").read_bytes())
+    (run / "link.jpg").symlink_to(secret)
+    (run / "loop.jpg").symlink_to(run / "loop.jpg")
+    (run / "folder.jpg").mkdir()
+    os.mkfifo(run / "pipe.jpg")
+    (run / "words.jpg").write_text("root:x:0:0:root:/root:/bin/bash")
+    (run / "cut.jpg").write_bytes(secret.read_bytes()[:500])
+    Image.new("1", (5000, 5000)).save(run / "huge.png")
+    names = ["../secret.jpg", str(secret), "/etc/passwd", "link.jpg", "loop.jpg", "folder.jpg",
+             "pipe.jpg", "words.jpg", "cut.jpg", "huge.png", "none.jpg", "a\0b", ""]  # fmt: skip
+    for name in names:
+        write_sample(run, name)
+        caplog.clear()
+        text, links = read_page(write_report([run_folder], run_folder))
+        assert links.tags.count("img") == len(CAPTIONS) - 1, name
+        assert "samples.json" in caplog.text
+        assert "cm9vdDp4" not in text  # "root:x" in base64
+
+
+def test_an_image_inside_the_run_may_be_reached_by_a_link_to_the_run(run_folder: Path) -> None:
+    (run_folder / "other").symlink_to(run_folder / "pretrain")
+    _, links = read_page(write_report([run_folder / "other"], run_folder / "out"))
+    assert links.tags.count("img") == len(CAPTIONS)
+
+
+def test_text_that_is_no_utf8_or_controls_a_terminal_is_escaped(run_folder: Path) -> None:
+    path = run_folder / "pretrain" / "samples.json"
+    values = json.loads(path.read_text())
+    values["samples"][0]["generated"] = "a \ud800 dog\x1b[2J\0"
+    values["samples"][0]["captions"] = ["</li><script>alert(1)</script>", "| a | b |\n# title"]
+    path.write_text(json.dumps(values))
+    text, links = read_page(write_report([run_folder], run_folder))
+    assert "a \\ud800 dog\\x1b[2J\\x00" in text
+    assert "script" not in links.tags
+    lines = (run_folder / "report.md").read_text(encoding="utf-8").splitlines()
+    assert not any(line.startswith("# title") for line in lines)
+
+
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    """The content with one of a dozen kinds of damage."""
+    start = rng.randrange(len(content))
+    end = min(len(content), start + rng.randrange(1, 40))
+    values = (b"NaN", b"-1e999", b"9" * 5000, b"null", b'""', b"[" * 5000, b"{}", b"\0", b"\xff",
+              b"<b>", b"1e308", b"-7", b'"\\ud800"', b"", content[:200])  # fmt: skip
+    return content[:start] + rng.choice(values) + content[end:]
+
+
+def replaced(content: bytes, rng: random.Random) -> bytes:
+    """JSON with one value replaced by another, so that it stays JSON."""
+    lines = content.splitlines(keepends=True) if b"\n{" in content[:-1] else [content]
+    index = rng.randrange(len(lines))
+    values = json.loads(lines[index])
+    at = values
+    while at:
+        key = rng.choice(list(at) if isinstance(at, dict) else range(len(at)))
+        if not isinstance(at[key], dict | list) or not at[key] or rng.random() < 0.3:
+            others = [
+                None,
+                True,
+                -1,
+                1e308,
+                5e-324,
+                10**25,
+                "",
+                "x" * 20_000,
+                [],
+                {},
+                [[]],
+                {"": 0},
+            ]
+            at[key] = rng.choice(others)
+            break
+        at = at[key]
+    lines[index] = json.dumps(values).encode() + b"\n"
+    return b"".join(lines)
+
+
+def test_no_mutated_file_ends_in_a_traceback(run_folder: Path) -> None:
+    rng = random.Random(0)
+    write_log(run_folder / "pretrain", num_steps=200)
+    paths = [*(run_folder / "results").glob("*.json"), run_folder / "timings.json"]
+    paths += [
+        run_folder / "pretrain" / name for name in ("log.jsonl", "samples.json", "config.yaml")
+    ]
+    for _ in range(60):
+        path = rng.choice(paths)
+        original = path.read_bytes()
+        change = mutated if path.suffix == ".yaml" or rng.random() < 0.5 else replaced
+        path.write_bytes(change(original, rng))
+        page = write_report([run_folder], run_folder / "out")
+        assert page.stat().st_size < 2_000_000
+        path.write_bytes(original)
 
 
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""YAML text to plain values, within bounds of size, depth and aliases.
+"""YAML and JSON text to plain values, within bounds of size, depth and aliases.
 
 Numbers are read as on the command line: `1e-3` is a float, and dates stay text.
 """
 
+import json
 import re
 from typing import Any
 
@@ -45,6 +46,24 @@ def load_text(text: str) -> Any:
         return loader.construct_document(node)
     finally:
         loader.dispose()
+
+
+def load_json(text: str, path: str = "JSON") -> Any:
+    """Return the plain values that JSON text holds: finite numbers alone, nested within bounds.
+
+    Args:
+        path: Name of the whole in errors.
+
+    Raises:
+        ConfigError: A value goes beyond a bound.
+        ValueError: The text is no JSON.
+    """
+    try:
+        values = json.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{path}: nested more than {MAX_DEPTH} deep") from None
+    check_plain(values, path)
+    return values
 
 
 def check_plain(value: Any, path: str, *, depth: int = 0) -> None:

@@ -11,8 +11,9 @@ from typing import Any, get_args
 
 import yaml
 
+from virtex import files
 from virtex.errors import ConfigError, did_you_mean
-from virtex.options.bounded_yaml import check_plain, load_text
+from virtex.options.bounded_yaml import MAX_CHARACTERS, check_plain, load_text
 from virtex.options.choices import (
     CLASS,
     OPTIONS,
@@ -28,6 +29,7 @@ from virtex.options.choices import (
 )
 
 HELP, PRINT = ("-h", "--help"), "--print_config"
+DESCRIPTORS = Path("/dev/fd")
 TRUTH = ("true", "false", "yes", "no")
 
 
@@ -43,10 +45,12 @@ def load(path: Path) -> dict[str, Any]:
         ConfigError: No YAML mapping, or one beyond the bounds.
     """
     try:
-        return _mapping(load_text(path.read_text(encoding="utf-8")), str(path))
-    except ConfigError as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        if path.parent == DESCRIPTORS:  # a shell's <(command)
+            text = path.open(encoding="utf-8").read(MAX_CHARACTERS + 1)
+        else:
+            text = files.read_text(path, most=4 * MAX_CHARACTERS, error=ConfigError)
+        return _mapping(load_text(text), str(path))
+    except (OSError, ValueError, yaml.YAMLError, ConfigError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
 
 

@@ -6,9 +6,12 @@ from statistics import mean, median
 from virtex.config import flat
 from virtex.report.charts import Chart, Series, binned, line_chart, number
 from virtex.report.findings import Run
+from virtex.report.run_files import data_name
 
 TRAIN, VALIDATION = "train/", "val/"
 DIRECTIONS = ("_forward", "_backward")
+MAX_SHOWN = 200
+"""Most characters of an option's value."""
 RATES = ("lr", "backbone_lr")
 SINGLE = (
     ("Learning rate of the backbone", f"{TRAIN}backbone_lr"),
@@ -42,7 +45,7 @@ def facts(run: Run) -> tuple[tuple[str, str], ...]:
     found = [
         ("Backbone", options.get("backbone.name", "")),
         ("Task", task.rsplit(".", 1)[-1].removesuffix("Config")),
-        ("Data", options.get("data.source", "")),
+        ("Data", data_name(options.get("data.source"), options.get("data.root"))),
         ("Image side", options.get("image.size", "")),
         ("Batch size", options.get("run.batch_size", "")),
         ("Learning rates", f"{rates[0]}, head {rates[1]}" if all(rates) else ""),
@@ -51,7 +54,7 @@ def facts(run: Run) -> tuple[tuple[str, str], ...]:
     for name, key, summarized in SUMMARIES:
         if values := [value for _, value in run.series(key)]:
             found.append((name, summarized(values)))
-    return tuple((name, str(value)) for name, value in found if value != "")
+    return tuple((name, str(value)[:MAX_SHOWN]) for name, value in found if value != "")
 
 
 def _quantity_chart(run: Run, key: str) -> Chart:
@@ -61,6 +64,6 @@ def _quantity_chart(run: Run, key: str) -> Chart:
     if trained:
         series.append(Series("training", binned(trained)))
     if validated:
-        series.append(Series("validation", validated, color=1, measured=True))
+        series.append(Series("validation", binned(validated), color=1, measured=True))
     title = key.replace("_", " ").replace("/", ", ")
     return line_chart(title[:1].upper() + title[1:], series)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from virtex.errors import one_line
 from virtex.report.comparisons import Comparison
 from virtex.report.page import Page, RunPage, duration, signed
 
@@ -17,6 +18,8 @@ def markdown_report(page: Page) -> str:
         rows = [(stage, duration(seconds)) for stage, seconds in page.timings]
         total = ("together", duration(sum(seconds for _, seconds in page.timings)))
         blocks += ["## Where the time went", _table(("stage", "time"), [*rows, total])]
+    if page.problems:
+        blocks += ["## Left out", "\n".join(f"- {_text(problem)}" for problem in page.problems)]
     if page.next_steps:
         blocks.append("## What to try next")
         blocks += [f"{_text(what)}:\n\n    {command}" for what, command in page.next_steps]
@@ -33,7 +36,8 @@ def _comparison(comparison: Comparison) -> str:
     empty = [""] * len(columns)
     rows += [(name, f"{value:.1f}", *empty) for name, value in comparison.references.items()]
     table = _table(("init", comparison.measured, *columns), rows, raw=1)
-    return f"### {_text(comparison.protocol)}\n\n{_text(comparison.about)}\n\n{table}"
+    parts = [f"### {_text(comparison.protocol)}", _text(comparison.about), table, comparison.note]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _columns(comparison: Comparison) -> dict[str, list[str]]:
@@ -56,7 +60,7 @@ def _run(shown: RunPage) -> list[str]:
             for sample in shown.run.samples
         ]
         title = f"Captions at step {shown.run.samples_step}"
-        header = ("generated", "log-likelihood", "human")
+        header = ("generated", "log-likelihood", "reference captions")
         blocks += [f"### {title}", _table(header, rows)]
     return blocks
 
@@ -71,5 +75,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, raw: int | N
 
 def _text(text: str) -> str:
     """Escape text for Markdown, on one line."""
-    text = " ".join(text.split())
-    return "".join(f"\\{mark}" if mark in "\\`*_[]<>|#" else mark for mark in text)
+    text = one_line(" ".join(text.split()))
+    return "".join(f"\\{mark}" if mark in "\\`*_[]<>|#&" else mark for mark in text)

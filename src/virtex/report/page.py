@@ -30,6 +30,8 @@ class Page:
     """Name and seconds of each stage."""
     next_steps: tuple[NextStep, ...]
     version: str
+    problems: tuple[str, ...] = ()
+    """What was left out, by file and reason."""
 
     @property
     def num_results(self) -> int:

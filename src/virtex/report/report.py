@@ -1,7 +1,7 @@
 """The report on runs and results: report.md, and a self-contained report.html."""
 
-import base64
-import mimetypes
+import logging
+import re
 import shlex
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -10,12 +10,20 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from virtex import files
+from virtex.errors import one_line
 from virtex.report.charts import number
 from virtex.report.comparisons import compare
 from virtex.report.curves import facts, run_charts
 from virtex.report.findings import Run, find
 from virtex.report.markdown import markdown_report
 from virtex.report.page import NextStep, Page, RunPage, duration, signed
+
+log = logging.getLogger("virtex")
+
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters that neither format may hold."""
+MAX_PROBLEMS = 50
+"""Most problems that are listed one by one."""
 
 
 def write_report(
@@ -33,9 +41,12 @@ def write_report(
         next_steps: Suggestions with their commands; None: those that fit the first run.
 
     Raises:
-        DataError: There is nothing to report, or a file is broken or cannot be written.
+        DataError: There is nothing to report, or the report cannot be written.
     """
     found = find(folders)
+    problems = _bounded([one_line(problem) for problem in found.problems])
+    for problem in problems:
+        log.warning("left out: %s", problem)
     page = Page(
         title=title,
         comparisons=compare(found.results),
@@ -43,10 +54,24 @@ def write_report(
         timings=tuple(found.timings.items()),
         next_steps=tuple(_default_steps(found.runs) if next_steps is None else next_steps),
         version=version("virtex"),
+        problems=problems,
     )
-    files.write(out / "report.md", markdown_report(page))
-    files.write(out / "report.html", _html(page))
+    files.write(out / "report.md", _encoded(markdown_report(page)))
+    files.write(out / "report.html", _encoded(_html(page)))
     return out / "report.html"
+
+
+def _bounded(problems: Sequence[str]) -> tuple[str, ...]:
+    rest = len(problems) - MAX_PROBLEMS
+    return (
+        *problems[:MAX_PROBLEMS],
+        *([f"{rest:,} more files or parts of files"] if rest > 0 else []),
+    )
+
+
+def _encoded(text: str) -> bytes:
+    """Return UTF-8 without control characters and half surrogate pairs, which are escaped."""
+    return CONTROLS.sub(lambda found: one_line(found[0]), text).encode("utf-8", "backslashreplace")
 
 
 def _html(page: Page) -> str:
@@ -57,20 +82,14 @@ def _html(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"number": number, "duration": duration, "signed": signed, "data_uri": data_uri}
+    filters = {"number": number, "duration": duration, "signed": signed}
     environment.filters |= filters
     return environment.get_template("report.html").render(page=page)
 
 
-def data_uri(path: Path) -> str:
-    """Return an image file as a data URI."""
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
 def _default_steps(runs: Sequence[Run]) -> list[NextStep]:
     """Return commands for the first run, or with the placeholder RUN if there is none."""
-    run = shlex.quote(str(runs[0].folder)) if runs else "RUN"
+    run = one_line(shlex.quote(str(runs[0].folder))) if runs else "RUN"
     data = f"--data.root DIR --out {run}/results"
     return [
         ("Caption your own images", f"virtex caption {run} IMAGE..."),

@@ -7,15 +7,17 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from virtex import files
 from virtex.data.example import Source
 from virtex.data.source_options import Needs
-from virtex.errors import DataError, VirTexError
+from virtex.errors import ConfigError, DataError, VirTexError, listing
+from virtex.options.bounded_yaml import load_json
 
 if TYPE_CHECKING:  # reading results, as a report does, needs no torch
     import torch
@@ -25,6 +27,8 @@ if TYPE_CHECKING:  # reading results, as a report does, needs no torch
 PACKAGES = (
     "virtex", "torch", "torchvision", "timm", "scikit-learn", "faster-coco-eval", "numpy",
 )  # fmt: skip
+MAX_BYTES = 2**22
+"""Most bytes of a result's file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,21 +124,53 @@ class Result:
             DataError: No such file, or not a result.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            result = cls(
-                **{
-                    field.name: values[field.name]
-                    for field in fields(cls)
-                    if field.name in values or field.default is MISSING
-                }
-            )
-            result.score  # noqa: B018
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            values = load_json(files.read_text(path, most=MAX_BYTES), "a value")
+            _check_result(values)
+        except (ValueError, ConfigError) as error:
             raise DataError(
-                f"{path} is not a transfer result ({type(error).__name__}: {error}). Results are "
-                "the JSON files that `virtex transfer` writes; remove or restore this one."
+                f"{path} is not a transfer result ({error}). Results are the JSON files that "
+                "`virtex transfer` writes; remove or restore this one."
             ) from error
-        return result
+        return cls(**{name: values[name] for name in RESULT_TYPES if name in values})
+
+
+RESULT_TYPES: dict[str, tuple[type, ...]] = {
+    "protocol": (str,), "headline": (str,), "numbers": (dict,), "settings": (dict,),
+    "initialisation": (dict,), "data": (dict,), "seed": (int,), "versions": (dict,),
+    "device": (str,), "seconds": (int, float), "as_in_paper": (bool,),
+}  # fmt: skip
+INITIALISATION_TYPES: dict[str, tuple[type, ...]] = {
+    "init": (str,), "step": (int, NoneType), "sha256": (str, NoneType),
+    "backbone": (dict, NoneType),
+}  # fmt: skip
+
+
+def _check_result(values: object) -> None:
+    """See that plain values are those of a result.
+
+    Raises:
+        ValueError: Something is missing or has another type.
+    """
+    if not isinstance(values, dict):
+        raise ValueError("it is no JSON object")
+    _check_types({"as_in_paper": False, **values}, RESULT_TYPES)
+    origin = dict.fromkeys(INITIALISATION_TYPES) | values["initialisation"]
+    _check_types(origin, INITIALISATION_TYPES)
+    numbers, headline = values["numbers"], values["headline"]
+    if not all(type(number) in (int, float) for number in numbers.values()):
+        raise ValueError("numbers holds something else")
+    if not headline or headline not in numbers or not values["protocol"]:
+        raise ValueError(f"numbers has no {headline[:100]!r}, the headline")
+    if not all(isinstance(identity, dict) for identity in values["data"].values()):
+        raise ValueError("data holds something else than the identities of data")
+    if values["seconds"] < 0:
+        raise ValueError("seconds is negative")
+
+
+def _check_types(values: Mapping[str, object], types: Mapping[str, tuple[type, ...]]) -> None:
+    wrong = [name for name, allowed in types.items() if type(values.get(name)) not in allowed]
+    if wrong:
+        raise ValueError(f"{listing(wrong)}: missing, or of another type")
 
 
 @dataclass(frozen=True, kw_only=True)
