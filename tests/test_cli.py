@@ -1,5 +1,6 @@
 """The command line: quick help, and the user's mistakes without a traceback."""
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,12 @@ def test_a_mistake_exits_2_without_a_traceback(
     assert told in message
     assert "Error: " in message
     assert "Traceback" not in message
+
+
+def test_log_messages_reach_the_terminal_without_control_characters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["unknown"])  # sets up the log
+    capsys.readouterr()
+    logging.getLogger("virtex").warning("left out %s", "a\x1b]0;title\x07.jpg")
+    assert capsys.readouterr().err == "left out a\\x1b]0;title\\x07.jpg\n"

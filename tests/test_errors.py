@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from virtex.data.images import BadImageError
 from virtex.errors import ConfigError, did_you_mean, listing, out_of_range, raise_all
 
 
@@ -9,6 +10,15 @@ def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         raise_all(ConfigError, "the options cannot work", ["a is 0, must be 1", "b is missing"])
     assert str(caught.value) == "the options cannot work:\n- a is 0, must be 1\n- b is missing"
+
+
+@pytest.mark.parametrize(
+    "error", [ConfigError("a\x1b[2J\r\nb\u202e"), BadImageError("a\x1b", "\x9b")]
+)
+def test_a_message_holds_no_control_characters_but_line_breaks(error: Exception) -> None:
+    text = str(error)
+    assert all(letter.isprintable() or letter == "\n" for letter in text)
+    assert "\\x1b" in text
 
 
 def test_nothing_is_raised_where_there_is_no_problem() -> None:

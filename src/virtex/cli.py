@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtex.errors import ConfigError, VirTexError
+from virtex.errors import ConfigError, VirTexError, printable
 
 USAGE = """usage: virtex COMMAND [options]
 
@@ -72,10 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _PrintableFormatter(logging.Formatter):
+    """A formatter that escapes the control characters in names and captions."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _log_to_stderr() -> None:
     """Print the package's log messages on stderr, without level or time."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_PrintableFormatter("%(message)s"))
     logger = logging.getLogger("virtex")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)

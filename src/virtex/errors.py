@@ -9,7 +9,13 @@ CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-
 
 
 class VirTexError(Exception):
-    """An error that the user can correct; the command line prints it without a traceback."""
+    """An error that the user can correct; the command line prints it without a traceback.
+
+    Its text holds pieces of files, so control characters are escaped, all but line breaks.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(VirTexError):
@@ -34,6 +40,11 @@ def listing(items: Iterable[object], *, limit: int = 3) -> str:
 def one_line(text: str) -> str:
     """Return the text with control characters escaped, so that it fills one terminal line."""
     return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def printable(text: str) -> str:
+    """Return the text with the control characters in each of its lines escaped."""
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 def raise_all(kind: type[VirTexError], subject: str, problems: Sequence[str]) -> None:
