@@ -13,7 +13,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ConfigError("a\x1b[2J\r\nb\u202e"), BadImageError("a\x1b", "\x9b")]
+    "error", [ConfigError("a\x1b[2J\r\nb\u202e"), BadImageError("a\x1b", "\x9b")], ids=repr
 )
 def test_a_message_holds_no_control_characters_but_line_breaks(error: Exception) -> None:
     text = str(error)

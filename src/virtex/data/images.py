@@ -17,7 +17,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from virtex.errors import DataError
+from virtex.errors import DataError, printable
 
 Pixels = NDArray[np.uint8]
 """RGB (H, W, 3)."""
@@ -48,7 +48,7 @@ class BadImageError(DataError):
         self.location, self.reason = location, reason
 
     def __str__(self) -> str:
-        return f"bad image {self.location}: {self.reason}"
+        return printable(f"bad image {self.location}: {self.reason}")
 
 
 class Box(NamedTuple):
