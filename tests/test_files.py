@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -223,3 +224,58 @@ def test_damage_in_a_zip_is_found(tmp_path: Path) -> None:
     assert "decompressing" in str(files.zip_damage(path))
     path.write_bytes(content[:100])
     assert files.zip_damage(path) == "File is not a zip file"
+
+
+def irregular_path(kind: str, folder: Path) -> Path:
+    """Return a path of this kind, at which reading would wait, never end or fail."""
+    path = folder / kind.replace(" ", "_")
+    if kind == "named pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with contextlib.chdir(folder), socket.socket(socket.AF_UNIX) as server:
+            server.bind(path.name)  # sockets have short paths
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "loop of links":
+        path.symlink_to(path)
+    elif kind == "null byte":
+        path = folder / "a\0b"
+    elif kind == "name of no file":
+        path = folder / "\ud800"
+    elif kind == "long name":
+        path = folder / ("x" * 5000)
+    return path
+
+
+REASONS = {
+    "named pipe": "a named pipe, not a file",
+    "socket": "a socket, not a file",
+    "device": "a device, not a file",
+    "folder": "a folder, not a file",
+    "loop of links": "Too many levels of symbolic links",
+    "null byte": "not a valid file name",
+    "name of no file": "not a valid file name",
+    "long name": "File name too long",
+    "missing": "No such file or directory",
+}
+
+
+@pytest.mark.parametrize("kind", REASONS)
+def test_only_a_regular_file_is_read_and_others_are_not_waited_for(
+    kind: str, tmp_path: Path
+) -> None:
+    with pytest.raises(OSError, match=r"\[Errno") as raised:
+        files.read_regular(irregular_path(kind, tmp_path))
+    assert raised.value.strerror == REASONS[kind]
+
+
+def test_a_regular_file_is_read_whole_up_to_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for content in (b"", b"x" * 100_000):
+        path.write_bytes(content)
+        assert files.read_regular(path, limit=100_000) == content
+    with pytest.raises(OSError, match="100,000 bytes are more than 99,999"):
+        files.read_regular(path, limit=99_999)
+    assert files.read_regular("/proc/self/status").startswith(b"Name:")  # its size is 0

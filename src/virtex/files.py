@@ -1,17 +1,20 @@
-"""Files on disk: atomic writes and appends, locks and digests.
+"""Files on disk: reading, atomic writes and appends, locks and digests.
 
-This package writes all files by `replacing`, `write` or `append`. A new file is written in a
-temporary folder beside its target, whose lock this process holds, and then renamed. A temporary
-folder with a free lock was left by a process that died, and is removed.
+Users' files are opened by `open_regular`, since a named pipe could be waited for without end. This
+package writes all files by `replacing`, `write` or `append`. A new file is written in a temporary
+folder beside its target, whose lock this process holds, and then renamed. A temporary folder with a
+free lock was left by a process that died, and is removed.
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import io
 import os
 import shutil
 import socket
+import stat
 import tempfile
 import time
 import zipfile
@@ -37,6 +40,56 @@ DOS_FOLDER = 0x10
 """Bit among the attributes of a zip's entry that makes it a folder."""
 GRACE = 3600.0
 """Seconds for which a temporary folder without a lock counts as in use."""
+READ_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_BINARY"))
+IRREGULAR = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+"""Kinds of file that hold no data to read."""
+
+
+def open_regular(path: Path | str) -> io.FileIO:
+    """Open a file for unbuffered reading, and never wait for a named pipe, device or socket.
+
+    Raises:
+        OSError: The file cannot be opened, or is not a regular file.
+    """
+    try:
+        descriptor = os.open(path, READ_FLAGS)
+    except ValueError as error:  # a null byte, or letters that no file name can have
+        raise OSError(errno.EINVAL, "not a valid file name", str(path)) from error
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise OSError(errno.ENXIO, "a socket, not a file", str(path)) from error
+    kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+    if kind != stat.S_IFREG:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"{IRREGULAR.get(kind, 'special')}, not a file", str(path))
+    return io.FileIO(descriptor)
+
+
+def read_regular(path: Path | str, *, limit: int | None = None) -> bytearray:
+    """Return the content of a regular file; Raises: see `open_regular`.
+
+    Args:
+        limit: Size in bytes above which a file counts as unreadable.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if limit is not None and size > limit:
+            raise OSError(errno.EFBIG, f"{size:,} bytes are more than {limit:,}", str(path))
+        content = bytearray(size)
+        filled, view = 0, memoryview(content)
+        while filled < size and (count := file.readinto(view[filled:])):
+            filled += count
+        view.release()
+        del content[filled:]
+        content += file.readall() or b""  # the system's own files have size 0, and a file may grow
+    return content
 
 
 @contextlib.contextmanager

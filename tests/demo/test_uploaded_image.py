@@ -37,7 +37,7 @@ def test_an_image_is_turned_upright():
     ("data", "reason"),
     [
         (b"these are words", "not an image in a known format"),
-        (b"", "not an image in a known format"),
+        (b"", "an empty file"),
         (encoded("JPEG")[:-200], ""),
         (png_that_claims(height=60_000, width=60_000), "larger than 50 million pixels"),
         (png_that_claims(height=5001, width=10_000), "larger than 50 million pixels"),

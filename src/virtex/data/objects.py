@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from virtex.data.example import Example
-from virtex.data.images import JpegImage, PixelImage
+from virtex.data.images import OpenedImage
 from virtex.data.masks import (
     BadMaskError,
     Boxes,
@@ -44,7 +44,7 @@ class Objects(NamedTuple):
 
 
 def read_objects(
-    example: Example, file: JpegImage | PixelImage, placement: Placement, *, with_masks: bool
+    example: Example, file: OpenedImage, placement: Placement, *, with_masks: bool
 ) -> tuple[Tensor, Objects]:
     """Return the placed image (3, h, w) and its objects; Raises: see `find_objects`."""
     source, height, width = placement
