@@ -1,7 +1,7 @@
 """The vocabulary of a run: trained on captions, or read from a file."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from virtex import distributed
@@ -11,6 +11,8 @@ from virtex.data.tokenizer import Tokenizer, train_tokenizer
 from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.tokens import NUM_SPECIAL
 
+log = logging.getLogger("virtex")
+
 VOCAB_SIZES = {"vocab_size": (NUM_SPECIAL + 1, 1_000_000)}
 
 
@@ -19,9 +21,12 @@ class TokenizerConfig:
     """Options of a run's vocabulary, which is trained on its captions or read from a file."""
 
     vocab_size: int = 10_000
-    """Number of pieces, including the four special tokens."""
+    """Largest number of pieces, including the four special tokens; few captions give fewer."""
+    original: bool = False
+    """Whether to lower captions to NFKD without accents, as the released code did, which damages
+    other languages than English; by default NFKC with all marks."""
     tokenizer_path: Path | None = None
-    """SentencePiece model to use instead of training one."""
+    """SentencePiece model to use instead of training one; `original` is the model's own."""
 
     def __post_init__(self) -> None:
         raise_all(ConfigError, "the vocabulary cannot work", out_of_range(self, VOCAB_SIZES))
@@ -35,7 +40,10 @@ class TrainTokenizerConfig:
     """The .model file to write."""
     data: SourceConfig = field(default_factory=SourceConfig)
     vocab_size: int = 10_000
-    """Number of pieces, including the four special tokens."""
+    """Largest number of pieces, including the four special tokens; few captions give fewer."""
+    original: bool = False
+    """Whether to lower captions to NFKD without accents, as the released code did, which damages
+    other languages than English; by default NFKC with all marks."""
 
     def __post_init__(self) -> None:
         raise_all(ConfigError, "the vocabulary cannot work", out_of_range(self, VOCAB_SIZES))
@@ -45,20 +53,30 @@ def write_tokenizer(config: TrainTokenizerConfig) -> None:
     """Train a tokenizer on the captions of a source and write it."""
     source = open_source(config.data, split="train", needs=Needs(captions=True))
     assert source is not None  # only validation data may be missing
-    train_tokenizer(_captions(source), vocab_size=config.vocab_size).save(config.out)
+    _train(config, source).save(config.out)
 
 
 def open_tokenizer(config: TokenizerConfig, source: Source) -> Tokenizer:
     """Read the named tokenizer, or train one on a source's captions in the main process."""
     if config.tokenizer_path is not None:
         return Tokenizer.load(config.tokenizer_path)
-    trained = None
-    if distributed.is_main():
-        trained = train_tokenizer(_captions(source), vocab_size=config.vocab_size)
+    trained = _train(config, source) if distributed.is_main() else None
     tokenizer = distributed.gather_objects(trained)[0]
     assert tokenizer is not None
     return tokenizer
 
 
-def _captions(source: Source) -> Iterator[str]:
-    return (caption for index in range(len(source)) for caption in source.captions(index))
+def with_rule_of(config: TokenizerConfig, tokenizer: Tokenizer) -> TokenizerConfig:
+    """Return the options with the rule by which a vocabulary normalizes captions."""
+    if config.original != tokenizer.original:
+        log.info(
+            "the vocabulary keeps its own rule: captions %s (tokenizer.original %s)",
+            "lose their accents" if tokenizer.original else "keep their accents and marks",
+            str(tokenizer.original).lower(),
+        )
+    return replace(config, original=tokenizer.original)
+
+
+def _train(config: TokenizerConfig | TrainTokenizerConfig, source: Source) -> Tokenizer:
+    captions = (caption for index in range(len(source)) for caption in source.captions(index))
+    return train_tokenizer(captions, vocab_size=config.vocab_size, original=config.original)

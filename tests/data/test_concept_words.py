@@ -52,20 +52,45 @@ def test_listed_words_alone_are_concepts_where_there_is_a_list() -> None:
 
 
 def test_a_list_is_read_as_captions_are(tmp_path: Path) -> None:
-    (tmp_path / "words.txt").write_text("Dog\n\n  café \ncats\n")
-    assert read_words(tmp_path / "words.txt") == {"dog", "cafe", "cats"}
+    (tmp_path / "words.txt").write_text("\ufeffDog\n\n  café \nकुत्ता\nمی‌خواهم\n")
+    words = read_words(tmp_path / "words.txt", TOKENIZER)
+    assert words == {"dog", "café", "कुत्ता", "می‌خواهم"}
+    released = train_tokenizer(CAPTIONS, vocab_size=45, original=True)
+    (tmp_path / "words.txt").write_text("Café\n")
+    assert read_words(tmp_path / "words.txt", released) == {"cafe"}
+
+
+SPELLED = {
+    "कुत्ता पानी के पास": ["कुत्ता", "पानी", "के", "पास"],
+    "con chó chơi gần nước.": ["con", "chó", "chơi", "gần", "nước"],
+    "كُرَةٌ، حَمْراءُ": ["كُرَةٌ", "حَمْراءُ"],
+    "می‌خواهم!": ["می‌خواهم"],
+    "sun ☀️ 🐈‍⬛ cat": ["sun", "cat"],
+}
+
+
+@pytest.mark.parametrize(("caption", "expected"), SPELLED.items())
+@pytest.mark.parametrize("vocab_size", [90, 1000], ids=["letters", "words"])
+def test_marks_are_part_of_their_words(caption: str, expected: list[str], vocab_size: int) -> None:
+    tokenizer = train_tokenizer(SPELLED, vocab_size=vocab_size)
+    found = find_words([SOS_ID, *tokenizer.encode(caption), EOS_ID], tokenizer)
+    assert [word.text for word in found] == expected
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("dog\nfire hydrant\n", "'fire hydrant'.*one word a line"), ("\n", "holds nothing")],
+    [
+        ("dog\nfire hydrant\n", "'fire hydrant'.*one word a line"),
+        ("\n", "holds nothing"),
+        ("☀️\n", "one word a line"),
+    ],
 )
 def test_what_is_no_list_of_words_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "words.txt").write_text(text)
     with pytest.raises(ConfigError, match=message):
-        read_words(tmp_path / "words.txt")
+        read_words(tmp_path / "words.txt", TOKENIZER)
 
 
 def test_a_missing_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.txt"):
-        read_words(tmp_path / "none.txt")
+        read_words(tmp_path / "none.txt", TOKENIZER)

@@ -70,7 +70,17 @@ def test_a_flip_swaps_the_words_left_and_right(caption: str, flipped: str) -> No
     assert swap_left_and_right(caption) == flipped
 
 
-@pytest.mark.parametrize("caption", ["bright lights", "leftover pizza", "upright", "a cleft", ""])
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "bright lights",
+        "leftover pizza",
+        "a cleft",
+        "e\u0301left right\u0301",
+        "gelée right\u200dly",
+        "",
+    ],
+)
 def test_a_flip_leaves_words_that_hold_left_or_right_alone(caption: str) -> None:
     assert swap_left_and_right(caption) == caption
 

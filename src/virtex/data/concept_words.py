@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtex.data.tokenizer import Tokenizer, normalize_caption
+from virtex.data.normalization import continues_word
+from virtex.data.tokenizer import Tokenizer
 from virtex.errors import ConfigError
 from virtex.tokens import NUM_SPECIAL
 
@@ -55,13 +56,14 @@ class FindConcepts:
 
 def find_words(tokens: Sequence[int], tokenizer: Tokenizer) -> Iterator[Word]:
     """Yield the words of a caption in order; spaces, punctuation and special tokens divide them."""
-    text, indices = "", list[int]()
+    text, indices, inside = "", list[int](), False
     for index, token in enumerate(tokens):
         piece = tokenizer.id_to_piece(token) if token >= NUM_SPECIAL else ""
-        letters = "".join(letter for letter in piece if letter.isalnum())
-        if indices and not piece[:1].isalnum():
+        inside = inside and piece != "" and continues_word(piece[0])
+        if indices and not inside:
             yield Word(text, tuple(indices))
             text, indices = "", []
+        letters, inside = _letters(piece, inside=inside)
         if letters:
             text += letters
             indices.append(index)
@@ -69,17 +71,33 @@ def find_words(tokens: Sequence[int], tokenizer: Tokenizer) -> Iterator[Word]:
         yield Word(text, tuple(indices))
 
 
-def read_words(path: Path) -> frozenset[str]:
+def _letters(piece: str, *, inside: bool) -> tuple[str, bool]:
+    """Return the letters of a piece that belong to words, and whether it ends inside a word.
+
+    A mark or joiner belongs to the word whose letter it follows; after an emoji it is none's.
+
+    Args:
+        inside: Whether the piece before ends inside a word.
+    """
+    letters = ""
+    for letter in piece:
+        inside = letter.isalnum() or (inside and continues_word(letter))
+        letters += letter if inside else ""
+    return letters, inside
+
+
+def read_words(path: Path, tokenizer: Tokenizer) -> frozenset[str]:
     """Return the words of a text file, one a line, normalized like captions.
 
     Raises:
         ConfigError: The file cannot be read, has no words, or has several in a line.
     """
     try:
-        lines = [normalize_caption(line) for line in path.read_text().splitlines()]
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the list of words {path}: {error}") from error
-    phrases = [line for line in lines if line and not line.isalnum()]
+    lines = [tokenizer.normalize(line) for line in text.splitlines()]
+    phrases = [line for line in lines if line and _letters(line, inside=False)[0] != line]
     if phrases or not any(lines):
         found = f"'{phrases[0]}'" if phrases else "nothing"
         raise ConfigError(

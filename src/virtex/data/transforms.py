@@ -32,7 +32,9 @@ BLUR_SIGMAS = (0.1, 2.0)
 """Range of the blur's sigma in pixels at BLUR_SIZE, as in MoCo v2; it is scaled with the image, so
 that a small one loses the same detail."""
 BLUR_SIZE = 224
-LEFT_OR_RIGHT = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+MARK = "[\u0300-\u036f\u200c\u200d]"
+"""Accents and joiners, which are letters to no regular expression."""
+LEFT_OR_RIGHT = re.compile(rf"\b(?<!{MARK})(left|right)\b(?!{MARK})", re.IGNORECASE)
 
 MAX_SIDE = 8192
 """Longest side of network inputs, in pixels."""

@@ -178,5 +178,6 @@ def collate(encoded: Sequence[Encoded]) -> Batch:
 def _units(config: MaskedLmConfig, data: TaskData) -> Units:
     if config.masked_words == "tokens":
         return token_units
-    listed = None if config.concepts_path is None else read_words(config.concepts_path)
-    return ConceptUnits(FindConcepts(data.vocabulary, listed))
+    path, vocabulary = config.concepts_path, data.vocabulary
+    listed = None if path is None else read_words(path, vocabulary)
+    return ConceptUnits(FindConcepts(vocabulary, listed))
