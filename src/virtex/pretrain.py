@@ -10,7 +10,7 @@ from virtex import distributed
 from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.loader import TrainingBatches, training_batches, validation_batches
-from virtex.data.source import open_source
+from virtex.data.source import open_source, open_whole, part_to_train
 from virtex.data.source_options import check_options
 from virtex.data.tokenizer import Tokenizer
 from virtex.early_stopping import EarlyStopping
@@ -23,7 +23,7 @@ from virtex.options.command_line import load
 from virtex.pretrain_config import PretrainConfig, parse_pretrain
 from virtex.samples import SampleWriter
 from virtex.tasks.base import Task, TaskData
-from virtex.vocabulary import open_tokenizer
+from virtex.vocabulary import open_tokenizer, with_rule_of
 from virtex.zoo.backbones import start_from
 from virtex.zoo.init import open_init
 from virtex.zoo.weights_file import save_weights
@@ -35,6 +35,7 @@ log = logging.getLogger("virtex")
 FREE = (
     "out", "num_samples", "loader.", "early_stopping.batch_size", "early_stopping.num_workers",
     "run.log_every", "run.validate_every", "run.checkpoint_every", "run.keep_", "run.tensorboard",
+    "tokenizer.original",
 )  # fmt: skip
 """Options, or prefixes of options, that may change on resume: the weights stay the same."""
 
@@ -62,8 +63,9 @@ def _pretrain(
     backbone.grid_size(config.image.size)
     if not resumes:
         start_from(open_init(config.init), backbone)
-    train = open_source(config.data, split="train", needs=config.task.needs)
-    assert train is not None  # only validation data may be missing
+    whole = open_whole(config.data, split="train", needs=config.task.needs)
+    assert whole is not None  # only validation data may be missing
+    train = part_to_train(whole, config.data)
     validation = open_source(config.data, split="val", needs=config.task.needs)
     if validation is not None and train.categories:
         check_same_classes(train, validation)
@@ -73,8 +75,9 @@ def _pretrain(
     tokenizer, own_tokenizer = None, config.out / "tokenizer.model"
     if config.task.needs.captions:
         tokenizer = (
-            Tokenizer.load(own_tokenizer) if resumes else open_tokenizer(config.tokenizer, train)
+            Tokenizer.load(own_tokenizer) if resumes else open_tokenizer(config.tokenizer, whole)
         )
+        config = replace(config, tokenizer=with_rule_of(config.tokenizer, tokenizer))
     data = TaskData(config.image, tokenizer, train.categories, len(train))
     task = config.task.build(backbone, data)
     if distributed.is_main():

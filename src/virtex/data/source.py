@@ -44,10 +44,21 @@ def open_source(config: SourceConfig, *, split: Split, needs: Needs = CAPTIONS) 
         ConfigError: The options do not work together.
         DataError: The data cannot be used.
     """
+    source = open_whole(config, split=split, needs=needs)
+    return source if source is None or split == "val" else part_to_train(source, config)
+
+
+def open_whole(config: SourceConfig, *, split: Split, needs: Needs = CAPTIONS) -> Source | None:
+    """Return what `open_source` does before `share` and `num_captions` take a part of it.
+
+    Raises: see `open_source`.
+    """
     check_options(config, needs)
-    source = _open(config, split, needs)
-    if source is None or split == "val":
-        return source
+    return _open(config, split, needs)
+
+
+def part_to_train(source: Source, config: SourceConfig) -> Source:
+    """Return the part of the whole training data that `share` and `num_captions` choose."""
     if config.share < 1:
         draw = fraction_of_each_class if config.source in WITH_ONE_LABEL else random_fraction
         source = draw(source, config.share, seed=config.seed)
