@@ -86,6 +86,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def num_on_machine() -> int:
+    """Return the number of this run's processes on this machine."""
+    return max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+
+
 def wrap(module: nn.Module) -> nn.Module:
     """Return a module whose gradients are averaged over processes."""
     if world_size() == 1:

@@ -9,20 +9,22 @@ too many images are bad.
 """
 
 import logging
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from virtex.data.example import Example, Source
 from virtex.data.images import BadImageError
 from virtex.data.order import Sample, TrainingOrder, validation_order
+from virtex.data.worker_limits import Need, need_of
+from virtex.data.workers import Prepared
 from virtex.distributed import Share
 from virtex.errors import ConfigError, DataError, VirTexError, out_of_range, raise_all
 
@@ -122,8 +124,9 @@ def validation_batches(
     config = config or LoaderConfig()
     _check(source, batch_size=batch_size, share=share)
     parts = validation_order(len(source), batch_size, share=share)
+    largest = next(validation_order(len(source), batch_size, share=share), [])
     reader = _Reader(source, encode, collate, seed=VALIDATION_SEED, replaces_bad=False)
-    return _validation(reader, parts, config)
+    return _validation(reader, parts, config, largest=largest)
 
 
 class TrainingBatches:
@@ -133,7 +136,7 @@ class TrainingBatches:
         self, reader: "_Reader", order: Iterable[list[Sample]], config: LoaderConfig
     ) -> None:
         self._tally = _Tally(config.bad_image_limit)
-        self._batches: Iterator[_Read] | None = iter(_data_loader(reader, order, config))
+        self._batches = _prepared(reader, order, config, largest=next(iter(order)))
 
     @property
     def bad_images(self) -> list[BadImage]:
@@ -144,8 +147,6 @@ class TrainingBatches:
         return self
 
     def __next__(self) -> Batch:
-        if self._batches is None:
-            raise StopIteration
         try:
             batch = self._tally.add(next(self._batches))
         except VirTexError:
@@ -156,7 +157,7 @@ class TrainingBatches:
 
     def close(self) -> None:
         """Stop the workers, and the iteration."""
-        self._batches = None  # the torch iterator ends its workers when it is dropped
+        self._batches.close()
 
 
 class _Read(NamedTuple):
@@ -188,6 +189,14 @@ class _Reader(Dataset[_Read]):
             return _Read(None, len(samples), bad_images, error)
         num_replacements = len(bad_images) if self.replaces_bad else 0
         return _Read(batch, len(samples) + num_replacements, bad_images)
+
+    def need(self, samples: list[Sample]) -> Need | None:
+        """Return the size of a batch, judged by the first example; None if that cannot be read."""
+        try:
+            read = self._read(samples[0], []) if samples else []
+            return need_of(self._collate(read), num_examples=len(samples)) if read else None
+        except VirTexError:  # a worker will report it
+            return None
 
     def _collate(self, read: list[tuple[int, Encoded]]) -> Batch:
         indices, encoded = zip(*read, strict=True)
@@ -245,14 +254,19 @@ class _Tally:
 
 
 def _validation(
-    reader: _Reader, parts: Iterable[list[Sample]], config: LoaderConfig
+    reader: _Reader,
+    parts: Iterable[list[Sample]],
+    config: LoaderConfig,
+    *,
+    largest: list[Sample],
 ) -> Iterator[Batch]:
     tally, num_batches = _Tally(config.bad_image_limit), 0
-    for read in _data_loader(reader, parts, config):
-        batch = tally.add(read)
-        if batch is not None:
-            num_batches += 1
-            yield batch
+    with closing(_prepared(reader, parts, config, largest=largest)) as prepared:
+        for read in prepared:
+            batch = tally.add(read)
+            if batch is not None:
+                num_batches += 1
+                yield batch
     if tally.bad_images and not num_batches:
         location, reason = tally.bad_images[-1]
         raise DataError(
@@ -261,35 +275,17 @@ def _validation(
         )
 
 
-def _data_loader(
-    reader: _Reader, parts: Iterable[list[Sample]], config: LoaderConfig
-) -> DataLoader[_Read]:
-    return DataLoader(
+def _prepared(
+    reader: _Reader, parts: Iterable[list[Sample]], config: LoaderConfig, *, largest: list[Sample]
+) -> Prepared[_Read]:
+    return Prepared(
         reader,
-        batch_size=None,  # each item of the reader is a batch
-        sampler=parts,
+        parts,
         num_workers=config.num_workers,
-        prefetch_factor=config.prefetch if config.num_workers else None,
-        collate_fn=_unchanged,
-        worker_init_fn=leave_signals_to_parent,
+        prefetch=config.prefetch,
+        need=reader.need(largest) if config.num_workers else None,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(0),  # torch would draw from the global one
     )
-
-
-def leave_signals_to_parent(worker: int) -> None:
-    """Let a worker ignore the signals that Ctrl-C and SLURM send to all processes.
-
-    A trainer needs its workers to finish a step. They end when it drops them or, if it dies, within
-    seconds.
-    """
-    del worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _unchanged(read: Any) -> Any:
-    return read
 
 
 def _check(source: Source, *, batch_size: int, share: Share) -> None:

@@ -1,22 +1,24 @@
 """Batches of images, read and decoded ahead of the model by worker processes."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from virtex.data.example import Example
 from virtex.data.images import BadImageError
-from virtex.data.loader import leave_signals_to_parent
 from virtex.data.packed import PackedStrings
 from virtex.data.transforms import ImageConfig, ValidationTransform
+from virtex.data.worker_limits import Need
+from virtex.data.workers import Prepared
 
 FEW = 64
 """Largest number of images for which no worker is started, since that would take longer."""
-NUM_WORKERS = 2
+NUM_WORKERS, PREFETCH = 2, 2
 
 
 class ImageBatch(NamedTuple):
@@ -45,14 +47,17 @@ def image_batches(
     """
     if num_workers is None:
         num_workers = NUM_WORKERS if sum(map(len, batches)) > FEW else 0
-    yield from DataLoader(
-        _Reader(PackedStrings(names), ValidationTransform(config)),
-        batch_size=None,  # an item of the reader is a batch already
-        sampler=batches,
-        num_workers=num_workers,
-        worker_init_fn=leave_signals_to_parent,
-        generator=torch.Generator().manual_seed(0),  # keeps torch's global generator unchanged
-    )
+    largest = max(map(len, batches), default=0)
+    with closing(
+        Prepared(
+            _Reader(PackedStrings(names), ValidationTransform(config)),
+            batches,
+            num_workers=num_workers,
+            prefetch=PREFETCH,
+            need=Need(largest * 3 * config.size**2, 1),
+        )
+    ) as prepared:
+        yield from prepared
 
 
 class _Reader(Dataset[ImageBatch]):
