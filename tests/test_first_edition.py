@@ -166,7 +166,7 @@ def test_a_study_measures_nothing_again() -> None:
     table = Path("study/table.md")
     expected = table.read_text()
     assert main(["study", "configs/study.yaml", "--out", "study"]) == 0
-    assert table.read_text() == expected
+    assert table.read_text() == expected.replace("VOC07 mAP", "mAP on scenes")
     files[table] = table.stat().st_mtime_ns
     assert times([path for path in Path("study").rglob("*") if path.is_file()]) == files
 
