@@ -172,6 +172,22 @@ def absent_files(root: Path, names: Iterable[str]) -> list[str]:
     return absent
 
 
+def repaired_paths(root: Path, absent: Iterable[str]) -> dict[str, str]:
+    """Return the files meant by absent paths that hold back-slashes, outer spaces or root's name.
+
+    Only those that exist; a path is relative to `root`, and so is its file.
+    """
+    absolute = os.path.abspath(root)  # noqa: PTH100 (resolve() would follow links)
+    candidates = {}
+    for name in absent:
+        plain = name.replace("\\", "/").strip().removeprefix(f"{root.name}/")
+        inner = path_inside(absolute, plain)
+        if inner is not None and inner != name:
+            candidates[name] = inner
+    still_absent = set(absent_files(root, candidates.values()))
+    return {name: plain for name, plain in candidates.items() if plain not in still_absent}
+
+
 def walk(root: Path, *, is_strict: bool = True) -> Iterator[tuple[str, list[str]]]:
     """Yield each folder under `root`, as a prefix that is empty or ends in /, with its file names.
 

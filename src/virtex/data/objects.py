@@ -17,7 +17,6 @@ from torch.nn import functional
 from virtex.data.example import Example
 from virtex.data.images import OpenedImage
 from virtex.data.masks import (
-    BadMaskError,
     Boxes,
     Mask,
     Placement,
@@ -26,6 +25,7 @@ from virtex.data.masks import (
     draw_mask,
     pack_masks,
 )
+from virtex.data.segmentations import BadMaskError
 from virtex.data.transforms import IMAGENET_MEAN, resize
 from virtex.errors import DataError
 

@@ -115,11 +115,18 @@ def _open_split(config: SourceConfig, root: Path, name: str, needs: Needs) -> So
                 split=name,
                 with_captions=needs.captions,
                 with_instances=instances,
+                with_masks=needs.masks,
                 bad_object_limit=limit,
                 missing_caption_limit=config.missing_caption_limit,
             )
         case "lvis":
-            return LvisSource(root, split=name, with_instances=instances, bad_object_limit=limit)
+            return LvisSource(
+                root,
+                split=name,
+                with_instances=instances,
+                with_masks=needs.masks,
+                bad_object_limit=limit,
+            )
         case "inaturalist":
             return InaturalistSource(root, split=name)
     return VocSource(root, split=name, with_boxes=needs.objects, bad_object_limit=limit)

@@ -178,7 +178,7 @@ def test_no_images_are_a_problem(root: Path) -> None:
     ("field", "value", "part"),
     [
         ("bbox", [1, 2, 3], '"bbox" is missing or broken: 1 (annotation 10: [1, 2, 3])'),
-        ("bbox", [1, 2, 3, "4"], '"bbox" is missing or broken: 1'),
+        ("bbox", [1, 2, 3, "x"], '"bbox" is missing or broken: 1'),
         ("bbox", [1, 2, -3, 4], '"bbox" is missing or broken: 1'),
         ("bbox", [1, 2, 3, 1e300], '"bbox" is missing or broken: 1'),
         ("bbox", [1, 2, 3, float("nan")], '"bbox" is missing or broken: 1'),
@@ -193,7 +193,8 @@ def test_no_images_are_a_problem(root: Path) -> None:
 )
 def test_broken_objects_are_named(root: Path, field: str, value: Any, part: str) -> None:
     rewrite(root, "instances", lambda document: document["annotations"][0].update({field: value}))
-    message = message_of(CocoSource, root, split="train", with_instances=True)
+    options = {"with_instances": True, "with_masks": True}
+    message = message_of(CocoSource, root, split="train", **options)
     assert part in message
 
 

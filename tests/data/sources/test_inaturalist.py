@@ -139,7 +139,7 @@ def spoiled(key: str, **changes: Any) -> dict[str, Any]:
             spoiled("annotations", image_id=11),
             ["several annotations: 1 (11)", "images without a category: 1 (13)"],
         ),
-        (spoiled("categories", id="5"), ['"categories" without "id" or "name": 1']),
+        (spoiled("categories", id=None), ['"categories" without "id" or "name": 1']),
         (spoiled("images", id=12), ["image ids given more than once: 1 (12)"]),
         ({"images": [], "categories": [], "annotations": []}, ["lists no images"]),
     ],

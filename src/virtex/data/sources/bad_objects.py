@@ -11,6 +11,8 @@ from virtex.errors import listing
 
 SLACK = 2.0
 """Most pixels by which a box may exceed its image, since published boxes are rounded."""
+MAX_PIXEL = 1e6
+"""Largest coordinate of a plausible box."""
 OUTSIDE = f"boxes outside their image or more than {SLACK:g} pixels beyond its edge"
 
 log = logging.getLogger("virtex")

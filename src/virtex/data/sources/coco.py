@@ -26,6 +26,7 @@ class CocoSource(Source):
         split: Name of the split in the files (val2017), where 2017 may be left out.
         with_captions: Read captions, and skip images without one.
         with_instances: Read labels, boxes, masks, crowd and areas, which an image may lack.
+        with_masks: Require a mask of each object.
         bad_object_limit: See `SourceConfig`.
         missing_caption_limit: See `SourceConfig`.
     """
@@ -38,6 +39,7 @@ class CocoSource(Source):
         split: str,
         with_captions: bool = True,
         with_instances: bool = False,
+        with_masks: bool = False,
         bad_object_limit: float = BAD_OBJECT_LIMIT,
         missing_caption_limit: float = MISSING_CAPTION_LIMIT,
     ) -> None:
@@ -59,7 +61,10 @@ class CocoSource(Source):
             self._kept = np.flatnonzero([bool(texts) for texts in captions])
         if with_instances:
             self._instances = read_instances(
-                files.pop("instances"), indices, bad_object_limit=bad_object_limit
+                files.pop("instances"),
+                indices,
+                with_masks=with_masks,
+                bad_object_limit=bad_object_limit,
             )
             self.categories = self._instances.categories
         problems.check()

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from virtex.data.checks import absent_files, path_inside
+from virtex.data.checks import absent_files, path_inside, repaired_paths
 from virtex.data.example import Example
 from virtex.data.packed import PackedStrings
-from virtex.data.sources.coco_file import CocoFile
-from virtex.data.sources.coco_masks import is_numbers
+from virtex.data.sources.coco_file import CocoFile, id_text, numbers_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +47,8 @@ def read_images(
         field: Name of the field that locates an image.
         path_of: Returns the path relative to `folder` from the field's value.
     """
-    rows = file.rows_with("images", {"id": int | str, field: str})
-    ids = [str(row["id"]) for row in rows]
+    rows = file.rows_with("images", field)
+    ids = [id_text(row["id"]) or "" for row in rows]
     file.check_ids("image", ids)
     absolute = os.path.abspath(folder)  # noqa: PTH100 (resolve() would follow links)
     names = [path_inside(absolute, path_of(row[field])) for row in rows]
@@ -62,6 +61,9 @@ def read_images(
         file.problems.add(f"the folder of images, {folder}, is missing. Unpack the images there.")
     else:
         absent = absent_files(folder, (name for name in paths if name))
+        repaired = repaired_paths(folder, absent)
+        paths = [repaired.get(name, name) for name in paths]
+        absent = [name for name in absent if name not in repaired]
         remedy = f"Put them into {folder}, or remove them from {file.name}."
         file.add_all("images listed but absent", absent, remedy)
     return CocoImages(folder, PackedStrings(ids), PackedStrings(paths))
@@ -72,11 +74,13 @@ def read_sizes(file: CocoFile, indices: dict[str, int]) -> NDArray[np.float64]:
     sizes = np.full((len(indices), 2), np.nan)
     broken = []
     for row in file.rows("images"):
-        index, size = indices.get(str(row.get("id"))), [row.get("height"), row.get("width")]
+        index = indices.get(id_text(row.get("id")) or "")
+        size = [row.get("height"), row.get("width")]
         if index is None or size == [None, None]:
             continue
-        if is_numbers(size) and min(size) > 0:
-            sizes[index] = size
+        numbers = numbers_in(size)
+        if numbers is not None and min(numbers) > 0:
+            sizes[index] = numbers
         else:
             broken.append(f"image {row.get('id')}: {size[1]} x {size[0]}")
     remedy = "Both are pixels, or both are left out."

@@ -1,23 +1,34 @@
 """COCO's instances: classes, boxes and masks of all objects in flat arrays."""
 
+import logging
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from virtex.data.checks import quoted
 from virtex.data.example import Example
 from virtex.data.packed import starts_of
-from virtex.data.sources.bad_objects import box_faults, dropped_identity, find_good_objects
-from virtex.data.sources.coco_file import CocoFile, Row
+from virtex.data.sources.bad_objects import (
+    MAX_PIXEL,
+    box_faults,
+    dropped_identity,
+    find_good_objects,
+)
+from virtex.data.sources.coco_file import CocoFile, Row, id_text, numbers_in
 from virtex.data.sources.coco_images import read_sizes
-from virtex.data.sources.coco_masks import Masks, is_numbers, read_masks
+from virtex.data.sources.coco_masks import Masks, read_masks
 from virtex.data.sources.label_lists import LabelLists
+from virtex.errors import listing
 
-MAX_PIXEL = 1e6
-"""Largest coordinate of a plausible box."""
+log = logging.getLogger("virtex")
+
+IS_CROWD = frozenset({0, 1, "0", "1"})
+WHOLE_NUMBER = re.compile("-?[0-9]{1,4000}")
 Rows = Sequence[tuple[int, Row]]
 """Annotations, each with the index of its image."""
 
@@ -88,12 +99,13 @@ class Instances:
 
 
 def read_instances(
-    file: CocoFile, indices: dict[str, int], *, bad_object_limit: float
+    file: CocoFile, indices: dict[str, int], *, with_masks: bool, bad_object_limit: float
 ) -> Instances:
     """Return the objects in a file, and its categories in the order of their ids.
 
     Args:
         indices: Indices of the images by their ids.
+        with_masks: Require a mask of each object; otherwise masks with faults are left out.
         bad_object_limit: See `SourceConfig`.
     """
     categories = read_categories(file)
@@ -104,18 +116,19 @@ def read_instances(
     labels = np.asarray(read_labels(file, rows, categories), np.int32)
     boxes = np.asarray(_read_boxes(file, rows), np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
+    sizes = read_sizes(file, indices)[images]
     instances = Instances(
         categories=tuple(categories.values()),
         boxes=boxes,
         labels=labels,
-        crowd=np.asarray([bool(row.get("iscrowd")) for _, row in rows], np.bool_),
+        crowd=_read_crowd(file, rows),
         starts=starts_of(np.bincount(images, minlength=len(indices)).tolist()),
         areas=_read_areas(file, rows),
-        masks=read_masks(file, rows),
+        masks=read_masks(file, rows, sizes, limit=None if with_masks else bad_object_limit),
         image_labels=LabelLists.of_pairs(images, labels, num_images=len(indices)),
     )
     kept = find_good_objects(
-        _faults(instances, read_sizes(file, indices)),
+        _faults(instances, sizes),
         lambda index: _name_of(rows[index][1]),
         subject=file.name,
         limit=bad_object_limit,
@@ -125,10 +138,14 @@ def read_instances(
 
 
 def _faults(instances: Instances, image_sizes: NDArray[np.float64]) -> dict[str, NDArray[np.bool_]]:
-    """Return each possible fault of an object, and which objects (M,) have it."""
-    faults = box_faults(instances.boxes, image_sizes[instances.images])
+    """Return each possible fault of an object, and which objects (M,) have it.
+
+    Args:
+        image_sizes: (M, 2) height and width of each object's image.
+    """
+    faults = box_faults(instances.boxes, image_sizes)
     if instances.masks is not None:
-        faults["masks without area"] = instances.masks.without_area
+        faults |= instances.masks.faults
     if instances.areas is not None:
         faults['"area" of 0 or less'] = instances.areas <= 0
     return faults
@@ -138,20 +155,29 @@ def _name_of(row: Row) -> str:
     return f"annotation {row.get('id')} of image {row['image_id']}: {row.get('bbox')}"
 
 
-def read_categories(file: CocoFile) -> dict[int, str]:
+def read_categories(file: CocoFile) -> dict[str, str]:
     """Return the names by id, in the order of the ids."""
-    rows = file.rows_with("categories", {"id": int, "name": str})
+    rows = category_rows(file)
     file.check_ids("category", [row["id"] for row in rows])
-    return {row["id"]: row["name"] for row in sorted(rows, key=lambda row: row["id"])}
+    return {id_text(row["id"]) or "": row["name"] for row in rows}
 
 
-def read_labels(file: CocoFile, rows: Rows, categories: dict[int, str]) -> list[int]:
+def category_rows(file: CocoFile) -> list[Row]:
+    """Return the categories in the order of their ids: by number, or else by text."""
+    rows = file.rows_with("categories", "name")
+    ids = [id_text(row["id"]) or "" for row in rows]
+    are_numbers = all(WHOLE_NUMBER.fullmatch(one) for one in ids)
+    keys: list[Any] = [int(one) for one in ids] if are_numbers else ids
+    return [rows[index] for index in sorted(range(len(rows)), key=keys.__getitem__)]
+
+
+def read_labels(file: CocoFile, rows: Rows, categories: dict[str, str]) -> list[int]:
     """Return the label of each annotation: the index of its category, or 0 if it is unknown."""
     label_of = {category_id: label for label, category_id in enumerate(categories)}
     labels, unknown = [], []
     for _, row in rows:
         category = row.get("category_id")
-        label = label_of.get(category) if isinstance(category, int) else None
+        label = label_of.get(id_text(category) or "")
         labels.append(label or 0)
         if label is None:
             unknown.append(f"annotation {row.get('id')}: category_id {category}")
@@ -164,33 +190,54 @@ def _read_boxes(file: CocoFile, rows: Rows) -> list[list[float]]:
     """Return x, y, width and height of each object; NaN if broken."""
     boxes, broken = [], []
     for _, row in rows:
-        box = row.get("bbox")
-        if is_box(box):
+        box = numbers_in(row.get("bbox"))
+        if box is not None and is_box(box):
             boxes.append(box)
         else:
             boxes.append([math.nan] * 4)
-            broken.append(f"annotation {row.get('id')}: {box}")
+            broken.append(f"annotation {row.get('id')}: {row.get('bbox')}")
     remedy = "It is [x, y, width, height] in pixels."
     file.add_all('annotations whose "bbox" is missing or broken', broken, remedy)
     return boxes
 
 
+def _read_crowd(file: CocoFile, rows: Rows) -> NDArray[np.bool_]:
+    """Return which objects (M,) are groups; those without "iscrowd" are none."""
+    values = [row.get("iscrowd") or 0 for _, row in rows]
+    names = [
+        f"annotation {row.get('id')}: {value}"
+        for value, (_, row) in zip(values, rows, strict=True)
+        if not isinstance(value, int | float | str) or value not in IS_CROWD
+    ]
+    file.add_all('annotations whose "iscrowd" is not 0 or 1', names, "Correct it or leave it out.")
+    return np.asarray([value not in (0, "0") for value in values], np.bool_)
+
+
 def _read_areas(file: CocoFile, rows: Rows) -> NDArray[np.float32] | None:
-    """Return the area of each object in pixels; None if the file has no areas."""
-    if not any("area" in row for _, row in rows):
+    """Return the area of each object in pixels; None if the file has none, or not of all."""
+    given = [row["area"] for _, row in rows if row.get("area") is not None]
+    if not given:
         return None
-    areas = [row.get("area") for _, row in rows]
-    broken = [index for index, area in enumerate(areas) if not is_numbers([area])]
-    for index in broken:
-        areas[index] = math.nan
-    names = [f"annotation {rows[index][1].get('id')}" for index in broken]
-    remedy = "Write it for all annotations or for none."
-    file.add_all('annotations whose "area" is missing or not a number', names, remedy)
-    return np.asarray(areas, np.float32)
+    areas = [numbers_in([row.get("area")]) for _, row in rows]
+    names = [
+        quoted(f"annotation {row.get('id')}")
+        for area, (_, row) in zip(areas, rows, strict=True)
+        if area is None or area[0] > MAX_PIXEL**2
+    ]
+    if names:
+        log.warning(
+            '%s: "area" is not used, since it is missing or not a number in %s of %s annotations '
+            "(%s). Objects count by the area of their mask, or else of their box.",
+            file.name,
+            f"{len(names):,}",
+            f"{len(rows):,}",
+            listing(names),
+        )
+        return None
+    found = np.asarray([area[0] for area in areas if area is not None], np.float32)
+    return found if found.any() else None
 
 
-def is_box(value: Any) -> TypeGuard[list[float]]:
-    """Whether a value is x, y, width and height in pixels."""
-    if not is_numbers(value) or len(value) != 4:
-        return False
-    return max(map(abs, value)) < MAX_PIXEL and min(value[2:]) >= 0
+def is_box(numbers: list[float]) -> bool:
+    """Whether numbers are x, y, width and height in pixels."""
+    return len(numbers) == 4 and max(map(abs, numbers)) < MAX_PIXEL and min(numbers[2:]) >= 0

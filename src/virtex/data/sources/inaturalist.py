@@ -94,7 +94,7 @@ def _annotation_path(root: Path, split: str, problems: Problems) -> Path:
 
 
 def _read_image_labels(
-    file: CocoFile, indices: dict[str, int], categories: dict[int, str]
+    file: CocoFile, indices: dict[str, int], categories: dict[str, str]
 ) -> NDArray[np.int32]:
     """Return the label of each image (N,)."""
     rows = list(file.annotations(indices))

@@ -8,9 +8,14 @@ import numpy as np
 from virtex.data.checks import Problems, paused_collection
 from virtex.data.example import Example, Source
 from virtex.data.source_options import BAD_OBJECT_LIMIT
-from virtex.data.sources.coco_file import CocoFile
+from virtex.data.sources.coco_file import CocoFile, id_text
 from virtex.data.sources.coco_images import read_images
-from virtex.data.sources.coco_instances import Instances, read_categories, read_instances
+from virtex.data.sources.coco_instances import (
+    Instances,
+    category_rows,
+    read_categories,
+    read_instances,
+)
 from virtex.data.sources.label_lists import LabelLists
 
 FREQUENCIES = frozenset("rcf")
@@ -28,6 +33,7 @@ class LvisSource(Source):
     Args:
         split: train or val.
         with_instances: Read labels, boxes, masks and areas, which an image may lack.
+        with_masks: Require a mask of each object.
         bad_object_limit: See `SourceConfig`.
     """
 
@@ -38,6 +44,7 @@ class LvisSource(Source):
         *,
         split: str,
         with_instances: bool = True,
+        with_masks: bool = False,
         bad_object_limit: float = BAD_OBJECT_LIMIT,
     ) -> None:
         problems = Problems(f"LVIS data in {root} (split {split})")
@@ -54,7 +61,9 @@ class LvisSource(Source):
                 _read_lists(file, field, indices, categories)
                 for field in ("neg_category_ids", "not_exhaustive_category_ids")
             )
-            self._instances = read_instances(file, indices, bad_object_limit=bad_object_limit)
+            self._instances = read_instances(
+                file, indices, with_masks=with_masks, bad_object_limit=bad_object_limit
+            )
             self.categories = self._instances.categories
         problems.check()
 
@@ -107,8 +116,7 @@ def _path_of(url: str) -> str:
 
 def _read_frequencies(file: CocoFile) -> tuple[str, ...]:
     """Return r, c or f for each category, in the order of their ids."""
-    rows = file.rows_with("categories", {"id": int, "name": str})
-    rows.sort(key=lambda row: row["id"])
+    rows = category_rows(file)
     found = [row.get("frequency") for row in rows]
     broken = [
         f"{row['name']}: {one}"
@@ -120,18 +128,18 @@ def _read_frequencies(file: CocoFile) -> tuple[str, ...]:
 
 
 def _read_lists(
-    file: CocoFile, field: str, indices: dict[str, int], categories: dict[int, str]
+    file: CocoFile, field: str, indices: dict[str, int], categories: dict[str, str]
 ) -> LabelLists:
     """Return the labels whose category ids each image lists under `field`."""
     label_of = {category_id: label for label, category_id in enumerate(categories)}
     images, labels, broken = [], [], []
     for row in file.rows("images"):
-        index, ids = indices.get(str(row.get("id"))), row.get(field)
+        index, ids = indices.get(id_text(row.get("id")) or ""), row.get(field)
         if index is None:
             continue
-        if isinstance(ids, list) and all(isinstance(one, int) and one in label_of for one in ids):
+        if isinstance(ids, list) and all(id_text(one) in label_of for one in ids):
             images += [index] * len(ids)
-            labels += [label_of[one] for one in ids]
+            labels += [label_of[str(id_text(one))] for one in ids]
         else:
             broken.append(f"image {row.get('id')}: {ids}")
     remedy = "It lists ids of categories; take LVIS v1's file."

@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from virtex.data.checks import Problems, quoted
 from virtex.data.example import Example
 from virtex.data.packed import starts_of
-from virtex.data.sources.bad_objects import box_faults, dropped_identity, find_good_objects
+from virtex.data.sources.bad_objects import (
+    MAX_PIXEL,
+    box_faults,
+    dropped_identity,
+    find_good_objects,
+)
 from virtex.errors import listing
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-MAX_PIXEL = 1e6
-"""Largest coordinate of a plausible box."""
 
 
 class VocObject(NamedTuple):
