@@ -1,7 +1,8 @@
-"""Rank, world size and collectives: the only module that imports torch.distributed."""
+"""Rank, world size and collectives: with rendezvous.py the only module that imports
+torch.distributed."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -10,6 +11,10 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 import torch.distributed
 from torch import Tensor, nn
+
+from virtex import rendezvous
+from virtex.errors import VirTexError
+from virtex.launcher import Launch, has_terminal, launch_of
 
 TIMEOUT = timedelta(hours=12)
 """Maximum wait for the main process, which alone trains vocabularies and runs protocols."""
@@ -62,33 +67,76 @@ def is_main() -> bool:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the processes that torchrun or srun started; do nothing for a single process."""
-    if num_started() == 1 or torch.distributed.is_initialized():
+    """Join the processes that torchrun or srun started; do nothing for a single process.
+
+    Raises:
+        ConfigError: Their environment variables cannot work, or some do not come.
+        VirTexError: Another process ended within the block.
+    """
+    launch = _launch()
+    if launch.world_size == 1 or torch.distributed.is_initialized():
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    torch.distributed.init_process_group(backend, timeout=TIMEOUT)
+    with _errors_of_others():
+        torch.distributed.init_process_group(
+            backend,
+            store=rendezvous.meet(launch),
+            rank=launch.rank,
+            world_size=launch.world_size,
+            timeout=TIMEOUT,
+        )
+        try:
+            yield
+        finally:
+            torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def _errors_of_others() -> Iterator[None]:
+    """Raise a VirTexError in place of torch's errors at a process that has gone."""
     try:
         yield
-    finally:
-        torch.distributed.destroy_process_group()
+    except RuntimeError as error:
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+            raise
+        reason = str(error).strip().splitlines()[0].rpartition("] ")[2]
+        raise VirTexError(
+            f"another process of the run has ended or cannot be reached ({reason}); its own "
+            "message says why. The same command resumes from the newest checkpoint."
+        ) from error
+
+
+def _launch() -> Launch:
+    return launch_of(os.environ, has_terminal=has_terminal())
 
 
 def num_started() -> int:
     """Return the number of processes that torchrun or srun started, joined or not."""
-    _adopt_slurm()
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _launch().world_size
 
 
 def local_rank() -> int:
     """Return the index of this process on its machine, which is that of its GPU."""
-    _adopt_slurm()
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _launch().local_rank
 
 
 def num_on_machine() -> int:
     """Return the number of this run's processes on this machine."""
-    return max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+    return _launch().num_on_machine
+
+
+def on_main(action: Callable[[], object]) -> None:
+    """Call a function in the main process; all processes raise its VirTexError or OSError."""
+    failure: VirTexError | OSError | None = None
+    if is_main():
+        try:
+            action()
+        except (VirTexError, OSError) as error:
+            failure = error
+    failure = gather_objects(failure)[0]
+    if failure is not None:
+        raise failure
 
 
 def wrap(module: nn.Module) -> nn.Module:
@@ -187,10 +235,3 @@ def gather_on_main(value: Item) -> list[Item]:
     if world_size() > 1:
         torch.distributed.gather_object(value, values or None)
     return values
-
-
-def _adopt_slurm() -> None:
-    """Copy srun's variables to the names that torch reads."""
-    names = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
-    if "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "MASTER_ADDR" in os.environ:
-        os.environ |= {name: os.environ[slurm] for name, slurm in names.items()}

@@ -351,7 +351,9 @@ def test_it_is_quiet_where_there_is_no_terminal(
 def test_several_processes_are_refused(
     run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    torchrun = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "first", "MASTER_PORT": "29500"}
+    for name, value in torchrun.items():
+        monkeypatch.setenv(name, value)
     assert main(["caption", str(run), str(photos)]) == 2
     assert "2 processes were started" in capsys.readouterr().err
 
