@@ -1,6 +1,7 @@
 """Processes that train the toy task, forked from a server that has imported torch."""
 
 import multiprocessing
+import os
 import socket
 import sys
 import time
@@ -8,6 +9,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tests.engine.toy_run import train
+from virtex.errors import VirTexError
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.engine.toy_run"])
@@ -16,7 +18,11 @@ TIMEOUT = 60
 
 
 def _train(out: Path, options: dict) -> None:
-    sys.exit(train(out, **options))
+    try:
+        sys.exit(train(out, **options))
+    except VirTexError as error:
+        (out / f"error_of_rank_{os.environ['RANK']}").write_text(str(error))
+        sys.exit(2)
 
 
 def launch(

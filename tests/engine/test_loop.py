@@ -3,8 +3,10 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -13,12 +15,13 @@ from torch.amp import GradScaler
 
 from tests.engine.toy import ToyTask, toy_batch, toy_batches, toy_fit, toy_task
 from tests.small_disk import files_of_at_most
-from virtex.engine import checkpoint
+from virtex.data.workers import WorkerError
+from virtex.engine import checkpoint, recording, signals
 from virtex.engine.loop import evaluate, split, to_device, train_step
 from virtex.engine.optim import OptimConfig, lr_scale
 from virtex.engine.run import RunConfig, RunFolder
 from virtex.engine.state import TrainingState
-from virtex.errors import CheckpointError, ConfigError, VirTexError
+from virtex.errors import CheckpointError, ConfigError, DataError, VirTexError
 from virtex.tasks.base import Batch, TaskOutput
 
 CPU = torch.device("cpu")
@@ -211,23 +214,37 @@ def test_a_checkpoint_holds_the_config(folder: RunFolder) -> None:
 
 
 def test_training_continues_after_a_failed_checkpoint_except_for_the_last(
-    folder: RunFolder, caplog: pytest.LogCaptureFixture
+    folder: RunFolder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(recording, "RETRIES", (0.01, 0.02))
+
     def on_checkpoint(step: int) -> None:
         steps.append(step)
         size = folder.checkpoints.at(step).stat().st_size
         disk.enter_context(files_of_at_most(size // 2))
 
     steps: list[int] = []
-    with ExitStack() as disk, pytest.raises(CheckpointError, match="step_00000012"):
+    lost = r"step_00000012.*Steps 5 to 12 are lost.*resumes from the checkpoint of step 4"
+    with ExitStack() as disk, pytest.raises(CheckpointError, match=lost):
         toy_fit(toy_task(), folder, RUN, on_checkpoint=on_checkpoint)
+    assert caplog.text.count("Trying again in") == 2
     assert steps == [4]
     assert "step_00000008.pt: File too large" in caplog.text
     assert "Training goes on" in caplog.text
     assert folder.checkpoints.latest()["step"] == 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_last_checkpoint_is_written_if_the_disk_has_room_again(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = ExitStack()
+    monkeypatch.setattr(recording.time, "sleep", lambda seconds: disk.close())
+    disk.enter_context(files_of_at_most(1000))
+    result = toy_fit(toy_task(), folder, replace(RUN, checkpoint_every=0))
+    assert (result.reason, folder.checkpoints.steps()) == ("finished", [12])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_lets_the_step_finish_and_saves(folder: RunFolder, number: int) -> None:
     class Signalling(ToyTask):
         def forward(self, batch: Batch) -> TaskOutput:
@@ -242,23 +259,54 @@ def test_a_signal_lets_the_step_finish_and_saves(folder: RunFolder, number: int)
     assert signal.getsignal(number) == before
 
 
-def test_a_second_interrupt_acts_at_once(folder: RunFolder) -> None:
+def test_a_second_interrupt_acts_at_once(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Impatient(ToyTask):
         def forward(self, batch: Batch) -> TaskOutput:
-            noted = signal.getsignal(signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-            while signal.getsignal(signal.SIGINT) is noted:  # another thread may have got it first
-                time.sleep(0.001)
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(10)
-            return super().forward(batch)
+            for _ in range(3):  # the second counts as the first, the third does not
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.06)
+            raise AssertionError("the third signal had no effect")
 
+    monkeypatch.setattr(signals, "SAME", 0.1)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     try:
         with pytest.raises(KeyboardInterrupt):
             toy_fit(Impatient(), folder, RUN)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_ends_the_wait_for_a_batch(folder: RunFolder) -> None:
+    def batches(start: int) -> Generator[Batch]:
+        yield from islice(toy_batches(8, start), 5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    start = time.monotonic()
+    result = toy_fit(toy_task(), folder, RUN, batches=batches)
+    assert time.monotonic() - start < 10
+    assert (result.step, result.reason) == (5, "interrupted")
+    assert folder.checkpoints.steps() == [4, 5]
+
+
+@pytest.mark.parametrize("kind", [WorkerError, DataError, ZeroDivisionError])
+def test_the_finished_steps_are_saved_if_there_is_no_next_batch(
+    folder: RunFolder, kind: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    def batches(start: int) -> Generator[Batch]:
+        yield from islice(toy_batches(8, start), 5)
+        raise kind("no more")
+
+    with pytest.raises(kind) as caught:
+        toy_fit(toy_task(), folder, RUN, batches=batches)
+    assert "The 5 finished steps are saved" in f"{caught.value} {caplog.text}"
+    assert folder.checkpoints.steps() == [4, 5]
+    cut, whole = toy_task(), toy_task()
+    toy_fit(cut, folder, RUN)
+    toy_fit(whole, RunFolder(folder.path / "whole"), RUN)
+    assert same_weights(cut, whole)
 
 
 def test_training_works_outside_of_the_main_thread(folder: RunFolder) -> None:

@@ -56,3 +56,23 @@ def test_two_processes_stop_together_and_resume_bit_for_bit(tmp_path: Path) -> N
     for rank in range(2):  # with BatchNorm's statistics, which each process takes of its own share
         state = torch.load(whole.path / f"state_of_rank_{rank}.pt")
         assert all(torch.equal(state[name], weights[1][name]) for name in weights[1])
+
+
+def test_all_processes_save_and_stop_if_one_has_no_next_batch(tmp_path: Path) -> None:
+    processes = launch_two(tmp_path, fails_at=8)
+    assert exit_codes(*processes) == [2, 2]
+    assert max(RunFolder(tmp_path).checkpoints.steps()) == 8
+    errors = [(tmp_path / f"error_of_rank_{rank}").read_text() for rank in range(2)]
+    assert errors == [
+        "process 1 of the run failed: a worker was killed. "
+        "The 8 finished steps are saved: the same command resumes after them.",
+        "a worker was killed. The 8 finished steps are saved: the same command resumes after them.",
+    ]
+
+
+def test_a_process_whose_partner_is_killed_ends_with_an_error_that_says_so(tmp_path: Path) -> None:
+    processes = launch_two(tmp_path, sleep=0.02)
+    wait_for_file(RunFolder(tmp_path).checkpoints.at(6), *processes)
+    processes[1].kill()
+    assert exit_codes(*processes)[0] == 2
+    assert "another process of the run has ended" in (tmp_path / "error_of_rank_0").read_text()

@@ -20,7 +20,7 @@ RUN = RunConfig(
 )
 
 
-class KilledError(Exception):
+class KilledError(BaseException):
     """Stands for a kill between two steps."""
 
 

@@ -13,6 +13,7 @@ import torch
 
 from tests.engine.toy import toy_batches, toy_fit, toy_task
 from virtex import distributed
+from virtex.data.workers import WorkerError
 from virtex.engine.run import RunConfig, RunFolder, choose_device
 from virtex.tasks.base import Batch
 
@@ -36,12 +37,14 @@ def train(
     width: int = 8,
     sleep: float = 0.0,
     plain: bool = False,
+    fails_at: int | None = None,
     environment: dict[str, str] | None = None,
 ) -> int:
     """Train, save this process's weights in the run folder, and return the exit code.
 
     Args:
         sleep: Seconds before each batch.
+        fails_at: Step at which the last process has no batch.
         plain: Omit dropout and BatchNorm, so that two processes compute the same as one.
         environment: Environment variables to set, as torchrun does.
     """
@@ -50,8 +53,10 @@ def train(
     run = toy_config(num_steps=num_steps)
 
     def batches(start_step: int) -> Generator[Batch]:
-        for batch in toy_batches(run.batch_size, start_step):
+        for step, batch in enumerate(toy_batches(run.batch_size, start_step), start_step):
             time.sleep(sleep)
+            if step == fails_at and distributed.rank() == distributed.world_size() - 1:
+                raise WorkerError("a worker was killed")
             yield batch
 
     with distributed.process_group(choose_device(run.device)):

@@ -208,7 +208,7 @@ def _unchanged(item: Any) -> Any:
 
 
 @atexit.register
-def _kill_all() -> None:
+def kill_all() -> None:
     """Kill the workers that still run, since Python waits at its end for all of them."""
     for process in list(_started):
         with suppress(ValueError, AssertionError):  # closed, or started by a parent of this process

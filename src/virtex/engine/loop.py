@@ -58,7 +58,7 @@ class FitResult:
 
     @property
     def exit_code(self) -> int:
-        """Exit code of the command: 143 after SIGTERM or Ctrl-C, so that scripts stop as well."""
+        """Exit code of the command: 143 after a signal, so that scripts stop as well."""
         return 0 if self.reason == "finished" else 143
 
 
@@ -87,7 +87,8 @@ def fit(
             again when resuming from one, since a kill may have prevented the first call.
 
     Raises:
-        VirTexError: A loss or weight is not finite; no such state was saved.
+        VirTexError: A loss or weight is not finite; no such state was saved. Or there is no next
+            batch, as when a worker died; the finished steps were saved.
     """
     check_batch_size(run)
     configure_torch(run, device)
@@ -110,16 +111,20 @@ def fit(
         closing(Reporter(state, folder, bar, run=run, optim=optim)) as reporter,
     ):
         while state.step < run.num_steps:
-            if distributed.any_true(stop.requested, CPU):
-                writer.save()
+            stop.beat()
+            batch, failure = next_batch(stream, stop, speed, num_images=run.batch_size)
+            if distributed.any_true(batch is None, CPU):
+                stop.is_saving = True
+                writer.save_and_raise(failure)
                 return FitResult(state.step, "interrupted")
+            assert batch is not None
             set_lr(state.optimizer, lr_scale(optim, step=state.step, num_steps=run.num_steps))
-            batch = speed.next(stream, run.batch_size)
             state.losses.add(train_step(model, batch, state, run=run, optim=optim))
             bar.reach(state.step)
             if due(state.step, run.log_every, run.num_steps):
                 reporter.report_training(speed)
             with speed.pause():
+                stop.beat()
                 if validate and due(state.step, run.validate_every, run.num_steps):
                     distributed.share_buffers(task)
                     reporter.report_validation(validate)
@@ -127,6 +132,16 @@ def fit(
                     writer.save_scheduled()
     distributed.share_buffers(task)
     return FitResult(state.step, "finished")
+
+
+def next_batch(
+    stream: BatchStream, stop: StopSignals, speed: Speed, *, num_images: int
+) -> tuple[Batch | None, Exception | None]:
+    """Return the next batch, or None after a signal, or None and the error if there is one."""
+    try:
+        return stop.next(lambda: speed.next(stream, num_images)), None
+    except Exception as error:  # any kind: the steps before it are worth a checkpoint
+        return None, error
 
 
 def train_step(

@@ -1,6 +1,7 @@
 """Output of a run while it trains: records and checkpoints."""
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,12 @@ from virtex.engine.meter import Speed
 from virtex.engine.optim import OptimConfig, lr_scale
 from virtex.engine.run import Record, RunConfig, RunFolder, due
 from virtex.engine.state import TrainingState
-from virtex.errors import CheckpointError
+from virtex.errors import CheckpointError, VirTexError
 from virtex.progress import ProgressBar
 
 log = logging.getLogger(__name__)
+RETRIES = (2.0, 8.0, 20.0)
+"""Seconds before each further try to write the last checkpoint."""
 
 
 class Reporter:
@@ -123,13 +126,45 @@ class CheckpointWriter:
 
     def save_scheduled(self) -> None:
         """Save, and log a failure to write as an error unless this is the last step."""
+        if self.state.step == self.run.num_steps:
+            return self.save_last()
         try:
-            self.save()
-            self._call_hook()
+            self._save_and_call_hook()
         except (CheckpointError, OSError) as error:
-            if self.state.step == self.run.num_steps:
-                raise
             log.error("%s Training goes on.", error)
+
+    def save_last(self, *, with_hook: bool = True) -> None:
+        """Save before the run ends, and try a failed write again for half a minute.
+
+        Raises:
+            CheckpointError: The disk stays full; says which steps are lost.
+        """
+        for delay in RETRIES:
+            try:
+                return self._save_and_call_hook() if with_hook else self.save()
+            except (CheckpointError, OSError) as error:
+                log.error("%s Trying again in %g s.", error, delay)
+                time.sleep(delay)
+        try:
+            self._save_and_call_hook() if with_hook else self.save()
+        except (CheckpointError, OSError) as error:
+            raise CheckpointError(f"{error} {self._what_is_lost()}") from error
+
+    def save_and_raise(self, failure: Exception | None) -> None:
+        """Save since the run ends early; then raise the error of this or of another process."""
+        failures = distributed.gather_objects(None if failure is None else str(failure))
+        self.save_last(with_hook=False)
+        step = self.state.step
+        saved = f"The {step} finished steps are saved: the same command resumes after them."
+        if isinstance(failure, VirTexError):
+            failure.args = (f"{str(failure).rstrip('.')}. {saved if step else ''}".rstrip(),)
+        elif failure is not None and step:
+            log.error(saved)
+        if failure is not None:
+            raise failure
+        for rank, text in enumerate(failures):
+            if text is not None:
+                raise VirTexError(f"process {rank} of the run failed: {text.rstrip('.')}. {saved}")
 
     def save(self) -> None:
         """Save the state if it is not saved yet, then remove old checkpoints.
@@ -141,14 +176,29 @@ class CheckpointWriter:
         step = self.state.step
         self.state.losses.check(step)
         self.state.check_finite()
-        if step != self.saved_step and distributed.is_main():
-            values = {**self.state.state_dict(), "config": self.config}
-            checkpoint.save(self.checkpoints.at(step), values)
-            self.checkpoints.prune(
-                newest=step, keep=self.run.keep_checkpoints, keep_every=self.run.keep_every
-            )
+        if step != self.saved_step:
+            distributed.on_main(lambda: self._write(step))
         self.saved_step = step
 
+    def _write(self, step: int) -> None:
+        values = {**self.state.state_dict(), "config": self.config}
+        checkpoint.save(self.checkpoints.at(step), values)
+        self.checkpoints.prune(
+            newest=step, keep=self.run.keep_checkpoints, keep_every=self.run.keep_every
+        )
+
+    def _save_and_call_hook(self) -> None:
+        self.save()
+        self._call_hook()
+
+    def _what_is_lost(self) -> str:
+        step, saved = self.state.step, self.saved_step
+        if step == saved:
+            return f"The checkpoint of step {step} is written: the same command writes the rest."
+        newest = f"the checkpoint of step {saved}" if saved else "the start: there is no checkpoint"
+        return f"Steps {saved + 1} to {step} are lost; the same command resumes from {newest}."
+
     def _call_hook(self) -> None:
-        if self.on_checkpoint and distributed.is_main():
-            self.on_checkpoint(self.state.step)
+        if self.on_checkpoint:
+            hook, step = self.on_checkpoint, self.state.step
+            distributed.on_main(lambda: hook(step))

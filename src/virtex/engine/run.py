@@ -16,7 +16,7 @@ import yaml
 
 from virtex import distributed, files
 from virtex.engine.checkpoint import CheckpointFolder
-from virtex.errors import ConfigError, VirTexError, out_of_range, raise_all
+from virtex.errors import ConfigError, out_of_range, raise_all
 
 log = logging.getLogger(__name__)
 Record = Mapping[str, int | float | str]
@@ -179,17 +179,9 @@ class RunFolder:
             ConfigError: Another run holds the lock; names its process and host.
             DataError: The folder cannot be written.
         """
-        refusal: VirTexError | None = None
         with ExitStack() as stack:
-            if distributed.is_main():
-                lock = files.locked(self.path / ".lock", subject=f"the run {self.path}")
-                try:
-                    stack.enter_context(lock)
-                except VirTexError as error:
-                    refusal = error
-            refusal = distributed.gather_objects(refusal)[0]
-            if refusal is not None:
-                raise refusal
+            lock = files.locked(self.path / ".lock", subject=f"the run {self.path}")
+            distributed.on_main(lambda: stack.enter_context(lock))
             yield
 
     def write_config(self, values: dict[str, Any]) -> None:
