@@ -1,9 +1,17 @@
+import re
 from types import SimpleNamespace
 
 import pytest
 
 from virtex.data.images import BadImageError
-from virtex.errors import ConfigError, did_you_mean, listing, out_of_range, raise_all
+from virtex.errors import (
+    ConfigError,
+    did_you_mean,
+    limit_of_system,
+    listing,
+    out_of_range,
+    raise_all,
+)
 
 
 def test_all_problems_are_told_at_once() -> None:
@@ -45,3 +53,26 @@ def test_a_number_out_of_its_range_is_told_the_end_that_it_passed() -> None:
         "low 0 must be at least 1",
         "high 5000 must be at most 4,096",
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (MemoryError(), "more memory"),
+        (OSError(28, "No space left on device"), "free some space"),
+        (OSError(24, "Too many open files", "x.jpg"), "x.jpg.*ulimit -n"),
+        (BlockingIOError(11, "Resource temporarily unavailable"), "ulimit -u"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "more memory"),
+        (ImportError("libtorch.so: failed to map segment from shared object"), "more memory"),
+    ],
+)
+def test_an_error_of_the_system_is_told_with_its_remedy(error: Exception, remedy: str) -> None:
+    assert re.search(remedy, limit_of_system(error) or "")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes differ"), FileNotFoundError(2, "No such file"), KeyError("x")]
+)
+def test_another_error_is_none_of_the_system(error: Exception) -> None:
+    assert limit_of_system(error) is None

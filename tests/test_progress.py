@@ -123,14 +123,43 @@ def test_lines_meant_for_a_file_do_not_go_to_the_terminal(
     assert "a caption" not in terminal.shown()
 
 
-class _Full(io.StringIO):
-    """A stream on a full disk."""
+class Broken(Terminal):
+    """A stream on a full disk, or one whose reader has gone."""
+
+    error: Exception = OSError(28, "No space left on device")
+
+    def __init__(self, *, is_terminal: bool) -> None:
+        super().__init__()
+        self.is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self.is_terminal
 
     def write(self, text: str) -> int:
-        raise OSError(28, "No space left on device")
+        raise self.error
+
+    def flush(self) -> None:
+        raise self.error
 
 
-def test_a_line_that_cannot_be_written_does_not_end_the_run() -> None:
-    with ProgressBar("work", 2, stream=_Full()) as bar:
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("error", [OSError(28, "full"), BrokenPipeError(), ValueError("closed")])
+def test_output_that_cannot_be_written_does_not_end_the_run(
+    is_terminal: bool, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Broken(is_terminal=is_terminal)
+    stream.error = error
+    with ProgressBar("work", 2, stream=stream) as bar:
         bar.say("step 1/2")
+        bar.note("note")
         bar.advance()
+        with bar.paused():
+            bar.reach(2)
+
+
+def test_closed_standard_streams_do_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with ProgressBar("work", 2) as bar:
+        bar.say("step 1/2")

@@ -4,13 +4,13 @@ Nothing heavy is imported before a command is known, so that `virtex --help` ans
 """
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtex.errors import ConfigError, VirTexError, printable
+from virtex.errors import ConfigError, VirTexError, limit_of_system, printable
+from virtex.streams import flushed, open_missing_streams, say
 
 USAGE = """usage: virtex COMMAND [options]
 
@@ -59,17 +59,28 @@ class ZooConfig:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0 on success, 2 for a mistake that the user can mend."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE, end="")
-        return 0
+    open_missing_streams()
     _log_to_stderr()
+    with flushed() as output:
+        output.exit_code = _exit_code(arguments)
+    return output.exit_code
+
+
+def _exit_code(arguments: list[str]) -> int:
+    """Run one command, print the mistakes of the user, and return the exit code."""
     try:
-        return _run(arguments[0], arguments[1:])
+        return _run(arguments[0] if arguments else "--help", arguments[1:])
     except VirTexError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        say(f"{type(error).__name__}: {error}")
         return 2
     except KeyboardInterrupt:
         return 130
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
+        limit = limit_of_system(error)
+        if limit is None:
+            raise
+        say(f"VirTexError: {limit}")
+        return 2
 
 
 class _PrintableFormatter(logging.Formatter):
@@ -89,6 +100,9 @@ def _log_to_stderr() -> None:
 
 
 def _run(command: str, arguments: list[str]) -> int:
+    if command in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
     if command == "--version":
         from importlib.metadata import version
 
@@ -159,11 +173,7 @@ def _caption(arguments: list[str]) -> int:
     config = parse_caption(arguments)
     from virtex.predict.caption_files.job import caption_files
 
-    try:
-        caption_files(config, stdin=sys.stdin.buffer)
-    except BrokenPipeError:  # the reader of the captions has closed them
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    caption_files(config, stdin=sys.stdin.buffer)
     return 0
 
 

@@ -117,7 +117,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
     """Return the value that the last `flag VALUE` or `flag=VALUE` gives, without parsing."""
     value = None
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
         if argument == flag:
             value = following
         elif argument.startswith(f"{flag}="):

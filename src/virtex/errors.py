@@ -1,6 +1,8 @@
 """Errors that the user can correct; any other exception is a bug of this package."""
 
 import difflib
+import errno
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -28,6 +30,43 @@ class DataError(VirTexError):
 
 class CheckpointError(VirTexError):
     """A weights file or checkpoint that cannot be read or does not fit the model."""
+
+
+LIMITS = {
+    errno.ENOMEM: "give this process more memory, or lower the batch size and the worker processes",
+    errno.EAGAIN: "raise the limit of processes and threads (ulimit -u)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n 4096), or lower the worker processes",
+    errno.ENFILE: "close other programs: the system's limit of open files is reached",
+    errno.ENOSPC: "free some space, in the folder for temporary files (TMPDIR) too",
+    errno.EDQUOT: "free some space within your quota",
+    errno.EROFS: "choose a folder that can be written",
+    errno.EIO: "check the disk or network drive",
+}
+"""Remedies for errors of the system that no option causes."""
+TEXTS = {
+    "can't start new thread": errno.EAGAIN,
+    "failed to map segment": errno.ENOMEM,
+    "not enough memory": errno.ENOMEM,
+    "can't allocate memory": errno.ENOMEM,
+    "out of memory": errno.ENOMEM,
+    **{os.strerror(number): number for number in LIMITS},
+}
+"""Texts of other errors that have such a cause."""
+
+
+def limit_of_system(error: BaseException) -> str | None:
+    """Describe an error that a limit of the system causes, with its remedy; None for another."""
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError):
+        number = errno.ENOMEM
+    elif isinstance(error, RuntimeError | ImportError):
+        number = next((number for text, number in TEXTS.items() if text in str(error)), None)
+    if number not in LIMITS:
+        return None
+    lines = str(error).strip().splitlines()
+    name = getattr(error, "filename", None)
+    about = f" ({name})" if name else "" if not lines else f" ({lines[-1][:200]})"
+    return f"{os.strerror(number)}{about}: {LIMITS[number]}."
 
 
 def listing(items: Iterable[object], *, limit: int = 3) -> str:

@@ -5,9 +5,10 @@ replaces it until it ends.
 """
 
 import contextlib
+import io
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Self, TextIO, TypeVar
+from typing import Self, TextIO, TypeVar, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -51,7 +52,9 @@ class ProgressBar:
         stream: TextIO | None = None,
     ) -> None:
         self.console = Console(
-            file=stream or sys.stderr, quiet=not distributed.is_main(), soft_wrap=True
+            file=cast(TextIO, _Unfailing(stream or sys.stderr)),
+            quiet=not distributed.is_main(),
+            soft_wrap=True,
         )
         self.is_live = self.console.is_interactive and distributed.is_main()
         self._bar = Progress(
@@ -59,7 +62,8 @@ class ProgressBar:
             console=self.console,
             transient=True,
             disable=not self.is_live,
-            redirect_stdout=sys.stdout.isatty(),  # or lines meant for a file would go to stderr
+            redirect_stdout=sys.stdout is not None
+            and sys.stdout.isatty(),  # or lines meant for a file would go to stderr
         )
         self._task = self._bar.add_task(title, total=total, completed=start, note="")
 
@@ -89,9 +93,8 @@ class ProgressBar:
         self._bar.update(self._task, note=text)
 
     def say(self, text: str) -> None:
-        """Write a line above the bar, also without a terminal; output is never worth the run."""
-        with contextlib.suppress(OSError):  # a full disk, or a reader that has gone
-            self.console.print(text, markup=False, highlight=False)
+        """Write a line above the bar, also without a terminal."""
+        self.console.print(text, markup=False, highlight=False)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -101,6 +104,35 @@ class ProgressBar:
             yield
         finally:
             self._bar.start()
+
+
+class _Unfailing:
+    """A stream whose failures to write are passed over: output is never worth the run.
+
+    A disk is full, a reader or a terminal has gone, or the stream is closed.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream or io.StringIO()
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        try:
+            return self._stream.isatty()
+        except ValueError:  # closed
+            return False
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
 
 
 def tracked(

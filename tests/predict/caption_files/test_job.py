@@ -269,7 +269,7 @@ def test_each_captioned_image_gets_a_figure_of_its_own(
         (["--out", "{tmp}/captions"], "ends in no suffix"),
         (["--out", "{tmp}/folder.json"], "is a folder"),
         (["--out", "{tmp}/photos/photo0.png/c.csv"], "cannot write .*photo0.png is no folder"),
-        (["--attention", "{tmp}/photos/photo0.png/a"], "cannot write .*photo0.png/a is no folder"),
+        (["--attention", "{tmp}/photos/photo0.png/a"], "cannot write .*photo0.png is no folder"),
         (["--out", "{tmp}/c.csv", "--json", "{tmp}/c.json"], "give one of them"),
         (["--overwrite"], "add --out"),
         (["--bad_image_limit", "2"], "bad_image_limit 2.0 must be at most 1"),
