@@ -40,7 +40,7 @@ def test_an_unknown_command_exits_2_and_names_the_known_ones(
         (["pretrain", "--out", "{tmp}/run", "--data.source", "coco"], "root"),
         (["pretrain", "--out", "{tmp}/run", "--backbone.name", "resnet5"], "resnet50"),
         (["pretrain", "--out", "{tmp}/run", "--nonsense", "3"], "nonsense"),
-        (["pretrain", "--out", "{tmp}/file", "--backbone.name", "resnet18"], "is a file"),
+        (["pretrain", "--out", "{tmp}/file", "--backbone.name", "resnet18"], "is no folder"),
         (["transfer", "voc07", "--init", "random", "--out", "{tmp}/file"], "is no folder"),
         (["transfer", "voc08"], "voc07"),
         (["caption", "{tmp}/no_run", "{tmp}/file"], "no_run"),
@@ -70,3 +70,21 @@ def test_log_messages_reach_the_terminal_without_control_characters(
     capsys.readouterr()
     logging.getLogger("virtex").warning("left out %s", "a\x1b]0;title\x07.jpg")
     assert capsys.readouterr().err == "left out a\\x1b]0;title\\x07.jpg\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["quickstart", "tokenizer", "pretrain", "transfer voc07 --init random", "caption random x",
+     "export --format timm random", "scenes", "study data_efficiency", "report ."],
+)  # fmt: skip
+@pytest.mark.parametrize("out", ["", "{tmp}/file/below", "{tmp}/loop/out", "{tmp}/" + 300 * "x"])
+def test_an_out_that_cannot_be_written_is_refused_before_any_work(
+    command: str, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert main([*command.split(), "--out", out.format(tmp=tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert "ConfigError: " in message
+    assert "out" in message or "cannot write" in message
+    assert "Traceback" not in message

@@ -279,3 +279,56 @@ def test_a_regular_file_is_read_whole_up_to_the_limit(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="100,000 bytes are more than 99,999"):
         files.read_regular(path, limit=99_999)
     assert files.read_regular("/proc/self/status").startswith(b"Name:")  # its size is 0
+
+
+@pytest.fixture
+def blocked(tmp_path: Path) -> Path:
+    """A folder of names below which nothing can be written."""
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "else")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    return tmp_path
+
+
+NO_FOLDERS = {
+    "file": "file is no folder",
+    "file/below": "file is no folder",
+    "dangling": "dangling is no folder",
+    "loop": "loop",
+    "long" * 100: "name too long",
+    "null\0byte": "null byte",
+    "/proc/nothing/run": "No such file",
+}
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+@pytest.mark.parametrize("name", NO_FOLDERS)
+def test_a_path_that_cannot_be_written_is_found_before_any_work(
+    blocked: Path, name: str, is_file: bool
+) -> None:
+    before = sorted(blocked.iterdir())
+    path = blocked / name / "model" if is_file else blocked / name
+    with pytest.raises(ConfigError, match=rf"(?s)cannot write .*{NO_FOLDERS[name]}"):
+        files.check_out(path, is_file=is_file)
+    assert sorted(blocked.iterdir()) == before
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_full_disk_is_found_before_any_work(tmp_path: Path, is_file: bool) -> None:
+    with files_of_at_most(100), pytest.raises(ConfigError, match="too large"):
+        files.check_out(tmp_path / "new" / "out", is_file=is_file)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder"):
+        files.check_out(tmp_path, is_file=True)
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_checking_a_path_leaves_nothing_behind(tmp_path: Path, is_file: bool) -> None:
+    files.check_out(tmp_path / "new" / "out", is_file=is_file)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "old").mkdir()
+    files.check_out(tmp_path / "old", is_file=False)
+    assert not list((tmp_path / "old").iterdir())

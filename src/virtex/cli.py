@@ -32,6 +32,11 @@ commands:
 `virtex COMMAND --help` lists the options of a command.
 """
 
+WRITES_FILE = {"tokenizer", "caption", "export"}
+"""Commands whose --out is a file; that of `export --format huggingface` is a folder."""
+NO_WORK = ("-h", "--help", "--print_config")
+"""Flags with which a command only prints."""
+
 
 @dataclass(frozen=True)
 class QuickstartConfig:
@@ -111,7 +116,23 @@ def _run(command: str, arguments: list[str]) -> int:
     if command not in COMMANDS:
         known = ", ".join(COMMANDS)
         raise ConfigError(f"unknown command {command!r}; allowed are {known}. See `virtex --help`.")
+    if not any(argument.startswith(NO_WORK) for argument in arguments):
+        _check_out(command, arguments)
     return COMMANDS[command](arguments)
+
+
+def _check_out(command: str, arguments: list[str]) -> None:
+    """Check first that a command can write what --out names."""
+    from virtex import files
+    from virtex.config import value_of
+
+    out = value_of("--out", arguments)
+    if out == "":
+        raise ConfigError("--out is empty: give the path to write to.")
+    if out is not None:
+        is_file = command in WRITES_FILE or (command == "transfer" and out.endswith(".json"))
+        is_file = is_file and value_of("--format", arguments) != "huggingface"
+        files.check_out(Path(out), is_file=is_file)
 
 
 def _quickstart(arguments: list[str]) -> int:

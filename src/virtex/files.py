@@ -128,18 +128,45 @@ def write(
         temporary.write_bytes(data)
 
 
+def check_out(path: Path, *, is_file: bool) -> None:
+    """Write a probe where a command will write, before it works; nothing of it stays.
+
+    Args:
+        is_file: Whether the command writes a file, and no folder.
+
+    Raises:
+        ConfigError: A file or folder of this name cannot be written; says why.
+    """
+    folder = path.absolute().parent if is_file else path.absolute()
+    with write_errors(path, ConfigError):
+        if is_file and path.is_dir():
+            raise ConfigError(f"{path} is a folder: give the name of a file to write.")
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _temporary_folder(folder) as inner:
+                (inner / (path.name if is_file else "probe")).write_bytes(b"probe" * 1000)
+        finally:
+            for each in missing:
+                with contextlib.suppress(OSError):
+                    each.rmdir()
+
+
 @contextlib.contextmanager
 def write_errors(path: Path, error: type[VirTexError] = DataError) -> Iterator[None]:
     """Raise `error` in place of an OSError, or of the RuntimeError that torch raises for one."""
     try:
         yield
-    except (OSError, RuntimeError) as cause:
+    except (OSError, RuntimeError, ValueError) as cause:
+        if isinstance(cause, ValueError) and "null byte" not in str(cause):
+            raise
         root = cause if isinstance(cause, OSError) else cause.__context__ or cause
-        if not isinstance(root, OSError) and TORCH_WRITER not in str(cause):
+        is_torch = isinstance(cause, RuntimeError) and TORCH_WRITER in str(cause)
+        if not isinstance(root, OSError | ValueError) and not is_torch:
             raise
         reason = root.strerror or root if isinstance(root, OSError) else root
         if isinstance(root, FileExistsError | NotADirectoryError):
-            reason = f"{root.filename} is no folder"
+            reason = f"{_blocker(Path(root.filename))} is no folder"
         raise error(
             f"cannot write {path}: {reason}. Free some space, correct the permissions, or choose "
             "another path; an earlier file is unchanged."
@@ -165,6 +192,12 @@ def read_text(path: Path, *, most: int, error: type[VirTexError] = DataError) ->
         raise error(f"{path} is no text in UTF-8 (byte {cause.start})") from cause
     except (OSError, ValueError) as cause:  # a path with a null byte is a ValueError
         raise error(f"cannot read {path}: {getattr(cause, 'strerror', None) or cause}") from cause
+
+
+def _blocker(path: Path) -> Path:
+    """Return the first file of a path that should be a folder."""
+    parts = [*reversed(path.parents), path]
+    return next((part for part in parts if os.path.lexists(part) and not part.is_dir()), path)
 
 
 def append(file: io.FileIO, content: bytes) -> None:

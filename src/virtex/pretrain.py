@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from virtex import config as config_files
-from virtex import distributed
+from virtex import distributed, files
 from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.loader import TrainingBatches, training_batches, validation_batches
@@ -51,6 +51,7 @@ def pretrain(config: PretrainConfig) -> FitResult:
     device, folder = choose_device(config.run.device), RunFolder(config.out)
     with distributed.process_group(device):
         _check_options(config)
+        distributed.on_main(lambda: files.check_out(config.out, is_file=False))
         with folder.locked():
             return _pretrain(config, folder, device, resumes=_resumes(config, folder))
 
@@ -113,8 +114,6 @@ def check(config: PretrainConfig) -> None:
 
 def _check_options(config: PretrainConfig) -> None:
     """Check the options without building a network."""
-    if config.out.is_file():
-        raise ConfigError(f"out {config.out} is a file; give the folder of a run, or a new one")
     check_batch_size(config.run)
     if config.run.sync_batch_norm and config.task.normalizes_in_groups:
         raise ConfigError(
