@@ -21,6 +21,7 @@ from virtex.options.bounded_yaml import check_plain
 from virtex.options.choices import Layers, choices_of, named, with_names
 from virtex.options.command_line import PRINT, CommandLine, load
 from virtex.options.parser import ArgumentParser, parser_for
+from virtex.options.paths import expand, with_paths
 
 Config = TypeVar("Config")
 RECIPES = Path(__file__).parent / "configs"
@@ -55,7 +56,8 @@ def parse(
         if any(argument.startswith(PRINT) for argument in rewritten):
             _print(parser, config_class, rewritten)
         config = _instantiate(parser, config_class, parser.parse_args(rewritten))
-        return replace(config, **line.rest) if line.rest else config  # type: ignore[type-var]
+        config = replace(config, **line.rest) if line.rest else config  # type: ignore[type-var]
+        return with_paths(config, expand)
     except (argparse.ArgumentError, ConfigError, *MISTAKES) as error:
         raise ConfigError(f"{error}\n`{prog} --help` lists the options.") from error
 
@@ -117,9 +119,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
     """Return the value that the last `flag VALUE` or `flag=VALUE` gives, without parsing."""
     value = None
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
+    for position, argument in enumerate(arguments):
         if argument == flag:
-            value = following
+            value = next(iter(arguments[position + 1 :]), None)
         elif argument.startswith(f"{flag}="):
             value = argument.removeprefix(f"{flag}=")
     return value
@@ -135,18 +137,21 @@ def with_recipes(arguments: Sequence[str], kind: str) -> list[str]:
         kind: The folder of recipes: pretrain, transfer or study.
 
     Raises:
-        ConfigError: Neither a file nor a recipe has that name; or files extend each other.
+        ConfigError: No name follows; neither a file nor a recipe has it; files extend each other.
     """
-    resolved, follows = [], False
-    for argument in arguments:
-        if follows:
-            resolved += _with_extended(_recipe_path(argument, kind), kind)
-        elif argument.startswith("--config="):
-            resolved += _with_extended(_recipe_path(argument.partition("=")[2], kind), kind)
-        elif argument != "--config":
+    resolved, rest = [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--config" or argument.startswith("--config="):
+            name = argument.partition("=")[2]
+            if argument == "--config" and rest and not rest[0].startswith("--"):
+                name = rest.pop(0)
+            if not name:
+                raise ConfigError("--config needs a value: the name of a recipe, or a YAML file")
+            resolved += _with_extended(_recipe_path(name, kind), kind)
+        else:
             resolved.append(argument)
-        follows = argument == "--config"
-    return [*resolved, "--config"] if follows else resolved
+    return resolved
 
 
 def _with_extended(path: str, kind: str, *, later: tuple[str, ...] = ()) -> list[str]:
@@ -172,9 +177,10 @@ def _recipe_path(name: str, kind: str, *, folder: Path = Path()) -> str:
     """Return the file of that name, relative to `folder`, or else the shipped recipe."""
     if "\n" in name:
         return name
+    path = folder / expand(name)
     shipped = RECIPES / kind / f"{name}.yaml"
-    if (folder / name).is_file():
-        return str(folder / name)
+    if path.is_file():
+        return str(path)
     if shipped.is_file():
         return str(shipped)
     recipes = [path.stem for path in recipe_paths(kind)]

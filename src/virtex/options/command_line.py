@@ -27,6 +27,7 @@ from virtex.options.choices import (
     is_text,
     item_class,
 )
+from virtex.options.paths import expand
 
 HELP, PRINT = ("-h", "--help"), "--print_config"
 DESCRIPTORS = Path("/dev/fd")
@@ -148,7 +149,7 @@ class CommandLine:
         if "\n" in text or text.lstrip().startswith("{"):
             values = _mapping(_parsed(text, "--config"), "--config")
         else:
-            values = load(Path(text))
+            values = load(Path(expand(text)))
         return json.dumps(self.layers.checked(values), ensure_ascii=False) + "\n"
 
     def _help(self, name: str, text: str, rest: list[str]) -> str:
@@ -205,8 +206,10 @@ def _next(flag: str, rest: list[str]) -> str:
 def _parsed(text: str, name: str, *, may_be_file: bool = False) -> Any:
     """Return the values of a flag's text, or of the file that it names."""
     try:
-        if may_be_file and not text.lstrip().startswith(("{", "[")) and Path(text).is_file():
-            return load(Path(text))
+        if may_be_file and not text.lstrip().startswith(("{", "[")):
+            path = Path(expand(text))
+            if path.is_file():
+                return load(path)
         values = load_text(text)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{name}: cannot read {text[:200]!r}: {error}") from error
