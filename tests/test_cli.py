@@ -36,6 +36,15 @@ def test_an_unknown_command_exits_2_and_names_the_known_ones(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (["pretrain"], "--out RUN"),
+        (["pretrain", "--out", ""], "--out needs the folder"),
+        (["pretrain", "--out"], "--out needs a value"),
+        (["pretrain", "--out", "{tmp}/run"], "holds no run"),
+        (["pretrain", "--config"], "--config needs a value"),
+        (["pretrain", "--config="], "--config needs a value"),
+        (["pretrain", "--config", "--out", "{tmp}/run"], "--config needs a value"),
+        (["pretrain", "--config", "cpu_small"], "required: out"),
+        (["pretrain", "cpu_small", "--out", "{tmp}/run"], "unexpected argument 'cpu_small'"),
         (["pretrain", "--out", "{tmp}/run", "--config", "no_such_recipe"], "no_such_recipe"),
         (["pretrain", "--out", "{tmp}/run", "--data.source", "coco"], "root"),
         (["pretrain", "--out", "{tmp}/run", "--backbone.name", "resnet5"], "resnet50"),

@@ -17,10 +17,10 @@ from virtex.early_stopping import EarlyStopping
 from virtex.engine.loop import FitResult, evaluate, fit
 from virtex.engine.optim import warmup_steps
 from virtex.engine.run import RunFolder, check_batch_size, choose_device
-from virtex.errors import ConfigError, DataError, raise_all
+from virtex.errors import ConfigError, DataError
 from virtex.models.backbone import Backbone
-from virtex.options.command_line import load
 from virtex.pretrain_config import PretrainConfig, parse_pretrain
+from virtex.resume import check_data, check_files, resumes
 from virtex.samples import SampleWriter
 from virtex.tasks.base import Task, TaskData
 from virtex.vocabulary import open_tokenizer, with_rule_of
@@ -31,13 +31,6 @@ from virtex.zoo.weights_file import save_weights
 __all__ = ["PretrainConfig", "check", "parse_pretrain", "pretrain"]
 
 log = logging.getLogger("virtex")
-
-FREE = (
-    "out", "num_samples", "loader.", "early_stopping.batch_size", "early_stopping.num_workers",
-    "run.log_every", "run.validate_every", "run.checkpoint_every", "run.keep_", "run.tensorboard",
-    "tokenizer.original",
-)  # fmt: skip
-"""Options, or prefixes of options, that may change on resume: the weights stay the same."""
 
 
 def pretrain(config: PretrainConfig) -> FitResult:
@@ -53,37 +46,41 @@ def pretrain(config: PretrainConfig) -> FitResult:
         _check_options(config)
         distributed.on_main(lambda: files.check_out(config.out, is_file=False))
         with folder.locked():
-            return _pretrain(config, folder, device, resumes=_resumes(config, folder))
+            return _pretrain(config, folder, device, resumed=resumes(config, folder))
 
 
 def _pretrain(
-    config: PretrainConfig, folder: RunFolder, device: torch.device, *, resumes: bool
+    config: PretrainConfig, folder: RunFolder, device: torch.device, *, resumed: bool
 ) -> FitResult:
     torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
     backbone = Backbone(config.backbone)
     backbone.grid_size(config.image.size)
-    if not resumes:
-        start_from(open_init(config.init), backbone)
+    init = None if resumed else open_init(config.init)
+    if init is not None:
+        start_from(init, backbone)
     whole = open_whole(config.data, split="train", needs=config.task.needs)
     assert whole is not None  # only validation data may be missing
     train = part_to_train(whole, config.data)
     validation = open_source(config.data, split="val", needs=config.task.needs)
     if validation is not None and train.categories:
         check_same_classes(train, validation)
+    init_sha256 = None if init is None else init.sha256
+    check_data(config, train, validation, resumed=resumed, init_sha256=init_sha256)
+    config = replace(config, accept_changed_data=False)  # the next resume has to say it again
     early_stopping = None
     if config.early_stopping.protocol != "none" and distributed.is_main():
         early_stopping = EarlyStopping(config.early_stopping, config.out / "results", device)
     tokenizer, own_tokenizer = None, config.out / "tokenizer.model"
     if config.task.needs.captions:
         tokenizer = (
-            Tokenizer.load(own_tokenizer) if resumes else open_tokenizer(config.tokenizer, whole)
+            Tokenizer.load(own_tokenizer) if resumed else open_tokenizer(config.tokenizer, whole)
         )
         config = replace(config, tokenizer=with_rule_of(config.tokenizer, tokenizer))
     data = TaskData(config.image, tokenizer, train.categories, len(train))
     task = config.task.build(backbone, data)
     if distributed.is_main():
         folder.write_config(config_files.to_dict(config))
-        if tokenizer is not None and not resumes:
+        if tokenizer is not None and not resumed:
             tokenizer.save(own_tokenizer)
     steps = _Steps(config, task, data, device, train, validation, early_stopping)
     return fit(
@@ -106,7 +103,7 @@ def check(config: PretrainConfig) -> None:
         ConfigError: Options cannot work, or differ from those of the existing run.
     """
     _check_options(config)
-    _resumes(config, RunFolder(config.out))
+    resumes(config, RunFolder(config.out))
     with torch.random.fork_rng(devices=[]):
         architecture = Backbone(replace(config.backbone, pretrained=False))
     architecture.grid_size(config.image.size)
@@ -122,36 +119,7 @@ def _check_options(config: PretrainConfig) -> None:
         )
     warmup_steps(config.optim, config.run.num_steps)
     check_options(config.data, config.task.needs)
-
-
-def _resumes(config: PretrainConfig, folder: RunFolder) -> bool:
-    """Return whether there is a run to resume.
-
-    Raises:
-        ConfigError: The run's options differ in a way that affects the weights; names each.
-    """
-    if not folder.has_begun():
-        return False
-    stored = load(folder.config_path)
-    earlier = config_files.from_dict(PretrainConfig, stored)
-    before, now = (
-        config_files.flat(config_files.to_dict(options)) for options in (earlier, config)
-    )
-    names = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
-    if "task.name" in names:  # each task has options of its own
-        names = {name for name in names if name == "task.name" or not name.startswith("task.")}
-    changed = [
-        f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
-        for name in sorted(names)
-        if not name.startswith(FREE)
-    ]
-    raise_all(
-        ConfigError,
-        f"{config.out} holds a run with other options (give the same to resume it, or another "
-        "--out to start a new run)",
-        changed,
-    )
-    return True
+    check_files(config)
 
 
 class _Steps:

@@ -1,7 +1,7 @@
 """Options of `virtex pretrain`, and their way from the command line."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from virtex import config as config_files
@@ -13,10 +13,17 @@ from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig, RunFolder
 from virtex.errors import ConfigError
 from virtex.models.backbone import BackboneConfig
+from virtex.options.paths import absolute, expand, with_paths
 from virtex.tasks import registry
 from virtex.tasks.base import TaskConfig
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.vocabulary import TokenizerConfig
+from virtex.zoo.init import UNTRAINED
+
+EXAMPLE = (
+    "virtex pretrain --config cpu_small --data.source folder --data.root IMAGES --out RUN; "
+    "`virtex pretrain --out RUN` resumes it, and `virtex pretrain --help` lists all options."
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class PretrainConfig:
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
     num_samples: int = 12
     """Number of validation images to caption at each validation."""
+    accept_changed_data: bool = False
+    """Resume although the training data are not those that the run began with; this is logged."""
 
 
 def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
@@ -50,14 +59,32 @@ def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
             it holds no run.
     """
     arguments = config_files.with_recipes(arguments, "pretrain")
+    if not arguments:
+        raise ConfigError(f"virtex pretrain needs options: {EXAMPLE}")
     out = config_files.value_of("--out", arguments)
-    if out is not None and (folder := RunFolder(Path(out))).has_begun():
+    if out == "":
+        raise ConfigError(f"--out needs the folder of a run: {EXAMPLE}")
+    if out is not None and (folder := RunFolder(Path(expand(out)))).has_begun():
         arguments = ["--config", str(folder.config_path), *arguments]
     elif out is not None and len(arguments) <= 2:
-        raise ConfigError(f"{out} holds no run to resume; name a recipe with --config to start one")
-    return config_files.parse(
+        raise ConfigError(
+            f"{out} holds no run to resume; name a recipe with --config to start one: {EXAMPLE}"
+        )
+    config = config_files.parse(
         PretrainConfig, arguments, prog="virtex pretrain", description=_guide()
     )
+    return with_absolute_paths(config)
+
+
+def with_absolute_paths(config: PretrainConfig) -> PretrainConfig:
+    """Return options that mean the same in any working directory, except for `out`."""
+    return replace(with_paths(config, absolute, change_text=_absolute_init), out=config.out)
+
+
+def _absolute_init(init: str) -> str:
+    """Return INIT with an absolute path, if it names a file or folder."""
+    path = Path(init).expanduser()
+    return absolute(str(path)) if init not in UNTRAINED and path.exists() else init
 
 
 def _guide() -> str:

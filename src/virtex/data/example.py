@@ -71,6 +71,10 @@ class Source(ABC):
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(len(self)))
 
+    def image_id(self, index: int) -> str:
+        """Return the id of `[index]`, if possible without the cost of the example."""
+        return self[index].image_id
+
     def captions(self, index: int) -> tuple[str, ...]:
         """Return the captions of `[index]`, if possible without the cost of the example."""
         return self[index].captions
@@ -96,6 +100,9 @@ class Subset(Source):
 
     def __getitem__(self, index: int) -> Example:
         return self.source[int(self.indices[index])]
+
+    def image_id(self, index: int) -> str:
+        return self.source.image_id(int(self.indices[index]))
 
     def captions(self, index: int) -> tuple[str, ...]:
         return self.source.captions(int(self.indices[index]))

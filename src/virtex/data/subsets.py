@@ -27,6 +27,9 @@ class FewerCaptions(Source):
         example = self.source[index]
         return replace(example, captions=example.captions[: self.num_captions])
 
+    def image_id(self, index: int) -> str:
+        return self.source.image_id(index)
+
     def captions(self, index: int) -> tuple[str, ...]:
         return self.source.captions(index)[: self.num_captions]
 

@@ -74,8 +74,6 @@ class MaskedLmConfig(TaskConfig):
             problems.append(f"masked_words {self.masked_words!r}: neither 'tokens' nor 'concepts'")
         if self.concepts_path is not None and self.masked_words != "concepts":
             problems.append("concepts_path is for masked_words: concepts")
-        elif self.concepts_path is not None and not self.concepts_path.is_file():
-            problems.append(f"concepts_path {self.concepts_path} is no file")
         if self.original and self.masked_words == "concepts":
             problems.append("original is for masked_words: tokens; the released code had no other")
         raise_all(ConfigError, "the options of masked language modelling cannot work", problems)

@@ -68,6 +68,9 @@ class WebdatasetSource(Source):
         image_id = self.image_ids[index]
         return Example(image_id=image_id, image=self._read(index), captions=self.captions(index))
 
+    def image_id(self, index: int) -> str:
+        return self.image_ids[index]
+
     def captions(self, index: int) -> tuple[str, ...]:
         return () if self._captions is None else self._captions[index]
 

@@ -1,0 +1,178 @@
+"""Comparison of a run with its beginning: the same options, and the same data wherever they lie."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from virtex import config as config_files
+from virtex import distributed, files
+from virtex.data.example import Source
+from virtex.data.fingerprint import differences, fingerprint
+from virtex.engine.run import RunFolder
+from virtex.errors import ConfigError, DataError, VirTexError, raise_all
+from virtex.options.command_line import load
+from virtex.pretrain_config import PretrainConfig, with_absolute_paths
+from virtex.run_data import RunData
+from virtex.zoo.init import open_init
+
+log = logging.getLogger("virtex")
+Value = TypeVar("Value")
+
+FREE = (
+    "out", "num_samples", "accept_changed_data", "loader.", "run.device", "run.log_every",
+    "run.validate_every", "run.checkpoint_every", "run.keep_", "run.tensorboard",
+    "early_stopping.batch_size", "early_stopping.num_workers",
+    "data.root", "data.val_root", "data.image_root", "early_stopping.data.root",
+    "early_stopping.data.val_root", "early_stopping.data.image_root", "tokenizer.original",
+)  # fmt: skip
+"""Options, or prefixes of options, that may change on resume: the weights stay the same."""
+BY_FINGERPRINT = (
+    "data.train_split", "data.val_split", "data.num_val_images", "data.image_column",
+    "data.caption_column", "data.bad_object_limit", "data.missing_caption_limit",
+)  # fmt: skip
+"""Further ones, where a fingerprint of the data shows that these are the same."""
+TOKENIZER, CONCEPTS = "tokenizer.tokenizer_path", "task.concepts_path"
+"""Options that name files: of the first, a resumed run holds a copy; the second is read again."""
+AUTO = "auto"
+
+
+def resumes(config: PretrainConfig, folder: RunFolder) -> bool:
+    """Return whether there is a run to resume.
+
+    Raises:
+        ConfigError: The run's options differ in a way that affects the weights; names each.
+    """
+    if not folder.has_begun():
+        return False
+    data = RunData.read(folder.path)
+    earlier = with_absolute_paths(config_files.from_dict(PretrainConfig, load(folder.config_path)))
+    before, now = (
+        config_files.flat(config_files.to_dict(options))
+        for options in (earlier, with_absolute_paths(config))
+    )
+    names = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+    if "task.name" in names:  # each task has options of its own
+        names = {name for name in names if name == "task.name" or not name.startswith("task.")}
+    if "data.source" in names and AUTO in (before["data.source"], now["data.source"]) and data:
+        names.remove("data.source")
+    free = FREE + (BY_FINGERPRINT if data else ()) + (("data.",) * config.accept_changed_data)
+    changed = [
+        f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
+        for name in sorted(names)
+        if not name.startswith(free) and not _is_same_file(name, now.get(name), data)
+    ]
+    raise_all(
+        ConfigError,
+        f"{config.out} holds a run with other options (give the same to resume it, or another "
+        "--out to start a new run)",
+        changed,
+    )
+    return True
+
+
+def check_data(
+    config: PretrainConfig,
+    train: Source,
+    validation: Source | None,
+    *,
+    resumed: bool,
+    init_sha256: str | None = None,
+) -> None:
+    """See that a resumed run has the data that it began with, and store what those are.
+
+    The main process does it; all of them raise its errors.
+
+    Args:
+        init_sha256: Digest of the file that `config.init` names, for a run that begins.
+
+    Raises:
+        DataError: The training data differ, and `accept_changed_data` is not set.
+    """
+
+    def check() -> None:
+        now = _data_of(config, train, validation, resumed=resumed)
+        if init_sha256 is not None:
+            now = replace(now, files={**now.files, "init": init_sha256})
+        before = RunData.read(config.out) if resumed else None
+        if resumed and before is None:
+            log.info("%s is of an earlier version: the data now count as its own", config.out)
+        if before is not None:
+            now = _compared(before, now, config)
+        if now != before:
+            now.write(config.out)
+
+    on_main(check)
+
+
+def check_files(config: PretrainConfig) -> None:
+    """Raise a ConfigError if a file that the task or a new vocabulary needs is missing."""
+    options = config_files.flat(config_files.to_dict(config))
+    names = [CONCEPTS] if RunFolder(config.out).has_begun() else [CONCEPTS, TOKENIZER]
+    missing = [
+        f"{name} {options[name]}: no such file; give the path of one"
+        for name in names
+        if options.get(name) and not Path(options[name]).is_file()
+    ]
+    raise_all(ConfigError, "files that options name are missing", missing)
+
+
+def _compared(before: RunData, now: RunData, config: PretrainConfig) -> RunData:
+    """Return the data to store from now on, once they are found or accepted to be the same."""
+    changes = differences(before.train, now.train)
+    if CONCEPTS in before.files and before.files[CONCEPTS] != now.files.get(CONCEPTS):
+        changes.append(f"{CONCEPTS}: other words")
+    if changes and not config.accept_changed_data:
+        raise_all(
+            DataError,
+            f"{config.out} holds a run on other data (give the same, wherever they lie; or go on "
+            "with these by --accept_changed_data; or start a new run in another --out)",
+            changes,
+        )
+    if changes:
+        log.warning("the training data changed, which was accepted: %s", "; ".join(changes))
+    if others := differences(before.validation or {}, now.validation or {}):
+        log.warning("the validation data changed: %s", "; ".join(others))
+    return replace(
+        now,
+        files={**before.files, **now.files},
+        changes=(*before.changes, *changes),
+    )
+
+
+def _data_of(
+    config: PretrainConfig, train: Source, validation: Source | None, *, resumed: bool
+) -> RunData:
+    needs, options = config.task.needs, config_files.flat(config_files.to_dict(config))
+    named = [name for name in (TOKENIZER, CONCEPTS)[resumed:] if options.get(name)]
+    return RunData(
+        fingerprint(train, needs),
+        None if validation is None else fingerprint(validation, needs),
+        files={name: files.sha256(Path(options[name])) for name in named},
+    )
+
+
+def _is_same_file(name: str, path: Any, data: RunData | None) -> bool:
+    """Return whether an option names a file, now elsewhere, with the content that it had."""
+    if data is None or path is None or data.files.get(name) is None:
+        return False
+    try:
+        digest = open_init(path).sha256 if name == "init" else files.sha256(Path(path))
+    except (OSError, VirTexError):
+        return False
+    return digest == data.files[name]
+
+
+def on_main(action: Callable[[], Value]) -> Value:
+    """Return what the main process gets from an action, or raise its error, in all processes."""
+    outcome: tuple[Value | None, VirTexError | None] = (None, None)
+    if distributed.is_main():
+        try:
+            outcome = action(), None
+        except VirTexError as error:
+            outcome = None, error
+    value, refusal = distributed.gather_objects(outcome)[0]
+    if refusal is not None:
+        raise refusal
+    return value  # type: ignore[return-value]

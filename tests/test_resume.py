@@ -1,0 +1,188 @@
+"""What may change when a run is resumed: paths and device, never the data."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from tests.small_run import OPTIONS
+from virtex.engine import checkpoint
+from virtex.errors import ConfigError, DataError
+from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
+
+DATA = (
+    "data: {num_images: 8000, num_val_images: 1000, image_size: 96}\ntokenizer: {vocab_size: 40}\n"
+)
+SHORT = "run: {batch_size: 4, num_steps: 3, checkpoint_every: 1, validate_every: 0}\n"
+
+
+def photos(root: Path, *, number: int = 16) -> Path:
+    """Images with a caption each, in train and val."""
+    for split, count in (("train", number), ("val", 4)):
+        (root / split).mkdir(parents=True)
+        for index in range(count):
+            pixels = np.random.default_rng(index).integers(0, 255, (64, 80, 3), np.uint8)
+            Image.fromarray(pixels).save(root / split / f"{index:02d}.png")
+            text = f"a photo of number {index} at noon\n"
+            (root / split / f"{index:02d}.txt").write_text(text)
+    return root
+
+
+def options(root: Path, out: Path, *arguments: str) -> PretrainConfig:
+    flags = ["--data.source", "folder", "--data.root", str(root), "--num_samples", "0"]
+    files = ["--config", OPTIONS, "--config", DATA, "--config", SHORT]
+    return parse_pretrain([*files, *flags, "--out", str(out), *arguments])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data and a finished run on them."""
+    folder = tmp_path_factory.mktemp("whole")
+    pretrain(options(photos(folder / "data"), folder / "run"))
+    return folder
+
+
+@pytest.fixture
+def cut(whole: Path, tmp_path: Path) -> Path:
+    """A copy of data and run, the run cut after step 1."""
+    shutil.copytree(whole, tmp_path / "copy")
+    for step in (2, 3):
+        (tmp_path / "copy" / "run" / "checkpoints" / f"step_{step:08d}.pt").unlink()
+    return tmp_path / "copy"
+
+
+def assert_same_end(whole: Path, cut: Path) -> None:
+    states = (
+        checkpoint.load(folder / "run" / "checkpoints" / "step_00000003.pt")["task"]
+        for folder in (whole, cut)
+    )
+    before, now = states
+    assert all(torch.equal(before[name], now[name]) for name in before)
+
+
+def test_the_same_data_elsewhere_give_the_same_end(whole: Path, cut: Path) -> None:
+    pretrain(options(cut / "data", cut / "run"))
+    assert_same_end(whole, cut)
+    stored = yaml.safe_load((cut / "run" / "config.yaml").read_text())
+    assert stored["data"]["root"] == str(cut / "data")
+
+
+def test_a_run_is_resumed_from_any_working_directory(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    pretrain(options(Path("data"), Path("run")))
+    for step in (2, 3):
+        (tmp_path / "run" / "checkpoints" / f"step_{step:08d}.pt").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    pretrain(parse_pretrain(["--out", "../run"]))
+    assert_same_end(whole, tmp_path)
+
+
+def test_another_device_is_no_other_run(cut: Path) -> None:
+    config = cut / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("device: auto", "device: cuda:1"))
+    assert pretrain(options(cut / "data", cut / "run", "--run.device", "cpu")).step == 3
+
+
+def change_caption(data: Path) -> None:
+    (data / "train" / "03.txt").write_text("another caption\n")
+
+
+def add_image(data: Path) -> None:
+    shutil.copy(data / "train" / "03.png", data / "train" / "99.png")
+    (data / "train" / "99.txt").write_text("one more\n")
+
+
+def rename_image(data: Path) -> None:
+    for suffix in ("png", "txt"):
+        (data / "train" / f"03.{suffix}").rename(data / "train" / f"77.{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (change_caption, r"captions: other ones, as many \(16\)"),
+        (add_image, r"images: 16 before, 17 now"),
+        (rename_image, r"image ids: other ones"),
+    ],
+)
+def test_other_data_at_the_same_path_are_refused(
+    cut: Path, change: Callable[[Path], None], message: str
+) -> None:
+    change(cut / "data")
+    with pytest.raises(DataError, match=message) as error:
+        pretrain(options(cut / "data", cut / "run"))
+    assert "--accept_changed_data" in str(error.value)
+
+
+def test_changed_data_are_accepted_once(cut: Path, caplog: pytest.LogCaptureFixture) -> None:
+    change_caption(cut / "data")
+    assert pretrain(options(cut / "data", cut / "run", "--accept_changed_data")).step == 3
+    change = "captions: other ones, as many (16)"
+    assert f"the training data changed, which was accepted: {change}" in caplog.text
+    assert json.loads((cut / "run" / "data.json").read_text())["changes"] == [change]
+    assert pretrain(parse_pretrain(["--out", str(cut / "run")])).step == 3
+    add_image(cut / "data")
+    with pytest.raises(DataError, match="17 now"):
+        pretrain(parse_pretrain(["--out", str(cut / "run")]))
+
+
+def test_other_validation_data_are_logged_alone(
+    whole: Path, cut: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (cut / "data" / "val" / "03.txt").write_text("another caption\n")
+    pretrain(options(cut / "data", cut / "run"))
+    assert "the validation data changed: captions: other ones" in caplog.text
+    assert_same_end(whole, cut)
+
+
+def test_a_run_of_an_earlier_version_takes_the_data_as_its_own(
+    cut: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (cut / "run" / "data.json").unlink()
+    caplog.set_level("INFO", "virtex")
+    pretrain(options(cut / "data", cut / "run"))
+    assert "the data now count as its own" in caplog.text
+    change_caption(cut / "data")
+    with pytest.raises(DataError):
+        pretrain(options(cut / "data", cut / "run"))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 1, "train": 3}', "\x00"])
+def test_a_damaged_record_of_the_data_is_named(cut: Path, content: str) -> None:
+    (cut / "run" / "data.json").write_text(content)
+    with pytest.raises(DataError, match=r"data\.json cannot be read.*Remove it"):
+        pretrain(options(cut / "data", cut / "run"))
+
+
+def test_a_vocabulary_may_lie_elsewhere_but_be_no_other(whole: Path, tmp_path: Path) -> None:
+    first, other = tmp_path / "first.model", tmp_path / "other.model"
+    shutil.copy(whole / "run" / "tokenizer.model", first)
+    given = ["--tokenizer.tokenizer_path", str(first)]
+    pretrain(options(whole / "data", tmp_path / "run", *given))
+    first.rename(other)
+    given[1] = str(other)
+    assert pretrain(options(whole / "data", tmp_path / "run", *given)).step == 3
+    given[1] = str(tmp_path / "third.model")
+    Path(given[1]).write_bytes(b"another")
+    with pytest.raises(ConfigError, match="tokenizer_path was"):
+        pretrain(options(whole / "data", tmp_path / "run", *given))
+
+
+def test_initial_weights_may_lie_elsewhere(whole: Path, tmp_path: Path) -> None:
+    first, other = tmp_path / "first.safetensors", tmp_path / "other.safetensors"
+    shutil.copy(whole / "run" / "weights.safetensors", first)
+    pretrain(options(whole / "data", tmp_path / "run", "--init", str(first)))
+    first.rename(other)
+    assert pretrain(options(whole / "data", tmp_path / "run", "--init", str(other))).step == 3
+    with pytest.raises(ConfigError, match="init was"):
+        pretrain(options(whole / "data", tmp_path / "run", "--init", "random"))
