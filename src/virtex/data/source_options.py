@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, get_args
 
 from virtex.data.sources.voc_splits import overlap
 from virtex.errors import ConfigError, raise_all
+from virtex.options.dependents import register_dependents
 
 SourceName = Literal[
     "scenes", "coco", "lvis", "folder", "table", "webdataset", "classes", "inaturalist", "voc"
@@ -97,6 +98,16 @@ WITH_CAPTIONS = frozenset({"scenes", "coco", "folder", "table", "webdataset"})
 WITH_OBJECTS = frozenset({"scenes", "coco", "lvis", "voc"})
 WITH_MASKS = frozenset({"scenes", "coco", "lvis"})
 WITH_LABELS = WITH_OBJECTS | {"classes", "inaturalist"}
+
+
+def _is_used(source: str, option: str) -> bool:
+    """Return whether an option that was set for another source has a meaning for this one."""
+    if option == "num_captions":
+        return source in WITH_CAPTIONS
+    return source not in OPTIONS or option in OPTIONS[source] | {"share", "seed"}
+
+
+register_dependents(SourceConfig, {"source": _is_used})
 
 
 def check_options(config: SourceConfig, needs: Needs) -> None:

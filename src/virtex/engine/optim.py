@@ -14,6 +14,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from virtex.engine.checkpoint import REMEDY
 from virtex.errors import CheckpointError, ConfigError, listing, raise_all
+from virtex.options.dependents import register_dependents
 from virtex.tasks.base import Task
 
 WARMUP_FRACTION = 0.02
@@ -77,6 +78,17 @@ class OptimConfig:
                 "milestones, and the other schedules have none"
             )
         raise_all(ConfigError, "the optim options cannot work", problems)
+
+
+def _is_used(value: str, option: str) -> bool:
+    """Return whether an option has a meaning for an optimizer or a schedule."""
+    users = {"momentum": "sgd", "betas": "adamw", "milestones": "multistep", "gamma": "multistep"}
+    kinds = {"sgd", "adamw"}, {"cosine", "linear", "multistep", "constant"}
+    user = users.get(option, value)
+    return user == value or not any({user, value} <= kind for kind in kinds)
+
+
+register_dependents(OptimConfig, {"optimizer": _is_used, "schedule": _is_used})
 
 
 def warmup_steps(config: OptimConfig, num_steps: int) -> int:

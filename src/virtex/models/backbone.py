@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from virtex.errors import CheckpointError, ConfigError, did_you_mean, raise_all
 from virtex.models.batch_norm import batch_norms
+from virtex.options.dependents import register_dependents
 
 LAST_STAGES = ("layer4", "s4", "stages.3")
 """timm's names of the last stage of a ResNet, a RegNet and a ConvNeXt."""
@@ -45,7 +46,11 @@ class BackboneConfig:
     """Train neither BatchNorm's weights and biases nor its running statistics, to fine-tune
     published weights with few images in a batch."""
     options: dict[str, bool | int | float | str | list[int] | None] = field(default_factory=dict)
-    """Arguments of timm.create_model, e.g. {layers: [1, 1, 1, 1], channels: [32, 64, 128, 256]}."""
+    """Arguments of timm.create_model, e.g. {layers: [1, 1, 1, 1], channels: [32, 64, 128, 256]}.
+    A flag or later file that gives another name puts back those of earlier files."""
+
+
+register_dependents(BackboneConfig, {"name": lambda name, option: option != "options"})
 
 
 class Backbone(nn.Module):

@@ -9,7 +9,7 @@ with `bidirectional: false`. In YAML it is `task: {name: captioning, head: {...}
 have them, mean the same and fix nothing.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ import yaml
 
 from virtex.errors import ConfigError, did_you_mean
 from virtex.options.bounded_yaml import check_plain, load_text
+from virtex.options.dependents import Dependents
 
 CLASS, OPTIONS = "class_path", "init_args"
 """Keys of a choice's class and its options in older files and in the parser."""
@@ -49,11 +50,19 @@ class Option:
 
 
 _CHOICES: dict[type, Mapping[str, Choice]] = {}
+_SHARED: dict[type, Sequence[str] | None] = {}
 
 
-def register(base: type, choices: Mapping[str, Choice]) -> None:
-    """Let fields of an abstract config class be filled by these choices alone."""
-    _CHOICES[base] = choices
+def register(
+    base: type, choices: Mapping[str, Choice], *, shared: Sequence[str] | None = None
+) -> None:
+    """Let fields of an abstract config class be filled by these choices alone.
+
+    Args:
+        shared: Options that mean the same in all choices. These alone stay when a later layer
+            names another choice; None: all stay that its class has.
+    """
+    _CHOICES[base], _SHARED[base] = choices, shared
 
 
 def choices_of(base: Any) -> Mapping[str, Choice]:
@@ -117,6 +126,9 @@ class Layers:
         self.config_class = config_class
         self.chosen: dict[str, type] = {}
         """Class of each choice so far, by the path of its field."""
+        self.names: dict[str, str] = {}
+        """Name of each choice so far, where it was chosen by its name."""
+        self.dependents = Dependents()
 
     def checked(self, values: object) -> dict[str, Any]:
         """Return a layer's options as the parser takes them.
@@ -172,23 +184,51 @@ class Layers:
             if name not in known:
                 hint = did_you_mean(str(name), known)
                 raise ConfigError(f"unknown option {prefix}{str(name)[:80]}. {hint}")
-        return {
+        resets = self.dependents.resets(config_class, prefix, values)
+        return resets | {
             name: self.value(known[name], value, prefix + name) for name, value in values.items()
         }
 
     def _choice(self, base: type, option: Option, value: object, path: str) -> dict[str, Any]:
         name, options = _split(value, path)
         fixed: Mapping[str, Any] = {}
+        resets: Mapping[str, Any] = {}
         if name is not None:
             choice = find_choice(base, name, path)
+            shared = _SHARED[base]
+            if shared is not None and self._is_another(base, option, path, name=str(name)):
+                resets = self.dependents.choose(
+                    choice.config_class, f"{path}.", options, stays=shared, to=str(name)
+                )
             self.chosen[path], fixed = choice.config_class, choice.fixed
+            if name in choices_of(base):
+                self.names[path] = str(name)
         elif path not in self.chosen and option.default is None:
             raise ConfigError(f"{path} needs a name. {did_you_mean('', choices_of(base))}")
         config_class = self._class_at(base, option, path)
         checked = self._options(config_class, options, path + ".")
         for key, fixed_value in fixed.items():
             check_fixed(str(name), key, fixed_value, given=checked.get(key, fixed_value), path=path)
-        return {CLASS: Choice(config_class).class_path, OPTIONS: {**checked, **fixed}}
+        self.dependents.values[f"{path}."] |= fixed
+        return {CLASS: Choice(config_class).class_path, OPTIONS: {**resets, **checked, **fixed}}
+
+    def _is_another(self, base: type, option: Option, path: str, *, name: str) -> bool:
+        """Return whether a name means another class, or another choice of it, than before."""
+        if find_choice(base, name, path).config_class is not self._class_at(base, option, path):
+            return True
+        return name in choices_of(base) and self.names.get(path, name) != name
+
+    def owner_at(self, flag: str) -> tuple[type, str, str]:
+        """Return the config class that has an option, the path of that config, and its own name."""
+        config_class, prefix, parts = self.config_class, "", flag.split(".")
+        while True:
+            name = parts.pop(0)
+            option = _fields(config_class)[name]
+            inner = inner_class(option.hint)
+            if not parts or inner is None:
+                return config_class, prefix, name
+            config_class = self._class_at(inner, option, prefix + name)
+            prefix += f"{name}."
 
     def _class_at(self, inner: type, option: Option, path: str) -> type:
         """Return the class of a field, for a choice the one that is chosen so far."""

@@ -69,36 +69,53 @@ class CommandLine:
         """Name of each choice that a flag makes, and what that fixes, by the choice's path."""
         self.given: dict[str, str] = {}
         """Text of each flag."""
+        self.chosen: list[str] = []
+        """Flags that choose, with what the names fix and put back; they come before all others."""
         self.rest: dict[str, tuple[Any, ...]] = {}
         """Arguments that `*name` takes. They stay out of the parser, whose YAML has no word for a
         file name that is not UTF-8."""
 
     def rewritten(self, arguments: Sequence[str]) -> list[str]:
-        """Return the arguments as the parser takes them: one `--flag=value` each.
+        """Return the arguments as the parser takes them: one `--flag=value` each, files first.
 
         Raises:
             ConfigError: An unknown flag, a flag without its value, or a value that is not allowed.
         """
-        rest, result, free = list(arguments), list[str](), list[str]()
-        while rest:
-            argument = rest.pop(0)
+        files, others = _split_files(arguments)
+        result = [text for name in files for text in ("--config", self._file(name))]
+        flags, free = list[str](), list[str]()
+        while others:
+            argument = others.pop(0)
             if argument == "--":
-                free, rest = [*free, *rest], []
+                free, others = [*free, *others], []
             elif argument in HELP or argument.startswith(PRINT):
-                result.append(argument)
+                flags.append(argument)
             elif argument.startswith("-") and argument != "-":
-                result += self._flag(argument, rest)
+                flags += self._flag(argument, others)
             else:
                 free.append(argument)
         self._check_choices()
-        return [*result, *self._positional(free)]
+        resets = [*self.chosen, *self._resets()]
+        self.layers.dependents.report()
+        return [*result, *resets, *flags, *self._positional(free)]
+
+    def _resets(self) -> list[str]:
+        """Return flags that put back what files set for another network, source or the like."""
+        given: dict[tuple[type, str], dict[str, str]] = {}
+        for path, text in self.given.items():
+            config_class, prefix, name = self.layers.owner_at(path)
+            if path == prefix + name:
+                given.setdefault((config_class, prefix), {})[name] = text
+        return [
+            f"--{prefix}{name}={_shown(value)}"
+            for (config_class, prefix), flags in given.items()
+            for name, value in self.layers.dependents.resets(config_class, prefix, flags).items()
+        ]
 
     def _flag(self, argument: str, rest: list[str]) -> list[str]:
         """Return a flag with its value, which may be taken from the arguments that follow."""
         flag, equals, text = argument.partition("=")
         name = flag.removeprefix("--").removesuffix("+")
-        if name == "config":
-            return ["--config", self._file(text if equals else _next(flag, rest))]
         if name.endswith(".help"):
             return [self._help(name.removesuffix(".help"), text if equals else "", rest)]
         name = name.replace(f".{OPTIONS}.", ".")
@@ -131,10 +148,11 @@ class CommandLine:
             return [f"--{name}={json.dumps(checked, ensure_ascii=False)}"]
         fixed = dict(find_choice(base, value, name).fixed)
         self.fixed[name] = value, fixed
-        return [
+        self.chosen += [
             f"--{name}={checked[CLASS]}",
-            *(f"--{name}.{key}={_shown(item)}" for key, item in fixed.items()),
+            *(f"--{name}.{key}={_shown(item)}" for key, item in checked[OPTIONS].items()),
         ]
+        return []
 
     def _check_choices(self) -> None:
         """See that no flag is against what the name of a choice fixes."""
@@ -195,6 +213,21 @@ class CommandLine:
 
 def _shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _split_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the values of all --config flags, and the other arguments."""
+    files, others, rest = list[str](), list[str](), list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--":
+            return files, [*others, argument, *rest]
+        flag, equals, text = argument.partition("=")
+        if flag in ("--config", "--config+"):
+            files.append(text if equals else _next(flag, rest))
+        else:
+            others.append(argument)
+    return files, others
 
 
 def _next(flag: str, rest: list[str]) -> str:

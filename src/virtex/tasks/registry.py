@@ -27,4 +27,7 @@ TASKS: dict[str, Choice] = {
     "pirl": Choice(PirlConfig),
 }
 
-register(TaskConfig, TASKS)
+SHARED = ("head", "text", "regions", "embedding_size", "original")
+"""Options of a recipe that stay when another task is named."""
+
+register(TaskConfig, TASKS, shared=SHARED)
