@@ -37,7 +37,7 @@ def test_an_unknown_command_exits_2_and_names_the_known_ones(
     ("arguments", "told"),
     [
         (["pretrain"], "--out RUN"),
-        (["pretrain", "--out", ""], "--out needs the folder"),
+        (["pretrain", "--out", ""], "--out is empty"),
         (["pretrain", "--out"], "--out needs a value"),
         (["pretrain", "--out", "{tmp}/run"], "holds no run"),
         (["pretrain", "--config"], "--config needs a value"),
