@@ -125,3 +125,13 @@ def test_a_bit_that_flipped_in_a_torch_file_gives_no_other_weights(tmp_path: Pat
         except CheckpointError:
             num_refused += 1
     assert num_refused > len(places) / 3
+
+
+def test_a_header_whose_length_reads_pk_is_no_zip(tmp_path: Path) -> None:
+    path, tensors = tmp_path / "weights.safetensors", {"a": torch.zeros(2)}
+    write_tensor_file(path, tensors, {"note": ""})
+    content = path.read_bytes()
+    missing = int.from_bytes(b"PK\0\0\0\0\0\0", "little") - int.from_bytes(content[:8], "little")
+    write_tensor_file(path, tensors, {"note": "x" * missing})
+    assert path.read_bytes()[:2] == b"PK"
+    assert torch.equal(read_tensor_file(path).values["a"], tensors["a"])

@@ -29,6 +29,8 @@ UNSAFE = re.compile(
 """Torch's errors for a file that calls a function, with its name."""
 LENGTH_BYTES = 8
 """Size of the length, at the start of a safetensors file, of the JSON header that follows."""
+ZIP = b"PK\x03\x04"
+"""First bytes of a zip file; a safetensors file may begin with the first two, a length."""
 METADATA = "__metadata__"
 """Key of the metadata in the header; the other keys are names of tensors."""
 CHECKSUM, CHECKSUM_PREFIX = "virtex_checksum", "virtex-sha256:"
@@ -163,7 +165,7 @@ def _refuse_other_kinds(content: bytes, path: Path) -> None:
         )
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{path} is a Git LFS pointer: run `git lfs pull` in its repository.")
-    damage = files.zip_damage(io.BytesIO(content)) if head.startswith(b"pk") else None
+    damage = files.zip_damage(io.BytesIO(content)) if content.startswith(ZIP) else None
     if damage is not None:
         raise CheckpointError(
             f"{path} is damaged ({damage}), perhaps cut short in transfer: download it again."
