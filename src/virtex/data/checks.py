@@ -91,6 +91,17 @@ def read_bytes(path: Path, problems: Problems) -> bytes | None:
         return None
 
 
+def head_of(path: Path, size: int) -> bytes:
+    """Return the first bytes of a regular file; none of anything else, or if it cannot be read."""
+    if not path.is_file():
+        return b""
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError:
+        return b""
+
+
 def read_json(path: Path, problems: Problems) -> tuple[Any, str]:
     """Return a JSON document and its file's sha256; None, and a problem added, if it is broken."""
     data = read_bytes(path, problems)

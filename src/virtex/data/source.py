@@ -1,7 +1,7 @@
 """Options to an opened data source: the layout, its location and the part to use."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -10,12 +10,14 @@ from virtex.data.source_options import Needs, SourceConfig, check_options
 from virtex.data.sources.classes import ClassesSource, check_same_class_folders
 from virtex.data.sources.coco import CocoSource
 from virtex.data.sources.coco_file import kinds_of, matching_split
+from virtex.data.sources.flickr import FlickrSource, split_list
 from virtex.data.sources.folder import FolderSource
 from virtex.data.sources.inaturalist import (
     InaturalistSource,
     check_same_categories,
     find_annotations,
 )
+from virtex.data.sources.karpathy import KarpathySource, has_karpathy_split
 from virtex.data.sources.lvis import LvisSource, lvis_path
 from virtex.data.sources.scenes import ScenesSource
 from virtex.data.sources.table import TableSource
@@ -29,7 +31,7 @@ __all__ = ["Needs", "SourceConfig", "Split", "open_source"]
 
 Split = Literal["train", "val"]
 CAPTIONS = Needs(captions=True)
-Listed = FolderSource | TableSource | WebdatasetSource | ClassesSource
+Listed = FolderSource | TableSource | WebdatasetSource | ClassesSource | FlickrSource
 """The sources that some images can be held out of."""
 WITH_ONE_LABEL = frozenset({"classes", "inaturalist"})
 
@@ -73,6 +75,8 @@ def _open(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
             return _open_scenes(config, split)
         case "table":
             return _open_table(config, split, needs)
+        case "flickr":
+            return _open_flickr(config, split, needs)
         case "folder" | "webdataset" | "classes":
             return _open_folder(config, split, needs)
     root, name, is_named = _split_of(config, split)
@@ -101,6 +105,8 @@ def _has_split(config: SourceConfig, root: Path, name: str, needs: Needs) -> boo
             return matching_split(root, name, kinds) is not None
         case "lvis":
             return lvis_path(root, name).is_file()
+        case "karpathy":
+            return has_karpathy_split(root, name)
         case "inaturalist":
             return find_annotations(root, name) is not None
     return has_split(root, name)
@@ -117,6 +123,15 @@ def _open_split(config: SourceConfig, root: Path, name: str, needs: Needs) -> So
                 with_instances=instances,
                 with_masks=needs.masks,
                 bad_object_limit=limit,
+                missing_caption_limit=config.missing_caption_limit,
+                image_root=config.image_root,
+            )
+        case "karpathy":
+            return KarpathySource(
+                root,
+                split=name,
+                image_root=config.image_root,
+                with_captions=needs.captions,
                 missing_caption_limit=config.missing_caption_limit,
             )
         case "lvis":
@@ -147,6 +162,44 @@ def _open_table(config: SourceConfig, split: Split, needs: Needs) -> Source | No
         missing_caption_limit=config.missing_caption_limit,
     )
     return _part_of(source, config, split)
+
+
+def _open_flickr(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
+    root, _, _ = _split_of(config, split)
+    train_list, val_list = (_split_list(config, one) for one in get_args(Split))
+    if split == "train" and train_list is None and val_list is not None and not config.val_root:
+        raise DataError(
+            f"{val_list} lists validation images, and no list names those for training: all of "
+            "them would be. Name a list beside it with --data.train_split."
+        )
+    if config.val_share > 0 and val_list is not None:
+        raise DataError(
+            f"{val_list} lists validation images, and --data.val_share holds out others. Leave "
+            "--data.val_share out."
+        )
+    if split == "val" and val_list is None and config.val_root is None and not config.val_share:
+        return None
+    is_own = split == "val" and config.val_share == 0
+    source = FlickrSource(
+        root,
+        split_path=val_list if is_own else train_list,
+        image_root=config.image_root,
+        with_captions=needs.captions,
+        missing_caption_limit=config.missing_caption_limit,
+    )
+    return _part_of(source, config, split)
+
+
+def _split_list(config: SourceConfig, split: Split) -> Path | None:
+    """Return the list of a split's images; a DataError says that a named one is missing."""
+    root, name, _ = _split_of(config, split)
+    path, option = split_list(root, name), f"{split}_split"
+    if path is None and getattr(config, option) is not None:
+        raise DataError(
+            f"there is no list {name}Images.txt, {name}.txt or {name} beside the captions of "
+            f"{root}. Name one with --data.{option}."
+        )
+    return path
 
 
 def _open_folder(config: SourceConfig, split: Split, needs: Needs) -> Source | None:

@@ -9,8 +9,9 @@ from virtex.errors import ConfigError, raise_all
 from virtex.options.dependents import register_dependents
 
 SourceName = Literal[
-    "scenes", "coco", "lvis", "folder", "table", "webdataset", "classes", "inaturalist", "voc"
-]
+    "scenes", "coco", "lvis", "karpathy", "flickr", "folder", "table", "webdataset",
+    "classes", "inaturalist", "voc",
+]  # fmt: skip
 BAD_OBJECT_LIMIT = 0.001
 """Large annotation files hold a few degenerate objects; one in a thousand is tolerated."""
 MISSING_CAPTION_LIMIT = 0.01
@@ -23,24 +24,27 @@ class SourceConfig:
 
     source: SourceName = "scenes"
     """Layout of the data. scenes: drawn on the fly, nothing to download; coco: COCO's annotation
-    files; lvis: LVIS v1; folder: images with captions in .txt or .json beside them; table: CSV,
-    TSV, JSONL or Parquet; webdataset: tar shards; classes: one folder a class; inaturalist:
-    iNaturalist 2018; voc: PASCAL VOC."""
+    files; lvis: LVIS v1; karpathy: Karpathy's dataset_*.json; flickr: Flickr8k's and Flickr30k's
+    lists of captions; folder: images with captions in .txt or .json beside them; table: CSV, TSV,
+    JSONL or Parquet; webdataset: tar shards; classes: one folder a class; inaturalist: iNaturalist
+    2018; voc: PASCAL VOC."""
     root: Path | None = None
-    """Folder of the data; for table, the file."""
+    """Folder of the data; for table, the file; for coco, karpathy and flickr either."""
     val_root: Path | None = None
-    """Folder (for table: file) of the validation data, where it is not under `root`."""
+    """Folder (or file, as for `root`) of the validation data, where it is not under `root`."""
     train_split: str | None = None
     """Name of the training split: train by default; for folder, webdataset and classes a subfolder,
-    or all of `root` where there is none; for voc also with years: 2007_trainval+2012_trainval."""
+    or all of `root` where there is none; for voc also with years: 2007_trainval+2012_trainval; for
+    karpathy also train+restval; for flickr a list of images beside the captions."""
     val_split: str | None = None
     """Name of the validation split: val by default; without it, or `val_root` or `val_share`,
     there is no validation."""
     val_share: float = 0.0
-    """Fraction of the images held out for validation (folder, table, webdataset, classes): a hash
-    of the relative path decides, so an image keeps its side when others are added."""
+    """Fraction of the images held out for validation (folder, table, webdataset, classes, flickr):
+    a hash of the relative path decides, so an image keeps its side when others are added."""
     image_root: Path | None = None
-    """Folder that the paths in a table start from; by default the table's own."""
+    """Folder of the images that a file lists (table, coco, karpathy, flickr); by default the
+    table's own, COCO's layout, or the folder near the list that holds them."""
     image_column: str | None = None
     """Column of image paths in a table; by default image, filepath, path or file_name."""
     caption_column: str | None = None
@@ -81,8 +85,11 @@ class Needs(NamedTuple):
 IN_FOLDERS = frozenset({"root", "val_root", "train_split", "val_split", "val_share"})
 OPTIONS: dict[str, frozenset[str]] = {
     "scenes": frozenset({"num_images", "num_val_images", "image_size", "seed"}),
-    "coco": IN_FOLDERS - {"val_share"} | {"bad_object_limit", "missing_caption_limit"},
+    "coco": IN_FOLDERS - {"val_share"}
+    | {"image_root", "bad_object_limit", "missing_caption_limit"},
     "lvis": IN_FOLDERS - {"val_share"} | {"bad_object_limit"},
+    "karpathy": IN_FOLDERS - {"val_share"} | {"image_root", "missing_caption_limit"},
+    "flickr": IN_FOLDERS | {"image_root", "missing_caption_limit"},
     "folder": IN_FOLDERS | {"missing_caption_limit"},
     "table": frozenset(
         {"root", "val_root", "val_share", "image_root", "image_column", "caption_column"}
@@ -94,7 +101,13 @@ OPTIONS: dict[str, frozenset[str]] = {
     "voc": IN_FOLDERS - {"val_share"} | {"bad_object_limit"},
 }
 """The options of each source, beside `source` and `share`."""
-WITH_CAPTIONS = frozenset({"scenes", "coco", "folder", "table", "webdataset"})
+ROOTS = {
+    "table": "the table, a file",
+    "karpathy": "dataset_*.json, or its folder",
+    "flickr": "the list of captions, or its folder",
+}
+"""What `root` is, where it is not the folder of the data."""
+WITH_CAPTIONS = frozenset({"scenes", "coco", "karpathy", "flickr", "folder", "table", "webdataset"})
 WITH_OBJECTS = frozenset({"scenes", "coco", "lvis", "voc"})
 WITH_MASKS = frozenset({"scenes", "coco", "lvis"})
 WITH_LABELS = WITH_OBJECTS | {"classes", "inaturalist"}
@@ -164,7 +177,7 @@ def _out_of_range(config: SourceConfig) -> list[str]:
 def _contradictions(config: SourceConfig) -> list[str]:
     problems = []
     if config.source != "scenes" and config.root is None:
-        what = "the table, a file" if config.source == "table" else "the folder of the data"
+        what = ROOTS.get(config.source, "the folder of the data")
         problems.append(f"--data.source {config.source} needs --data.root: {what}.")
     for name in ("val_root", "val_split"):
         if config.val_share > 0 and getattr(config, name) is not None:
@@ -183,7 +196,24 @@ def _contradictions(config: SourceConfig) -> list[str]:
             "--data.val_split test, or train on train."
             for one, other in overlap(train, val)
         ]
-    return problems
+    elif config.source == "karpathy" and config.val_root is None:
+        problems += [
+            f"the training split {train} and the validation split {val} share {part}, which would "
+            "be trained on and tested on. Give --data.val_split test, or train on other splits."
+            for part in sorted({*train.split("+")} & {*val.split("+")})
+        ]
+    return problems + _splits_of_files(config)
+
+
+def _splits_of_files(config: SourceConfig) -> list[str]:
+    """Return a problem for each split that is named of COCO data in one file."""
+    roots = {"train_split": config.root, "val_split": config.val_root or config.root}
+    return [
+        f"--data.{name} {getattr(config, name)} means nothing to the file {root}, which is one "
+        "split. Leave it out; name the validation data's file with --data.val_root."
+        for name, root in roots.items()
+        if config.source == "coco" and getattr(config, name) and root and root.suffix == ".json"
+    ]
 
 
 def _unmet(config: SourceConfig, needs: Needs) -> list[str]:

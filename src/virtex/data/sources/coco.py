@@ -11,13 +11,16 @@ from virtex.data.example import Example, Source
 from virtex.data.missing_captions import Missing, skip_within_limit, skipped_identity
 from virtex.data.packed import PackedLists
 from virtex.data.source_options import BAD_OBJECT_LIMIT, MISSING_CAPTION_LIMIT
-from virtex.data.sources.coco_file import KINDS, CocoFile, annotation_path, find_split, kinds_of
+from virtex.data.sources.coco_file import CocoFile, kinds_of
 from virtex.data.sources.coco_images import read_images
 from virtex.data.sources.coco_instances import Instances, read_instances
+from virtex.data.sources.coco_location import annotation_files, folder_of_images
 
 
 class CocoSource(Source):
     """The images in root/{split}, with root/annotations/{captions,instances}_{split}.json.
+
+    `root` may also be one annotation file; the images are then searched near it.
 
     Images come in the order of the file. Without captions and instances, either of the two files or
     image_info_{split}.json lists them.
@@ -29,6 +32,7 @@ class CocoSource(Source):
         with_masks: Require a mask of each object.
         bad_object_limit: See `SourceConfig`.
         missing_caption_limit: See `SourceConfig`.
+        image_root: Folder of the images, or of the folder of the split's name that holds them.
     """
 
     @paused_collection()
@@ -42,15 +46,18 @@ class CocoSource(Source):
         with_masks: bool = False,
         bad_object_limit: float = BAD_OBJECT_LIMIT,
         missing_caption_limit: float = MISSING_CAPTION_LIMIT,
+        image_root: Path | None = None,
     ) -> None:
         problems = Problems(f"COCO data in {root} (split {split})")
         kinds = kinds_of(with_captions=with_captions, with_instances=with_instances)
-        self.root, self.split = root, find_split(root, split, kinds, problems)
-        paths = {kind: annotation_path(root, kind, self.split) for kind in KINDS}
-        kinds = kinds or [kind for kind in KINDS if paths[kind].is_file()][:1]
-        files = {kind: CocoFile(paths[kind], problems) for kind in kinds}
+        self.root = root
+        self.split, paths = annotation_files(root, split, kinds, problems)
+        opened = {path: CocoFile(path, problems) for path in set(paths.values())}
+        files = {kind: opened[path] for kind, path in paths.items()}
         self._sha256 = {f"{kind}_sha256": file.sha256 for kind, file in files.items()}
-        self._images = read_images(files[kinds[0]], root / self.split)
+        first = files[next(iter(paths))]
+        folder = folder_of_images(root, self.split, image_root, first, problems)
+        self._images = read_images(first, folder)
         indices = self._images.indices()
         self._captions: PackedLists | None = None
         self._instances: Instances | None = None
@@ -93,6 +100,8 @@ class CocoSource(Source):
         if self._instances is not None:
             counts |= self._instances.identity()
         origin = {"source": "coco", "root": str(self.root), "split": self.split}
+        if self._images.folder != self.root / self.split:
+            origin["image_root"] = str(self._images.folder)
         return {**origin, **counts, **self._sha256}
 
 
