@@ -10,7 +10,7 @@ from virtex import distributed, files
 from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.loader import TrainingBatches, training_batches, validation_batches
-from virtex.data.source import open_source, open_whole, part_to_train
+from virtex.data.source import Needs, open_source, open_whole, part_to_train, resolved
 from virtex.data.source_options import check_options
 from virtex.data.tokenizer import Tokenizer
 from virtex.early_stopping import EarlyStopping
@@ -43,6 +43,7 @@ def pretrain(config: PretrainConfig) -> FitResult:
     """
     device, folder = choose_device(config.run.device), RunFolder(config.out)
     with distributed.process_group(device):
+        config = _with_found_layouts(config)
         _check_options(config)
         distributed.on_main(lambda: files.check_out(config.out, is_file=False))
         with folder.locked():
@@ -102,11 +103,20 @@ def check(config: PretrainConfig) -> None:
     Raises:
         ConfigError: Options cannot work, or differ from those of the existing run.
     """
+    config = _with_found_layouts(config)
     _check_options(config)
     resumes(config, RunFolder(config.out))
     with torch.random.fork_rng(devices=[]):
         architecture = Backbone(replace(config.backbone, pretrained=False))
     architecture.grid_size(config.image.size)
+
+
+def _with_found_layouts(config: PretrainConfig) -> PretrainConfig:
+    """Return the options with the layouts that `auto` stands for, which the run records."""
+    scored = config.early_stopping
+    if scored.protocol != "none":
+        scored = replace(scored, data=resolved(scored.data, Needs(labels=True)))
+    return replace(config, data=resolved(config.data, config.task.needs), early_stopping=scored)
 
 
 def _check_options(config: PretrainConfig) -> None:

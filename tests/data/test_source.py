@@ -296,7 +296,7 @@ def test_all_wrong_options_are_reported_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"source": "photos"}, "it is one of scenes, coco, lvis"),
+        ({"source": "photos"}, "it is one of auto, scenes, coco, lvis"),
         ({"source": "scenes", "root": Path("x")}, "--data.root x means nothing"),
         ({"source": "coco", "root": Path("x"), "seed": 3}, "--data.seed 3 means nothing"),
         ({"source": "table"}, "needs --data.root: the table, a file"),

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from virtex.data.example import Source, Subset
+from virtex.data.layout_search import resolved
 from virtex.data.source_options import Needs, SourceConfig, check_options
 from virtex.data.sources.classes import ClassesSource, check_same_class_folders
 from virtex.data.sources.coco import CocoSource
@@ -27,7 +28,7 @@ from virtex.data.sources.webdataset import WebdatasetSource
 from virtex.data.subsets import FewerCaptions, fraction_of_each_class, held_out, random_fraction
 from virtex.errors import DataError
 
-__all__ = ["Needs", "SourceConfig", "Split", "open_source"]
+__all__ = ["Needs", "SourceConfig", "Split", "open_source", "resolved"]
 
 Split = Literal["train", "val"]
 CAPTIONS = Needs(captions=True)
@@ -46,6 +47,7 @@ def open_source(config: SourceConfig, *, split: Split, needs: Needs = CAPTIONS) 
         ConfigError: The options do not work together.
         DataError: The data cannot be used.
     """
+    config = resolved(config, needs)
     source = open_whole(config, split=split, needs=needs)
     return source if source is None or split == "val" else part_to_train(source, config)
 
@@ -55,6 +57,7 @@ def open_whole(config: SourceConfig, *, split: Split, needs: Needs = CAPTIONS) -
 
     Raises: see `open_source`.
     """
+    config = resolved(config, needs)
     check_options(config, needs)
     return _open(config, split, needs)
 

@@ -9,7 +9,7 @@ from virtex.errors import ConfigError, raise_all
 from virtex.options.dependents import register_dependents
 
 SourceName = Literal[
-    "scenes", "coco", "lvis", "karpathy", "flickr", "folder", "table", "webdataset",
+    "auto", "scenes", "coco", "lvis", "karpathy", "flickr", "folder", "table", "webdataset",
     "classes", "inaturalist", "voc",
 ]  # fmt: skip
 BAD_OBJECT_LIMIT = 0.001
@@ -22,12 +22,12 @@ MISSING_CAPTION_LIMIT = 0.01
 class SourceConfig:
     """Options of the images and annotations."""
 
-    source: SourceName = "scenes"
-    """Layout of the data. scenes: drawn on the fly, nothing to download; coco: COCO's annotation
-    files; lvis: LVIS v1; karpathy: Karpathy's dataset_*.json; flickr: Flickr8k's and Flickr30k's
-    lists of captions; folder: images with captions in .txt or .json beside them; table: CSV, TSV,
-    JSONL or Parquet; webdataset: tar shards; classes: one folder a class; inaturalist: iNaturalist
-    2018; voc: PASCAL VOC."""
+    source: SourceName = "auto"
+    """Layout of the data. auto: the one that `root` has, or scenes without a root; scenes: drawn on
+    the fly, nothing to download; coco: COCO's annotation files; lvis: LVIS v1; karpathy: Karpathy's
+    dataset_*.json; flickr: Flickr8k's and Flickr30k's lists of captions; folder: images with
+    captions in .txt or .json beside them; table: CSV, TSV, JSONL or Parquet; webdataset: tar
+    shards; classes: one folder a class; inaturalist: iNaturalist 2018; voc: PASCAL VOC."""
     root: Path | None = None
     """Folder of the data; for table, the file; for coco, karpathy and flickr either."""
     val_root: Path | None = None
@@ -131,6 +131,12 @@ def check_options(config: SourceConfig, needs: Needs) -> None:
     problems = _unused(config) + _out_of_range(config)
     problems += _contradictions(config) + _unmet(config, needs)
     raise_all(ConfigError, "the data options cannot work", problems)
+
+
+def meets(source: str, needs: Needs) -> bool:
+    """Whether a source can have the annotations that a task needs."""
+    wanted = zip(needs, (WITH_CAPTIONS, WITH_OBJECTS, WITH_LABELS, WITH_MASKS), strict=True)
+    return all(source in sources for is_needed, sources in wanted if is_needed)
 
 
 def _unused(config: SourceConfig) -> list[str]:

@@ -11,7 +11,7 @@ Detectron2 has L1), and images of a batch are not grouped by their shape.
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -24,7 +24,7 @@ from virtex import distributed
 from virtex.data.checks import check_same_classes
 from virtex.data.example import Example, Source, Subset
 from virtex.data.masks import compressed_mask
-from virtex.data.source import Needs, SourceConfig
+from virtex.data.source import Needs, SourceConfig, resolved
 from virtex.data.subsets import repeat_factors
 from virtex.data.transforms import ImageConfig
 from virtex.errors import ConfigError, DataError
@@ -287,4 +287,6 @@ def protocol_name(config: DetectionProtocolConfig) -> str:
 
 def run(config: DetectionProtocolConfig) -> list[Result]:
     """Train a detector on a backbone, test it, and write the results."""
+    needs = Needs(objects=True, masks=config.task.masks)
+    config = replace(config, data=resolved(config.data, needs))
     return run_protocol(protocol(config), config, config.data)

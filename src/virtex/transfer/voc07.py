@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from virtex import distributed
 from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
-from virtex.data.source import SourceConfig
+from virtex.data.source import Needs, SourceConfig, resolved
 from virtex.data.sources.voc_splits import DEFAULT_YEAR, parse_splits, voc_folder
 from virtex.errors import DataError, listing, raise_all
 from virtex.models.backbone import Backbone
@@ -218,6 +218,7 @@ def _year_of(root: Path) -> str:
 
 def with_voc_splits(data: SourceConfig) -> SourceConfig:
     """Return options with this protocol's splits of VOC where none are named."""
+    data = resolved(data, Needs(labels=True))
     if data.source != "voc":
         return data
     return replace(

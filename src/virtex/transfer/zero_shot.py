@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from virtex import distributed
 from virtex.data.checks import subfolders
 from virtex.data.example import Source
-from virtex.data.source import Needs, SourceConfig
+from virtex.data.source import Needs, SourceConfig, resolved
 from virtex.data.source_options import check_options
 from virtex.data.sources.classes import ClassesSource
 from virtex.errors import DataError, listing
@@ -77,6 +77,7 @@ def open_images(data: SourceConfig) -> Source:
     Raises:
         ConfigError, DataError: Invalid options or data.
     """
+    data = resolved(data, NEEDS)
     if data.source == "classes" and data.val_share == 0:
         check_options(data, NEEDS)
         return ClassesSource(_class_folders(data))

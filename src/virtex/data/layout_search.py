@@ -1,0 +1,209 @@
+"""The layout of a data set, found from its root: what `--data.source auto` stands for.
+
+Annotation files of a known name decide. Where there are none, the files of the training images do:
+shards, captions beside images, one table, or folders of images.
+"""
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from virtex.data.checks import head_of, is_image, quoted
+from virtex.data.source_options import Needs, SourceConfig, SourceName, meets
+from virtex.data.sources.coco_file import KINDS
+from virtex.data.sources.flickr import flickr_file, is_flickr_file
+from virtex.data.sources.inaturalist import YEAR
+from virtex.data.sources.karpathy import PATTERN, is_karpathy_file
+from virtex.data.sources.lvis import START
+from virtex.data.sources.table_rows import READERS
+from virtex.errors import ConfigError
+
+log = logging.getLogger("virtex")
+
+HEAD_BYTES = 4096
+MAX_FOLDERS = 300
+MAX_DEPTH = 8
+MAX_FILES = 20_000
+"""Most files looked at in a folder."""
+SIDECARS = (".txt", ".json")
+
+
+class Layout(NamedTuple):
+    """What shows a layout, in words."""
+
+    source: SourceName
+    marks: str
+
+
+LAYOUTS = (
+    Layout("coco", "annotations/captions_*.json or instances_*.json, or one such file"),
+    Layout("lvis", f"annotations/{START}*.json"),
+    Layout("karpathy", f"{PATTERN} with sentences and splits"),
+    Layout("flickr", "Flickr8k.token.txt, captions.txt or results.csv, or such a file"),
+    Layout("inaturalist", f"train{YEAR}.json or val{YEAR}.json"),
+    Layout("voc", "ImageSets/Main in the root, VOC2007 or VOCdevkit"),
+    Layout("webdataset", ".tar files"),
+    Layout("table", f"a file {', '.join(READERS)}, or a folder with one"),
+    Layout("folder", "images with .txt or .json files beside them"),
+    Layout("classes", "folders of images"),
+)
+
+
+def resolved(config: SourceConfig, needs: Needs) -> SourceConfig:
+    """Return the options with the layout that `auto` stands for; others unchanged.
+
+    Raises:
+        ConfigError: The root has no known layout, or several that meet `needs`.
+    """
+    if config.source != "auto":
+        return config
+    if config.root is None:
+        _log_once("data: scenes are drawn, for want of a --data.root")
+        return replace(config, source="scenes")
+    found = found_layouts(config.root, config, needs)
+    fits = [source for source in found if meets(source, needs)]
+    if not any(needs):
+        fits = fits[:1]  # all read the same images
+    if config.val_root is not None and len(fits) > 1:
+        other = found_layouts(config.val_root, config, needs)
+        fits = [source for source in fits if source in other]
+    if len(fits) != 1:
+        raise ConfigError(_message(config.root, found, fits))
+    marks = dict(LAYOUTS)[fits[0]]
+    _log_once(f"data: {quoted(config.root)} is read as --data.source {fits[0]} ({marks})")
+    if fits[0] == "table" and config.root.is_dir():
+        return replace(config, source="table", root=_tables(config.root)[0])
+    return replace(config, source=fits[0])
+
+
+def found_layouts(root: Path, config: SourceConfig, needs: Needs) -> list[SourceName]:
+    """Return the layouts that a root shows, also those that do not meet `needs`."""
+    if root.is_file():
+        return _layout_of_file(root)
+    if not root.is_dir():
+        return []
+    marked = [source for source, is_found in MARKED.items() if is_found(root)]
+    if marked:
+        return marked
+    parts = (root / (config.train_split or "train"), root / (config.val_split or "val"), root)
+    files = _look(next(part for part in parts if part.is_dir()))
+    return _layouts_of(files, root, with_captions=needs.captions)
+
+
+def _layout_of_file(path: Path) -> list[SourceName]:
+    if is_flickr_file(path):
+        return ["flickr"]
+    if is_karpathy_file(path):
+        return ["karpathy"]
+    if path.suffix.lower() == ".json" and _is_object(path):
+        return ["coco"]
+    return ["table"] if path.suffix.lower() in READERS else []
+
+
+def _is_object(path: Path) -> bool:
+    """Whether a JSON file holds an object, as COCO's do, not a list of rows."""
+    return head_of(path, HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+
+
+def _has(*patterns: str) -> Callable[[Path], bool]:
+    """Return whether a root holds a file or folder of one of some patterns."""
+    return lambda root: any(any(root.glob(pattern)) for pattern in patterns)
+
+
+MARKED: dict[SourceName, Callable[[Path], bool]] = {
+    "coco": _has(*(f"annotations/{kind}_*.json" for kind in KINDS)),
+    "lvis": _has(f"annotations/{START}*.json"),
+    "karpathy": lambda root: any(map(is_karpathy_file, root.glob(PATTERN))),
+    "flickr": lambda root: flickr_file(root) is not None,
+    "inaturalist": _has(f"train{YEAR}.json", f"val{YEAR}.json"),
+    "voc": _has("ImageSets/Main", "VOC20*/ImageSets/Main", "VOCdevkit/VOC20*/ImageSets/Main"),
+}
+
+
+@dataclass
+class _Files:
+    """What a walk through a folder found."""
+
+    shards: bool = False
+    captioned: bool = False
+    """Whether an image has a caption file beside it."""
+    images_on_top: bool = False
+    images_below: bool = False
+
+
+def _layouts_of(files: _Files, root: Path, *, with_captions: bool) -> list[SourceName]:
+    """Return the layouts of a root without annotation files."""
+    found: list[SourceName] = []
+    if files.shards:
+        found.append("webdataset")
+    if files.captioned or (files.images_on_top and not with_captions):
+        found.append("folder")
+    if not files.captioned and len(_tables(root)) == 1:
+        found.append("table")
+    if files.images_below and not files.images_on_top:
+        found.append("classes")
+    return found
+
+
+def _look(root: Path) -> _Files:
+    """Look at the files of a folder and of the first MAX_FOLDERS below it."""
+    found = _Files()
+    for depth, names in _walk(root):
+        images = [os.path.splitext(name)[0] for name in names if is_image(name)]  # noqa: PTH122
+        found.shards |= any(name.endswith(".tar") for name in names)
+        found.captioned |= any(stem + end in names for stem in images for end in SIDECARS)
+        found.images_on_top |= bool(images) and depth == 0
+        found.images_below |= bool(images) and depth > 0
+        if found.captioned:
+            break
+    return found
+
+
+def _walk(root: Path) -> Iterator[tuple[int, set[str]]]:
+    """Yield depth and file names of the first folders, the root first, level by level."""
+    level, count = [str(root)], 0
+    for depth in range(MAX_DEPTH):
+        below: list[str] = []
+        for folder in level[: MAX_FOLDERS - count]:
+            count += 1
+            try:
+                with os.scandir(folder) as entries:
+                    shown = [one for one in islice(entries, MAX_FILES) if one.name[0] != "."]
+                    folders = {one.name for one in shown if one.is_dir()}
+            except OSError:
+                continue
+            yield depth, {one.name for one in shown} - folders
+            below += [f"{folder}/{name}" for name in sorted(folders)]
+        level = below
+
+
+def _tables(root: Path) -> list[Path]:
+    return sorted(path for end in READERS for path in root.glob(f"*{end}") if path.is_file())
+
+
+def _message(root: Path, found: list[SourceName], fits: list[SourceName]) -> str:
+    """Return the message for a root whose layout is not plain."""
+    if not root.exists():
+        return f"{root} does not exist. Name the folder of the data, or its file, with --data.root."
+    looked_for = "\n".join(f"- {source}: {marks}" for source, marks in LAYOUTS)
+    if fits:
+        reason = f"has the layouts {' and '.join(fits)}"
+    elif found:
+        reason = f"has the layout {' and '.join(found)}, which lacks what the task needs"
+    else:
+        reason = "has no layout that is known"
+    return (
+        f"{root} {reason}. Name the layout with --data.source, or another --data.root. "
+        f"Looked for:\n{looked_for}"
+    )
+
+
+@functools.cache
+def _log_once(text: str) -> None:
+    """Log a line at its first use, since training and validation data are opened apart."""
+    log.info("%s", text)
