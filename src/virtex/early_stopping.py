@@ -1,9 +1,11 @@
 """Early stopping: the weights of the checkpoint that scores best in a transfer protocol.
 
-The paper chose its checkpoint by VOC07 linear mAP, and used it for all other tasks too.
+The paper chose its checkpoint by VOC07 linear mAP among those of the last 200,000 of 500,000 steps,
+and used it for all other tasks too; it trained to the end. `patience` ends a run before.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,7 +14,7 @@ import torch
 
 from virtex import distributed
 from virtex.data.source import SourceConfig
-from virtex.errors import CheckpointError
+from virtex.errors import CheckpointError, ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
 from virtex.transfer.command import open_splits
 from virtex.transfer.features import Extraction
@@ -40,6 +42,18 @@ class EarlyStoppingConfig:
     """Worker processes that decode images."""
     leave_out_rare: bool = False
     """voc07: leave out classes with fewer than three training images or no test image."""
+    first_step: int = 0
+    """First step whose checkpoint is scored; before it the last checkpoint is kept. The paper's is
+    300,000."""
+    patience: int = 0
+    """Number of scored checkpoints without a better score after which the run ends; 0: never."""
+
+    def __post_init__(self) -> None:
+        ranges = {"first_step": (0, 2**40), "patience": (0, 2**40)}
+        problems = out_of_range(self, ranges)
+        if self.protocol == "none" and (self.patience or self.first_step):
+            problems.append("patience and first_step need a protocol: give voc07 or linear")
+        raise_all(ConfigError, "the options of early stopping cannot work", problems)
 
 
 class EarlyStopping:
@@ -64,18 +78,33 @@ class EarlyStopping:
             )
         self.protocol.check(self.train, self.test)
         self.folder = folder
+        self.first_step, self.patience = config.first_step, config.patience
 
     def is_best(self, backbone: Backbone, *, step: int) -> bool:
-        """Score a checkpoint, unless it has a score, and return whether it is the first best."""
+        """Score a checkpoint, unless it has a score, and return whether it is the first best.
+
+        Checkpoints before the first step are not scored, and the last one counts as the best.
+        """
+        if step < self.first_step:
+            return True
         scores = self._scores()
         if step not in scores:
             scores[step] = self._score(backbone, step)
-        best = max(scores, key=lambda scored: (scores[scored], -scored))
+        best = _best(scores)
         log.info(
             "step %d: %s %s %.2f; best %.2f at step %d",
             step, self.protocol.name, self.protocol.headline, scores[step], scores[best], best,
         )  # fmt: skip
         return best == step
+
+    def is_over(self, step: int) -> bool:
+        """Return whether patience has ended at a step, as the stored scores say."""
+        scores = {scored: score for scored, score in self._scores().items() if scored <= step}
+        return 0 < self.patience <= num_since_best(scores)
+
+    def best_step(self) -> int:
+        """Return the step of the first best score."""
+        return _best(self._scores())
 
     def _score(self, backbone: Backbone, step: int) -> float:
         was_training = backbone.training
@@ -94,4 +123,14 @@ class EarlyStopping:
     def _scores(self) -> dict[int, float]:
         paths = self.folder.glob(f"{self.protocol.name}-step_*.json")
         results = [Result.read(path) for path in sorted(paths)]
-        return {int(result.initialisation["step"]): result.score for result in results}
+        scores = {int(result.initialisation["step"]): result.score for result in results}
+        return {step: score for step, score in scores.items() if step >= self.first_step}
+
+
+def num_since_best(scores: Mapping[int, float]) -> int:
+    """Return the number of scores, by their step, after the first best one."""
+    return sum(step > _best(scores) for step in scores) if scores else 0
+
+
+def _best(scores: Mapping[int, float]) -> int:
+    return max(scores, key=lambda step: (scores[step], -step))

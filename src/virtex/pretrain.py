@@ -31,6 +31,8 @@ from virtex.zoo.weights_file import save_weights
 __all__ = ["PretrainConfig", "check", "parse_pretrain", "pretrain"]
 
 log = logging.getLogger("virtex")
+STOPPED = "early_stopping/stopped_at_step"
+"""Name in log.jsonl of the step at which early stopping ended a run."""
 
 
 def pretrain(config: PretrainConfig) -> FitResult:
@@ -94,6 +96,7 @@ def _pretrain(
         config=config_files.to_dict(config),
         validate=None if validation is None else steps.validate,
         on_checkpoint=steps.keep_weights,
+        is_over=steps.is_over,
     )
 
 
@@ -128,6 +131,11 @@ def _check_options(config: PretrainConfig) -> None:
             "needs those of groups of images, which it shuffles (MoCo, section 3.3). Leave it out."
         )
     warmup_steps(config.optim, config.run.num_steps)
+    if config.early_stopping.first_step > config.run.num_steps:
+        raise ConfigError(
+            f"early_stopping.first_step {config.early_stopping.first_step} is after the last step, "
+            f"{config.run.num_steps}: no checkpoint would be scored; give a lower one"
+        )
     check_options(config.data, config.task.needs)
     check_files(config)
 
@@ -197,3 +205,19 @@ class _Steps:
             categories=self.data.categories,
             step=step,
         )
+
+    def is_over(self, step: int) -> bool:
+        """Return whether early stopping ends the run at a step, and record that once."""
+        if self.early_stopping is None or not self.early_stopping.is_over(step):
+            return False
+        best = self.early_stopping.best_step()
+        log.info(
+            "step %d: the run is complete, since none of the last %d scored checkpoints was better "
+            "than that of step %d",
+            step, self.config.early_stopping.patience, best,
+        )  # fmt: skip
+        folder = RunFolder(self.config.out)
+        logged = folder.log_path.read_text(encoding="utf-8") if folder.log_path.exists() else ""
+        if f'"{STOPPED}": {step},' not in logged:
+            folder.log({"step": step, STOPPED: step, "early_stopping/best_step": best})
+        return True

@@ -24,6 +24,7 @@ FREE = (
     "out", "num_samples", "accept_changed_data", "loader.", "run.device", "run.log_every",
     "run.validate_every", "run.checkpoint_every", "run.keep_", "run.tensorboard",
     "early_stopping.batch_size", "early_stopping.num_workers",
+    "early_stopping.patience",
     "data.root", "data.val_root", "data.image_root", "early_stopping.data.root",
     "early_stopping.data.val_root", "early_stopping.data.image_root", "tokenizer.original",
 )  # fmt: skip

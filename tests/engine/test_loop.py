@@ -343,3 +343,16 @@ def test_tensors_that_determine_shapes_stay_on_the_host():
     moved = to_device(batch, torch.device("meta"), channels_last=True)
     on_host = {name for name, value in moved.items() if value.device.type == "cpu"}
     assert on_host == {"sizes", "num_objects"}
+
+
+def test_a_run_that_is_over_stays_complete(folder: RunFolder) -> None:
+    result = toy_fit(toy_task(), folder, RUN, is_over=lambda step: step >= 8)
+    assert (result.step, result.reason, result.exit_code) == (8, "stopped", 0)
+    before = folder.log_path.read_text()
+    assert toy_fit(toy_task(), folder, RUN, is_over=lambda step: step >= 8) == result
+    assert folder.log_path.read_text() == before
+    assert toy_fit(toy_task(), folder, RUN).reason == "finished"
+
+
+def test_a_run_that_is_over_at_its_last_step_is_finished(folder: RunFolder) -> None:
+    assert toy_fit(toy_task(), folder, RUN, is_over=lambda step: step >= 12).reason == "finished"

@@ -76,3 +76,12 @@ def test_a_process_whose_partner_is_killed_ends_with_an_error_that_says_so(tmp_p
     processes[1].kill()
     assert exit_codes(*processes)[0] == 2
     assert "another process of the run has ended" in (tmp_path / "error_of_rank_0").read_text()
+
+
+def test_two_processes_end_where_the_main_one_says_that_the_run_is_over(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    for _ in range(2):  # a second start finds the run complete
+        assert exit_codes(*launch_two(folder.path, last_step=12)) == [0, 0]
+        assert folder.checkpoints.steps()[-1] == 12
+    states = [torch.load(folder.path / f"state_of_rank_{rank}.pt") for rank in range(2)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

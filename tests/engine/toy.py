@@ -75,6 +75,7 @@ def toy_fit(
     batches: Callable[[int], Generator[Batch]] | None = None,
     validate: Callable[[int], dict[str, float]] | None = None,
     on_checkpoint: Callable[[int], None] | None = None,
+    is_over: Callable[[int], bool] | None = None,
 ) -> FitResult:
     """Call `fit` with toy batches."""
     return fit(
@@ -87,4 +88,5 @@ def toy_fit(
         config={"toy": True},
         validate=validate,
         on_checkpoint=on_checkpoint,
+        is_over=is_over,
     )

@@ -38,6 +38,7 @@ def train(
     sleep: float = 0.0,
     plain: bool = False,
     fails_at: int | None = None,
+    last_step: int = 0,
     environment: dict[str, str] | None = None,
 ) -> int:
     """Train, save this process's weights in the run folder, and return the exit code.
@@ -45,6 +46,7 @@ def train(
     Args:
         sleep: Seconds before each batch.
         fails_at: Step at which the last process has no batch.
+        last_step: Step at which the main process ends the run; 0 for none.
         plain: Omit dropout and BatchNorm, so that two processes compute the same as one.
         environment: Environment variables to set, as torchrun does.
     """
@@ -61,7 +63,10 @@ def train(
 
     with distributed.process_group(choose_device(run.device)):
         task = toy_task(width=width, batch_norm=not plain, dropout=0.0 if plain else 0.1)
-        result = toy_fit(task, RunFolder(out), run, batches=batches)
+        ends = last_step if distributed.is_main() else 0
+        result = toy_fit(
+            task, RunFolder(out), run, batches=batches, is_over=lambda step: 0 < ends <= step
+        )
         torch.save(task.state_dict(), out / f"state_of_rank_{distributed.rank()}.pt")
         weights = torch.cat([parameter.detach().flatten() for parameter in task.parameters()])
         torch.save(weights, out / f"weights_of_rank_{distributed.rank()}.pt")

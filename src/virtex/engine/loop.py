@@ -54,12 +54,13 @@ class FitResult:
     """The number of finished steps, and the reason why training ended."""
 
     step: int
-    reason: Literal["finished", "interrupted"]
+    reason: Literal["finished", "stopped", "interrupted"]
+    """stopped: complete before the last step, as `is_over` said."""
 
     @property
     def exit_code(self) -> int:
         """Exit code of the command: 143 after a signal, so that scripts stop as well."""
-        return 0 if self.reason == "finished" else 143
+        return 143 if self.reason == "interrupted" else 0
 
 
 def fit(
@@ -73,6 +74,7 @@ def fit(
     config: dict[str, Any],
     validate: Callable[[int], Record] | None = None,
     on_checkpoint: Callable[[int], None] | None = None,
+    is_over: Callable[[int], bool] | None = None,
 ) -> FitResult:
     """Train a task to step `run.num_steps`, resuming from the folder's newest checkpoint.
 
@@ -85,6 +87,8 @@ def fit(
         validate: Called in every process, in evaluation mode; its numbers are logged as val/NAME.
         on_checkpoint: Called in the main process after a scheduled checkpoint is written, and
             again when resuming from one, since a kill may have prevented the first call.
+        is_over: Called in every process after `on_checkpoint`; the run is complete if it returns
+            True in one of them.
 
     Raises:
         VirTexError: A loss or weight is not finite; no such state was saved. Or there is no next
@@ -101,6 +105,8 @@ def fit(
     writer.resume()
     if state.step >= run.num_steps:
         return FitResult(state.step, "finished")
+    if _is_over(is_over, state.step):
+        return FitResult(state.step, "stopped")
     if run.compile:
         task.compile()
     model, speed = distributed.wrap(task), Speed()
@@ -130,6 +136,9 @@ def fit(
                     reporter.report_validation(validate)
                 if due(state.step, run.checkpoint_every, run.num_steps):
                     writer.save_scheduled()
+                    if state.step < run.num_steps and _is_over(is_over, state.step):
+                        distributed.share_buffers(task)
+                        return FitResult(state.step, "stopped")
     distributed.share_buffers(task)
     return FitResult(state.step, "finished")
 
@@ -142,6 +151,10 @@ def next_batch(
         return stop.next(lambda: speed.next(stream, num_images)), None
     except Exception as error:  # any kind: the steps before it are worth a checkpoint
         return None, error
+
+
+def _is_over(is_over: Callable[[int], bool] | None, step: int) -> bool:
+    return is_over is not None and distributed.any_true(is_over(step), CPU)
 
 
 def train_step(

@@ -1,0 +1,99 @@
+"""Early stopping: which checkpoint is kept, and when a run ends, by the scores in RUN/results."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.small_run import small_config
+from virtex.early_stopping import EarlyStoppingConfig, num_since_best
+from virtex.errors import ConfigError
+from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
+from virtex.transfer.protocol import Result
+from virtex.zoo.init import open_init
+
+DATA = {"num_images": 60, "num_val_images": 40, "image_size": 64}
+FLAGS = [
+    "--early_stopping.protocol=voc07", "--early_stopping.image_size=32",
+    "--early_stopping.leave_out_rare", "--num_samples=0",
+    *(f"--early_stopping.data.{name}={value}" for name, value in DATA.items()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([], 0),
+        ([1], 0),
+        ([1, 2], 0),
+        ([2, 1], 1),
+        ([2, 2, 2], 2),
+        ([1, 3, 2, 3], 2),
+        ([3, 1, 4], 0),
+    ],
+)
+def test_scores_since_the_first_best_one_are_counted(scores: list[float], expected: int) -> None:
+    assert num_since_best({10 * step: score for step, score in enumerate(scores)}) == expected
+
+
+def scored(out: Path, scores: dict[int, float]) -> Path:
+    """Store scores as though these checkpoints had been scored before a kill."""
+    for step, score in scores.items():
+        Result(
+            protocol="multilabel-svm",
+            headline="mAP",
+            numbers={"mAP": score},
+            settings={},
+            initialisation={"init": str(out), "step": step},
+            data={},
+            seed=0,
+            versions={},
+            device="cpu",
+            seconds=1.0,
+        ).write(out / "results" / f"multilabel-svm-step_{step:08d}.json")
+    return out
+
+
+def options(out: Path, *arguments: str) -> PretrainConfig:
+    return small_config(out, *FLAGS, *arguments)
+
+
+def stops(out: Path) -> list[dict[str, int]]:
+    lines = (out / "log.jsonl").read_text().splitlines()
+    return [record for line in lines if "early_stopping/best_step" in (record := json.loads(line))]
+
+
+def test_patience_ends_a_run_which_stays_complete(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = scored(tmp_path / "run", {2: 90.0, 4: 10.0, 6: 5.0})
+    caplog.set_level("INFO", "virtex")
+    for resumed in (False, True):
+        result = pretrain(options(out, "--early_stopping.patience", "1"))
+        assert (result.step, result.reason, result.exit_code) == (4, "stopped", 0), resumed
+        [stop] = stops(out)
+        assert (stop["step"], stop["early_stopping/best_step"]) == (4, 2)
+    assert "the run is complete" in caplog.text
+    assert open_init(out).step == 2
+    assert pretrain(parse_pretrain(["--out", str(out), "--early_stopping.patience", "0"])).step == 6
+
+
+def test_checkpoints_before_the_first_step_are_kept_and_not_scored(tmp_path: Path) -> None:
+    out = scored(tmp_path / "run", {2: 99.0, 4: 10.0, 6: 20.0})  # 2: of other options
+    options_ = options(out, "--early_stopping.first_step=3", "--early_stopping.patience=1")
+    assert pretrain(options_).reason == "finished"
+    assert open_init(out).step == 6
+    assert len(list((out / "results").iterdir())) == 3
+
+
+@pytest.mark.parametrize("value", [{"patience": -1}, {"first_step": -1}])
+def test_numbers_out_of_range_are_refused(value: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="must be at least 0"):
+        EarlyStoppingConfig("voc07", **value)
+
+
+def test_patience_without_a_protocol_and_a_first_step_too_late_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="need a protocol"):
+        small_config(tmp_path / "run", "--early_stopping.patience=1")
+    with pytest.raises(ConfigError, match="after the last step, 6"):
+        pretrain(options(tmp_path / "run", "--early_stopping.first_step=7"))
