@@ -186,3 +186,54 @@ def test_initial_weights_may_lie_elsewhere(whole: Path, tmp_path: Path) -> None:
     assert pretrain(options(whole / "data", tmp_path / "run", "--init", str(other))).step == 3
     with pytest.raises(ConfigError, match="init was"):
         pretrain(options(whole / "data", tmp_path / "run", "--init", "random"))
+
+
+def test_epochs_become_steps_that_stay_the_same_on_resume(tmp_path: Path) -> None:
+    root, out = photos(tmp_path / "data"), tmp_path / "run"  # 16 images
+    epochs = ["--run.num_epochs", "0.6"]
+    assert pretrain(options(root, out, *epochs)).step == 3  # of 4 images: 2.4, rounded up
+    stored = yaml.safe_load((out / "config.yaml").read_text())["run"]
+    assert (stored["num_steps"], stored["num_epochs"]) == (3, None)
+    assert pretrain(options(root, out, *epochs)).step == 3
+    assert pretrain(parse_pretrain(["--out", str(out)])).step == 3
+    assert pretrain(options(root, out, "--run.num_steps", "3")).step == 3
+    for number in range(10, 14):
+        shutil.copy(root / "train" / "03.png", root / "train" / f"9{number}.png")
+        (root / "train" / f"9{number}.txt").write_text("one more\n")
+    assert pretrain(options(root, out, *epochs, "--accept_changed_data")).step == 3
+    with pytest.raises(ConfigError, match=r"num_epochs is 0\.7.* began with 0\.6"):
+        pretrain(options(root, out, "--run.num_epochs", "0.7"))
+
+
+def test_a_run_of_steps_is_not_resumed_by_epochs(cut: Path) -> None:
+    with pytest.raises(ConfigError, match="began with 3 steps"):
+        pretrain(options(cut / "data", cut / "run", "--run.num_epochs", "2"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--run.num_epochs=2", "--run.num_steps=3"],
+        ["--config", "run: {num_epochs: 2, num_steps: 3}\n"],
+    ],
+)
+def test_epochs_and_steps_exclude_each_other(tmp_path: Path, arguments: list[str]) -> None:
+    with pytest.raises(ConfigError, match="exclude each other"):
+        options(tmp_path, tmp_path / "run", *arguments)
+
+
+def test_the_later_one_of_epochs_and_steps_holds(tmp_path: Path) -> None:
+    def length(*arguments: str) -> tuple[int, float | None]:
+        run = options(tmp_path, tmp_path / "run", *arguments).run
+        return run.num_steps, run.num_epochs
+
+    assert length("--run.num_epochs=2") == (500_000, 2)
+    assert length("--config", "run: {num_epochs: 2}\n", "--run.num_steps=5") == (5, None)
+    with pytest.raises(ConfigError, match=r"num_epochs 0\.0 must be above 0"):
+        length("--run.num_epochs=0")
+
+
+def test_options_that_count_steps_are_checked_against_epochs(tmp_path: Path) -> None:
+    flags = ["--run.num_epochs", "0.6", "--optim.warmup_steps", "100"]
+    with pytest.raises(ConfigError, match="warmup_steps"):
+        pretrain(options(photos(tmp_path / "data"), tmp_path / "run", *flags))

@@ -19,8 +19,8 @@ from virtex.engine.optim import warmup_steps
 from virtex.engine.run import RunFolder, check_batch_size, choose_device
 from virtex.errors import ConfigError, DataError
 from virtex.models.backbone import Backbone
-from virtex.pretrain_config import PretrainConfig, parse_pretrain
-from virtex.resume import check_data, check_files, resumes
+from virtex.pretrain_config import PretrainConfig, parse_pretrain, steps_of, with_steps
+from virtex.resume import check_data, check_files, resumes, with_stored_steps
 from virtex.samples import SampleWriter
 from virtex.tasks.base import Task, TaskData
 from virtex.vocabulary import open_tokenizer, with_rule_of
@@ -45,7 +45,7 @@ def pretrain(config: PretrainConfig) -> FitResult:
     """
     device, folder = choose_device(config.run.device), RunFolder(config.out)
     with distributed.process_group(device):
-        config = _with_found_layouts(config)
+        config = with_stored_steps(_with_found_layouts(config), folder)
         _check_options(config)
         distributed.on_main(lambda: files.check_out(config.out, is_file=False))
         with folder.locked():
@@ -70,6 +70,9 @@ def _pretrain(
     init_sha256 = None if init is None else init.sha256
     check_data(config, train, validation, resumed=resumed, init_sha256=init_sha256)
     config = replace(config, accept_changed_data=False)  # the next resume has to say it again
+    if config.run.num_epochs is not None:
+        config = with_steps(config, steps_of(config, len(train)))
+        _check_length(config)
     early_stopping = None
     if config.early_stopping.protocol != "none" and distributed.is_main():
         early_stopping = EarlyStopping(config.early_stopping, config.out / "results", device)
@@ -106,7 +109,7 @@ def check(config: PretrainConfig) -> None:
     Raises:
         ConfigError: Options cannot work, or differ from those of the existing run.
     """
-    config = _with_found_layouts(config)
+    config = with_stored_steps(_with_found_layouts(config), RunFolder(config.out))
     _check_options(config)
     resumes(config, RunFolder(config.out))
     with torch.random.fork_rng(devices=[]):
@@ -130,14 +133,20 @@ def _check_options(config: PretrainConfig) -> None:
             "run.sync_batch_norm computes BatchNorm's statistics over all images, and this task "
             "needs those of groups of images, which it shuffles (MoCo, section 3.3). Leave it out."
         )
+    if config.run.num_epochs is None:
+        _check_length(config)
+    check_options(config.data, config.task.needs)
+    check_files(config)
+
+
+def _check_length(config: PretrainConfig) -> None:
+    """Check the options that count steps against the length of the run."""
     warmup_steps(config.optim, config.run.num_steps)
     if config.early_stopping.first_step > config.run.num_steps:
         raise ConfigError(
             f"early_stopping.first_step {config.early_stopping.first_step} is after the last step, "
             f"{config.run.num_steps}: no checkpoint would be scored; give a lower one"
         )
-    check_options(config.data, config.task.needs)
-    check_files(config)
 
 
 class _Steps:

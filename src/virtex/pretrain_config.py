@@ -1,5 +1,6 @@
 """Options of `virtex pretrain`, and their way from the command line."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig, RunFolder
 from virtex.errors import ConfigError
 from virtex.models.backbone import BackboneConfig
+from virtex.options.dependents import register_dependents
 from virtex.options.paths import absolute, expand, with_paths
 from virtex.tasks import registry
 from virtex.tasks.base import TaskConfig
@@ -20,10 +22,29 @@ from virtex.tasks.captioning import CaptioningConfig
 from virtex.vocabulary import TokenizerConfig
 from virtex.zoo.init import UNTRAINED
 
+MAX_EPOCHS = 1_000_000
 EXAMPLE = (
     "virtex pretrain --config cpu_small --data.source folder --data.root IMAGES --out RUN; "
     "`virtex pretrain --out RUN` resumes it, and `virtex pretrain --help` lists all options."
 )
+
+
+@dataclass(frozen=True)
+class PretrainRunConfig(RunConfig):
+    """Options of the training loop of pretraining."""
+
+    num_epochs: float | None = None
+    """Length of the run as a number of passes over the training images, instead of `num_steps`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_epochs is not None and not 0 < self.num_epochs <= MAX_EPOCHS:
+            raise ConfigError(
+                f"run.num_epochs {self.num_epochs} must be above 0 and at most {MAX_EPOCHS:,}"
+            )
+
+
+register_dependents(PretrainRunConfig, {}, exclusive=("num_steps", "num_epochs"))
 
 
 @dataclass(frozen=True)
@@ -42,7 +63,7 @@ class PretrainConfig:
     task: TaskConfig = field(default_factory=CaptioningConfig)
     """Pretext task; `--task.help NAME` lists its options."""
     optim: OptimConfig = field(default_factory=OptimConfig)
-    run: RunConfig = field(default_factory=RunConfig)
+    run: PretrainRunConfig = field(default_factory=PretrainRunConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
     num_samples: int = 12
@@ -74,6 +95,17 @@ def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
         PretrainConfig, arguments, prog="virtex pretrain", description=_guide()
     )
     return with_absolute_paths(config)
+
+
+def with_steps(config: PretrainConfig, num_steps: int) -> PretrainConfig:
+    """Return options whose length is a number of steps, not of epochs."""
+    return replace(config, run=replace(config.run, num_steps=num_steps, num_epochs=None))
+
+
+def steps_of(config: PretrainConfig, num_images: int) -> int:
+    """Return the number of steps in which each training image is seen `num_epochs` times."""
+    assert config.run.num_epochs is not None
+    return max(1, math.ceil(config.run.num_epochs * num_images / config.run.batch_size))
 
 
 def with_absolute_paths(config: PretrainConfig) -> PretrainConfig:

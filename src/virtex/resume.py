@@ -13,7 +13,7 @@ from virtex.data.fingerprint import differences, fingerprint
 from virtex.engine.run import RunFolder
 from virtex.errors import ConfigError, DataError, VirTexError, raise_all
 from virtex.options.command_line import load
-from virtex.pretrain_config import PretrainConfig, with_absolute_paths
+from virtex.pretrain_config import PretrainConfig, with_absolute_paths, with_steps
 from virtex.run_data import RunData
 from virtex.zoo.init import open_init
 
@@ -37,6 +37,25 @@ BY_FINGERPRINT = (
 TOKENIZER, CONCEPTS = "tokenizer.tokenizer_path", "task.concepts_path"
 """Options that name files: of the first, a resumed run holds a copy; the second is read again."""
 AUTO = "auto"
+
+
+def with_stored_steps(config: PretrainConfig, folder: RunFolder) -> PretrainConfig:
+    """Return options with the number of steps that the run's epochs gave when it began.
+
+    Raises:
+        ConfigError: The run began with another number of epochs, or with one of steps.
+    """
+    if config.run.num_epochs is None or not folder.has_begun():
+        return config
+    data = RunData.read(folder.path)
+    num_steps = load(folder.config_path)["run"]["num_steps"]
+    if data is None or data.num_epochs != config.run.num_epochs:
+        began = f"{num_steps} steps" if data is None or data.num_epochs is None else data.num_epochs
+        raise ConfigError(
+            f"run.num_epochs is {config.run.num_epochs:g}, and the run in {folder.path} began with "
+            f"{began}: give the same to resume it, or another --out to start a new run"
+        )
+    return with_steps(config, num_steps)
 
 
 def resumes(config: PretrainConfig, folder: RunFolder) -> bool:
@@ -138,6 +157,7 @@ def _compared(before: RunData, now: RunData, config: PretrainConfig) -> RunData:
     return replace(
         now,
         files={**before.files, **now.files},
+        num_epochs=before.num_epochs,
         changes=(*before.changes, *changes),
     )
 
@@ -151,6 +171,7 @@ def _data_of(
         fingerprint(train, needs),
         None if validation is None else fingerprint(validation, needs),
         files={name: files.sha256(Path(options[name])) for name in named},
+        num_epochs=config.run.num_epochs,
     )
 
 

@@ -22,6 +22,8 @@ class RunData:
     validation: Fingerprint | None = None
     files: Mapping[str, str | None] = field(default_factory=dict)
     """SHA-256 of each file by the option that names it."""
+    num_epochs: float | None = None
+    """Epochs from which the number of steps was computed when the run began."""
     changes: tuple[str, ...] = ()
     """Changes of the data that were accepted, in their order."""
     version: int = VERSION

@@ -17,8 +17,10 @@ import yaml
 from virtex import files
 from virtex.config import to_dict, with_recipes
 from virtex.data.source import SourceConfig
+from virtex.engine.run import RunFolder
 from virtex.errors import ConfigError, listing, raise_all
 from virtex.pretrain import PretrainConfig, check, parse_pretrain, pretrain
+from virtex.resume import with_stored_steps
 from virtex.transfer import voc07
 from virtex.transfer.command import open_splits
 from virtex.transfer.protocol import Result
@@ -206,7 +208,8 @@ def _headline(config: StudyConfig) -> str:
 
 
 def _line(run: Run, scores: Sequence[float], *, best: float) -> str:
-    mean, options = fmean(scores), run.options.run
+    mean = fmean(scores)
+    options = with_stored_steps(run.options, RunFolder(run.folder)).run
     score = f"**{mean:.2f}**" if mean == best else f"{mean:.2f}"
     if len(scores) > 1:
         score += f" ± {stdev(scores):.2f}"
