@@ -1,6 +1,7 @@
 """Pretraining: the run of one pretext task on a data source."""
 
 import logging
+import time
 from dataclasses import replace
 
 import torch
@@ -9,7 +10,7 @@ from virtex import config as config_files
 from virtex import distributed, files
 from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
-from virtex.data.loader import TrainingBatches, training_batches, validation_batches
+from virtex.data.loader import training_batches, validation_batches
 from virtex.data.source import Needs, open_source, open_whole, part_to_train, resolved
 from virtex.data.source_options import check_options
 from virtex.data.tokenizer import Tokenizer
@@ -21,6 +22,7 @@ from virtex.errors import ConfigError, DataError
 from virtex.models.backbone import Backbone
 from virtex.pretrain_config import PretrainConfig, parse_pretrain, steps_of, with_steps
 from virtex.resume import check_data, check_files, resumes, with_stored_steps
+from virtex.run_summary import TimedBatches, after_training, before_training
 from virtex.samples import SampleWriter
 from virtex.tasks.base import Task, TaskData
 from virtex.vocabulary import open_tokenizer, with_rule_of
@@ -55,6 +57,7 @@ def pretrain(config: PretrainConfig) -> FitResult:
 def _pretrain(
     config: PretrainConfig, folder: RunFolder, device: torch.device, *, resumed: bool
 ) -> FitResult:
+    start = time.monotonic()
     torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
     backbone = Backbone(config.backbone)
     backbone.grid_size(config.image.size)
@@ -68,7 +71,7 @@ def _pretrain(
     if validation is not None and train.categories:
         check_same_classes(train, validation)
     init_sha256 = None if init is None else init.sha256
-    check_data(config, train, validation, resumed=resumed, init_sha256=init_sha256)
+    run_data = check_data(config, train, validation, resumed=resumed, init_sha256=init_sha256)
     config = replace(config, accept_changed_data=False)  # the next resume has to say it again
     if config.run.num_epochs is not None:
         config = with_steps(config, steps_of(config, len(train)))
@@ -88,8 +91,19 @@ def _pretrain(
         folder.write_config(config_files.to_dict(config))
         if tokenizer is not None and not resumed:
             tokenizer.save(own_tokenizer)
+        block = before_training(
+            config,
+            task,
+            train,
+            validation,
+            tokenizer=tokenizer,
+            fingerprint=run_data.train,
+            device=device,
+            step=max(folder.checkpoints.steps(), default=0) if resumed else 0,
+        )
+        log.info("%s", block)
     steps = _Steps(config, task, data, device, train, validation, early_stopping)
-    return fit(
+    result = fit(
         task,
         steps.batches,
         folder=folder,
@@ -101,6 +115,10 @@ def _pretrain(
         on_checkpoint=steps.keep_weights,
         is_over=steps.is_over,
     )
+    if distributed.is_main() and result.reason != "interrupted":
+        seconds = time.monotonic() - start
+        log.info("%s", after_training(config, step=result.step, seconds=seconds))
+    return result
 
 
 def check(config: PretrainConfig) -> None:
@@ -170,9 +188,9 @@ class _Steps:
                 config.out, validation, data.vocabulary, config.image, limit=config.num_samples
             )
 
-    def batches(self, start_step: int) -> TrainingBatches:
+    def batches(self, start_step: int) -> TimedBatches:
         """Return this process's part of the training batches from a step on."""
-        return training_batches(
+        stream = training_batches(
             self.train,
             self.task.encode,
             self.task.collate,
@@ -182,6 +200,7 @@ class _Steps:
             share=distributed.share(),
             config=self.config.loader,
         )
+        return TimedBatches(stream, num_steps=self.config.run.num_steps, step=start_step)
 
     def validate(self, step: int) -> dict[str, float]:
         """Return the validation loss and its parts, and write sample captions."""

@@ -99,8 +99,8 @@ def check_data(
     *,
     resumed: bool,
     init_sha256: str | None = None,
-) -> None:
-    """See that a resumed run has the data that it began with, and store what those are.
+) -> RunData:
+    """See that a resumed run has the data that it began with; store and return what those are.
 
     The main process does it; all of them raise its errors.
 
@@ -111,7 +111,7 @@ def check_data(
         DataError: The training data differ, and `accept_changed_data` is not set.
     """
 
-    def check() -> None:
+    def check() -> RunData:
         now = _data_of(config, train, validation, resumed=resumed)
         if init_sha256 is not None:
             now = replace(now, files={**now.files, "init": init_sha256})
@@ -122,8 +122,9 @@ def check_data(
             now = _compared(before, now, config)
         if now != before:
             now.write(config.out)
+        return now
 
-    on_main(check)
+    return on_main(check)
 
 
 def check_files(config: PretrainConfig) -> None:
