@@ -22,12 +22,15 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP)
 	$(BIN)/virtex quickstart --out quickstart
 
+CAPTIONS_EXIST := $(shell test -d "$(CAPTIONS)/annotations" && echo yes)
+ifeq ($(CAPTIONS_EXIST),yes)
 captioner: $(STAMP)
-ifneq ($(CAPTIONS),)
-	$(BIN)/virtex pretrain --config captioner_small --data.source coco --data.root $(CAPTIONS) --out captioner
+	$(BIN)/virtex pretrain --config captioner_small --data.source coco --data.root "$(CAPTIONS)" --out captioner
 else
-	@echo "no CAPTIONS=DIR given: drawn scenes instead"
-	$(BIN)/virtex quickstart --out quickstart
+captioner:
+	@echo "make captioner needs CAPTIONS=DIR, a folder in COCO's layout (DIR/annotations, DIR/train2017)" >&2
+	@echo "CAPTIONS is '$(CAPTIONS)'. Without photographs, make quickstart trains on drawn scenes." >&2
+	@exit 2
 endif
 
 demo: $(STAMP)
