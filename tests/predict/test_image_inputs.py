@@ -1,5 +1,6 @@
 """What is taken for an image, and how it is decoded."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,26 @@ def test_an_encoded_file_is_one_image_and_decoded_as_its_path_is(tmp_path: Path)
     assert as_list(content) == [content]
     found, expected = (decode_image(as_example(one).image) for one in (content, path))
     np.testing.assert_array_equal(found, expected)
+
+
+def test_an_open_file_is_one_image_wherever_its_position_is(tmp_path: Path) -> None:
+    path = write_images(tmp_path, 1) / "photo0.png"
+    memory = io.BytesIO(path.read_bytes())
+    memory.seek(7)
+    with path.open("rb") as opened:
+        for file in (memory, opened, bytearray(memory.getvalue()), memoryview(memory.getvalue())):
+            (image,) = as_list(file)
+            np.testing.assert_array_equal(decode_image(as_example(image).image), decode_image(path))
+            assert len(as_list([file, file])) == 2
+
+
+def test_an_open_file_that_gives_no_bytes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="binary mode"):
+        as_example(io.StringIO("photo.jpg"))
+    closed = io.BytesIO(b"")
+    closed.close()
+    with pytest.raises(BadImageError, match="closed file"):
+        as_example(closed)
 
 
 def test_a_pil_image_that_cannot_be_decoded_is_bad(tmp_path: Path) -> None:

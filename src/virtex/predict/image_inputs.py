@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,18 @@ from virtex.data.images import BadImageError
 from virtex.errors import ConfigError, DataError
 
 Item = TypeVar("Item")
-ImageInput = str | Path | bytes | Image.Image | Tensor | NDArray[np.uint8]
-"""A path, an encoded file, a PIL image, or uint8 pixels: a tensor (3, H, W), an array (H, W, 3)."""
+ImageInput = (
+    str | Path | bytes | bytearray | memoryview | IO[bytes] | Image.Image | Tensor
+    | NDArray[np.uint8]
+)  # fmt: skip
+"""A path, an encoded file (its bytes, or open for reading), a PIL image, or uint8 pixels: a tensor
+(3, H, W), an array (H, W, 3)."""
 ImageInputs = ImageInput | Sequence[ImageInput]
 """One, several, or several stacked: a tensor (B, 3, H, W) or an array (B, H, W, 3)."""
+ENCODED = bytes | bytearray | memoryview
 ALLOWED = (
-    "Allowed are paths, encoded files (bytes), PIL images, uint8 tensors (3, H, W) and uint8 "
-    "arrays (H, W, 3), not normalised."
+    "Allowed are paths, encoded files (bytes, or open in binary mode), PIL images, uint8 tensors "
+    "(3, H, W) and uint8 arrays (H, W, 3), not normalised."
 )
 
 
@@ -33,7 +38,7 @@ def as_list(images: ImageInputs) -> list[ImageInput]:
     """
     if isinstance(images, Tensor | np.ndarray):
         return [images] if images.ndim == 3 else list(images)
-    if isinstance(images, str | bytes | Path | Image.Image):
+    if isinstance(images, str | Path | Image.Image | ENCODED) or hasattr(images, "read"):
         return [images]
     if not isinstance(images, Iterable):
         raise DataError(f"{images!r} is no image, and no list of images. {ALLOWED}")
@@ -50,8 +55,10 @@ def as_example(image: ImageInput) -> Example:
         raise DataError(f"{image} is a web address: fetch it first and give its bytes.")
     if isinstance(image, str | Path):
         return Example(str(image), Path(image))
-    if isinstance(image, bytes):
-        return Example(f"a file of {len(image)} bytes", image)
+    if isinstance(image, ENCODED):
+        return Example(f"a file of {len(image)} bytes", bytes(image))
+    if hasattr(image, "read"):
+        return as_example(_content(image))
     if isinstance(image, Image.Image):
         return Example("a PIL image", _file_or_pixels(image))
     if isinstance(image, Tensor) and image.ndim == 3:
@@ -75,6 +82,19 @@ def in_batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
         raise ConfigError(f"batch_size is {size}, must be at least 1")
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def _content(file: IO[bytes]) -> bytes:
+    """Return the whole content of an open file, wherever its position is."""
+    try:
+        if file.seekable():
+            file.seek(0)
+        content = file.read()
+    except (OSError, ValueError, AttributeError) as error:  # a closed file is a ValueError
+        raise BadImageError("an open file", str(error)) from error
+    if not isinstance(content, bytes):
+        raise DataError(f"{file!r} gives text: open it in binary mode. {ALLOWED}")
+    return content
 
 
 def _file_or_pixels(image: Image.Image) -> bytes | NDArray[np.uint8]:
