@@ -7,14 +7,33 @@ from pathlib import Path
 
 import pytest
 
+from virtex import cli
 from virtex.cli import COMMANDS, main
 
 
-def test_help_does_not_import_torch() -> None:
-    code = "import sys, virtex.cli; virtex.cli.main(['--help']); sys.exit('torch' in sys.modules)"
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert finished.returncode == 0
-    assert "pretrain" in finished.stdout
+def run_shell(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", script.replace("virtex ", f"{sys.executable} -m virtex.cli ")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["virtex --help", "virtex report --help"])
+def test_a_closed_stdout_ends_a_command_quietly(command: str) -> None:
+    finished = run_shell(f"{command} | true; echo ${{PIPESTATUS[0]}}")
+    assert finished.stderr == ""
+    assert finished.stdout.strip() in ("0", "141")  # 0: all was written before the reader closed
+
+
+def test_a_full_stdout_is_named() -> None:
+    finished = run_shell("virtex --help > /dev/full")
+    assert finished.returncode == 2
+    assert finished.stderr == "DataError: cannot write to stdout: No space left on device.\n"
+
+
+def test_an_error_holds_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["report", "\x1b[2Jfolder\r"]) == 2
+    assert "\\x1b[2Jfolder\\r" in capsys.readouterr().err
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,6 +78,36 @@ def test_an_unknown_command_exits_2_and_names_the_known_ones(
             "unknown format 'foo'; it is",
         ),
         (["report", "{tmp}/nowhere"], "nowhere"),
+        (["report"], "folders"),
+        (["report", ""], "empty"),
+        (["pretrain"], "needs options"),
+        (["pretrain", ""], "unexpected argument"),
+        (["pretrain", "--out"], "--out needs a value"),
+        (["pretrain", "--out", "", "--config", "cpu_small"], "empty"),
+        (["pretrain", "--out={tmp}/run", "--config", ""], "no such file"),
+        (["pretrain", "--out={tmp}/run", "--init=", "--config", "quickstart"], "INIT is empty"),
+        (["transfer"], "needs a protocol"),
+        (["transfer", ""], "needs a protocol"),
+        (["transfer", "voc07", "--init", "random", "--out", ""], "empty"),
+        (["export"], "needs options"),
+        (["export", ""], "required"),
+        (["export", "random", "--format"], "--format needs a value"),
+        (["export", "random", "--format", "timm", "--out", ""], "empty"),
+        (["caption"], "needs options"),
+        (["caption", "", "{tmp}/file"], "INIT is empty"),
+        (["caption", "{tmp}", ""], "no file or folder"),
+        (["embed"], "needs options"),
+        (["embed", "random", "{tmp}/file", "--out", "{tmp}/x.txt"], "end the name in .npz"),
+        (["embed", "random", "{tmp}/nothing", "--out", "{tmp}/x.npz"], "no file or folder"),
+        (["tokenizer"], "needs options"),
+        (["tokenizer", "--out", ""], "empty"),
+        (["scenes"], "out"),
+        (["demo"], "name a model"),
+        (["study"], "needs options"),
+        (["study", ""], "no such file"),
+        (["study", "tasks_small", "--out", "{tmp}/x", "--only", "[]"], "only is empty"),
+        (["quickstart", "--out", ""], "empty"),
+        ([""], "unknown command ''"),
     ],
 )
 def test_a_mistake_exits_2_without_a_traceback(

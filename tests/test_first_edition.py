@@ -164,7 +164,7 @@ def test_kept_features_are_taken_up() -> None:
 def test_a_study_measures_nothing_again() -> None:
     files = times([path for path in Path("study").rglob("*") if path.is_file()])
     table = Path("study/table.md")
-    expected = table.read_text()
+    expected = table.read_text().replace("VOC07 mAP", "mAP on scenes")
     assert main(["study", "configs/study.yaml", "--out", "study"]) == 0
     assert table.read_text() == expected.replace("VOC07 mAP", "mAP on scenes")
     files[table] = table.stat().st_mtime_ns

@@ -4,16 +4,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from virtex.models.decoding_config import DecodingConfig as DecodingConfig
+    from virtex.predict.embeddings import embed as embed
+    from virtex.predict.embeddings import preprocess as preprocess
     from virtex.predict.loading import load_captioner as load_captioner
     from virtex.predict.loading import load_embedder as load_embedder
+    from virtex.predict.matching import MatchingConfig as MatchingConfig
     from virtex.zoo.backbones import load_backbone as load_backbone
 
-__all__ = ["load_backbone", "load_captioner", "load_embedder"]
+    __version__: str
+
+_MODULES = {
+    "DecodingConfig": "virtex.models.decoding_config",
+    "MatchingConfig": "virtex.predict.matching",
+    "embed": "virtex.predict.embeddings",
+    "load_backbone": "virtex.zoo.backbones",
+    "load_captioner": "virtex.predict.loading",
+    "load_embedder": "virtex.predict.loading",
+    "preprocess": "virtex.predict.embeddings",
+}
+"""Module of each public name, imported when the name is first used, since torch takes seconds."""
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only when a model is loaded, so that `virtex --help` is fast."""
-    if name not in __all__:
+    """Return a public name from its module, or the version of the installed package."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("virtex")
+    if name not in _MODULES:
         raise AttributeError(f"module 'virtex' has no attribute {name!r}")
-    module = "virtex.zoo.backbones" if name == "load_backbone" else "virtex.predict.loading"
-    return getattr(import_module(module), name)
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names, which `dir(virtex)` lists."""
+    return sorted(__all__)

@@ -6,11 +6,22 @@ Nothing heavy is imported before a command is known, so that `virtex --help` ans
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
-from virtex.errors import ConfigError, VirTexError, limit_of_system, printable
+from virtex.brief_help import (
+    ALL,
+    BRIEFS,
+    brief_help,
+    text_of,
+    transfer_brief,
+    with_one_help,
+)
+from virtex.errors import ConfigError, VirTexError, did_you_mean, limit_of_system, printable
 from virtex.streams import flushed, open_missing_streams, say
+from virtex.transfer.protocol_names import ABOUT
 
 USAGE = """usage: virtex COMMAND [options]
 
@@ -22,6 +33,7 @@ commands:
   pretrain     train a backbone from captions; resumes by itself
   transfer     score a run: classification, detection, segmentation, captions, retrieval
   caption      caption images with a trained run
+  embed        write a pooled embedding of each image
   demo         a page to try a trained captioner in the browser
   export       write a model in the layout that another library reads
   scenes       write drawn scenes to disk in a benchmark's layout
@@ -29,10 +41,10 @@ commands:
   study        a table of experiments: runs what is missing, then writes it
   report       gather results and logs into report.md and report.html
 
-`virtex COMMAND --help` lists the options of a command.
+`virtex COMMAND --help` lists the main options of a command, `--help all` every option.
+`virtex --version` prints the version.
 """
-
-WRITES_FILE = {"tokenizer", "caption", "export"}
+WRITES_FILE = {"tokenizer", "caption", "embed", "export"}
 """Commands whose --out is a file; that of `export --format huggingface` is a folder."""
 NO_WORK = ("-h", "--help", "--print_config")
 """Flags with which a command only prints."""
@@ -66,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     open_missing_streams()
     _log_to_stderr()
+    with suppress(AttributeError):  # another stream in its place
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     with flushed() as output:
         output.exit_code = _exit_code(arguments)
     return output.exit_code
@@ -74,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _exit_code(arguments: list[str]) -> int:
     """Run one command, print the mistakes of the user, and return the exit code."""
     try:
-        return _run(arguments[0] if arguments else "--help", arguments[1:])
+        return _run(arguments)
     except VirTexError as error:
         say(f"{type(error).__name__}: {error}")
         return 2
@@ -104,21 +118,28 @@ def _log_to_stderr() -> None:
     logger.setLevel(logging.INFO)
 
 
-def _run(command: str, arguments: list[str]) -> int:
-    if command in ("-h", "--help", "help"):
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help", ALL):
         print(USAGE, end="")
         return 0
+    command, arguments = words[0], with_one_help(words[1:])
     if command == "--version":
-        from importlib.metadata import version
-
         print(version("virtex"))
         return 0
     if command not in COMMANDS:
         known = ", ".join(COMMANDS)
         raise ConfigError(f"unknown command {command!r}; allowed are {known}. See `virtex --help`.")
+    if (text := brief_help(command, arguments)) is not None:
+        print(text)
+        return 0
+    if not arguments and command in BRIEFS:
+        raise ConfigError(
+            f"virtex {command} needs options: {BRIEFS[command].usage}\n"
+            f"`virtex {command} --help` lists them."
+        )
     if not any(argument.startswith(NO_WORK) for argument in arguments):
         _check_out(command, arguments)
-    return COMMANDS[command](arguments)
+    return COMMANDS[command](["--help" if word == ALL else word for word in arguments])
 
 
 def _check_out(command: str, arguments: list[str]) -> None:
@@ -161,20 +182,20 @@ def _pretrain(arguments: list[str]) -> int:
 
 
 def _transfer(arguments: list[str]) -> int:
+    name = arguments[0] if arguments and not arguments[0].startswith("-") else ""
+    if name not in ABOUT:
+        if "--help" in arguments:
+            print(text_of(transfer_brief("")))
+            return 0
+        hint = did_you_mean(name, ABOUT) if name else f"Allowed: {', '.join(ABOUT)}."
+        raise ConfigError(
+            f"virtex transfer needs a protocol, got {name!r}. {hint} "
+            "`virtex transfer PROTOCOL --help` says what it needs."
+        )
     from virtex.config import parse, with_recipes
     from virtex.transfer.command import summary
     from virtex.transfer.protocols import PROTOCOLS
 
-    name = arguments[0] if arguments and not arguments[0].startswith("-") else ""
-    if name not in PROTOCOLS:
-        known = ", ".join(PROTOCOLS)
-        if {"-h", "--help"} & set(arguments):
-            print(f"usage: virtex transfer PROTOCOL [options]\n\nPROTOCOL is one of: {known}")
-            return 0
-        raise ConfigError(
-            f"virtex transfer needs a protocol, got {name!r}; allowed are {known}. "
-            "`virtex transfer PROTOCOL --help` says what it needs."
-        )
     protocol = PROTOCOLS[name]
     rest = with_recipes(["--config", name, *arguments[1:]], "transfer")
     about = (
@@ -195,6 +216,16 @@ def _caption(arguments: list[str]) -> int:
     from virtex.predict.caption_files.job import caption_files
 
     caption_files(config, stdin=sys.stdin.buffer)
+    return 0
+
+
+def _embed(arguments: list[str]) -> int:
+    from virtex.predict.embed_options import parse_embed
+
+    config = parse_embed(arguments)
+    from virtex.predict.embed_files import embed_files
+
+    print(embed_files(config, stdin=sys.stdin.buffer))
     return 0
 
 
@@ -241,15 +272,14 @@ def _zoo(arguments: list[str]) -> int:
 
 def _study(arguments: list[str]) -> int:
     from virtex.config import parse, recipe_paths, with_recipes
+
+    has_name = bool(arguments) and not arguments[0].startswith("-")
+    if not has_name and "--help" not in arguments:
+        known = ", ".join(path.stem for path in recipe_paths("study"))
+        raise ConfigError(f"virtex study needs a recipe or a file first; recipes are {known}.")
     from virtex.study import StudyConfig, study
 
-    if not arguments or arguments[0].startswith("-"):
-        known = ", ".join(path.stem for path in recipe_paths("study"))
-        if {"-h", "--help"} & set(arguments):
-            print(f"usage: virtex study NAME|FILE [options]\n\nNAME is one of: {known}")
-            return 0
-        raise ConfigError(f"virtex study needs a recipe or a file first; recipes are {known}.")
-    rest = with_recipes(["--config", *arguments], "study")
+    rest = with_recipes(["--config", *arguments] if has_name else arguments, "study")
     path = study(parse(StudyConfig, rest, prog="virtex study"))
     print(f"{path.read_text()}\n{path}")
     return 0
@@ -277,6 +307,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "pretrain": _pretrain,
     "transfer": _transfer,
     "caption": _caption,
+    "embed": _embed,
     "demo": _demo,
     "export": _export,
     "scenes": _scenes,

@@ -318,9 +318,20 @@ def _split(value: object, path: str) -> tuple[object, Mapping[str, Any]]:
     return value.get(CLASS), value.get(OPTIONS) or {}
 
 
+def check_path(hint: Any, value: object, path: str) -> None:
+    """See that a path is not empty, which would be the working folder.
+
+    Raises:
+        ConfigError: It is.
+    """
+    if value == "" and Path in _parts(hint):
+        raise ConfigError(f"{path} is empty: give a path, or leave it out; . is the working folder")
+
+
 def _plain(hint: Any, value: object, path: str) -> Any:
     """Return the value of an option that holds no config."""
     check_plain(value, path)
+    check_path(hint, value, path)
     if isinstance(value, str) and not is_text(hint):
         check_text(value, path)
     return _without_class_paths(value, path)

@@ -20,6 +20,7 @@ from virtex.options.choices import (
     Layers,
     Option,
     check_fixed,
+    check_path,
     check_text,
     choices_of,
     find_choice,
@@ -138,6 +139,7 @@ class CommandLine:
             text = json.dumps(values, ensure_ascii=False)
         elif not is_text(option.hint):
             check_text(text, name)
+        check_path(option.hint, text, f"--{name}")
         return [f"--{name}{'+' if appended else ''}={text}"]
 
     def _choice(self, name: str, option: Option, base: type, text: str) -> list[str]:
@@ -189,7 +191,10 @@ class CommandLine:
             if name.startswith("*") and free:
                 option = self.layers.option_at(name[1:])
                 assert option is not None, f"{name[1:]} is a field"
-                self.rest[name[1:]] = tuple(map(get_args(option.hint)[0], free))
+                item = get_args(option.hint)[0]
+                for text in free:
+                    check_path(item, text, name[1:])
+                self.rest[name[1:]] = tuple(map(item, free))
                 result.append(f"--{name[1:]}=[]")
                 free = []
             elif free and not name.startswith("*") and name not in self.given:

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ def as_list(images: ImageInputs) -> list[ImageInput]:
     """
     if isinstance(images, Tensor | np.ndarray):
         return [images] if images.ndim == 3 else list(images)
-    if isinstance(images, str | Path | Image.Image | ENCODED) or hasattr(images, "read"):
+    if isinstance(images, str | Path | Image.Image | ENCODED) or _is_open_file(images):
         return [images]
     if not isinstance(images, Iterable):
         raise DataError(f"{images!r} is no image, and no list of images. {ALLOWED}")
@@ -57,7 +57,7 @@ def as_example(image: ImageInput) -> Example:
         return Example(str(image), Path(image))
     if isinstance(image, ENCODED):
         return Example(f"a file of {len(image)} bytes", bytes(image))
-    if hasattr(image, "read"):
+    if _is_open_file(image):
         return as_example(_content(image))
     if isinstance(image, Image.Image):
         return Example("a PIL image", _file_or_pixels(image))
@@ -67,7 +67,7 @@ def as_example(image: ImageInput) -> Example:
         pixels = np.asarray(image)
     kind = type(image).__name__
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        shape = tuple(np.shape(image))
+        shape = pixels.shape
         raise DataError(f"an image is a {kind} of {pixels.dtype} and shape {shape}. {ALLOWED}")
     return Example(f"a {kind}", pixels)
 
@@ -82,6 +82,10 @@ def in_batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
         raise ConfigError(f"batch_size is {size}, must be at least 1")
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def _is_open_file(image: object) -> TypeGuard[IO[bytes]]:
+    return hasattr(image, "read")
 
 
 def _content(file: IO[bytes]) -> bytes:

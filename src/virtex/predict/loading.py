@@ -33,7 +33,7 @@ def load_captioner(
     init: str | Path | Opened,
     *,
     tokenizer: Tokenizer | str | Path | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     precision: Precision = "fp32",
 ) -> Predictor:
     """Return the captioner of an INIT.
@@ -76,7 +76,7 @@ def load_captioner(
 def load_embedder(
     init: str | Path | Opened,
     *,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     precision: Precision = "fp32",
 ) -> Embedder:
     """Return the embedder of an INIT: a contrastively trained model.
@@ -104,7 +104,7 @@ def load_matcher(
     init: str | Path | Opened,
     *,
     tokenizer: Tokenizer | str | Path | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     precision: Precision = "fp32",
 ) -> Predictor | Embedder:
     """Return the model of an INIT that scores texts for images: a captioner or an embedder.

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from virtex import files
 from virtex.errors import ConfigError, DataError, listing
@@ -230,13 +230,13 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is no JSON of plain values: {reason}") from error
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _number(value: object) -> float:
     if not _is_number(value):
         raise ValueError(f"{str(value)[:40]!r} is no number")
-    if not math.isfinite(found := float(value)) or abs(found) > MAX_NUMBER:  # type: ignore[arg-type]
+    if not math.isfinite(found := float(value)) or abs(found) > MAX_NUMBER:
         raise ValueError("a number is not finite or too large")
     return found

@@ -115,6 +115,8 @@ def open_init(init: str | Path) -> Opened:
         CheckpointError: INIT does not exist, or the file is damaged or holds no weights.
     """
     text = str(init)
+    if not text:
+        raise CheckpointError(f"INIT is empty. {ALLOWED}.")
     if text in UNTRAINED:
         return Opened(text, UNTRAINED[text])
     published = models.find(text)

@@ -85,7 +85,7 @@ def test_a_flag_of_0_is_refused_where_0_means_nothing(name: str) -> None:
     ("arguments", "told"),
     [
         (["run"], "no images"),
-        ([], "init"),
+        ([], "INIT"),
         (["run", "a.jpg", "--beems", "3"], "beems"),
         (["run", "a.jpg", "--beams", "three"], "beams"),
         (["run", "a.jpg", "--out"], "--out needs a value"),

@@ -50,7 +50,7 @@ def find_images(
         images += _read_list(name, stdin, problems) if name == STDIN else _named(name, problems)
     for name in map(str, lists):
         images += _read_list(name, stdin, problems)
-    raise_all(DataError, "the images cannot be captioned", problems[:MAX_PROBLEMS])
+    raise_all(DataError, "the images cannot be read", problems[:MAX_PROBLEMS])
     unique: dict[str, str] = {}
     for path in map(str, map(Path, images)):
         unique.setdefault(os.path.abspath(path), path)  # noqa: PTH100 (follows no links)

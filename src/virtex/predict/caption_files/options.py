@@ -143,7 +143,7 @@ def parse_caption(arguments: Sequence[str]) -> CaptionFilesConfig:
     Raises:
         ConfigError: An option is unknown, options exclude each other, or there are no images.
     """
-    rest, lists = _without_lists(arguments)
+    rest, lists = without_lists(arguments, prog="virtex caption")
     config = config_files.parse(
         CaptionFilesConfig,
         rest,
@@ -160,7 +160,7 @@ def parse_caption(arguments: Sequence[str]) -> CaptionFilesConfig:
     return config
 
 
-def _without_lists(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def without_lists(arguments: Sequence[str], *, prog: str) -> tuple[list[str], list[str]]:
     """Return the arguments without any `--list FILE`, and the files."""
     rest, lists = list[str](), list[str]()
     remaining = iter(arguments)
@@ -171,5 +171,5 @@ def _without_lists(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         elif (file := value if equals else next(remaining, None)) is not None:
             lists.append(file)
         else:
-            raise ConfigError("--list needs a value. `virtex caption --help` lists the options.")
+            raise ConfigError(f"--list needs a value. `{prog} --help` lists the options.")
     return rest, lists

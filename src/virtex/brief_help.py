@@ -1,0 +1,303 @@
+"""The first level of help: the options that a newcomer turns, on about a screen.
+
+`--help all` lists every option. Nothing heavy is imported here, so that help comes at once; a test
+compares the names with the options that there are.
+"""
+
+import itertools
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from virtex.transfer.protocol_names import ABOUT
+
+WIDTH, COLUMN = 96, 32
+HELP = ("-h", "--help")
+ALL = "--help-all"
+PROTOCOLS = "Protocols"
+"""Group of the names that follow `virtex transfer`."""
+
+Rows = Mapping[str, str]
+"""Flags with a placeholder for their value, and what they do."""
+
+
+@dataclass(frozen=True)
+class Brief:
+    """The short help of a command."""
+
+    usage: str
+    about: str
+    groups: Mapping[str, Rows] = field(default_factory=dict)
+    after: str = ""
+
+
+DATA: Rows = {
+    "--data.source SOURCE": "layout of the data: coco, folder, table, webdataset, classes, voc, "
+    "lvis, inaturalist, or scenes, which are drawn",
+    "--data.root DIR": "folder of the data; for table the file",
+    "--data.val_share 0.1": "fraction held out for validation, where there is no val split",
+}
+BEGIN: Rows = {
+    "--config NAME|FILE": "recipe, or YAML file of options; may be repeated, later ones win",
+    "--print_config": "print the options that apply as YAML, and exit",
+}
+BRIEFS: dict[str, Brief] = {
+    "pretrain": Brief(
+        "virtex pretrain --config NAME|FILE --out RUN [--option value ...]",
+        "Train a backbone from captions. The same command resumes an interrupted run.",
+        {
+            "Begin": {
+                "--out RUN": "folder of the run",
+                **BEGIN,
+                "--init INIT": "first weights: random, imagenet, a run, a file, or a name from "
+                "`virtex zoo`",
+            },
+            "Data": {
+                **DATA,
+                "--data.share 0.1": "fraction of the training images to use",
+                "--image.size 224": "side of the network's input, in pixels",
+                "--tokenizer.vocab_size 10000": "pieces of the vocabulary; fewer for few captions",
+            },
+            "Model": {
+                "--task NAME": "pretext task: bicaptioning, captioning, masked_lm, icmlm, cappa, "
+                "token_classification, superclass, label_classification, clip, siglip, moco, "
+                "pirl, instance_segmentation",
+                "--task.help NAME": "list the options of a task",
+                "--backbone.name NAME": "timm network: resnet50, convnext_tiny, "
+                "vit_small_patch16_224, ...",
+            },
+            "Training": {
+                "--run.num_steps N": "steps of the whole run",
+                "--run.batch_size N": "images in a step, over all processes",
+                "--optim.lr LR": "learning rate outside the backbone",
+                "--optim.backbone_lr LR": "learning rate of the backbone",
+                "--run.device DEVICE": "auto, cpu, cuda, cuda:1, mps",
+                "--run.precision bf16": "fp32, bf16 or fp16",
+                "--loader.num_workers N": "processes that decode images",
+                "--run.checkpoint_every N": "steps between two checkpoints",
+                "--run.seed N": "random seed",
+            },
+        },
+        "Recipes to begin with: quickstart, cpu_small, gpu_small, and the paper's base; "
+        "docs/pretraining.md lists all.",
+    ),
+    "tokenizer": Brief(
+        "virtex tokenizer --out FILE.model --data.source SOURCE --data.root DIR",
+        "Train a SentencePiece vocabulary on captions. `virtex pretrain` does so by itself.",
+        {
+            "Options": {
+                "--out FILE.model": "file to write",
+                **DATA,
+                "--vocab_size 10000": "number of pieces, with the four special tokens",
+            }
+        },
+    ),
+    "caption": Brief(
+        "virtex caption INIT IMAGE|DIR|GLOB|- ... [--option value ...]",
+        "Caption images with a trained run; INIT is its folder or weights file. Prints a line "
+        "path<TAB>caption for each image.",
+        {
+            "Images and captions": {
+                "--list FILE": "file that names an image a line; may be repeated",
+                "--out FILE": "write .jsonl, .csv or .json; images that it has are skipped",
+                "--overwrite": "start the file again",
+                "--attention DIR": "also draw where the model looks for each word",
+                "--bad_image_limit 1.0": "largest fraction of images that may be unreadable",
+            },
+            "Search": {
+                "--num_captions 1": "captions of each image",
+                "--prefix TEXT": "words that every caption begins with",
+                "--beams 5": "number of beams",
+                "--greedy": "take the most probable token, without beams",
+                "--nucleus 0.9": "sample from the most probable tokens instead",
+                "--seed 0": "random seed of sampling",
+            },
+            "Speed": {
+                "--device DEVICE": "auto, cpu, cuda, cuda:1, mps",
+                "--batch_size 32": "images in a batch",
+                "--num_workers 2": "processes that read images",
+            },
+        },
+    ),
+    "embed": Brief(
+        "virtex embed INIT IMAGE|DIR|GLOB|- ... --out FILE.npz [--option value ...]",
+        "Write the pooled embedding of each image. INIT is any backbone: a run, a weights file, "
+        "imagenet, a name from `virtex zoo`.",
+        {
+            "Options": {
+                "--out FILE.npz": "arrays `names` and `embeddings` (float32), for numpy.load",
+                "--list FILE": "file that names an image a line; may be repeated",
+                "--overwrite": "replace the file",
+                "--bad_image_limit 1.0": "largest fraction of images that may be unreadable",
+                "--image_size 224": "side of the centre crop, in pixels",
+                "--device DEVICE": "auto, cpu, cuda, cuda:1, mps",
+                "--batch_size 64": "images in a batch",
+                "--num_workers 2": "processes that read images",
+            }
+        },
+    ),
+    "export": Brief(
+        "virtex export INIT --format FORMAT --out FILE",
+        "Write a model in the layout that another library reads.",
+        {
+            "Options": {
+                "--format FORMAT": "torchvision, timm or detectron2 (the backbone), onnx (its "
+                "graph), safetensors (the whole task), original (VirTex's .pth), huggingface (a "
+                "folder with a card)",
+                "--out FILE": "file to write; for huggingface the folder",
+                "--overwrite": "replace it",
+                "--image_size 224": "side of the ONNX graph's images",
+            }
+        },
+    ),
+    "study": Brief(
+        "virtex study NAME|FILE --out STUDY [--option value ...]",
+        "A table of experiments: pretrains and scores what is missing, then writes STUDY/table.md.",
+        {
+            "Options": {
+                "--out STUDY": "folder of the runs, the results and the table",
+                "--only ROW": 'run one row, or a list: \'["one", "two"]\'',
+                "--data.source SOURCE": "layout of the pretraining data",
+                "--data.root DIR": "folder of the pretraining data",
+                "--target.source SOURCE": "layout of the data that score the rows; voc by default",
+                "--target.root DIR": "folder of the data that score the rows",
+                "--image_size 224": "side of the images in the transfer, in pixels",
+                "--num_workers 2": "processes that decode images",
+            }
+        },
+        "Recipes: tasks_small, paper_tasks, paper_width, paper_depth, paper_backbone, "
+        "paper_data_efficiency.",
+    ),
+}
+MEASURED: Rows = {
+    "--init INIT": "weights: random, imagenet, a run, a file, or a name from `virtex zoo`",
+    "--out DIR": "folder of the result, and of what a second call reuses",
+    **BEGIN,
+    **DATA,
+}
+SEEDS: Rows = {
+    "--backbone_from RUN": "architecture of `--init random`",
+    "--num_seeds 1": "repetitions with seeds from --seed on",
+}
+LABELS: Rows = {
+    "--labels 0.01": "fraction of each class's training images to use",
+    "--shots 5": "number of training images of each class to use",
+}
+INFERENCE: Rows = {
+    "--device DEVICE": "auto, cpu, cuda, cuda:1, mps",
+    "--batch_size N": "images in a batch",
+    "--num_workers N": "processes that decode images",
+}
+TRAINED: Rows = {
+    "--optim.lr LR": "learning rate",
+    "--run.batch_size N": "images in a step, over all processes",
+    "--run.device DEVICE": "auto, cpu, cuda, cuda:1, mps",
+    "--run.precision bf16": "fp32, bf16 or fp16",
+    "--loader.num_workers N": "processes that decode images",
+}
+FEATURES: Rows = {"--image_size 224": "side of the centre crop, in pixels", **INFERENCE}
+CLASSIFIED: Rows = {
+    **SEEDS,
+    **LABELS,
+    "--epochs N": "epochs of training",
+    "--image.size 224": "side of the network's input, in pixels",
+    **TRAINED,
+}
+DETECTED: Rows = {
+    **SEEDS,
+    "--run.num_steps N": "steps of fine-tuning",
+    "--task.test_size N": "short side of test images, in pixels",
+    **TRAINED,
+}
+MATCHED: Rows = {
+    "--num_images N": "number of images to score",
+    "--direction DIRECTION": "forward, backward or both: the decoder that reads",
+    **INFERENCE,
+}
+PROTOCOL_ROWS: dict[str, Rows] = {
+    "voc07": {
+        **SEEDS,
+        **LABELS,
+        "--leave_out_rare": "leave out classes with too few images",
+        **FEATURES,
+    },
+    "linear": {**SEEDS, **LABELS, "--solver SOLVER": "how the layer is trained", **FEATURES},
+    "imagenet": CLASSIFIED,
+    "inaturalist": CLASSIFIED,
+    "finetune": CLASSIFIED,
+    "coco-segmentation": DETECTED,
+    "lvis-segmentation": DETECTED,
+    "voc-detection": DETECTED,
+    "captioning": {
+        "--num_beams 5": "number of beams",
+        "--metrics LIST": "metrics beside CIDEr-D, BLEU and ROUGE-L",
+        **INFERENCE,
+    },
+    "zero-shot": {
+        "--class_names FILE": "what to call the classes",
+        "--templates LIST": "captions with {} for the class",
+        **MATCHED,
+    },
+    "retrieval": {"--captions_per_image N": "captions of each image to score", **MATCHED},
+}
+
+
+def brief_help(command: str, arguments: Sequence[str]) -> str | None:
+    """Return the short help that a command line asks for; None if it asks for none, or for all."""
+    words = _before_separator(arguments)
+    if not any(word in HELP for word in words) or ALL in with_one_help(arguments):
+        return None
+    if command == "transfer":
+        return text_of(transfer_brief(words[0]))
+    return text_of(BRIEFS[command]) if command in BRIEFS else None
+
+
+def with_one_help(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments in which `--help all` is `--help-all`."""
+    words = _before_separator(arguments)
+    for index, (word, following) in enumerate(itertools.pairwise(words)):
+        if word in HELP and following == "all":
+            return [*words[:index], ALL, *arguments[index + 2 :]]
+    return list(arguments)
+
+
+def _before_separator(arguments: Sequence[str]) -> list[str]:
+    words = list(arguments)
+    return words[: words.index("--")] if "--" in words else words
+
+
+def transfer_brief(name: str) -> Brief:
+    """Return the short help of a protocol; that of `virtex transfer` for any other name."""
+    if name not in ABOUT:
+        return Brief(
+            "virtex transfer PROTOCOL --init INIT --out DIR [--option value ...]",
+            "Score a backbone, or a whole model. `virtex transfer PROTOCOL --help` says more.",
+            {PROTOCOLS: {key: f"{about.partition('. ')[0]}." for key, about in ABOUT.items()}},
+        )
+    return Brief(
+        f"virtex transfer {name} --init INIT --out DIR [--option value ...]",
+        ABOUT[name],
+        {"Measured": MEASURED, "Protocol": PROTOCOL_ROWS[name]},
+        f"The recipe {name!r} comes first: it has the paper's values.",
+    )
+
+
+def text_of(brief: Brief) -> str:
+    """Return the text of a short help."""
+    lines = [f"usage: {brief.usage}", "", *textwrap.wrap(brief.about, WIDTH)]
+    for name, rows in brief.groups.items():
+        lines += ["", f"{name.lower()}:"]
+        for flag, text in rows.items():
+            indent = " " * COLUMN
+            wrapped = textwrap.wrap(
+                text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+            )
+            if len(flag) > COLUMN - 3:
+                lines += [f"  {flag}", *wrapped]
+            else:
+                lines += [f"  {flag:<{COLUMN - 2}}{wrapped[0].lstrip()}", *wrapped[1:]]
+    after = textwrap.wrap(brief.after, WIDTH)
+    lines += ["", *after] if after else []
+    if PROTOCOLS not in brief.groups:
+        lines += ["", "`--help all` lists every option."]
+    return "\n".join(lines)

@@ -1,0 +1,77 @@
+"""Pooled embeddings: the mean of a backbone's feature grid, one vector for each image."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
+from virtex.engine.run import Precision, autocast, choose_device
+from virtex.models.backbone import Backbone
+from virtex.predict.image_inputs import ImageInputs, as_example, as_list, in_batches
+from virtex.zoo.backbones import build_backbone
+from virtex.zoo.init import Opened, open_init
+
+
+def preprocess(images: ImageInputs, *, size: int = 224) -> Tensor:
+    """Return images as a backbone takes them: (B, 3, size, size) float32, normalised.
+
+    The short side is resized to size * 256 / 224, with antialiasing, and the center is cropped, as
+    in validation.
+
+    Args:
+        images: Paths, encoded files (bytes or opened), PIL images or uint8 pixels; one or several.
+
+    Raises:
+        ConfigError: A size that cannot work.
+        DataError: An image cannot be read, or has a type or shape that is not allowed.
+    """
+    transform = ValidationTransform(ImageConfig(size=size))
+    pixels = [transform(as_example(image)) for image in as_list(images)]
+    return normalize(torch.stack(pixels)) if pixels else torch.zeros(0, 3, size, size)
+
+
+def embed(
+    init: str | Path | Backbone,
+    images: ImageInputs,
+    *,
+    image_size: int | None = None,
+    device: torch.device | str = "auto",
+    batch_size: int = 32,
+) -> Tensor:
+    """Return the pooled embedding of each image, (B, C) float32 on the CPU.
+
+    Args:
+        init: An INIT, or a backbone, which several calls can share; it is moved to the device and
+            put into evaluation mode.
+        images: See `preprocess`.
+        image_size: Side of the network's input; by default that of the run, or 224.
+        device: auto (the GPU if there is one), cpu, cuda, cuda:1, mps.
+
+    Raises:
+        CheckpointError: INIT cannot be opened or holds no backbone.
+        ConfigError: The backbone takes no images of that size, or the device is missing.
+        DataError: An image cannot be read, or has a type or shape that is not allowed.
+    """
+    chosen, size = choose_device(str(device)), image_size
+    if not isinstance(init, Backbone):
+        opened = open_init(init)
+        init, size = build_backbone(opened), image_size or image_config(opened).size
+    size = size or ImageConfig().size
+    init.grid_size(size)
+    backbone = init.eval().to(chosen)
+    vectors = [torch.zeros(0, backbone.num_channels)]
+    for batch in in_batches(as_list(images), batch_size):
+        vectors.append(pooled(backbone, preprocess(batch, size=size).to(chosen)))
+    return torch.cat(vectors)
+
+
+def pooled(backbone: Backbone, images: Tensor, *, precision: Precision = "fp32") -> Tensor:
+    """Return the embeddings (B, C) float32, on the CPU, of normalised images (B, 3, H, W)."""
+    with torch.inference_mode(), autocast(precision, images.device):
+        return backbone.pooled(images).float().cpu()
+
+
+def image_config(opened: Opened) -> ImageConfig:
+    """Return how an INIT's images became network inputs: of a run as in training, else at 224."""
+    return opened.trained.image if opened.kind == "run" else ImageConfig()

@@ -1,0 +1,81 @@
+"""Pooled embeddings: in Python, and of files by `virtex embed`."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import virtex
+from tests.predict.photo_run import write_images
+from virtex.cli import main
+from virtex.data.images import BadImageError
+
+
+def test_an_embedding_is_the_mean_of_the_grid_of_the_preprocessed_image(
+    run: Path, tmp_path: Path
+) -> None:
+    folder = write_images(tmp_path, 3)
+    paths = sorted(folder.glob("*.png"))
+    backbone = virtex.load_backbone(run)
+    pixels = virtex.preprocess(paths, size=48)
+    assert pixels.shape == (3, 3, 48, 48)
+    with torch.no_grad():
+        expected = backbone(pixels).mean((2, 3))
+    torch.testing.assert_close(virtex.embed(run, paths), expected)
+    torch.testing.assert_close(
+        virtex.embed(backbone, paths, image_size=48, batch_size=1), expected, rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(
+        virtex.embed(run, io.BytesIO(paths[1].read_bytes())), expected[1:2], rtol=1e-4, atol=1e-5
+    )
+    assert virtex.embed(run, []).shape == (0, backbone.num_channels)
+
+
+def embed(run: Path, *arguments: object) -> int:
+    return main(["embed", str(run), *map(str, arguments), "--device", "cpu"])
+
+
+def test_the_command_writes_a_row_for_each_image_that_can_be_read(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("virtex.cli._log_to_stderr", lambda: None)
+    folder = write_images(tmp_path / "images", 4)
+    (folder / "cut.jpg").write_bytes(b"\xff\xd8\xff")
+    out = tmp_path / "new" / "out.npz"
+    assert embed(run, folder, "--out", out, "--batch_size", 3) == 0
+    assert "cut.jpg" in caplog.text
+    assert "1 of 5 images cannot be read" in caplog.text
+    with np.load(out, allow_pickle=False) as arrays:
+        names, embeddings = arrays["names"].tolist(), arrays["embeddings"]
+    assert names == [str(folder / f"photo{index}.png") for index in range(4)]
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(embeddings, virtex.embed(run, names), rtol=1e-4, atol=1e-5)
+
+
+def test_an_existing_file_stays_unless_it_may_be_replaced(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = write_images(tmp_path / "images", 1), tmp_path / "out.npz"
+    out.write_bytes(b"mine")
+    assert embed(run, folder, "--out", out) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert out.read_bytes() == b"mine"
+    assert embed(run, folder, "--out", out, "--overwrite", "--image_size", 64) == 0
+    assert np.load(out)["embeddings"].shape == (1, 16)
+
+
+def test_too_many_bad_images_write_nothing(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_images(tmp_path / "images", 2)
+    (folder / "cut.jpg").write_bytes(b"\xff\xd8\xff")
+    assert embed(run, folder, "--out", tmp_path / "x.npz", "--bad_image_limit", 0.1) == 2
+    assert "1 of 3 images cannot be read" in capsys.readouterr().err
+    for path in folder.glob("*.png"):
+        path.unlink()
+    assert embed(run, folder, "--out", tmp_path / "x.npz") == 2
+    assert not (tmp_path / "x.npz").exists()
+    with pytest.raises(BadImageError):
+        virtex.embed(run, folder / "cut.jpg")
