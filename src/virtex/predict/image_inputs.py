@@ -67,7 +67,7 @@ def as_example(image: ImageInput) -> Example:
         pixels = np.asarray(image)
     kind = type(image).__name__
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        shape = pixels.shape
+        shape = tuple(image.shape) if isinstance(image, Tensor) else pixels.shape
         raise DataError(f"an image is a {kind} of {pixels.dtype} and shape {shape}. {ALLOWED}")
     return Example(f"a {kind}", pixels)
 
