@@ -61,7 +61,7 @@ def alone() -> Iterator[None]:
 
 
 def is_main() -> bool:
-    """Whether this is the main process, which alone writes files and messages."""
+    """Return whether this is the main process, which alone writes files and messages."""
     return rank() == 0
 
 
@@ -213,7 +213,7 @@ def share_buffers(module: nn.Module) -> None:
 
 
 def any_true(flag: bool, device: torch.device) -> bool:
-    """Whether `flag` is true on any process."""
+    """Return whether `flag` is true on any process."""
     if world_size() == 1:
         return flag
     value = torch.tensor([int(flag)], device=device)

@@ -27,7 +27,7 @@ def lonely(predictor):
 def test_six_endpoints_are_open(api):
     routes = api.app("run").routes
     assert sorted(route.path for route in routes if isinstance(route, Route)) == [
-        "/", "/api/labels", "/api/photo", "/api/search", "/gallery/{index:int}",
+        "/", "/api/labels", "/api/photo", "/api/search", "/gallery/{index}",
     ]  # fmt: skip
     assert [route.path for route in routes if isinstance(route, Mount)] == ["/static"]
 
@@ -44,9 +44,16 @@ def test_a_photo_is_captioned(client, predictor):
 def test_an_image_of_the_gallery_is_captioned_like_a_photo(client):
     answer = client.send("POST", "/api/photo?gallery=1")
     assert answer.values["aspect"] == pytest.approx(70 / 50)
-    for wrong in ("3", "-1", "x", ""):
+    for wrong in ("3", "-1", "x", "", "%C2%B2", "9" * 5000):
         answer = client.send("POST", f"/api/photo?gallery={wrong}")
         assert (answer.status, "give 0 to 2" in answer.error) == (404, True)
+        assert len(answer.error) < 200
+        assert client.get(f"/gallery/{wrong}").status == 404
+
+
+def test_without_a_gallery_none_of_its_images_is_offered(lonely):
+    answer = lonely[1].send("POST", "/api/photo?gallery=0")
+    assert (answer.status, answer.error) == (404, "There is no gallery: send the photo itself.")
 
 
 def test_labels_of_a_photo_are_ranked(client, predictor):

@@ -147,7 +147,7 @@ def sha256_of_captions(image_ids: Iterable[str], captions: Iterable[Sequence[str
 
 
 def is_caption(value: object) -> TypeGuard[str]:
-    """Whether a value is text that is not blank and can be written as UTF-8."""
+    """Return whether a value is text that is not blank and can be written as UTF-8."""
     if not isinstance(value, str) or not value.strip():
         return False
     return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
@@ -223,7 +223,7 @@ def walk(root: Path, *, is_strict: bool = True) -> Iterator[tuple[str, list[str]
 
 
 def is_image(name: str) -> bool:
-    """Whether a file name has the suffix of an image format."""
+    """Return whether a file name has the suffix of an image format."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
 
 

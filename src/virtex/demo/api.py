@@ -27,6 +27,8 @@ from virtex.predict.predictor import Predictor
 FOLDER = Path(__file__).parent
 MAX_PENDING = 16
 """Largest number of requests that are received, queued or computed; more are refused."""
+MAX_SHOWN = 100
+"""Most characters of a query in an error message."""
 READ_SECONDS = 60
 """Timeout for the body of a request."""
 SERVER_FAULT = "Something went wrong on the server; its terminal says what."
@@ -54,7 +56,7 @@ class DemoApi:
             Route("/api/photo", self.photo, methods=["POST"]),
             Route("/api/labels", self.labels, methods=["POST"]),
             Route("/api/search", self.search),
-            Route("/gallery/{index:int}", self.thumbnail),
+            Route("/gallery/{index}", self.thumbnail),
             Mount("/static", StaticFiles(directory=FOLDER / "static")),
         ]
         failures: dict[Any, Any] = {
@@ -98,8 +100,8 @@ class DemoApi:
 
     async def thumbnail(self, request: Request) -> Response:
         """Return a thumbnail of an image of the gallery, as a JPEG."""
-        index = request.path_params["index"]
-        if index >= len(self.gallery.thumbnails):
+        index = _index(request.path_params["index"], len(self.gallery.thumbnails))
+        if index is None:
             raise HTTPException(404)
         return Response(self.gallery.thumbnails[index], media_type="image/jpeg")
 
@@ -136,10 +138,15 @@ class DemoApi:
         name = request.query_params.get("gallery")
         if name is None:
             return None
-        count = len(self.gallery.paths)
-        if not name.isdecimal() or int(name) >= count:
-            raise HTTPException(404, f"gallery={name} of {count} images: give 0 to {count - 1}.")
-        return self.gallery.paths[int(name)]
+        paths = self.gallery.paths
+        if not paths:
+            raise HTTPException(404, "There is no gallery: send the photo itself.")
+        index = _index(name, len(paths))
+        if index is None:
+            raise HTTPException(
+                404, f"gallery={name[:MAX_SHOWN]} is no image: give 0 to {len(paths) - 1}."
+            )
+        return paths[index]
 
     def _pixels(self, image: bytes | Path) -> Pixels:
         min_side = VALIDATION_SURPLUS * self.predictor.image.validation_short_side
@@ -158,3 +165,11 @@ class DemoApi:
             template=DEFAULT_TEMPLATES[0],
             longest_text=answers.MAX_LETTERS,
         )
+
+
+def _index(text: str, count: int) -> int | None:
+    """Return a whole number from 0 to `count` - 1; None for any other text."""
+    is_short = len(text) <= len(str(count))  # int() refuses thousands of digits
+    if not (is_short and text.isascii() and text.isdecimal() and int(text) < count):
+        return None
+    return int(text)

@@ -30,7 +30,7 @@ class DemoGallery:
     thumbnails: tuple[bytes, ...]
     """JPEG files."""
     encoded: Gallery | None
-    """The images as the predictor searches them; none if there are no images."""
+    """The images with their features, for searches; None if there are no images."""
 
     @property
     def examples(self) -> list[int]:

@@ -71,7 +71,7 @@ def _hostname(host: str) -> str:
 
 
 def _is_cross_site(headers: Headers, host: str) -> bool:
-    """Whether the browser says that a page of another origin sends the request."""
+    """Return whether the browser says that a page of another origin sends the request."""
     if "origin" in headers:
         return urlsplit(headers["origin"]).netloc.lower() != host.lower()
     return headers.get("sec-fetch-site", "none") not in ("none", "same-origin")

@@ -83,7 +83,11 @@ class PromptProtocol(H11Protocol):
         self.loop.call_later(HEAD_SECONDS, self._close_if_idle)
 
     def _close_if_idle(self, last: object = None) -> None:
-        """Close the connection if no request began since the last call, with `last` answered."""
+        """Close the connection if no request began in the last HEAD_SECONDS, else look again later.
+
+        Args:
+            last: The request that had been answered at the last look; `self` if one was running.
+        """
         is_idle = self.cycle is None or self.cycle.response_complete
         if is_idle and self.cycle is last:
             self.transport.close()

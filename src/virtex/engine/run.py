@@ -116,7 +116,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def due(step: int, every: int, num_steps: int) -> bool:
-    """Whether `step` is a multiple of `every` (0: never) or the last step."""
+    """Return whether `step` is a multiple of `every` (0: never) or the last step."""
     return step == num_steps or (every > 0 and step % every == 0)
 
 

@@ -276,7 +276,7 @@ def _architecture_options() -> frozenset[str]:
 
 
 def _is_bounded(value: Any, limit: int) -> bool:
-    """Whether an option's value is a bounded number, a short list of them, or a word."""
+    """Return whether an option's value is a bounded number, a short list of them, or a word."""
     if isinstance(value, list | tuple):
         return len(value) <= MAX_LENGTH and all(_is_bounded(item, limit) for item in value)
     if isinstance(value, str):

@@ -129,8 +129,8 @@ def attend_to_captions(
 def caption_tokens(ids: Sequence[int], direction: Direction, *, max_tokens: int) -> Tensor:
     """Return a generated caption's ids with the start token, as a tensor (T,).
 
-    The backward decoder begins with the end token. In a caption that was cut at the maximum length
-    it replaces the last token.
+    The backward decoder begins with the end token. A caption that was cut at the maximum length has
+    none, and gets one in place of its last token.
     """
     if direction == "backward" and ids[-1] != EOS_ID:
         ids = [*ids[: max_tokens - 1], EOS_ID]

@@ -20,9 +20,10 @@ Values = NDArray[np.float32]
 YELLOW = 0.9
 """Position of yellow in inferno; the paler colors beyond it look gray over an image."""
 LOWEST_TOP = 4.0
-"""Least top of a scale of fractions, relative to uniform, so that flat maps look flat."""
+"""Lowest upper end of the scale of fractions, in multiples of uniform attention. Without it, maps
+that are nearly uniform would seem to have peaks."""
 TICK_DISTANCE = 0.1
-"""Least distance of the last tick but one from the last, as a fraction of the scale."""
+"""Smallest distance between the last two ticks, as a fraction of the scale's length."""
 RATIO_LIMIT = 4.0
 """Largest ratio on the scale; the smallest is its inverse."""
 

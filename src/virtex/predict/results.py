@@ -134,7 +134,7 @@ def decode_captions(generated: Generated, tokenizer: Tokenizer) -> list[list[Cap
 
 
 def drop_impossible(captions: Sequence[Sequence[Caption]]) -> list[list[Caption]]:
-    """Return captions without those of likelihood -inf, with which a search fills up its results.
+    """Return the possible captions; a search that finds too few adds some of likelihood -inf.
 
     Raises:
         CheckpointError: A likelihood is NaN.

@@ -239,5 +239,5 @@ def _read_areas(file: CocoFile, rows: Rows) -> NDArray[np.float32] | None:
 
 
 def is_box(numbers: list[float]) -> bool:
-    """Whether numbers are x, y, width and height in pixels."""
+    """Return whether numbers are x, y, width and height in pixels."""
     return len(numbers) == 4 and max(map(abs, numbers)) < MAX_PIXEL and min(numbers[2:]) >= 0

@@ -210,7 +210,7 @@ def _are_far(masks: Masks, image_sizes: NDArray[np.float64]) -> NDArray[np.bool_
 
 
 def is_polygons(mask: Any) -> TypeGuard[list[list[float]]]:
-    """Whether a segmentation is a list of polygons."""
+    """Return whether a segmentation is a list of polygons."""
     if not isinstance(mask, list) or not mask:
         return False
     return all(is_numbers(polygon) and polygon and len(polygon) % 2 == 0 for polygon in mask)

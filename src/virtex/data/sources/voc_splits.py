@@ -21,7 +21,7 @@ class YearSplit(NamedTuple):
         return self.name if self.year is None else f"{self.year}_{self.name}"
 
     def shares_images(self, other: "YearSplit") -> bool:
-        """Whether the two splits have common images."""
+        """Return whether the two splits have common images."""
         if (self.year or DEFAULT_YEAR) != (other.year or DEFAULT_YEAR):
             return False
         return bool(self._parts & other._parts)
@@ -63,5 +63,5 @@ def split_list(root: Path, part: YearSplit) -> Path:
 
 
 def has_split(root: Path, split: str) -> bool:
-    """Whether all parts of a split exist."""
+    """Return whether all parts of a split exist."""
     return all(split_list(root, part).is_file() for part in parse_splits(split))

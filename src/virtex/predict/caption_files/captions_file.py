@@ -3,7 +3,7 @@
 Captions are appended as JSON lines: to FILE.jsonl itself, or to FILE.csv.partial or
 FILE.json.partial, which is converted at the end and removed. If the process is killed, the last
 JSON line may be cut, or the JSON lines remain beside a converted file with the same captions.
-FILE.settings.json holds the options, so that a later call does not append captions of others.
+FILE.settings.json holds the options; a later call with other options appends nothing.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def locked(path: Path) -> Iterator[None]:
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "no ordinary file"
         raise ConfigError(f"{path} is {kind}: captions are written to a file; name another.")
-    path = path.resolve()  # of a link, the target is locked and written
+    path = path.resolve()  # a link stays: its target is locked and written
     with files.locked(path.with_name(f".{path.name}.lock"), subject=str(path)):
         yield
 
