@@ -26,6 +26,8 @@ from virtex.transfer.command import open_splits
 from virtex.transfer.protocol import Result
 
 TABLE = "table.md"
+MAX_RUNS = 500
+"""Most runs, over all rows and seeds."""
 MAX_NAME = 100
 """Most characters of a row's name, which becomes a folder's."""
 
@@ -133,6 +135,8 @@ def _problems(rows: Sequence[Row]) -> list[str]:
         return [
             "rows is empty: list at least one, such as `rows: [{name: random, pretrain: null}]`"
         ]
+    if (num_runs := sum(len(row.seeds) for row in rows)) > MAX_RUNS:
+        return [f"{num_runs:,} runs in all rows are more than {MAX_RUNS}: divide the study"]
     names = list(map(_folder_name, rows))
     problems = []
     for row, name in zip(rows, names, strict=True):
