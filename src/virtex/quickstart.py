@@ -17,6 +17,7 @@ from virtex.errors import ConfigError
 from virtex.predict.loading import load_captioner
 from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
 from virtex.report.report import write_report
+from virtex.report.run_files import read_timings
 from virtex.transfer import voc07
 from virtex.transfer.protocol import Result, device_name, versions
 
@@ -33,6 +34,7 @@ def quickstart(out: Path) -> Path:
 
     Raises:
         ConfigError: `out` holds other files.
+        DataError: Its timings.json is damaged.
     """
     scenes, run, results = out / "scenes", out / "run", out / "results"
     timings = _Timings(out / "timings.json")
@@ -134,7 +136,7 @@ class _Timings:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        self.seconds = read_timings(path) if path.exists() else {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

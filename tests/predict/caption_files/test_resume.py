@@ -236,14 +236,27 @@ def test_a_file_without_settings_is_not_changed(
     assert out.read_text() == "somebody's work\n"
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "{", "3", f'{{"a": {"9" * 5000}}}'])
+def test_damaged_settings_are_refused(
+    content: str, run: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "c.jsonl"
+    out.write_text("a row\n")
+    (tmp_path / f"c.jsonl{SETTINGS}").write_text(content)
+    with pytest.raises(ConfigError, match="does not say which model"):
+        caption_files(CaptionFilesConfig(str(run), (str(photos),), out=out))
+    assert out.read_text() == "a row\n"
+
+
+@pytest.mark.parametrize("row", [b'half a row"\n', b"[" * 100_000 + b"\n"])
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "json"])
 def test_a_file_that_is_damaged_elsewhere_than_at_its_end_is_refused(
-    suffix: str, run: Path, photos: Path, tmp_path: Path
+    row: bytes, suffix: str, run: Path, photos: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / f"c.{suffix}"
     assert caption(run, photos, out) == 0
     lines = out.read_bytes().splitlines(keepends=True)
-    lines[2] = b'half a row"\n'
+    lines[2] = row
     out.write_bytes(b"".join(lines))
     with pytest.raises(VirTexError, match=r"(is damaged|is no whole file).*overwrite"):
         caption_files(CaptionFilesConfig(str(run), (str(photos),), out=out))

@@ -17,12 +17,14 @@ from typing import Any
 
 from virtex import files
 from virtex.config import flat
-from virtex.errors import ConfigError, listing
+from virtex.errors import ConfigError, DataError, listing
+from virtex.options.bounded_yaml import load_json
 from virtex.predict.caption_files import rows
 from virtex.predict.results import Caption
 
 log = logging.getLogger("virtex")
 
+MAX_SETTINGS_BYTES = 2**20
 WRITERS = {"json": rows.write_json, "csv": rows.write_csv}
 
 
@@ -95,8 +97,9 @@ class CaptionsFile:
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
         try:
-            kept = flat(json.loads(self.settings_path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, AttributeError) as error:
+            text = files.read_text(self.settings_path, most=MAX_SETTINGS_BYTES)
+            kept = flat(load_json(text, self.settings_path.name))
+        except (DataError, ConfigError, ValueError, AttributeError) as error:
             raise ConfigError(
                 f"{self.path} is not empty, and {self.settings_path.name} does not say which model "
                 f"and options wrote it ({error}): {rows.RESTART}."

@@ -25,6 +25,10 @@ TYPES = {
     "backward_log_likelihood": float,
 }  # fmt: skip
 """Names of all columns, in order, and the types of their values."""
+UNREADABLE = (
+    ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError, csv.Error,
+)  # fmt: skip
+"""Errors that reading a damaged file of captions raises."""
 RESTART = "choose another file, or start again with --overwrite (in Python overwrite=True)"
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 """Start of a text that gets a quote mark; also after quote marks, so that it can be undone."""
@@ -66,7 +70,7 @@ def read_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[Row, int]]:
                 return
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict) or list(row) != list(columns):
                 raise DataError(
@@ -114,7 +118,7 @@ def read_converted(path: Path, columns: Sequence[str]) -> list[Row]:
         rows = list(_json_rows(text) if text.startswith("[") else _csv_rows(text))
         assert text.endswith("\n")
         return [{name: TYPES[name](row[name]) for name in columns} for row in rows]
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, csv.Error) as error:
+    except UNREADABLE as error:
         raise ConfigError(
             f"{path} is no whole file of {', '.join(columns)}; it may have been cut: {RESTART}."
         ) from error
