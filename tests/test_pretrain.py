@@ -132,6 +132,76 @@ def test_synchronized_statistics_which_undo_the_shuffle_are_refused(tmp_path: Pa
     assert not config.out.exists()
 
 
+@pytest.fixture
+def copy(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.9, 0.999])
+def test_a_config_file_that_is_cut_off_is_refused_with_the_remedy(copy: Path, part: float) -> None:
+    path = copy / "config.yaml"
+    text = path.read_text()
+    path.write_text(text[: int(part * len(text))])
+    with pytest.raises(CheckpointError, match=r"Remove .*config\.yaml: the options are then"):
+        parse_pretrain(["--out", str(copy)])
+
+
+def test_without_a_config_file_the_options_are_those_of_the_checkpoint(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = (copy / "config.yaml").read_text()
+    (copy / "config.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"optim\.lr was 0\.003, now 0\.1"):
+        pretrain(small_config(copy, "--optim.lr", "0.1"))
+    assert "config.yaml is missing" in caplog.text
+    same = ["--out", str(copy), "--data.num_images", "24"]
+    assert pretrain(parse_pretrain(same)).reason == "finished"
+    assert (copy / "config.yaml").read_text().replace(str(copy), "") == before.replace(
+        next(line for line in before.splitlines() if line.startswith("out: "))[5:], ""
+    )
+
+
+@pytest.mark.parametrize("damage", ["", "cut", None])
+def test_a_damaged_vocabulary_is_taken_from_the_weights_file_or_refused(
+    copy: Path, damage: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = copy / "tokenizer.model"
+    content = path.read_bytes()
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(content[:100] if damage else b"")
+    assert pretrain(parse_pretrain(["--out", str(copy)])).reason == "finished"
+    assert "taking the vocabulary of" in caplog.text
+    assert path.read_bytes() == content
+    (copy / "weights.safetensors").unlink()
+    if damage is not None:
+        path.write_bytes(content[:100] if damage else b"")
+    else:
+        path.unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.model.*put a copy"):
+        pretrain(parse_pretrain(["--out", str(copy)]))
+
+
+def test_config_and_vocabulary_are_on_disk_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[str] = set()
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def stop(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr("virtex.pretrain.fit", stop)
+    with pytest.raises(ZeroDivisionError):
+        pretrain(small_config(tmp_path / "run"))
+    assert synced >= {"config.yaml", "tokenizer.model", "run"}
+
+
 def test_an_unknown_task_gets_a_suggestion(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean moco"):
         small_config(tmp_path / "run", "--task", "mocco")

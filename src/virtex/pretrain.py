@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -18,7 +19,7 @@ from virtex.early_stopping import EarlyStopping
 from virtex.engine.loop import FitResult, evaluate, fit
 from virtex.engine.optim import warmup_steps
 from virtex.engine.run import RunFolder, check_batch_size, choose_device
-from virtex.errors import ConfigError, DataError
+from virtex.errors import CheckpointError, ConfigError, DataError
 from virtex.models.backbone import Backbone
 from virtex.pretrain_config import PretrainConfig, parse_pretrain, steps_of, with_steps
 from virtex.resume import check_data, check_files, resumes, with_stored_steps
@@ -82,7 +83,7 @@ def _pretrain(
     tokenizer, own_tokenizer = None, config.out / "tokenizer.model"
     if config.task.needs.captions:
         tokenizer = (
-            Tokenizer.load(own_tokenizer) if resumed else open_tokenizer(config.tokenizer, whole)
+            _stored_tokenizer(own_tokenizer) if resumed else open_tokenizer(config.tokenizer, whole)
         )
         config = replace(config, tokenizer=with_rule_of(config.tokenizer, tokenizer))
     data = TaskData(config.image, tokenizer, train.categories, len(train))
@@ -119,6 +120,24 @@ def _pretrain(
         seconds = time.monotonic() - start
         log.info("%s", after_training(config, step=result.step, seconds=seconds))
     return result
+
+
+def _stored_tokenizer(path: Path) -> Tokenizer:
+    """Return the vocabulary of an existing run, if need be from its weights file."""
+    try:
+        return Tokenizer.load(path)
+    except CheckpointError as error:
+        weights = path.with_name("weights.safetensors")
+        found = open_init(str(weights)).tokenizer if weights.is_file() else None
+        if found is None:
+            raise CheckpointError(
+                f"{error}. The run needs its own vocabulary: put a copy of {path} back, or start a "
+                "new run folder."
+            ) from error
+        log.warning("%s; taking the vocabulary of %s", error, weights)
+        if distributed.is_main():
+            found.save(path)
+        return found
 
 
 def check(config: PretrainConfig) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import yaml
+
 from virtex import config as config_files
 from virtex.data.loader import LoaderConfig
 from virtex.data.source import SourceConfig
@@ -12,6 +14,7 @@ from virtex.data.transforms import ImageConfig
 from virtex.early_stopping import EarlyStoppingConfig
 from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig, RunFolder
+from virtex.engine.stored_config import stored_config
 from virtex.errors import ConfigError
 from virtex.models.backbone import BackboneConfig
 from virtex.options.dependents import register_dependents
@@ -72,6 +75,10 @@ class PretrainConfig:
     """Resume although the training data are not those that the run began with; this is logged."""
 
 
+LAST = "num_samples"
+"""An option at the end of config.yaml, in every version, which shows that the file is whole."""
+
+
 def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
     """Parse the options of `virtex pretrain`; those of an existing run are the defaults.
 
@@ -86,7 +93,8 @@ def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
     if out == "":
         raise ConfigError(f"--out needs the folder of a run: {EXAMPLE}")
     if out is not None and (folder := RunFolder(Path(expand(out)))).has_begun():
-        arguments = ["--config", str(folder.config_path), *arguments]
+        stored = stored_config(folder, last=LAST)
+        arguments = ["--config", yaml.safe_dump(stored, sort_keys=False), *arguments]
     elif out is not None and len(arguments) <= 2:
         raise ConfigError(
             f"{out} holds no run to resume; name a recipe with --config to start one: {EXAMPLE}"

@@ -11,9 +11,9 @@ from virtex import distributed, files
 from virtex.data.example import Source
 from virtex.data.fingerprint import differences, fingerprint
 from virtex.engine.run import RunFolder
+from virtex.engine.stored_config import stored_config
 from virtex.errors import ConfigError, DataError, VirTexError, raise_all
-from virtex.options.command_line import load
-from virtex.pretrain_config import PretrainConfig, with_absolute_paths, with_steps
+from virtex.pretrain_config import LAST, PretrainConfig, with_absolute_paths, with_steps
 from virtex.run_data import RunData
 from virtex.zoo.init import open_init
 
@@ -48,7 +48,7 @@ def with_stored_steps(config: PretrainConfig, folder: RunFolder) -> PretrainConf
     if config.run.num_epochs is None or not folder.has_begun():
         return config
     data = RunData.read(folder.path)
-    num_steps = load(folder.config_path)["run"]["num_steps"]
+    num_steps = stored_config(folder, last=LAST)["run"]["num_steps"]
     if data is None or data.num_epochs != config.run.num_epochs:
         began = f"{num_steps} steps" if data is None or data.num_epochs is None else data.num_epochs
         raise ConfigError(
@@ -67,7 +67,9 @@ def resumes(config: PretrainConfig, folder: RunFolder) -> bool:
     if not folder.has_begun():
         return False
     data = RunData.read(folder.path)
-    earlier = with_absolute_paths(config_files.from_dict(PretrainConfig, load(folder.config_path)))
+    earlier = with_absolute_paths(
+        config_files.from_dict(PretrainConfig, stored_config(folder, last=LAST))
+    )
     before, now = (
         config_files.flat(config_files.to_dict(options))
         for options in (earlier, with_absolute_paths(config))

@@ -169,7 +169,7 @@ class RunFolder:
 
     def has_begun(self) -> bool:
         """Whether there is a checkpoint to resume from."""
-        return self.config_path.is_file() and bool(self.checkpoints.steps())
+        return bool(self.checkpoints.steps())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -194,14 +194,17 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         self.checkpoints.remove_temporary()
         if self.log_path.exists():
-            lines = self.log_path.read_text().splitlines(keepends=True)
+            lines = self.log_path.read_bytes().splitlines(keepends=True)
             kept = [line for line in lines if (found := _step(line)) is not None and found <= step]
             if kept != lines:
-                files.write(self.log_path, "".join(kept))
+                files.write(self.log_path, b"".join(kept))
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+            try:
+                self._writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+            except OSError as error:
+                log.error("cannot write for TensorBoard: %s. Training goes on.", error)
 
     def log(self, record: Record) -> None:
         """Append a record, with its `step`, to log.jsonl and its numbers to TensorBoard.
@@ -233,9 +236,9 @@ class RunFolder:
             self._writer = None
 
 
-def _step(line: str) -> int | None:
+def _step(line: bytes) -> int | None:
     """Return the step of a record; None for a line that a kill truncated."""
     try:
-        return int(json.loads(line)["step"]) if line.endswith("\n") else None
+        return int(json.loads(line)["step"]) if line.endswith(b"\n") else None
     except (ValueError, KeyError, TypeError):
         return None
