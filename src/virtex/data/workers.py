@@ -5,6 +5,7 @@ the system has too few of these, fewer workers or none are started, and a warnin
 prepare does not depend on their number. A worker that dies is an error that names the likely cause.
 """
 
+import _thread
 import atexit
 import errno
 import logging
@@ -131,13 +132,19 @@ class Prepared(Generic[Item]):
 
     def close(self) -> None:
         """End the workers, and the iteration; a worker that does not end is killed."""
-        timer = threading.Timer(PATIENCE, self._kill)
-        timer.daemon = True
-        with suppress(RuntimeError):  # no thread can be started
-            timer.start()
+        ended = threading.Event()
+        if self._processes:
+            with suppress(RuntimeError):  # no thread can be started
+                # threading's Thread.start would wait for ever at Python's end or without memory
+                _thread.start_new_thread(self._kill_later, (ended,))
         self._iterator = None  # torch's iterator ends its workers when it is dropped
-        timer.cancel()
+        ended.set()
         self._kill()
+        self._processes = []
+
+    def _kill_later(self, ended: threading.Event) -> None:
+        if not ended.wait(PATIENCE):
+            self._kill()
 
     def _kill(self) -> None:
         for process in self._processes:
@@ -147,7 +154,7 @@ class Prepared(Generic[Item]):
 
     def __del__(self) -> None:
         if getattr(self, "_processes", None):
-            self.close()
+            self._kill()
 
 
 def prepare_worker(worker: int) -> None:
