@@ -161,6 +161,7 @@ def _open_table(config: SourceConfig, split: Split, needs: Needs) -> Source | No
         image_root=config.image_root,
         image_column=config.image_column,
         caption_column=config.caption_column,
+        encoding=config.encoding,
         with_captions=needs.captions,
         missing_caption_limit=config.missing_caption_limit,
     )

@@ -26,7 +26,7 @@ class SourceConfig:
     """Layout of the data. auto: the one that `root` has, or scenes without a root; scenes: drawn on
     the fly, nothing to download; coco: COCO's annotation files; lvis: LVIS v1; karpathy: Karpathy's
     dataset_*.json; flickr: Flickr8k's and Flickr30k's lists of captions; folder: images with
-    captions in .txt or .json beside them; table: CSV, TSV, JSONL or Parquet; webdataset: tar
+    captions in .txt or .json beside them; table: CSV, TSV, JSON or Parquet; webdataset: tar
     shards; classes: one folder a class; inaturalist: iNaturalist 2018; voc: PASCAL VOC."""
     root: Path | None = None
     """Folder of the data; for table, the file; for coco, karpathy and flickr either."""
@@ -49,6 +49,8 @@ class SourceConfig:
     """Column of image paths in a table; by default image, filepath, path or file_name."""
     caption_column: str | None = None
     """Column of captions in a table; by default caption, captions, text or title."""
+    encoding: str | None = None
+    """Encoding of a table that is text; by default UTF-8, or what its byte order mark says."""
     num_images: int = 8000
     """Number of training images, for scenes."""
     num_val_images: int = 1000
@@ -93,7 +95,7 @@ OPTIONS: dict[str, frozenset[str]] = {
     "folder": IN_FOLDERS | {"missing_caption_limit"},
     "table": frozenset(
         {"root", "val_root", "val_share", "image_root", "image_column", "caption_column"}
-        | {"missing_caption_limit"}
+        | {"encoding", "missing_caption_limit"}
     ),
     "webdataset": IN_FOLDERS | {"missing_caption_limit"},
     "classes": IN_FOLDERS,
@@ -173,11 +175,21 @@ def _out_of_range(config: SourceConfig) -> list[str]:
             "at least 0 and below 1",
         ),
     }
+    if config.encoding is not None:
+        ranges["encoding"] = (_is_encoding(config.encoding), "a text encoding, such as cp1252")
     return [
         f"--data.{name} must be {allowed}, not {getattr(config, name)}."
         for name, (is_good, allowed) in ranges.items()
         if not is_good
     ]
+
+
+def _is_encoding(name: str) -> bool:
+    """Whether Python knows an encoding of text by this name (rot13 and hex are others)."""
+    try:
+        return "".encode(name).decode(name) == ""
+    except (LookupError, ValueError):
+        return False
 
 
 def _contradictions(config: SourceConfig) -> list[str]:
