@@ -120,6 +120,11 @@ def test_a_photo_of_640_by_480_is_1067_by_800_and_a_panorama_stops_at_1333():
     assert place_by_shorter_side(300, 1000, size=800, max_size=1333)[1:] == (400, 1333)
 
 
+def test_half_a_pixel_counts_as_one():
+    placement = place_by_shorter_side(200, 331, size=300, max_size=1000)
+    assert (placement.height, placement.width) == (300, 497)  # of 496.5
+
+
 def test_each_size_and_both_directions_are_drawn():
     transform = ShorterSideTransform((32, 48, 64), 100, 0.5, True)
     seen = set()

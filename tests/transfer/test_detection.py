@@ -1,6 +1,7 @@
 """Detection protocols end to end on drawn scenes in each benchmark's layout, and their parts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,12 @@ import pytest
 import torch
 
 from virtex.config import parse, with_recipes
-from virtex.data.example import Example
+from virtex.data.example import Example, Source
 from virtex.data.layouts import write_scenes
 from virtex.engine.optim import lr_scale
 from virtex.errors import ConfigError, DataError
 from virtex.transfer import detection
-from virtex.transfer.detection import DetectionProtocolConfig, ground_truth_of
+from virtex.transfer.detection import DetectionProtocolConfig, ground_truth_of, with_objects
 from virtex.transfer.protocol import Result
 
 SMALL = """
@@ -179,6 +180,31 @@ def test_other_classes_in_the_test_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(values))
     with pytest.raises(DataError, match="unicorn"):
         detection.run(small("coco-segmentation", tmp_path / "coco", tmp_path / "out"))
+
+
+class Listed(Source):
+    """Given examples."""
+
+    def __init__(self, examples: list[Example]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
+
+    def identity(self) -> dict[str, str | int]:
+        return {}
+
+
+def test_images_of_difficult_objects_alone_are_trained_on() -> None:
+    boxes = np.array([[1, 1, 5, 4]], np.float32)
+    difficult = Example("1", b"", boxes=boxes, box_labels=(0,), difficult=(True,))
+    easy = replace(difficult, labels=(0,), difficult=())
+    bare = Example("2", b"", boxes=boxes[:0])
+    kept = with_objects(Listed([difficult, easy, bare]))
+    assert [example.difficult for example in kept] == [(True,), ()]
 
 
 def test_areas_are_the_annotations_own_else_the_masks_else_the_boxes() -> None:

@@ -105,7 +105,7 @@ def place_in_square(
 def place_by_shorter_side(height: int, width: int, *, size: int, max_size: int) -> Placement:
     """Return the placement with a shorter side of `size` and a longer one up to `max_size`."""
     scale = min(size / min(height, width), max_size / max(height, width))
-    resized = (max(1, round(length * scale)) for length in (height, width))
+    resized = (max(1, int(length * scale + 0.5)) for length in (height, width))
     return Placement(Box(0, 0, height, width), *resized)
 
 

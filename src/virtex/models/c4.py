@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 
 from virtex.models.backbone import Backbone
+from virtex.models.pyramid import Neck
 from virtex.models.region_heads import (
-    Anchors,
-    Neck,
     RegionConfig,
     RegionDetector,
     build_heads,
     build_proposals,
-    pool_regions,
 )
+from virtex.models.region_pool import RegionPool
+from virtex.models.region_proposals import Anchors
 
 C4_COUNTS = {
     "num_candidates": 12_000,
@@ -82,7 +82,7 @@ def build_c4(backbone: Backbone, config: RegionConfig, *, num_categories: int) -
         neck,
         build_proposals(channels, Anchors([sides], neck.strides), config),
         build_heads(
-            pool_regions(neck.pooled, REGION_CELLS),
+            RegionPool(neck.pooled, REGION_CELLS),
             head,
             FastRCNNPredictor(backbone.num_channels, num_categories + 1),
             config,

@@ -1,17 +1,13 @@
 """Two-stage detectors: region proposals on feature maps, then the class, box and mask of each.
 
 Lin et al., "Feature Pyramid Networks" (CVPR 2017): levels, anchors, and the level of a region
-(equation 1). He et al., "Mask R-CNN" (ICCV 2017): boxes and masks. The parts are torchvision's,
-with these differences:
+(equation 1). He et al., "Mask R-CNN" (ICCV 2017): boxes and masks. The layers, matching, sampling
+and suppression are torchvision's; anchors, pooling, losses, masks and initial weights are
+Detectron2's (region_proposals.py, region_pool.py, region_masks.py and here), whose numbers the
+field compares with. What still differs is listed in docs/transfer.md. Besides:
 
-- Strides are the backbone's. torchvision infers them from the sizes of the first batch, which is
-  wrong for padded or odd sizes and would differ after a resume.
-- Anchors, box deltas and logits are float32 even under autocast: eight bits of mantissa misplace a
-  box by pixels.
+- Box deltas and logits are float32 even under autocast.
 - Losses can be computed in evaluation mode.
-
-As in torchvision, and unlike Detectron2, box losses are smooth L1 that is squared below 1/9,
-regions are pooled without a half-pixel shift, and linear layers have PyTorch's initialization.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,25 +17,23 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads, paste_masks_in_image
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
-from torchvision.ops.poolers import LevelMapper
+from torchvision.models.detection.rpn import RPNHead
 
 from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
+from virtex.models.pyramid import Neck, Pyramid
+from virtex.models.region_masks import paste_masks
+from virtex.models.region_outputs import RegionOutputs
+from virtex.models.region_pool import RegionPool
+from virtex.models.region_proposals import Anchors, RegionProposals
 
 FINEST_STRIDE = 4
 """Finest stride of the pyramid; finer grids cost much and find little."""
-ANCHOR_RATIOS = (0.5, 1.0, 2.0)
 BOX_CELLS, MASK_CELLS = 7, 14
 """Sides of the grids that are pooled from a region."""
-SAMPLES_PER_CELL = 2
 NUM_MASK_LAYERS = 4
 PYRAMID_COUNTS = {
     "num_candidates": 2000,
@@ -48,13 +42,8 @@ PYRAMID_COUNTS = {
     "num_test_proposals": 1000,
 }
 """Default numbers of proposals on a pyramid, Detectron2's."""
-LOSS_NAMES = {
-    "loss_objectness": "objectness",
-    "loss_rpn_box_reg": "proposal_box",
-    "loss_classifier": "classifier",
-    "loss_box_reg": "box",
-    "loss_mask": "mask",
-}
+PROPOSAL_LOSSES = {"loss_objectness": "objectness", "loss_rpn_box_reg": "proposal_box"}
+"""Our names of torchvision's losses."""
 
 Size = tuple[int, int]
 """Height and width."""
@@ -118,17 +107,6 @@ class Detections(NamedTuple):
     """(D, H, W) bool, or None without a mask head."""
 
 
-class Neck(nn.Module):
-    """A module from grids (B, C, h, w) of a backbone to named maps for proposals and regions."""
-
-    stages: tuple[int, ...]
-    """Strides of the input grids."""
-    strides: tuple[int, ...]
-    """Strides of the output maps."""
-    pooled: dict[str, int]
-    """Names and strides of the maps from which regions are pooled."""
-
-
 class RegionDetector(nn.Module):
     """A backbone, a neck, proposals on the neck's maps, and the heads for each proposal.
 
@@ -138,7 +116,7 @@ class RegionDetector(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, neck: Neck, proposals: RegionProposalNetwork, heads: RoIHeads
+        self, backbone: Backbone, neck: Neck, proposals: RegionProposals, heads: RegionOutputs
     ) -> None:
         super().__init__()
         self.backbone, self.neck, self.proposals, self.heads = backbone, neck, proposals, heads
@@ -155,10 +133,10 @@ class RegionDetector(nn.Module):
         Anchors and regions are sampled by torch's global generator.
         """
         maps, sizes = self.maps(images), list(sizes)
-        with _computing_losses(self.proposals, self.heads):
-            regions, first = self.proposals(ImageList(images, sizes), maps, targets)
-            _, second = self.heads(maps, regions, sizes, targets)
-        return {LOSS_NAMES[name]: loss for name, loss in {**first, **second}.items()}
+        with _computing_losses(self.proposals):
+            regions, losses = self.proposals(ImageList(images, sizes), maps, targets)
+        named = {PROPOSAL_LOSSES[name]: loss for name, loss in losses.items()}
+        return named | self.heads.losses(maps, regions, targets)
 
     @torch.no_grad()
     def predict(
@@ -172,50 +150,8 @@ class RegionDetector(nn.Module):
         assert not self.training, "call .eval() first: BatchNorm would spoil the result"
         maps, sizes = self.maps(images), list(sizes)
         regions, _ = self.proposals(ImageList(images, sizes), maps)
-        found, _ = self.heads(maps, regions, sizes)
+        found = self.heads.detections(maps, regions, sizes)
         return [_in_image(*one) for one in zip(found, sizes, image_sizes, strict=True)]
-
-
-class Pyramid(Neck):
-    """A feature pyramid on a backbone's grids, with one more level of every other cell.
-
-    Args:
-        grids: Channels of the backbone's grids by their stride, finest first.
-        num_channels: Channels of each level.
-        with_norm: Whether BatchNorm follows each convolution, which then has no bias.
-    """
-
-    def __init__(self, grids: dict[int, int], num_channels: int, *, with_norm: bool) -> None:
-        super().__init__()
-        self.stages = tuple(grids)
-        self.strides = (*grids, 2 * max(grids))
-        self.pooled = {str(stride): stride for stride in grids}
-        self.num_channels = num_channels
-        norm = nn.BatchNorm2d if with_norm else None
-        self.fpn = FeaturePyramidNetwork(
-            list(grids.values()), num_channels, LastLevelMaxPool(), norm_layer=norm
-        )
-
-    def forward(self, grids: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return maps (B, num_channels, h, w) at `strides` for grids (B, C, h, w) at `stages`."""
-        return self.fpn(dict(zip(self.pooled, grids, strict=True)))
-
-
-class Anchors(nn.Module):
-    """Float32 anchors of three shapes, with the sides in pixels and the stride of each map."""
-
-    def __init__(self, sizes: Sequence[Sequence[int]], strides: Sequence[int]) -> None:
-        super().__init__()
-        ratios = (ANCHOR_RATIOS,) * len(strides)
-        self.generator = AnchorGenerator(tuple(map(tuple, sizes)), ratios)
-        self.strides = tuple(strides)
-
-    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """Return the anchors (A, 4) of each image, which are equal."""
-        self.generator.set_cell_anchors(torch.float32, feature_maps[0].device)
-        grids = [list(features.shape[2:]) for features in feature_maps]
-        levels = self.generator.grid_anchors(grids, [[stride, stride] for stride in self.strides])
-        return [torch.cat(levels)] * len(image_list.image_sizes)
 
 
 def build_mask_rcnn(
@@ -233,24 +169,23 @@ def build_mask_rcnn(
     sides = [[config.anchor_scale * stride] for stride in neck.strides]
     proposals = build_proposals(neck.num_channels, Anchors(sides, neck.strides), config)
     heads = build_heads(
-        pool_regions(neck.pooled, BOX_CELLS),
-        TwoMLPHead(neck.num_channels * BOX_CELLS**2, config.box_width),
+        RegionPool(neck.pooled, BOX_CELLS),
+        start_box_head(TwoMLPHead(neck.num_channels * BOX_CELLS**2, config.box_width)),
         FastRCNNPredictor(config.box_width, num_categories + 1),
         config,
     )
     if with_masks:
         width = neck.num_channels
-        heads.mask_roi_pool = pool_regions(neck.pooled, MASK_CELLS)
+        heads.mask_roi_pool = RegionPool(neck.pooled, MASK_CELLS)
         heads.mask_head = MaskRCNNHeads(width, [width] * NUM_MASK_LAYERS, dilation=1)
-        heads.mask_predictor = _in_float32(MaskRCNNPredictor(width, width, num_categories + 1))
+        predictor = start_mask_predictor(MaskRCNNPredictor(width, width, num_categories + 1))
+        heads.mask_predictor = _in_float32(predictor)
     return RegionDetector(backbone, neck, proposals, heads)
 
 
-def build_proposals(
-    num_channels: int, anchors: Anchors, config: RegionConfig
-) -> RegionProposalNetwork:
+def build_proposals(num_channels: int, anchors: Anchors, config: RegionConfig) -> RegionProposals:
     """Return a network that proposes regions on maps of `num_channels`; `config` has no null."""
-    return RegionProposalNetwork(
+    return RegionProposals(
         anchors,
         _in_float32(RPNHead(num_channels, anchors.generator.num_anchors_per_location()[0])),
         fg_iou_thresh=0.7,
@@ -264,8 +199,8 @@ def build_proposals(
 
 
 def build_heads(
-    pool: MultiScaleRoIAlign, head: nn.Module, predictor: nn.Module, config: RegionConfig
-) -> RoIHeads:
+    pool: RegionPool, head: nn.Module, predictor: FastRCNNPredictor, config: RegionConfig
+) -> RegionOutputs:
     """Return the heads that predict each region's class and box.
 
     Args:
@@ -273,10 +208,10 @@ def build_heads(
         head: Module from these to features (R, width).
         predictor: Module from these to logits (R, K) and box deltas (R, 4 K), background first.
     """
-    return RoIHeads(
+    return RegionOutputs(
         pool,
         head,
-        _in_float32(predictor),
+        _in_float32(start_box_predictor(predictor)),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
         batch_size_per_image=config.num_regions,
@@ -288,29 +223,39 @@ def build_heads(
     )
 
 
-def pool_regions(strides: dict[str, int], num_cells: int) -> MultiScaleRoIAlign:
-    """Return a module that pools `num_cells` squared for each region, from the map for its size.
+def start_box_head(head: TwoMLPHead) -> TwoMLPHead:
+    """Return the head with Detectron2's initial weights: uniform, of variance 1 / inputs."""
+    for layer in (head.fc6, head.fc7):
+        nn.init.kaiming_uniform_(layer.weight, a=1)
+        nn.init.zeros_(layer.bias)
+    return head
 
-    The strides of the maps are given by name, finest first.
-    """
-    pool = MultiScaleRoIAlign(list(strides), num_cells, SAMPLES_PER_CELL)
-    levels = [stride.bit_length() - 1 for stride in strides.values()]
-    pool.scales = [1 / stride for stride in strides.values()]
-    pool.map_levels = LevelMapper(min(levels), max(levels))
-    return pool
+
+def start_box_predictor(predictor: FastRCNNPredictor) -> FastRCNNPredictor:
+    """Return the predictor with Detectron2's initial weights: near zero, no bias."""
+    nn.init.normal_(predictor.cls_score.weight, std=0.01)
+    nn.init.normal_(predictor.bbox_pred.weight, std=0.001)
+    nn.init.zeros_(predictor.cls_score.bias)
+    nn.init.zeros_(predictor.bbox_pred.bias)
+    return predictor
+
+
+def start_mask_predictor(predictor: MaskRCNNPredictor) -> MaskRCNNPredictor:
+    """Return the predictor with Detectron2's initial weights: logits near zero, no bias."""
+    nn.init.zeros_(predictor.conv5_mask.bias)
+    nn.init.normal_(predictor.mask_fcn_logits.weight, std=0.001)
+    nn.init.zeros_(predictor.mask_fcn_logits.bias)
+    return predictor
 
 
 @contextmanager
-def _computing_losses(*parts: nn.Module) -> Iterator[None]:
-    """Set parts of torchvision to compute losses, while their layers keep their training mode."""
-    modes = [part.training for part in parts]
-    for part in parts:
-        part.training = True
+def _computing_losses(proposals: RegionProposals) -> Iterator[None]:
+    """Set torchvision's network to compute losses, while its layers keep their training mode."""
+    mode, proposals.training = proposals.training, True
     try:
         yield
     finally:
-        for part, mode in zip(parts, modes, strict=True):
-            part.training = mode
+        proposals.training = mode
 
 
 def _in_float32(module: nn.Module) -> nn.Module:
@@ -327,11 +272,11 @@ def _to_float32(module: nn.Module, inputs: Any, outputs: Any) -> Any:
 
 
 def _in_image(found: dict[str, Tensor], size: Size, image_size: Size) -> Detections:
-    """Return torchvision's detections, scaled from the resized image to the original."""
+    """Return the detections of the heads, scaled from the resized image to the original."""
     (height, width), (image_height, image_width) = size, image_size
     scale = [image_width / width, image_height / height] * 2
     boxes = found["boxes"] * found["boxes"].new_tensor(scale)
     masks = None
     if "masks" in found:
-        masks = paste_masks_in_image(found["masks"], boxes, image_size)[:, 0] >= 0.5  # (D, H, W)
+        masks = paste_masks(found["masks"], boxes, image_size)  # (D, H, W)
     return Detections(boxes, found["labels"], found["scores"], masks)

@@ -3,10 +3,8 @@
 COCO and LVIS with Mask R-CNN on a feature pyramid, PASCAL VOC 07+12 with Faster R-CNN C4, as in
 Desai and Johnson, "VirTex", CVPR 2021, section 4.3; the recipes hold their values. Everything else
 follows Detectron2's defaults, as in the released code: 1,000 warm-up steps, no weight decay on
-BatchNorm, and BatchNorm statistics estimated again over 200 batches before the test.
-
-Departures: losses, suppression and initial weights are torchvision's (smooth L1 with beta 1/9 where
-Detectron2 has L1), and images of a batch are not grouped by their shape.
+BatchNorm, and BatchNorm statistics estimated again over 200 batches before the test. What still
+departs from Detectron2 is listed in docs/transfer.md.
 """
 
 from collections.abc import Sequence
@@ -49,6 +47,8 @@ from virtex.transfer.training import (
     trainable_copy,
 )
 
+DETECTOR = 2
+"""Version of the detectors; raise it where the same options would mean other weights or numbers."""
 TEST_ONLY = ("score_threshold", "num_detections", "num_test_candidates", "num_test_proposals")
 """Options of regions that do not affect the weights."""
 
@@ -90,6 +90,7 @@ class DetectionProtocol(Protocol):
     def settings(self) -> dict[str, Any]:
         config = self.config
         return {
+            "detector": DETECTOR,
             "metric": config.metric,
             "image_size": config.task.test_size,
             **asdict(config.task),
@@ -145,7 +146,7 @@ class DetectionProtocol(Protocol):
             TaskData(ImageConfig(), None, train.categories, len(train)),
         )
         repeats = repeat_factors(train, threshold) if threshold else None
-        own = [training_options(self.config.task), frozen_norm, threshold]
+        own = [DETECTOR, training_options(self.config.task), frozen_norm, threshold]
         key = [*own, backbone_digest(backbone), data_identity(train)]
         run_training(task, training, train=train, test=test, key=key, repeats=repeats)
         if num_batches:
@@ -221,8 +222,16 @@ def check_objects(source: Source, name: str) -> None:
 
 
 def with_objects(source: Source) -> Source:
-    """Return the images with objects; the others would teach nothing but the background."""
-    shown = [index for index in range(len(source)) if source.labels(index)]
+    """Return the images with objects; the others would teach nothing but the background.
+
+    Difficult objects count: they are learned, although an image that shows no other one of a class
+    does not have its label.
+    """
+    shown = [
+        index
+        for index in range(len(source))
+        if source.labels(index) or any(source[index].difficult)
+    ]
     return source if len(shown) == len(source) else Subset(source, shown)
 
 
