@@ -97,17 +97,31 @@ def test_a_protocol_runs_from_files_to_a_result(
 ) -> None:
     (result,) = detection.run(small(recipe, layouts[LAYOUTS[recipe]], tmp_path))
     assert result.protocol == recipe
-    assert result.headline == ("box_AP" if recipe == "voc-detection" else "mask_AP")
+    assert result.headline == ("voc07_AP" if recipe == "voc-detection" else "mask_AP")
     assert 0 <= result.score <= 100
     expected = {
         "coco-segmentation": {"mask_AP50", "box_AP75"},
         "lvis-segmentation": {"mask_APr", "box_AP"},
-        "voc-detection": {"voc07_AP50", "box_AP50"},
+        "voc-detection": {"voc07_AP50", "voc07_AP75", "box_AP", "box_AP50"},
     }
     assert expected[recipe] <= result.numbers.keys()
     assert (result.numbers["num_train"], result.numbers["num_test"]) == (10, 6)
     (path,) = tmp_path.glob("*.json")
     assert Result.read(path).numbers == result.numbers
+
+
+@pytest.mark.parametrize(
+    ("recipe", "metric", "headline"),
+    [
+        ("voc-detection", "voc", "voc07_AP"),
+        ("voc-detection", "coco", "box_AP"),
+        ("coco-segmentation", "coco", "mask_AP"),
+        ("coco-segmentation", "voc", "mask_AP"),
+    ],
+)
+def test_the_main_number_is_that_of_the_metric(recipe: str, metric: str, headline: str) -> None:
+    config = config_of(recipe, "--init", "random", "--out", "out", "--metric", metric)
+    assert detection.protocol(config).headline == headline
 
 
 def test_an_interrupted_training_ends_with_the_same_numbers_and_bits(

@@ -60,7 +60,7 @@ class DetectionProtocolConfig(TrainingOptions, CommandConfig):
     data: SourceConfig = field(default_factory=lambda: SourceConfig(source="coco"))
     metric: Literal["coco", "lvis", "voc"] = "coco"
     """coco: AP over IoU 0.5 to 0.95, at 0.5, at 0.75, by size; lvis: federated, by frequency; voc:
-    COCO's AP, and voc07_AP by the 11-point areas of VOC 2007."""
+    the same IoUs with the 11-point areas of VOC 2007 (voc07_AP), and COCO's AP beside it."""
     task: DetectionConfig = field(default_factory=DetectionConfig)
     frozen_norm: bool = False
     """Freeze statistics, weights and biases of the backbone's BatchNorm (FrozenBN)."""
@@ -167,7 +167,7 @@ class DetectionProtocol(Protocol):
             return lvis_scores(*both, frequencies=test.frequencies, max_detections=limit)
         scores = coco_scores(*both, num_classes=num_classes, max_detections=limit)
         if self.config.metric == "voc":
-            scores |= voc_scores(*both, num_classes=num_classes)
+            return voc_scores(*both, num_classes=num_classes) | scores
         return scores
 
 
@@ -177,6 +177,13 @@ class SegmentationProtocol(DetectionProtocol):
 
     headline: ClassVar[str] = "mask_AP"
     needs: ClassVar[Needs] = Needs(objects=True, masks=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocDetectionProtocol(DetectionProtocol):
+    """Detection, with the average precision that papers report on VOC."""
+
+    headline: ClassVar[str] = "voc07_AP"
 
 
 @dataclass(frozen=True)
@@ -281,7 +288,8 @@ def protocol(config: DetectionProtocolConfig) -> DetectionProtocol:
     Raises:
         ConfigError: Training options that contradict each other.
     """
-    kind = SegmentationProtocol if config.task.masks else DetectionProtocol
+    boxes = VocDetectionProtocol if config.metric == "voc" else DetectionProtocol
+    kind = SegmentationProtocol if config.task.masks else boxes
     return kind(
         name=protocol_name(config),
         config=config,

@@ -26,6 +26,7 @@ NUM_CLASSES = 6
 NUM_SHOWN = 4
 """Classes from here on have no object, but detections."""
 SIZE = 192
+NAMES = ("AP", "AP50", "AP75")
 KINDS = ("box", "mask")
 
 
@@ -182,6 +183,16 @@ def test_voc_scores_equal_a_slow_evaluation() -> None:
         slow_voc_scores(ground_truth, detections, num_classes=NUM_CLASSES), abs=1e-9
     )
     assert 0.05 < ours["voc07_AP"] < ours["voc07_AP50"] < 0.95
+
+
+def test_half_of_the_objects_found_is_6_of_vocs_11_recalls_and_51_of_cocos_101() -> None:
+    boxes, flags = np.array([[10.0, 10, 50, 50], [80, 80, 120, 140]]), np.zeros(2, bool)
+    truth = GroundTruth((SIZE, SIZE), boxes, np.zeros(2, int), np.ones(2), flags, flags)
+    found = DetectedObjects(boxes[:1], np.zeros(1, int), np.ones(1))
+    both = [truth], [found]
+    voc, coco = voc_scores(*both, num_classes=1), coco_scores(*both, num_classes=1)
+    assert [voc[f"voc07_{name}"] for name in NAMES] == pytest.approx([6 / 11] * 3)
+    assert [coco[f"box_{name}"] for name in NAMES] == pytest.approx([51 / 101] * 3)
 
 
 def test_voc_ignores_difficult_objects() -> None:
