@@ -1,5 +1,4 @@
 import gc
-import os
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,7 @@ from virtex.data.checks import (
     paused_collection,
     quoted,
     sha256_of_captions,
-    walk,
 )
-from virtex.errors import DataError
 
 CAPTIONED = st.dictionaries(st.sampled_from("abc"), st.lists(st.sampled_from(["a", "b", "x y"])))
 
@@ -84,26 +81,6 @@ def test_absent_files_are_found_in_any_folder(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     names = ["a/1.jpg", "2.jpg", "a/3.jpg", "b/4.jpg", "folder.jpg", "a/\ud800.jpg", "x" * 999]
     assert absent_files(tmp_path, names) == names[2:]
-
-
-def test_walk_is_sorted_and_leaves_hidden_files_out(tmp_path: Path) -> None:
-    for name in ("b/2.jpg", "b/10.jpg", "a/c/x.jpg", "top.jpg", ".cache/y.jpg", "a/._x.jpg"):
-        write(tmp_path / name, b"")
-    names = [prefix + name for prefix, files in walk(tmp_path) for name in files]
-    assert names == ["top.jpg", "a/c/x.jpg", "b/10.jpg", "b/2.jpg"]
-
-
-def test_walk_refuses_a_folder_that_holds_itself(tmp_path: Path) -> None:
-    write(tmp_path / "a" / "1.jpg", b"")
-    (tmp_path / "a" / "loop").symlink_to(tmp_path)
-    assert "reached twice" in message_of(lambda: list(walk(tmp_path)))
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read any folder")
-def test_walk_names_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "secret").mkdir(mode=0)
-    with pytest.raises(DataError, match="secret"):
-        list(walk(tmp_path))
 
 
 @pytest.mark.parametrize("value", ["", " \n", None, 3, ["a"], "\ud800"])

@@ -60,3 +60,9 @@ def test_of_many_images_a_subset_is_taken_at_even_distances(tmp_path):
     assert spread(range(10), 20) == list(range(10))
     assert spread(range(1000), 4) == [0, 250, 500, 750]
     assert NUM_EXAMPLES < MAX_SEARCHED
+
+
+def test_files_that_are_no_images_are_counted_and_hidden_ones_left_out(tmp_path, caplog):
+    touch(tmp_path, "a.jfif", "b.HEIC", "._a.jpg", ".cache/c.jpg")
+    assert names(find_images("anything", tmp_path)) == ["a.jfif"]
+    assert caplog.messages == [f"{tmp_path}: passed over 1 file: 1 .heic"]

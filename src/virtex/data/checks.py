@@ -3,7 +3,6 @@
 import gc
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,13 +10,9 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
 
 from virtex.data.example import Source
-from virtex.errors import DataError, listing, raise_all
+from virtex.errors import DataError, listing, one_line, raise_all
+from virtex.files import read_regular
 
-log = logging.getLogger("virtex")
-
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif"}
-)
 MAX_SHOWN = 100
 """Most characters of a piece of the user's data in an error message."""
 
@@ -26,12 +21,12 @@ class Problems:
     """The problems of one data set, which `subject` names as the user knows it."""
 
     def __init__(self, subject: str) -> None:
-        self.subject = subject
+        self.subject = one_line(subject)
         self.texts: list[str] = []
 
     def add(self, text: str) -> None:
         """Add one problem; `text` ends with what to do."""
-        self.texts.append(text)
+        self.texts.append(one_line(text))
 
     def add_all(self, what: str, items: Sequence[object], remedy: str) -> None:
         """Add one problem that all `items` have; do nothing where there are none."""
@@ -85,7 +80,7 @@ def quoted(item: object, *, limit: int = MAX_SHOWN) -> str:
 def read_bytes(path: Path, problems: Problems) -> bytes | None:
     """Return a file's content; None, and a problem added, where it cannot be read."""
     try:
-        return path.read_bytes()
+        return bytes(read_regular(path))
     except OSError as error:
         problems.add(f"{path} cannot be read ({error.strerror}).")
         return None
@@ -199,51 +194,9 @@ def repaired_paths(root: Path, absent: Iterable[str]) -> dict[str, str]:
     return {name: plain for name, plain in candidates.items() if plain not in still_absent}
 
 
-def walk(root: Path, *, is_strict: bool = True) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder under `root`, as a prefix that is empty or ends in /, with its file names.
-
-    Both are sorted. Hidden files and folders are left out; links are followed.
-
-    Raises:
-        DataError: `is_strict`, and a folder, else left out, cannot be read or is reached twice.
-    """
-    seen: set[tuple[int, int]] = set()
-    onerror = _unreadable if is_strict else _leave_out
-    for folder, subfolder_names, files in os.walk(root, followlinks=True, onerror=onerror):
-        status = os.stat(folder)  # noqa: PTH116 (one a folder, on a str)
-        if (status.st_dev, status.st_ino) in seen:
-            if not is_strict:
-                subfolder_names.clear()
-                continue
-            raise DataError(f"{folder} is reached twice through links. Remove one of the links.")
-        seen.add((status.st_dev, status.st_ino))
-        subfolder_names[:] = sorted(name for name in subfolder_names if name[0] != ".")
-        prefix = folder[len(str(root)) :].strip("/")
-        yield prefix and f"{prefix}/", sorted(name for name in files if name[0] != ".")
-
-
-def is_image(name: str) -> bool:
-    """Return whether a file name has the suffix of an image format."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
-
-
-def subfolders(root: Path) -> list[str]:
-    """Return the names of the folders in `root`, sorted, without hidden ones."""
-    with os.scandir(root) as entries:
-        return sorted(one.name for one in entries if one.is_dir() and one.name[0] != ".")
-
-
 def _file_names(folder: Path) -> frozenset[str]:
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if entry.is_file())
     except (OSError, ValueError):  # ValueError: an invalid name
         return frozenset()
-
-
-def _unreadable(error: OSError) -> None:
-    raise DataError(f"{error.filename} cannot be read ({error.strerror}).") from error
-
-
-def _leave_out(error: OSError) -> None:
-    log.warning("left out the folder %s: %s", quoted(error.filename), error.strerror)

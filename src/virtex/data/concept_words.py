@@ -12,6 +12,7 @@ from pathlib import Path
 from virtex.data.normalization import continues_word
 from virtex.data.tokenizer import Tokenizer
 from virtex.errors import ConfigError
+from virtex.files import read_regular
 from virtex.tokens import NUM_SPECIAL
 
 CLOSED_CLASS = """
@@ -93,7 +94,7 @@ def read_words(path: Path, tokenizer: Tokenizer) -> frozenset[str]:
         ConfigError: The file cannot be read, has no words, or has several in a line.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the list of words {path}: {error}") from error
     lines = [tokenizer.normalize(line) for line in text.splitlines()]

@@ -250,15 +250,16 @@ def _is_harmless(warning: str, data: bytearray, header: JpegHeader, *, is_part: 
         is_part: Whether only the upper rows were decoded, so that the others are surplus.
     """
     surplus = SURPLUS.search(warning)
-    if surplus is not None and surplus[2] == "d9":
-        count = int(surplus[1])
-        if is_part or count <= MAX_SURPLUS:
-            return True
-        end = _end(data, header) or 0
+    count, marker = (int(surplus[1]), int(surplus[2], 16)) if surplus else (0, 0)
+    if marker == EOI and (is_part or count <= MAX_SURPLUS):
+        return True
+    end = _end(data, header)
+    if end is None:
+        return False
+    if marker == EOI:
         return len(set(data[max(0, end - count) : end])) == 1  # padding
-    is_between_scans = surplus is not None and int(surplus[2], 16) not in NO_SEGMENT
-    is_harmless = HARMLESS.search(warning) or (is_between_scans and int(surplus[1]) <= MAX_SURPLUS)
-    return bool(is_harmless) and _end(data, header) is not None
+    is_between_scans = marker not in NO_SEGMENT and count <= MAX_SURPLUS
+    return is_between_scans or bool(HARMLESS.search(warning))
 
 
 def _end(data: bytearray, header: JpegHeader) -> int | None:

@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from virtex.data.checks import head_of, is_image, quoted
+from virtex.data.checks import head_of, quoted
+from virtex.data.image_files import is_image
 from virtex.data.source_options import Needs, SourceConfig, SourceName, meets
 from virtex.data.sources.coco_file import KINDS
 from virtex.data.sources.flickr import flickr_file, is_flickr_file

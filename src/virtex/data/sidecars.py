@@ -10,13 +10,18 @@ from numpy.typing import NDArray
 from virtex.data.checks import Problems, is_caption
 from virtex.data.missing_captions import Missing, skip_within_limit
 
+UNREADABLE = "not a readable file"
+"""Fault of captions in a link to nothing, a named pipe, or a file without permission."""
 REMEDIES = {
     "missing": "Put a .txt file of the same name beside each image, or remove the image.",
     "empty": "Write one caption a line, or remove the image.",
     "not UTF-8": "Save the text as UTF-8.",
+    UNREADABLE: "Restore the file, or remove it and its image.",
     "not valid JSON": "Write the .json file again, or put a .txt file beside the image.",
 }
 """Remedies for the faults of an image's captions."""
+MAX_BYTES = 2**24
+"""Largest size of a caption file."""
 MISSING = ("missing", "empty")
 """Faults that a few images may have, which are then skipped."""
 

@@ -58,7 +58,7 @@ class Tokenizer:
     def load(cls, path: Path | str) -> Self:
         """Load a `.model` file; a CheckpointError says that it is missing or has another layout."""
         try:
-            return cls(Path(path).read_bytes())
+            return cls(bytes(files.read_regular(path)))
         except OSError as error:
             raise CheckpointError(f"cannot read the tokenizer {path}: {error.strerror}") from error
         except CheckpointError as error:

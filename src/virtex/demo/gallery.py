@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from virtex.data.checks import IMAGE_SUFFIXES, is_image
+from virtex.data.image_files import IMAGE_SUFFIXES, images_below
 from virtex.data.images import BadImageError
 from virtex.demo.uploaded_image import encode, read_image, thumbnail
 from virtex.errors import ConfigError
@@ -45,15 +45,16 @@ def find_images(init: str, folder: Path | None) -> list[Path]:
         ConfigError: `folder` holds no images.
     """
     if folder is not None:
-        images = _images_below(folder)
+        images, passed_over = images_below(folder)
+        passed_over.log(folder)
         if not images:
             kinds = ", ".join(sorted(IMAGE_SUFFIXES))
             raise ConfigError(f"--gallery {folder} holds no images ({kinds})")
-        return images
+        return [Path(path) for path in images]
     run = Path(init).absolute()
     if run.is_file():
         run = run.parent.parent if run.parent.name == "checkpoints" else run.parent
-    return _images_below(run.parent / "scenes" / "val2017") or _images_below(run / "samples")
+    return _kept_images(run.parent / "scenes" / "val2017") or _kept_images(run / "samples")
 
 
 def open_gallery(predictor: Predictor, paths: Sequence[Path]) -> DemoGallery:
@@ -80,5 +81,5 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def _images_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if is_image(path.name))
+def _kept_images(folder: Path) -> list[Path]:
+    return [Path(path) for path in images_below(folder)[0]] if folder.is_dir() else []

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from virtex import distributed
-from virtex.data.checks import subfolders
 from virtex.data.example import Source
+from virtex.data.image_files import subfolders
 from virtex.data.source import Needs, SourceConfig, resolved
 from virtex.data.source_options import check_options
 from virtex.data.sources.classes import ClassesSource

@@ -58,3 +58,18 @@ def test_classes_that_only_one_split_has_are_named(root: Path) -> None:
     message = message_of(check_same_class_folders, root / "train", root / "val")
     assert f"\n- only in {root / 'train'}: 1 (dog)\n- only in {root / 'val'}: 1 (fox)" in message
     check_same_class_folders(root / "val", root / "val")
+
+
+def test_rarer_suffixes_are_images_and_other_files_are_counted(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(root / "train" / "cat" / "new.JFIF", jpeg())
+    write(root / "train" / "cat" / "new.heic", "")
+    assert len(ClassesSource(root / "train")) == 4
+    told = f"{root / 'train'}: passed over 2 files: 1 .heic, 1 .txt"
+    assert caplog.messages == [told]
+
+
+def test_two_links_to_one_class_are_named(root: Path) -> None:
+    (root / "train" / "feline").symlink_to("cat")
+    assert "feline/ is reached twice through links" in message_of(ClassesSource, root / "train")

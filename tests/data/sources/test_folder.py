@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.sources.layouts import contents, jpeg, message_of, write
+from virtex.data.images import decode_image
 from virtex.data.sidecars import read_sidecar
 from virtex.data.sources.folder import FolderSource
 
@@ -91,8 +93,11 @@ def test_every_kind_of_bad_caption_is_reported_at_once(root: Path) -> None:
 
 
 def test_a_folder_without_images_is_a_problem(tmp_path: Path) -> None:
-    write(tmp_path / "1.txt", "a dog")
     assert "no images in it. Name a folder" in message_of(FolderSource, tmp_path)
+    write(tmp_path / "1.txt", "a dog")
+    write(tmp_path / "1.HEIC", "")
+    message = message_of(FolderSource, tmp_path)
+    assert "no images in it (passed over 2 files: 1 .heic, 1 .txt). Name a folder" in message
 
 
 def test_a_missing_folder_is_a_problem(tmp_path: Path) -> None:
@@ -112,3 +117,56 @@ def test_any_bytes_beside_an_image_give_captions_or_a_fault(
 def test_text_wins_over_metadata() -> None:
     assert read_sidecar(b"a dog", b'{"caption": "a cat"}').captions == ("a dog",)
     assert read_sidecar(b"", b'{"caption": "a cat"}').fault == "empty"
+
+
+def test_files_without_a_use_are_counted_by_suffix(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("3.HEIC", "3.txt", "4.heic", ".hidden"):
+        write(root / name, "")
+    for with_captions in (True, False):
+        caplog.clear()
+        FolderSource(root, with_captions=with_captions)
+        assert caplog.messages == [f"{root}: passed over 4 files: 2 .heic, 2 .txt"]
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "JPE", "jif", "apng", "pgm"])
+def test_images_with_rarer_suffixes_are_read(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path / f"1.{suffix}", jpeg())
+    write(tmp_path / "1.txt", "a dog")
+    assert contents(FolderSource(tmp_path)) == {f"1.{suffix}": ("a dog",)}
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "named pipe", "device", "huge"])
+def test_a_caption_that_is_no_readable_file_is_named(root: Path, kind: str) -> None:
+    path = root / "1.v2.txt"
+    path.unlink()
+    if kind == "named pipe":
+        os.mkfifo(path)
+    elif kind == "huge":
+        path.touch()
+        os.truncate(path, 2**33)
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else "gone")
+    assert "is not a readable file: 1 (1.v2.jpg). Restore" in message_of(FolderSource, root)
+
+
+def test_a_folder_named_like_a_caption_is_none(root: Path) -> None:
+    (root / "1.v2.txt").unlink()
+    (root / "1.v2.txt").mkdir()
+    assert "caption is missing: 1 (1.v2.jpg)" in message_of(FolderSource, root)
+
+
+def test_names_of_any_bytes_are_read_and_cannot_move_the_cursor(tmp_path: Path) -> None:
+    for name in (b"caf\xe9", b"line\nbreak", b"esc\x1b[2J", "[x] (y) $HOME 'é'".encode()):
+        path = os.fsdecode(name)
+        write(tmp_path / f"{path}.jpg", jpeg())
+        write(tmp_path / f"{path}.txt", "a dog")
+    source = FolderSource(tmp_path)
+    assert len(source) == 4
+    for example in source:
+        decode_image(example.image)
+    write(tmp_path / "\x1b[2J\nx.jpg", "")
+    message = message_of(FolderSource, tmp_path)
+    assert message.count("\n") == 2
+    assert "\x1b" not in message

@@ -7,8 +7,10 @@ from typing import Any, get_args
 import pytest
 
 from tests.data.sources.layouts import jpeg, message_of, write
+from virtex.data import checks
 from virtex.data.source import Needs, SourceConfig, Split, open_source
 from virtex.data.sources.inaturalist import InaturalistSource
+from virtex.files import read_regular
 
 FILES = {11: "train_val2018/Aves/2/a.jpg", 12: "train_val2018/Fungi/0/b.jpg", 13: "x/c.jpg"}
 LABELS = Needs(labels=True)
@@ -102,13 +104,12 @@ def test_the_training_file_is_read_only_once(
     for split in ("train2018", "val2018"):
         write_inaturalist(tmp_path, split=split)
     read: list[str] = []
-    read_bytes = Path.read_bytes
 
-    def noting(path: Path) -> bytes:
+    def noting(path: Path) -> bytearray:
         read.append(path.name)
-        return read_bytes(path)
+        return read_regular(path)
 
-    monkeypatch.setattr(Path, "read_bytes", noting)
+    monkeypatch.setattr(checks, "read_regular", noting)
     config = SourceConfig(source="inaturalist", root=tmp_path)
     for split in get_args(Split):
         open_source(config, split=split, needs=LABELS)

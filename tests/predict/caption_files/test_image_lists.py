@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from virtex.data.images import BadImageError, decode_image
 from virtex.errors import DataError
 from virtex.predict.caption_files.image_lists import find_images
 
@@ -126,7 +127,7 @@ def test_all_missing_paths_are_reported(photos: Path) -> None:
             stdin=io.BytesIO(b"\n"),
         )
     for told in (
-        "nothing.jpg is no file or folder", "empty holds no image files (.avif",
+        "nothing.jpg is no file or folder", "empty holds no image files (.apng",
         "photos/*.gif is a glob without image files", "'' is no file", "stdin is empty",
         "the list empty.txt is empty", "the list no_list cannot be read",
     ):  # fmt: skip
@@ -156,13 +157,70 @@ def test_a_folder_that_may_not_be_read_is_named_and_left_out(
     assert "left out the folder photos/sub" in caplog.text
 
 
-def test_files_that_are_no_images_are_counted_and_a_pipe_is_not_waited_for(
+def test_files_that_are_no_images_are_counted(
     photos: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = find_images([photos])
     for name in ("a.HEIC", "b.heic", "notes", ".hidden.txt"):
         (photos / name).touch()
-    os.mkfifo(photos / "pipe.jpg")
-    with caplog.at_level(logging.INFO, logger="virtex"):
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="virtex"):
         assert find_images([photos]) == before
-    assert "ignored: 1 without suffix, 2 .heic" in caplog.text
+        assert find_images(["photos/*"]) == find_images(["photos"])
+    assert "photos: passed over 4 files: 2 .heic, 1 .txt, 1 without suffix" in caplog.text
+
+
+def test_a_list_must_be_a_file_and_is_not_waited_for(photos: Path) -> None:
+    os.mkfifo(photos / "list")
+    for name, reason in ((photos / "list", "a named pipe"), ("/dev/zero", "a device")):
+        with pytest.raises(DataError, match=rf"cannot be read \({reason}, not a file"):
+            find_images([], lists=[name])
+
+
+def test_a_list_may_come_from_the_shell(photos: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"photos/b.jpg\n")
+    os.close(writer)
+    assert find_images([], lists=[f"/dev/fd/{reader}"]) == below(["b.jpg"])
+    os.close(reader)
+
+
+def test_images_that_are_no_files_are_left_to_the_reader(photos: Path) -> None:
+    """They are bad images then, with a reason."""
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "gone.jpg").symlink_to("nowhere")
+    assert set(below(["pipe.jpg", "gone.jpg"])) < set(find_images(["photos"]))
+    with pytest.raises(BadImageError, match="a named pipe, not a file"):
+        decode_image(photos / "pipe.jpg")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("{}", ["a [1].jpg", "b.png"]),
+        ("{}/*", ["a [1].jpg", "b.png"]),
+        ("{}/*.jpg", ["a [1].jpg"]),
+        ("{}/a [1].*", ["a [1].jpg"]),
+        ("{}/[a-b].png", ["b.png"]),
+        ("**/*.png", ["b.png"]),
+    ],
+)
+@pytest.mark.parametrize("folder", ["p [2024] (1)", "d'été [v1] $HOME", "{y}", "100% *?"])
+def test_a_glob_works_in_a_folder_whose_name_has_brackets(
+    pattern: str, found: list[str], folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(folder).mkdir()
+    for name in ("a [1].jpg", "b.png"):
+        (Path(folder) / name).touch()
+    for root in ("", f"{tmp_path}/"):
+        names = [f"{root}{folder}/{name}" for name in found]
+        assert find_images([root + pattern.replace("{}", folder)]) == names
+
+
+def test_control_characters_are_escaped(photos: Path) -> None:
+    Path("esc\x1b[2J\n").mkdir()
+    with pytest.raises(DataError) as raised:
+        find_images(["esc\x1b[2J\n", "no\x1b\n"], lists=["list\x1b\n"])
+    assert "\x1b" not in str(raised.value)
+    assert str(raised.value).count("\n") == 3

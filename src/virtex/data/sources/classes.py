@@ -4,15 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from virtex.data.checks import (
-    Problems,
-    is_image,
-    only_in_one,
-    sha256_of_strings,
-    subfolders,
-    walk,
-)
+from virtex.data.checks import Problems, only_in_one, sha256_of_strings
 from virtex.data.example import Example, Source
+from virtex.data.image_files import PassedOver, is_image, subfolders, walk
 from virtex.data.packed import PackedStrings
 from virtex.errors import DataError, raise_all
 
@@ -27,7 +21,11 @@ class ClassesSource(Source):
         self.root = root
         self.categories = tuple(subfolders(root))
         label_of = {name: label for label, name in enumerate(self.categories)}
-        names = [prefix + name for prefix, files in walk(root) for name in files if is_image(name)]
+        files = [prefix + name for prefix, files in walk(root) for name in files]
+        names = [name for name in files if is_image(name)]
+        passed_over = PassedOver()
+        passed_over.add(name for name in files if not is_image(name))
+        passed_over.log(root)
         inside = [name for name in names if "/" in name]
         labels = [label_of[name.partition("/")[0]] for name in inside]
         if not self.categories:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from virtex import files
-from virtex.data.checks import Problems, head_of, is_image, quoted, read_bytes
+from virtex.data.checks import Problems, head_of, quoted, read_bytes
+from virtex.data.image_files import is_image
 from virtex.data.source_options import MISSING_CAPTION_LIMIT
 from virtex.data.sources.image_folders import image_folder
 from virtex.data.sources.listed_captions import ListedCaptions

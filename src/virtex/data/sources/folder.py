@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-from virtex.data.checks import Problems, is_image, sha256_of_captions, sha256_of_strings, walk
+from virtex.data.checks import Problems, sha256_of_captions, sha256_of_strings
 from virtex.data.example import Example, Source
+from virtex.data.image_files import PassedOver, is_image, walk
 from virtex.data.missing_captions import skipped_identity
 from virtex.data.packed import PackedLists, PackedStrings
-from virtex.data.sidecars import Sidecar, find_captioned, read_sidecar
+from virtex.data.sidecars import MAX_BYTES, UNREADABLE, Sidecar, find_captioned, read_sidecar
 from virtex.data.source_options import MISSING_CAPTION_LIMIT
+from virtex.files import read_regular
 
 
 class FolderSource(Source):
@@ -30,16 +32,11 @@ class FolderSource(Source):
         if not root.is_dir():
             problems.fail("It is not a folder. Name a folder of images with --data.root.")
         self.root = root
-        names: list[str] = []
-        sidecars: list[Sidecar] = []
-        for prefix, files in walk(root):
-            present = set(files)
-            images = [name for name in files if is_image(name)]
-            names += [prefix + name for name in images]
-            if with_captions:
-                sidecars += [_read_beside(root / prefix, name, present) for name in images]
+        names, sidecars, passed_over = _search(root, with_captions=with_captions)
+        passed_over.log(root)
         if not names:
-            problems.add("There are no images in it. Name a folder of images with --data.root.")
+            nothing = passed_over.within("There are no images in it.")
+            problems.add(f"{nothing} Name a folder of images with --data.root.")
         self._captions: PackedLists | None = None
         self._num_skipped = 0
         if with_captions:
@@ -69,13 +66,41 @@ class FolderSource(Source):
         return {**own, "sha256": sha256_of_captions(self.image_ids, self._captions)}
 
 
+def _search(root: Path, *, with_captions: bool) -> tuple[list[str], list[Sidecar], PassedOver]:
+    """Return the images below a folder, their captions, and what else it holds."""
+    names: list[str] = []
+    sidecars: list[Sidecar] = []
+    passed_over = PassedOver()
+    for prefix, files in walk(root):
+        present = set(files)
+        images = [name for name in files if is_image(name)]
+        names += [prefix + name for name in images]
+        if with_captions:
+            sidecars += [_read_beside(root / prefix, name, present) for name in images]
+        passed_over.add(_left_out(files, images))
+    return names, sidecars, passed_over
+
+
 def _read_beside(folder: Path, image_name: str, present: set[str]) -> Sidecar:
     """Return the captions in the files beside an image; `present` names the files in `folder`."""
-    stem = image_name.rpartition(".")[0]
-    text = _read(folder, f"{stem}.txt", present)
-    metadata = None if text is not None else _read(folder, f"{stem}.json", present)
+    stem = _stem(image_name)
+    try:
+        text = _read(folder, f"{stem}.txt", present)
+        metadata = None if text is not None else _read(folder, f"{stem}.json", present)
+    except OSError:
+        return Sidecar((), UNREADABLE)
     return read_sidecar(text, metadata)
 
 
 def _read(folder: Path, name: str, present: set[str]) -> bytes | None:
-    return (folder / name).read_bytes() if name in present else None
+    return bytes(read_regular(folder / name, limit=MAX_BYTES)) if name in present else None
+
+
+def _left_out(files: list[str], images: list[str]) -> list[str]:
+    """Return the files in a folder that are neither images nor an image's captions."""
+    used = {f"{_stem(name)}.{suffix}" for name in images for suffix in ("txt", "json")}
+    return [name for name in files if not is_image(name) and name not in used]
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from virtex.data.checks import Problems, quoted, subfolders
+from virtex.data.checks import Problems, quoted
+from virtex.data.image_files import subfolders
 from virtex.errors import listing
 
 log = logging.getLogger("virtex")

@@ -2,8 +2,7 @@
 
 import hashlib
 import os
-import tarfile
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,23 +12,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from virtex import files
-from virtex.data.checks import IMAGE_SUFFIXES
 from virtex.data.packed import Arrays, PackedLists, PackedStrings
-from virtex.data.sidecars import read_sidecar
+from virtex.data.sidecars import MAX_BYTES, UNREADABLE, Sidecar, read_sidecar
+from virtex.data.sources.tar_members import BrokenShardError, Extent, find_members
+from virtex.data.sources.tar_samples import TarSample, find_samples
 from virtex.errors import DataError
+from virtex.files import open_regular
 
-VERSION = "1"
-TAR_ERRORS = (tarfile.TarError, OSError, ValueError, OverflowError, MemoryError, RecursionError)
-"""Errors that tarfile raises at corrupt headers, beside its own."""
-END_MARK = bytes(tarfile.BLOCKSIZE)
-"""The block of zeros that ends a tar file."""
-
-Extents = dict[str, tuple[int, int]]
-"""Offset and size of each file by its key, which is its name up to the first dot."""
-
-
-class BrokenShardError(Exception):
-    """A shard that is truncated, or not a tar file."""
+VERSION = "2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,18 +34,23 @@ class ShardIndex:
     captions: PackedLists
     faults: PackedStrings
     """Fault of each image's captions; empty if there is none."""
+    passed_over: Counter[str]
+    """Number of files that are not used, by suffix or reason."""
 
 
-def open_index(shard: Path, index_root: Path) -> ShardIndex:
+def open_index(shard: Path, index_root: Path | None) -> ShardIndex:
     """Return the cached index of a shard if it is up to date, else build and cache it.
 
     Args:
-        index_root: Folder of the cache if the shard's own folder is read-only.
+        index_root: Folder of the cache if the shard's own folder is read-only; None for no cache.
 
     Raises:
-        BrokenShardError: The shard is truncated, or not a tar file.
+        BrokenShardError: The shard is truncated, cannot be read, or is not a tar file.
     """
-    paths, stamp = index_paths(shard, index_root), stamp_of(shard)
+    try:
+        paths, stamp = index_paths(shard, index_root), stamp_of(shard)
+    except OSError as error:
+        raise BrokenShardError(error.strerror) from error
     for path in paths:
         if (index := _load(path, stamp)) is not None:
             return index
@@ -64,11 +59,12 @@ def open_index(shard: Path, index_root: Path) -> ShardIndex:
     return index
 
 
-def index_paths(shard: Path, index_root: Path) -> tuple[Path, Path]:
+def index_paths(shard: Path, index_root: Path | None) -> list[Path]:
     """Return the possible paths of a shard's index, the preferred one first."""
     name = f"{shard.name}.safetensors"
     folder = hashlib.sha256(os.fsencode(shard.parent.resolve())).hexdigest()[:16]
-    return shard.parent / ".virtex-index" / name, index_root / "webdataset" / folder / name
+    beside = shard.parent / ".virtex-index" / name
+    return [beside] if index_root is None else [beside, index_root / "webdataset" / folder / name]
 
 
 def stamp_of(shard: Path) -> dict[str, str]:
@@ -83,69 +79,34 @@ def stamp_of(shard: Path) -> dict[str, str]:
 
 def build_index(shard: Path) -> ShardIndex:
     """Build the index of a shard from its headers and captions; Raises: see `open_index`."""
-    images, texts, metadata = _find_members(shard)
-    with shard.open("rb") as file:
-        sidecars = [
-            read_sidecar(
-                _read(file.fileno(), texts.get(key)),
-                _read(file.fileno(), metadata.get(key)) if key not in texts else None,
-            )
-            for key in images
-        ]
+    members, passed_over = find_members(shard)
+    samples, others = find_samples(members)
+    with open_regular(shard) as file:
+        sidecars = [_read_captions(file.fileno(), sample) for sample in samples]
     return ShardIndex(
-        keys=PackedStrings(images),
-        offsets=np.asarray([offset for offset, _ in images.values()], np.int64),
-        sizes=np.asarray([size for _, size in images.values()], np.int64),
+        keys=PackedStrings(sample.key for sample in samples),
+        offsets=np.asarray([sample.image.offset for sample in samples], np.int64),
+        sizes=np.asarray([sample.image.size for sample in samples], np.int64),
         captions=PackedLists([sidecar.captions for sidecar in sidecars]),
         faults=PackedStrings(sidecar.fault for sidecar in sidecars),
+        passed_over=passed_over + others,
     )
 
 
-def _find_members(shard: Path) -> tuple[Extents, Extents, Extents]:
-    """Return the images, .txt files and .json files of a shard."""
-    images: Extents = {}
-    others: dict[str, Extents] = {"txt": {}, "json": {}}
+def _read_captions(descriptor: int, sample: TarSample) -> Sidecar:
     try:
-        with tarfile.open(shard, "r:") as tar:
-            for member in _members(tar, shard.stat().st_size):
-                folder, slash, name = member.name.rpartition("/")
-                stem, _, ending = name.partition(".")
-                key, extent = folder + slash + stem, (member.offset_data, member.size)
-                if stem and f".{ending.lower()}" in IMAGE_SUFFIXES:
-                    if key in images:
-                        raise BrokenShardError(f"it holds two images {key}")
-                    images[key] = extent
-                elif stem and ending in others:
-                    others[ending][key] = extent
-    except TAR_ERRORS as error:
-        raise BrokenShardError(str(error) or type(error).__name__) from error
-    return images, others["txt"], others["json"]
+        text = _read(descriptor, sample.text)
+        return read_sidecar(text, None if text is not None else _read(descriptor, sample.metadata))
+    except OSError:
+        return Sidecar((), UNREADABLE)
 
 
-def _members(tar: tarfile.TarFile, num_bytes: int) -> Iterator[tarfile.TarInfo]:
-    """Yield the files in a tar of `num_bytes`.
-
-    Raises:
-        BrokenShardError: A member exceeds the file, or the end mark is missing.
-    """
-    previous = -1
-    for member in tar:
-        # A corrupt size may send tarfile back to an earlier offset.
-        is_whole = 0 <= member.size <= num_bytes - member.offset_data
-        if not is_whole or tar.offset <= previous:
-            raise BrokenShardError("a file in it reaches beyond its end")
-        previous = tar.offset
-        if member.isreg() and not member.issparse():
-            yield member
-    assert tar.fileobj is not None
-    # tarfile takes a corrupt or truncated header for the end of the file.
-    tar.fileobj.seek(tar.offset)
-    if tar.fileobj.read(tarfile.BLOCKSIZE) != END_MARK:
-        raise BrokenShardError("its end is missing")
-
-
-def _read(descriptor: int, extent: tuple[int, int] | None) -> bytes | None:
-    return None if extent is None else os.pread(descriptor, extent[1], extent[0])
+def _read(descriptor: int, extent: Extent | None) -> bytes | None:
+    if extent is None:
+        return None
+    if extent.size > MAX_BYTES:
+        raise OSError("too large")
+    return os.pread(descriptor, extent.size, extent.offset)
 
 
 def _save(index: ShardIndex, path: Path, stamp: dict[str, str]) -> bool:
@@ -161,13 +122,27 @@ def _save(index: ShardIndex, path: Path, stamp: dict[str, str]) -> bool:
 
 def _load(path: Path, stamp: dict[str, str]) -> ShardIndex | None:
     """Return the index in a file; None if it is missing, damaged or outdated."""
+    if not path.is_file():
+        return None
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata()
     except (OSError, SafetensorError):
         return None
-    return _index_of(arrays) if metadata == {**stamp, "sha256": _sha256(arrays)} else None
+    if metadata != {**stamp, "sha256": _sha256(arrays)}:
+        return None
+    index = _index_of(arrays)
+    return index if _is_possible(index, int(stamp["shard_size"])) else None
+
+
+def _is_possible(index: ShardIndex, shard_size: int) -> bool:
+    """Whether all parts of an index have the same length, and all images are in the shard."""
+    parts = (index.sizes, index.keys, index.captions, index.faults)
+    if any(len(part) != len(index.offsets) for part in parts):
+        return False
+    ends = index.offsets + index.sizes
+    return bool(np.all((index.offsets >= 0) & (index.sizes >= 0) & (ends <= shard_size)))
 
 
 def _arrays_of(index: ShardIndex) -> Arrays:
@@ -176,6 +151,7 @@ def _arrays_of(index: ShardIndex) -> Arrays:
         "keys": index.keys,
         "captions": index.captions,
         "faults": index.faults,
+        "passed_over": PackedStrings(index.passed_over.elements()),
     }
     for part, strings in packed.items():
         arrays |= {f"{part}.{name}": array for name, array in strings.arrays().items()}
@@ -193,6 +169,7 @@ def _index_of(arrays: Arrays) -> ShardIndex:
         sizes=arrays["sizes"],
         captions=PackedLists.from_arrays(parts["captions"]),
         faults=PackedStrings.from_arrays(parts["faults"]),
+        passed_over=Counter(PackedStrings.from_arrays(parts["passed_over"])),
     )
 
 

@@ -21,6 +21,7 @@ from virtex.data.sources.bad_objects import (
     find_good_objects,
 )
 from virtex.errors import listing
+from virtex.files import read_regular
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -134,7 +135,7 @@ def _parse_all(files: Sequence[Path], problems: Problems) -> list[VocAnnotation]
     for path in files:
         annotations.append(EMPTY)
         try:
-            annotations[-1] = parse_annotation(path.read_bytes())
+            annotations[-1] = parse_annotation(bytes(read_regular(path)))
         except FileNotFoundError:
             absent.append(path.name)
         except (ValueError, OSError, ElementTree.ParseError) as error:

@@ -1,23 +1,37 @@
 """Tar shards of img2dataset and WebDataset, read by offset."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from virtex.data.checks import Problems, sha256_of_captions, sha256_of_strings, walk
+from virtex.data.checks import Problems, sha256_of_captions, sha256_of_strings
 from virtex.data.example import Example, Source
+from virtex.data.image_files import PassedOver, walk
 from virtex.data.missing_captions import skipped_identity
 from virtex.data.packed import PackedLists, PackedStrings
+from virtex.data.pixels import MAX_FILE_BYTES, BadImageError
 from virtex.data.sidecars import find_captioned
 from virtex.data.source_options import MISSING_CAPTION_LIMIT
-from virtex.data.sources.shard_index import BrokenShardError, ShardIndex, open_index
+from virtex.data.sources.shard_index import ShardIndex, open_index
+from virtex.data.sources.tar_members import BrokenShardError
 from virtex.errors import DataError
+from virtex.files import open_regular
+
+COMPRESSED = tuple(
+    end
+    for kind in ("gz", "bz2", "xz", "zst", "lz4", "z")
+    for end in (f".tar.{kind}", f".t{kind}", f".t{kind[:2]}")
+)
+"""Ends of the names of compressed shards, as 0.tar.gz and 0.tgz."""
 
 
 class WebdatasetSource(Source):
     """All *.tar at any depth under `root`; key.jpg has its captions in key.txt, or else key.json.
+
+    What else may belong together: see `tar_samples`.
 
     The index of each shard is cached in `.virtex-index` beside it, or under `index_root` if that is
     read-only, and rebuilt when the shard's size or modification time changes.
@@ -39,7 +53,7 @@ class WebdatasetSource(Source):
         problems = Problems(f"the folder of shards {root}")
         self.root = root
         self._shards = _find_shards(root, problems)
-        indices = _open_indices(root, self._shards, index_root, problems)
+        indices = _open_indices(root, self._shards, index_root or _cache_folder(), problems)
         self._offsets = np.concatenate([index.offsets for index in indices])
         self._sizes = np.concatenate([index.sizes for index in indices])
         counts = [len(index.offsets) for index in indices]
@@ -49,8 +63,10 @@ class WebdatasetSource(Source):
             for shard, index in zip(self._shards, indices, strict=True)
             for key in index.keys
         )
+        passed_over = PassedOver(sum((index.passed_over for index in indices), Counter()))
+        passed_over.log(f"the shards in {root}")
         if not len(self):
-            problems.add("There are no images in the shards.")
+            problems.add(passed_over.within("There are no images in the shards."))
         self._captions: PackedLists | None = None
         self._num_skipped = 0
         if with_captions:
@@ -102,14 +118,23 @@ class WebdatasetSource(Source):
         """Read the image's file; opening the shard each time leaves forks no state to share."""
         path = self.root / self._shards[self._shard_indices[index]]
         size = int(self._sizes[index])
-        descriptor = os.open(path, os.O_RDONLY)
+        if size > MAX_FILE_BYTES:
+            raise BadImageError(self.image_ids[index], f"a file of {size:,} bytes")
         try:
-            data = os.pread(descriptor, size, int(self._offsets[index]))
-        finally:
-            os.close(descriptor)
+            with open_regular(path) as file:
+                data = os.pread(file.fileno(), size, int(self._offsets[index]))
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror}).") from error
         if len(data) < size:
             raise DataError(f"{path} has shrunk since it was indexed. Restart the command.")
         return data
+
+
+def _cache_folder() -> Path | None:
+    try:
+        return Path.home() / ".cache" / "virtex"
+    except RuntimeError:  # a user without a home
+        return None
 
 
 def _find_shards(root: Path, problems: Problems) -> list[str]:
@@ -117,11 +142,15 @@ def _find_shards(root: Path, problems: Problems) -> list[str]:
     if not root.is_dir():
         problems.fail("It is not a folder. Name the folder of .tar files with --data.root.")
     names = [prefix + name for prefix, files in walk(root) for name in files]
-    shards = [name for name in names if name.endswith(".tar")]
-    packed = [name for name in names if name.endswith((".tar.gz", ".tgz", ".tar.zst"))]
+    shards = [name for name in names if name.lower().endswith(".tar")]
+    packed = [name for name in names if name.lower().endswith(COMPRESSED)]
+    passed_over = PassedOver()
+    passed_over.add(set(names) - {*shards, *packed})
+    passed_over.log(root)
     problems.add_all("compressed shards", packed, "Uncompress them: they are read by offset.")
     if not shards:
-        problems.fail("There are no .tar files in it. Name their folder with --data.root.")
+        nothing = passed_over.within("There are no .tar files in it.")
+        problems.fail(f"{nothing} Name their folder with --data.root.")
     return shards
 
 
@@ -129,13 +158,12 @@ def _open_indices(
     root: Path, shards: list[str], index_root: Path | None, problems: Problems
 ) -> list[ShardIndex]:
     indices, broken = [], []
-    index_root = index_root or Path.home() / ".cache" / "virtex"
     for shard in shards:
         try:
             indices.append(open_index(root / shard, index_root))
         except BrokenShardError as error:
             broken.append(f"{shard}: {error}")
-    problems.add_all("shards that are truncated or broken", broken, "Download them again.")
+    problems.add_all("shards that are truncated or broken", broken, "Download or write them again.")
     if broken:
         problems.check()
     return indices

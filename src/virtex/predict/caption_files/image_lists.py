@@ -4,20 +4,21 @@ Paths are `str`, as they will be in the output.
 """
 
 import glob
-import logging
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
 
-from virtex.data.checks import IMAGE_SUFFIXES, is_image, quoted, walk
-from virtex.errors import DataError, raise_all
-
-log = logging.getLogger("virtex")
+from virtex.data.checks import quoted
+from virtex.data.image_files import IMAGE_SUFFIXES, images_below, is_image, walk
+from virtex.errors import DataError, one_line, raise_all
+from virtex.files import read_regular
 
 STDIN = "-"
+STREAMS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+"""Paths at which a shell writes a list, as for `--list <(find photos)`."""
 MAX_PROBLEMS = 20
 NO_URLS = "fetch images first, for example by `wget --directory-prefix images/ URL`, and name files"
 ADDRESS = re.compile(r"(https?|ftp|file|s3|gs)://", re.IGNORECASE)
@@ -60,21 +61,28 @@ def find_images(
 def _named(name: str, problems: list[str]) -> list[str]:
     """Return the images that an argument names."""
     found = _existing(name, problems)
-    if found is None:
-        matches = list(_matches(name))
-        found = [image for path in matches for image in _existing(str(path), problems) or []]
-        if not matches:
-            kind = "a glob without image files" if glob.has_magic(name) else "no file or folder"
-            problems.append(f"{quoted(name) or repr(name)} is {kind}")
-    return found
+    if found is not None:
+        return found
+    images: list[str] = []
+    for path in _matches(name):
+        if path.is_dir():
+            below, passed_over = images_below(path)
+            passed_over.log(path)
+            images += below
+        elif is_image(path.name):
+            images.append(str(path))
+    if not images:
+        kind = "a glob without image files" if glob.has_magic(name) else "no file or folder"
+        problems.append(f"{quoted(name) or repr(name)} is {kind}")
+    return images
 
 
 def _read_list(name: str, stdin: BinaryIO | None, problems: list[str]) -> list[str]:
     """Return the images that a list names; they need not exist."""
     try:
-        content = stdin.read() if stdin and name == STDIN else Path(name).read_bytes()
+        content = _content(name, stdin)
     except OSError as error:
-        problems.append(f"the list {name} cannot be read ({error.strerror})")
+        problems.append(f"the list {one_line(name)} cannot be read ({error.strerror})")
         return []
     content = content.removeprefix(b"\xef\xbb\xbf")
     if b"\0" in content:  # names may hold line breaks
@@ -83,12 +91,19 @@ def _read_list(name: str, stdin: BinaryIO | None, problems: list[str]) -> list[s
         pieces = [line.rstrip(b"\r") for line in content.split(b"\n")]
     names = [os.fsdecode(piece) for piece in pieces if piece]
     if not names:
-        problems.append(f"{'stdin' if name == STDIN else f'the list {name}'} is empty")
+        shown = "stdin" if name == STDIN else f"the list {one_line(name)}"
+        problems.append(f"{shown} is empty")
     images: list[str] = []
     for listed in names:
         found = _existing(listed, problems)
         images += [listed] if found is None else found
     return images
+
+
+def _content(name: str, stdin: BinaryIO | None) -> bytes:
+    if stdin and name == STDIN:
+        return stdin.read()
+    return Path(name).read_bytes() if name.startswith(STREAMS) else bytes(read_regular(name))
 
 
 def _existing(name: str, problems: list[str]) -> list[str] | None:
@@ -97,49 +112,46 @@ def _existing(name: str, problems: list[str]) -> list[str] | None:
         problems.append(f"{quoted(name)} is a web address, and none is fetched: {NO_URLS}")
         return []
     if os.path.isdir(name):  # noqa: PTH112 (Path("") would be the working folder)
-        images = images_below(Path(name))
+        images, passed_over = images_below(Path(name))
+        passed_over.log(name)
         if not images:
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-            problems.append(f"{name} holds no image files ({suffixes})")
+            problems.append(f"{one_line(name)} holds no image files ({suffixes})")
         return images
     return [name] if os.path.isfile(name) else None  # noqa: PTH113
 
 
-def images_below(root: Path) -> list[str]:
-    """Return the image files below a folder, sorted by the parts of their paths.
+def _matches(pattern: str) -> list[Path]:
+    """Return the files and folders that match a glob, sorted.
 
-    Hidden files are left out; the log counts other files. Links to folders are followed, but no
-    folder is searched twice, so that loops of links end.
-    """
-    found: list[Path] = []
-    others: Counter[str] = Counter()
-    for prefix, names in walk(root, is_strict=False):
-        images = [root / f"{prefix}{name}" for name in names if is_image(name)]
-        found += [path for path in images if path.is_file() or not path.exists()]  # no pipes
-        others.update(Path(name).suffix.lower() for name in names if not is_image(name))
-    if others:
-        kinds = ", ".join(
-            f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(others.items())
-        )
-        log.info("%s: files that are not named as images are ignored: %s", root, kinds)
-    return [str(path) for path in sorted(found)]
-
-
-def _matches(pattern: str) -> Iterator[Path]:
-    """Yield the image files and folders of images that match a glob, sorted, without hidden ones.
-
-    The module glob would not end where links to folders form a loop.
+    A part of the pattern that exists as it is written is no glob, since names hold brackets. The
+    module glob would not end where links to folders form a loop.
     """
     if not glob.has_magic(pattern):
-        return
+        return []
     anchor = Path(pattern).anchor
-    parts = Path(pattern).relative_to(anchor).parts
+    found = [Path(anchor)]
+    for part in Path(pattern).relative_to(anchor).parts:
+        children = [child for folder in found for child in _children(folder, part)]
+        found = list(dict.fromkeys(children))
+    return sorted(found)
+
+
+def _children(folder: Path, part: str) -> list[Path]:
+    """Return the files and folders in a folder that match a part of a pattern."""
+    if part == "**":
+        return [folder / prefix for prefix, _ in walk(folder, is_strict=False)]
+    if os.path.lexists(folder / part):
+        return [folder / part]
+    if not glob.has_magic(part):
+        return []
+    patterns = (part, part.replace("[", "[[]"))  # a bracket may belong to the name
     try:
-        paths = sorted(Path(anchor).glob(str(Path(*parts))))
-    except (ValueError, OSError, NotImplementedError):  # such as a**, which is not allowed
-        return
-    for path in paths:
-        hidden = {part for part in path.parts if part.startswith(".") and part != ".."}
-        is_wanted = is_image(path.name) if path.is_file() else path.is_dir() and images_below(path)
-        if hidden <= set(parts) and is_wanted:
-            yield path
+        names = os.listdir(folder)  # noqa: PTH208 (yields the same names)
+    except OSError:  # a file, or a folder that may not be read
+        return []
+    return [
+        folder / name
+        for name in names
+        if (name[0] != "." or part[0] == ".") and any(fnmatchcase(name, one) for one in patterns)
+    ]
