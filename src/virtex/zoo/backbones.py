@@ -81,7 +81,7 @@ def build_backbone(
     state = (
         _state_in_task(opened.state, opened.path)
         if opened.kind == "run"
-        else backbone_state(opened.state, opened.path, names=empty.state_dict())
+        else backbone_state(opened.state, opened.path, network=empty.state_dict())
     )
     check_fits(empty, state, subject=opened.path)
     backbone = Backbone(architecture)

@@ -1,6 +1,13 @@
-"""State dicts of other software: torchvision, timm, MoCo, and the released VirTex."""
+"""State dicts of other software: torchvision, timm, MoCo, DINO, VISSL, and the released VirTex.
 
-from collections.abc import Iterable, Mapping
+A checkpoint holds a state dict, bare or under keys such as `state_dict`. In it, a network's weights
+have any prefix, such as `module.` or `encoder_q.`; the network's own names tell which. If there are
+several, averaged weights are taken, as timm and DINO evaluate, and MoCo's query encoder.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +15,27 @@ from torch import Tensor
 
 from virtex.errors import CheckpointError, listing
 from virtex.models.backbone import BackboneConfig
+from virtex.models.state_dict import COUNTER
 
-WRAPPERS = ("model", "state_dict")
-"""Keys under which training checkpoints hold a state dict."""
-DATA_PARALLEL = "module."
-PREFIXES = ("encoder_q.", "visual.cnn.", "")
-"""Prefixes of a network's names in files of MoCo, VirTex, and all others."""
-CLASSIFIERS = ("fc.", "head.", "head_dist.", "classifier.")
-"""Prefixes of classifiers and projection heads in torchvision, MoCo and timm."""
+log = logging.getLogger("virtex")
+WRAPPERS = (
+    "state_dict_ema", "model_ema", "ema", "teacher",
+    "model", "state_dict", "model_state_dict", "net", "network", "module", "student",
+    "classy_state_dict", "base_model", "trunk", "backbone", "encoder",
+)  # fmt: skip
+"""Keys under which checkpoints hold a state dict, or further such keys; the first ones first."""
+MAX_WRAPPERS = 8
+"""Largest number of such keys within each other."""
+DATA_PARALLEL, COMPILED = "module.", "_orig_mod."
+PREFERRED = ("encoder_q", "teacher")
+"""Parts of a prefix by which one of several networks is taken: MoCo's, and DINO's."""
+CLASSIFIERS = ("fc.", "head.", "head_dist.", "classifier.", "projection_head.", "prototypes.")
+"""Prefixes of classifiers and projection heads in torchvision, MoCo, timm and SwAV."""
+RESNET_NAMES = ("conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight")
+"""Names that all of torchvision's ResNets have."""
 KINDS = (
-    "a state dict of a torchvision or timm network, a MoCo checkpoint, or a released VirTex "
-    "checkpoint"
+    "a state dict of a torchvision or timm network, a checkpoint of MoCo, DINO or VISSL, or a "
+    "released VirTex checkpoint"
 )
 RESNETS: dict[tuple[bool, int, tuple[int, ...]], str] = {
     # whether blocks are bottlenecks, width of the first block, number of blocks in each stage
@@ -33,53 +50,133 @@ RESNETS: dict[tuple[bool, int, tuple[int, ...]], str] = {
 
 
 def unwrap(values: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """Return the state dict among a file's values, without the prefix of data-parallel training.
+    """Return the state dict among a file's values, without the marks of torch's wrappers.
+
+    These are `module.` of data-parallel training, and `_orig_mod.` of compiled networks.
 
     Raises:
         CheckpointError: The file holds no state dict.
     """
-    for wrapper in WRAPPERS:
-        if isinstance(values.get(wrapper), Mapping):
-            values = values[wrapper]
-    strangers = [
-        name
-        for name, value in values.items()
-        if not isinstance(name, str) or not isinstance(value, Tensor)
-    ]
-    if strangers or not values:
+    found = _state_dicts(values)
+    if not found:
+        strangers = [name for name, value in values.items() if not _is_weight(name, value)]
         raise CheckpointError(
             f"{path} holds no state dict: found {listing(strangers) or 'nothing'}; expected "
-            f"tensors, bare or under {' or '.join(WRAPPERS)}. Allowed is {KINDS}."
+            f"tensors, bare or under {', '.join(WRAPPERS)}. Allowed is {KINDS}."
         )
-    if all(name.startswith(DATA_PARALLEL) for name in values):
-        return without_prefix(values, DATA_PARALLEL)
-    return dict(values)
+    taken, *others = found
+    if others:
+        log.info("%s: takes the weights under %s, not those under %s", path, taken, listing(others))
+    state = {name.replace(COMPILED, ""): value for name, value in found[taken].items()}
+    if len(state) < len(found[taken]):
+        raise CheckpointError(f"{path} holds some weights twice, with and without {COMPILED}.")
+    while all(name.startswith(DATA_PARALLEL) for name in state):
+        state = without_prefix(state, DATA_PARALLEL)
+    return state
+
+
+def _state_dicts(values: Mapping[str, Any]) -> dict[str, Mapping[str, Tensor]]:
+    """Return the state dicts in a checkpoint by the keys that lead to them, the best first."""
+    found: dict[str, Mapping[str, Tensor]] = {}
+    seen = set[int]()  # a file's values may contain themselves
+    rest: list[tuple[tuple[str, ...], Mapping[str, Any]]] = [((), values)]
+    while rest:
+        keys, mapping = rest.pop()
+        if id(mapping) in seen or len(keys) > MAX_WRAPPERS:
+            continue
+        seen.add(id(mapping))
+        if mapping and all(_is_weight(name, value) for name, value in mapping.items()):
+            found[".".join(keys)] = mapping
+            continue
+        inner = [(key, mapping[key]) for key in WRAPPERS if isinstance(mapping.get(key), Mapping)]
+        rest += [((*keys, key), value) for key, value in reversed(inner)]
+    return found
+
+
+def _is_weight(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)
 
 
 def backbone_state(
-    state: Mapping[str, Tensor], path: Path, *, names: Iterable[str] = ("conv1.weight",)
+    state: Mapping[str, Tensor], path: Path, *, network: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
     """Return the backbone's part of a state dict, without prefix and classifier.
 
     Args:
-        names: Names of the backbone's weights, by which the part is found; by default a ResNet's.
+        network: State dict of the backbone, by whose names and shapes the part is found; by default
+            a ResNet of any size.
 
     Raises:
-        CheckpointError: The state dict has none of the names, with any of the known prefixes.
+        CheckpointError: The state dict has none of the names, or several networks that fit.
     """
-    names = set(names)
-    found = {prefix: sum(f"{prefix}{name}" in state for name in names) for prefix in PREFIXES}
-    prefix = max(found, key=lambda prefix: found[prefix])
-    if not found[prefix]:
-        raise CheckpointError(
-            f"{path} has no known backbone: its keys are {listing(list(state))}; expected "
-            f"{listing(sorted(names))}. Allowed is {KINDS}."
-        )
+    names = set(RESNET_NAMES if network is None else network)
+    prefix = _prefix(state, path, {name for name in names if not name.endswith(COUNTER)}, network)
     return {
         name: value
         for name, value in without_prefix(state, prefix).items()
         if name in names or not name.startswith(CLASSIFIERS)
     }
+
+
+def _prefix(
+    state: Mapping[str, Tensor],
+    path: Path,
+    names: set[str],
+    network: Mapping[str, Tensor] | None,
+) -> str:
+    """Return the prefix with which a state dict has all, or else most, of a network's names."""
+    counts = {
+        prefix: count
+        for prefix, count in _prefixes(state, names).items()
+        if count * 3 >= len(names)  # names such as norm.weight occur in many networks
+    }
+    if not counts:
+        raise CheckpointError(
+            f"{path} has no known backbone: its keys are {listing(list(state))}; expected "
+            f"{listing(sorted(names))}. Allowed is {KINDS}."
+        )
+    taken = _preferred([prefix for prefix in counts if _fits(state, prefix, names, network)])
+    taken = taken or _preferred([p for p, count in counts.items() if count == len(names)])
+    taken = taken or [max(counts, key=lambda prefix: counts[prefix])]
+    if len(taken) > 1:
+        raise CheckpointError(
+            f"{path} holds {len(taken)} networks that fit: {listing(f'{p}*' for p in taken)}. Save "
+            "the one that you mean as a file of its own, a state dict without that prefix."
+        )
+    if others := [f"{prefix}*" for prefix in counts if prefix not in taken]:
+        log.info("%s: takes the weights %s*, not %s", path, taken[0], listing(others))
+    return taken[0]
+
+
+def _fits(
+    state: Mapping[str, Tensor], prefix: str, names: set[str], network: Mapping[str, Tensor] | None
+) -> bool:
+    """Return whether a state dict has all of a network's weights with a prefix, by their shapes."""
+    return network is not None and all(
+        f"{prefix}{name}" in state and state[f"{prefix}{name}"].shape == network[name].shape
+        for name in names
+    )
+
+
+def _preferred(prefixes: list[str]) -> list[str]:
+    """Return the prefixes with the first part of PREFERRED that any has, or else all."""
+    for part in PREFERRED:
+        if having := [prefix for prefix in prefixes if part in prefix.split(".")]:
+            return having
+    return prefixes
+
+
+def _prefixes(state: Mapping[str, Tensor], names: set[str]) -> Counter[str]:
+    """Return how many of the names a state dict has with each prefix."""
+    counts = Counter[str]()
+    most_parts = max(name.count(".") for name in names) + 1
+    for key in state:
+        parts = key.split(".")
+        for num_parts in range(1, min(most_parts, len(parts)) + 1):
+            name = ".".join(parts[-num_parts:])
+            if name in names:
+                counts[key.removesuffix(name)] += 1
+    return counts
 
 
 def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

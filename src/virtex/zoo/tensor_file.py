@@ -12,7 +12,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import safetensors.torch
 import torch
@@ -27,6 +27,16 @@ UNSAFE = re.compile(
     r"(\S+)"
 )
 """Torch's errors for a file that calls a function, with its name."""
+NUMBERS = "Bool Int8 Int16 Int32 Int64 UInt8 UInt16 UInt32 UInt64 Float16 Float32 Float64"
+IGNORED = (
+    "argparse.Namespace",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+    *(f"numpy.dtypes.{name}DType" for name in NUMBERS.split()),
+)
+"""Classes and functions that checkpoints name beside their weights: options, and numbers of numpy.
+None of them is called, and their values are left out."""
 LENGTH_BYTES = 8
 """Size of the length, at the start of a safetensors file, of the JSON header that follows."""
 ZIP = b"PK\x03\x04"
@@ -35,6 +45,16 @@ METADATA = "__metadata__"
 """Key of the metadata in the header; the other keys are names of tensors."""
 CHECKSUM, CHECKSUM_PREFIX = "virtex_checksum", "virtex-sha256:"
 """Key of the checksum in the metadata, and the beginning of its value."""
+
+
+class _Ignored:
+    """A value that takes the place of one that is not needed, whatever it was made from."""
+
+    def __new__(cls, *args: object) -> Self:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        """Ignore the state."""
 
 
 class TensorFile(NamedTuple):
@@ -131,7 +151,8 @@ def _parse_safetensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], d
 
 def _parse_torch(content: bytes, path: Path) -> dict[str, Any]:
     try:
-        values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(_Ignored, name) for name in IGNORED]):
+            values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         unsafe = UNSAFE.search(str(error))
         if unsafe is None:  # torch's own message advises to read the file unsafely
