@@ -1,3 +1,5 @@
+import re
+
 import huggingface_hub.constants
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import nn
 from tests.models.small import SLIM
 from virtex import config as configs
 from virtex.errors import CheckpointError, ConfigError
-from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.models.backbone import Backbone, BackboneConfig, fitted_to, imagenet_weights
 
 SLIM_CONFIG = BackboneConfig("resnet18", options=SLIM)
 
@@ -154,13 +156,78 @@ def test_parameters_beside_the_grid_are_not_trained():
     assert all(name.startswith(("cnn.attn_pool.", "cnn.fc_norm.")) for name in idle)
 
 
-def test_an_image_size_that_the_network_does_not_take_is_refused():
-    options = {"depths": [1, 1, 1, 1]}
-    backbone = Backbone(BackboneConfig("swin_tiny_patch4_window7_224", options=options))
-    assert backbone.grid_size(224) == (7, 7)
-    with pytest.raises(ConfigError, match=r"no images of 96 px.*\n.*image.size to 224"):
-        backbone.grid_size(96)
+SMALL_OF_ONE_SIZE = {
+    "swin_tiny_patch4_window7_224": {"depths": [1] * 4, "embed_dim": 24, "num_heads": [1, 2, 4, 8]},
+    "swinv2_cr_tiny_ns_224": {"depths": [1] * 4, "embed_dim": 24, "num_heads": [1, 2, 4, 8]},
+    "beit_base_patch16_224": {"depth": 1, "embed_dim": 24, "num_heads": 2},
+    "cait_xxs24_224": {"depth": 1, "embed_dim": 24, "num_heads": 2},
+    "mixer_s32_224": {},
+    "coat_lite_tiny": {"serial_depths": [1] * 4},
+    "levit_128s": {},
+    "volo_d1_224": {},
+    "coatnet_nano_rw_224": {"depths": [1] * 4},
+    "maxvit_rmlp_nano_rw_256": {"depths": [1] * 4},
+}
+"""Options that make networks small which are built for one image size."""
+
+
+@pytest.mark.parametrize("name", SMALL_OF_ONE_SIZE)
+def test_a_network_of_one_size_is_built_for_the_size_of_the_images(name):
+    config = BackboneConfig(name, options=SMALL_OF_ONE_SIZE[name])
+    fitted = fitted_to(config, 96)
+    assert fitted == BackboneConfig(name, options={**config.options, "img_size": 96})
+    backbone = Backbone(fitted)
+    assert backbone.grid_size(96) == (-(-96 // backbone.stride),) * 2
+    assert fitted_to(fitted, 96) == fitted
+    assert fitted_to(config, backbone.cnn.pretrained_cfg["input_size"][-1]) == config
+    with torch.device("meta"):
+        assert Backbone(fitted).stride == backbone.stride
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "vit_tiny_patch16_224"])
+def test_a_network_that_takes_any_size_stays_as_it_is(name):
+    assert fitted_to(BackboneConfig(name), 96) == BackboneConfig(name)
+
+
+ADVICE = re.compile(r"takes no images of \d+ px \(\w+: .*\)\. Set the image size to (\d+), or")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "size"),
+    [
+        ("swin_tiny_patch4_window7_224", SMALL_OF_ONE_SIZE["swin_tiny_patch4_window7_224"], 96),
+        ("mixer_s32_224", {"img_size": 64}, 96),
+        ("eva02_tiny_patch14_224", {"depth": 1}, 96),
+        ("efficientformer_l1", {"depths": [1, 1, 1, 1]}, 96),
+        ("inception_v3", {}, 64),
+        ("vit_tiny_patch16_224", TINY_VIT, 100),
+    ],
+)
+def test_an_image_size_that_a_network_does_not_take_is_refused_with_one_that_it_takes(
+    name, options, size
+):
+    backbone = Backbone(BackboneConfig(name, options=options))
+    with pytest.raises(ConfigError, match=ADVICE) as caught:
+        backbone.grid_size(size)
+    advised = int(ADVICE.search(str(caught.value))[1])
+    assert min(backbone.grid_size(advised)) > 1
     assert backbone.training
+
+
+def test_a_size_that_cannot_be_had_is_refused_before_the_network_is_used():
+    with pytest.raises(ConfigError, match=ADVICE):
+        fitted_to(BackboneConfig("efficientformer_l1", options={"depths": [1, 1, 1, 1]}), 96)
+    with pytest.raises(ConfigError, match="for which it is built"):
+        Backbone(BackboneConfig("vit_tiny_patch16_224", options={**TINY_VIT, "img_size": 7}))
+
+
+def test_position_embeddings_are_resized_once_without_changing_the_grid():
+    backbone = Backbone(BackboneConfig("vit_tiny_patch16_224", options=TINY_VIT)).eval()
+    images = torch.randn(2, 3, 64, 64)
+    expected = backbone(images)
+    backbone.fix_size(64)
+    assert backbone.cnn.pos_embed.shape[1] == 1 + 4 * 4
+    assert torch.equal(backbone(images), expected)
 
 
 @pytest.mark.parametrize(
@@ -199,3 +266,27 @@ def test_options_survive_the_way_through_yaml():
     options = {"layers": [1, 1], "output_stride": 16, "drop_path_rate": 0.5, "avg_down": True}
     config = BackboneConfig("resnet18", options=options | {"stem_type": "deep", "aa_layer": None})
     assert configs.from_dict(BackboneConfig, configs.to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("resnet18", "resnet18.tv_in1k"),
+        ("resnet34", "resnet34.tv_in1k"),
+        ("resnet50", "resnet50.tv_in1k"),
+        ("resnet101", "resnet101.tv_in1k"),
+        ("resnet152", "resnet152.tv_in1k"),
+        ("resnext50_32x4d", "resnext50_32x4d.tv_in1k"),
+        ("resnext101_32x8d", "resnext101_32x8d.tv_in1k"),
+        ("wide_resnet50_2", "wide_resnet50_2.tv_in1k"),
+        ("wide_resnet101_2", "wide_resnet101_2.tv_in1k"),
+        ("resnet50.a1_in1k", "resnet50.a1_in1k"),
+        ("densenet121", "densenet121.ra_in1k"),
+        ("convnext_tiny", "convnext_tiny.in12k_ft_in1k"),
+        ("vit_tiny_patch16_18", "vit_tiny_patch16_18"),
+    ],
+)
+def test_imagenet_is_torchvisions_first_weights_for_resnets_and_timms_default_for_others(
+    name, weights
+):
+    assert imagenet_weights(name) == weights

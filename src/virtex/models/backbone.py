@@ -1,34 +1,29 @@
 """The visual backbone, any timm network with a feature grid; the only module that imports timm."""
 
-import inspect
-import math
-import re
-import sys
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import cache, partial
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Self
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from virtex.errors import CheckpointError, ConfigError, did_you_mean, raise_all
+from virtex.errors import CheckpointError, ConfigError, did_you_mean
+from virtex.models.backbone_options import check_options
 from virtex.models.batch_norm import batch_norms
 from virtex.options.dependents import register_dependents
 
+log = logging.getLogger("virtex")
+
 LAST_STAGES = ("layer4", "s4", "stages.3")
 """timm's names of the last stage of a ResNet, a RegNet and a ConvNeXt."""
-MAX_NUMBER, MAX_LENGTH, MAX_DEPTH = 100_000, 200, 1_000
-"""Largest number, list length and number of layers among a network's options."""
-DEPTH = re.compile(r"depth|layers|blocks|stage")
-"""Names of options that are numbers of layers."""
-WORD = re.compile(r"[A-Za-z0-9_]{1,40}")
-"""Names of timm's layers, the only text that an option may be; no path or address matches."""
-NOT_ARCHITECTURE = {"self", "kwargs", "cfg", "cfgs", "block_cfg", "device", "dtype"}
 PROBE_SIZE = 64
-"""Side, in pixels, of the blank image with which a network's grid is probed."""
+"""Side, in pixels, of the blank image with which a network's grid is probed, if it takes that."""
+PAPERS_TAG = "tv_in1k"
+"""timm's tag of torchvision's first weights, from which the paper's baselines start."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +61,18 @@ class Backbone(nn.Module):
 
     cnn: Any
     """The timm network."""
+    own_size: int
+    """Side of square images that the network takes, in pixels."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.config = config
         self.cnn = _create(config)
-        grid, self.is_sequence = _probe(self.cnn, config.name)
+        self.own_size, grid, self.is_sequence = _probe(self.cnn, config)
         _, *cells = grid.shape
         self.channels_come_last = cells[2] == self.cnn.num_features != cells[0]
         self.num_channels = cells[2] if self.channels_come_last else cells[0]
-        self.stride = _probe_size(self.cnn) // cells[1]
+        self.stride = _stride(self.cnn, self.own_size, cells[1])
         self._freeze()
         self.train()
 
@@ -95,13 +92,18 @@ class Backbone(nn.Module):
         try:
             with self._evaluation():
                 height, width = self(self._blank_image(image_size)).shape[2:]
-        except (AssertionError, RuntimeError, ValueError) as error:
-            own = _probe_size(self.cnn)
+        except Exception as error:  # timm's networks raise errors of many kinds
             raise ConfigError(
-                f"backbone {self.config.name!r} takes no images of {image_size} px: {error}\n"
-                f"Set image.size to {own}, or try backbone.options {{img_size: {image_size}}}."
+                f"backbone {self.config.name!r} takes no images of {image_size} px "
+                f"({_reason(error)}). Set the image size to {self.own_size}, or "
+                "choose a network that takes any size, such as a resnet or convnext."
             ) from error
         return height, width
+
+    def fix_size(self, image_size: int) -> None:
+        """Resize a ViT's position embeddings to an image size once, not in each forward pass."""
+        if getattr(self.cnn, "dynamic_img_size", False) and hasattr(self.cnn, "set_input_size"):
+            self.cnn.set_input_size(img_size=(image_size, image_size))
 
     def pooled(self, images: Tensor) -> Tensor:
         """Return the mean of the grid over its cells, (B, C)."""
@@ -119,7 +121,7 @@ class Backbone(nn.Module):
         """Exclude parameters from training that are frozen or do not influence the grid."""
         parameters = list(self.parameters())
         with torch.enable_grad():
-            total = self.eval()(self._blank_image(_probe_size(self.cnn))).sum()
+            total = self.eval()(self._blank_image(self.own_size)).sum()
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.requires_grad_(gradient is not None)
@@ -160,7 +162,7 @@ class Backbone(nn.Module):
         if hasattr(self.cnn, "forward_intermediates") and hasattr(self.cnn, "feature_info"):
             stages = {stage["reduction"]: stage["num_chs"] for stage in self.cnn.feature_info}
             listed = stages | listed
-            size = _probe_size(self.cnn)
+            size = self.own_size
             with self._evaluation():
                 grids = self.stages(self._blank_image(size), list(listed))
             found = {size // grid.shape[2]: grid.shape[1] for grid in grids}
@@ -181,7 +183,7 @@ class Backbone(nn.Module):
         candidates = [modules[name] for name in LAST_STAGES if name in modules]
         strides, is_last = list(self.stage_channels()), False
         if candidates and len(strides) > 1:
-            blank = self._blank_image(_probe_size(self.cnn))
+            blank = self._blank_image(self.own_size)
             ramp = torch.linspace(-1, 1, blank.numel(), device=blank.device).view_as(blank)
             with self._evaluation():
                 before, after = self.stages(ramp, strides[-2:])
@@ -213,6 +215,68 @@ class Backbone(nn.Module):
         return [*grids[:-1], last.permute(0, 3, 1, 2) if self.channels_come_last else last]
 
 
+def native_size(name: str) -> int | None:
+    """Return the image size that timm states for an architecture, in pixels; None if unknown."""
+    size = (
+        getattr(timm.get_pretrained_cfg(name), "input_size", None) if timm.is_model(name) else None
+    )
+    return int(size[-1]) if size else None
+
+
+def fitted_to(config: BackboneConfig, image_size: int) -> BackboneConfig:
+    """Return the architecture that takes square images of a size.
+
+    Most networks take any size. Others, such as swin or mixer, are built for one: of these the
+    option `img_size` is set, unless it is given.
+
+    Raises:
+        ConfigError: The network can be built for its own size alone, or cannot be built.
+    """
+    if not timm.is_model(config.name) or "img_size" in config.options:
+        return config
+    known = timm.get_pretrained_cfg(config.name)
+    if known is not None and not known.fixed_input_size:
+        return config
+    sized = replace(config, options={**config.options, "img_size": image_size})
+    try:
+        _check_size(config, image_size)
+    except ConfigError as refusal:
+        try:
+            _check_size(sized, image_size)
+        except ConfigError:
+            raise refusal from None
+        log.info("backbone %s is built for images of %d px", config.name, image_size)
+        return sized
+    return config
+
+
+def _check_size(config: BackboneConfig, image_size: int) -> None:
+    """Raise ConfigError unless an architecture takes square images of a size."""
+    random = replace(config, pretrained=False, frozen_norm=False)
+    with torch.device("meta"):
+        backbone = Backbone(random)
+        backbone.grid_size(image_size)
+    if not getattr(backbone.cnn, "dynamic_img_size", False):  # indices are not checked without data
+        with torch.random.fork_rng(devices=[]):
+            Backbone(random).grid_size(image_size)
+
+
+def imagenet_weights(name: str) -> str:
+    """Return timm's whole name, with a tag, of the weights for ImageNet of a network.
+
+    A tag in the name is kept. ResNets without one get torchvision's first weights, as the paper's
+    baselines have; other networks get timm's default.
+    """
+    base, _, tag = name.partition(".")
+    if tag or not timm.is_model(name):
+        return name
+    papers = f"{base}.{PAPERS_TAG}"
+    if "resne" in base and timm.list_pretrained(papers):
+        return papers
+    default = getattr(timm.get_pretrained_cfg(name), "tag", "")
+    return f"{base}.{default}" if default else name
+
+
 def _create(config: BackboneConfig) -> Any:
     """Return the timm network without its classifier."""
     if not timm.is_model(config.name):
@@ -220,14 +284,14 @@ def _create(config: BackboneConfig) -> Any:
         raise ConfigError(
             f"unknown backbone {config.name!r}. {hint} `timm.list_models()` lists all."
         )
-    _check_options(config)
+    check_options(config.name, config.options)
     options = dict(config.options)
     create = partial(timm.create_model, config.name, pretrained=False, num_classes=0)
     try:
         model = create(**options)
-    except (TypeError, ValueError, AssertionError) as error:
+    except Exception as error:  # of many kinds, as the options may be anything
         raise ConfigError(
-            f"timm cannot build {config.name!r} with options {options}: {error}\n"
+            f"timm cannot build {config.name!r} with options {options} ({_reason(error)}). "
             "backbone.options takes the keyword arguments of timm.create_model."
         ) from error
     is_fixed = hasattr(model, "num_prefix_tokens") and model.pretrained_cfg.get("fixed_input_size")
@@ -236,52 +300,6 @@ def _create(config: BackboneConfig) -> Any:
             model = create(dynamic_img_size=True, **options)
             options["dynamic_img_size"] = True
     return _with_published_weights(config.name, options) if config.pretrained else model
-
-
-def _check_options(config: BackboneConfig) -> None:
-    """Allow only options of an architecture, none that opens a file or an address.
-
-    Weights files contain options, and some of timm's read files (checkpoint_path) or download
-    (pretrained_cfg).
-
-    Raises:
-        ConfigError: Some options are not allowed.
-    """
-    names = _architecture_options()
-    problems = [
-        f"{name} is no option of an architecture. {did_you_mean(name, names, few=True)}"
-        for name in config.options.keys() - names
-    ]
-    problems += [
-        f"{name} {value!r}: give numbers up to {MAX_NUMBER:,} (layers {MAX_DEPTH:,}), lists up to "
-        f"{MAX_LENGTH} long, or a layer's name"
-        for name, value in config.options.items()
-        if not _is_bounded(value, MAX_DEPTH if DEPTH.search(name) else MAX_NUMBER)
-    ]
-    raise_all(ConfigError, f"backbone.options of {config.name!r} cannot work", sorted(problems))
-
-
-@cache
-def _architecture_options() -> frozenset[str]:
-    """Return the names of all arguments of timm's network classes."""
-    modules = [m for name, m in sys.modules.items() if name.startswith("timm.models.")]
-    signatures = [
-        inspect.signature(member.__init__).parameters.keys()
-        for module in modules
-        for member in vars(module).values()
-        if inspect.isclass(member) and issubclass(member, nn.Module)
-    ]
-    networks = [names for names in signatures if "num_classes" in names]
-    return frozenset().union(*networks) - NOT_ARCHITECTURE
-
-
-def _is_bounded(value: Any, limit: int) -> bool:
-    """Return whether an option's value is a bounded number, a short list of them, or a word."""
-    if isinstance(value, list | tuple):
-        return len(value) <= MAX_LENGTH and all(_is_bounded(item, limit) for item in value)
-    if isinstance(value, str):
-        return WORD.fullmatch(value) is not None
-    return value is None or (math.isfinite(value) and abs(value) <= limit)
 
 
 def _with_published_weights(name: str, options: dict[str, Any]) -> Any:
@@ -295,32 +313,65 @@ def _with_published_weights(name: str, options: dict[str, Any]) -> Any:
         ) from error
 
 
-def _probe_size(model: Any) -> int:
-    """Return an image size that the network accepts."""
-    settings = model.pretrained_cfg
-    return int(settings["input_size"][-1]) if settings.get("fixed_input_size") else PROBE_SIZE
-
-
 @torch.no_grad()
-def _probe(model: Any, name: str) -> tuple[Tensor, bool]:
-    """Return the grid of one blank image, and whether it is made from a sequence of tokens.
+def _probe(model: Any, config: BackboneConfig) -> tuple[int, Tensor, bool]:
+    """Return the size and the grid of a blank image, and whether tokens make the grid.
 
     Raises:
         ConfigError: The network has no grid.
     """
-    size = _probe_size(model)
-    images = torch.zeros(1, 3, size, size)
-    features = model.eval().forward_features(images)
-    if isinstance(features, Tensor) and features.dim() == 4:
-        return features, False
+    for size in (sizes := _probe_sizes(model, config)):
+        images = torch.zeros(1, 3, size, size)
+        try:
+            features = model.eval().forward_features(images)
+        except Exception as error:  # timm's networks raise errors of many kinds
+            if size != sizes[-1]:
+                continue
+            raise ConfigError(
+                f"backbone {config.name!r} with options {config.options} takes no images of {size} "
+                f"px, for which it is built ({_reason(error)}). Choose other options, or leave "
+                "them out."
+            ) from error
+        if isinstance(features, Tensor) and features.dim() == 4:
+            return size, features, False
+        return size, _probe_tokens(model, images, features, config.name), True
+    raise AssertionError("there is a size")
+
+
+def _reason(error: Exception) -> str:
+    """Return an error's type and first line, without a full stop."""
+    text = str(error).partition("\n")[0].rstrip(".")
+    return f"{type(error).__name__}: {text}"
+
+
+def _probe_sizes(model: Any, config: BackboneConfig) -> list[int]:
+    """Return the image sizes to try: the one that the network is built for, or a small one."""
+    own = int(model.pretrained_cfg.get("input_size", (3, 224, 224))[-1])
+    given = config.options.get("img_size")
+    if given is not None:
+        return [int(given[-1] if isinstance(given, list) else given)]
+    return [own] if model.pretrained_cfg.get("fixed_input_size") else [PROBE_SIZE, own]
+
+
+def _probe_tokens(model: Any, images: Tensor, features: Any, name: str) -> Tensor:
+    """Return the grid that a network's tokens make."""
     try:
-        return _grid_of_tokens(model, images), True
-    except (AttributeError, AssertionError, TypeError, ValueError) as error:
+        return _grid_of_tokens(model, images)
+    except Exception as error:  # timm's networks raise errors of many kinds
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ConfigError(
             f"backbone {name!r} gives no feature grid (B, C, h, w) but {shape}. "
             "Choose a network with a grid: a resnet, regnet, convnext, efficientnet, swin, vit..."
         ) from error
+
+
+def _stride(model: Any, image_size: int, grid_size: int) -> int:
+    """Return the stride of the grid; if the image is no multiple of it, as timm states it."""
+    stages = getattr(model, "feature_info", None)
+    stated = int(stages[-1]["reduction"]) if stages else 0
+    if stated and (image_size % grid_size or -(-image_size // stated) == grid_size):
+        return stated
+    return image_size // grid_size
 
 
 def _grid_of_tokens(model: Any, images: Tensor) -> Tensor:

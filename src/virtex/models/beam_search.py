@@ -67,5 +67,5 @@ class BeamSearch:
             return log_probs, tokens
         ended = running.ended[..., None]  # (B, K, 1)
         stays = torch.full_like(log_probs, NEVER)
-        stays[..., 0] = 0
+        stays[..., 0].fill_(0)
         return torch.where(ended, stays, log_probs), tokens.masked_fill(ended, EOS_ID)

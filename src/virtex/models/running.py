@@ -49,7 +49,7 @@ def forbid(scores: Tensor, written: Tensor, *, config: DecodingConfig) -> None:
     These are `config.forbidden`, the last token, and tokens that would repeat an n-gram.
     """
     for token in config.forbidden:  # a list as index would be copied to the device: a wait
-        scores[..., token] = NEVER
+        scores[..., token].fill_(NEVER)
     if not written.shape[2]:
         return
     last = written[..., -1:]  # (B, K, 1)

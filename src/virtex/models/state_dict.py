@@ -93,7 +93,10 @@ def differences(
 
 
 def state_digest(state: Mapping[str, Tensor], identity: bytes = b"") -> str:
-    """Return a SHA-256 that two state dicts share exactly if their names and values are the same.
+    """Return a SHA-256 of the names, shapes, types and values of a state dict, in order of names.
+
+    It has no separators between these, which earlier versions' features depend on: two state dicts
+    could be made that share it, but two that were trained do not.
 
     Args:
         identity: What identifies the model besides its weights.

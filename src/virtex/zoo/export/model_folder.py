@@ -51,7 +51,7 @@ def timm_config(backbone: Backbone, image: ImageConfig) -> dict[str, Any]:
         options["dynamic_img_size"] = True
     known = network.pretrained_cfg
     fixed = bool(known.get("fixed_input_size")) and not options.get("dynamic_img_size")
-    size = known["input_size"][-1] if fixed else image.size
+    size = backbone.own_size if fixed else image.size
     return {
         "architecture": backbone.config.name.partition(".")[0],
         "num_classes": 0,

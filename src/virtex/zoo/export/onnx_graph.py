@@ -41,6 +41,7 @@ def write_onnx(backbone: Backbone, path: Path, *, image_size: int, output: Outpu
             size, or the outputs of onnxruntime and torch differ.
     """
     backbone.grid_size(image_size)
+    backbone.fix_size(image_size)  # torch before 2.12 exports the resizing wrongly
     module = backbone if output == "grid" else _Pooled(backbone)
     graph = _graph(module.eval(), image_size=image_size, output=output)
     difference = _difference(graph, module, image_size)
