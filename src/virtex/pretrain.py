@@ -27,7 +27,7 @@ from virtex.run_summary import TimedBatches, after_training, before_training
 from virtex.samples import SampleWriter
 from virtex.tasks.base import Task, TaskData
 from virtex.vocabulary import open_tokenizer, with_rule_of
-from virtex.zoo.backbones import start_from
+from virtex.zoo.backbones import start_from, whole_architecture
 from virtex.zoo.init import open_init
 from virtex.zoo.weights_file import save_weights
 
@@ -46,6 +46,7 @@ def pretrain(config: PretrainConfig) -> FitResult:
         DataError: The data are missing or broken.
         CheckpointError: Weights or checkpoints cannot be read.
     """
+    config = _with_whole_backbone(config)
     device, folder = choose_device(config.run.device), RunFolder(config.out)
     with distributed.process_group(device):
         config = with_stored_steps(_with_found_layouts(config), folder)
@@ -146,6 +147,7 @@ def check(config: PretrainConfig) -> None:
     Raises:
         ConfigError: Options cannot work, or differ from those of the existing run.
     """
+    config = _with_whole_backbone(config)
     config = with_stored_steps(_with_found_layouts(config), RunFolder(config.out))
     _check_options(config)
     resumes(config, RunFolder(config.out))
@@ -160,6 +162,12 @@ def _with_found_layouts(config: PretrainConfig) -> PretrainConfig:
     if scored.protocol != "none":
         scored = replace(scored, data=resolved(scored.data, Needs(labels=True)))
     return replace(config, data=resolved(config.data, config.task.needs), early_stopping=scored)
+
+
+def _with_whole_backbone(config: PretrainConfig) -> PretrainConfig:
+    """Return the config with the architecture that is stored: of a folder, for the image size."""
+    backbone = whole_architecture(config.backbone, image_size=config.image.size)
+    return replace(config, backbone=backbone)
 
 
 def _check_options(config: PretrainConfig) -> None:

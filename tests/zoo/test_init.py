@@ -12,7 +12,7 @@ from virtex.data.tokenizer import train_tokenizer
 from virtex.engine import checkpoint
 from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
-from virtex.zoo.backbones import load_backbone
+from virtex.zoo.backbones import architecture_of, build_backbone, load_backbone, origin_of
 from virtex.zoo.init import open_init
 from virtex.zoo.weights_file import save_weights
 
@@ -345,3 +345,14 @@ def test_imagenet_without_a_network_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(CheckpointError, match="cannot get the published weights of 'resnet50"):
         open_backbone("imagenet")
+
+
+def test_the_weights_that_imagenet_means_are_logged_and_recorded(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    opened, named = open_init("imagenet"), BackboneConfig("resnet101", frozen=True)
+    recorded = BackboneConfig("resnet101.tv_in1k", pretrained=True, frozen=True)
+    assert origin_of(opened, architecture_of(opened, named)).backbone == recorded
+    with caplog.at_level("INFO", "virtex"), pytest.raises(CheckpointError, match="cannot get"):
+        build_backbone(opened, config=named)
+    assert "imagenet: takes timm's weights resnet101.tv_in1k" in caplog.text

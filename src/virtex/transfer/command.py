@@ -18,8 +18,13 @@ from virtex.errors import ConfigError, DataError, listing, out_of_range, raise_a
 from virtex.models.backbone import BackboneConfig
 from virtex.transfer.features import Extraction
 from virtex.transfer.protocol import Protocol, Result
-from virtex.zoo.backbones import architecture_of, build_backbone, origin_of
-from virtex.zoo.init import open_init
+from virtex.zoo.backbones import (
+    architecture_of,
+    build_backbone,
+    origin_of,
+    whole_architecture,
+)
+from virtex.zoo.init import UNTRAINED, open_init
 
 log = logging.getLogger("virtex")
 
@@ -150,6 +155,8 @@ def architecture(config: CommandConfig) -> BackboneConfig | None:
         CheckpointError: A file that cannot be found or read.
     """
     if config.backbone_from is None:
+        if config.init in UNTRAINED and config.backbone and isinstance(config, TransferConfig):
+            return whole_architecture(config.backbone, image_size=config.image_size)
         return config.backbone
     if config.init != "random" or config.backbone is not None:
         raise ConfigError(

@@ -86,8 +86,10 @@ def extract_features(
         name: Name of the images in the progress bar.
 
     Raises:
+        ConfigError: The backbone takes no images of that size.
         DataError: Too many bad images.
     """
+    backbone.grid_size(extraction.image_size)
     spans = [
         range(start, min(start + CHUNK, len(source))) for start in range(0, len(source), CHUNK)
     ]

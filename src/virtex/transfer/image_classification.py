@@ -101,6 +101,7 @@ class ImageClassification(Protocol):
         }
 
     def _trained(self, backbone: Backbone, train: Source, test: Source) -> Classification:
+        backbone.grid_size(self.image.size)  # an error now rather than in training
         training = self.training.for_images(len(train), seed=self.seed)
         torch.manual_seed(self.seed)
         task = LabelClassificationConfig().build(

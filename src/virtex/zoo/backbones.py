@@ -1,5 +1,6 @@
 """Backbones built from an opened INIT, and records of their origin."""
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,13 +10,13 @@ import torch
 from torch import Tensor
 
 from virtex.errors import CheckpointError, ConfigError, listing
-from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.models.backbone import Backbone, BackboneConfig, fitted_to, imagenet_weights
 from virtex.models.state_dict import check_fits, load_strictly
 from virtex.zoo.foreign import backbone_state, without_prefix
+from virtex.zoo.hub import resolved
 from virtex.zoo.init import Opened, open_init
 
-IMAGENET = BackboneConfig(name="resnet50.tv_in1k", pretrained=True)
-"""torchvision's ResNet-50, the baseline of the paper, as timm publishes it."""
+log = logging.getLogger("virtex")
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,24 @@ def load_backbone(
 ) -> Backbone:
     """Return the backbone that INIT names, in evaluation mode.
 
-    It maps normalised images (B, 3, H, W) to a grid (B, C, h, w). Args and Raises: see `open_init`
-    and `build_backbone`.
+    It maps normalised images (B, 3, H, W) to a grid (B, C, h, w). Args: see `open_init` and
+    `build_backbone`.
+
+    Raises:
+        CheckpointError: INIT does not exist, is damaged, or holds another architecture.
+        ConfigError: The architecture cannot be built.
     """
     return build_backbone(open_init(init), config=config, seed=seed).eval()
+
+
+def whole_architecture(config: BackboneConfig, *, image_size: int) -> BackboneConfig:
+    """Return the architecture that a user names, built for square images of a size if it must be.
+
+    Raises:
+        CheckpointError: A folder that the name means cannot be read.
+        ConfigError: The network does not take images of that size.
+    """
+    return fitted_to(resolved(config), image_size)
 
 
 def start_from(opened: Opened, backbone: Backbone) -> None:
@@ -69,9 +84,11 @@ def build_backbone(
 
     Raises:
         CheckpointError: INIT holds another architecture than `config`, or an unknown one.
+        ConfigError: The architecture cannot be built.
     """
     architecture = architecture_of(opened, config)
     if opened.kind == "imagenet":
+        log.info("imagenet: takes timm's weights %s", architecture.name)
         return Backbone(architecture)
     if opened.kind == "random":
         with torch.random.fork_rng(devices=[]):  # timm draws from the global generator
@@ -95,7 +112,7 @@ def _without_memory(architecture: BackboneConfig, opened: Opened) -> Backbone:
         with torch.device("meta"):
             return Backbone(architecture)
     except ConfigError as error:
-        if opened.kind != "run":
+        if opened.kind != "run" and opened.stated is None:
             raise
         raise CheckpointError(f"{opened.path}: its network cannot be built: {error}") from error
 
@@ -109,10 +126,12 @@ def architecture_of(opened: Opened, config: BackboneConfig | None = None) -> Bac
     Raises:
         CheckpointError: INIT holds another architecture than `config`, or an unknown one.
     """
+    config = config and resolved(config)
     if opened.kind == "random":
         return replace(config or BackboneConfig(), pretrained=False)
     if opened.kind == "imagenet":
-        return replace(config or IMAGENET, pretrained=True)
+        config = config or BackboneConfig()
+        return replace(config, name=imagenet_weights(config.name), pretrained=True)
     held = opened.backbone if opened.kind == "run" else _foreign_architecture(opened, config)
     if config is not None:
         _require_same(held, config, opened.path)
@@ -143,7 +162,7 @@ def _state_in_task(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]
 def _foreign_architecture(opened: Opened, config: BackboneConfig | None) -> BackboneConfig:
     """Return the architecture of foreign weights: `config` if given, or else by their shapes."""
     published = opened.published
-    if config is not None and published is None:
+    if config is not None and published is None and opened.stated is None:
         return config
     held = opened.backbone
     if published is not None and held != published.backbone:

@@ -19,7 +19,7 @@ from virtex.errors import CheckpointError, ConfigError, did_you_mean
 from virtex.models.backbone import BackboneConfig
 from virtex.tasks import registry  # noqa: F401 (a config names its task's class)
 from virtex.tasks.base import TaskConfig
-from virtex.zoo import models
+from virtex.zoo import hub, models
 from virtex.zoo.foreign import backbone_state, infer_resnet, unwrap
 from virtex.zoo.tensor_file import TensorFile, read_tensor_file
 from virtex.zoo.weights_file import WEIGHTS_NAME, is_run, parse_run
@@ -30,7 +30,8 @@ UNTRAINED: dict[str, InitKind] = {"random": "random", "imagenet": "imagenet"}
 ALLOWED = (
     "INIT is random, imagenet, a run folder, one of its checkpoints (checkpoints/step_*.pt), a "
     f"{WEIGHTS_NAME}, a .pth or .safetensors of a released VirTex, torchvision, timm or MoCo "
-    "model, or a published name (docs/zoo.md)"
+    "model, a folder in timm's layout, local-dir:FOLDER, hf-hub:OWNER/NAME, or a published name "
+    "(docs/zoo.md)"
 )
 
 
@@ -68,6 +69,8 @@ class Opened:
     """Training step of a run."""
     published: models.Published | None = None
     """Published model whose name INIT is."""
+    stated: BackboneConfig | None = None
+    """Architecture of foreign weights that the config.json beside them states."""
 
     @cached_property
     def backbone(self) -> BackboneConfig:
@@ -77,6 +80,8 @@ class Opened:
             CheckpointError: The run's config has no valid backbone, or the foreign weights are of
                 none of torchvision's ResNets.
         """
+        if self.stated is not None:
+            return self.stated
         if self.kind == "foreign":
             return infer_resnet(backbone_state(self.state, self.path), self.path)
         try:
@@ -109,24 +114,35 @@ def open_init(init: str | Path) -> Opened:
     over a published model of the same name.
 
     Args:
-        init: random, imagenet, a run folder, a file, or a published name.
+        init: random, imagenet, a run folder, a file, a published name, or `local-dir:FOLDER` or
+            `hf-hub:OWNER/NAME` in timm's layout.
 
     Raises:
-        CheckpointError: INIT does not exist, or the file is damaged or holds no weights.
+        CheckpointError: INIT does not exist or may not be read, or the file is damaged or holds no
+            weights.
     """
     text = str(init)
     if not text:
         raise CheckpointError(f"INIT is empty. {ALLOWED}.")
     if text in UNTRAINED:
         return Opened(text, UNTRAINED[text])
+    try:
+        return _opened(text)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {error.filename or text}: {error.strerror}.") from error
+
+
+def _opened(text: str) -> Opened:
+    """Return the content of an INIT that names a file."""
     published = models.find(text)
-    path = models.fetch(published) if published else _file_in(Path(text).expanduser(), text)
+    folder = hub.folder_of(text) if hub.is_folder_name(text) else Path(text).expanduser()
+    path = models.fetch(published) if published else _file_in(folder, text)
     file = _read(path, published)
     if is_run(file):
         return Opened(text, "run", path, file.sha256, **vars(parse_run(file, path)))
-    return Opened(
-        text, "foreign", path, file.sha256, unwrap(file.values, path), published=published
-    )
+    state = unwrap(file.values, path)
+    stated = hub.architecture_in(folder) if path == hub.timm_weights(folder) else None
+    return Opened(text, "foreign", path, file.sha256, state, published=published, stated=stated)
 
 
 def _read(path: Path, published: models.Published | None) -> TensorFile:
@@ -139,7 +155,7 @@ def _read(path: Path, published: models.Published | None) -> TensorFile:
 
 
 def _file_in(path: Path, text: str) -> Path:
-    """Return a file itself, or the weights file of a run folder, or else its last checkpoint.
+    """Return a file itself, or a folder's weights: of a run, its last checkpoint, or for timm.
 
     Raises:
         CheckpointError: The path does not exist, or is a folder without these.
@@ -153,9 +169,11 @@ def _file_in(path: Path, text: str) -> Path:
         return path / WEIGHTS_NAME
     checkpoints = CheckpointFolder(path / "checkpoints")
     steps = checkpoints.steps()
+    if not steps and (weights := hub.timm_weights(path)):
+        return weights
     if not steps:
         raise CheckpointError(
             f"{path} is no run folder that has been trained: it holds neither {WEIGHTS_NAME} nor "
-            f"checkpoints/step_*.pt. {ALLOWED}."
+            f"checkpoints/step_*.pt, nor config.json and model.safetensors. {ALLOWED}."
         )
     return checkpoints.at(steps[-1])

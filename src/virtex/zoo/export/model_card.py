@@ -85,7 +85,7 @@ def _use(model: Model, *, captions: bool) -> str:
     lines = [
         "import timm",
         "",
-        "# local-dir:FOLDER needs timm 1.0.16; where this is on the hub, hf-hub:OWNER/NAME",
+        "# local-dir:FOLDER needs timm 1.0.29; where this is on the hub, hf-hub:OWNER/NAME",
         'backbone = timm.create_model("local-dir:FOLDER", pretrained=True).eval()',
         f"{_grid_line(model.backbone)}  # (B, C, h, w)",
         "features = grid.mean((2, 3))  # (B, C)",
