@@ -198,3 +198,34 @@ def test_progress_shows_on_a_terminal(path, monkeypatch, capsys):
     shown = capsys.readouterr().err
     assert "file.pth" in shown
     assert "256.0/256.0 kB" in shown
+
+
+def test_the_first_download_is_recorded_and_a_changed_file_refused(path):
+    fetch(Served(CONTENT), path)
+    record = path.with_name("file.pth.sha256")
+    assert record.read_text() == f"{SHA256}  file.pth\n"
+    served = Served(CONTENT)
+    fetch(served, path)
+    assert served.num_requests == 0
+    path.write_bytes(CONTENT + b"x")
+    with pytest.raises(CheckpointError, match=r"file.pth has changed: .*remove file.pth.sha256"):
+        fetch(served, path)
+    record.unlink()
+    assert fetch(served, path).read_bytes() == CONTENT + b"x"
+
+
+def test_another_file_at_the_same_address_is_refused(path):
+    fetch(Served(CONTENT), path)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=rf"another file .*not {SHA256} as known or recorded"):
+        fetch(Served(CONTENT + b"x"), path)
+    assert not path.exists()
+    assert fetch(Served(CONTENT), path).read_bytes() == CONTENT
+
+
+def test_a_published_checksum_is_checked_in_the_cache_too(path):
+    fetch(Served(CONTENT), path, sha256=SHA256)
+    assert not path.with_name("file.pth.sha256").exists()
+    path.write_bytes(b"other")
+    with pytest.raises(CheckpointError, match="has changed"):
+        fetch(Served(CONTENT), path, sha256=SHA256)

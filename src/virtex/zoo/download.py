@@ -1,5 +1,8 @@
 """Download of a file over http(s): verified, limited in size, atomic, and by one process at a time.
 
+Where no checksum is published, that of the first download is recorded beside the file, and neither
+a changed file nor another download is accepted.
+
 urllib is used because torch.hub.download_url_to_file has no timeout and accepts a truncated file,
 pooch depends on requests and does not limit the size, and huggingface_hub's http_get is private,
 may resume with another version of the file and obeys HF_HUB_OFFLINE. All of them follow redirects
@@ -50,10 +53,13 @@ def download(
 
     Raises:
         CheckpointError: The server cannot be reached or refuses; the file is not as expected, is
-            truncated or too large; or `path` cannot be written.
+            truncated or too large, or not the one that was downloaded first; or `path` cannot be
+            written.
     """
+    record = path.with_name(f"{path.name}.sha256")
     with files.write_errors(path, CheckpointError):
         if path.is_file():
+            _check_existing(path, sha256 or _recorded(record), record)
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_name(f".{path.name}.lock").open("ab") as lock:
@@ -63,7 +69,9 @@ def download(
             with files.replacing(path, error=CheckpointError) as temporary:
                 try:
                     _fetch(url, temporary, max_bytes)
-                    _check(temporary, sha256, first_bytes)
+                    _check(temporary, sha256 or _recorded(record), first_bytes)
+                    if sha256 is None and not record.exists():
+                        files.write(record, f"{files.sha256(temporary)}  {path.name}\n")
                 except (_RefusedError, ConnectionError) as error:
                     raise CheckpointError(
                         f"cannot download {url}: {error}. Download it on another machine and copy "
@@ -71,6 +79,21 @@ def download(
                         f"that holds {path.name}."
                     ) from error
     return path
+
+
+def _recorded(record: Path) -> str | None:
+    """Return the SHA-256 in a file of sha256sum's format; None if there is no such file."""
+    words = record.read_text(encoding="utf-8", errors="replace").split() if record.is_file() else []
+    return words[0] if words else None
+
+
+def _check_existing(path: Path, sha256: str | None, record: Path) -> None:
+    """Check that a file in the cache is the one that was downloaded or published."""
+    if sha256 is not None and (found := files.sha256(path)) != sha256:
+        raise CheckpointError(
+            f"{path} has changed: its SHA-256 is {found}, not {sha256}. Remove it to download it "
+            f"again; if you trust it, remove {record.name} beside it."
+        )
 
 
 def _fetch(url: str, path: Path, max_bytes: int) -> None:
@@ -125,7 +148,7 @@ def _check(path: Path, sha256: str | None, first_bytes: tuple[bytes, ...]) -> No
     if not head.startswith(first_bytes):
         raise _RefusedError(f"{another}: it begins with {head!r}")
     if sha256 is not None and (found := files.sha256(path)) != sha256:
-        raise _RefusedError(f"{another}: its SHA-256 is {found}, not {sha256}")
+        raise _RefusedError(f"{another}: its SHA-256 is {found}, not {sha256} as known or recorded")
     if ZIP in first_bytes and head.startswith(ZIP) and (damage := files.zip_damage(path)):
         raise _RefusedError(f"the file is damaged: {damage}")
 
