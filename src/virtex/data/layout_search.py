@@ -21,7 +21,7 @@ from virtex.data.sources.flickr import flickr_file, is_flickr_file
 from virtex.data.sources.inaturalist import YEAR
 from virtex.data.sources.karpathy import PATTERN, is_karpathy_file
 from virtex.data.sources.lvis import START
-from virtex.data.sources.table_rows import READERS
+from virtex.data.sources.table import READERS
 from virtex.errors import ConfigError
 
 log = logging.getLogger("virtex")
@@ -32,6 +32,8 @@ MAX_DEPTH = 8
 MAX_FILES = 20_000
 """Most files looked at in a folder."""
 SIDECARS = (".txt", ".json")
+TABLES = tuple(end for end in READERS if end not in SIDECARS)
+"""Suffixes of tables in a folder, where a text or a JSON file may be anything."""
 
 
 class Layout(NamedTuple):
@@ -49,7 +51,7 @@ LAYOUTS = (
     Layout("inaturalist", f"train{YEAR}.json or val{YEAR}.json"),
     Layout("voc", "ImageSets/Main in the root, VOC2007 or VOCdevkit"),
     Layout("webdataset", ".tar files"),
-    Layout("table", f"a file {', '.join(READERS)}, or a folder with one"),
+    Layout("table", f"a file {', '.join(READERS)}, or a folder with one {', '.join(TABLES)}"),
     Layout("folder", "images with .txt or .json files beside them"),
     Layout("classes", "folders of images"),
 )
@@ -184,7 +186,7 @@ def _walk(root: Path) -> Iterator[tuple[int, set[str]]]:
 
 
 def _tables(root: Path) -> list[Path]:
-    return sorted(path for end in READERS for path in root.glob(f"*{end}") if path.is_file())
+    return sorted(path for end in TABLES for path in root.glob(f"*{end}") if path.is_file())
 
 
 def _message(root: Path, found: list[SourceName], fits: list[SourceName]) -> str:

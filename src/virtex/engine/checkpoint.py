@@ -38,8 +38,12 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is missing, damaged, or of a newer version of this package.
     """
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint {path}.")
+    try:
+        path.open("rb").close()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint {path}.") from error
+    except OSError as error:  # which is no damage
+        raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
     if damage := files.zip_damage(path):
         raise DamagedError(f"{path} is damaged: {damage}")
     try:
