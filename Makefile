@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 CAPTIONS ?=
 STAMP := $(VENV)/installed
 
-.PHONY: quickstart captioner demo test lint help
+.PHONY: quickstart captioner demo test test-lower lint help
 help:
 	@echo "make quickstart   the main job on drawn scenes, minutes on 2 cores; ends with quickstart/report.html"
 	@echo "make captioner    train a small captioner on photographs: CAPTIONS=DIR in COCO's layout, about an hour"
 	@echo "make demo         a page to try what was trained, in the browser"
 	@echo "make test         the test suite"
+	@echo "make test-lower   the same with the oldest versions of the dependencies; downloads 3 GB"
 	@echo "make lint         ruff, mypy and the import rule"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -38,6 +39,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+test-lower:
+	$(PYTHON) scripts/lower_bounds.py $(TESTS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
