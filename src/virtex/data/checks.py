@@ -13,6 +13,8 @@ from virtex.data.example import Source
 from virtex.errors import DataError, listing, one_line, raise_all
 from virtex.files import read_regular
 
+MAX_LISTS = 20
+"""Most lists of a JSON document whose keys are compared; COCO's have 4."""
 MAX_SHOWN = 100
 """Most characters of a piece of the user's data in an error message."""
 
@@ -103,10 +105,30 @@ def read_json(path: Path, problems: Problems) -> tuple[Any, str]:
     if data is None:
         return None, ""
     try:
-        return json.loads(data), hashlib.sha256(data).hexdigest()
+        document = json.loads(data)
+        if any(data.count(key) > 1 for key in _list_keys(document)):
+            json.loads(data, object_pairs_hook=_check_keys)
+        return document, hashlib.sha256(data).hexdigest()
     except (ValueError, RecursionError) as error:
         problems.add(f"{path} is not valid JSON ({quoted(error)}). Download or write it again.")
         return None, ""
+
+
+def _list_keys(document: Any) -> list[bytes]:
+    """Return the keys of a document's lists as they are written; not many, since each is sought."""
+    rows = document.items() if isinstance(document, dict) else ()
+    names = [key for key, value in rows if isinstance(value, list)][:MAX_LISTS]
+    return [json.dumps(key, ensure_ascii=False).encode("utf-8", "surrogatepass") for key in names]
+
+
+def _check_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, or raise a ValueError if two of its lists have the same key."""
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        for key, value in pairs:
+            if isinstance(value, list) and document[key] is not value:
+                raise ValueError(f"the key {quoted(key)} comes twice: one list would be lost")
+    return document
 
 
 @contextmanager

@@ -259,7 +259,7 @@ def test_a_wrong_value_anywhere_in_the_files_raises_only_a_data_error(
         path = wild_root / "annotations" / f"{kind}_train2017.json"
         path.write_text(json.dumps(wild if is_wild else kept))
     try:
-        source = CocoSource(wild_root, split="train", with_instances=True)
+        source = CocoSource(wild_root, split="train", with_instances=True, with_masks=True)
     except DataError as error:
         assert str(error).replace("\n", "").isprintable()  # noqa: PT017
     else:
@@ -276,6 +276,21 @@ def test_corrupt_bytes_raise_only_a_data_error(wild_root: Path, noise: bytes) ->
 def test_json_nested_too_deep_is_a_data_error(root: Path) -> None:
     write(root / "annotations" / "captions_train2017.json", "[" * 100_000)
     assert "not valid JSON" in message_of(CocoSource, root, split="train")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ('{"images": [], "images": [1], "annotations": []}', "the key images comes twice"),
+        ('{"images": [{"id": 1' + "0" * 5000 + "}]}", "Exceeds the limit"),
+        ('{"images": [' + '{"a": ' * 50_000, "recursion"),
+    ],
+)
+def test_json_that_would_be_read_in_part_is_refused(root: Path, text: str, part: str) -> None:
+    write(root / "annotations" / "captions_train2017.json", text)
+    message = message_of(CocoSource, root, split="train")
+    assert "captions_train2017.json is not valid JSON" in message
+    assert part in message
 
 
 @pytest.mark.parametrize(("split", "num_images"), [("train", 6000), ("val", 1000)])

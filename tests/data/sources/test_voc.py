@@ -243,6 +243,9 @@ def test_annotations_without_any_object_are_a_problem(root: Path) -> None:
             "a cat whose box has its corners exchanged",
         ),
         (annotation("<object/>"), "an object without a name"),
+        (annotation(CAT.format(box=BOX.format("1_0", 2, 30, 4))), "a number 1_0"),
+        (annotation(CAT.format(box=BOX.format("1" * 5000, 2, 30, 4))), "a cat whose corners are"),
+        ("<a>" * 10_000 + "</a>" * 10_000, "1 (000001.xml: a <a>, not an <annotation>)"),
         (annotation("<object><name>fox</name>" + BOX.format(1, 1, 2, 2) + "</object>"), "1 (fox)"),
     ],
 )
@@ -256,6 +259,14 @@ def test_missing_annotations_are_named(root: Path) -> None:
     (root / "Annotations/000002.xml").unlink()
     message = message_of(VocSource, root, split="train", with_boxes=True)
     assert "annotation files missing: 1 (000002.xml). Unpack them into" in message
+
+
+@pytest.mark.parametrize("encoding", ["hex", "rot13", "klingon", "zlib", "undefined", "utf-7"])
+def test_an_encoding_that_is_none_of_text_is_named_with_its_file(root: Path, encoding: str) -> None:
+    declared = f'<?xml version="1.0" encoding="{encoding}"?>{annotation()}'
+    spoil(root, "Annotations/000001.xml", declared)
+    message = message_of(VocSource, root, split="train", with_boxes=True)
+    assert "annotation files that are broken: 1 (000001.xml: " in message
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])

@@ -124,8 +124,13 @@ def read_objects(
 def parse_annotation(data: bytes) -> VocAnnotation:
     """Parse an annotation file; raise a ValueError or ParseError if it is broken."""
     parser = ElementTree.XMLParser(target=_NoDoctype())
-    parser.feed(data)
-    root = parser.close()
+    try:
+        parser.feed(data)
+        root = parser.close()
+    except LookupError as error:  # an encoding that is unknown, or none of text
+        raise ValueError(quoted(error)) from error
+    if root.tag != "annotation":
+        raise ValueError(f"a <{quoted(root.tag)}>, not an <annotation>")
     return VocAnnotation(_parse_size(root), [_parse_object(one) for one in root.findall("object")])
 
 
@@ -153,10 +158,17 @@ def _parse_size(root: ElementTree.Element) -> tuple[float, float]:
     if root.find("size") is None:
         return EMPTY.size
     texts = [root.findtext(f"size/{side}") for side in ("height", "width")]
-    height, width = (float(text or "nan") for text in texts)
+    height, width = map(_number, texts)
     if not (0 < height < math.inf and 0 < width < math.inf):
         raise ValueError(f"a <size> whose height and width are {quoted(texts)}")
     return height, width
+
+
+def _number(text: str | None) -> float:
+    """Return a number, NaN if it is missing; a ValueError if it is not written as XML has it."""
+    if text and ("_" in text or not text.isascii()):  # which Python takes for numbers
+        raise ValueError(f"a number {quoted(text)}")
+    return float(text or "nan")
 
 
 def _parse_object(element: ElementTree.Element) -> VocObject:
@@ -164,7 +176,7 @@ def _parse_object(element: ElementTree.Element) -> VocObject:
     if not name:
         raise ValueError("an object without a name")
     texts = [element.findtext(f"bndbox/{corner}") for corner in CORNERS]
-    left, top, right, bottom = (float(text or "nan") for text in texts)
+    left, top, right, bottom = map(_number, texts)
     largest = max(map(abs, (left, top, right, bottom)))
     if math.isnan(left + top + right + bottom) or largest > MAX_PIXEL:
         raise ValueError(f"a {quoted(name)} whose corners are {quoted(texts)}")
