@@ -110,3 +110,10 @@ def test_a_cmyk_jpeg_takes_no_more_memory_than_others(monkeypatch: pytest.Monkey
     monkeypatch.setattr(pixels, "MAX_DECODED_BYTES", 75_000)
     with pytest.raises(BadImageError, match="make it smaller"):
         open_image(data)
+
+
+def test_corrupt_exif_is_ignored_without_a_word(recwarn: pytest.WarningsRecorder) -> None:
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\1"
+    odd = inserted(PLAIN, DQT, segment(0xE1, exif))
+    assert np.array_equal(decode_image(odd), decode_image(PLAIN))
+    assert not recwarn.list

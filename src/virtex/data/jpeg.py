@@ -7,6 +7,7 @@ decoders warn of in a header is corrected, and a few surplus bytes are skipped.
 """
 
 import re
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -237,8 +238,10 @@ def _orientation(data: bytearray, segments: list[Segment]) -> int:
         return UPRIGHT
     exif = Image.Exif()
     try:
-        exif.load(bytes(found[-1]))
-        return read_orientation(exif)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of corrupt EXIF
+            exif.load(bytes(found[-1]))
+            return read_orientation(exif)
     except Exception:  # any kind; broken EXIF does not make a broken image
         return UPRIGHT
 
