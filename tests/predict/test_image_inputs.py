@@ -1,6 +1,8 @@
 """What is taken for an image, and how it is decoded."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,19 @@ def test_a_pil_image_that_cannot_be_decoded_is_bad(tmp_path: Path) -> None:
         as_example(Image.open(path))
     with pytest.raises(BadImageError, match="no fixed range"):
         as_example(Image.new("F", (8, 8)))
+
+
+def test_a_pil_image_whose_metadata_cannot_be_read_is_bad(tmp_path: Path) -> None:
+    path = write_images(tmp_path, 1) / "photo0.png"
+    content = path.read_bytes()
+    text = b"k\0\0" + zlib.compress(bytes(2_000_000))
+    chunk = struct.pack(">I", len(text)) + b"zTXt" + text
+    path.write_bytes(
+        content[:-12] + chunk + struct.pack(">I", zlib.crc32(chunk[4:])) + content[-12:]
+    )
+    with pytest.raises(BadImageError, match="a PIL image: Decompressed data too large"):
+        as_example(Image.open(path))
+    decode_image(path)
 
 
 @pytest.mark.parametrize("nothing", [None, 3])

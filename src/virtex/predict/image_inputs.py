@@ -105,8 +105,8 @@ def _file_or_pixels(image: Image.Image) -> bytes | NDArray[np.uint8]:
     """Return a PIL image in a form that is read like its file: upright, transparency on white."""
     try:
         upright = ImageOps.exif_transpose(image)
-    except OSError as error:  # Pillow decodes lazily
-        raise BadImageError("a PIL image", str(error)) from error
+    except Exception as error:  # Pillow decodes lazily, and raises many kinds on corrupt files
+        raise BadImageError("a PIL image", str(error) or type(error).__name__) from error
     if upright.mode == "F":
         raise BadImageError("a PIL image", "mode 'F' has no fixed range; give 8 bits")
     if upright.has_transparency_data or upright.mode.startswith("I"):
