@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -257,3 +258,16 @@ def test_an_image_with_too_thin_a_side_is_bad(kind: str) -> None:
     with pytest.raises(BadImageError, match="one side is more than 200 times the other"):
         decode_image(encoded(Image.new("RGB", (2010, 10)), kind))
     assert decode_image(encoded(Image.new("RGB", (2000, 10)), kind)).shape == (10, 2000, 3)
+
+
+def test_an_image_is_not_bad_because_no_more_files_can_be_opened(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.new("RGB", (8, 8)).save(path)
+    decode_image(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            decode_image(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

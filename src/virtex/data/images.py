@@ -1,5 +1,6 @@
 """Image files to RGB pixels: JPEG in part, other formats by Pillow."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -90,4 +91,6 @@ def _read(path: Path, name: str) -> bytearray:
     try:
         return read_regular(path, limit=MAX_FILE_BYTES)
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # no fault of the image
+            raise
         raise BadImageError(name, error.strerror or str(error)) from error

@@ -92,7 +92,7 @@ def read_raster(data: bytearray, name: str, *, max_pixels: int = MAX_PIXELS) -> 
     """
     try:
         return _open(data, name, max_pixels=max_pixels)
-    except BadImageError:
+    except (BadImageError, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise many kinds on corrupt files
         reason = _reason(error, data, max_pixels)
