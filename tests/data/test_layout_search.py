@@ -54,8 +54,20 @@ def table(root: Path) -> Path:
     return write(root / "pairs.csv", "image,caption\nimages/1.jpg,a cat\n")
 
 
+def json_list(root: Path) -> Path:
+    write(root / "1.jpg", jpeg())
+    return write(root / "a.json", ' [{"image": "1.jpg", "caption": "a cat"}]')
+
+
+def text_table(root: Path) -> Path:
+    write(root / "1.jpg", jpeg())
+    return write(root / "a.txt", "image\tcaption\n1.jpg\ta cat\n")
+
+
 def folder_with_table(root: Path) -> Path:
     write(root / "1.jpg", jpeg())
+    write(root / "README.txt", "about")
+    write(root / "more.json", "{}")
     write(root / "metadata.jsonl", '{"file_name": "1.jpg", "text": "a cat"}')
     return root
 
@@ -130,6 +142,8 @@ def brackets(root: Path) -> Path:
         (one_set_of_classes, LABELS, "classes"),
         (webdataset, CAPTIONS, "webdataset"),
         (table, CAPTIONS, "table"),
+        (json_list, CAPTIONS, "table"),
+        (text_table, CAPTIONS, "table"),
         (folder_with_table, CAPTIONS, "table"),
         (inaturalist, LABELS, "inaturalist"),
         (voc, LABELS, "voc"),

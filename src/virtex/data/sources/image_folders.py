@@ -9,7 +9,7 @@ from pathlib import Path
 
 from virtex.data.checks import Problems, quoted
 from virtex.data.image_files import subfolders
-from virtex.errors import listing
+from virtex.errors import DataError, listing
 
 log = logging.getLogger("virtex")
 
@@ -83,5 +83,5 @@ def _with_subfolders(root: Path) -> Iterator[Path]:
 def _subfolders(folder: Path) -> list[str]:
     try:
         return subfolders(folder)
-    except OSError:
+    except DataError:
         return []
