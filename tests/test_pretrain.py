@@ -161,21 +161,22 @@ def test_without_a_config_file_the_options_are_those_of_the_checkpoint(
     )
 
 
-@pytest.mark.parametrize("damage", ["", "cut", None])
+@pytest.mark.parametrize("damage", ["", "cut", "one letter", None])
 def test_a_damaged_vocabulary_is_taken_from_the_weights_file_or_refused(
     copy: Path, damage: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = copy / "tokenizer.model"
     content = path.read_bytes()
     path.unlink()
+    damaged = {"": b"", "cut": content[:100], "one letter": content.replace(b"ed", b"er", 1)}
     if damage is not None:
-        path.write_bytes(content[:100] if damage else b"")
+        path.write_bytes(damaged[damage])
     assert pretrain(parse_pretrain(["--out", str(copy)])).reason == "finished"
     assert "taking the vocabulary of" in caplog.text
     assert path.read_bytes() == content
     (copy / "weights.safetensors").unlink()
     if damage is not None:
-        path.write_bytes(content[:100] if damage else b"")
+        path.write_bytes(damaged[damage])
     else:
         path.unlink(missing_ok=True)
     with pytest.raises(CheckpointError, match=r"tokenizer\.model.*put a copy"):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed
@@ -126,17 +126,21 @@ def num_on_machine() -> int:
     return _launch().num_on_machine
 
 
-def on_main(action: Callable[[], object]) -> None:
-    """Call a function in the main process; all processes raise its VirTexError or OSError."""
-    failure: VirTexError | OSError | None = None
+def on_main(action: Callable[[], Item]) -> Item:
+    """Return what the main process gets from a function; all raise its VirTexError or OSError.
+
+    The value must be small and picklable where there are several processes.
+    """
+    outcome: tuple[Item | None, VirTexError | OSError | None] = (None, None)
     if is_main():
         try:
-            action()
+            outcome = action(), None
         except (VirTexError, OSError) as error:
-            failure = error
-    failure = gather_objects(failure)[0]
+            outcome = None, error
+    value, failure = gather_objects(outcome)[0]
     if failure is not None:
         raise failure
+    return cast(Item, value)
 
 
 def wrap(module: nn.Module) -> nn.Module:

@@ -3,7 +3,7 @@
 import logging
 import time
 from dataclasses import replace
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -11,31 +11,29 @@ from virtex import config as config_files
 from virtex import distributed, files
 from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
-from virtex.data.loader import training_batches, validation_batches
 from virtex.data.source import Needs, open_source, open_whole, part_to_train, resolved
 from virtex.data.source_options import check_options
 from virtex.data.tokenizer import Tokenizer
 from virtex.early_stopping import EarlyStopping
-from virtex.engine.loop import FitResult, evaluate, fit
+from virtex.engine.loop import FitResult, fit
 from virtex.engine.optim import warmup_steps
 from virtex.engine.run import RunFolder, check_batch_size, choose_device
-from virtex.errors import CheckpointError, ConfigError, DataError
+from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
 from virtex.pretrain_config import PretrainConfig, parse_pretrain, steps_of, with_steps
 from virtex.resume import check_data, check_files, resumes, with_stored_steps
-from virtex.run_summary import TimedBatches, after_training, before_training
-from virtex.samples import SampleWriter
-from virtex.tasks.base import Task, TaskData
-from virtex.vocabulary import open_tokenizer, with_rule_of
+from virtex.run_data import RunData
+from virtex.run_steps import RunSteps
+from virtex.run_summary import after_training, before_training
+from virtex.tasks.base import TaskData
+from virtex.vocabulary import open_tokenizer, stored_tokenizer, with_rule_of
 from virtex.zoo.backbones import start_from, whole_architecture
 from virtex.zoo.init import open_init
-from virtex.zoo.weights_file import save_weights
+from virtex.zoo.own_tokenizer import TOKENIZER_NAME, digest_of
 
 __all__ = ["PretrainConfig", "check", "parse_pretrain", "pretrain"]
 
 log = logging.getLogger("virtex")
-STOPPED = "early_stopping/stopped_at_step"
-"""Name in log.jsonl of the step at which early stopping ended a run."""
 
 
 def pretrain(config: PretrainConfig) -> FitResult:
@@ -60,51 +58,40 @@ def _pretrain(
     config: PretrainConfig, folder: RunFolder, device: torch.device, *, resumed: bool
 ) -> FitResult:
     start = time.monotonic()
-    torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
-    backbone = Backbone(config.backbone)
-    backbone.grid_size(config.image.size)
-    init = None if resumed else open_init(config.init)
-    if init is not None:
-        start_from(init, backbone)
-    whole = open_whole(config.data, split="train", needs=config.task.needs)
-    assert whole is not None  # only validation data may be missing
-    train = part_to_train(whole, config.data)
-    validation = open_source(config.data, split="val", needs=config.task.needs)
-    if validation is not None and train.categories:
-        check_same_classes(train, validation)
-    init_sha256 = None if init is None else init.sha256
-    run_data = check_data(config, train, validation, resumed=resumed, init_sha256=init_sha256)
-    config = replace(config, accept_changed_data=False)  # the next resume has to say it again
-    if config.run.num_epochs is not None:
-        config = with_steps(config, steps_of(config, len(train)))
-        _check_length(config)
+    backbone, init_sha256 = _first_backbone(config, resumed=resumed)
+    data = _open_data(config)
+    run_data = check_data(
+        config, data.train, data.validation, resumed=resumed, init_sha256=init_sha256
+    )
+    config = _settled(config, num_images=len(data.train))
     early_stopping = None
     if config.early_stopping.protocol != "none" and distributed.is_main():
         early_stopping = EarlyStopping(config.early_stopping, config.out / "results", device)
-    tokenizer, own_tokenizer = None, config.out / "tokenizer.model"
+    tokenizer = None
     if config.task.needs.captions:
         tokenizer = (
-            _stored_tokenizer(own_tokenizer) if resumed else open_tokenizer(config.tokenizer, whole)
+            stored_tokenizer(config.out)
+            if resumed
+            else open_tokenizer(config.tokenizer, data.whole)
         )
         config = replace(config, tokenizer=with_rule_of(config.tokenizer, tokenizer))
-    data = TaskData(config.image, tokenizer, train.categories, len(train))
-    task = config.task.build(backbone, data)
+        run_data = run_data.with_file(TOKENIZER_NAME, digest_of(tokenizer))
+    task_data = TaskData(config.image, tokenizer, data.train.categories, len(data.train))
+    task = config.task.build(backbone, task_data)
     if distributed.is_main():
-        folder.write_config(config_files.to_dict(config))
-        if tokenizer is not None and not resumed:
-            tokenizer.save(own_tokenizer)
+        _write_beginning(config, folder, run_data, None if resumed else tokenizer)
         block = before_training(
             config,
             task,
-            train,
-            validation,
+            data.train,
+            data.validation,
             tokenizer=tokenizer,
             fingerprint=run_data.train,
             device=device,
             step=max(folder.checkpoints.steps(), default=0) if resumed else 0,
         )
         log.info("%s", block)
-    steps = _Steps(config, task, data, device, train, validation, early_stopping)
+    steps = RunSteps(config, task, task_data, device, data.train, data.validation, early_stopping)
     result = fit(
         task,
         steps.batches,
@@ -113,7 +100,7 @@ def _pretrain(
         optim=config.optim,
         device=device,
         config=config_files.to_dict(config),
-        validate=None if validation is None else steps.validate,
+        validate=None if data.validation is None else steps.validate,
         on_checkpoint=steps.keep_weights,
         is_over=steps.is_over,
     )
@@ -123,22 +110,57 @@ def _pretrain(
     return result
 
 
-def _stored_tokenizer(path: Path) -> Tokenizer:
-    """Return the vocabulary of an existing run, if need be from its weights file."""
-    try:
-        return Tokenizer.load(path)
-    except CheckpointError as error:
-        weights = path.with_name("weights.safetensors")
-        found = open_init(str(weights)).tokenizer if weights.is_file() else None
-        if found is None:
-            raise CheckpointError(
-                f"{error}. The run needs its own vocabulary: put a copy of {path} back, or start a "
-                "new run folder."
-            ) from error
-        log.warning("%s; taking the vocabulary of %s", error, weights)
-        if distributed.is_main():
-            found.save(path)
-        return found
+class _Data(NamedTuple):
+    """The data of a run."""
+
+    whole: Source
+    """The training data before a part of them is chosen."""
+    train: Source
+    validation: Source | None
+
+
+def _first_backbone(config: PretrainConfig, *, resumed: bool) -> tuple[Backbone, str | None]:
+    """Return the backbone with its first weights, and the digest of the file that they come from.
+
+    A resumed run gets its weights from its checkpoint.
+    """
+    torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
+    backbone = Backbone(config.backbone)
+    backbone.grid_size(config.image.size)
+    if resumed:
+        return backbone, None
+    init = open_init(config.init)
+    start_from(init, backbone)
+    return backbone, init.sha256
+
+
+def _open_data(config: PretrainConfig) -> _Data:
+    whole = open_whole(config.data, split="train", needs=config.task.needs)
+    assert whole is not None  # only validation data may be missing
+    train = part_to_train(whole, config.data)
+    validation = open_source(config.data, split="val", needs=config.task.needs)
+    if validation is not None and train.categories:
+        check_same_classes(train, validation)
+    return _Data(whole, train, validation)
+
+
+def _settled(config: PretrainConfig, *, num_images: int) -> PretrainConfig:
+    """Return the options to store: in steps, and without a consent that the next resume needs."""
+    config = replace(config, accept_changed_data=False)
+    if config.run.num_epochs is not None:
+        config = with_steps(config, steps_of(config, num_images))
+        _check_length(config)
+    return config
+
+
+def _write_beginning(
+    config: PretrainConfig, folder: RunFolder, run_data: RunData, tokenizer: Tokenizer | None
+) -> None:
+    """Write what a resume needs beside a checkpoint, the vocabulary if it is new."""
+    folder.write_config(config_files.to_dict(config))
+    if tokenizer is not None:
+        tokenizer.save(config.out / TOKENIZER_NAME)
+    run_data.write(config.out)
 
 
 def check(config: PretrainConfig) -> None:
@@ -192,87 +214,3 @@ def _check_length(config: PretrainConfig) -> None:
             f"early_stopping.first_step {config.early_stopping.first_step} is after the last step, "
             f"{config.run.num_steps}: no checkpoint would be scored; give a lower one"
         )
-
-
-class _Steps:
-    """Batches, validation and saving of weights, each as a function of the step."""
-
-    def __init__(
-        self,
-        config: PretrainConfig,
-        task: Task,
-        data: TaskData,
-        device: torch.device,
-        train: Source,
-        validation: Source | None,
-        early_stopping: EarlyStopping | None,
-    ) -> None:
-        self.config, self.task, self.data, self.device = config, task, data, device
-        self.train, self.validation, self.early_stopping = train, validation, early_stopping
-        self.samples = None
-        if validation is not None and task.writer and config.num_samples and distributed.is_main():
-            self.samples = SampleWriter(
-                config.out, validation, data.vocabulary, config.image, limit=config.num_samples
-            )
-
-    def batches(self, start_step: int) -> TimedBatches:
-        """Return this process's part of the training batches from a step on."""
-        stream = training_batches(
-            self.train,
-            self.task.encode,
-            self.task.collate,
-            seed=self.config.run.seed,
-            batch_size=self.config.run.batch_size,
-            start_step=start_step,
-            share=distributed.share(),
-            config=self.config.loader,
-        )
-        return TimedBatches(stream, num_steps=self.config.run.num_steps, step=start_step)
-
-    def validate(self, step: int) -> dict[str, float]:
-        """Return the validation loss and its parts, and write sample captions."""
-        assert self.validation is not None
-        batches = validation_batches(
-            self.validation,
-            self.task.encode_validation,
-            self.task.collate,
-            batch_size=self.config.run.batch_size,
-            share=distributed.share(),
-            config=self.config.loader,
-        )
-        numbers = evaluate(self.task, batches, run=self.config.run, device=self.device)
-        if self.samples is not None and self.task.writer is not None:
-            try:
-                self.samples.write(self.task.writer, step=step, device=self.device)
-            except DataError as error:
-                log.error("step %d has no sample captions: %s Training goes on.", step, error)
-        return numbers
-
-    def keep_weights(self, step: int) -> None:
-        """Write weights.safetensors, with early stopping only if no checkpoint scored better."""
-        if self.early_stopping and not self.early_stopping.is_best(self.task.backbone, step=step):
-            return
-        save_weights(
-            self.config.out / "weights.safetensors",
-            self.task.state_dict(),
-            config=config_files.to_dict(self.config),
-            tokenizer=self.data.tokenizer,
-            categories=self.data.categories,
-            step=step,
-        )
-
-    def is_over(self, step: int) -> bool:
-        """Return whether early stopping ends the run at a step, and record that once."""
-        if self.early_stopping is None or not self.early_stopping.is_over(step):
-            return False
-        best = self.early_stopping.best_step()
-        log.info(
-            "step %d: the run is complete, since none of the last %d scored checkpoints was better "
-            "than that of step %d",
-            step, self.config.early_stopping.patience, best,
-        )  # fmt: skip
-        folder = RunFolder(self.config.out)
-        logged = folder.log_path.read_text(encoding="utf-8") if folder.log_path.exists() else ""
-        if f'"{STOPPED}": {step},' not in logged:
-            folder.log({"step": step, STOPPED: step, "early_stopping/best_step": best})
-        return True

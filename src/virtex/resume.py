@@ -1,10 +1,9 @@
 """Comparison of a run with its beginning: the same options, and the same data wherever they lie."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from virtex import config as config_files
 from virtex import distributed, files
@@ -18,7 +17,6 @@ from virtex.run_data import RunData
 from virtex.zoo.init import open_init
 
 log = logging.getLogger("virtex")
-Value = TypeVar("Value")
 
 FREE = (
     "out", "num_samples", "accept_changed_data", "loader.", "run.device", "run.log_every",
@@ -126,7 +124,7 @@ def check_data(
             now.write(config.out)
         return now
 
-    return on_main(check)
+    return distributed.on_main(check)
 
 
 def check_files(config: PretrainConfig) -> None:
@@ -187,17 +185,3 @@ def _is_same_file(name: str, path: Any, data: RunData | None) -> bool:
     except (OSError, VirTexError):
         return False
     return digest == data.files[name]
-
-
-def on_main(action: Callable[[], Value]) -> Value:
-    """Return what the main process gets from an action, or raise its error, in all processes."""
-    outcome: tuple[Value | None, VirTexError | None] = (None, None)
-    if distributed.is_main():
-        try:
-            outcome = action(), None
-        except VirTexError as error:
-            outcome = None, error
-    value, refusal = distributed.gather_objects(outcome)[0]
-    if refusal is not None:
-        raise refusal
-    return value  # type: ignore[return-value]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Self
 
@@ -51,6 +51,10 @@ class RunData:
                 "data now count as the run's own."
             ) from error
         return found
+
+    def with_file(self, name: str, digest: str) -> Self:
+        """Return the data with the digest of one more file."""
+        return replace(self, files={**self.files, name: digest})
 
     def write(self, folder: Path) -> None:
         """Write the file atomically."""

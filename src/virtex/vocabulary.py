@@ -8,8 +8,10 @@ from virtex import distributed
 from virtex.data.example import Source
 from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.tokenizer import Tokenizer, train_tokenizer
-from virtex.errors import ConfigError, out_of_range, raise_all
+from virtex.errors import CheckpointError, ConfigError, out_of_range, raise_all
 from virtex.tokens import NUM_SPECIAL
+from virtex.zoo.init import open_init
+from virtex.zoo.own_tokenizer import TOKENIZER_NAME, load_own_tokenizer
 
 log = logging.getLogger("virtex")
 
@@ -64,6 +66,28 @@ def open_tokenizer(config: TokenizerConfig, source: Source) -> Tokenizer:
     tokenizer = distributed.gather_objects(trained)[0]
     assert tokenizer is not None
     return tokenizer
+
+
+def stored_tokenizer(run: Path) -> Tokenizer:
+    """Return the vocabulary of an existing run, if need be from its weights file.
+
+    Raises:
+        CheckpointError: It is missing or damaged in both.
+    """
+    try:
+        return load_own_tokenizer(run)
+    except CheckpointError as error:
+        weights = run / "weights.safetensors"
+        found = open_init(str(weights)).tokenizer if weights.is_file() else None
+        if found is None:
+            raise CheckpointError(
+                f"{error}. The run needs its own vocabulary: put a copy of {run / TOKENIZER_NAME} "
+                "back, or start a new run folder."
+            ) from error
+        log.warning("%s; taking the vocabulary of %s", error, weights)
+        if distributed.is_main():
+            found.save(run / TOKENIZER_NAME)
+        return found
 
 
 def with_rule_of(config: TokenizerConfig, tokenizer: Tokenizer) -> TokenizerConfig:

@@ -31,6 +31,7 @@ from virtex.report.report import write_report
 from virtex.study import StudyConfig
 from virtex.zoo.backbones import load_backbone
 from virtex.zoo.init import open_init
+from virtex.zoo.own_tokenizer import DATA_NAME, TOKENIZER_NAME
 from virtex.zoo.weights_file import save_weights
 
 NUM_EXAMPLES = 6
@@ -102,6 +103,24 @@ def write_table(folder: Path, *, suffix: str) -> None:
             path.write_text("\n".join([comma.join(rows[0]), *lines]) + "\n")
 
 
+def write_karpathy(folder: Path) -> None:
+    """Write photos and Karpathy's list of them."""
+    write_photos(folder / "images")
+    images = [
+        {"filename": f"photo{n}.png", "imgid": n, "split": "train", "sentids": [n],
+         "sentences": [{"raw": f"a wave or {n}", "tokens": ["a"], "imgid": n, "sentid": n}]}
+        for n in range(8)
+    ]  # fmt: skip
+    (folder / "dataset_photos.json").write_text(json.dumps({"images": images, "dataset": "photos"}))
+
+
+def write_flickr(folder: Path) -> None:
+    """Write photos and their captions as Flickr8k is distributed."""
+    write_photos(folder / "Images")
+    lines = [f"photo{n}.png,a wave or {n}\n" for n in range(8)]
+    (folder / "captions.txt").write_text("".join(["image,caption\n", *lines]))
+
+
 def write_images(folder: Path) -> None:
     """Write an image in each format, some with metadata."""
     folder.mkdir(parents=True)
@@ -132,6 +151,15 @@ def write_edition(folder: Path, *, part: str) -> None:
     shutil.copytree(whole / part, folder / part)
     shutil.copy(whole / "vocabulary.model", folder)
     shutil.rmtree(whole)
+
+
+def write_vocabulary(folder: Path) -> None:
+    """Write a run that has stored the digest of its vocabulary."""
+    write_edition(folder, part="bicaptioning")
+    run = folder / "bicaptioning"
+    (run / "weights.safetensors").unlink()
+    digest = hashlib.sha256((run / TOKENIZER_NAME).read_bytes()).hexdigest()
+    (run / DATA_NAME).write_text(json.dumps({"files": {TOKENIZER_NAME: digest}}))
 
 
 def write_weights(folder: Path) -> None:
@@ -257,6 +285,16 @@ KINDS: dict[str, Kind] = {
         "data/train/*.tar",
         lambda folder: read_source(folder / "data", source="webdataset", needs=CAPTIONS),
     ),
+    "karpathy": Kind(
+        write_karpathy,
+        "dataset_photos.json",
+        lambda folder: read_source(folder, source="karpathy", needs=CAPTIONS),
+    ),
+    "flickr": Kind(
+        write_flickr,
+        "captions.txt",
+        lambda folder: read_source(folder, source="flickr", needs=CAPTIONS),
+    ),
     "csv": _table("csv"),
     "tsv": _table("tsv"),
     "jsonl": _table("jsonl"),
@@ -289,9 +327,10 @@ KINDS: dict[str, Kind] = {
         is_checked=True,
     ),
     "tokenizer": Kind(
-        partial(write_edition, part="bicaptioning"),
+        write_vocabulary,
         "bicaptioning/tokenizer.model",
         lambda folder: read_task(next((folder / "bicaptioning" / "checkpoints").iterdir())),
+        is_checked=True,
     ),
     "released": Kind(
         partial(write_edition, part="exported"),

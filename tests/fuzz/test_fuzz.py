@@ -18,6 +18,13 @@ def test_damaged_inputs_are_read_or_refused(name: str) -> None:
     assert [outcome for outcome in outcomes if outcome.is_failure] == []
 
 
+class RawError(DataError):
+    """An error whose text is not escaped, unlike that of others."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def write_good(folder: Path) -> None:
     (folder / "file").write_text("good")
 
@@ -33,7 +40,7 @@ def read_or_raise(folder: Path, error: Exception | None) -> str:
     ("error", "verdict", "is_failure"),
     [
         (DataError("cannot be used"), "refused", False),
-        (DataError("cannot be \x1b[31mused"), "RAW CHARACTERS", True),
+        (RawError("cannot be \x1b[31mused"), "RAW CHARACTERS", True),
         (ValueError("reader"), "TRACEBACK", True),
         (None, "OTHER VALUES", True),
     ],

@@ -1,0 +1,107 @@
+"""Batches, validation and saving of weights of a pretraining run."""
+
+import logging
+
+import torch
+
+from virtex import config as config_files
+from virtex import distributed
+from virtex.data.example import Source
+from virtex.data.loader import training_batches, validation_batches
+from virtex.early_stopping import EarlyStopping
+from virtex.engine.loop import evaluate
+from virtex.engine.run import RunFolder
+from virtex.errors import DataError
+from virtex.pretrain_config import PretrainConfig
+from virtex.run_summary import TimedBatches
+from virtex.samples import SampleWriter
+from virtex.tasks.base import Task, TaskData
+from virtex.zoo.weights_file import save_weights
+
+log = logging.getLogger("virtex")
+STOPPED = "early_stopping/stopped_at_step"
+"""Name in log.jsonl of the step at which early stopping ended a run."""
+
+
+class RunSteps:
+    """What a run does at its steps, each a function of the step."""
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        task: Task,
+        data: TaskData,
+        device: torch.device,
+        train: Source,
+        validation: Source | None,
+        early_stopping: EarlyStopping | None,
+    ) -> None:
+        self.config, self.task, self.data, self.device = config, task, data, device
+        self.train, self.validation, self.early_stopping = train, validation, early_stopping
+        self.samples = None
+        if validation is not None and task.writer and config.num_samples and distributed.is_main():
+            self.samples = SampleWriter(
+                config.out, validation, data.vocabulary, config.image, limit=config.num_samples
+            )
+
+    def batches(self, start_step: int) -> TimedBatches:
+        """Return this process's part of the training batches from a step on."""
+        stream = training_batches(
+            self.train,
+            self.task.encode,
+            self.task.collate,
+            seed=self.config.run.seed,
+            batch_size=self.config.run.batch_size,
+            start_step=start_step,
+            share=distributed.share(),
+            config=self.config.loader,
+        )
+        return TimedBatches(stream, num_steps=self.config.run.num_steps, step=start_step)
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Return the validation loss and its parts, and write sample captions."""
+        assert self.validation is not None
+        batches = validation_batches(
+            self.validation,
+            self.task.encode_validation,
+            self.task.collate,
+            batch_size=self.config.run.batch_size,
+            share=distributed.share(),
+            config=self.config.loader,
+        )
+        numbers = evaluate(self.task, batches, run=self.config.run, device=self.device)
+        if self.samples is not None and self.task.writer is not None:
+            try:
+                self.samples.write(self.task.writer, step=step, device=self.device)
+            except DataError as error:
+                log.error("step %d has no sample captions: %s Training goes on.", step, error)
+        return numbers
+
+    def keep_weights(self, step: int) -> None:
+        """Write weights.safetensors, with early stopping only if no checkpoint scored better."""
+        if self.early_stopping and not self.early_stopping.is_best(self.task.backbone, step=step):
+            return
+        save_weights(
+            self.config.out / "weights.safetensors",
+            self.task.state_dict(),
+            config=config_files.to_dict(self.config),
+            tokenizer=self.data.tokenizer,
+            categories=self.data.categories,
+            step=step,
+        )
+
+    def is_over(self, step: int) -> bool:
+        """Return whether early stopping ends the run at a step, and record that once."""
+        if self.early_stopping is None or not self.early_stopping.is_over(step):
+            return False
+        best = self.early_stopping.best_step()
+        log.info(
+            "step %d: the run is complete, since none of the last %d scored checkpoints was better "
+            "than that of step %d",
+            step, self.config.early_stopping.patience, best,
+        )  # fmt: skip
+        folder = RunFolder(self.config.out)
+        logged = folder.log_path.read_text(encoding="utf-8") if folder.log_path.exists() else ""
+        if f'"{STOPPED}": {step},' not in logged:
+            folder.log({"step": step, STOPPED: step, "early_stopping/best_step": best})
+        return True
