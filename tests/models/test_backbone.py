@@ -2,6 +2,7 @@ import re
 
 import huggingface_hub.constants
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -173,6 +174,8 @@ SMALL_OF_ONE_SIZE = {
 
 @pytest.mark.parametrize("name", SMALL_OF_ONE_SIZE)
 def test_a_network_of_one_size_is_built_for_the_size_of_the_images(name):
+    if name.startswith("coat_") and not hasattr(timm.models.CoaT, "forward_intermediates"):
+        pytest.skip("this version of timm gives CoaT no grid")
     config = BackboneConfig(name, options=SMALL_OF_ONE_SIZE[name])
     fitted = fitted_to(config, 96)
     assert fitted == BackboneConfig(name, options={**config.options, "img_size": 96})
