@@ -80,6 +80,9 @@ def test_a_backbone_alone_goes_through_our_folder_and_timm(
         grid(backbone), grid(open_backbone(tmp_path / "model.pth", config=config)[0])
     )
     assert initialisation.backbone.name == config.name
+    version = tuple(int(part) for part in timm.__version__.split(".")[:3])
+    if config == SWIN and version < (1, 0, 31):
+        pytest.skip("this version of timm takes a Swin without classifier for an older file")
     theirs = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
