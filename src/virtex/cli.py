@@ -20,7 +20,7 @@ from virtex.brief_help import (
     with_one_help,
 )
 from virtex.errors import ConfigError, VirTexError, did_you_mean, limit_of_system, printable
-from virtex.streams import flushed, open_missing_streams, say
+from virtex.streams import flushed, is_fine, open_missing_streams, say
 from virtex.transfer.protocol_names import ABOUT
 
 USAGE = """usage: virtex COMMAND [options]
@@ -96,7 +96,7 @@ def _exit_code(arguments: list[str]) -> int:
         return 130
     except (OSError, MemoryError, RuntimeError, ImportError) as error:
         limit = limit_of_system(error)
-        if limit is None:
+        if limit is None or not is_fine(sys.stdout):  # `flushed` says what is wrong with stdout
             raise
         say(f"VirTexError: {limit}")
         return 2

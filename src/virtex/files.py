@@ -145,7 +145,7 @@ def check_out(path: Path, *, is_file: bool) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with _temporary_folder(folder) as inner:
-                (inner / (path.name if is_file else "probe")).write_bytes(b"probe" * 1000)
+                (inner / (path.name if is_file else "probe")).write_bytes(b"probe" * 100)
         finally:
             for each in missing:
                 with contextlib.suppress(OSError):

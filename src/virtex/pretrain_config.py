@@ -124,7 +124,7 @@ def with_absolute_paths(config: PretrainConfig) -> PretrainConfig:
 def _absolute_init(init: str) -> str:
     """Return INIT with an absolute path, if it names a file or folder."""
     path = Path(init).expanduser()
-    return absolute(str(path)) if init not in UNTRAINED and path.exists() else init
+    return absolute(str(path)) if init and init not in UNTRAINED and path.exists() else init
 
 
 def _guide() -> str:

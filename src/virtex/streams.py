@@ -51,7 +51,7 @@ def flushed() -> Iterator[Output]:
         _discard(sys.stdout)
         output.exit_code = READER_GONE
     except OSError as error:
-        if _is_fine(sys.stdout):
+        if is_fine(sys.stdout):
             raise
         _discard(sys.stdout)
         say(f"cannot write to stdout: {error.strerror}")
@@ -68,9 +68,10 @@ def say(text: str) -> None:
         print("\n".join(one_line(line) for line in text.split("\n")), file=sys.stderr, flush=True)
 
 
-def _is_fine(stream: TextIO) -> bool:
+def is_fine(stream: TextIO) -> bool:
+    """Return whether a stream takes a line, which is empty: a failed write leaves no other trace."""
     try:
-        stream.flush()
+        print(file=stream, flush=True)
     except (OSError, ValueError):
         return False
     return True

@@ -164,7 +164,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "num_beams": 5,
         "max_steps": None,
         "nucleus": None,
-        "original": False,
+        "original": True,
         "precision": "fp32",
         "metrics": ["cider", "bleu", "rouge"],
     },
@@ -270,5 +270,5 @@ def test_captions_are_searched_with_five_beams_over_thirty_steps() -> None:
         "max_steps": 30,
     }
     assert decoding["per_node_beams"] == 2
-    assert (decoding["length_penalty"], decoding["original"]) == (0.0, False)
+    assert (decoding["length_penalty"], decoding["original"]) == (0.0, True)
     assert (generation.image.size, generation.image.validation_short_side) == (224, 256)
