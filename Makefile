@@ -26,7 +26,7 @@ quickstart: $(STAMP)
 CAPTIONS_EXIST := $(shell test -d "$(CAPTIONS)/annotations" && echo yes)
 ifeq ($(CAPTIONS_EXIST),yes)
 captioner: $(STAMP)
-	$(BIN)/virtex pretrain --config captioner_small --data.source coco --data.root "$(CAPTIONS)" --out captioner
+	$(BIN)/virtex pretrain --config captioner_small --data.root "$(CAPTIONS)" --out captioner
 else
 captioner:
 	@echo "make captioner needs CAPTIONS=DIR, a folder in COCO's layout (DIR/annotations, DIR/train2017)" >&2

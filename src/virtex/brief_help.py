@@ -32,9 +32,9 @@ class Brief:
 
 
 DATA: Rows = {
-    "--data.source SOURCE": "layout of the data: coco, folder, table, webdataset, classes, voc, "
-    "lvis, inaturalist, or scenes, which are drawn",
-    "--data.root DIR": "folder of the data; for table the file",
+    "--data.root DIR": "folder of the data, or its table or list",
+    "--data.source SOURCE": "layout, if it is not found from the root: coco, karpathy, flickr, "
+    "folder, table, webdataset, classes, voc, lvis, inaturalist; or scenes, which are drawn",
     "--data.val_share 0.1": "fraction held out for validation, where there is no val split",
 }
 BEGIN: Rows = {
@@ -68,6 +68,7 @@ BRIEFS: dict[str, Brief] = {
             },
             "Training": {
                 "--run.num_steps N": "steps of the whole run",
+                "--run.num_epochs N": "or passes over the training images",
                 "--run.batch_size N": "images in a step, over all processes",
                 "--optim.lr LR": "learning rate outside the backbone",
                 "--optim.backbone_lr LR": "learning rate of the backbone",

@@ -180,18 +180,11 @@ def read_text(path: Path, *, most: int, error: type[VirTexError] = DataError) ->
         VirTexError: No such file, too large, no UTF-8, or it cannot be read; the class is `error`.
     """
     try:
-        if not path.is_file():
-            reason = "is no regular file" if path.exists() else "does not exist"
-            raise error(f"{path} {reason}")
-        with path.open("rb") as file:
-            content = file.read(most + 1)
-        if len(content) > most:
-            raise error(f"{path} is larger than the {most:,} bytes that are read")
-        return content.decode("utf-8")
+        return read_regular(path, limit=most).decode("utf-8")
     except UnicodeDecodeError as cause:
         raise error(f"{path} is no text in UTF-8 (byte {cause.start})") from cause
-    except (OSError, ValueError) as cause:  # a path with a null byte is a ValueError
-        raise error(f"cannot read {path}: {getattr(cause, 'strerror', None) or cause}") from cause
+    except OSError as cause:
+        raise error(f"cannot read {path}: {cause.strerror or cause}") from cause
 
 
 def _blocker(path: Path) -> Path:

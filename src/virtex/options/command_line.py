@@ -50,9 +50,11 @@ def load(path: Path) -> dict[str, Any]:
         if path.parent == DESCRIPTORS:  # a shell's <(command)
             text = path.open(encoding="utf-8").read(MAX_CHARACTERS + 1)
         else:
-            text = files.read_text(path, most=4 * MAX_CHARACTERS, error=ConfigError)
+            text = files.read_regular(path, limit=4 * MAX_CHARACTERS).decode("utf-8")
         return _mapping(load_text(text), str(path))
-    except (OSError, ValueError, yaml.YAMLError, ConfigError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, yaml.YAMLError, ConfigError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
 
 
