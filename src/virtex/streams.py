@@ -69,7 +69,7 @@ def say(text: str) -> None:
 
 
 def is_fine(stream: TextIO) -> bool:
-    """Return whether a stream takes a line, which is empty: a failed write leaves no other trace."""
+    """Return whether a stream takes an empty line, as a failed write leaves no other trace."""
     try:
         print(file=stream, flush=True)
     except (OSError, ValueError):
