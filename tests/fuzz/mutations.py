@@ -1,5 +1,6 @@
 """Damage to files, as disks, editors, networks and attackers do it: a function of a seed."""
 
+import copy
 import json
 import random
 import re
@@ -48,14 +49,14 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
 def _replace_a_node(document: Any, rng: random.Random) -> Any:
     """Replace, remove or repeat one node of a JSON document, each level as likely."""
     if not isinstance(document, dict | list) or not document or rng.random() < 0.15:
-        return rng.choice(ODD_VALUES)
+        return copy.deepcopy(rng.choice(ODD_VALUES))
     keys = list(document) if isinstance(document, dict) else range(len(document))
     key = rng.choice(keys)
     chance = rng.random()
     if chance < 0.1:
         del document[key]
     elif chance < 0.15 and isinstance(document, list):
-        document.append(document[key])
+        document.append(copy.deepcopy(document[key]))
     else:
         document[key] = _replace_a_node(document[key], rng)
     return document

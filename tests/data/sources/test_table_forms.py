@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from tests.data.sources.layouts import contents, jpeg, message_of, write
 from virtex.data.source import SourceConfig, open_source
 from virtex.data.sources import table_parquet, table_text
 from virtex.data.sources.table import TableSource
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, DataError
 
 PLAIN = {"a/1.jpg": ("a cat d'été",), "a/2.jpg": ("a dog",)}
 CSV = "image,caption\na/1.jpg,a cat d'été\na/2.jpg,a dog\n"
@@ -232,3 +234,15 @@ def test_a_long_text_that_lists_repeat_is_refused(root: Path) -> None:
     columns = {"image": ["a/1.jpg"] * 10, "caption": [["x" * 2_000_000] * 5] * 10}
     path = write_parquet(root / "t.parquet", columns, compression="zstd")
     assert "too many for its size; write it with smaller" in message_of(TableSource, path)
+
+
+def test_metadata_on_which_pyarrow_aborts_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    table = pyarrow.table({"image": ["a.png"], "caption": ["a cat"]})
+    pyarrow.parquet.write_table(table, path)
+    content = path.read_bytes()
+    byte_array, number = b"\x15\x0c\x25", b"\x15\x08\x25"  # types of a column in the schema
+    assert byte_array in content
+    path.write_bytes(content.replace(byte_array, number, 1))
+    with pytest.raises(DataError, match="its metadata are damaged"):
+        TableSource(path)
