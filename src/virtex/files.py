@@ -129,10 +129,10 @@ def write(
 
 
 def check_out(path: Path, *, is_file: bool) -> None:
-    """Write a probe where a command will write, before it works; nothing of it stays.
+    """Check that a command will be able to write its output, by a probe that is removed again.
 
     Args:
-        is_file: Whether the command writes a file, and no folder.
+        is_file: Whether the output is a file; else it is a folder.
 
     Raises:
         ConfigError: A file or folder of this name cannot be written; says why.

@@ -1,5 +1,6 @@
 """Options of `virtex pretrain`, and their way from the command line."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,13 @@ from virtex.tasks.captioning import CaptioningConfig
 from virtex.vocabulary import TokenizerConfig
 from virtex.zoo.init import UNTRAINED
 
+log = logging.getLogger("virtex")
+
 MAX_EPOCHS = 1_000_000
+NO_RECIPE = (
+    "no --config is given: sizes and steps are the paper's, for 8 GPUs. cpu_small is a recipe for "
+    "2 CPU cores, gpu_small for one GPU."
+)
 EXAMPLE = (
     "virtex pretrain --config cpu_small --data.source folder --data.root IMAGES --out RUN; "
     "`virtex pretrain --out RUN` resumes it, and `virtex pretrain --help` lists all options."
@@ -99,6 +106,8 @@ def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
         raise ConfigError(
             f"{out} holds no run to resume; name a recipe with --config to start one: {EXAMPLE}"
         )
+    elif out is not None and config_files.value_of("--config", arguments) is None:
+        log.info("%s", NO_RECIPE)
     config = config_files.parse(
         PretrainConfig, arguments, prog="virtex pretrain", description=_guide()
     )

@@ -48,7 +48,11 @@ def with_stored_steps(config: PretrainConfig, folder: RunFolder) -> PretrainConf
     data = RunData.read(folder.path)
     num_steps = stored_config(folder, last=LAST)["run"]["num_steps"]
     if data is None or data.num_epochs != config.run.num_epochs:
-        began = f"{num_steps} steps" if data is None or data.num_epochs is None else data.num_epochs
+        began = (
+            f"{num_steps} steps"
+            if data is None or data.num_epochs is None
+            else f"{data.num_epochs:g} epochs"
+        )
         raise ConfigError(
             f"run.num_epochs is {config.run.num_epochs:g}, and the run in {folder.path} began with "
             f"{began}: give the same to resume it, or another --out to start a new run"

@@ -182,6 +182,19 @@ def shards_and_captions(root: Path) -> Path:
     return write_tar(folder(root) / "0.tar", {"1.jpg": jpeg()}).parent
 
 
+def parts(root: Path) -> Path:
+    write_coco(root / "a")
+    write_karpathy(root / "b")
+    write(root / "c" / "1.jpg", jpeg())
+    write(root / "c" / "1.txt", "a cat")
+    return root
+
+
+def heic(root: Path) -> Path:
+    write(root / "1.heic", "x")
+    return write(root / "2.HEIC", "x").parent
+
+
 def images_without_captions(root: Path) -> Path:
     write(root / "1.jpg", jpeg())
     return root
@@ -190,12 +203,14 @@ def images_without_captions(root: Path) -> Path:
 @pytest.mark.parametrize(
     ("write_layout", "needs", "part"),
     [
-        (empty, CAPTIONS, "has no layout that is known"),
+        (empty, CAPTIONS, "has no layout that is known. There are no images in it. "),
         (lambda root: root / "gone", CAPTIONS, "does not exist"),
         (lambda root: write(root / "a.xyz", "x"), CAPTIONS, "has no layout that is known"),
-        (classes, CAPTIONS, "has the layout classes, which lacks what the task needs"),
+        (classes, CAPTIONS, "has the layout classes, which lacks the captions that the task needs"),
+        (parts, CAPTIONS, "other layouts in its folders: a (coco), b (karpathy)"),
+        (heic, CAPTIONS, "There are no images in it (passed over 2 files: 2 .heic)"),
         (voc, CAPTIONS, "has the layout voc, which lacks"),
-        (images_without_captions, CAPTIONS, "has no layout that is known"),
+        (images_without_captions, CAPTIONS, "It holds 1 image, without captions"),
         (images_without_captions, LABELS, "has the layout folder, which lacks"),
         (lvis_and_coco, BOXES, "has the layouts coco and lvis. Name the layout"),
         (shards_and_captions, CAPTIONS, "has the layouts webdataset and folder. Name"),
@@ -208,8 +223,10 @@ def test_what_does_not_fit_is_said_with_what_was_looked_for(
         resolved(SourceConfig(root=write_layout(tmp_path)), needs)
     assert part in str(error.value)
     if "exist" not in part:
-        assert all(f"- {source}: {marks}" in str(error.value) for source, marks in LAYOUTS)
         assert "--data.source" in str(error.value)
+    is_unknown = "no layout that is known" in str(error.value)
+    for source, marks in LAYOUTS:
+        assert (f"- {source}: {marks}" in str(error.value)) is is_unknown
 
 
 def test_the_validation_root_decides_between_two(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from virtex.data.checks import head_of, quoted
-from virtex.data.image_files import is_image
+from virtex.data.image_files import images_below, is_image
 from virtex.data.source_options import Needs, SourceConfig, SourceName, meets
 from virtex.data.sources.coco_file import KINDS
 from virtex.data.sources.flickr import flickr_file, is_flickr_file
@@ -22,7 +22,7 @@ from virtex.data.sources.inaturalist import YEAR
 from virtex.data.sources.karpathy import PATTERN, is_karpathy_file
 from virtex.data.sources.lvis import START
 from virtex.data.sources.table import READERS
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, listing
 
 log = logging.getLogger("virtex")
 
@@ -76,7 +76,7 @@ def resolved(config: SourceConfig, needs: Needs) -> SourceConfig:
         other = found_layouts(config.val_root, config, needs)
         fits = [source for source in fits if source in other]
     if len(fits) != 1:
-        raise ConfigError(_message(config.root, found, fits))
+        raise ConfigError(_message(config.root, found, fits, needs))
     marks = dict(LAYOUTS)[fits[0]]
     _log_once(f"data: {quoted(config.root)} is read as --data.source {fits[0]} ({marks})")
     if fits[0] == "table" and config.root.is_dir():
@@ -85,7 +85,11 @@ def resolved(config: SourceConfig, needs: Needs) -> SourceConfig:
 
 
 def found_layouts(root: Path, config: SourceConfig, needs: Needs) -> list[SourceName]:
-    """Return the layouts that a root shows, also those that do not meet `needs`."""
+    """Return the layouts that a root shows, also those that do not meet `needs`.
+
+    Raises:
+        ConfigError: Folders of the root have layouts of their own.
+    """
     if root.is_file():
         return _layout_of_file(root)
     if not root.is_dir():
@@ -93,9 +97,28 @@ def found_layouts(root: Path, config: SourceConfig, needs: Needs) -> list[Source
     marked = [source for source, is_found in MARKED.items() if is_found(root)]
     if marked:
         return marked
+    if nested := _data_sets_in(root):
+        raise ConfigError(
+            f"{root} holds data sets of other layouts in its folders: {listing(nested)}. Name one "
+            "with --data.root, or the layout of the whole with --data.source."
+        )
     parts = (root / (config.train_split or "train"), root / (config.val_split or "val"), root)
     files = _look(next(part for part in parts if part.is_dir()))
     return _layouts_of(files, root, with_captions=needs.captions)
+
+
+def _data_sets_in(root: Path) -> list[str]:
+    """Return the folders directly below a root whose annotation files show a layout."""
+    try:
+        folders = sorted(path for path in root.iterdir() if path.is_dir())
+    except OSError:  # the search for images says why
+        return []
+    return [
+        f"{quoted(folder.name)} ({source})"
+        for folder in folders[:MAX_FOLDERS]
+        for source, is_found in MARKED.items()
+        if is_found(folder)
+    ]
 
 
 def _layout_of_file(path: Path) -> list[SourceName]:
@@ -189,21 +212,32 @@ def _tables(root: Path) -> list[Path]:
     return sorted(path for end in TABLES for path in root.glob(f"*{end}") if path.is_file())
 
 
-def _message(root: Path, found: list[SourceName], fits: list[SourceName]) -> str:
+def _message(root: Path, found: list[SourceName], fits: list[SourceName], needs: Needs) -> str:
     """Return the message for a root whose layout is not plain."""
     if not root.exists():
         return f"{root} does not exist. Name the folder of the data, or its file, with --data.root."
-    looked_for = "\n".join(f"- {source}: {marks}" for source, marks in LAYOUTS)
+    remedy = "Name the layout with --data.source, or another --data.root."
     if fits:
-        reason = f"has the layouts {' and '.join(fits)}"
-    elif found:
-        reason = f"has the layout {' and '.join(found)}, which lacks what the task needs"
-    else:
-        reason = "has no layout that is known"
+        return f"{root} has the layouts {' and '.join(fits)}. {remedy}"
+    if found:
+        wanted = [name for name, is_needed in needs._asdict().items() if is_needed]
+        lacks = f"which lacks the {' and '.join(wanted)} that the task needs"
+        return f"{root} has the layout {' and '.join(found)}, {lacks}. {remedy}"
+    looked_for = "\n".join(f"- {source}: {marks}" for source, marks in LAYOUTS)
     return (
-        f"{root} {reason}. Name the layout with --data.source, or another --data.root. "
-        f"Looked for:\n{looked_for}"
+        f"{root} has no layout that is known. {_contents(root)}{remedy} Looked for:\n{looked_for}"
     )
+
+
+def _contents(root: Path) -> str:
+    """Return what a folder without a known layout holds."""
+    if not root.is_dir():
+        return ""
+    images, passed_over = images_below(root)
+    if not images:
+        return f"{passed_over.within('There are no images in it.')} "
+    number = f"{len(images):,} image{'s' * (len(images) > 1)}"
+    return f"{passed_over.within(f'It holds {number}, without captions.')} "
 
 
 @functools.cache

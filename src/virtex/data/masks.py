@@ -37,7 +37,7 @@ class Placement(NamedTuple):
 
 
 def draw_mask(segmentation: Any, placement: Placement) -> Mask:
-    """Return a COCO segmentation of the image as pixels (h, w) of the resized rectangle.
+    """Return an object's mask (h, w) in the placed image, as cropped and resized.
 
     Raises:
         BadMaskError: It is malformed, or would take far more memory than the image.

@@ -14,6 +14,7 @@ import multiprocessing.queues
 import os
 import signal
 import threading
+import warnings
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -77,17 +78,19 @@ class Prepared(Generic[Item]):
             self._start(0, 1)
 
     def _start(self, num_workers: int, prefetch: int) -> None:
-        loader = DataLoader(
-            self._dataset,
-            batch_size=None,  # an item of the data set is a batch already
-            sampler=self._indices,
-            num_workers=num_workers,
-            prefetch_factor=prefetch if num_workers else None,
-            collate_fn=_unchanged,
-            worker_init_fn=prepare_worker,
-            pin_memory=self._pin_memory,
-            generator=torch.Generator().manual_seed(0),  # torch would draw from the global one
-        )
+        with warnings.catch_warnings():  # torch's opinion on the number of workers
+            warnings.filterwarnings("ignore", "This DataLoader will create")
+            loader = DataLoader(
+                self._dataset,
+                batch_size=None,  # an item of the data set is a batch already
+                sampler=self._indices,
+                num_workers=num_workers,
+                prefetch_factor=prefetch if num_workers else None,
+                collate_fn=_unchanged,
+                worker_init_fn=prepare_worker,
+                pin_memory=self._pin_memory,
+                generator=torch.Generator().manual_seed(0),  # torch would draw from the global one
+            )
         before = set(multiprocessing.active_children())
         try:
             self._iterator = _without_handler(loader)

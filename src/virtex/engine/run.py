@@ -93,7 +93,9 @@ def check_batch_size(config: RunConfig) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the named device; `auto` and `cuda` give each process its own GPU.
+    """Return the named device: `auto` is the GPU, or the CPU where there is none.
+
+    `auto` and `cuda` give each process its own GPU.
 
     Raises:
         ConfigError: This machine lacks the device.

@@ -145,7 +145,10 @@ class _Watch(threading.Thread):
                 self._leave("the second signal has no effect")
 
     def _leave(self, reason: str) -> None:
-        say(f"{reason}: ending this process. The same command resumes from the newest checkpoint.")
+        say(
+            f"{reason}: ending this process. The same command goes on from the newest checkpoint, "
+            "or begins again if there is none."
+        )
         kill_all()
         os._exit(EXIT_CODE)
 

@@ -87,7 +87,7 @@ class Backbone(nn.Module):
         """Return the numbers of rows and columns (h, w) of a square image's grid.
 
         Raises:
-            ConfigError: The network takes no such images.
+            ConfigError: The network accepts no images of this size, or gives no grid.
         """
         try:
             with self._evaluation():

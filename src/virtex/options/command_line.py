@@ -44,7 +44,7 @@ def load(path: Path) -> dict[str, Any]:
     """Return the nested options that a YAML file holds.
 
     Raises:
-        ConfigError: No YAML mapping, or one beyond the bounds.
+        ConfigError: The file cannot be read, holds no YAML mapping, or exceeds the bounds.
     """
     try:
         if path.parent == DESCRIPTORS:  # a shell's <(command)

@@ -231,8 +231,8 @@ def check_objects(source: Source, name: str) -> None:
 def with_objects(source: Source) -> Source:
     """Return the images with objects; the others would teach nothing but the background.
 
-    Difficult objects count: they are learned, although an image that shows no other one of a class
-    does not have its label.
+    Difficult objects count: they are trained on, although an image whose only objects of a class
+    are difficult does not have the label of that class.
     """
     shown = [
         index

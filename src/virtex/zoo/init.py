@@ -91,7 +91,7 @@ class Opened:
 
     @cached_property
     def trained(self) -> Trained:
-        """Options of what a run trained.
+        """Options of the backbone, the task and the images of a run.
 
         Raises:
             CheckpointError: The run's config has no valid backbone or task.

@@ -105,7 +105,8 @@ def read_instances(
 
     Args:
         indices: Indices of the images by their ids.
-        with_masks: Require a mask of each object; otherwise masks with faults are left out.
+        with_masks: Whether objects with a faulty mask count as bad; otherwise such masks are
+            left out, and their objects stay.
         bad_object_limit: See `SourceConfig`.
     """
     categories = read_categories(file)
