@@ -64,16 +64,9 @@ def _pretrain(
         config, data.train, data.validation, resumed=resumed, init_sha256=init_sha256
     )
     config = _settled(config, num_images=len(data.train))
-    early_stopping = None
-    if config.early_stopping.protocol != "none" and distributed.is_main():
-        early_stopping = EarlyStopping(config.early_stopping, config.out / "results", device)
-    tokenizer = None
-    if config.task.needs.captions:
-        tokenizer = (
-            stored_tokenizer(config.out)
-            if resumed
-            else open_tokenizer(config.tokenizer, data.whole)
-        )
+    early_stopping = _early_stopping(config, device)
+    tokenizer = _vocabulary(config, data.whole, resumed=resumed)
+    if tokenizer is not None:
         config = replace(config, tokenizer=with_rule_of(config.tokenizer, tokenizer))
         run_data = run_data.with_file(TOKENIZER_NAME, digest_of(tokenizer))
     task_data = TaskData(config.image, tokenizer, data.train.categories, len(data.train))
@@ -142,6 +135,19 @@ def _open_data(config: PretrainConfig) -> _Data:
     if validation is not None and train.categories:
         check_same_classes(train, validation)
     return _Data(whole, train, validation)
+
+
+def _vocabulary(config: PretrainConfig, whole: Source, *, resumed: bool) -> Tokenizer | None:
+    if not config.task.needs.captions:
+        return None
+    return stored_tokenizer(config.out) if resumed else open_tokenizer(config.tokenizer, whole)
+
+
+def _early_stopping(config: PretrainConfig, device: torch.device) -> EarlyStopping | None:
+    """Return the scoring of checkpoints, which the main process alone does."""
+    if config.early_stopping.protocol == "none" or not distributed.is_main():
+        return None
+    return EarlyStopping(config.early_stopping, config.out / "results", device)
 
 
 def _settled(config: PretrainConfig, *, num_images: int) -> PretrainConfig:
