@@ -69,5 +69,7 @@ def test_signals_are_noted_though_nothing_can_be_written(monkeypatch: pytest.Mon
     monkeypatch.setattr(signals.os, "write", fail)
     with StopSignals() as stop:
         os.kill(os.getpid(), signal.SIGHUP)
-        while not stop.requested:
+        end = time.monotonic() + 10
+        while not stop.requested and time.monotonic() < end:
             time.sleep(0.001)
+        assert stop.requested
