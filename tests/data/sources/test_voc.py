@@ -125,6 +125,11 @@ def test_identity_names_the_split_and_its_year(root: Path, split: str) -> None:
     assert VocSource(write_2012(root), split=split).identity()["split"] == split
 
 
+def test_a_missing_root_is_named_alone(tmp_path: Path) -> None:
+    message = message_of(VocSource, tmp_path / "nowhere", split="test")
+    assert message.endswith("nowhere is no folder. Name VOCdevkit with --data.root.")
+
+
 def test_a_missing_split_is_named_with_those_there_are(root: Path) -> None:
     message = message_of(VocSource, root, split="test")
     assert "test.txt is missing; splits found: train, val." in message

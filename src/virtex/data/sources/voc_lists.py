@@ -27,6 +27,8 @@ class VocLists(NamedTuple):
 
 def read_lists(root: Path, part: YearSplit, problems: Problems) -> VocLists:
     """Return the lists of a split, and check that its images exist; root: see `VocSource`."""
+    if not root.is_dir():
+        problems.fail(f"{root} is no folder. Name VOCdevkit with --data.root.")
     path, folder = split_list(root, part), voc_folder(root, part.year)
     _check_split(path, problems)
     image_ids = [row[0] for row in _read_rows(path, problems)]
