@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 import virtex
 from virtex.data.images import decode_image
 from virtex.data.source import SourceConfig, open_source
-from virtex.models.textual_head import Direction
+from virtex.models.packing import Direction
 from virtex.predict.attention import Weights
 from virtex.predict.predictor import Predictor
 

@@ -19,11 +19,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from virtex.models.attention import Packing
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig, Generated, decode
 from virtex.models.kv_cache import KeyValueCache
+from virtex.models.packing import Packing
 from virtex.models.reranking import rerank
 from virtex.models.textual_head import HeadConfig
 from virtex.tokens import EOS_ID
@@ -53,11 +53,12 @@ class PrefixCache:
         """Return the next logits: see `Captioner.step`."""
         self.tokens = torch.cat([self.tokens, tokens[..., None]], dim=2)  # (B, K, t)
         rows = self.tokens.flatten(0, 1)
-        num_tokens = rows.shape[1]
-        lengths = torch.full((len(rows),), num_tokens)
-        packing = Packing.of(lengths, device=rows.device, num_tokens=num_tokens)
-        hidden = self.head.embedding(rows.flatten(), packing.positions)
-        hidden = self.head.decoder("forward")(hidden, packing, self.projected)
+        lengths = torch.full((len(rows),), rows.shape[1])
+        packing = Packing.of(lengths, device=rows.device)
+        num_real = rows.numel()
+        tokens = torch.cat([rows.flatten(), rows.new_zeros(len(packing.rows) - num_real)])
+        hidden = self.head.embedding(tokens, packing.positions)
+        hidden = self.head.decoder("forward")(hidden, packing, self.projected)[:num_real]
         states = hidden.unflatten(0, self.tokens.shape)[:, :, self.scored]  # (B, K, t or 1, D)
         return self.head.logits(states)[:, :, -1]
 

@@ -20,7 +20,7 @@ import virtex
 from virtex.data.example import Example
 from virtex.data.images import open_image
 from virtex.data.source import Needs, SourceConfig, open_source
-from virtex.models.textual_head import Direction
+from virtex.models.packing import Direction
 from virtex.predict.attention import CaptionAttention, Weights, attention_bias
 from virtex.predict.attention_figures import seen_part
 from virtex.predict.predictor import Predictor

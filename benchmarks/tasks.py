@@ -22,7 +22,7 @@ from virtex.data.source import SourceConfig, open_source
 from virtex.data.source_options import Needs
 from virtex.data.tokenizer import Tokenizer, train_tokenizer
 from virtex.data.transforms import ImageConfig, normalize
-from virtex.engine.loop import to_device
+from virtex.engine.device_batches import to_device
 from virtex.engine.optim import OptimConfig, build_optimizer, set_lr
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.tasks.base import Batch, Task, TaskConfig, TaskData

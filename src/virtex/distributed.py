@@ -147,8 +147,10 @@ def wrap(module: nn.Module) -> nn.Module:
     """Return a module whose gradients are averaged over processes."""
     if world_size() == 1:
         return module
-    # Without device_ids it moves no inputs: lengths stay on the host.
-    return nn.parallel.DistributedDataParallel(module)
+    # Buffers differ between processes until `share_buffers`; no training step depends on that.
+    return nn.parallel.DistributedDataParallel(
+        module, broadcast_buffers=False, gradient_as_bucket_view=True
+    )
 
 
 def mean(value: Tensor) -> Tensor:
@@ -223,6 +225,20 @@ def any_true(flag: bool, device: torch.device) -> bool:
     value = torch.tensor([int(flag)], device=device)
     torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
     return bool(value.item())
+
+
+def any_true_later(flag: bool) -> Callable[[], bool]:
+    """Return a function that waits for the answer of `any_true`, which is asked at once."""
+    if world_size() == 1:
+        return lambda: flag
+    value = torch.tensor([int(flag)])
+    work = torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX, async_op=True)
+
+    def answer() -> bool:
+        work.wait()
+        return bool(value.item())
+
+    return answer
 
 
 def gather_objects(value: Item) -> list[Item]:

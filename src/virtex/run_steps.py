@@ -9,7 +9,7 @@ from virtex import distributed
 from virtex.data.example import Source
 from virtex.data.loader import training_batches, validation_batches
 from virtex.early_stopping import EarlyStopping
-from virtex.engine.loop import evaluate
+from virtex.engine.evaluation import evaluate
 from virtex.engine.run import RunFolder
 from virtex.errors import DataError
 from virtex.pretrain_config import PretrainConfig
@@ -54,6 +54,7 @@ class RunSteps:
             batch_size=self.config.run.batch_size,
             start_step=start_step,
             share=distributed.share(),
+            num_pieces=self.config.run.accumulation_steps,
             config=self.config.loader,
         )
         return TimedBatches(stream, num_steps=self.config.run.num_steps, step=start_step)

@@ -12,7 +12,7 @@ from virtex import distributed
 from virtex.data.example import Source
 from virtex.data.fingerprint import Fingerprint
 from virtex.data.tokenizer import Tokenizer
-from virtex.engine.loop import BatchStream
+from virtex.engine.device_batches import BatchStream
 from virtex.pretrain_config import PretrainConfig
 from virtex.tasks.base import Batch, Task
 
@@ -105,7 +105,7 @@ class TimedBatches:
     def __iter__(self) -> "TimedBatches":
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> list[Batch]:
         if not self.is_done:
             self._measure()
         self.step += 1

@@ -21,9 +21,10 @@ from virtex.data.loader import (
     Batch,
     Encoded,
     LoaderConfig,
-    training_batches,
+    TrainingBatches,
     validation_batches,
 )
+from virtex.data.loader import training_batches as batches_in_pieces
 from virtex.data.order import permutation
 from virtex.distributed import Share
 from virtex.errors import ConfigError, DataError
@@ -65,6 +66,38 @@ def encode_wrongly(example: Example, rng: np.random.Generator) -> Encoded:
 
 def collate(encoded: Sequence[Encoded]) -> Batch:
     return {key: torch.stack([item[key] for item in encoded]) for key in encoded[0]}
+
+
+class Whole:
+    """Training batches of one piece each."""
+
+    def __init__(self, batches: TrainingBatches) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> "Whole":
+        return self
+
+    def __next__(self) -> Batch:
+        (batch,) = next(self.batches)
+        return batch
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.batches, name)
+
+
+def training_batches(*arguments: object, **options: object) -> Whole:
+    return Whole(batches_in_pieces(*arguments, **options))
+
+
+def test_pieces_are_collated_by_themselves_and_join_to_the_batch() -> None:
+    options = {"seed": 3, "batch_size": 12, "share": Share(1, 2), "config": IN_PROCESS}
+    whole = next(training_batches(Numbers(20), encode, collate, **options))
+    pieces = next(batches_in_pieces(Numbers(20), encode, collate, num_pieces=3, **options))
+    assert [len(piece["number"]) for piece in pieces] == [2, 2, 2]
+    for name, value in whole.items():
+        assert torch.equal(torch.cat([piece[name] for piece in pieces]), value)
+    with pytest.raises(ConfigError, match="2 processes with 4 pieces each"):
+        batches_in_pieces(Numbers(20), encode, collate, num_pieces=4, **options)
 
 
 def assert_same(ours: Batch, expected: Batch) -> None:

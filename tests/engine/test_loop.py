@@ -13,14 +13,16 @@ import pytest
 import torch
 from torch.amp import GradScaler
 
-from tests.engine.toy import ToyTask, toy_batch, toy_batches, toy_fit, toy_task
+from tests.engine.toy import ToyTask, split, toy_batch, toy_batches, toy_fit, toy_task
 from tests.small_disk import files_of_at_most
 from virtex.data.workers import WorkerError
 from virtex.engine import checkpoint, recording, signals
-from virtex.engine.loop import evaluate, split, to_device, train_step
+from virtex.engine.device_batches import to_device
+from virtex.engine.evaluation import evaluate
 from virtex.engine.optim import OptimConfig, lr_scale
 from virtex.engine.run import RunConfig, RunFolder
 from virtex.engine.state import TrainingState
+from virtex.engine.step import train_step
 from virtex.errors import CheckpointError, ConfigError, DataError, VirTexError
 from virtex.tasks.base import Batch, TaskOutput
 
@@ -141,7 +143,7 @@ def test_lookahead_does_not_count_the_steps_that_fp16_skips() -> None:
         batch = toy_batch(step, batch_size=8)
         if step in (0, 3):
             batch["target"] /= 0
-        train_step(task, batch, state, run=run, optim=optim)
+        train_step(task, [batch], state, run=run, optim=optim)
         counters.append(state.lookahead.state_dict()["counter"])
     assert counters == [0, 1, 2, 2, 0, 1]
 
@@ -179,8 +181,8 @@ def test_evaluation_weighs_batches_by_their_size() -> None:
 
 def test_a_bad_loss_stops_before_anything_bad_is_saved(folder: RunFolder) -> None:
     def batches(start: int) -> object:
-        for step, batch in enumerate(toy_batches(8, start), start=start):
-            yield {**batch, "target": batch["target"] / (step != 9)}  # infinite in step 10
+        for step, (batch,) in enumerate(toy_batches(8, start), start=start):
+            yield [{**batch, "target": batch["target"] / (step != 9)}]  # infinite in step 10
 
     run = replace(RUN, checkpoint_every=1, log_every=100, keep_checkpoints=0)
     with pytest.raises(VirTexError, match=r"toy_square and toy_absolute .*first at step 10"):
@@ -190,7 +192,7 @@ def test_a_bad_loss_stops_before_anything_bad_is_saved(folder: RunFolder) -> Non
 
 def test_weights_that_overflow_are_not_saved(folder: RunFolder) -> None:
     class Overflowing(ToyTask):
-        def after_step(self, step: int) -> None:
+        def after_step(self, step: int, kept: object) -> None:
             if step == 6:
                 self.backbone[0].weight.data[0] = torch.inf
 
@@ -279,7 +281,7 @@ def test_a_second_interrupt_acts_at_once(
 
 
 def test_a_signal_ends_the_wait_for_a_batch(folder: RunFolder) -> None:
-    def batches(start: int) -> Generator[Batch]:
+    def batches(start: int) -> Generator[list[Batch]]:
         yield from islice(toy_batches(8, start), 5)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
@@ -295,7 +297,7 @@ def test_a_signal_ends_the_wait_for_a_batch(folder: RunFolder) -> None:
 def test_the_finished_steps_are_saved_if_there_is_no_next_batch(
     folder: RunFolder, kind: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def batches(start: int) -> Generator[Batch]:
+    def batches(start: int) -> Generator[list[Batch]]:
         yield from islice(toy_batches(8, start), 5)
         raise kind("no more")
 
@@ -338,11 +340,11 @@ def test_deterministic_kernels_are_used_on_request(folder: RunFolder, requested:
         torch.use_deterministic_algorithms(before)
 
 
-def test_tensors_that_determine_shapes_stay_on_the_host():
-    batch = {name: torch.zeros(2, 1) for name in ("image", "boxes", "sizes", "num_objects")}
+def test_all_of_a_batch_goes_to_the_device():
+    batch = {"image": torch.zeros(2, 3, 4, 4), "rows": torch.zeros(2, dtype=torch.int64)}
     moved = to_device(batch, torch.device("meta"), channels_last=True)
-    on_host = {name for name, value in moved.items() if value.device.type == "cpu"}
-    assert on_host == {"sizes", "num_objects"}
+    assert {value.device.type for value in moved.values()} == {"meta"}
+    assert moved["image"].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_run_that_is_over_stays_complete(folder: RunFolder) -> None:

@@ -6,7 +6,6 @@ from torch import nn
 
 from tests.engine.toy import ToyTask, toy_batch, toy_task
 from tests.oracles.optim import SlowSgd
-from virtex.engine.loop import train_step
 from virtex.engine.optim import (
     OptimConfig,
     build_optimizer,
@@ -17,6 +16,7 @@ from virtex.engine.optim import (
 )
 from virtex.engine.run import RunConfig
 from virtex.engine.state import TrainingState
+from virtex.engine.step import train_step
 from virtex.errors import CheckpointError, ConfigError
 
 CPU = torch.device("cpu")
@@ -149,7 +149,7 @@ def test_training_steps_follow_the_slow_sgd(max_grad_norm: float) -> None:
     for step in range(6):
         batch = toy_batch(step, batch_size=8)
         set_lr(state.optimizer, 0.3 + step / 10)
-        train_step(task, batch, state, run=run, optim=optim)
+        train_step(task, [batch], state, run=run, optim=optim)
         twin.zero_grad()
         twin(batch).loss.backward()
         slow.step(scale=0.3 + step / 10, momentum=0.9, max_grad_norm=max_grad_norm)

@@ -28,7 +28,8 @@ def train_and_die(
     task: Task, folder: RunFolder, run: RunConfig, *, at: int, **options: object
 ) -> None:
     def batches(start: int) -> object:
-        for step, batch in enumerate(toy_batches(run.batch_size, start), start=start):
+        stream = toy_batches(run.batch_size, start, pieces=run.accumulation_steps)
+        for step, batch in enumerate(stream, start=start):
             if step == at:
                 raise KilledError
             yield batch

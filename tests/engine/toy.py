@@ -1,6 +1,6 @@
 """The toy task of the engine's tests, with batches that are a function of (seed, step)."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -37,7 +37,7 @@ class ToyTask(Task):
     def no_weight_decay(self) -> set[str]:
         return {"head.bias", "backbone.0.bias"}
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, kept: Sequence[Mapping[str, Tensor]]) -> None:
         self.steps_seen.append(step)
 
 
@@ -58,12 +58,18 @@ def toy_batch(step: int, *, batch_size: int) -> Batch:
     return {"image": images.chunk(world)[rank], "target": target.chunk(world)[rank]}
 
 
-def toy_batches(batch_size: int, start_step: int) -> Generator[Batch]:
-    """Yield batches from `start_step` on, without end."""
+def toy_batches(batch_size: int, start_step: int, *, pieces: int = 1) -> Generator[list[Batch]]:
+    """Yield the pieces of batches from `start_step` on, without end."""
     step = start_step
     while True:
-        yield toy_batch(step, batch_size=batch_size)
+        yield split(toy_batch(step, batch_size=batch_size), pieces)
         step += 1
+
+
+def split(batch: Batch, num_pieces: int) -> list[Batch]:
+    """Cut each tensor of a batch into equal pieces along its first dimension."""
+    pieces = {name: tensor.chunk(num_pieces) for name, tensor in batch.items()}
+    return [{name: cut[i] for name, cut in pieces.items()} for i in range(num_pieces)]
 
 
 def toy_fit(
@@ -72,7 +78,7 @@ def toy_fit(
     run: RunConfig,
     *,
     optim: OptimConfig | None = None,
-    batches: Callable[[int], Generator[Batch]] | None = None,
+    batches: Callable[[int], Generator[list[Batch]]] | None = None,
     validate: Callable[[int], dict[str, float]] | None = None,
     on_checkpoint: Callable[[int], None] | None = None,
     is_over: Callable[[int], bool] | None = None,
@@ -80,7 +86,7 @@ def toy_fit(
     """Call `fit` with toy batches."""
     return fit(
         task,
-        batches or partial(toy_batches, run.batch_size),
+        batches or partial(toy_batches, run.batch_size, pieces=run.accumulation_steps),
         folder=folder,
         run=run,
         optim=optim or OptimConfig(lr=0.05, backbone_lr=0.1),

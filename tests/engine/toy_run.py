@@ -54,7 +54,7 @@ def train(
     torch.set_num_threads(1)
     run = toy_config(num_steps=num_steps)
 
-    def batches(start_step: int) -> Generator[Batch]:
+    def batches(start_step: int) -> Generator[list[Batch]]:
         for step, batch in enumerate(toy_batches(run.batch_size, start_step), start_step):
             time.sleep(sleep)
             if step == fails_at and distributed.rank() == distributed.world_size() - 1:

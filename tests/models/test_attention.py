@@ -5,9 +5,8 @@ from torch.nn.functional import pad
 from tests.models.small import VOCAB_SIZE, small_batch, small_captioner
 from tests.oracles.attention import attention_by_hand
 from virtex.errors import ConfigError
-from virtex.models.attention import GridAttention, Packing
-from virtex.models.captioner import read
-from virtex.models.textual_head import DIRECTIONS
+from virtex.models.attention import GridAttention
+from virtex.models.packing import DIRECTIONS, Packing, read
 
 NORMS = pytest.mark.parametrize("norm", ["post", "pre"])
 BOTH = pytest.mark.parametrize("direction", DIRECTIONS)
@@ -89,8 +88,8 @@ def test_weights_times_values_are_what_the_layer_computes():
     torch.manual_seed(0)
     module = GridAttention(24, num_heads=3, dropout=0.1).eval()
     lengths = torch.tensor([3, 5])
-    packing = Packing.of(lengths, device=torch.device("cpu"), num_tokens=5)
-    hidden, grid = 3 * torch.randn(8, 24), 3 * torch.randn(2, 6, 24)
+    packing = Packing.of(lengths)
+    hidden, grid = 3 * torch.randn(len(packing.rows), 24), 3 * torch.randn(2, 6, 24)
     weights = module.weights(hidden, packing, grid)  # (B, A, T, N)
     _, values = module.keys_values(grid)
     attended = (weights @ values).transpose(1, 2).flatten(2)  # (B, T, D)

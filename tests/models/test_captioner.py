@@ -5,9 +5,8 @@ from hypothesis import strategies as st
 from torch.nn.utils.rnn import pad_sequence
 
 from tests.models.small import small_batch, small_captioner
-from virtex.models.captioner import read
 from virtex.models.decoding import DecodingConfig
-from virtex.models.textual_head import DIRECTIONS
+from virtex.models.packing import DIRECTIONS, read
 from virtex.tokens import EOS_ID, PAD_ID, SOS_ID, UNK_ID
 
 

@@ -85,7 +85,7 @@ def test_an_example_whose_targets_have_weight_zero_adds_nothing():
 def test_weights_by_document_frequency_are_those_of_their_slow_twin(stream):
     frequencies, seen = DocumentFrequencies(NUM_CLASSES), []
     for targets in stream:
-        frequencies.count(padded(targets))
+        frequencies.count([padded(targets)])
         seen += targets
         expected = torch.tensor(slow.idf_weights(seen, NUM_CLASSES))
         torch.testing.assert_close(frequencies.weights(), expected)
@@ -94,7 +94,7 @@ def test_weights_by_document_frequency_are_those_of_their_slow_twin(stream):
 def test_weights_are_never_negative_and_zero_for_a_class_in_every_example():
     frequencies = DocumentFrequencies(3)
     for _ in range(100):
-        frequencies.count(torch.tensor([[0, 1], [0, NO_TARGET]]))
+        frequencies.count([torch.tensor([[0, 1], [0, NO_TARGET]])])
     weights = frequencies.weights()
     assert weights[0] == 0
     assert 0 < weights[1] < weights[2]

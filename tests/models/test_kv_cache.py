@@ -3,7 +3,7 @@ import torch
 
 from tests.models.small import MAX_TOKENS, VOCAB_SIZE, small_batch, small_captioner
 from virtex.errors import ConfigError
-from virtex.models.textual_head import DIRECTIONS
+from virtex.models.packing import DIRECTIONS
 
 NUM_BEAMS = 3
 NUM_STEPS = 6

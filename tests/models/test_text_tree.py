@@ -5,8 +5,9 @@ from torch import Tensor
 from virtex.models import text_tree
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.captioner import Captioner
+from virtex.models.packing import DIRECTIONS
 from virtex.models.text_tree import TextTree, log_likelihoods
-from virtex.models.textual_head import DIRECTIONS, HeadConfig
+from virtex.models.textual_head import HeadConfig
 from virtex.tokens import EOS_ID, PAD_ID, SOS_ID
 
 SLIM = BackboneConfig(name="resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]})

@@ -5,8 +5,9 @@ from torch import nn
 from tests.models.small import MAX_TOKENS, VOCAB_SIZE, small_batch, small_captioner
 from tests.oracles.textual_head import PaddedCaptioner
 from virtex.errors import ConfigError
-from virtex.models.attention import Packing, SelfAttention
-from virtex.models.textual_head import DIRECTIONS, HeadConfig, TextualHead
+from virtex.models.attention import SelfAttention
+from virtex.models.packing import DIRECTIONS, Packing, layout, pack_tokens
+from virtex.models.textual_head import HeadConfig, TextualHead
 from virtex.zoo.released import to_released
 
 NORMS = pytest.mark.parametrize("norm", ["post", "pre"])
@@ -81,18 +82,30 @@ def random_targets(tokens, lengths):
     )
 
 
+def chosen_losses(captioner, grid, tokens, targets, lengths):
+    """Losses at the targets, of inputs (B, T) and targets (B, T)."""
+    packing = Packing.of(lengths).seeing_all(NONCAUSAL)
+    size = len(packing.rows)
+    packed = pack_tokens(targets, lengths, size)
+    chosen = packed.nonzero().squeeze(1)
+    inputs = pack_tokens(tokens, lengths, size)
+    losses = captioner.token_losses(grid, inputs, packed[chosen], packing, chosen=chosen)
+    everywhere = captioner.token_losses(grid, inputs, packed, packing)
+    torch.testing.assert_close(everywhere[chosen], losses)
+    assert everywhere.count_nonzero() == len(losses)
+    return losses
+
+
 @NORMS
 def test_noncausal_captions_among_causal_ones_equal_the_padded_twin(norm):
     captioner = small_captioner(norm).double()
     images, tokens, lengths = small_batch()
     twin, targets = PaddedCaptioner(captioner), random_targets(tokens, lengths)
+    grid = captioner.backbone(images.double())
+    losses = chosen_losses(captioner, grid, tokens, targets, lengths)
     options = {"lengths": lengths, "noncausal": NONCAUSAL}
-    losses, captions = captioner.token_losses(
-        captioner.backbone(images.double()), tokens, targets, **options
-    )
     expected = twin.answer_losses(images.double(), tokens, targets, **options)
     torch.testing.assert_close(losses, expected)
-    assert captions.tolist() == targets.nonzero()[:, 0].tolist()
     losses.sum().backward()
     expected.sum().backward()
     reached = {name: p.grad for name, p in captioner.named_parameters() if p.grad is not None}
@@ -110,8 +123,7 @@ def test_a_token_sees_later_ones_in_whole_captions_alone():
     changed = tokens.clone()
     changed[[0, 1, 3], 3] = tokens[[0, 1, 3], 3] % (VOCAB_SIZE - 5) + 5
     losses, others = (
-        captioner.token_losses(grid, inputs, targets, lengths=lengths, noncausal=NONCAUSAL)[0]
-        for inputs in (tokens, changed)
+        chosen_losses(captioner, grid, inputs, targets, lengths) for inputs in (tokens, changed)
     )
     assert torch.isclose(losses, others, rtol=1e-9).tolist() == [False, True, True, False]
 
@@ -122,17 +134,15 @@ def test_what_stands_in_the_padding_never_matters_to_whole_captions():
     grid, targets = captioner.backbone(images), random_targets(tokens, lengths)
     garbage = tokens.where(real_rows(lengths, tokens.shape[1]), torch.tensor(7))
     losses, others = (
-        captioner.token_losses(grid, inputs, targets, lengths=lengths, noncausal=NONCAUSAL)[0]
-        for inputs in (tokens, garbage)
+        chosen_losses(captioner, grid, inputs, targets, lengths) for inputs in (tokens, garbage)
     )
     assert torch.equal(losses, others)
 
 
 def test_an_empty_row_makes_nothing_nan():
     attention = SelfAttention(8, num_heads=2, dropout=0.0)
-    lengths, noncausal = torch.tensor([2, 0]), torch.tensor([True, True])
-    packing = Packing.of(lengths, device=torch.device("cpu"), num_tokens=3, noncausal=noncausal)
-    hidden = torch.randn(2, 8, requires_grad=True)
+    packing = Packing.of(torch.tensor([2, 0])).seeing_all()
+    hidden = torch.randn(len(packing.rows), 8, requires_grad=True)
     attention(hidden, packing).sum().backward()
     assert packing.visible.any(3).all()
     assert hidden.grad.isfinite().all()
@@ -141,10 +151,32 @@ def test_an_empty_row_makes_nothing_nan():
 
 def test_packing_and_padding_are_inverse():
     lengths = torch.tensor([2, 0, 3])
-    packing = Packing.of(lengths, device=torch.device("cpu"), num_tokens=4)
-    padded = torch.randn(3, 4, 2) * real_rows(lengths, 4)[..., None]
-    assert torch.equal(packing.pad(packing.pack(padded)), padded)
-    assert packing.positions.tolist() == [0, 1, 0, 1, 2]
+    packing = Packing.of(lengths)
+    assert torch.equal(packing.is_real, real_rows(lengths, 8))
+    padded = torch.randn(3, 8, 2)
+    real = packing.is_real
+    assert torch.equal(packing.pad(packing.pack(padded))[real], padded[real])
+    assert packing.positions[:5].tolist() == [0, 1, 0, 1, 2]
+    assert packing.captions[:5].tolist() == [0, 0, 2, 2, 2]
+
+
+@pytest.mark.parametrize("lengths", [[8], [8, 8], [1], [0, 0], [3, 8, 1], [13] * 300])
+def test_sizes_are_rounded_up_and_leave_padding_and_a_dead_token(lengths):
+    rows, places = layout(torch.tensor(lengths))
+    num_real = sum(lengths)
+    assert places.shape[1] % 8 == 0
+    assert places.numel() > num_real < len(rows)
+    assert len(rows) % (256 if num_real >= 2048 else 1) == 0
+    assert (places.flatten()[rows[num_real:]] == len(rows) - 1).all()
+    assert places.flatten()[rows[:num_real]].tolist() == list(range(num_real))
+
+
+def test_gradients_of_packing_and_padding_are_those_of_indexing():
+    packing = Packing.of(torch.tensor([2, 0, 3]))
+    padded = torch.randn(3, 8, 2, requires_grad=True)
+    weights = torch.randn(3, 8, 2) * packing.is_real[..., None]
+    (packing.pad(3 * packing.pack(padded)) * weights).sum().backward()
+    torch.testing.assert_close(padded.grad, 3 * weights)
 
 
 def head(**config):

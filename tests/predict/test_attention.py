@@ -9,7 +9,8 @@ from virtex.data.captions import EncodeCaption
 from virtex.errors import ConfigError, DataError
 from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig
-from virtex.models.textual_head import DIRECTIONS, HeadConfig
+from virtex.models.packing import DIRECTIONS
+from virtex.models.textual_head import HeadConfig
 from virtex.predict.attention import CaptionAttention, attention_bias
 from virtex.predict.predictor import Predictor
 

@@ -10,7 +10,7 @@ from virtex.data.sources.scenes import ScenesSource
 from virtex.data.tokenizer import Tokenizer, train_tokenizer
 from virtex.data.transforms import ImageConfig
 from virtex.models.backbone import Backbone, BackboneConfig
-from virtex.tasks.base import Batch, Task, TaskConfig, TaskData
+from virtex.tasks.base import Batch, Task, TaskConfig, TaskData, TaskOutput
 
 IMAGE = ImageConfig(size=32)
 SCENES = ScenesSource(8, image_size=64)
@@ -37,3 +37,13 @@ def scenes_batch(task: Task, indices: range = range(4)) -> Batch:
 def without_gradient(task: Task) -> list[str]:
     """Names of trainable parameters that the last backward pass left out."""
     return [n for n, p in task.named_parameters() if p.requires_grad and p.grad is None]
+
+
+def training_pass(task: Task, *pieces: Batch) -> list[TaskOutput]:
+    """Outputs of the forward passes of a training step on these pieces."""
+    return [task(piece) for piece in task.prepare_step(list(pieces), seed=0)]
+
+
+def training_step(task: Task, *pieces: Batch, step: int = 1) -> None:
+    """A training step without gradient: what it changes is not learned by gradient."""
+    task.after_step(step, [output.kept for output in training_pass(task, *pieces)])

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from tests.models.small import SLIM
 from tests.oracles.textual_head import PaddedCaptioner
+from tests.tasks.padded_batch import padded_captions
 from virtex.data.example import Example
 from virtex.data.tokenizer import train_tokenizer
 from virtex.data.transforms import ImageConfig, normalize
@@ -53,7 +54,7 @@ def losses_of(task, batch):
     twin = PaddedCaptioner(task.captioner)
     twin.visual.train(task.backbone.training)
     grid = twin.visual(normalize(batch["image"]))
-    tokens, lengths, rows = batch["tokens"], batch["lengths"], []
+    (tokens, lengths), rows = padded_captions(batch), []
     for row, parallel in enumerate(batch["parallel"].tolist()):
         one = slice(row, row + 1)
         inputs = tokens[one, :-1]
@@ -69,9 +70,9 @@ def test_captions_of_equal_length_that_are_not_parallel_are_forward_captioning()
     task = build(parallel_share=0.0)
     captioning = CaptioningConfig(head=HEAD, bidirectional=False).build(task.backbone, DATA)
     captioning.load_state_dict(task.state_dict())
-    batch = batch_of(task, [False] * 4)
-    for name in ("tokens", "lengths"):
-        batch[name] = batch[name][:1].expand_as(batch[name])
+    batch = task.collate(
+        [task.encode(example(CAPTIONS[0]), np.random.default_rng(i)) for i in range(4)]
+    )
     output, expected = task(batch), captioning(batch)
     torch.testing.assert_close(output.loss, expected.loss)
     assert output.logs.keys() == {"autoregressive"}
@@ -85,7 +86,7 @@ def test_captions_of_equal_length_that_are_not_parallel_are_forward_captioning()
 
 def caption_means(losses: Tensor, batch) -> Tensor:
     """Mean (B,) of each caption's losses (B, T) over its real tokens, a caption at a time."""
-    real = batch["tokens"][:, 1:] != PAD_ID
+    real = padded_captions(batch)[0][:, 1:] != PAD_ID
     return torch.stack([row[kept].mean() for row, kept in zip(losses, real, strict=True)])
 
 
@@ -105,7 +106,8 @@ def test_unknown_tokens_of_a_caption_leave_the_weight_of_the_others() -> None:
     task = build()
     task.backbone.eval()
     batch = batch_of(task, [False] * 4)
-    batch["tokens"][0, 1:3] = PAD_ID  # unknown tokens and padding share an id
+    batch["targets"][0, :2] = PAD_ID  # unknown tokens and padding share an id
+    batch["inputs"][0, 1:3] = PAD_ID
     expected = caption_means(losses_of(task, batch), batch)
     torch.testing.assert_close(task(batch).loss, expected.mean())
 
@@ -114,13 +116,15 @@ def test_a_parallel_token_is_told_by_image_and_place_alone() -> None:
     task = build().eval()
     batch = batch_of(task, [True, False, True, False])
     grid = task.backbone(normalize(batch["image"]))
-    tokens = batch["tokens"].clone()
-    tokens[:2, 2] = tokens[:2, 2] % 50 + 5
+    places = batch["places"][:2, 1]
+    inputs, targets = batch["inputs"].clone(), batch["targets"].clone()
+    targets[0, places] = inputs[0, places + 1] = targets[0, places] % 50 + 5
     losses, others = (
-        task.token_losses(grid, {**batch, "tokens": each}, batch["parallel"])[0]
-        for each in (batch["tokens"], tokens)
+        task.token_losses(grid, each, batch["parallel"])
+        for each in (batch, {**batch, "inputs": inputs, "targets": targets})
     )
-    same = losses.isclose(others, rtol=1e-7).split((batch["lengths"] - 1).tolist())
+    lengths = (padded_captions(batch)[1] - 1).tolist()
+    same = losses.isclose(others, rtol=1e-7)[: sum(lengths)].split(lengths)
     length = len(same[0])
     assert same[0].tolist() == [True] + [False] + [True] * (length - 2)
     assert same[1][0]

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from tests.oracles import classification as slow
-from tests.tasks.small_tasks import SCENES, build, scenes_batch, tokenizer, without_gradient
+from tests.tasks.small_tasks import (
+    SCENES,
+    build,
+    scenes_batch,
+    tokenizer,
+    training_pass,
+    without_gradient,
+)
 from tests.tasks.two_processes import check_gradients, in_one_process, in_two_processes
 from virtex.data.source_options import Needs
 from virtex.data.transforms import normalize
@@ -38,7 +45,7 @@ def test_the_loss_of_a_batch_is_that_of_its_slow_twin(config: TaskConfig):
     task = build(config)
     task.backbone.eval()
     batch = scenes_batch(task)
-    output = task(batch)
+    (output,) = training_pass(task, batch)
     logits = task.logits(normalize(batch["image"])).tolist()
     targets = as_lists(batch["targets"])
     if config.loss == "bce":
@@ -54,7 +61,7 @@ def test_the_loss_of_a_batch_is_that_of_its_slow_twin(config: TaskConfig):
 def test_every_parameter_learns_even_where_no_example_has_a_target(config: TaskConfig):
     task = build(config)
     batch = {**scenes_batch(task), "targets": torch.empty(4, 0, dtype=torch.int64)}
-    output = task(batch)
+    (output,) = training_pass(task, batch)
     output.loss.backward()
     assert without_gradient(task) == []
     assert output.loss.isfinite()
@@ -143,7 +150,7 @@ def test_with_bce_about_one_class_is_expected_at_the_start():
 
 def test_validation_leaves_the_document_frequencies_alone_and_uses_them():
     task = build(TokenClassificationConfig(idf=True))
-    task(scenes_batch(task))
+    training_pass(task, scenes_batch(task))
     counts = task.frequencies.counts.clone()
     task.eval()
     other = scenes_batch(task, range(4, 8))
@@ -158,10 +165,11 @@ def test_validation_leaves_the_document_frequencies_alone_and_uses_them():
 
 def test_document_frequencies_are_part_of_the_state():
     first, second = (build(TokenClassificationConfig(idf=True)) for _ in range(2))
-    first(scenes_batch(first))
+    training_pass(first, scenes_batch(first))
     second.load_state_dict(first.state_dict())
     batch = scenes_batch(first, range(4, 8))
-    assert torch.equal(first(batch).loss, second(batch).loss)
+    losses = [training_pass(task, batch)[0].loss for task in (first, second)]
+    assert torch.equal(*losses)
     assert torch.equal(first.frequencies.counts, second.frequencies.counts)
 
 

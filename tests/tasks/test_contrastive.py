@@ -152,7 +152,7 @@ def test_the_temperature_of_a_softmax_stays_at_or_above_a_hundredth():
         task = small_task(loss)
         with torch.no_grad():
             task.log_scale.fill_(math.log(1000))
-        task.after_step(1)
+        task.after_step(1, [])
         assert task.log_scale.exp().item() == pytest.approx(expected, rel=1e-4)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
+from tests.engine.toy import split
 from tests.models.small import SLIM
 from tests.tasks.two_processes import in_one_process, in_two_processes
 from virtex import distributed
@@ -17,7 +18,8 @@ from virtex.data.source import SourceConfig
 from virtex.data.source_options import check_options
 from virtex.data.sources.scenes import ScenesSource
 from virtex.data.transforms import ImageConfig
-from virtex.engine.loop import evaluate, fit, split
+from virtex.engine.evaluation import evaluate
+from virtex.engine.loop import fit
 from virtex.engine.optim import OptimConfig, build_optimizer
 from virtex.engine.run import RunConfig, RunFolder
 from virtex.errors import ConfigError, DataError
@@ -339,7 +341,7 @@ def batches_from(task: Detection, step: int):
     while True:
         encoded = [task.encode(SCENES[(2 * step + place) % 6], np.random.default_rng((step, place)))
                    for place in range(2)]  # fmt: skip
-        yield task.collate(encoded)
+        yield [task.collate(encoded)]
         step += 1
 
 

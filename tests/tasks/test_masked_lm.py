@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from tests.models.small import SLIM
 from tests.oracles.textual_head import PaddedCaptioner
+from tests.tasks.padded_batch import padded_hidden
 from virtex.data.example import Example
 from virtex.data.tokenizer import train_tokenizer
 from virtex.data.transforms import ImageConfig, normalize
@@ -162,13 +163,12 @@ def test_the_loss_is_the_mean_over_the_targets_of_the_padded_twin() -> None:
         torch.nn.init.normal_(parameter, std=0.3)
     batch = batch_of(task)
     twin = PaddedCaptioner(task.captioner)
-    logits = twin.textual(
-        twin.visual(normalize(batch["image"])), batch["tokens"], batch["lengths"], is_causal=False
-    )
-    expected = cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), ignore_index=PAD_ID)
+    inputs, lengths, targets = padded_hidden(batch)
+    logits = twin.textual(twin.visual(normalize(batch["image"])), inputs, lengths, is_causal=False)
+    expected = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD_ID)
     output = task(batch)
     torch.testing.assert_close(output.loss, expected)
-    num_targets = sum(math.ceil(0.15 * (length - 2)) for length in batch["lengths"].tolist())
+    num_targets = sum(math.ceil(0.15 * (length - 2)) for length in lengths.tolist())
     assert output.logs["targets_per_caption"] == pytest.approx(num_targets / 3)
 
 
@@ -208,7 +208,7 @@ def test_concept_words_alone_are_hidden_and_whole() -> None:
 def test_listed_words_are_the_concepts_and_a_caption_without_any_has_no_target(tmp_path) -> None:
     (tmp_path / "words.txt").write_text("Dog\ncats\n")
     task = build(masked_words="concepts", concepts_path=tmp_path / "words.txt")
-    targets = batch_of(task)["targets"]
+    _, _, targets = padded_hidden(batch_of(task))
     words = [TOKENIZER.decode(row[row != PAD_ID].tolist()) for row in targets]
     assert words == ["dog", "cats", ""]
 

@@ -8,14 +8,22 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.engine.toy import split
 from tests.oracles.memories import info_nce
-from tests.tasks.small_tasks import IMAGE, SCENES, build, scenes_batch, without_gradient
+from tests.tasks.small_tasks import (
+    IMAGE,
+    SCENES,
+    build,
+    scenes_batch,
+    training_pass,
+    training_step,
+    without_gradient,
+)
 from tests.tasks.two_processes import in_one_process, in_two_processes
 from virtex import distributed
 from virtex.config import to_dict
 from virtex.data.example import Example
 from virtex.data.transforms import TrainTransform
-from virtex.engine.loop import split
 from virtex.engine.run import seed_step
 from virtex.errors import ConfigError
 from virtex.models.backbone import BackboneConfig
@@ -63,7 +71,7 @@ def test_the_loss_and_the_accuracy_are_the_twins(mlp: bool) -> None:
     task = small_moco(MocoConfig(dim=6, queue_size=10, temperature=0.2, mlp=mlp)).eval()
     move(task)
     batch = scenes_batch(task, range(8))
-    queries, keys = task.queries_and_keys(batch["query_image"], batch["key_image"])
+    queries, keys, _ = task.queries_and_keys(batch["query_image"], batch["key_image"])
     queue = task.queue.keys
     expected = info_nce(queries.tolist(), keys.tolist(), queue.tolist(), temperature=0.2)
     output = task(batch)
@@ -92,24 +100,20 @@ def test_the_copy_is_updated_as_in_the_papers_algorithm() -> None:
         learned = task.backbone.cnn.conv1.weight.detach()
         expected = momentum * expected + (1 - momentum) * learned
         torch.testing.assert_close(task.momentum_backbone.cnn.conv1.weight.data, expected)
-        task(scenes_batch(task))
+        (output,) = training_pass(task, scenes_batch(task))
         move(task)
-        task.after_step(step + 1)
+        task.after_step(step + 1, [output.kept])
 
 
 def test_keys_of_all_pieces_join_the_queue_when_the_step_ends() -> None:
     task = small_moco()
     batch, before = scenes_batch(task, range(8)), task.queue.keys.clone()
-    keys = []
-    for piece in split(batch, 2):
-        task(piece)
-        keys.append(task._new_keys[-1])
-        assert torch.equal(task.queue.keys, before)
-    task.after_step(1)
-    assert torch.equal(task.queue.keys[:8], torch.cat(keys))
+    kept = [output.kept for output in training_pass(task, *split(batch, 2))]
+    assert torch.equal(task.queue.keys, before)
+    task.after_step(1, kept)
+    assert torch.equal(task.queue.keys[:8], torch.cat([piece["keys"] for piece in kept]))
     assert torch.equal(task.queue.keys[8:], before[8:])
-    task(batch)
-    task.after_step(2)
+    training_step(task, batch, step=2)
     assert int(task.queue.position) == 6  # 16 keys went round a queue of 10
 
 
@@ -120,16 +124,15 @@ def test_evaluation_changes_nothing_and_does_not_depend_on_the_batch() -> None:
     halves = [task(piece).loss.item() for piece in split(batch, 2)]
     assert whole == pytest.approx(np.mean(halves), rel=1e-5)
     assert changed(task, before) == set()
-    assert task._new_keys == []
 
 
 def test_a_training_step_moves_both_statistics_and_the_queue() -> None:
     task = small_moco()
     before = state_of(task)
-    task(scenes_batch(task))
+    (output,) = training_pass(task, scenes_batch(task))
     assert changed(task, before) == {"backbone", "momentum_backbone"}  # BatchNorm's statistics
     move(task)
-    task.after_step(1)
+    task.after_step(1, [output.kept])
     assert changed(task, before) == {name.partition(".")[0] for name in before}
 
 
@@ -171,10 +174,10 @@ def moco_after_two_steps() -> tuple[Task, Batch]:
     share = {name: value.chunk(world_size)[rank] for name, value in batch.items()}
     for step in range(2):
         seed_step(0, step, rank)
-        task(share)
+        (output,) = training_pass(task, share)
         torch.manual_seed(step)
         move(task)
-        task.after_step(step + 1)
+        task.after_step(step + 1, [output.kept])
     for value in (task.queue.keys, task.queue.position[None]):
         ours, *others = distributed.gather(value).chunk(world_size)
         assert all(torch.equal(ours, other) for other in others)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.models.small import SLIM
 from tests.oracles.textual_head import PaddedCaptioner
@@ -16,6 +17,7 @@ from virtex.engine.loop import fit
 from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig, RunFolder
 from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.models.packing import DIRECTIONS, pack_readings
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import Batch, TaskData
 from virtex.tasks.captioning import Captioning, CaptioningConfig
@@ -25,7 +27,8 @@ NUM_STEPS, WARMUP, BATCH_SIZE = 40, 8, 8
 VOCABULARY = train_tokenizer(["a red ball on a table", "two dogs run"], vocab_size=40)
 
 
-def batch(step: int) -> Batch:
+def captioned(step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, tokens and lengths of a step."""
     rng = torch.Generator().manual_seed(step)
     lengths = torch.randint(4, 13, (BATCH_SIZE,), generator=rng)
     tokens = torch.randint(4, 40, (BATCH_SIZE, 12), generator=rng)
@@ -33,12 +36,13 @@ def batch(step: int) -> Batch:
     tokens[torch.arange(BATCH_SIZE), lengths - 1] = EOS_ID
     tokens[torch.arange(12) >= lengths[:, None]] = 0
     images = torch.randint(0, 256, (BATCH_SIZE, 3, 64, 64), dtype=torch.uint8, generator=rng)
-    return {"image": images, "tokens": tokens[:, : int(lengths.max())], "lengths": lengths}
+    return images, tokens[:, : int(lengths.max())], lengths
 
 
-def stream(step: int) -> Generator[Batch, None, None]:
+def stream(step: int) -> Generator[list[Batch], None, None]:
     while True:
-        yield batch(step)
+        images, tokens, lengths = captioned(step)
+        yield [{"image": images, **pack_readings(tokens, lengths, DIRECTIONS)._asdict()}]
         step += 1
 
 
@@ -55,10 +59,10 @@ def test_losses_and_gradient_norms_are_those_of_the_papers_rules(
 ) -> None:
     task = captioning()
     twin = PaddedCaptioner(task.captioner)
-    batches = [batch(step) for step in range(NUM_STEPS)]
+    batches = [captioned(step) for step in range(NUM_STEPS)]
     expected = trajectory(
         twin,
-        [(normalize(b["image"]), b["tokens"], b["lengths"]) for b in batches],
+        [(normalize(images), tokens, lengths) for images, tokens, lengths in batches],
         lr_multipliers(NUM_STEPS, WARMUP, first=0 if original else 1),
     )
     fit(

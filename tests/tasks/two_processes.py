@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.engine.processes import CONTEXT, exit_codes
 from virtex import distributed
+from virtex.engine.step import with_mean_counts
 from virtex.tasks.base import Batch, Task
 
 Step = dict[str, Any]
@@ -65,7 +66,9 @@ def _half(make: Callable[[], tuple[Task, Batch]], folder: Path, rank: int, port:
 
 def _step(task: Task, batch: Batch) -> Step:
     model = distributed.wrap(task)
-    output = model(batch)
+    (piece,) = task.prepare_step([batch], seed=0)
+    (piece,) = with_mean_counts([piece], task.counts)
+    output = model(piece)
     output.loss.backward()
     return {
         "loss": output.loss.item(),

@@ -11,7 +11,8 @@ from virtex.errors import CheckpointError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig
-from virtex.models.textual_head import DIRECTIONS, HeadConfig
+from virtex.models.packing import DIRECTIONS
+from virtex.models.textual_head import HeadConfig
 from virtex.zoo.foreign import unwrap
 from virtex.zoo.released import load_released, released_layout, to_released
 

@@ -11,6 +11,7 @@ from torch.nn.utils import parameters_to_vector
 from tests.oracles.decoding import slow_beam_search
 from tests.oracles.released import CLASSIFICATION, ReleasedModel
 from tests.real_data import real
+from tests.tasks.padded_batch import padded_captions, padded_hidden
 from tests.tasks.small_tasks import IMAGE, SCENES, tokenizer
 from tests.zoo.opened import foreign, open_backbone
 from virtex.data.transforms import normalize
@@ -85,10 +86,9 @@ def released_loss(released, batch):
     images = normalize(batch["image"])
     if released.kind in CLASSIFICATION:
         return released.class_loss(images, own_targets(batch))
-    tokens, lengths = batch["tokens"], batch["lengths"]
     if released.kind == "masked_lm":
-        return released.mask_loss(images, tokens, lengths, batch["targets"])
-    return released.caption_loss(images, tokens, lengths)
+        return released.mask_loss(images, *padded_hidden(batch))
+    return released.caption_loss(images, *padded_captions(batch))
 
 
 @pytest.mark.parametrize("kind", ["bicaptioning", "bicaptioning_prenorm", *KINDS[1:]])

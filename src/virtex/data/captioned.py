@@ -39,7 +39,7 @@ class CaptionedForValidation:
 
 
 def collate_captioned(encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Stack images (B, 3, H, W) and pad tokens (B, T) on the right."""
+    """Stack images (B, 3, H, W) and pad tokens (B, T) on the right; `lengths` (B,)."""
     tokens, lengths = pad_tokens([item["tokens"] for item in encoded])
     images = torch.stack([item["image"] for item in encoded])
     return {"image": images, "tokens": tokens, "lengths": lengths}

@@ -76,9 +76,12 @@ def training_batches(
     start_step: int = 0,
     share: Share = Share(),
     repeats: NDArray[np.float64] | None = None,
+    num_pieces: int = 1,
     config: LoaderConfig | None = None,
 ) -> "TrainingBatches":
     """Return endless batches from number `start_step` on, in the order that `seed` gives.
+
+    Each is this rank's part of the batch, in pieces that are collated by themselves.
 
     Args:
         encode: Turns an example into tensors; picklable, and random only through its generator.
@@ -86,13 +89,14 @@ def training_batches(
         batch_size: Examples over all ranks.
         start_step: Number of earlier batches; skipping them is free.
         repeats: (N,) repeat factors, at least 1; None for 1.
+        num_pieces: Number of equal pieces of a rank's part.
 
     Raises:
-        ConfigError: A batch cannot be split evenly over the ranks.
+        ConfigError: A batch cannot be split evenly over the ranks and pieces.
         DataError: There are no examples or, while iterating, too many images are bad.
     """
     config = config or LoaderConfig()
-    _check(source, batch_size=batch_size, share=share)
+    _check(source, batch_size=batch_size, share=share, num_pieces=num_pieces)
     if seed < 0 or start_step < 0:
         raise ConfigError(f"seed {seed} and start_step {start_step} must be 0 or more")
     order = TrainingOrder(
@@ -103,7 +107,7 @@ def training_batches(
         share=share,
         repeats=repeats,
     )
-    reader = _Reader(source, encode, collate, seed=seed, replaces_bad=True)
+    reader = _Reader(source, encode, collate, seed=seed, replaces_bad=True, num_pieces=num_pieces)
     return TrainingBatches(reader, order, config)
 
 
@@ -130,7 +134,7 @@ def validation_batches(
 
 
 class TrainingBatches:
-    """An endless iterator over this rank's part of each batch."""
+    """An endless iterator over the pieces of this rank's part of each batch."""
 
     def __init__(
         self, reader: "_Reader", order: Iterable[list[Sample]], config: LoaderConfig
@@ -146,14 +150,12 @@ class TrainingBatches:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> list[Batch]:
         try:
-            batch = self._tally.add(next(self._batches))
+            return self._tally.add(next(self._batches))
         except VirTexError:
             self.close()
             raise
-        assert batch is not None  # every bad image is replaced
-        return batch
 
     def close(self) -> None:
         """Stop the workers, and the iteration."""
@@ -163,7 +165,8 @@ class TrainingBatches:
 class _Read(NamedTuple):
     """A batch as a worker sends it, with the problems that it met."""
 
-    batch: Batch | None
+    pieces: list[Batch]
+    """None or one for validation, since bad images are left out; all of them for training."""
     num_seen: int
     bad_images: list[BadImage]
     error: VirTexError | None = None
@@ -173,10 +176,17 @@ class _Reader(Dataset[_Read]):
     """A reader of batches in a worker; torch calls it a data set whose items are batches."""
 
     def __init__(
-        self, source: Source, encode: Encode, collate: Collate, *, seed: int, replaces_bad: bool
+        self,
+        source: Source,
+        encode: Encode,
+        collate: Collate,
+        *,
+        seed: int,
+        replaces_bad: bool,
+        num_pieces: int = 1,
     ) -> None:
         self.source, self.encode, self.collate = source, encode, collate
-        self.seed, self.replaces_bad = seed, replaces_bad
+        self.seed, self.replaces_bad, self.num_pieces = seed, replaces_bad, num_pieces
 
     def __getitem__(self, samples: list[Sample]) -> _Read:
         read: list[tuple[int, Encoded]] = []
@@ -184,17 +194,19 @@ class _Reader(Dataset[_Read]):
         try:
             for sample in samples:
                 read.extend(self._read(sample, bad_images))
-            batch = self._collate(read) if read else None
+            size = max(1, len(read) // self.num_pieces)
+            pieces = [self._collate(read[at : at + size]) for at in range(0, len(read), size)]
         except VirTexError as error:  # which torch would wrap in the worker's traceback
-            return _Read(None, len(samples), bad_images, error)
+            return _Read([], len(samples), bad_images, error)
         num_replacements = len(bad_images) if self.replaces_bad else 0
-        return _Read(batch, len(samples) + num_replacements, bad_images)
+        return _Read(pieces, len(samples) + num_replacements, bad_images)
 
     def need(self, samples: list[Sample]) -> Need | None:
         """Return the size of a batch, judged by the first example; None if that cannot be read."""
         try:
             read = self._read(samples[0], []) if samples else []
-            return need_of(self._collate(read), num_examples=len(samples)) if read else None
+            need = need_of(self._collate(read), num_examples=len(samples)) if read else None
+            return need and need._replace(num_tensors=need.num_tensors * self.num_pieces)
         except VirTexError:  # a worker will report it
             return None
 
@@ -232,8 +244,8 @@ class _Tally:
         self.limit, self.num_seen = limit, 0
         self.bad_images: list[BadImage] = []
 
-    def add(self, read: _Read) -> Batch | None:
-        """Count the bad images of a batch and return it."""
+    def add(self, read: _Read) -> list[Batch]:
+        """Count the bad images of a batch and return its pieces."""
         self.num_seen += read.num_seen
         for location, reason in read.bad_images:
             known = (location, reason) in self.bad_images
@@ -250,7 +262,7 @@ class _Tally:
                 f"{self.limit:.2%} that bad_image_limit allows; the last is {location}: {reason}. "
                 "Replace or remove these images, or raise the limit"
             )
-        return read.batch
+        return read.pieces
 
 
 def _validation(
@@ -263,8 +275,7 @@ def _validation(
     tally, num_batches = _Tally(config.bad_image_limit), 0
     with closing(_prepared(reader, parts, config, largest=largest)) as prepared:
         for read in prepared:
-            batch = tally.add(read)
-            if batch is not None:
+            for batch in tally.add(read):
                 num_batches += 1
                 yield batch
     if tally.bad_images and not num_batches:
@@ -288,10 +299,11 @@ def _prepared(
     )
 
 
-def _check(source: Source, *, batch_size: int, share: Share) -> None:
-    if batch_size < 1 or batch_size % share.world_size:
+def _check(source: Source, *, batch_size: int, share: Share, num_pieces: int = 1) -> None:
+    if batch_size < 1 or batch_size % (share.world_size * num_pieces):
         raise ConfigError(
             f"batch_size {batch_size} must be a multiple of the {share.world_size} processes"
+            + (f" with {num_pieces} pieces each" if num_pieces > 1 else "")
         )
     if not len(source):
         raise DataError("there are no examples to read: the source is empty")

@@ -11,7 +11,7 @@ from virtex.data.images import Pixels
 from virtex.demo.gallery import DemoGallery
 from virtex.demo.uploaded_image import data_uri, thumbnail
 from virtex.errors import ConfigError
-from virtex.models.textual_head import Direction
+from virtex.models.packing import Direction
 from virtex.predict.attention import CaptionAttention
 from virtex.predict.attention_colors import Scale, Values, scale_fractions, scale_ratios
 from virtex.predict.attention_figures import seen_part

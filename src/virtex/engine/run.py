@@ -155,8 +155,16 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     So checkpoints need no generator state, and validation between two steps has no effect on later
     steps.
     """
-    entropy = np.random.SeedSequence((seed, step, rank))
-    torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+    torch.manual_seed(_drawn((seed, step, rank)))
+
+
+def seed_of_step(seed: int, step: int) -> int:
+    """Return a random seed that all processes share in a step."""
+    return _drawn((seed, step)) >> 1
+
+
+def _drawn(entropy: tuple[int, ...]) -> int:
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
 
 
 class RunFolder:

@@ -1,16 +1,12 @@
 """Attention of packed caption tokens to their caption and to the image's grid.
 
-The captions of a batch differ in length. Layers that treat tokens independently run on the P real
-tokens of the batch, (P, D); only attention has the padded shape (B, T, D). Of 256 COCO captions
-padded to 30 tokens, 45 % of the tokens are real.
+Tokens lie as packing.py says: (P, D) everywhere but in attention, which is (B, T, D).
 
 Shapes: B captions, T tokens, P packed tokens, D width, A heads of d channels, N grid cells and
 K beams.
 """
 
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -19,63 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from virtex.models.kv_cache import LayerCache
 from virtex.models.linear import Linear
-
-
-@dataclass(frozen=True)
-class Packing:
-    """Layout of P packed tokens among B rows of T tokens."""
-
-    rows: Tensor
-    """(P,) index of each packed token into the flattened (B * T)."""
-    batch_size: int
-    num_tokens: int
-    """Length T of the longest row."""
-    visible: Tensor | None = None
-    """(B, 1, T, T) bool, which token (row) may attend to which (column); None is causal."""
-    num_captions: int = 1
-    """Number of captions, of equally many tokens, that lie side by side in each row."""
-
-    @classmethod
-    def of(
-        cls,
-        lengths: Tensor,
-        *,
-        device: torch.device,
-        num_tokens: int,
-        noncausal: Tensor | None = None,
-    ) -> Self:
-        """Return the layout of rows whose first `lengths` (B,) tokens are real.
-
-        The host needs the lengths, since P is a shape: it waits for lengths on a GPU.
-
-        Args:
-            noncausal: (B,) bool, rows whose tokens attend to all of their row; None for none.
-        """
-        steps = torch.arange(num_tokens, device=lengths.device)
-        real = steps < lengths[:, None]  # (B, T)
-        rows = real.flatten().nonzero().squeeze(1).to(device, non_blocking=True)
-        if noncausal is None:
-            return cls(rows, len(lengths), num_tokens)
-        steps = torch.arange(num_tokens, device=device)
-        # An empty row attends to its first padding token, since attention to nothing is NaN.
-        in_row = steps < lengths.to(device).clamp(min=1)[:, None, None]  # (B, 1, T)
-        visible = torch.where(noncausal[:, None, None], in_row, steps <= steps[:, None])
-        return cls(rows, len(lengths), num_tokens, visible[:, None])
-
-    def pack(self, padded: Tensor) -> Tensor:
-        """Return the real tokens (P, ...) of padded ones (B, T, ...)."""
-        return padded.flatten(0, 1).index_select(0, self.rows)
-
-    def pad(self, packed: Tensor) -> Tensor:
-        """Return packed tokens (P, ...) as (B, T, ...), padded with zeros."""
-        padded = packed.new_zeros(self.batch_size * self.num_tokens, *packed.shape[1:])
-        padded = padded.index_copy(0, self.rows, packed)
-        return padded.unflatten(0, (self.batch_size, self.num_tokens))
-
-    @property
-    def positions(self) -> Tensor:
-        """(P,) position of each packed token in its caption."""
-        return self.rows % (self.num_tokens // self.num_captions)
+from virtex.models.packing import Packing
 
 
 def attend(

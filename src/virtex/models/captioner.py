@@ -9,15 +9,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from virtex.errors import ConfigError
-from virtex.models.attention import Packing
 from virtex.models.backbone import Backbone
 from virtex.models.decoding import DecodingConfig, Generated, Rng, check_prefix, decode
 from virtex.models.kv_cache import KeyValueCache
+from virtex.models.packing import Direction, Packing, Readings, pack_readings, pack_tokens, read
 from virtex.models.reranking import log_likelihoods, rerank, with_start_and_end
-from virtex.models.textual_head import Direction, HeadConfig, TextualHead
-from virtex.tokens import PAD_ID
+from virtex.models.textual_head import HeadConfig, TextualHead
 
 
 class Captioner(nn.Module):
@@ -47,15 +47,25 @@ class Captioner(nn.Module):
     def loss(self, images: Tensor, tokens: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Return the mean cross-entropy per predicted token, a scalar for each direction.
 
-        Padding and unknown tokens, which share an id, are ignored. Each of several processes has
-        the mean over its own tokens.
+        Padding and unknown tokens, which share an id, are ignored.
         """
-        directions = self.head.directions
-        losses, targets, _ = self._next_token_losses(
-            self.backbone(images), tokens, lengths, directions
+        readings = self._readings(tokens, lengths, self.head.directions)
+        losses = self.next_token_losses(
+            self.backbone(images), readings.inputs, readings.targets, readings.packing
         )
-        means = losses.sum(1) / (targets != PAD_ID).sum(1)
-        return dict(zip(directions, means, strict=True))
+        means = losses.sum(1) / readings.num_targets
+        return dict(zip(self.head.directions, means, strict=True))
+
+    def next_token_losses(
+        self, grid: Tensor, inputs: Tensor, targets: Tensor, packing: Packing
+    ) -> Tensor:
+        """Return the losses (R, P) of packed inputs and targets, (R, P) each, in all directions.
+
+        Args:
+            grid: (B, C, h, w) of the captions' images.
+        """
+        hidden = self.head(inputs, packing, grid, directions=self.head.directions)
+        return self.head.token_losses(hidden, targets)
 
     def logits(
         self, images: Tensor, tokens: Tensor, lengths: Tensor, *, direction: Direction = "forward"
@@ -64,30 +74,38 @@ class Captioner(nn.Module):
 
         Rows of padding are zero.
         """
-        packing = self._packing(tokens, lengths)
-        inputs = packing.pack(read(tokens, lengths, direction))
-        grid = self.backbone(images)
-        hidden = self.head(inputs[None], packing, grid, directions=[direction])
-        return packing.pad(self.head.logits(hidden[0]))
+        self._check_length(tokens)
+        packing = Packing.of(lengths, device=tokens.device)
+        ordered = read(tokens, lengths, direction).cpu()
+        inputs = pack_tokens(ordered, lengths.cpu(), len(packing.rows)).to(tokens.device)
+        hidden = self.head(inputs[None], packing, self.backbone(images), directions=[direction])
+        logits = packing.pad(self.head.logits(hidden[0]))
+        num_tokens = tokens.shape[1]
+        logits = logits.masked_fill(~packing.is_real[..., None], 0)[:, :num_tokens]
+        return pad(logits, (0, 0, 0, num_tokens - logits.shape[1]))
 
     def token_losses(
-        self, grid: Tensor, inputs: Tensor, targets: Tensor, *, lengths: Tensor, noncausal: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the forward decoder's losses (M,) at M targets, and the caption (M,) of each.
-
-        Logits are computed at positions with a target only.
+        self,
+        grid: Tensor,
+        inputs: Tensor,
+        targets: Tensor,
+        packing: Packing,
+        *,
+        chosen: Tensor | None = None,
+    ) -> Tensor:
+        """Return the forward decoder's losses (M,), 0 where the target is PAD_ID.
 
         Args:
-            inputs: (B, T) the decoder's input, of which the first `lengths` (B,) tokens are real.
-            targets: (B, T) the target at each position; PAD_ID at positions without one.
-            noncausal: (B,) bool, captions whose tokens attend to all tokens of their caption.
+            inputs: (P,) the packed input of the decoder.
+            targets: (M,) the target of each chosen token, which need not follow it.
+            packing: The layout, and which token attends to which.
+            chosen: (M,) places of the targets in (P,); None for all. Logits are computed there
+                alone.
         """
-        packing = self._packing(inputs, lengths, noncausal)
-        packed = packing.pack(targets)  # (P,)
-        positions = packed.nonzero().squeeze(1)  # (M,)
-        hidden = self.head(packing.pack(inputs)[None], packing, grid, directions=["forward"])
-        losses = self.head.token_losses(hidden[:, positions], packed[None, positions])  # (1, M)
-        return losses[0], packing.rows[positions] // packing.num_tokens
+        hidden = self.head(inputs[None], packing, grid, directions=["forward"])  # (1, P, D)
+        if chosen is not None:
+            hidden = hidden.index_select(1, chosen)
+        return self.head.token_losses(hidden, targets[None])[0]
 
     @torch.no_grad()
     def score(
@@ -103,9 +121,10 @@ class Captioner(nn.Module):
     ) -> Tensor:
         """Return the scores of `score`, given the grid."""
         self._require_evaluation()
-        losses, _, packing = self._next_token_losses(grid, tokens, lengths, [direction])
-        captions = packing.rows // packing.num_tokens
-        return losses.new_zeros(len(tokens)).index_add(0, captions, -losses[0])
+        readings = self._readings(tokens, lengths, [direction])
+        hidden = self.head(readings.inputs, readings.packing, grid, directions=[direction])
+        losses = self.head.token_losses(hidden, readings.targets)[0]  # (P,)
+        return losses.new_zeros(len(tokens)).index_add(0, readings.packing.captions, -losses)
 
     @torch.no_grad()
     def attention(
@@ -117,9 +136,10 @@ class Captioner(nn.Module):
         that are not predicted: the first of a reading, and padding.
         """
         self._require_evaluation()
-        packing = self._packing(tokens[:, 1:], lengths - 1)
-        inputs = packing.pack(read(tokens, lengths, direction)[:, :-1])  # (P,)
-        weights = self.head.attention(inputs, packing, grid, direction=direction)
+        readings = self._readings(tokens, lengths, [direction])
+        weights = self.head.attention(
+            readings.inputs[0], readings.packing, grid, direction=direction
+        )
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         num_steps = lengths.to(tokens.device)[:, None] - 1  # (B, 1)
         # Step s of a reading predicts the token at its position s + 1.
@@ -228,34 +248,19 @@ class Captioner(nn.Module):
                 "to right only: set it to 0 or take a bidirectional model"
             )
 
-    def _next_token_losses(
-        self, grid: Tensor, tokens: Tensor, lengths: Tensor, directions: Sequence[Direction]
-    ) -> tuple[Tensor, Tensor, Packing]:
-        """Return losses and targets, (R, P) each, of all tokens after the first, and the layout."""
-        packing = self._packing(tokens[:, 1:], lengths - 1)
-        readings = [read(tokens, lengths, direction) for direction in directions]
-        inputs = torch.stack([packing.pack(reading[:, :-1]) for reading in readings])  # (R, P)
-        targets = torch.stack([packing.pack(reading[:, 1:]) for reading in readings])
-        hidden = self.head(inputs, packing, grid, directions=directions)
-        return self.head.token_losses(hidden, targets), targets, packing
+    def _readings(
+        self, tokens: Tensor, lengths: Tensor, directions: Sequence[Direction]
+    ) -> Readings:
+        self._check_length(tokens[:, 1:])
+        return pack_readings(tokens.cpu(), lengths.cpu(), directions).to(tokens.device)
 
-    def _packing(self, tokens: Tensor, lengths: Tensor, noncausal: Tensor | None = None) -> Packing:
+    def _check_length(self, tokens: Tensor) -> None:
         num_tokens = tokens.shape[1]
         if num_tokens > self.config.max_tokens:
             raise ConfigError(
                 f"captions of {num_tokens} tokens, but the textual head was built for "
                 f"{self.config.max_tokens}: cut the captions or raise head.max_tokens"
             )
-        return Packing.of(lengths, device=tokens.device, num_tokens=num_tokens, noncausal=noncausal)
 
     def _require_evaluation(self) -> None:
         assert not self.training, "call .eval() first: dropout would spoil the result"
-
-
-def read(tokens: Tensor, lengths: Tensor, direction: Direction) -> Tensor:
-    """Return captions (B, T) in the order of a reading direction, padded right."""
-    if direction == "forward":
-        return tokens
-    steps = torch.arange(tokens.shape[1], device=tokens.device)
-    source = lengths.to(tokens.device)[:, None] - 1 - steps  # (B, T)
-    return tokens.gather(1, source.clamp(min=0)).masked_fill(source < 0, PAD_ID)

@@ -7,6 +7,8 @@ lists of distinct classes, since a caption has few of 10,000 tokens.
 Shapes: B examples, V classes, K targets of an example, padded with NO_TARGET.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -60,13 +62,14 @@ class DocumentFrequencies(nn.Module):
         self.register_buffer("num_examples", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def count(self, targets: Tensor) -> None:
-        """Count the distinct targets (B, K) of this batch, on all processes."""
-        classes = targets.clamp(min=0).flatten()
-        is_target = (targets != NO_TARGET).flatten().long()
-        own = torch.zeros_like(self.counts).scatter_add(0, classes, is_target)
+    def count(self, pieces: Sequence[Tensor]) -> None:
+        """Count the distinct targets (B, K) of each piece of a batch, on all processes."""
+        own = torch.zeros_like(self.counts)
+        for targets in pieces:
+            is_target = (targets != NO_TARGET).flatten().long()
+            own.scatter_add_(0, targets.clamp(min=0).flatten(), is_target)
         self.counts += distributed.total(own)
-        self.num_examples += distributed.world_size() * len(targets)
+        self.num_examples += distributed.world_size() * sum(map(len, pieces))
 
     def weights(self) -> Tensor:
         """Return the weight (V,) of each class; 0 for one that occurred in every example."""

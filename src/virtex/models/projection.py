@@ -67,9 +67,14 @@ class MemoryBank(nn.Module):
         self.momentum = momentum
         self.register_buffer("entries", random_directions(num_examples, dim))
 
-    def draw(self, num_entries: int) -> Tensor:
-        """Return the indices of at most `num_entries` distinct entries, by torch's generator."""
-        return torch.randperm(len(self.entries), device=self.entries.device)[:num_entries]
+    def draw(self, num_entries: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return the indices of at most `num_entries` distinct entries.
+
+        Args:
+            generator: Random generator on the device; None for torch's global one.
+        """
+        device = self.entries.device
+        return torch.randperm(len(self.entries), device=device, generator=generator)[:num_entries]
 
     @torch.no_grad()
     def update(self, index: Tensor, features: Tensor) -> None:

@@ -11,10 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from virtex.models.attention import Packing
 from virtex.models.decoding import DecodingConfig, Generated
+from virtex.models.packing import (
+    LENGTH_MULTIPLE,
+    Direction,
+    Packing,
+    pack_readings,
+    rounded_up,
+)
 from virtex.models.running import NEVER
-from virtex.models.textual_head import Direction, TextualHead
+from virtex.models.textual_head import TextualHead
 from virtex.tokens import EOS_ID, PAD_ID, SOS_ID
 
 MAX_ROW = 512
@@ -31,28 +37,28 @@ def log_likelihoods(
         readings: (B, K, T) captions in the order in which `direction` reads them.
         lengths: (B, K) lengths of the captions; on the CPU they spare the host a wait.
     """
-    num_tokens, scores = readings.shape[2] - 1, []
-    chunk = max(1, MAX_ROW // num_tokens)
+    scores = []
+    chunk = max(1, MAX_ROW // rounded_up(readings.shape[2], LENGTH_MULTIPLE))
     for part, counts in zip(readings.split(chunk, 1), lengths.split(chunk, 1), strict=True):
-        inputs, targets = part[..., :-1].flatten(1), part[..., 1:].flatten(1)  # (B, K * T)
-        packing = _side_by_side(counts - 1, device=part.device, num_tokens=num_tokens)
-        hidden = head(packing.pack(inputs)[None], packing, grid, directions=[direction])
-        losses = head.token_losses(hidden, packing.pack(targets)[None])[0]  # (P,)
+        tokens, numbers = part.flatten(0, 1).cpu(), counts.flatten().cpu()
+        packed = pack_readings(tokens, numbers, ["forward"]).to(part.device)
+        packing = _side_by_side(packed.packing, num_captions=counts.shape[1])
+        hidden = head(packed.inputs, packing, grid, directions=[direction])
+        losses = head.token_losses(hidden, packed.targets)[0]  # (P,)
         totals = losses.new_zeros(counts.numel())
-        totals = totals.index_add(0, packing.rows // num_tokens, -losses)
-        scores.append(totals.view(counts.shape))
+        scores.append(totals.index_add(0, packed.packing.captions, -losses).view(counts.shape))
     return torch.cat(scores, 1)
 
 
-def _side_by_side(lengths: Tensor, *, device: torch.device, num_tokens: int) -> Packing:
-    """Return the layout of captions of T tokens, of which `lengths` (B, K) are real."""
-    batch_size, num_captions = lengths.shape
-    separate = Packing.of(lengths.flatten(), device=device, num_tokens=num_tokens)
-    steps = torch.arange(num_captions * num_tokens, device=device)
+def _side_by_side(separate: Packing, *, num_captions: int) -> Packing:
+    """Return the layout in which each row holds K captions, given that of (B * K, T) tokens."""
+    num_tokens = separate.places.shape[1]
+    places = separate.places.view(-1, num_captions * num_tokens)  # (B, KT)
+    steps = torch.arange(places.shape[1], device=places.device)
     captions = steps // num_tokens
     visible = (captions[:, None] == captions) & (steps[:, None] >= steps)  # (KT, KT)
-    visible = visible.expand(batch_size, 1, -1, -1)
-    return Packing(separate.rows, batch_size, len(steps), visible, num_captions)
+    visible = visible.expand(len(places), 1, -1, -1)
+    return Packing(separate.rows, places, visible, num_captions)
 
 
 def with_start_and_end(generated: Generated) -> tuple[Tensor, Tensor]:

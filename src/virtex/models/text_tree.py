@@ -14,7 +14,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from virtex.models.textual_head import Direction, TextualHead
+from virtex.models.packing import Direction
+from virtex.models.textual_head import TextualHead
 from virtex.tokens import PAD_ID
 
 Prefix = tuple[int, ...]

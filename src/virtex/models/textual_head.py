@@ -2,7 +2,7 @@
 
 Desai and Johnson, CVPR 2021, section 3 (figure 3). Each reading direction has a decoder; both share
 the visual projection, the embeddings and the output layer, whose weights are the token embedding's.
-Tokens are packed, see attention.py.
+Tokens are packed, see packing.py.
 
 Departure: a caption's last token predicts nothing, so the decoder's input leaves it out.
 """
@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from virtex.errors import ConfigError, raise_all
-from virtex.models.attention import GridAttention, Packing, SelfAttention
+from virtex.models.attention import GridAttention, SelfAttention
 from virtex.models.kv_cache import KeyValueCache, LayerCache
 from virtex.models.linear import Linear, linear
+from virtex.models.packing import DIRECTIONS, Direction, Packing
 from virtex.models.transformer_sizes import TransformerSizes
 from virtex.tokens import PAD_ID
 
-Direction = Literal["forward", "backward"]
-DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
 Sublayer = Callable[[Tensor], Tensor]
 
 
@@ -58,7 +57,11 @@ class TokenEmbedding(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Embed token ids (...) at positions (...) as (..., D)."""
+        """Embed token ids (...) at positions (...) as (..., D).
+
+        Positions of dead tokens may lie beyond the last one.
+        """
+        positions = positions.clamp(max=self.positions.num_embeddings - 1)
         return self.dropout(self.layer_norm(self.words(tokens) + self.positions(positions)))
 
 

@@ -20,7 +20,7 @@ from virtex.data.concept_words import find_words
 from virtex.data.tokenizer import Tokenizer
 from virtex.errors import ConfigError, DataError
 from virtex.models.captioner import Captioner
-from virtex.models.textual_head import Direction
+from virtex.models.packing import Direction
 from virtex.tokens import EOS_ID, SOS_ID
 
 Weights = NDArray[np.float32]

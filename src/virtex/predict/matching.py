@@ -10,8 +10,8 @@ from torch import Tensor
 from virtex.data.transforms import ImageConfig
 from virtex.errors import ConfigError
 from virtex.models.captioner import Captioner
+from virtex.models.packing import DIRECTIONS, Direction
 from virtex.models.text_tree import TextTree, log_likelihoods
-from virtex.models.textual_head import DIRECTIONS, Direction
 from virtex.predict.image_inputs import in_batches
 
 DEFAULT_TEMPLATES = ("a photo of a {}",)

@@ -13,7 +13,7 @@ from virtex.engine.run import Precision, autocast
 from virtex.errors import ConfigError, DataError
 from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig
-from virtex.models.textual_head import DIRECTIONS, Direction
+from virtex.models.packing import DIRECTIONS, Direction
 from virtex.predict.attention import CaptionAttention, attend_to_captions, caption_tokens
 from virtex.predict.image_inputs import ImageInput, ImageInputs, as_example, as_list, in_batches
 from virtex.predict.matching import (

@@ -1,8 +1,9 @@
 """The contract of a pretext task: one nn.Module that encodes examples and computes the loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar, cast
 
 import numpy as np
@@ -33,10 +34,24 @@ def stack(encoded: Sequence[Encoded]) -> Batch:
 
 @dataclass
 class TaskOutput:
-    """The scalar loss of a step, and detached scalars to log."""
+    """The scalar loss of a step, detached scalars to log, and what `after_step` needs."""
 
     loss: Tensor
     logs: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    """Detached tensors that `Task.after_step` gets, such as the keys of a queue."""
+
+
+FEWEST_TARGETS = 1e-6
+"""Smallest divisor of a loss, so that a batch without targets has loss 0."""
+
+
+def mean_loss(losses: Tensor, num_targets: Tensor) -> Tensor:
+    """Return the sum of losses over the last dimension, divided by a number of targets.
+
+    In training that number is a mean over the pieces of a step, see `Task.counts`.
+    """
+    return losses.sum(-1) / num_targets.clamp(min=FEWEST_TARGETS)
 
 
 @dataclass(frozen=True)
@@ -77,7 +92,14 @@ class Task(nn.Module, ABC):
     encode_validation: Encode
     """Encoding for validation, without augmentation; the same tensors under the same names."""
     collate: Collate
-    """Collation into a batch; the loader adds `index` (B,), each example's index in the source."""
+    """Collation into a batch, in which everything whose size depends on the data is made; the
+    loader adds `index` (B,), each example's index in the source."""
+    counts: tuple[str, ...] = ()
+    """Names of a batch's numbers of targets, float32 of shape () or (K,), that divide its losses.
+    In training each is the mean over all pieces and processes of a step, so that the mean of their
+    losses is the sum over all targets of the step divided by their number."""
+    dynamic: Mapping[str, int] = MappingProxyType({})
+    """Names of a batch's tensors of which one dimension, an index, depends on the data."""
 
     @property
     def backbone(self) -> Backbone:
@@ -86,7 +108,23 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> TaskOutput:
-        """Return the loss of a batch of B examples, a mean in which all processes weigh alike."""
+        """Return the loss of a batch of B examples, divided by `counts` or by B.
+
+        The mean over pieces and processes is minimized. A forward pass never waits for the device:
+        no size depends on a value, and no value is read.
+        """
+
+    @torch.no_grad()
+    def prepare_step(self, pieces: list[Batch], *, seed: int) -> list[Batch]:
+        """Return the pieces of a training step, with what all pieces and processes share.
+
+        It is called in each process before the first forward pass, and may call collectives.
+
+        Args:
+            seed: Random seed of the step, the same in all processes.
+        """
+        del seed
+        return pieces
 
     @property
     def writer(self) -> Captioner | None:
@@ -98,8 +136,13 @@ class Task(nn.Module, ABC):
         return set()
 
     @torch.no_grad()
-    def after_step(self, step: int) -> None:
-        """Update, after each optimizer step, the state that is not learned by gradient."""
+    def after_step(self, step: int, kept: Sequence[Mapping[str, Tensor]]) -> None:
+        """Update, after each optimizer step, the state that is not learned by gradient.
+
+        Args:
+            step: Number of finished steps.
+            kept: `TaskOutput.kept` of each piece of the step.
+        """
 
 
 class CaptionTask(Task):

@@ -24,6 +24,7 @@ from virtex.data.example import Example
 from virtex.data.transforms import normalize
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
+from virtex.models.packing import Packing, pack_readings
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import Batch, CaptionTask, Encode, Encoded, TaskConfig, TaskData, TaskOutput
 from virtex.tokens import MASK_ID, PAD_ID
@@ -58,6 +59,7 @@ class CapPa(CaptionTask):
         self.encode = EncodeParallel(self.encode, self.parallel_prob)
         self.encode_validation = EncodeParallel(self.encode_validation, 0)
         self.collate = collate
+        self.dynamic = {"rows": 0, "inputs": 1, "targets": 1}
 
     def forward(self, batch: Batch) -> TaskOutput:
         """Return the mean over captions of both kinds of each caption's mean over its tokens.
@@ -68,20 +70,22 @@ class CapPa(CaptionTask):
         grid = self.backbone(normalize(batch["image"]))
         return self._train(grid, batch) if self.training else self._validate(grid, batch)
 
-    def token_losses(self, grid: Tensor, batch: Batch, parallel: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the losses (M,) of all tokens after the first, and each one's caption (M,)."""
-        tokens = batch["tokens"]
-        inputs = tokens[:, :-1].masked_fill(parallel[:, None], MASK_ID)
+    def token_losses(self, grid: Tensor, batch: Batch, parallel: Tensor) -> Tensor:
+        """Return the losses (P,) of the packed tokens after the first of each caption."""
+        packing = Packing(batch["rows"], batch["places"])
+        inputs = batch["inputs"][0].masked_fill(parallel[packing.captions], MASK_ID)
         return self.captioner.token_losses(
-            grid, inputs, tokens[:, 1:], lengths=batch["lengths"] - 1, noncausal=parallel
+            grid, inputs, batch["targets"][0], packing.seeing_all(parallel)
         )
 
     def caption_losses(self, grid: Tensor, batch: Batch, parallel: Tensor) -> Tensor:
         """Return each caption's loss (B,), the mean over its tokens after the first."""
-        losses, captions = self.token_losses(grid, batch, parallel)
-        num_targets = (batch["tokens"][:, 1:] != PAD_ID).sum(1)  # (B,)
-        sums = losses.new_zeros(len(num_targets)).index_add(0, captions, losses)
-        return sums / num_targets.clamp(min=1)
+        captions = Packing(batch["rows"], batch["places"]).captions
+        losses = self.token_losses(grid, batch, parallel)
+        none = losses.new_zeros(len(parallel))
+        sums = none.index_add(0, captions, losses)
+        is_target = (batch["targets"][0] != PAD_ID).to(losses.dtype)
+        return sums / none.index_add(0, captions, is_target).clamp(min=1)
 
     def _train(self, grid: Tensor, batch: Batch) -> TaskOutput:
         parallel = batch["parallel"]
@@ -123,6 +127,8 @@ class EncodeParallel:
 
 
 def collate(encoded: Sequence[Encoded]) -> Batch:
-    """Collate images and captions, with `parallel` (B,) bool."""
+    """Collate images and the tensors of forward `Readings`, with `parallel` (B,) bool."""
+    captioned = collate_captioned(encoded)
+    readings = pack_readings(captioned["tokens"], captioned["lengths"], ["forward"])
     parallel = torch.stack([item["parallel"] for item in encoded])
-    return {**collate_captioned(encoded), "parallel": parallel}
+    return {"image": captioned["image"], **readings._asdict(), "parallel": parallel}

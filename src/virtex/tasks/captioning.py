@@ -2,19 +2,29 @@
 
 Desai and Johnson, "VirTex: Learning Visual Representations from Textual Annotations", CVPR 2021,
 section 3. Each epoch draws one caption of each example; the loss is the cross-entropy per token of
-the caption read left to right, plus that of the caption read right to left.
+the captions read left to right, plus that of the captions read right to left: the sum over all
+tokens of a step divided by their number, whatever the number of processes. The released code takes
+the mean over each process's tokens, as `original` does.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
-
-import torch
 
 from virtex.data.captioned import collate_captioned
 from virtex.data.transforms import normalize
 from virtex.models.backbone import Backbone
+from virtex.models.packing import Direction, Packing, pack_readings
 from virtex.models.textual_head import HeadConfig
-from virtex.tasks.base import Batch, CaptionTask, TaskConfig, TaskData, TaskOutput
+from virtex.tasks.base import (
+    Batch,
+    CaptionTask,
+    Encoded,
+    TaskConfig,
+    TaskData,
+    TaskOutput,
+    mean_loss,
+)
 
 
 @dataclass(frozen=True)
@@ -26,8 +36,8 @@ class CaptioningConfig(TaskConfig):
     bidirectional: bool = True
     """Predict captions right to left as well (bicaptioning); false is forward captioning."""
     original: bool = False
-    """Follow the released code: cut long captions, which loses their end token, and start the
-    backward Transformer with the forward one's weights."""
+    """Follow the released code: cut long captions, which loses their end token, start the backward
+    Transformer with the forward one's weights, and take the mean over each process's tokens."""
 
     def build(self, backbone: Backbone, data: TaskData) -> "Captioning":
         return Captioning(self, backbone, data)
@@ -47,10 +57,29 @@ class Captioning(CaptionTask):
         if config.original and config.bidirectional:
             forward, backward = self.captioner.head.decoders
             backward.load_state_dict(forward.state_dict())
-        self.collate = collate_captioned
+        self.collate = CollateReadings(self.captioner.head.directions)
+        self.counts = () if config.original else ("num_targets",)
+        self.dynamic = {"rows": 0, "inputs": 1, "targets": 1}
 
     def forward(self, batch: Batch) -> TaskOutput:
-        images = normalize(batch["image"])
-        losses = self.captioner.loss(images, batch["tokens"], batch["lengths"])
-        logs = {f"captioning_{direction}": loss.detach() for direction, loss in losses.items()}
-        return TaskOutput(torch.stack(list(losses.values())).sum(), logs)
+        losses = self.captioner.next_token_losses(
+            self.backbone(normalize(batch["image"])),
+            batch["inputs"],
+            batch["targets"],
+            Packing(batch["rows"], batch["places"]),
+        )  # (R, P)
+        means = mean_loss(losses, batch["num_targets"])  # (R,)
+        names = [f"captioning_{direction}" for direction in self.captioner.head.directions]
+        return TaskOutput(means.sum(), dict(zip(names, means.detach(), strict=True)))
+
+
+@dataclass(frozen=True)
+class CollateReadings:
+    """Collation of images and captions into `image` and the tensors of `Readings`."""
+
+    directions: tuple[Direction, ...]
+
+    def __call__(self, encoded: Sequence[Encoded]) -> Batch:
+        captioned = collate_captioned(encoded)
+        readings = pack_readings(captioned["tokens"], captioned["lengths"], self.directions)
+        return {"image": captioned["image"], **readings._asdict()}

@@ -131,16 +131,23 @@ class Classification(Task):
             nn.init.constant_(self.output.bias, -math.log(num_classes))
         self.frequencies = DocumentFrequencies(num_classes) if config.idf else None
         self.encode, self.encode_validation, self.collate = encode, encode_validation, collate
+        self.dynamic = {"targets": 1}
+
+    @torch.no_grad()
+    def prepare_step(self, pieces: list[Batch], *, seed: int) -> list[Batch]:
+        """Count the classes of a step, before the first piece is weighted by them."""
+        del seed
+        if self.frequencies is not None:
+            self.frequencies.count([piece["targets"] for piece in pieces])
+        return pieces
 
     def forward(self, batch: Batch) -> TaskOutput:
-        """Return the loss of images with `targets` (B, K); training with idf counts them first."""
+        """Return the loss of images with `targets` (B, K)."""
         targets = batch["targets"]
         logits = self.logits(normalize(batch["image"])).float()
         if self.loss == "bce":
             losses = bce_losses(logits, targets)
         else:
-            if self.frequencies is not None and self.training:
-                self.frequencies.count(targets)
             weights = None if self.frequencies is None else self.frequencies.weights()
             losses = softmax_losses(logits, targets, weights)
         loss = losses.mean()

@@ -14,6 +14,7 @@ Shapes: B pairs on this process, G on all processes, E embedding size.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -117,9 +118,9 @@ class Contrastive(Task):
         return text_encoder | scalars
 
     @torch.no_grad()
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, kept: Sequence[Mapping[str, Tensor]]) -> None:
         """Clamp CLIP's temperature to at least 0.01."""
-        del step
+        del step, kept
         if self.loss == "softmax":
             self.log_scale.clamp_(max=MAX_LOG_SCALE)
 

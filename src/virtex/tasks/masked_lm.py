@@ -32,8 +32,18 @@ from virtex.data.example import Example
 from virtex.data.transforms import normalize
 from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
+from virtex.models.packing import Packing, layout, num_packed, pack_tokens
 from virtex.models.textual_head import HeadConfig
-from virtex.tasks.base import Batch, CaptionTask, Encode, Encoded, TaskConfig, TaskData, TaskOutput
+from virtex.tasks.base import (
+    Batch,
+    CaptionTask,
+    Encode,
+    Encoded,
+    TaskConfig,
+    TaskData,
+    TaskOutput,
+    mean_loss,
+)
 from virtex.tokens import MASK_ID, NUM_SPECIAL, PAD_ID
 
 Units = Callable[[Sequence[int]], list[tuple[int, ...]]]
@@ -58,7 +68,8 @@ class MaskedLmConfig(TaskConfig):
     """Text file of concept words, one a line, for `masked_words: concepts`."""
     original: bool = False
     """Follow the released code: only [MASK] is a target; a single chosen token always becomes
-    [MASK]; random tokens may be special ones; long captions lose their end token."""
+    [MASK]; random tokens may be special ones; long captions lose their end token; the loss is the
+    mean over each process's targets."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -91,6 +102,8 @@ class MaskedLm(CaptionTask):
         self.encode = EncodeMasked(self.encode, hide)
         self.encode_validation = EncodeMasked(self.encode_validation, hide)
         self.collate = collate
+        self.counts = () if config.original else ("num_targets",)
+        self.dynamic = {"rows": 0, "inputs": 0, "chosen": 0, "targets": 0}
 
     @property
     def writer(self) -> None:
@@ -98,16 +111,16 @@ class MaskedLm(CaptionTask):
 
     def forward(self, batch: Batch) -> TaskOutput:
         """Return the mean over all targets; 0 if there are none, as in captions without text."""
-        tokens = batch["tokens"]
-        losses, _ = self.captioner.token_losses(
+        losses = self.captioner.token_losses(
             self.backbone(normalize(batch["image"])),
-            tokens,
+            batch["inputs"],
             batch["targets"],
-            lengths=batch["lengths"],
-            noncausal=torch.ones(len(tokens), dtype=torch.bool, device=tokens.device),
+            Packing(batch["rows"], batch["places"]).seeing_all(),
+            chosen=batch["chosen"],
         )  # (M,)
-        logs = {"targets_per_caption": losses.new_full((), len(losses) / len(tokens))}
-        return TaskOutput(losses.sum() / max(len(losses), 1), logs)
+        per_caption = batch["num_targets"] / len(batch["image"])
+        loss = mean_loss(losses, batch["num_targets"])
+        return TaskOutput(loss, {"targets_per_caption": per_caption.clone()})
 
 
 @dataclass(frozen=True)
@@ -168,9 +181,27 @@ def token_units(tokens: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def collate(encoded: Sequence[Encoded]) -> Batch:
-    """Collate images and captions, with `targets` (B, T)."""
-    targets, _ = pad_tokens([item["targets"] for item in encoded])
-    return {**collate_captioned(encoded), "targets": targets}
+    """Collate images, packed captions, and the places and ids of M targets.
+
+    They are `rows` (P,) and `places` (B, T) of a Packing, `inputs` (P,), and `chosen` (M,) places
+    in it of `targets` (M,). Targets are padded with PAD_ID, whose place is the dead token.
+    """
+    captioned = collate_captioned(encoded)
+    targets, lengths = pad_tokens([item["targets"] for item in encoded])
+    rows, places = layout(lengths)
+    packed = pack_tokens(targets, lengths, len(rows))
+    found = packed.nonzero().squeeze(1)
+    chosen = torch.full((num_packed(len(found)),), len(rows) - 1)
+    chosen[: len(found)] = found
+    return {
+        "image": captioned["image"],
+        "rows": rows,
+        "places": places,
+        "inputs": pack_tokens(captioned["tokens"], lengths, len(rows)),
+        "chosen": chosen,
+        "targets": packed[chosen],
+        "num_targets": torch.tensor(float(len(found))),
+    }
 
 
 def _units(config: MaskedLmConfig, data: TaskData) -> Units:

@@ -14,7 +14,7 @@ Shapes: B images of this process, G of all processes, D projected size, Q keys i
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -87,41 +87,40 @@ class Moco(Task):
         self.momentum_backbone = momentum_copy(backbone)
         self.momentum_projection = momentum_copy(self.projection)
         self.queue = Queue(config.queue_size, config.dim)
-        self._new_keys: list[Tensor] = []  # empty between steps, so not in the state dict
         self.encode = EncodeTwoViews(TrainTransform(data.image))
         self.encode_validation = self.encode
         self.collate = stack
 
     def forward(self, batch: Batch) -> TaskOutput:
-        queries, keys = self.queries_and_keys(batch["query_image"], batch["key_image"])
+        queries, keys, all_keys = self.queries_and_keys(batch["query_image"], batch["key_image"])
         positives = (queries * keys).sum(1, keepdim=True)
         negatives = similarities(queries, self.queue.keys)  # (B, Q)
         logits = torch.cat([positives, negatives], 1) / self.config.temperature
         loss = cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))
         is_found = logits.detach().argmax(1) == 0
-        return TaskOutput(loss, {"moco_accuracy": is_found.float().mean()})
+        return TaskOutput(loss, {"moco_accuracy": is_found.float().mean()}, {"keys": all_keys})
 
-    def queries_and_keys(self, queried: Tensor, keyed: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode two views (B, 3, H, W) of images to (B, D) each; training collects the keys.
+    def queries_and_keys(self, queried: Tensor, keyed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode two views (B, 3, H, W) of images to (B, D) each; also return all keys (G, D).
 
         Evaluation does not shuffle: it has no batch statistics, and batches may be unequal.
         """
         if not self.training:
-            return self._query(queried), self._key(keyed)
+            keys = self._key(keyed)
+            return self._query(queried), keys, keys
         num_groups = count_groups(len(queried), self.config.group_size)
         queries = encode_in_groups(self._query, queried, num_groups)
         all_keys = encode_shuffled(self._key, keyed, num_groups)  # (G, D)
-        self._new_keys.append(all_keys)
-        return queries, all_keys.chunk(distributed.world_size())[distributed.rank()]
+        own = all_keys.chunk(distributed.world_size())[distributed.rank()]
+        return queries, own, all_keys
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, kept: Sequence[Mapping[str, Tensor]]) -> None:
         """Update the momentum copy, then the queue."""
         del step
         momentum = self.config.momentum
         update_momentum_copy(self.momentum_backbone, self.backbone, momentum=momentum)
         update_momentum_copy(self.momentum_projection, self.projection, momentum=momentum)
-        self.queue.push(torch.cat(self._new_keys))
-        self._new_keys.clear()
+        self.queue.push(torch.cat([piece["keys"] for piece in kept]))
 
     def _query(self, images: Tensor) -> Tensor:
         return self.projection(self.backbone.pooled(normalize(images)))

@@ -9,7 +9,7 @@ average of f(I). With cosine similarity s, temperature T and other images' memor
     loss    = weight * NCE(g(I^t)) + (1 - weight) * NCE(f(I))
 
 Departures. The normalizer is the sum over the sampled pairs, as in the paper; the authors' code has
-NPID's constant. All images of a process share one sample of negatives without repetition, each
+NPID's constant. All images of a step share one sample of negatives without repetition, each
 leaving its own memory out: a sample for each image would take B times the memory. The bank is
 updated after the step.
 
@@ -19,6 +19,7 @@ training images' memories as negatives: compare it between steps, not with the t
 Shapes: B images, D projected size, N negatives, P side of a patch.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,20 +109,24 @@ class Pirl(Task):
         self.projection = Projection(backbone.num_channels, config.dim)
         self.jigsaw_projection = JigsawProjection(backbone.num_channels, config.dim)
         self.memory = MemoryBank(data.num_examples, config.dim, momentum=config.memory_momentum)
-        self._seen: list[tuple[Tensor, Tensor]] = []  # empty between steps, so not saved
         self.encode = EncodeImageAndPuzzle(TrainTransform(data.image), JigsawTransform(data.image))
         self.encode_validation = self.encode
         self.collate = stack
 
+    def prepare_step(self, pieces: list[Batch], *, seed: int) -> list[Batch]:
+        """Draw the negatives of a step, the same in all pieces and processes."""
+        device = self.memory.entries.device
+        generator = torch.Generator(device).manual_seed(seed)
+        negatives = self.memory.draw(self.config.num_negatives, generator)
+        return [{**piece, "negatives": negatives} for piece in pieces]
+
     def forward(self, batch: Batch) -> TaskOutput:
         puzzles = self.project_puzzles(batch["patches"])
         images = self.projection(self.backbone.pooled(normalize(batch["image"])))
-        negatives = self.memory.draw(self.config.num_negatives)  # (N,)
         if not self.training:
-            loss = self.contrast(puzzles, images, negatives)
+            loss = self.contrast(puzzles, images, self.memory.draw(self.config.num_negatives))
             return TaskOutput(loss, {"pirl_jigsaw": loss.detach()})
-        index = batch["index"]
-        self._seen.append((distributed.gather(index), distributed.gather(images)))
+        index, negatives = batch["index"], batch["negatives"]  # (B,) and (N,)
         own = index[:, None] == negatives  # (B, N)
         memories = self.memory.entries[index]
         puzzle_loss = self.contrast(puzzles, memories, negatives, own=own)
@@ -130,6 +135,7 @@ class Pirl(Task):
         return TaskOutput(
             weight * puzzle_loss + (1 - weight) * image_loss,
             {"pirl_jigsaw": puzzle_loss.detach(), "pirl_image": image_loss.detach()},
+            {"index": index, "features": images.detach()},
         )
 
     def project_puzzles(self, patches: Tensor) -> Tensor:
@@ -155,12 +161,14 @@ class Pirl(Task):
         """Return biases and BatchNorm's parameters, as in the authors' code."""
         return {name for name, parameter in self.named_parameters() if parameter.dim() == 1}
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, kept: Sequence[Mapping[str, Tensor]]) -> None:
         """Update the memories of the images of this step."""
         del step
-        index, features = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        index, features = (
+            distributed.gather(torch.cat([piece[name] for piece in kept]))
+            for name in ("index", "features")
+        )
         self.memory.update(index, features)
-        self._seen.clear()
 
 
 @dataclass(frozen=True)

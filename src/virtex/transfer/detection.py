@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -152,7 +153,8 @@ class DetectionProtocol(Protocol):
         if num_batches:
             run = partial(forward, task, training)
             with closing(batches_of(train, task, training, repeats=repeats)) as batches:
-                estimate_statistics(task, batches, run, num_batches=num_batches, seed=self.seed)
+                pieces = chain.from_iterable(batches)
+                estimate_statistics(task, pieces, run, num_batches=num_batches, seed=self.seed)
         return task
 
     def _scores(

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from virtex import distributed
 from virtex.data.example import Source
 from virtex.data.loader import LoaderConfig, TrainingBatches, training_batches, validation_batches
-from virtex.engine.loop import evaluate, fit, to_device
+from virtex.engine.device_batches import to_device
+from virtex.engine.evaluation import evaluate
+from virtex.engine.loop import fit
 from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig, RunFolder, autocast, check_batch_size, choose_device
 from virtex.errors import ConfigError, raise_all
@@ -283,6 +285,7 @@ def batches_of(
         start_step=start_step,
         share=distributed.share(),
         repeats=repeats,
+        num_pieces=training.run.accumulation_steps,
         config=training.loader,
     )
 
