@@ -54,7 +54,8 @@ def test_speed_excludes_pauses_and_measures_the_fraction_of_waiting() -> None:
     ticks = count()  # each look at the clock is a second later
     speed = Speed(clock=lambda: float(next(ticks)))  # began at 0
     batches = iter(range(10))
-    assert speed.next(batches, 30) == 0  # 1 to 2: a second of waiting
+    assert speed.next(batches) == 0  # 1 to 2: a second of waiting
+    speed.count(30)
     with speed.pause():  # 3 to 4
         pass
     read = speed.read()  # at 5: five seconds less a second of pause

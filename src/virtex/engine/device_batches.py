@@ -28,7 +28,6 @@ class BatchesAhead:
     Whether all processes have a batch is agreed on while the step before it is computed.
 
     Args:
-        num_images: Images of a batch over all processes.
         dynamic: See `Task.dynamic`; empty for a task that is not compiled.
     """
 
@@ -43,11 +42,10 @@ class BatchesAhead:
         channels_last: bool,
         stop: StopSignals,
         speed: Speed,
-        num_images: int,
         dynamic: Mapping[str, int],
     ) -> None:
         self.stream, self.device, self.channels_last = stream, device, channels_last
-        self.stop, self.speed, self.num_images, self.dynamic = stop, speed, num_images, dynamic
+        self.stop, self.speed, self.dynamic = stop, speed, dynamic
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._pieces: list[Batch] | None = None
         self._any_lacks: Callable[[], bool] | None = None
@@ -82,7 +80,7 @@ class BatchesAhead:
     def _next(self) -> list[Batch] | None:
         """Return the stream's next batch, None after a signal or an error."""
         try:
-            return self.stop.next(lambda: self.speed.next(self.stream, self.num_images))
+            return self.stop.next(lambda: self.speed.next(self.stream))
         except Exception as error:  # any kind: the steps before it are worth a checkpoint
             self.failure = error
             return None

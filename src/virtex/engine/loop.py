@@ -107,7 +107,6 @@ def fit(
             channels_last=run.channels_last,
             stop=stop,
             speed=speed,
-            num_images=run.batch_size,
             dynamic=task.dynamic if run.compile else {},
         )
         while state.step < run.num_steps:
@@ -121,6 +120,7 @@ def fit(
                 ahead.fetch()
             set_lr(state.optimizer, lr_scale(optim, step=state.step, num_steps=run.num_steps))
             state.losses.add(train_step(model, pieces, state, run=run, optim=optim))
+            speed.count(run.batch_size)
             bar.reach(state.step)
             if due(state.step, run.log_every, run.num_steps):
                 reporter.report_training(speed)

@@ -91,13 +91,16 @@ class Speed:
         self.waited = self.paused = 0.0
         self.num_images = 0
 
-    def next(self, batches: Iterator[Item], num_images: int) -> Item:
-        """Return the next batch, and count its images and the time spent waiting for it."""
+    def next(self, batches: Iterator[Item]) -> Item:
+        """Return the next batch, and count the time spent waiting for it."""
         start = self.clock()
         batch = next(batches)
         self.waited += self.clock() - start
-        self.num_images += num_images
         return batch
+
+    def count(self, num_images: int) -> None:
+        """Count the images of a step."""
+        self.num_images += num_images
 
     @contextmanager
     def pause(self) -> Iterator[None]:
