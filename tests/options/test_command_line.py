@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -10,6 +11,7 @@ from virtex.cli import QuickstartConfig, ReportConfig
 from virtex.data.layouts import WriteScenesConfig
 from virtex.demo.demo_config import DemoConfig
 from virtex.errors import ConfigError
+from virtex.options.choices import once_a_switch
 from virtex.pretrain import PretrainConfig
 from virtex.study import StudyConfig
 from virtex.transfer.protocols import PROTOCOLS
@@ -21,6 +23,9 @@ from virtex.zoo.export.formats import ExportConfig
 class Run:
     lr: float = 0.1
     fast: bool = False
+    compile: Literal["none", "task", "step"] = field(
+        default="none", metadata=once_a_switch(true="task", false="none")
+    )
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,34 @@ def test_a_switch_stands_alone_or_with_true_or_false(arguments: list[str], expec
 def test_a_switch_takes_no_image_for_its_value() -> None:
     assert parse("RUN", "--overwrite", "a.jpg") == Options("RUN", ("a.jpg",), True)
     assert parse("--sure", "--run.fast", "RUN") == Options("RUN", sure=True, run=Run(fast=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "none"),
+        (["--run.compile", "step"], "step"),
+        (["--run.compile"], "task"),
+        (["--run.compile", "--run.lr", "0.1"], "task"),
+        (["--run.compile", "true"], "task"),
+        (["--run.compile=false"], "none"),
+        (["--config", "run: {compile: true}\n"], "task"),
+        (["--config", "run: {compile: no}\n"], "none"),
+        (["--config", "run: {compile: step}\n"], "step"),
+        (["--run", "{compile: true}"], "task"),
+    ],
+)
+def test_an_option_that_was_a_switch_takes_what_it_took(
+    arguments: list[str], expected: str
+) -> None:
+    assert parse(*arguments).run.compile == expected
+
+
+def test_stored_options_keep_the_meaning_of_a_switch() -> None:
+    for stored, now in ((True, "task"), (False, "none"), ("step", "step")):
+        assert config.from_dict(Options, {"run": {"compile": stored}}).run.compile == now
+    with pytest.raises(ConfigError, match=r"run\.compile.*\n?.*'none', 'task', 'step'.*banana"):
+        config.from_dict(Options, {"run": {"compile": "banana"}})
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def fit(
         return FitResult(state.step, "finished")
     if _is_over(is_over, state.step):
         return FitResult(state.step, "stopped")
-    if run.compile:
+    if run.compile == "task":
         task.compile()
     model, speed = distributed.wrap(task), Speed()
     with (

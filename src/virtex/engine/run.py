@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +17,14 @@ import yaml
 from virtex import distributed, files
 from virtex.engine.checkpoint import CheckpointFolder
 from virtex.errors import ConfigError, out_of_range, raise_all
+from virtex.options.choices import once_a_switch
 
 log = logging.getLogger(__name__)
 Record = Mapping[str, int | float | str]
 """One line of log.jsonl: the step, and numbers or texts by name."""
 Precision = Literal["fp32", "bf16", "fp16"]
+Compiled = Literal["none", "task", "step"]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -45,8 +48,12 @@ class RunConfig:
     """Keep images and convolutions in channels-last memory format, faster on most hardware."""
     sync_batch_norm: bool = False
     """Compute BatchNorm's statistics over the images of all processes, not of each alone."""
-    compile: bool = False
-    """Compile the task with torch.compile: a slower start, faster steps."""
+    compile: Compiled = field(default="none", metadata=once_a_switch(true="task", false="none"))
+    """What torch.compile compiles, for a slower start and faster steps: none, the task (forward
+    pass and loss), or the whole step (backward pass, clipping and optimizer as well)."""
+    compile_mode: CompileMode = "default"
+    """Mode of torch.compile: reduce-overhead replays CUDA graphs, the max-autotune modes also try
+    kernels, for a much slower start."""
     deterministic: bool = False
     """Use deterministic kernels only, so that resuming is bit-identical on a GPU too."""
     cudnn_benchmark: bool = True

@@ -25,6 +25,8 @@ from virtex.options.dependents import Dependents
 CLASS, OPTIONS = "class_path", "init_args"
 """Keys of a choice's class and its options in older files and in the parser."""
 NAME = "name"
+EARLIER = "earlier"
+"""Key in the metadata of a field that was a switch."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,12 @@ class Option:
     hint: Any
     default: Callable[[], Any] | None
     """Maker of its default, where the field has one."""
+    earlier: Mapping[str, str] = field(default_factory=dict)
+    """What each value means that the option took when it was a switch."""
+
+    def current(self, value: Any) -> Any:
+        """Return what a value of an earlier version means now, any other value as it is."""
+        return self.earlier.get(str(value).lower(), value) if self.earlier else value
 
 
 _CHOICES: dict[type, Mapping[str, Choice]] = {}
@@ -63,6 +71,11 @@ def register(
             names another choice; None: all stay that its class has.
     """
     _CHOICES[base], _SHARED[base] = choices, shared
+
+
+def once_a_switch(*, true: str, false: str) -> dict[str, Any]:
+    """Return the metadata of a field that was a switch, so that its earlier values keep working."""
+    return {EARLIER: {"true": true, "yes": true, "false": false, "no": false}}
 
 
 def choices_of(base: Any) -> Mapping[str, Choice]:
@@ -163,7 +176,7 @@ class Layers:
         Raises:
             ConfigError: An unknown option or choice inside, or a value that no option can have.
         """
-        inner = inner_class(option.hint)
+        inner, value = inner_class(option.hint), option.current(value)
         if value is None:
             return None
         if inner is not None and choices_of(inner):
@@ -274,6 +287,7 @@ def _fields(config_class: type) -> dict[str, Option]:
         option.name: Option(
             hints[option.name],
             None if option.default_factory is MISSING else option.default_factory,
+            option.metadata.get(EARLIER, {}),
         )
         for option in fields(config_class)
         if option.init

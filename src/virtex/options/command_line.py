@@ -128,8 +128,8 @@ class CommandLine:
         if is_switch(option.hint) and not equals:
             text = rest.pop(0) if rest and rest[0].lower() in TRUTH else "true"
         elif not equals:
-            text = _next(flag, rest)
-        self.given[name] = text
+            text = "true" if option.earlier and _stands_alone(rest) else _next(flag, rest)
+        self.given[name] = text = option.current(text)
         return self._option(name, option, text, appended=flag.endswith("+"))
 
     def _option(self, name: str, option: Option, text: str, *, appended: bool) -> list[str]:
@@ -237,8 +237,13 @@ def _split_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, others
 
 
+def _stands_alone(rest: list[str]) -> bool:
+    """Return whether no value follows a flag."""
+    return not rest or rest[0].startswith("--")
+
+
 def _next(flag: str, rest: list[str]) -> str:
-    if not rest or (rest[0].startswith("--") and rest[0] != "--"):
+    if _stands_alone(rest) and rest[:1] != ["--"]:
         raise ConfigError(f"{flag} needs a value")
     return rest.pop(0)
 

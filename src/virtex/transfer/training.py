@@ -35,7 +35,7 @@ Repeats = NDArray[np.float64] | None
 log = logging.getLogger("virtex")
 FREE = frozenset(
     {"seed", "device", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints",
-     "keep_every", "tensorboard", "compile", "channels_last", "deterministic",
+     "keep_every", "tensorboard", "compile", "compile_mode", "channels_last", "deterministic",
      "cudnn_benchmark"}
 )  # fmt: skip
 """Options of a run that are not settings of the protocol."""
