@@ -16,9 +16,13 @@ from virtex import rendezvous
 from virtex.errors import VirTexError
 from virtex.launcher import Launch, has_terminal, launch_of
 
+STEP_TIMEOUT = timedelta(minutes=10)
+"""Maximum wait in a step's collective, after which the other processes count as lost."""
 TIMEOUT = timedelta(hours=12)
 """Maximum wait for the main process, which alone trains vocabularies and runs protocols."""
 Item = TypeVar("Item")
+_patient: torch.distributed.ProcessGroup | None = None
+"""Group whose collectives wait for `TIMEOUT`: those of objects, on the host."""
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
@@ -77,6 +81,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     if launch.world_size == 1 or torch.distributed.is_initialized():
         yield
         return
+    global _patient
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with _errors_of_others():
         torch.distributed.init_process_group(
@@ -84,11 +89,14 @@ def process_group(device: torch.device) -> Iterator[None]:
             store=rendezvous.meet(launch),
             rank=launch.rank,
             world_size=launch.world_size,
-            timeout=TIMEOUT,
+            timeout=STEP_TIMEOUT,
         )
         try:
+            group = torch.distributed.new_group(timeout=TIMEOUT, backend="gloo")
+            _patient = cast(torch.distributed.ProcessGroup, group)
             yield
         finally:
+            _patient = None
             torch.distributed.destroy_process_group()
 
 
@@ -245,7 +253,7 @@ def gather_objects(value: Item) -> list[Item]:
     """Return each process's small, picklable value, in rank order, in every process."""
     values = [value] * world_size()
     if len(values) > 1:
-        torch.distributed.all_gather_object(values, value)
+        torch.distributed.all_gather_object(values, value, group=_patient)
     return values
 
 
@@ -253,5 +261,5 @@ def gather_on_main(value: Item) -> list[Item]:
     """Return each process's picklable value, in rank order, in the main one; [] in the others."""
     values = [value] * world_size() if is_main() else []
     if world_size() > 1:
-        torch.distributed.gather_object(value, values or None)
+        torch.distributed.gather_object(value, values or None, group=_patient)
     return values

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -38,14 +39,26 @@ def launch(
 
 def launch_two(out: Path, **options: object) -> list[BaseProcess]:
     """Start training in two processes with the variables that torchrun sets."""
+    return [launch(out, environment=each, **options) for each in environments()]
+
+
+def start_two(function: Callable[[Path, dict[str, str]], None], out: Path) -> list[BaseProcess]:
+    """Start a function in two processes with a folder and the variables that torchrun sets."""
+    processes = [
+        CONTEXT.Process(target=function, args=(out, each), daemon=True) for each in environments()
+    ]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def environments() -> list[dict[str, str]]:
+    """Return the variables by which two processes meet."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    return [
-        launch(out, environment={**shared, "RANK": rank, "LOCAL_RANK": rank}, **options)
-        for rank in ("0", "1")
-    ]
+    return [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
 
 
 def wait_for_file(path: Path, *processes: BaseProcess) -> None:
