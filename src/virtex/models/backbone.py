@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from virtex.errors import CheckpointError, ConfigError, did_you_mean
 from virtex.models.backbone_options import check_options
 from virtex.models.batch_norm import batch_norms
+from virtex.models.feature_grid import grid_of_tokens, probe, reason, stride_of
 from virtex.options.dependents import register_dependents
 
 log = logging.getLogger("virtex")
 
 LAST_STAGES = ("layer4", "s4", "stages.3")
 """timm's names of the last stage of a ResNet, a RegNet and a ConvNeXt."""
-PROBE_SIZE = 64
-"""Side, in pixels, of the blank image with which a network's grid is probed, if it takes that."""
 PAPERS_TAG = "tv_in1k"
 """timm's tag of torchvision's first weights, from which the paper's baselines start."""
 
@@ -68,18 +67,20 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         self.cnn = _create(config)
-        self.own_size, grid, self.is_sequence = _probe(self.cnn, config)
+        self.own_size, grid, self.is_sequence = probe(
+            self.cnn, name=config.name, options=config.options
+        )
         _, *cells = grid.shape
         self.channels_come_last = cells[2] == self.cnn.num_features != cells[0]
         self.num_channels = cells[2] if self.channels_come_last else cells[0]
-        self.stride = _stride(self.cnn, self.own_size, cells[1])
+        self.stride = stride_of(self.cnn, self.own_size, cells[1])
         self._freeze()
         self.train()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the grid (B, C, h, w) of images (B, 3, H, W)."""
         if self.is_sequence:
-            return _grid_of_tokens(self.cnn, images)
+            return grid_of_tokens(self.cnn, images)
         grid = self.cnn.forward_features(images)
         return grid.permute(0, 3, 1, 2) if self.channels_come_last else grid
 
@@ -95,7 +96,7 @@ class Backbone(nn.Module):
         except Exception as error:  # timm's networks raise errors of many kinds
             raise ConfigError(
                 f"backbone {self.config.name!r} takes no images of {image_size} px "
-                f"({_reason(error)}). Set the image size to {self.own_size}, or "
+                f"({reason(error)}). Set the image size to {self.own_size}, or "
                 "choose a network that takes any size, such as a resnet or convnext."
             ) from error
         return height, width
@@ -291,7 +292,7 @@ def _create(config: BackboneConfig) -> Any:
         model = create(**options)
     except Exception as error:  # of many kinds, as the options may be anything
         raise ConfigError(
-            f"timm cannot build {config.name!r} with options {options} ({_reason(error)}). "
+            f"timm cannot build {config.name!r} with options {options} ({reason(error)}). "
             "backbone.options takes the keyword arguments of timm.create_model."
         ) from error
     is_fixed = hasattr(model, "num_prefix_tokens") and model.pretrained_cfg.get("fixed_input_size")
@@ -311,70 +312,3 @@ def _with_published_weights(name: str, options: dict[str, Any]) -> Any:
             "They are fetched once over the network and then cached; fetch them on a machine that "
             "has a network, or set backbone.pretrained to false."
         ) from error
-
-
-@torch.no_grad()
-def _probe(model: Any, config: BackboneConfig) -> tuple[int, Tensor, bool]:
-    """Return the size and the grid of a blank image, and whether tokens make the grid.
-
-    Raises:
-        ConfigError: The network has no grid.
-    """
-    for size in (sizes := _probe_sizes(model, config)):
-        images = torch.zeros(1, 3, size, size)
-        try:
-            features = model.eval().forward_features(images)
-        except Exception as error:  # timm's networks raise errors of many kinds
-            if size != sizes[-1]:
-                continue
-            raise ConfigError(
-                f"backbone {config.name!r} with options {config.options} takes no images of {size} "
-                f"px, for which it is built ({_reason(error)}). Choose other options, or leave "
-                "them out."
-            ) from error
-        if isinstance(features, Tensor) and features.dim() == 4:
-            return size, features, False
-        return size, _probe_tokens(model, images, features, config.name), True
-    raise AssertionError("there is a size")
-
-
-def _reason(error: Exception) -> str:
-    """Return an error's type and first line, without a full stop."""
-    text = str(error).partition("\n")[0].rstrip(".")
-    return f"{type(error).__name__}: {text}"
-
-
-def _probe_sizes(model: Any, config: BackboneConfig) -> list[int]:
-    """Return the image sizes to try: the one that the network is built for, or a small one."""
-    own = int(model.pretrained_cfg.get("input_size", (3, 224, 224))[-1])
-    given = config.options.get("img_size")
-    if given is not None:
-        return [int(given[-1] if isinstance(given, list) else given)]
-    return [own] if model.pretrained_cfg.get("fixed_input_size") else [PROBE_SIZE, own]
-
-
-def _probe_tokens(model: Any, images: Tensor, features: Any, name: str) -> Tensor:
-    """Return the grid that a network's tokens make."""
-    try:
-        return _grid_of_tokens(model, images)
-    except Exception as error:  # timm's networks raise errors of many kinds
-        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise ConfigError(
-            f"backbone {name!r} gives no feature grid (B, C, h, w) but {shape}. "
-            "Choose a network with a grid: a resnet, regnet, convnext, efficientnet, swin, vit..."
-        ) from error
-
-
-def _stride(model: Any, image_size: int, grid_size: int) -> int:
-    """Return the stride of the grid; if the image is no multiple of it, as timm states it."""
-    stages = getattr(model, "feature_info", None)
-    stated = int(stages[-1]["reduction"]) if stages else 0
-    if stated and (image_size % grid_size or -(-image_size // stated) == grid_size):
-        return stated
-    return image_size // grid_size
-
-
-def _grid_of_tokens(model: Any, images: Tensor) -> Tensor:
-    """Return a ViT's last tokens, without class and register tokens, as a grid (B, C, h, w)."""
-    (grid,) = model.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
-    return grid
