@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from virtex import distributed
 from virtex.engine.meter import Speed
@@ -108,9 +107,4 @@ def to_device(batch: Batch, device: torch.device, *, channels_last: bool) -> Bat
 def mark_dynamic(batch: Batch, dynamic: Mapping[str, int]) -> None:
     """Tell torch.compile which sizes change from batch to batch: see `Task.dynamic`."""
     for name, dim in dynamic.items():
-        if name in batch:
-            _mark(batch[name], dim)
-
-
-def _mark(tensor: Tensor, dim: int) -> None:
-    torch._dynamo.maybe_mark_dynamic(tensor, dim)
+        torch._dynamo.maybe_mark_dynamic(batch[name], dim)

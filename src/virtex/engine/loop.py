@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from virtex import distributed
+from virtex.engine.compiled import check_compile, compile_parts
 from virtex.engine.device_batches import BatchesAhead, BatchStream
 from virtex.engine.meter import Speed
 from virtex.engine.optim import OptimConfig, lr_scale, set_lr
@@ -80,6 +81,7 @@ def fit(
             batch, as when a worker died; the finished steps were saved.
     """
     check_batch_size(run)
+    check_compile(run)
     configure_torch(run, device)
     layout = torch.channels_last if run.channels_last else torch.preserve_format
     task.to(device).to(memory_format=layout).train()
@@ -92,8 +94,7 @@ def fit(
         return FitResult(state.step, "finished")
     if _is_over(is_over, state.step):
         return FitResult(state.step, "stopped")
-    if run.compile == "task":
-        task.compile()
+    compile_parts(state, run)
     model, speed = distributed.wrap(task), Speed()
     with (
         StopSignals() as stop,
@@ -107,7 +108,7 @@ def fit(
             channels_last=run.channels_last,
             stop=stop,
             speed=speed,
-            dynamic=task.dynamic if run.compile else {},
+            dynamic=task.dynamic if run.compile != "none" else {},
         )
         while state.step < run.num_steps:
             stop.beat()

@@ -5,11 +5,13 @@ The learning rate is a function of the step alone, so there is no scheduler stat
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import SGD, AdamW, Optimizer
 
 from virtex.engine.checkpoint import REMEDY
@@ -126,17 +128,39 @@ def lr_scale(config: OptimConfig, *, step: int, num_steps: int) -> float:
 def set_lr(optimizer: Optimizer, scale: float) -> None:
     """Set each parameter group's learning rate to its peak times `scale`."""
     for group in optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * scale
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(group["peak_lr"] * scale)
+        else:
+            group["lr"] = group["peak_lr"] * scale
 
 
-def build_optimizer(task: Task, config: OptimConfig) -> Optimizer:
-    """Return the fused optimizer of a task's trainable parameters."""
+def clip_gradients(parameters: Sequence[Tensor], max_norm: float) -> Tensor:
+    """Scale gradients down to a norm of `max_norm`, unless it is 0; return their norm before."""
+    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if max_norm:
+        clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm
+
+
+def build_optimizer(
+    task: Task, config: OptimConfig, *, compiled_on: torch.device | None = None
+) -> Optimizer:
+    """Return the fused optimizer of a task's trainable parameters.
+
+    Args:
+        compiled_on: Device of the weights, for an optimizer that torch.compile can compile: its
+            learning rate is a tensor, since a number would be part of the graph.
+    """
     groups = parameter_groups(task, config)
     if not groups:
         raise ConfigError("the task has no trainable parameter: everything is frozen.")
+    options: dict[str, Any] = {"fused": compiled_on is None, "foreach": compiled_on is not None}
+    if compiled_on is not None:
+        groups = [{**group, "lr": torch.tensor(0.0, device=compiled_on)} for group in groups]
     if config.optimizer == "adamw":
-        return AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
-    optimizer = SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+        options["capturable"] = compiled_on is not None  # which a learning rate as a tensor needs
+        return AdamW(groups, betas=config.betas, **options)
+    optimizer = SGD(groups, momentum=config.momentum, **options)
     if config.momentum:
         # torch's fused SGD leaves momenta uninitialised if the loss scaler skips the first step
         # (seen in 2.15); zeros give the same first step as no momenta.

@@ -8,7 +8,12 @@ from torch.amp import GradScaler
 from virtex.engine.checkpoint import REMEDY
 from virtex.engine.lookahead import Lookahead
 from virtex.engine.meter import LossWindow
-from virtex.engine.optim import OptimConfig, build_optimizer, load_optimizer
+from virtex.engine.optim import (
+    OptimConfig,
+    build_optimizer,
+    clip_gradients,
+    load_optimizer,
+)
 from virtex.engine.run import RunConfig
 from virtex.errors import CheckpointError, VirTexError, listing
 from virtex.models.state_dict import load_strictly
@@ -25,7 +30,9 @@ class TrainingState:
         self, task: Task, *, run: RunConfig, optim: OptimConfig, device: torch.device
     ) -> None:
         self.task, self.device, self.step = task, device, 0
-        self.optimizer = build_optimizer(task, optim)
+        compiled_on = device if run.compile == "step" else None
+        self.optimizer = build_optimizer(task, optim, compiled_on=compiled_on)
+        self.clip = clip_gradients
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.lookahead = (
             Lookahead(self.parameters, num_steps=optim.lookahead_steps, alpha=optim.lookahead_alpha)

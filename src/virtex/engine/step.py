@@ -10,7 +10,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from virtex import distributed
 from virtex.engine.optim import OptimConfig
@@ -54,10 +53,7 @@ def train_step(
 def update(state: TrainingState, optim: OptimConfig) -> Tensor:
     """Clip the gradients and update the weights; return the gradients' norm before clipping."""
     state.scaler.unscale_(state.optimizer)
-    gradients = [p.grad for p in state.parameters if p.grad is not None]
-    norm = get_total_norm(gradients)
-    if optim.max_grad_norm:
-        clip_grads_with_norm_(state.parameters, optim.max_grad_norm, norm)
+    norm = state.clip(state.parameters, optim.max_grad_norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad()

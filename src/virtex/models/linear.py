@@ -19,7 +19,8 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return `inputs @ weight.T + bias`, (..., O) from (..., I), (O, I) and (O,)."""
     on_cpu = inputs.device.type == "cpu" and inputs.dtype == weight.dtype == torch.float32
-    if HAS_ONEDNN and on_cpu and inputs.numel() and not torch.is_autocast_enabled("cpu"):
+    is_plain = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+    if HAS_ONEDNN and on_cpu and inputs.numel() and not is_plain:
         return _OneDNNLinear.apply(inputs, weight, bias)
     return nn.functional.linear(inputs, weight, bias)
 

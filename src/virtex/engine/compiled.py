@@ -1,0 +1,38 @@
+"""torch.compile of a task, and of the clipping and update of its weights.
+
+A graph is a function of a batch's sizes alone, not of the batches before it, so that a resumed run
+takes the graphs of the whole one: the sizes in `Task.dynamic` change within one graph, and each
+other size has its own.
+"""
+
+from typing import Any
+
+import torch
+
+from virtex.engine.run import RunConfig
+from virtex.engine.state import TrainingState
+from virtex.errors import ConfigError
+
+MAX_GRAPHS = 64
+"""Graphs of one function before torch.compile gives up: images may have several sizes."""
+
+
+def check_compile(run: RunConfig) -> None:
+    """Raise ConfigError if the options of compilation contradict each other."""
+    if run.compile == "step" and run.precision == "fp16":
+        raise ConfigError(
+            "run.compile step compiles the update, and the loss scaler of fp16 decides about it: "
+            "take run.compile task, or run.precision bf16 or fp32."
+        )
+
+
+def compile_parts(state: TrainingState, run: RunConfig) -> None:
+    """Compile what `run.compile` names, at its first use; none leaves all as it is."""
+    if run.compile == "none":
+        return
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_GRAPHS)
+    options: dict[str, Any] = {"mode": run.compile_mode}
+    state.task.compile(dynamic=False, **options)
+    if run.compile == "step":
+        state.clip = torch.compile(state.clip, **options)
+        state.optimizer.step = torch.compile(state.optimizer.step, **options)  # type: ignore[method-assign, assignment]

@@ -1,0 +1,48 @@
+"""A compiled run learns what an uncompiled one does, and resumes bit for bit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine.test_resume import assert_identical, content, train_and_die
+from tests.engine.toy import toy_fit, toy_task
+from virtex.engine.optim import OptimConfig
+from virtex.engine.run import RunConfig, RunFolder
+from virtex.errors import ConfigError
+
+RUN = RunConfig(num_steps=6, batch_size=8, device="cpu", checkpoint_every=3, tensorboard=False)
+OPTIM = OptimConfig(lr=0.05, backbone_lr=0.1, lookahead_steps=2)
+
+
+@pytest.fixture(autouse=True)
+def fresh_graphs() -> None:
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_compiled_step_is_the_plain_one(tmp_path: Path, optimizer: str) -> None:
+    optim, weights = replace(OPTIM, optimizer=optimizer, lr=0.01, backbone_lr=0.01), []
+    for parts in ("none", "task", "step"):
+        task = toy_task(dropout=0.0, batch_norm=False)
+        toy_fit(task, RunFolder(tmp_path / parts), replace(RUN, compile=parts), optim=optim)
+        weights.append(task.state_dict())
+    for other in weights[1:]:
+        torch.testing.assert_close(other, weights[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_compiled_run_resumes_bit_for_bit_and_with_fused_kernels(tmp_path: Path) -> None:
+    run = replace(RUN, compile="step")
+    whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
+    toy_fit(toy_task(), whole, run, optim=OPTIM)
+    train_and_die(toy_task(), cut, run, at=4, optim=OPTIM)
+    toy_fit(toy_task(), cut, run, optim=OPTIM)
+    assert_identical(content(whole, 6)["task"], content(cut, 6)["task"])
+    assert toy_fit(toy_task(), cut, replace(RUN, num_steps=8), optim=OPTIM).step == 8
+
+
+def test_a_compiled_update_with_a_loss_scaler_is_refused(tmp_path: Path) -> None:
+    run = replace(RUN, compile="step", precision="fp16")
+    with pytest.raises(ConfigError, match="compile step compiles the update"):
+        toy_fit(toy_task(), RunFolder(tmp_path), run)
