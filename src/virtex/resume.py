@@ -25,6 +25,7 @@ FREE = (
     "early_stopping.patience",
     "data.root", "data.val_root", "data.image_root", "early_stopping.data.root",
     "early_stopping.data.val_root", "early_stopping.data.image_root", "tokenizer.original",
+    "backbone.grad_checkpointing",
 )  # fmt: skip
 """Options, or prefixes of options, that may change on resume: the weights stay the same."""
 BY_FINGERPRINT = (

@@ -27,6 +27,38 @@ def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
 
 
+def update_once(layer: _BatchNorm) -> None:
+    """Prevent a second update of the running statistics when gradient checkpointing runs it again.
+
+    That pass has a momentum of 0 and counts its batch on a stand-in, by hooks. torch.compile traces
+    both passes as one and updates once by itself.
+    """
+    if not _updates_once(layer):
+        layer.register_forward_pre_hook(_halt_statistics)
+        layer.register_forward_hook(_resume_statistics, always_call=True)
+
+
+def _updates_once(layer: _BatchNorm) -> bool:
+    return _halt_statistics in layer._forward_pre_hooks.values()
+
+
+def _halt_statistics(layer: nn.Module, _: object) -> None:
+    """Set a momentum of 0 in a pass that is part of a backward pass."""
+    assert isinstance(layer, _BatchNorm)
+    if torch.compiler.is_compiling() or torch._C._current_graph_task_id() < 0:
+        return
+    if layer.training and layer.num_batches_tracked is not None:
+        layer.halted = layer.momentum, layer.num_batches_tracked
+        layer.momentum = 0.0
+        layer.num_batches_tracked = torch.empty_like(layer.num_batches_tracked)
+
+
+def _resume_statistics(layer: nn.Module, *_: object) -> None:
+    """Undo `_halt_statistics`, also where the second pass stops early, by an exception."""
+    if not torch.compiler.is_compiling() and "halted" in vars(layer):
+        layer.momentum, layer.num_batches_tracked = vars(layer).pop("halted")
+
+
 class HostSyncBatchNorm(_BatchNorm):
     """Synchronized BatchNorm for devices without torch's SyncBatchNorm."""
 
@@ -111,6 +143,8 @@ def _replacement(layer: _BatchNorm, kind: type[_BatchNorm]) -> _BatchNorm:
     new.weight, new.bias = layer.weight, layer.bias
     new.running_mean, new.running_var = layer.running_mean, layer.running_var
     new.num_batches_tracked = layer.num_batches_tracked
+    if _updates_once(layer):
+        update_once(new)
     return new.train(layer.training)
 
 

@@ -118,7 +118,7 @@ def _without_memory(architecture: BackboneConfig, opened: Opened) -> Backbone:
 
 
 def architecture_of(opened: Opened, config: BackboneConfig | None = None) -> BackboneConfig:
-    """Return the architecture of an INIT's backbone, frozen as `config` says.
+    """Return the architecture of an INIT's backbone, frozen and checkpointed as `config` says.
 
     Args:
         config: The architecture, if INIT does not state it or is to be checked against it.
@@ -135,8 +135,14 @@ def architecture_of(opened: Opened, config: BackboneConfig | None = None) -> Bac
     held = opened.backbone if opened.kind == "run" else _foreign_architecture(opened, config)
     if config is not None:
         _require_same(held, config, opened.path)
-    frozen, frozen_norm = (config.frozen, config.frozen_norm) if config else (False, False)
-    return replace(held, pretrained=False, frozen=frozen, frozen_norm=frozen_norm)
+    training = config or BackboneConfig()
+    return replace(
+        held,
+        pretrained=False,
+        frozen=training.frozen,
+        frozen_norm=training.frozen_norm,
+        grad_checkpointing=training.grad_checkpointing,
+    )
 
 
 def origin_of(opened: Opened, backbone: BackboneConfig | None = None) -> Initialisation:
