@@ -310,6 +310,23 @@ def test_normalized_images_equal_torchvisions() -> None:
     assert torch.equal(normalize(images[0]), normalize(images)[0])
 
 
+def test_every_byte_is_normalized_to_rounding_in_the_layout_of_the_images() -> None:
+    images = torch.arange(256, dtype=torch.uint8).expand(1, 3, 2, 256)
+    images = images.contiguous(memory_format=torch.channels_last)
+    normalized = normalize(images)
+    exact = functional.normalize(images.double() / 255, IMAGENET_MEAN, IMAGENET_STD)
+    assert normalized.dtype == torch.float32
+    assert normalized.is_contiguous(memory_format=torch.channels_last)
+    assert (normalized - exact).abs().max() < 4e-7  # the last bit of the largest, 2.64, is 2.4e-7
+
+
+def test_compiled_code_normalizes_alike_in_one_graph_without_a_warning(recwarn) -> None:
+    images = torch.from_numpy(random_image(8, 9)).permute(2, 0, 1)[None]
+    compiled = torch.compile(normalize, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(images), normalize(images))
+    assert not recwarn.list
+
+
 def test_transforms_are_picklable() -> None:
     for transform in (TrainTransform(ImageConfig()), ValidationTransform(ImageConfig())):
         assert pickle.loads(pickle.dumps(transform)) == transform
