@@ -30,13 +30,16 @@ DIE_HOLDING = BEGIN + (
     "    sys.stdin.readline()\n"
     "    os.kill(os.getpid(), signal.SIGKILL)\n"
 )
-DIE_AFTER_A_FORK = BEGIN + (
-    "with files.locked(Path(sys.argv[1]), subject='the run'):\n"
+DIE_AFTER_A_FORK = (
     "    if os.fork() == 0:\n"
     "        sys.stdin.readline()\n"
     "        os._exit(0)\n"
     "    os.kill(os.getpid(), signal.SIGKILL)\n"
 )
+FORK_HOLDING = (
+    f"{BEGIN}with files.locked(Path(sys.argv[1]), subject='the run'):\n{DIE_AFTER_A_FORK}"
+)
+FORK_WHILE_WRITING = f"{BEGIN}with files.replacing(Path(sys.argv[1])):\n{DIE_AFTER_A_FORK}"
 WRITE = BEGIN + "files.write(Path(sys.argv[1]), 'by another process')"
 
 
@@ -179,7 +182,7 @@ def test_a_lock_names_its_holder_and_is_free_after_a_kill(tmp_path: Path) -> Non
 
 def test_a_process_that_the_holder_forked_does_not_hold_the_lock(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
-    program = [sys.executable, "-c", DIE_AFTER_A_FORK, str(path)]
+    program = [sys.executable, "-c", FORK_HOLDING, str(path)]
     holder = subprocess.Popen(program, stdin=subprocess.PIPE)
     assert holder.wait() == -signal.SIGKILL
     for _ in range(100):  # the forked process closes the lock as soon as it runs
@@ -189,6 +192,24 @@ def test_a_process_that_the_holder_forked_does_not_hold_the_lock(tmp_path: Path)
     else:
         pytest.fail("the forked process holds the lock")
     holder.communicate(b"\n")
+
+
+def test_a_process_that_is_forked_during_a_write_does_not_keep_what_is_left_of_it(
+    tmp_path: Path,
+) -> None:
+    program = [sys.executable, "-c", FORK_WHILE_WRITING, str(tmp_path / "file")]
+    writer = subprocess.Popen(program, stdin=subprocess.PIPE)
+    assert writer.wait() == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    for _ in range(100):  # the forked process closes the lock as soon as it runs
+        files._remove_abandoned.cache_clear()
+        files.write(tmp_path / "file", "new")
+        if not left.exists():
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the forked process holds the lock")
+    writer.communicate(b"\n")
 
 
 def test_another_runtime_error_is_not_reported_as_a_full_disk(tmp_path: Path) -> None:

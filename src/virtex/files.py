@@ -315,7 +315,8 @@ def _temporary_folder(parent: Path) -> Iterator[Path]:
                     unlocked.rename(folder / LOCK)  # only a locked file has this name
             inner = folder / "new"
             inner.mkdir()
-            yield inner
+            with _not_inherited(file):
+                yield inner
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -85,6 +85,7 @@ def _pretrain(
         )
         log.info("%s", block)
     steps = RunSteps(config, task, task_data, device, data.train, data.validation, early_stopping)
+    is_scored = config.early_stopping.protocol != "none"
     result = fit(
         task,
         steps.batches,
@@ -94,7 +95,8 @@ def _pretrain(
         device=device,
         config=config_files.to_dict(config),
         validate=None if data.validation is None else steps.validate,
-        on_checkpoint=steps.keep_weights,
+        on_checkpoint=steps.keep_best if is_scored else None,
+        on_written=None if is_scored else steps.keep_weights,
         is_over=steps.is_over,
     )
     if distributed.is_main() and result.reason != "interrupted":

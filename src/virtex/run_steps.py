@@ -1,8 +1,10 @@
 """Batches, validation and saving of weights of a pretraining run."""
 
 import logging
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from virtex import config as config_files
 from virtex import distributed
@@ -78,18 +80,22 @@ class RunSteps:
                 log.error("step %d has no sample captions: %s Training goes on.", step, error)
         return numbers
 
-    def keep_weights(self, step: int) -> None:
-        """Write weights.safetensors, with early stopping only if no checkpoint scored better."""
-        if self.early_stopping and not self.early_stopping.is_best(self.task.backbone, step=step):
-            return
+    def keep_weights(self, step: int, task_state: Mapping[str, Tensor]) -> None:
+        """Write weights.safetensors."""
         save_weights(
             self.config.out / "weights.safetensors",
-            self.task.state_dict(),
+            task_state,
             config=config_files.to_dict(self.config),
             tokenizer=self.data.tokenizer,
             categories=self.data.categories,
             step=step,
         )
+
+    def keep_best(self, step: int) -> None:
+        """Write weights.safetensors if no checkpoint scored better in early stopping."""
+        assert self.early_stopping is not None
+        if self.early_stopping.is_best(self.task.backbone, step=step):
+            self.keep_weights(step, self.task.state_dict())
 
     def is_over(self, step: int) -> bool:
         """Return whether early stopping ends the run at a step, and record that once."""

@@ -215,12 +215,13 @@ def test_a_checkpoint_holds_the_config(folder: RunFolder) -> None:
     assert checkpoint.load(folder.checkpoints.at(12))["config"] == {"toy": True}
 
 
+@pytest.mark.parametrize("hook", ["on_checkpoint", "on_written"])
 def test_training_continues_after_a_failed_checkpoint_except_for_the_last(
-    folder: RunFolder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    folder: RunFolder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, hook: str
 ) -> None:
     monkeypatch.setattr(recording, "RETRIES", (0.01, 0.02))
 
-    def on_checkpoint(step: int) -> None:
+    def fill_the_disk(step: int, *_: object) -> None:
         steps.append(step)
         size = folder.checkpoints.at(step).stat().st_size
         disk.enter_context(files_of_at_most(size // 2))
@@ -228,7 +229,7 @@ def test_training_continues_after_a_failed_checkpoint_except_for_the_last(
     steps: list[int] = []
     lost = r"step_00000012.*Steps 5 to 12 are lost.*resumes from the checkpoint of step 4"
     with ExitStack() as disk, pytest.raises(CheckpointError, match=lost):
-        toy_fit(toy_task(), folder, RUN, on_checkpoint=on_checkpoint)
+        toy_fit(toy_task(), folder, RUN, **{hook: fill_the_disk})
     assert caplog.text.count("Trying again in") == 2
     assert steps == [4]
     assert "step_00000008.pt: File too large" in caplog.text

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from virtex import distributed
 from virtex.engine.loop import FitResult, fit
 from virtex.engine.optim import OptimConfig
+from virtex.engine.recording import OnWritten
 from virtex.engine.run import RunConfig, RunFolder, choose_device
 from virtex.tasks.base import Batch, Task, TaskOutput
 
@@ -81,6 +82,7 @@ def toy_fit(
     batches: Callable[[int], Generator[list[Batch]]] | None = None,
     validate: Callable[[int], dict[str, float]] | None = None,
     on_checkpoint: Callable[[int], None] | None = None,
+    on_written: OnWritten | None = None,
     is_over: Callable[[int], bool] | None = None,
 ) -> FitResult:
     """Call `fit` with toy batches."""
@@ -94,5 +96,6 @@ def toy_fit(
         config={"toy": True},
         validate=validate,
         on_checkpoint=on_checkpoint,
+        on_written=on_written,
         is_over=is_over,
     )

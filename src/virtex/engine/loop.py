@@ -16,7 +16,7 @@ from virtex.engine.compiled import check_compile, compile_parts
 from virtex.engine.device_batches import BatchesAhead, BatchStream
 from virtex.engine.meter import Speed
 from virtex.engine.optim import OptimConfig, lr_scale, set_lr
-from virtex.engine.recording import CheckpointWriter, Reporter
+from virtex.engine.recording import CheckpointWriter, OnCheckpoint, OnWritten, Reporter
 from virtex.engine.run import (
     Record,
     RunConfig,
@@ -59,7 +59,8 @@ def fit(
     device: torch.device,
     config: dict[str, Any],
     validate: Callable[[int], Record] | None = None,
-    on_checkpoint: Callable[[int], None] | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
+    on_written: OnWritten | None = None,
     is_over: Callable[[int], bool] | None = None,
 ) -> FitResult:
     """Train a task to step `run.num_steps`, resuming from the folder's newest checkpoint.
@@ -72,7 +73,10 @@ def fit(
         config: Plain values that each checkpoint stores.
         validate: Called in every process, in evaluation mode; its numbers are logged as val/NAME.
         on_checkpoint: Called in the main process after a scheduled checkpoint is written, and
-            again when resuming from one, since a kill may have prevented the first call.
+            again when resuming from one, since a kill may have prevented the first call. Training
+            waits for the write and the call.
+        on_written: Called as `on_checkpoint` is, also with the task's state dict of that step, in a
+            thread while training goes on.
         is_over: Called in every process after `on_checkpoint`; the run is complete if it returns
             True in one of them.
 
@@ -88,7 +92,9 @@ def fit(
     if run.sync_batch_norm:
         synchronize(task, device)
     state = TrainingState(task, run=run, optim=optim, device=device)
-    writer = CheckpointWriter(state, folder, run=run, config=config, on_checkpoint=on_checkpoint)
+    writer = CheckpointWriter(
+        state, folder, run=run, config=config, on_checkpoint=on_checkpoint, on_written=on_written
+    )
     writer.resume()
     if state.step >= run.num_steps:
         return FitResult(state.step, "finished")
@@ -98,6 +104,7 @@ def fit(
     model, speed = distributed.wrap(task), Speed()
     with (
         StopSignals() as stop,
+        closing(writer),
         closing(batches(state.step)) as stream,
         ProgressBar("step", run.num_steps, unit="steps", start=state.step) as bar,
         closing(Reporter(state, folder, bar, run=run, optim=optim)) as reporter,
@@ -133,6 +140,7 @@ def fit(
                 if due(state.step, run.checkpoint_every, run.num_steps):
                     writer.save_scheduled()
                     if state.step < run.num_steps and _is_over(is_over, state.step):
+                        writer.finish()
                         distributed.share_buffers(task)
                         return FitResult(state.step, "stopped")
     distributed.share_buffers(task)

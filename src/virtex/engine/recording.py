@@ -2,14 +2,18 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+
+from torch import Tensor
 
 from virtex import distributed
 from virtex.engine import checkpoint
 from virtex.engine.meter import Speed
 from virtex.engine.optim import OptimConfig, lr_scale
 from virtex.engine.run import Record, RunConfig, RunFolder, due
+from virtex.engine.snapshot import Snapshot
 from virtex.engine.state import TrainingState
 from virtex.errors import CheckpointError, VirTexError
 from virtex.progress import ProgressBar
@@ -17,6 +21,10 @@ from virtex.progress import ProgressBar
 log = logging.getLogger(__name__)
 RETRIES = (2.0, 8.0, 20.0)
 """Seconds before each further try to write the last checkpoint."""
+OnCheckpoint = Callable[[int], None]
+"""What is done with the task at a step whose checkpoint is written, while training waits."""
+OnWritten = Callable[[int, Mapping[str, Tensor]], None]
+"""What is done with the task's state dict of a step whose checkpoint is written."""
 
 
 class Reporter:
@@ -88,7 +96,12 @@ def show(record: Record, bar: ProgressBar, *, num_steps: int) -> None:
 
 
 class CheckpointWriter:
-    """Writer of a run's checkpoints, which also removes old ones."""
+    """Writer of a run's checkpoints, which also removes old ones.
+
+    A thread of the main process writes a copy of the state while training goes on. Training waits
+    for the write of the last checkpoint, for hooks that need the task, and where there is no memory
+    for a copy.
+    """
 
     def __init__(
         self,
@@ -97,11 +110,15 @@ class CheckpointWriter:
         *,
         run: RunConfig,
         config: dict[str, Any],
-        on_checkpoint: Callable[[int], None] | None,
+        on_checkpoint: OnCheckpoint | None,
+        on_written: OnWritten | None,
     ) -> None:
         self.state, self.checkpoints, self.run, self.config = state, folder.checkpoints, run, config
-        self.on_checkpoint = on_checkpoint
+        self.on_checkpoint, self.on_written = on_checkpoint, on_written
         self.saved_step = 0
+        self._snapshot: Snapshot | None = Snapshot()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._pending: Future[None] | None = None
 
     def resume(self) -> None:
         """Load the newest checkpoint, if there is one.
@@ -122,14 +139,15 @@ class CheckpointWriter:
         self.state.load_state_dict(saved)
         self.saved_step = self.state.step
         if due(self.state.step, self.run.checkpoint_every, self.run.num_steps):
-            self._call_hook()
+            self._call_hooks()
 
     def save_scheduled(self) -> None:
         """Save, and log a failure to write as an error unless this is the last step."""
         if self.state.step == self.run.num_steps:
             return self.save_last()
         try:
-            self._save_and_call_hook()
+            if self.on_checkpoint is not None or not self._begin_save():
+                self._save_and_call_hooks()
         except (CheckpointError, OSError) as error:
             log.error("%s Training goes on.", error)
 
@@ -141,12 +159,12 @@ class CheckpointWriter:
         """
         for delay in RETRIES:
             try:
-                return self._save_and_call_hook() if with_hook else self.save()
+                return self._save_and_call_hooks() if with_hook else self.save()
             except (CheckpointError, OSError) as error:
                 log.error("%s Trying again in %g s.", error, delay)
                 time.sleep(delay)
         try:
-            self._save_and_call_hook() if with_hook else self.save()
+            self._save_and_call_hooks() if with_hook else self.save()
         except (CheckpointError, OSError) as error:
             raise CheckpointError(f"{error} {self._what_is_lost()}") from error
 
@@ -173,23 +191,71 @@ class CheckpointWriter:
             CheckpointError: The checkpoint cannot be written.
             VirTexError: A loss or weight is not finite; nothing is written.
         """
+        self._check()
+        self.finish()
         step = self.state.step
-        self.state.losses.check(step)
-        self.state.check_finite()
         if step != self.saved_step:
-            distributed.on_main(lambda: self._write(step))
+            distributed.on_main(lambda: self._write(self.state.state_dict()))
         self.saved_step = step
 
-    def _write(self, step: int) -> None:
-        values = {**self.state.state_dict(), "config": self.config}
-        checkpoint.save(self.checkpoints.at(step), values)
+    def finish(self) -> None:
+        """Wait in all processes until the thread has written."""
+        self.saved_step = distributed.on_main(self._wait)
+
+    def close(self) -> None:
+        """Wait in this process until the thread has written, and end it."""
+        self._thread.shutdown()
+        self._wait()
+
+    def _check(self) -> None:
+        self.state.losses.check(self.state.step)
+        self.state.check_finite()
+
+    def _begin_save(self) -> bool:
+        """Copy the state and let the thread write it; return False if the system cannot."""
+        self._check()
+        return distributed.on_main(self._start)
+
+    def _start(self) -> bool:
+        self._wait()
+        if self._snapshot is None:
+            return False
+        try:
+            values = self._snapshot.take(self.state.state_dict())
+            self._pending = self._thread.submit(self._write_copy, self._snapshot, values)
+        except (MemoryError, RuntimeError) as error:  # too little memory, or no thread is left
+            reason = str(error).strip().splitlines()[0]
+            log.warning("checkpoints are written while training waits: %s", reason)
+            self._snapshot = None
+        return self._snapshot is not None
+
+    def _write_copy(self, snapshot: Snapshot, values: dict[str, Any]) -> None:
+        snapshot.wait()
+        try:
+            self._write(values)
+            self.saved_step = values["step"]
+            if self.on_written is not None:
+                self.on_written(values["step"], values["task"])
+        except (CheckpointError, OSError) as error:
+            log.error("%s Training goes on.", error)
+
+    def _wait(self) -> int:
+        """Wait for the thread, raise what it could not log, and return the last saved step."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+        return self.saved_step
+
+    def _write(self, values: dict[str, Any]) -> None:
+        step = values["step"]
+        checkpoint.save(self.checkpoints.at(step), {**values, "config": self.config})
         self.checkpoints.prune(
             newest=step, keep=self.run.keep_checkpoints, keep_every=self.run.keep_every
         )
 
-    def _save_and_call_hook(self) -> None:
+    def _save_and_call_hooks(self) -> None:
         self.save()
-        self._call_hook()
+        self._call_hooks()
 
     def _what_is_lost(self) -> str:
         step, saved = self.state.step, self.saved_step
@@ -198,7 +264,9 @@ class CheckpointWriter:
         newest = f"the checkpoint of step {saved}" if saved else "the start: there is no checkpoint"
         return f"Steps {saved + 1} to {step} are lost; the same command resumes from {newest}."
 
-    def _call_hook(self) -> None:
-        if self.on_checkpoint:
-            hook, step = self.on_checkpoint, self.state.step
-            distributed.on_main(lambda: hook(step))
+    def _call_hooks(self) -> None:
+        step = self.state.step
+        if (on_written := self.on_written) is not None:
+            distributed.on_main(lambda: on_written(step, self.state.task.state_dict()))
+        if (on_checkpoint := self.on_checkpoint) is not None:
+            distributed.on_main(lambda: on_checkpoint(step))
