@@ -79,7 +79,7 @@ def test_padding_has_the_mean_color_and_no_mask():
     assert np.array_equal(masks[0], filled(64, 64, (0, 0, 64, 32)))
 
 
-def test_a_batch_is_padded_to_the_image_with_most_objects():
+def test_objects_are_padded_to_the_next_multiple_of_eight():
     transform = WholeImageTransform(64, True)
     none = Example("0", SCENES[0].image, boxes=np.zeros((0, 4), np.float32))
     encoded = [transform(example, np.random.default_rng(0)) for example in (none, *SCENES)]
@@ -88,19 +88,19 @@ def test_a_batch_is_padded_to_the_image_with_most_objects():
     batch = ObjectCollate(size=64)(encoded)
     assert {name: tuple(value.shape[1:]) for name, value in batch.items()} == {
         "image": (3, 64, 64),
-        "num_objects": (),
         "sizes": (2,),
         "image_sizes": (2,),
-        "boxes": (max(counts), 4),
-        "box_labels": (max(counts),),
-        "masks": (max(counts), 64 * 64 // 8),
+        "sampling_seed": (),
+        "boxes": (8, 4),
+        "box_labels": (8,),
+        "masks": (8, 64 * 64 // 8),
     }
-    assert (batch["box_labels"] > 0).sum(1).tolist() == counts == batch["num_objects"].tolist()
+    assert (batch["box_labels"] > 0).sum(1).tolist() == counts
     for row, item in enumerate(encoded):
         for name in ("boxes", "box_labels"):
             assert torch.equal(batch[name][row, : counts[row]], item[name])
         assert torch.equal(batch["masks"][row, : counts[row]], item["masks"].flatten(1))
-    assert ObjectCollate()(encoded[:1])["boxes"].shape == (1, 1, 4)
+    assert ObjectCollate()(encoded[:1])["boxes"].shape == (1, 8, 4)
 
 
 def test_data_without_masks_is_an_error_with_a_remedy():
@@ -131,13 +131,16 @@ def test_images_and_masks_of_several_sizes_are_padded_at_the_right_and_below(col
     for mask in masks:
         objects = found(example_of(mask), Placement(Box(0, 0, *mask.shape), *mask.shape))
         image = torch.full((3, *mask.shape), 7, dtype=torch.uint8)
-        encoded.append(encode_objects(image, objects, image_size=(1, 2)))
+        encoded.append(
+            encode_objects(image, objects, image_size=(1, 2), rng=np.random.default_rng(0))
+        )
     batch = collate(encoded)
     assert batch["image"].shape[2:] == shape
     assert batch["sizes"].tolist() == [[40, 51], [33, 67]]
     for row, mask in enumerate(masks):
         height, width = mask.shape
         assert (batch["image"][row, :, :height, :width] == 7).all()
-        (unpacked,) = unpack_masks(batch["masks"][row], *shape).numpy()
+        unpacked, *padding = unpack_masks(batch["masks"][row], *shape).numpy()
+        assert not np.any(padding)
         assert np.array_equal(unpacked[:height, :width], mask)
         assert unpacked.sum() == mask.sum()

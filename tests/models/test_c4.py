@@ -1,6 +1,7 @@
 """Faster R-CNN on one grid, its head the backbone's last stage."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import roi_align
 
+from tests.models.padded_targets import padded
 from tests.models.small import SLIM
+from tests.models.test_region_heads import check_against_modules
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.c4 import build_c4
@@ -36,9 +39,16 @@ def small_batch() -> tuple:
     return images, [(SIZE, SIZE)] * 3, targets
 
 
-def losses_of(detector: RegionDetector) -> dict[str, Tensor]:
-    torch.manual_seed(7)
-    return detector.losses(*small_batch())
+def losses_of(detector: RegionDetector, *, num_images: int = 3) -> dict[str, Tensor]:
+    rows = slice(3 - num_images, 3)
+    images, sizes, targets = (part[rows] for part in small_batch())
+    return detector.losses(images, torch.tensor(sizes), padded(targets))
+
+
+def test_losses_and_gradients_of_all_anchors_and_regions_are_those_of_torchvisions_modules():
+    everything = dataclasses.replace(SMALL, num_anchors=1000, num_regions=1000, num_candidates=200)
+    detector = small_c4(everything).eval()
+    check_against_modules(detector, everything, small_batch(), losses_of(detector))
 
 
 def test_each_cell_has_fifteen_anchors_of_32_to_512_pixels_sixteen_apart():
@@ -86,8 +96,7 @@ def test_losses_give_every_parameter_a_gradient_also_without_objects():
     detector = small_c4()
     losses = losses_of(detector)
     assert list(losses) == ["objectness", "proposal_box", "classifier", "box"]
-    images, sizes, targets = small_batch()
-    for loss in (losses, detector.losses(images[2:], sizes[2:], targets[2:])):
+    for loss in (losses, losses_of(detector, num_images=1)):
         detector.zero_grad()
         sum(loss.values()).backward()
         for name, parameter in detector.named_parameters():

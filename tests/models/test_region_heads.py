@@ -9,15 +9,16 @@ from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.image_list import ImageList
 
+from tests.models.padded_targets import padded
 from tests.models.small import SLIM
+from tests.oracles.region_losses import region_losses
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.region_heads import RegionConfig, RegionDetector, build_mask_rcnn
-from virtex.models.region_pool import RegionPool
+from virtex.models.region_pool import RegionPool, in_rows
 
 SIZE = 64
 NUM_CATEGORIES = 5
-SEED = 7
 SMALL = RegionConfig(
     pyramid_channels=16,
     box_width=24,
@@ -59,13 +60,14 @@ def small_batch() -> tuple:
     return images, [(SIZE, SIZE)] * 3, targets
 
 
-def losses_of(detector: RegionDetector) -> dict:
-    torch.manual_seed(SEED)
-    return detector.losses(*small_batch())
+def losses_of(detector: RegionDetector, *, seed: int = 0, num_images: int = 3) -> dict:
+    rows = slice(3 - num_images, 3)
+    images, sizes, targets = (part[rows] for part in small_batch())
+    return detector.losses(images, torch.tensor(sizes), padded(targets, seed=seed))
 
 
 class GivenMaps(nn.Module):
-    """A backbone in torchvision's form, which seeds the sampling after it."""
+    """A backbone in torchvision's form."""
 
     out_channels = SMALL.pyramid_channels
 
@@ -74,7 +76,6 @@ class GivenMaps(nn.Module):
         self.maps = detector.maps
 
     def forward(self, images):
-        torch.manual_seed(SEED)
         return self.maps(images)
 
 
@@ -86,7 +87,7 @@ class SizedPool(nn.Module):
         self.pool = pool
 
     def forward(self, maps, boxes, sizes):
-        return self.pool(maps, boxes)
+        return self.pool(maps, in_rows(boxes))
 
 
 def torchvisions(detector: RegionDetector) -> MaskRCNN:
@@ -101,8 +102,6 @@ def torchvisions(detector: RegionDetector) -> MaskRCNN:
         rpn_pre_nms_top_n_test=SMALL.num_test_candidates,
         rpn_post_nms_top_n_train=SMALL.num_proposals,
         rpn_post_nms_top_n_test=SMALL.num_test_proposals,
-        rpn_batch_size_per_image=SMALL.num_anchors,
-        box_batch_size_per_image=SMALL.num_regions,
         box_head=detector.heads.box_head,
         box_predictor=detector.heads.box_predictor,
         mask_head=detector.heads.mask_head,
@@ -154,16 +153,24 @@ def test_a_network_with_wrong_strides_in_its_info_is_refused():
         build_mask_rcnn(backbone, SMALL, num_categories=1, with_masks=True)
 
 
-def test_regions_are_matched_and_sampled_as_torchvisions():
-    detector = small_detector()
-    losses_of(detector)["classifier"].backward()
-    gradients = {name: p.grad for name, p in detector.named_parameters() if p.grad is not None}
-    detector.zero_grad()
-    images, _, targets = small_batch()
-    torchvisions(detector)(list(images), targets)["loss_classifier"].backward()
-    assert "heads.box_head.fc6.weight" in gradients
-    for name, parameter in detector.named_parameters():
-        torch.testing.assert_close(parameter.grad, gradients.get(name), msg=name)
+def test_losses_and_gradients_of_all_anchors_and_regions_are_those_of_torchvisions_modules():
+    everything = dataclasses.replace(SMALL, num_anchors=4000, num_regions=1000)
+    detector = small_detector(config=everything)
+    check_against_modules(detector, everything, small_batch(), losses_of(detector))
+
+
+def check_against_modules(
+    detector: RegionDetector, config: RegionConfig, batch: tuple, losses: dict
+) -> None:
+    """Check losses of a detector that samples all there is, and their gradients."""
+    expected = region_losses(detector, config, *batch)
+    assert losses.keys() == expected.keys()
+    for name, loss in losses.items():
+        assert loss.item() == pytest.approx(expected[name].item(), rel=1e-5), name
+    parameters = [value for value in detector.parameters() if value.requires_grad]
+    both = [torch.autograd.grad(sum(x.values()), parameters) for x in (losses, expected)]
+    for one, other in zip(*both, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_detections_are_torchvisions():
@@ -253,8 +260,7 @@ def test_losses_in_evaluation_leave_batchnorms_statistics():
 @pytest.mark.parametrize("with_masks", [True, False])
 def test_images_without_objects_give_every_parameter_a_gradient(with_masks):
     detector = small_detector(with_masks=with_masks)
-    images, sizes, targets = small_batch()
-    losses = detector.losses(images[2:], sizes[2:], targets[2:])
+    losses = losses_of(detector, num_images=1)
     sum(losses.values()).backward()
     assert ("mask" in losses) is with_masks
     assert losses["box"] == 0
@@ -265,18 +271,17 @@ def test_images_without_objects_give_every_parameter_a_gradient(with_masks):
 
 def test_under_autocast_boxes_and_losses_are_computed_in_float32():
     detector = small_detector().eval()
-    images, sizes, targets = small_batch()
+    images, sizes, _ = small_batch()
     exact = losses_of(detector)
-    torch.manual_seed(SEED)
     with torch.autocast("cpu", torch.bfloat16):
-        losses = detector.losses(images, sizes, targets)
+        losses = losses_of(detector)
         boxes, _ = detector.proposals(ImageList(images, sizes), detector.maps(images))
         found = detector.predict(images, sizes, image_sizes=sizes)
     assert all(loss.dtype == torch.float32 for loss in losses.values())
     assert boxes[0].dtype == found[0].boxes.dtype == torch.float32
     assert not torch.equal(boxes[0], boxes[0].bfloat16().float())
     for name in ("objectness", "proposal_box"):
-        assert float(losses[name]) == pytest.approx(float(exact[name]), rel=0.02)
+        assert losses[name].item() == pytest.approx(exact[name].item(), rel=0.02)
 
 
 @pytest.mark.parametrize(

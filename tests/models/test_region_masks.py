@@ -36,21 +36,17 @@ def test_a_cell_belongs_to_the_target_if_half_of_it_is_covered():
 
 def test_the_loss_is_the_mean_cross_entropy_of_the_cells_of_the_regions_class():
     masks = drawn_masks()
-    boxes = [torch.tensor([[10.0, 12, 18, 20]]), torch.zeros(0, 4)]
-    logits = torch.zeros(1, 3, 8, 8)
+    wanted = masks[1, 12:20, 10:18].bool()
+    targets = torch.stack([wanted, ~wanted])
+    logits = torch.zeros(2, 3, 8, 8)
     logits[:, 2] = 1.5
-    wanted = masks[1, 12:20, 10:18].float()
-    options = {
-        "regions": boxes,
-        "masks": [masks, masks[:0]],
-        "matches": [torch.tensor([1]), torch.zeros(0, dtype=torch.int64)],
-    }
-    loss = mask_loss(logits, **options, labels=torch.tensor([2]))
-    covered = wanted.mean().item()
+    is_learned = torch.tensor([True, False])
+    loss = mask_loss(logits, targets, labels=torch.tensor([2, 0]), is_learned=is_learned)
+    covered = wanted.float().mean().item()
     expected = covered * math.log1p(math.exp(-1.5)) + (1 - covered) * math.log1p(math.exp(1.5))
     assert loss.item() == pytest.approx(expected)
-    undecided = mask_loss(logits, **options, labels=torch.tensor([1]))
-    assert undecided.item() == pytest.approx(math.log(2))
+    both = mask_loss(logits, targets, labels=torch.tensor([1, 1]), is_learned=~is_learned)
+    assert both.item() == pytest.approx(math.log(2))
 
 
 def test_a_mask_in_a_box_of_whole_pixels_is_placed_as_it_is():

@@ -9,6 +9,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from virtex.models.region_proposals import ANCHOR_RATIOS, Anchors, RegionProposals
+from virtex.models.region_targets import Targets
 
 SIZES = ((32, 40), (64, 80), (128, 160))
 STRIDES = (4, 8, 16)
@@ -58,22 +59,33 @@ def proposals(num_anchors: int) -> RegionProposals:
     )
 
 
+def anchors_in_a_row(number: int) -> torch.Tensor:
+    """Anchors (A, 4) of 10 pixels, of which none overlap."""
+    left = torch.arange(number) * 20.0
+    return torch.stack([left, left * 0, left + 10, left * 0 + 10], dim=1)
+
+
 def test_losses_are_divided_by_the_anchors_that_are_to_be_sampled():
-    logits = torch.tensor([2.0, -1, 0.5, 9, 1, -3])
-    deltas, targets = torch.zeros(6, 4), torch.zeros(6, 4)
-    deltas[0], targets[1] = torch.tensor([0.05, -2, 0, 1]), 7.0
-    labels = [torch.tensor([1.0, 0, 0, -1]), torch.tensor([0.0, 0])]
-    objectness, box = proposals(16).compute_loss(
-        logits[:, None], deltas, labels, list(targets.split([4, 2]))
-    )
-    terms = [logsigmoid(logits[0]), *logsigmoid(-logits[[1, 2, 4, 5]])]
-    assert objectness.item() == pytest.approx(-sum(map(float, terms)) / (2 * 16))
-    assert box.item() == pytest.approx((0.05 + 2 + 1) / (2 * 16))
+    anchors = anchors_in_a_row(4)
+    between = anchors[3] + torch.tensor([0, 0, 0, 10])  # an IoU of 1/2 is neither
+    boxes = torch.stack([anchors[0], between])[None]
+    targets = Targets(boxes.repeat(2, 1, 1), torch.tensor([[1, 3], [0, 0]]), torch.tensor([5, 6]))
+    logits = torch.tensor([[2.0, -1, 0.5, 9], [1, -3, 2, 4]])
+    deltas = torch.zeros(2, 4, 4)
+    deltas[0, 0] = torch.tensor([0.05, -2, 0, 1])
+    deltas[0, 1:], deltas[1] = 7.0, 7.0
+    losses = proposals(16).losses(logits, deltas, anchors, targets)
+    terms = [logsigmoid(logits[0, [0, 3]]), logsigmoid(-logits[0, 1:3]), logsigmoid(-logits[1])]
+    assert losses["objectness"].item() == pytest.approx(-sum(map(float, torch.cat(terms))) / 32)
+    last = 7 + 7 + 7 + (7 - math.log(2))  # the second object has no better anchor
+    middle = -0.5  # its center lies half an anchor lower
+    assert losses["proposal_box"].item() == pytest.approx((0.05 + 2 + 1 + last + middle) / 32)
 
 
 def test_as_many_anchors_are_sampled_as_requested():
-    labels = [torch.tensor([1.0] * 50 + [0.0] * 50)]
-    logits, offsets = torch.zeros(100, 1), torch.ones(100, 4)
-    objectness, box = proposals(16).compute_loss(logits, torch.zeros(100, 4), labels, [offsets])
-    assert objectness.item() == pytest.approx(math.log(2))
-    assert box.item() == pytest.approx(8 * 4 / 16)
+    anchors = anchors_in_a_row(100)
+    targets = Targets(anchors[None, :50] + 0.5, torch.ones(1, 50).long(), torch.tensor([3]))
+    logits, deltas = torch.zeros(1, 100), torch.zeros(1, 100, 4)
+    losses = proposals(16).losses(logits, deltas, anchors, targets)
+    assert losses["objectness"].item() == pytest.approx(math.log(2))
+    assert losses["proposal_box"].item() == pytest.approx(8 * 2 * 0.05 / 16, rel=1e-4)

@@ -11,8 +11,7 @@ from torchvision.ops import box_iou
 
 from tests.engine.toy import split
 from tests.models.small import SLIM
-from tests.tasks.two_processes import in_one_process, in_two_processes
-from virtex import distributed
+from tests.tasks.two_processes import check_gradients, in_one_process, in_two_processes
 from virtex.data.example import Example
 from virtex.data.source import SourceConfig
 from virtex.data.source_options import check_options
@@ -57,28 +56,37 @@ def small_detection(
     torch.manual_seed(0)
     sizes = {"train_sizes": (SIZE,), "test_size": SIZE, "max_size": 2 * SIZE}
     config = DetectionConfig(
-        architecture, regions, masks=architecture == "fpn", **{**sizes, **options}
+        architecture, regions, **{"masks": architecture == "fpn", **sizes, **options}
     )
     data = TaskData(ImageConfig(), categories=SCENES.categories)
     sized = SLIM if backbone == "resnet18" else {}
     return config.build(Backbone(BackboneConfig(backbone, options=sized)), data)
 
 
+def objects_of(batch: dict) -> list[tuple[torch.Tensor, ...]]:
+    """Boxes (M, 4), labels (M,) and masks (M, H, W), if any, of each image."""
+    targets, objects = detection_targets(batch), []
+    for index, labels in enumerate(targets.labels):
+        masks = [targets.masks(index)] if targets.masks else []
+        objects.append(tuple(x[labels > 0] for x in (targets.boxes[index], labels, *masks)))
+    return objects
+
+
 def batch_of(task: Detection, *examples: Example) -> dict:
-    generator = np.random.default_rng(0)
-    return task.collate([task.encode_validation(example, generator) for example in examples])
-
-
-def loss_of(task: Detection, batch: dict) -> torch.Tensor:
-    torch.manual_seed(3)
-    return task(batch).loss
+    """A batch with a random seed for each example that is a function of its name."""
+    return task.collate(
+        [
+            task.encode_validation(example, np.random.default_rng([*example.image_id.encode()]))
+            for example in examples
+        ]
+    )
 
 
 def overfit(task: Detection, batch: dict, *, num_steps: int) -> list[float]:
     optimizer = torch.optim.AdamW(task.parameters(), 0.01)
     losses = []
     for step in range(num_steps):
-        torch.manual_seed(step)
+        batch = {**batch, "sampling_seed": torch.arange(len(batch["image"])) + 1000 * step}
         optimizer.zero_grad()
         loss = task(batch).loss
         loss.backward()
@@ -102,8 +110,8 @@ def test_a_memorized_scene_is_detected():
         module.momentum = 1.0
     task(batch)
     found = task.eval().predict(batch)
-    for one, target in zip(found, detection_targets(batch), strict=True):
-        for mask, label in zip(target["masks"].bool(), target["labels"], strict=True):
+    for one, (_, labels, truth) in zip(found, objects_of(batch), strict=True):
+        for mask, label in zip(truth.bool(), labels, strict=True):
             masks = one.masks[one.labels == label]
             overlaps = (masks & mask).sum((1, 2)) / (masks | mask).sum((1, 2))
             assert overlaps.max() > 0.4
@@ -119,12 +127,12 @@ def test_the_loss_is_the_sum_of_five_that_are_logged():
 
 def test_targets_are_the_scenes_objects():
     task = small_task()
-    targets = detection_targets(batch_of(task, BARE, SCENES[1]))
-    assert targets[0]["masks"].shape == (0, SIZE, SIZE)
-    assert np.array_equal(targets[1]["boxes"], SCENES[1].boxes)
-    assert (targets[1]["labels"] - 1).tolist() == list(SCENES[1].box_labels)
+    (_, _, none), (boxes, labels, masks) = objects_of(batch_of(task, BARE, SCENES[1]))
+    assert none.shape == (0, SIZE, SIZE)
+    assert np.array_equal(boxes, SCENES[1].boxes)
+    assert (labels - 1).tolist() == list(SCENES[1].box_labels)
     areas = [sum(mask["counts"][1::2]) for mask in SCENES[1].masks]
-    assert targets[1]["masks"].sum((1, 2)).tolist() == areas
+    assert masks.sum((1, 2)).tolist() == areas
 
 
 def test_a_batch_may_hold_images_without_objects():
@@ -132,7 +140,7 @@ def test_a_batch_may_hold_images_without_objects():
     task(batch_of(task, BARE, BARE)).loss.backward()
     without = [name for name, parameter in task.named_parameters() if parameter.grad is None]
     assert not without
-    assert loss_of(task, batch_of(task, BARE, SCENES[1])).isfinite()
+    assert task(batch_of(task, BARE, SCENES[1])).loss.isfinite()
 
 
 def test_padding_a_batch_to_more_objects_changes_nothing():
@@ -144,7 +152,7 @@ def test_padding_a_batch_to_more_objects_changes_nothing():
         else value
         for name, value in batch.items()
     }
-    assert torch.equal(loss_of(task, wider), loss_of(task, batch))
+    assert torch.equal(task(wider).loss, task(batch).loss)
 
 
 def test_a_batch_can_be_cut_into_pieces():
@@ -152,9 +160,7 @@ def test_a_batch_can_be_cut_into_pieces():
     batch = batch_of(task, *SCENES)
     pieces = split(batch, 3)
     assert [len(piece["sizes"]) for piece in pieces] == [2, 2, 2]
-    assert torch.equal(
-        loss_of(task, pieces[1]), loss_of(task, batch_of(task, SCENES[2], SCENES[3]))
-    )
+    assert torch.equal(task(pieces[1]).loss, task(batch_of(task, SCENES[2], SCENES[3])).loss)
 
 
 def test_evaluation_gives_the_same_numbers_each_time_and_leaves_the_task_as_it_was():
@@ -175,7 +181,7 @@ def test_encoding_is_picklable_and_augments_an_image_differently_each_time():
     one, two, three = (encode(SCENES[0], np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert torch.equal(one["image"], two["image"])
     assert not torch.equal(one["image"], three["image"])
-    assert loss_of(task, task.collate([one, three])).isfinite()
+    assert task(task.collate([one, three])).loss.isfinite()
 
 
 def test_boxes_alone_can_be_learned_from_data_without_masks():
@@ -224,8 +230,8 @@ def test_a_detector_memorizes_two_scenes(architecture):
     losses = overfit(task, batch, num_steps=100)
     assert np.mean(losses[-3:]) < 0.4 * losses[0]
     estimate_statistics(task, [batch], task)
-    for one, target in zip(task.eval().predict(batch), detection_targets(batch), strict=True):
-        for box, label in zip(target["boxes"], target["labels"], strict=True):
+    for one, (boxes, labels, *_) in zip(task.eval().predict(batch), objects_of(batch), strict=True):
+        for box, label in zip(boxes, labels, strict=True):
             overlaps = box_iou(box[None], one.boxes[one.labels == label])
             assert overlaps.numel()
             assert overlaps.max() > 0.4
@@ -266,7 +272,7 @@ def test_a_detector_takes_images_without_objects(architecture):
     task = small_detection(architecture)
     task(batch_of(task, BARE, BARE)).loss.backward()
     assert not [name for name, value in task.named_parameters() if value.grad is None]
-    assert loss_of(task, batch_of(task, BARE, SCENES[1])).isfinite()
+    assert task(batch_of(task, BARE, SCENES[1])).loss.isfinite()
 
 
 def test_targets_stay_where_they_are_in_a_batch_that_a_larger_image_makes_larger():
@@ -274,10 +280,10 @@ def test_targets_stay_where_they_are_in_a_batch_that_a_larger_image_makes_larger
     large = dataclasses.replace(BARE, image=np.zeros((30, 60, 3), np.uint8))
     alone, padded = batch_of(task, SCENES[1]), batch_of(task, SCENES[1], large)
     assert padded["image"].shape[3] == 128
-    (one,), (two, _) = detection_targets(alone), detection_targets(padded)
-    assert torch.equal(one["boxes"], two["boxes"])
-    assert torch.equal(one["masks"], two["masks"][:, :SIZE, :SIZE])
-    assert not two["masks"][:, :, SIZE:].any()
+    ((boxes, _, masks),), ((others, _, larger), _) = objects_of(alone), objects_of(padded)
+    assert torch.equal(boxes, others)
+    assert torch.equal(masks, larger[:, :SIZE, :SIZE])
+    assert not larger[:, :, SIZE:].any()
 
 
 def test_training_images_are_resized_and_flipped_and_nothing_else():
@@ -346,22 +352,36 @@ def batches_from(task: Detection, step: int):
 
 
 @pytest.mark.parametrize("architecture", ["fpn", "c4"])
-def test_two_processes_train_alike(architecture, tmp_path):
+def test_two_processes_compute_the_gradients_of_one(architecture, tmp_path):
     make = partial(synchronized_detector, architecture)
     steps = in_two_processes(make, tmp_path)
     one = in_one_process(make)
-    assert sum(step["loss"] for step in steps) / 2 == pytest.approx(one["loss"], rel=0.2)
-    for kind in ("state", "gradients"):
-        for name, value in steps[0][kind].items():
-            assert torch.equal(steps[1][kind][name], value), name
+    assert sum(step["loss"] for step in steps) / 2 == pytest.approx(one["loss"], rel=1e-5)
+    for step in steps:
+        check_gradients(step["gradients"], one["gradients"])
+    for name, value in steps[0]["state"].items():
+        assert torch.equal(steps[1]["state"][name], value), name
 
 
 def synchronized_detector(architecture: str) -> tuple[Detection, dict]:
-    """With BatchNorm over all processes, and two batches; each process draws its own regions."""
+    """With BatchNorm over all processes, and a batch whose last image has no objects."""
     task = small_detection(architecture).train()
     synchronize(task, torch.device("cpu"))
-    torch.manual_seed(distributed.rank())
-    return task, batch_of(task, *(SCENES[place] for place in range(4)))
+    return task, batch_of(task, *map(SCENES.__getitem__, range(3)), BARE)
+
+
+@pytest.mark.parametrize("architecture", ["fpn", "c4"])
+def test_two_pieces_compute_the_gradients_of_one_batch_but_for_masks(architecture):
+    """Each piece divides by its own number of regions with an object."""
+    task = small_detection(architecture, masks=False).eval()
+    batch = batch_of(task, *map(SCENES.__getitem__, range(4)))
+    whole, parts = ({}, {})
+    for pieces, gradients in ((1, whole), (2, parts)):
+        task.zero_grad()
+        for piece in split(batch, pieces):
+            (task(piece).loss / pieces).backward()
+        gradients |= {name: value.grad.clone() for name, value in task.named_parameters()}
+    check_gradients(parts, whole)
 
 
 def test_all_problems_with_a_detector_are_reported_at_once():

@@ -24,9 +24,6 @@ Boxes = NDArray[np.float32]
 """Corners x1 y1 x2 y2, (M, 4)."""
 Mask = NDArray[np.bool_]
 
-BITS = np.arange(7, -1, -1)
-"""Shifts that extract a byte's bits in the order in which numpy packs them."""
-
 
 class Placement(NamedTuple):
     """A rectangle of the image, resized to height and width, at the upper left of the input."""
@@ -97,7 +94,7 @@ def pack_masks(masks: Mask) -> NDArray[np.uint8]:
 
 def unpack_masks(packed: Tensor, height: int, width: int) -> Tensor:
     """Return masks (M, H, W) uint8, 0 or 1, from packed rows (M, H * ceil(W / 8))."""
-    shifts = torch.as_tensor(BITS, dtype=torch.uint8, device=packed.device)
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
     bits = (packed[..., None] >> shifts) & 1  # (M, P, 8)
     return bits.view(len(packed), height, -(-width // 8) * 8)[:, :, :width]
 

@@ -40,12 +40,12 @@ class ZoomTransform:
         image, is_flipped = flip_and_recolor(image, self.config, rng)
         if is_flipped:
             objects = flip_objects(objects, placement.width)
-        return encode_objects(image, objects, image_size=(file.height, file.width))
+        return encode_objects(image, objects, image_size=(file.height, file.width), rng=rng)
 
 
 @dataclass(frozen=True)
 class WholeImageTransform:
-    """The whole image, as large as fits into a square, without randomness."""
+    """The whole image, as large as fits into a square; random is only the seed of the sampling."""
 
     size: int
     """Side of the square."""
@@ -53,11 +53,10 @@ class WholeImageTransform:
 
     def __call__(self, example: Example, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return the tensors of `encode_objects`."""
-        del rng
         file = open_image(example.image, name=example.location)
         placement = place_in_square(file.height, file.width, size=self.size)
         image, objects = read_objects(example, file, placement, with_masks=self.with_masks)
-        return encode_objects(image, objects, image_size=(file.height, file.width))
+        return encode_objects(image, objects, image_size=(file.height, file.width), rng=rng)
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class ShorterSideTransform:
         image, objects = read_objects(example, file, placement, with_masks=self.with_masks)
         if flip < self.flip_prob:
             image, objects = image.flip(2), flip_objects(objects, placement.width)
-        return encode_objects(image, objects, image_size=(file.height, file.width))
+        return encode_objects(image, objects, image_size=(file.height, file.width), rng=rng)
 
 
 def place_in_square(

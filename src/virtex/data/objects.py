@@ -31,6 +31,10 @@ from virtex.errors import DataError
 
 CUT = 0.5
 """Least pixels outside the crop for a box to count as cut."""
+MAX_SEED = 2**31
+"""Bound of the seeds by which boxes are sampled."""
+OBJECTS_MULTIPLE = 8
+"""Objects of a batch are padded to a multiple of this number, so that few shapes occur."""
 
 
 class Objects(NamedTuple):
@@ -101,21 +105,23 @@ def flip_objects(objects: Objects, width: int) -> Objects:
 
 
 def encode_objects(
-    image: Tensor, objects: Objects, *, image_size: tuple[int, int]
+    image: Tensor, objects: Objects, *, image_size: tuple[int, int], rng: np.random.Generator
 ) -> dict[str, Tensor]:
     """Return an image and its M objects as tensors for `ObjectCollate`.
 
     Args:
         image_size: Height and width of the image in its file.
+        rng: Generator of the seed by which a detector samples boxes in the image.
 
     Returns:
-        image (3, h, w) uint8; sizes (2,), which are h and w; image_sizes (2,); boxes (M, 4);
-        box_labels (M,); and masks (M, h, ceil(w / 8)) uint8, if present.
+        image (3, h, w) uint8; sizes (2,), which are h and w; image_sizes (2,); sampling_seed ();
+        boxes (M, 4); box_labels (M,); and masks (M, h, ceil(w / 8)) uint8, if present.
     """
     encoded = {
         "image": image,
         "sizes": torch.tensor(image.shape[1:]),
         "image_sizes": torch.tensor(image_size),
+        "sampling_seed": torch.tensor(rng.integers(MAX_SEED)),
         "boxes": torch.from_numpy(objects.boxes),
         "box_labels": torch.from_numpy(objects.labels),
     }
@@ -134,20 +140,20 @@ class ObjectCollate:
     multiple: int = 1
 
     def __call__(self, encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Stack B encoded images, and pad their objects with zeros to the largest number M.
+        """Stack B encoded images, and pad their objects with zeros to an equal number M.
 
         Returns:
-            image (B, 3, H, W) uint8; sizes and image_sizes (B, 2); num_objects (B,); boxes
-            (B, M, 4) and box_labels (B, M), M at least 1; and masks (B, M, P) uint8 for
-            `unpack_masks`, if present.
+            image (B, 3, H, W) uint8; sizes and image_sizes (B, 2); sampling_seed (B,); boxes
+            (B, M, 4); box_labels (B, M), 0 for padding; and masks (B, M, P) uint8 for
+            `unpack_masks`, if present. M is a multiple of 8 above 0.
         """
         height, width = self._padded_size(encoded)
         most = max(1, *(len(item["boxes"]) for item in encoded))
+        most = -(-most // OBJECTS_MULTIPLE) * OBJECTS_MULTIPLE
         batch = {
-            "image": torch.stack([_pad_image(item["image"], height, width) for item in encoded]),
-            "num_objects": torch.tensor([len(item["boxes"]) for item in encoded]),
+            "image": torch.stack([_pad_image(item["image"], height, width) for item in encoded])
         }
-        for name in ("sizes", "image_sizes"):
+        for name in ("sizes", "image_sizes", "sampling_seed"):
             batch[name] = torch.stack([item[name] for item in encoded])
         for name in ("boxes", "box_labels"):
             batch[name] = torch.stack([_pad(item[name], most) for item in encoded])

@@ -1,17 +1,17 @@
 """Two-stage detectors: region proposals on feature maps, then the class, box and mask of each.
 
 Lin et al., "Feature Pyramid Networks" (CVPR 2017): levels, anchors, and the level of a region
-(equation 1). He et al., "Mask R-CNN" (ICCV 2017): boxes and masks. The layers, matching, sampling
-and suppression are torchvision's; anchors, pooling, losses, masks and initial weights are
-Detectron2's (region_proposals.py, region_pool.py, region_masks.py and here), whose numbers the
-field compares with. What still differs is listed in docs/transfer.md. Besides:
+(equation 1). He et al., "Mask R-CNN" (ICCV 2017): boxes and masks. The layers are
+torchvision's; anchors, pooling, losses, masks and initial weights are Detectron2's
+(region_proposals.py, region_pool.py, region_masks.py and here), whose numbers the field compares
+with. What still differs is listed in docs/transfer.md. Besides:
 
+- Losses are computed by torchvision's rules in tensors of fixed shapes, without its functions.
 - Box deltas and logits are float32 even under autocast.
 - Losses can be computed in evaluation mode.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
@@ -29,6 +29,7 @@ from virtex.models.region_masks import paste_masks
 from virtex.models.region_outputs import RegionOutputs
 from virtex.models.region_pool import RegionPool
 from virtex.models.region_proposals import Anchors, RegionProposals
+from virtex.models.region_targets import Targets
 
 FINEST_STRIDE = 4
 """Finest stride of the pyramid; finer grids cost much and find little."""
@@ -42,9 +43,6 @@ PYRAMID_COUNTS = {
     "num_test_proposals": 1000,
 }
 """Default numbers of proposals on a pyramid, Detectron2's."""
-PROPOSAL_LOSSES = {"loss_objectness": "objectness", "loss_rpn_box_reg": "proposal_box"}
-"""Our names of torchvision's losses."""
-
 Size = tuple[int, int]
 """Height and width."""
 
@@ -110,9 +108,7 @@ class Detections(NamedTuple):
 class RegionDetector(nn.Module):
     """A backbone, a neck, proposals on the neck's maps, and the heads for each proposal.
 
-    Arguments of all methods: images (B, 3, H, W) normalized; sizes, each image's height and width
-    without padding; targets, for each image boxes (M, 4) in pixels, labels (M,) int64 from 1, and
-    masks (M, H, W) uint8 if there is a mask head; M may be 0.
+    Images (B, 3, H, W) are normalized; sizes are each image's height and width without padding.
     """
 
     def __init__(
@@ -125,18 +121,16 @@ class RegionDetector(nn.Module):
         """Return the neck's maps (B, C, h, w) by name."""
         return self.neck(self.backbone.stages(images, self.neck.stages))
 
-    def losses(
-        self, images: Tensor, sizes: Sequence[Size], targets: Sequence[dict[str, Tensor]]
-    ) -> dict[str, Tensor]:
+    def losses(self, images: Tensor, sizes: Tensor, targets: Targets) -> dict[str, Tensor]:
         """Return the scalar losses, of which the sum is minimized, in evaluation mode too.
 
-        Anchors and regions are sampled by torch's global generator.
+        Args:
+            sizes: (B, 2)
+            targets: The ground truth, with masks if there is a mask head.
         """
-        maps, sizes = self.maps(images), list(sizes)
-        with _computing_losses(self.proposals):
-            regions, losses = self.proposals(ImageList(images, sizes), maps, targets)
-        named = {PROPOSAL_LOSSES[name]: loss for name, loss in losses.items()}
-        return named | self.heads.losses(maps, regions, targets)
+        maps = self.maps(images)
+        proposals, losses = self.proposals.propose(maps, sizes, targets)
+        return losses | self.heads.losses(maps, proposals, targets)
 
     @torch.no_grad()
     def predict(
@@ -187,7 +181,7 @@ def build_proposals(num_channels: int, anchors: Anchors, config: RegionConfig) -
     """Return a network that proposes regions on maps of `num_channels`; `config` has no null."""
     return RegionProposals(
         anchors,
-        _in_float32(RPNHead(num_channels, anchors.generator.num_anchors_per_location()[0])),
+        _in_float32(RPNHead(num_channels, anchors.num_per_cell)),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
         batch_size_per_image=config.num_anchors,
@@ -246,16 +240,6 @@ def start_mask_predictor(predictor: MaskRCNNPredictor) -> MaskRCNNPredictor:
     nn.init.normal_(predictor.mask_fcn_logits.weight, std=0.001)
     nn.init.zeros_(predictor.mask_fcn_logits.bias)
     return predictor
-
-
-@contextmanager
-def _computing_losses(proposals: RegionProposals) -> Iterator[None]:
-    """Set torchvision's network to compute losses, while its layers keep their training mode."""
-    mode, proposals.training = proposals.training, True
-    try:
-        yield
-    finally:
-        proposals.training = mode
 
 
 def _in_float32(module: nn.Module) -> nn.Module:

@@ -9,7 +9,6 @@ MASK_FORMAT "bitmask"; its default draws each polygon in the region's own grid.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,29 +19,20 @@ THRESHOLD = 0.5
 """Least part of a cell that is covered, and least probability, for a mask to count as there."""
 
 
-def mask_loss(
-    logits: Tensor,
-    *,
-    regions: Sequence[Tensor],
-    masks: Sequence[Tensor],
-    matches: Sequence[Tensor],
-    labels: Tensor,
-) -> Tensor:
-    """Return the mean binary cross-entropy over the cells of the masks of the regions' classes.
+def mask_loss(logits: Tensor, targets: Tensor, *, labels: Tensor, is_learned: Tensor) -> Tensor:
+    """Return the mean binary cross-entropy over the cells of a mask, summed over regions.
 
     Args:
-        logits: (R, K, cells, cells) of the regions of all images, which all hold an object.
-        regions: For each image the corners (N, 4) of its regions.
-        masks: For each image the masks (M, H, W) of its objects.
-        matches: For each image the object (N,) in each region.
-        labels: (R,) classes of these objects.
+        logits: (R, K, cells, cells)
+        targets: (R, cells, cells) bool, from `mask_targets`.
+        labels: (R,) classes of the regions' objects.
+        is_learned: (R,) bool; other regions do not count.
     """
-    if not len(labels):
-        return logits.sum() * 0
-    parts = zip(masks, regions, matches, strict=True)
-    targets = torch.cat([mask_targets(*part, num_cells=logits.shape[-1]) for part in parts])
     rows = torch.arange(len(labels), device=labels.device)
-    return binary_cross_entropy_with_logits(logits[rows, labels], targets.to(logits.dtype))
+    entropies = binary_cross_entropy_with_logits(
+        logits[rows, labels], targets.to(logits.dtype), reduction="none"
+    )
+    return (entropies.mean((1, 2)) * is_learned).sum()
 
 
 def mask_targets(masks: Tensor, boxes: Tensor, objects: Tensor, *, num_cells: int) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_area, roi_align
 
+from virtex.models.fixed_shapes import may_read
+
 REFERENCE_SIDE, REFERENCE_STRIDE = 224, 16
 """Side in pixels of a square region that is pooled from the map of this stride."""
 
@@ -29,25 +31,45 @@ class RegionPool(nn.Module):
         self.strides = dict(strides)
         self.num_cells = num_cells
 
-    def forward(self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Return the grids (R, C, cells, cells) of the R regions of all images, in order.
+    def forward(self, maps: Mapping[str, Tensor], regions: Tensor) -> Tensor:
+        """Return the grids (R, C, cells, cells) of regions.
 
         Args:
             maps: Maps (B, C, h, w) by name.
-            boxes: For each image the corners (N, 4) of its regions in pixels.
+            regions: (R, 5) from `in_rows`.
         """
-        images = [one.new_full((len(one), 1), index) for index, one in enumerate(boxes)]
-        regions = torch.cat([torch.cat(images), torch.cat(list(boxes))], dim=1)  # (R, 5)
         if len(self.strides) == 1:
             ((name, stride),) = self.strides.items()
             return self._pool(maps[name], regions, stride)
         levels = self._levels(regions[:, 1:])
+        pool = self._by_rows if may_read(regions) else self._by_masks
+        return pool(maps, regions, levels)
+
+    def _by_rows(self, maps: Mapping[str, Tensor], regions: Tensor, levels: Tensor) -> Tensor:
+        """Pool each region from the map of its level (R,)."""
         finest = maps[next(iter(self.strides))]
         pooled = finest.new_zeros(len(regions), finest.shape[1], self.num_cells, self.num_cells)
         for level, (name, stride) in enumerate(self.strides.items()):
             (rows,) = torch.where(levels == level)
             pooled[rows] = self._pool(maps[name], regions[rows], stride).to(pooled.dtype)
         return pooled
+
+    def _by_masks(self, maps: Mapping[str, Tensor], regions: Tensor, levels: Tensor) -> Tensor:
+        """Do the same by shapes that do not depend on levels: from each map, pool all regions.
+
+        Those of other levels are empty there, and RoIAlign reads nothing for them; its
+        deterministic variant divides by the number of cells in a region, hence needs one.
+        """
+        side = 1e-3 if torch.are_deterministic_algorithms_enabled() else 0.0
+        empty = torch.zeros_like(regions[:, 1:])
+        empty[:, 2:] += side
+        parts = []
+        for level, (name, stride) in enumerate(self.strides.items()):
+            is_own = (levels == level)[:, None]  # (R, 1)
+            own = torch.cat([regions[:, :1], torch.where(is_own, regions[:, 1:], empty)], dim=1)
+            pooled = self._pool(maps[name], own, stride)
+            parts.append(torch.where(is_own[..., None, None], pooled, 0))
+        return torch.stack(parts).sum(0)
 
     def _pool(self, features: Tensor, regions: Tensor, stride: int) -> Tensor:
         return roi_align(features, regions, self.num_cells, 1 / stride, 0, aligned=True)
@@ -58,3 +80,9 @@ class RegionPool(nn.Module):
         side = REFERENCE_SIDE * finest / REFERENCE_STRIDE
         levels = torch.floor(torch.log2(box_area(boxes).sqrt() / side + 1e-8))
         return levels.clamp(0, len(self.strides) - 1)
+
+
+def in_rows(boxes: Sequence[Tensor] | Tensor) -> Tensor:
+    """Return regions (R, 5), index of the image and corners, of each image's boxes (N, 4)."""
+    images = [one.new_full((len(one), 1), index) for index, one in enumerate(boxes)]
+    return torch.cat([torch.cat(images), torch.cat(list(boxes))], dim=1)

@@ -7,6 +7,7 @@ of five: objectness and box offset of anchors; class, box offset and mask of reg
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -22,6 +23,7 @@ from virtex.models.backbone import Backbone
 from virtex.models.batch_norm import batch_norms
 from virtex.models.c4 import build_c4
 from virtex.models.region_heads import Detections, RegionConfig, RegionDetector, build_mask_rcnn
+from virtex.models.region_targets import Targets
 from virtex.tasks.base import Batch, Collate, Encode, Task, TaskConfig, TaskData, TaskOutput
 
 
@@ -154,7 +156,7 @@ class Detection(Task):
 
     def forward(self, batch: Batch) -> TaskOutput:
         losses = self.detector.losses(
-            normalize(batch["image"]), _sizes(batch["sizes"]), detection_targets(batch)
+            normalize(batch["image"]), batch["sizes"], detection_targets(batch)
         )
         logs = {name: loss.detach() for name, loss in losses.items()}
         return TaskOutput(torch.stack(list(losses.values())).sum(), logs)
@@ -168,19 +170,15 @@ class Detection(Task):
         )
 
 
-def detection_targets(batch: Batch) -> list[dict[str, Tensor]]:
-    """Return the ground truth of each image in a batch: boxes, labels, and masks if it has any."""
-    targets = []
-    for index, count in enumerate(batch["num_objects"].tolist()):
-        target = {
-            "boxes": batch["boxes"][index, :count],
-            "labels": batch["box_labels"][index, :count],
-        }
-        if "masks" in batch:
-            packed = batch["masks"][index, :count]
-            target["masks"] = unpack_masks(packed, *batch["image"].shape[2:])
-        targets.append(target)
-    return targets
+def detection_targets(batch: Batch) -> Targets:
+    """Return the ground truth of a batch, with masks if it has any."""
+    masks = partial(_masks_of, batch) if "masks" in batch else None
+    return Targets(batch["boxes"], batch["box_labels"], batch["sampling_seed"], masks)
+
+
+def _masks_of(batch: Batch, index: int) -> Tensor:
+    """Return the masks (M, H, W) of an image of a batch."""
+    return unpack_masks(batch["masks"][index], *batch["image"].shape[2:])
 
 
 def _sizes(sizes: Tensor) -> list[tuple[int, int]]:
