@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 from torchvision.ops import box_iou
 
 from tests.engine.toy import split
@@ -17,6 +18,7 @@ from virtex.data.source import SourceConfig
 from virtex.data.source_options import check_options
 from virtex.data.sources.scenes import ScenesSource
 from virtex.data.transforms import ImageConfig
+from virtex.engine.device_batches import mark_dynamic, to_device
 from virtex.engine.evaluation import evaluate
 from virtex.engine.loop import fit
 from virtex.engine.optim import OptimConfig, build_optimizer
@@ -80,6 +82,16 @@ def batch_of(task: Detection, *examples: Example) -> dict:
             for example in examples
         ]
     )
+
+
+def with_padding(batch: dict, number: int) -> dict:
+    """The batch with `number` more objects of padding for each image."""
+    return {
+        name: torch.nn.functional.pad(value, (0, 0) * (value.dim() - 2) + (0, number))
+        if name in ("boxes", "box_labels", "masks")
+        else value.clone()
+        for name, value in batch.items()
+    }
 
 
 def overfit(task: Detection, batch: dict, *, num_steps: int) -> list[float]:
@@ -146,12 +158,7 @@ def test_a_batch_may_hold_images_without_objects():
 def test_padding_a_batch_to_more_objects_changes_nothing():
     task = small_task().eval()
     batch = batch_of(task, SCENES[0], SCENES[1])
-    wider = {
-        name: torch.nn.functional.pad(value, (0, 0) * (value.dim() - 2) + (0, 4))
-        if name in ("boxes", "box_labels", "masks")
-        else value
-        for name, value in batch.items()
-    }
+    wider = with_padding(batch, 4)
     assert torch.equal(task(wider).loss, task(batch).loss)
 
 
@@ -382,6 +389,42 @@ def test_two_pieces_compute_the_gradients_of_one_batch_but_for_masks(architectur
             (task(piece).loss / pieces).backward()
         gradients |= {name: value.grad.clone() for name, value in task.named_parameters()}
     check_gradients(parts, whole)
+
+
+@pytest.mark.parametrize("architecture", ["fpn", "c4"])
+def test_a_compiled_detector_is_one_graph_for_any_number_of_objects(architecture):
+    task = small_detection(architecture).eval()  # without BatchNorm's statistics to update
+    batch = batch_of(task, SCENES[0], SCENES[1])
+    counter = CompileCounter()
+    compiled = torch.compile(task, backend=counter, fullgraph=True)
+    for one in (batch, with_padding(batch, 8), with_padding(batch, 16)):
+        mark_dynamic(one, task.dynamic)
+        losses, gradients = [], []
+        for module in (task, compiled):
+            task.zero_grad()
+            loss = module(one).loss
+            loss.backward()
+            losses.append(loss.item())
+            gradients.append({name: x.grad.clone() for name, x in task.named_parameters()})
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+        check_gradients(*gradients)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("architecture", ["fpn", "c4"])
+def test_a_step_of_a_detector_never_waits_for_the_gpu(architecture):
+    task = small_detection(architecture).cuda()
+    batch = to_device(batch_of(task, SCENES[0], BARE), torch.device("cuda"), channels_last=True)
+    expected = task(batch).loss.item()  # constants are copied once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss = task(batch).loss
+        loss.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert loss.item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_all_problems_with_a_detector_are_reported_at_once():

@@ -143,6 +143,7 @@ class Detection(Task):
         self.encode, self.encode_validation, self.collate = encode, encode_validation, collate
         self.encode_image = encode_image
         """Encoding for `predict`: that for validation, without masks."""
+        self.dynamic = {"boxes": 1, "box_labels": 1, "masks": 1}
 
     @property
     def backbone(self) -> Backbone:
