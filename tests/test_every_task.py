@@ -36,7 +36,6 @@ optim: {lr: 0.001, backbone_lr: 0.001}
 """,
 )
 TOLERANCE = {
-    "instance_segmentation": 0.2,  # each process draws its own regions
     "captioning": 0.02,  # each process takes the mean over its own tokens
     "bicaptioning": 0.02,
     "masked_lm": 0.1,
