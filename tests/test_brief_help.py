@@ -27,7 +27,7 @@ CONFIGS = {
     "export": ExportConfig,
     "study": StudyConfig,
 }
-OF_THE_PARSER = {"config", "print_config", "list", "task.help"}
+OF_THE_PARSER = {"config", "print_config", "list", "task.help", "processes"}
 WITHOUT_TORCH = """
 import contextlib, io, sys
 from virtex.cli import COMMANDS, main

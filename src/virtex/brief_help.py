@@ -41,6 +41,9 @@ BEGIN: Rows = {
     "--config NAME|FILE": "recipe, or YAML file of options; may be repeated, later ones win",
     "--print_config": "print the options that apply as YAML, and exit",
 }
+PROCESSES: Rows = {
+    "--processes auto|N": "processes that share the work; auto: one per GPU or physical core",
+}
 BRIEFS: dict[str, Brief] = {
     "pretrain": Brief(
         "virtex pretrain --config NAME|FILE --out RUN [--option value ...]",
@@ -74,6 +77,7 @@ BRIEFS: dict[str, Brief] = {
                 "--optim.backbone_lr LR": "learning rate of the backbone",
                 "--run.device DEVICE": "auto, cpu, cuda, cuda:1, mps",
                 "--run.precision bf16": "fp32, bf16 or fp16",
+                **PROCESSES,
                 "--loader.num_workers N": "processes that decode images",
                 "--run.checkpoint_every N": "steps between two checkpoints",
                 "--run.seed N": "random seed",
@@ -163,6 +167,7 @@ BRIEFS: dict[str, Brief] = {
                 "--target.source SOURCE": "layout of the data that score the rows; voc by default",
                 "--target.root DIR": "folder of the data that score the rows",
                 "--image_size 224": "side of the images in the transfer, in pixels",
+                **PROCESSES,
                 "--num_workers 2": "processes that decode images",
             }
         },
@@ -186,6 +191,7 @@ LABELS: Rows = {
 }
 INFERENCE: Rows = {
     "--device DEVICE": "auto, cpu, cuda, cuda:1, mps",
+    "--processes 1": "processes that share the work, or auto",
     "--batch_size N": "images in a batch",
     "--num_workers N": "processes that decode images",
 }
@@ -194,6 +200,7 @@ TRAINED: Rows = {
     "--run.batch_size N": "images in a step, over all processes",
     "--run.device DEVICE": "auto, cpu, cuda, cuda:1, mps",
     "--run.precision bf16": "fp32, bf16 or fp16",
+    **PROCESSES,
     "--loader.num_workers N": "processes that decode images",
 }
 FEATURES: Rows = {"--image_size 224": "side of the centre crop, in pixels", **INFERENCE}

@@ -20,8 +20,9 @@ from virtex.brief_help import (
     with_one_help,
 )
 from virtex.errors import ConfigError, VirTexError, did_you_mean, limit_of_system, printable
+from virtex.processes import HELP, Requested, choose, split_option
 from virtex.streams import flushed, is_fine, open_missing_streams, say
-from virtex.transfer.protocol_names import ABOUT
+from virtex.transfer.protocol_names import ABOUT, TRAINED
 
 USAGE = """usage: virtex COMMAND [options]
 
@@ -159,11 +160,12 @@ def _check_out(command: str, arguments: list[str]) -> None:
 def _quickstart(arguments: list[str]) -> int:
     from virtex.config import parse
 
-    about = "Draw scenes, pretrain on their captions, transfer, and write report.html."
+    requested, arguments = split_option(arguments, default="auto")
+    about = f"Draw scenes, pretrain on their captions, transfer, and write report.html. {HELP}"
     config = parse(QuickstartConfig, arguments, prog="virtex quickstart", description=about)
     from virtex.quickstart import quickstart
 
-    quickstart(config.out)
+    quickstart(config.out, processes=requested)
     return 0
 
 
@@ -176,9 +178,11 @@ def _tokenizer(arguments: list[str]) -> int:
 
 
 def _pretrain(arguments: list[str]) -> int:
-    from virtex.pretrain import parse_pretrain, pretrain
+    requested, arguments = split_option(arguments, default="auto")
+    from virtex.pretrain import parse_pretrain
+    from virtex.pretrain_team import pretrain_in_team
 
-    return pretrain(parse_pretrain(arguments)).exit_code
+    return pretrain_in_team(parse_pretrain(arguments), requested).exit_code
 
 
 def _transfer(arguments: list[str]) -> int:
@@ -192,18 +196,22 @@ def _transfer(arguments: list[str]) -> int:
             f"virtex transfer needs a protocol, got {name!r}. {hint} "
             "`virtex transfer PROTOCOL --help` says what it needs."
         )
+    default: Requested = "auto" if name in TRAINED else 1
+    requested, arguments = split_option(arguments[1:], default=default)
     from virtex.config import parse, with_recipes
+    from virtex.supervisor import spread
     from virtex.transfer.command import summary
     from virtex.transfer.protocols import PROTOCOLS
 
     protocol = PROTOCOLS[name]
-    rest = with_recipes(["--config", name, *arguments[1:]], "transfer")
     about = (
         f"{protocol.about} The recipe {name!r} comes first and wins over the defaults below; "
-        "--print_config shows what applies."
+        f"--print_config shows what applies. {HELP} The default is {default}."
     )
-    prog = f"virtex transfer {name}"
-    results = protocol.run(parse(protocol.config, rest, prog=prog, description=about))
+    rest = with_recipes(["--config", name, *arguments], "transfer")
+    config = parse(protocol.config, rest, prog=f"virtex transfer {name}", description=about)
+    config.check()
+    results = spread(protocol.run, config, choose(requested, config.work()))
     if results:  # only the main process has them
         print(summary(results))
     return 0
@@ -277,10 +285,12 @@ def _study(arguments: list[str]) -> int:
     if not has_name and "--help" not in arguments:
         known = ", ".join(path.stem for path in recipe_paths("study"))
         raise ConfigError(f"virtex study needs a recipe or a file first; recipes are {known}.")
+    requested, arguments = split_option(arguments, default="auto")
     from virtex.study import StudyConfig, study
 
     rest = with_recipes(["--config", *arguments] if has_name else arguments, "study")
-    path = study(parse(StudyConfig, rest, prog="virtex study"))
+    config = parse(StudyConfig, rest, prog="virtex study", description=HELP)
+    path = study(config, processes=requested)
     print(f"{path.read_text()}\n{path}")
     return 0
 

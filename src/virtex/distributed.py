@@ -13,7 +13,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from virtex import rendezvous
-from virtex.errors import VirTexError
+from virtex.errors import LostProcessError, VirTexError
 from virtex.launcher import Launch, has_terminal, launch_of
 
 STEP_TIMEOUT = timedelta(minutes=10)
@@ -75,7 +75,7 @@ def process_group(device: torch.device) -> Iterator[None]:
 
     Raises:
         ConfigError: Their environment variables cannot work, or some do not come.
-        VirTexError: Another process ended within the block.
+        LostProcessError: Another process ended within the block.
     """
     launch = _launch()
     if launch.world_size == 1 or torch.distributed.is_initialized():
@@ -102,14 +102,14 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _errors_of_others() -> Iterator[None]:
-    """Raise a VirTexError in place of torch's errors at a process that has gone."""
+    """Raise a LostProcessError in place of torch's errors at a process that has gone."""
     try:
         yield
     except RuntimeError as error:
         if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
             raise
         reason = str(error).strip().splitlines()[0].rpartition("] ")[2]
-        raise VirTexError(
+        raise LostProcessError(
             f"another process of the run has ended or cannot be reached ({reason}); its own "
             "message says why. The same command resumes from the newest checkpoint."
         ) from error

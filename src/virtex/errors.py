@@ -20,6 +20,10 @@ class VirTexError(Exception):
         return printable(super().__str__())
 
 
+class LostProcessError(VirTexError):
+    """Another process of the run that has ended; the message of that one says why."""
+
+
 class ConfigError(VirTexError):
     """Options that cannot work, alone or together."""
 

@@ -52,6 +52,23 @@ def launch_of(environment: Mapping[str, str], *, has_terminal: bool = False) -> 
     return _from_step(environment, has_terminal=has_terminal)
 
 
+def is_launched(environment: Mapping[str, str]) -> bool:
+    """Return whether torchrun or srun started this process, alone or with others."""
+    return "RANK" in environment or _in_step(environment)
+
+
+def variables_of(launch: Launch) -> dict[str, str]:
+    """Return the environment variables from which `launch_of` reads a process of several."""
+    return {
+        "RANK": str(launch.rank),
+        "WORLD_SIZE": str(launch.world_size),
+        "LOCAL_RANK": str(launch.local_rank),
+        "LOCAL_WORLD_SIZE": str(launch.num_on_machine),
+        "MASTER_ADDR": launch.host,
+        "MASTER_PORT": str(launch.port),
+    }
+
+
 def _in_step(environment: Mapping[str, str]) -> bool:
     step = environment.get("SLURM_STEP_ID", "")
     return step.isdecimal() and int(step) < FIRST_SPECIAL_STEP and "SLURM_PROCID" in environment

@@ -20,6 +20,7 @@ from virtex.errors import ConfigError
 from virtex.models.backbone import BackboneConfig
 from virtex.options.dependents import register_dependents
 from virtex.options.paths import absolute, expand, with_paths
+from virtex.processes import HELP
 from virtex.tasks import registry
 from virtex.tasks.base import TaskConfig
 from virtex.tasks.captioning import CaptioningConfig
@@ -144,5 +145,5 @@ def _guide() -> str:
         "Train a backbone; the same command resumes an interrupted run. "
         f"Recipes for --config: {recipes}. Tasks for --task: {tasks}; `--task.help NAME` lists the "
         "options of one. --backbone.name takes any timm network with a grid, convolutional or ViT; "
-        "--init starts from weights."
+        f"--init starts from weights. {HELP}"
     )

@@ -15,7 +15,9 @@ from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.sources.scenes import kinds_named_in
 from virtex.errors import ConfigError
 from virtex.predict.loading import load_captioner
-from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
+from virtex.pretrain import PretrainConfig, parse_pretrain
+from virtex.pretrain_team import pretrain_in_team
+from virtex.processes import Requested
 from virtex.report.report import write_report
 from virtex.report.run_files import read_timings
 from virtex.transfer import voc07
@@ -29,8 +31,11 @@ NUM_CAPTIONED = 500
 NUM_PROCESSES = 2
 
 
-def quickstart(out: Path) -> Path:
+def quickstart(out: Path, *, processes: Requested = "auto") -> Path:
     """Run or resume the quickstart in the folder `out`, and return the path of report.html.
+
+    Args:
+        processes: Number of processes that pretrain.
 
     Raises:
         ConfigError: `out` holds other files.
@@ -46,7 +51,7 @@ def quickstart(out: Path) -> Path:
     arguments = ["--config", "quickstart", "--data.source", "coco", "--data.root", str(scenes)]
     options = parse_pretrain([*arguments, "--out", str(run)])
     with timings.stage("pretrain"):
-        if pretrain(options).reason == "interrupted":
+        if pretrain_in_team(options, processes).reason == "interrupted":
             raise KeyboardInterrupt
     for init in ("random", str(run)):
         with timings.stage(f"transfer {'random' if init == 'random' else 'pretrained'}"):

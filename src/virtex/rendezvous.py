@@ -18,6 +18,7 @@ CONNECT = timedelta(seconds=10)
 """Longest single try to connect."""
 AGENT = "TORCHELASTIC_USE_AGENT_STORE"
 """Variable by which torchrun says that it serves the store itself."""
+LOCAL_HOST = "127.0.0.1"
 ATTEMPT = "TORCHELASTIC_RESTART_COUNT"
 
 log = logging.getLogger("virtex")
@@ -48,6 +49,14 @@ def meet(launch: Launch, *, patience: timedelta = PATIENCE) -> Store:
             report += REPORT_EVERY
         time.sleep(0.05)
     return store
+
+
+def serve() -> TCPStore:
+    """Return a store that this process serves to others of its machine, on a free port.
+
+    They set AGENT to "True".
+    """
+    return TCPStore(LOCAL_HOST, 0, is_master=True, wait_for_workers=False)
 
 
 def _open(launch: Launch, deadline: float) -> Store:

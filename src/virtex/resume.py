@@ -160,12 +160,22 @@ def _compared(before: RunData, now: RunData, config: PretrainConfig) -> RunData:
         log.warning("the training data changed, which was accepted: %s", "; ".join(changes))
     if others := differences(before.validation or {}, now.validation or {}):
         log.warning("the validation data changed: %s", "; ".join(others))
+    _compare_processes(before, now, config)
     return replace(
         now,
         files={**before.files, **now.files},
         num_epochs=before.num_epochs,
         changes=(*before.changes, *changes),
     )
+
+
+def _compare_processes(before: RunData, now: RunData, config: PretrainConfig) -> None:
+    if before.num_processes not in (None, now.num_processes):
+        log.info(
+            "%s goes on with %d processes instead of %d: on the same data, with numbers that are "
+            "equal but for rounding, dropout and BatchNorm",
+            config.out, now.num_processes, before.num_processes,
+        )  # fmt: skip
 
 
 def _data_of(
@@ -178,6 +188,7 @@ def _data_of(
         None if validation is None else fingerprint(validation, needs),
         files={name: files.sha256(Path(options[name])) for name in named},
         num_epochs=config.run.num_epochs,
+        num_processes=distributed.world_size(),
     )
 
 

@@ -24,6 +24,8 @@ class RunData:
     """SHA-256 of each file by the option that names it."""
     num_epochs: float | None = None
     """Epochs from which the number of steps was computed when the run began."""
+    num_processes: int | None = None
+    """Number of processes that train it; None if an earlier version began it."""
     changes: tuple[str, ...] = ()
     """Changes of the data that were accepted, in their order."""
     version: int = VERSION
@@ -42,6 +44,7 @@ class RunData:
             values = json.loads(path.read_text(encoding="utf-8"))
             if values["version"] != VERSION:
                 return None
+            values = {"num_processes": None, **values}  # earlier versions did not write it
             found = cls(**{option.name: values[option.name] for option in fields(cls)})
             differences(found.train, found.validation or {})
             dict(found.files)

@@ -19,7 +19,9 @@ from virtex.config import to_dict, with_recipes
 from virtex.data.source import SourceConfig
 from virtex.engine.run import RunFolder
 from virtex.errors import ConfigError, listing, raise_all
-from virtex.pretrain import PretrainConfig, check, parse_pretrain, pretrain
+from virtex.pretrain import PretrainConfig, check, parse_pretrain
+from virtex.pretrain_team import pretrain_in_team
+from virtex.processes import Requested
 from virtex.resume import with_stored_steps
 from virtex.transfer import voc07
 from virtex.transfer.command import open_splits
@@ -86,8 +88,11 @@ class Run:
         return self.folder / "result.json"
 
 
-def study(config: StudyConfig) -> Path:
+def study(config: StudyConfig, *, processes: Requested = "auto") -> Path:
     """Run the missing parts of a study, write its table, and return the path of table.md.
+
+    Args:
+        processes: Number of processes that pretrain a row.
 
     Raises:
         ConfigError: Options of a row cannot work; raised before anything runs.
@@ -98,7 +103,7 @@ def study(config: StudyConfig) -> Path:
     names = chosen_rows(config)
     for run in runs:
         if run.row.name in names and not run.result_path.exists():
-            carry_out(run, config)
+            carry_out(run, config, processes)
     path = config.out / TABLE
     files.write(path, table(config, runs))
     return path
@@ -172,10 +177,10 @@ def chosen_rows(config: StudyConfig) -> list[str]:
     return only
 
 
-def carry_out(run: Run, config: StudyConfig) -> None:
+def carry_out(run: Run, config: StudyConfig, processes: Requested) -> None:
     """Pretrain or resume a run, and score its backbone."""
     is_random = run.row.pretrain is None
-    if not is_random and pretrain(run.options).reason == "interrupted":
+    if not is_random and pretrain_in_team(run.options, processes).reason == "interrupted":
         raise KeyboardInterrupt
     voc07.run(
         voc07.Voc07Config(

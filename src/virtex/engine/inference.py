@@ -7,6 +7,7 @@ import torch
 
 from virtex.engine.run import Precision, choose_device, choose_precision
 from virtex.errors import out_of_range
+from virtex.processes import Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,10 @@ class InferenceConfig:
     def inference_problems(self) -> list[str]:
         """Return the problems with these options, one text each."""
         return out_of_range(self, {"batch_size": (1, 2**20), "num_workers": (0, 1024)})
+
+    def work(self) -> Work:
+        """Return what the processes of the command share."""
+        return Work(self.device, self.batch_size, batch_option="batch_size", least_share=1)
 
     def open_device(self) -> torch.device:
         """Return the named device, or raise ConfigError if this machine lacks it."""

@@ -1,5 +1,11 @@
 """Names of the protocols of `virtex transfer`, and what each measures; for help without torch."""
 
+TRAINED = (
+    "imagenet", "inaturalist", "finetune", "coco-segmentation", "lvis-segmentation",
+    "voc-detection",
+)  # fmt: skip
+"""Protocols that train, in several processes by default."""
+
 ABOUT: dict[str, str] = {
     "voc07": (
         "PASCAL VOC 2007 classification: an SVM for each class on frozen features, mean average "

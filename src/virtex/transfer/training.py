@@ -24,8 +24,10 @@ from virtex.engine.evaluation import evaluate
 from virtex.engine.loop import fit
 from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig, RunFolder, autocast, check_batch_size, choose_device
+from virtex.engine.work import work_of_run
 from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
+from virtex.processes import Work
 from virtex.progress import tracked
 from virtex.tasks.base import Batch, Encode, Task, TaskOutput
 from virtex.transfer.protocol import digest
@@ -98,6 +100,10 @@ class TrainingOptions:
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
+
+    def work(self) -> Work:
+        """Return what the processes of the command share."""
+        return work_of_run(self.run)
 
     def training(
         self, folder: Path, *, epochs: int | None = None, drop_epochs: tuple[int, ...] = ()
