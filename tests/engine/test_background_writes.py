@@ -123,7 +123,7 @@ def test_an_error_of_training_waits_for_the_write(
     disk = SlowDisk(monkeypatch, num_steps=1)
 
     class FailingTask(ToyTask):
-        def after_step(self, step: int) -> None:
+        def after_step(self, step: int, kept: object) -> None:
             if step == 5:
                 raise ZeroDivisionError
 

@@ -7,11 +7,11 @@ import torch
 
 from tests.engine.test_resume import assert_identical
 from tests.engine.toy import toy_batch, toy_task
-from virtex.engine.loop import train_step
 from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig
 from virtex.engine.snapshot import Snapshot
 from virtex.engine.state import TrainingState
+from virtex.engine.step import train_step
 
 RUN, OPTIM = RunConfig(batch_size=8), OptimConfig(lr=0.05, backbone_lr=0.1, lookahead_steps=2)
 
@@ -26,7 +26,7 @@ def trained_state(device: str = "cpu") -> TrainingState:
 
 def train(state: TrainingState) -> None:
     batch = toy_batch(state.step, batch_size=8)
-    state.losses.add(train_step(state.task, batch, state, run=RUN, optim=OPTIM))
+    state.losses.add(train_step(state.task, [batch], state, run=RUN, optim=OPTIM))
 
 
 def saved(values: dict, path: Path) -> bytes:

@@ -106,5 +106,5 @@ def to_device(batch: Batch, device: torch.device, *, channels_last: bool) -> Bat
 
 def mark_dynamic(batch: Batch, dynamic: Mapping[str, int]) -> None:
     """Tell torch.compile which sizes change from batch to batch: see `Task.dynamic`."""
-    for name, dim in dynamic.items():
-        torch._dynamo.maybe_mark_dynamic(batch[name], dim)
+    for name in dynamic.keys() & batch.keys():
+        torch._dynamo.maybe_mark_dynamic(batch[name], dynamic[name])

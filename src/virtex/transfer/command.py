@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import get_args
@@ -186,7 +186,7 @@ def run_protocol(protocol: Protocol, config: CommandConfig, data: SourceConfig) 
                 backbone,
                 train=with_fewer_labels(train, config, seed=seed),
                 test=test,
-                initialisation=asdict(origin_of(opened, backbone.config)),
+                initialisation=origin_of(opened, backbone.config).record(),
             )
             if distributed.is_main():
                 log.info("wrote %s", result.write(config.out))

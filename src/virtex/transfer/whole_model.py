@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,5 +99,5 @@ def open_val_images(data: SourceConfig, needs: Needs, *, purpose: str) -> Source
 
 def record_of(opened: Opened, tokenizer: Path | None) -> dict[str, Any]:
     """Return the record of a model's origin, and of a vocabulary that is given beside it."""
-    record = asdict(origin_of(opened))
+    record = origin_of(opened).record()
     return record if tokenizer is None else {**record, "tokenizer": sha256(tokenizer)}

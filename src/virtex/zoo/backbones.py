@@ -3,8 +3,9 @@
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,12 @@ class Initialisation:
     """Training step of a run."""
     sha256: str | None = None
     """SHA-256 of the file, if INIT is one."""
+
+    def record(self) -> dict[str, Any]:
+        """Return plain values, without options that change no number."""
+        values = asdict(self)
+        del values["backbone"]["grad_checkpointing"]
+        return values
 
 
 def load_backbone(
