@@ -26,8 +26,8 @@ from virtex.tokens import PAD_ID
 
 Direction = Literal["forward", "backward"]
 DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
-LENGTH_MULTIPLE = 8
-"""Captions are padded to a multiple of this many tokens."""
+LENGTH_MULTIPLE, MOST_LENGTHS = 8, 4
+"""Captions are padded to a multiple of this many tokens, or to one of at most so many lengths."""
 LARGEST_MULTIPLE, LEAST_NUM_MULTIPLES = 256, 8
 """Packed tokens are padded to a multiple of a power of two: up to 256, or an eighth of them."""
 
@@ -120,12 +120,21 @@ class Readings(NamedTuple):
         return Readings(*(_moved(tensor, device) for tensor in self))
 
 
-def pack_readings(tokens: Tensor, lengths: Tensor, directions: Sequence[Direction]) -> Readings:
+def pack_readings(
+    tokens: Tensor,
+    lengths: Tensor,
+    directions: Sequence[Direction],
+    *,
+    multiple: int = LENGTH_MULTIPLE,
+) -> Readings:
     """Pack captions (B, T) with `lengths` (B,), both on the CPU, for prediction of the next token.
 
     A caption's last token is not read, since nothing follows it.
+
+    Args:
+        multiple: See `length_multiple`.
     """
-    rows, places = layout(lengths - 1)
+    rows, places = layout(lengths - 1, multiple)
     orders = [read(tokens, lengths, direction) for direction in directions]
     inputs, targets = (
         torch.stack([pack_tokens(order[:, part], lengths - 1, len(rows)) for order in orders])
@@ -143,12 +152,20 @@ def read(tokens: Tensor, lengths: Tensor, direction: Direction) -> Tensor:
     return tokens.gather(1, source.clamp(min=0)).masked_fill(source < 0, PAD_ID)
 
 
-def layout(lengths: Tensor) -> tuple[Tensor, Tensor]:
+def length_multiple(max_tokens: int) -> int:
+    """Return the multiple to which captions of at most `max_tokens` are padded.
+
+    It grows with them, so that batches have few lengths, each of which is compiled by itself.
+    """
+    return rounded_up(-(-max_tokens // MOST_LENGTHS), LENGTH_MULTIPLE)
+
+
+def layout(lengths: Tensor, multiple: int = LENGTH_MULTIPLE) -> tuple[Tensor, Tensor]:
     """Return `rows` (P,) and `places` (B, T) of a Packing, given lengths (B,) on the CPU."""
     longest = int(lengths.max())
-    num_tokens = rounded_up(longest, LENGTH_MULTIPLE)
+    num_tokens = rounded_up(longest, multiple)
     if num_tokens * len(lengths) == int(lengths.sum()):  # there must be padding
-        num_tokens += LENGTH_MULTIPLE
+        num_tokens += multiple
     is_real = (torch.arange(num_tokens) < lengths[:, None]).flatten()  # (B * T,)
     real = is_real.nonzero().squeeze(1)
     size = num_packed(len(real))

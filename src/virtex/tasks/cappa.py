@@ -13,6 +13,7 @@ The released code attends to a fixed number of positions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -24,7 +25,7 @@ from virtex.data.example import Example
 from virtex.data.transforms import normalize
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
-from virtex.models.packing import Packing, pack_readings
+from virtex.models.packing import Packing, length_multiple, pack_readings
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import Batch, CaptionTask, Encode, Encoded, TaskConfig, TaskData, TaskOutput
 from virtex.tokens import MASK_ID, PAD_ID
@@ -58,7 +59,7 @@ class CapPa(CaptionTask):
         self.parallel_prob = config.parallel_share
         self.encode = EncodeParallel(self.encode, self.parallel_prob)
         self.encode_validation = EncodeParallel(self.encode_validation, 0)
-        self.collate = collate
+        self.collate = partial(collate, multiple=length_multiple(config.head.max_tokens))
         self.dynamic = {"rows": 0, "inputs": 1, "targets": 1}
 
     def forward(self, batch: Batch) -> TaskOutput:
@@ -126,9 +127,11 @@ class EncodeParallel:
         return {**encoded, "parallel": torch.tensor(generator.random() < self.parallel_prob)}
 
 
-def collate(encoded: Sequence[Encoded]) -> Batch:
+def collate(encoded: Sequence[Encoded], *, multiple: int) -> Batch:
     """Collate images and the tensors of forward `Readings`, with `parallel` (B,) bool."""
     captioned = collate_captioned(encoded)
-    readings = pack_readings(captioned["tokens"], captioned["lengths"], ["forward"])
+    readings = pack_readings(
+        captioned["tokens"], captioned["lengths"], ["forward"], multiple=multiple
+    )
     parallel = torch.stack([item["parallel"] for item in encoded])
     return {"image": captioned["image"], **readings._asdict(), "parallel": parallel}

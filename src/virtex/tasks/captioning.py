@@ -14,7 +14,7 @@ from typing import ClassVar
 from virtex.data.captioned import collate_captioned
 from virtex.data.transforms import normalize
 from virtex.models.backbone import Backbone
-from virtex.models.packing import Direction, Packing, pack_readings
+from virtex.models.packing import Direction, Packing, length_multiple, pack_readings
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import (
     Batch,
@@ -57,7 +57,9 @@ class Captioning(CaptionTask):
         if config.original and config.bidirectional:
             forward, backward = self.captioner.head.decoders
             backward.load_state_dict(forward.state_dict())
-        self.collate = CollateReadings(self.captioner.head.directions)
+        self.collate = CollateReadings(
+            self.captioner.head.directions, length_multiple(config.head.max_tokens)
+        )
         self.counts = () if config.original else ("num_targets",)
         self.dynamic = {"rows": 0, "inputs": 1, "targets": 1}
 
@@ -78,8 +80,11 @@ class CollateReadings:
     """Collation of images and captions into `image` and the tensors of `Readings`."""
 
     directions: tuple[Direction, ...]
+    multiple: int
 
     def __call__(self, encoded: Sequence[Encoded]) -> Batch:
         captioned = collate_captioned(encoded)
-        readings = pack_readings(captioned["tokens"], captioned["lengths"], self.directions)
+        readings = pack_readings(
+            captioned["tokens"], captioned["lengths"], self.directions, multiple=self.multiple
+        )
         return {"image": captioned["image"], **readings._asdict()}

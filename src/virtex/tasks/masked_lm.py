@@ -18,6 +18,7 @@ caption with text has a target. Departures from that code, undone by `original`:
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +33,7 @@ from virtex.data.example import Example
 from virtex.data.transforms import normalize
 from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
-from virtex.models.packing import Packing, layout, num_packed, pack_tokens
+from virtex.models.packing import Packing, layout, length_multiple, num_packed, pack_tokens
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import (
     Batch,
@@ -101,7 +102,7 @@ class MaskedLm(CaptionTask):
         hide = Hide(config, data.vocabulary.vocab_size, _units(config, data))
         self.encode = EncodeMasked(self.encode, hide)
         self.encode_validation = EncodeMasked(self.encode_validation, hide)
-        self.collate = collate
+        self.collate = partial(collate, multiple=length_multiple(config.head.max_tokens))
         self.counts = () if config.original else ("num_targets",)
         self.dynamic = {"rows": 0, "inputs": 0, "chosen": 0, "targets": 0}
 
@@ -180,7 +181,7 @@ def token_units(tokens: Sequence[int]) -> list[tuple[int, ...]]:
     return [(index,) for index in range(1, len(tokens) - 1) if tokens[index] >= NUM_SPECIAL]
 
 
-def collate(encoded: Sequence[Encoded]) -> Batch:
+def collate(encoded: Sequence[Encoded], *, multiple: int) -> Batch:
     """Collate images, packed captions, and the places and ids of M targets.
 
     They are `rows` (P,) and `places` (B, T) of a Packing, `inputs` (P,), and `chosen` (M,) places
@@ -188,7 +189,7 @@ def collate(encoded: Sequence[Encoded]) -> Batch:
     """
     captioned = collate_captioned(encoded)
     targets, lengths = pad_tokens([item["targets"] for item in encoded])
-    rows, places = layout(lengths)
+    rows, places = layout(lengths, multiple)
     packed = pack_tokens(targets, lengths, len(rows))
     found = packed.nonzero().squeeze(1)
     chosen = torch.full((num_packed(len(found)),), len(rows) - 1)
