@@ -42,7 +42,7 @@ BEGIN: Rows = {
     "--print_config": "print the options that apply as YAML, and exit",
 }
 PROCESSES: Rows = {
-    "--processes auto|N": "processes that share the work; auto: one per GPU or physical core",
+    "--processes auto|N": "processes to start; auto: one per GPU or physical core",
 }
 BRIEFS: dict[str, Brief] = {
     "pretrain": Brief(
@@ -52,8 +52,7 @@ BRIEFS: dict[str, Brief] = {
             "Begin": {
                 "--out RUN": "folder of the run",
                 **BEGIN,
-                "--init INIT": "first weights: random, imagenet, a run, a file, or a name from "
-                "`virtex zoo`",
+                "--init INIT": "weights: random, imagenet, a run, a file, a name in `virtex zoo`",
             },
             "Data": {
                 **DATA,

@@ -54,6 +54,12 @@ class Team:
     reason: str = ""
     """Reason for the number, where `auto` chose it."""
 
+    def __str__(self) -> str:
+        threads = f" of {_count(self.num_threads, 'thread')} each" if self.number > 1 else ""
+        if not self.reason:
+            return f"{self.number}{threads}"
+        return f"{self.number}{threads}, {self.reason} ({OPTION} N chooses another number)"
+
 
 @dataclass(frozen=True)
 class _Places:
@@ -133,11 +139,10 @@ def _say_without_effect(requested: Requested, environment: Mapping[str, str]) ->
 
 
 def _places(device: str) -> _Places:
-    kind, _, index = device.partition(":")
-    num_gpus = _num_gpus() if kind in ("auto", "cuda") and not index else 0
-    if num_gpus:
-        return _Places("GPU", num_gpus, num_gpus)
-    if kind in ("auto", "cpu"):
+    num_gpus = _num_gpus() if device in ("auto", "cuda") else 0
+    if num_gpus or device == "cuda":
+        return _Places("GPU", max(1, num_gpus), num_gpus)
+    if device in ("auto", "cpu"):
         return _Places("physical core", num_cores(), len(processors()))
     return _Places(f"device {device}", 1, 1)
 
@@ -173,11 +178,11 @@ def _divides(number: int, work: Work, least_share: int = 1) -> bool:
 def _check(number: int, work: Work, places: _Places) -> None:
     if number > places.most:
         here = {
-            "GPU": f"this machine has {places.most} GPU{'s' * (places.most > 1)}",
-            "physical core": f"this process may use {places.most} processors",
+            "GPU": f"this machine has {_count(places.most, 'GPU')}",
+            "physical core": f"this process may use {_count(places.most, 'processor')}",
         }.get(places.unit, f"{places.unit} takes one process")
         raise ConfigError(
-            f"{OPTION} {number} is too many: {here}. Give at most {places.most}, or auto."
+            f"{OPTION} {number} is too many: {here}. Give at most {max(1, places.most)}, or auto."
         )
     if not _divides(number, work):
         pieces = f" with {work.num_pieces} pieces each" if work.num_pieces > 1 else ""
@@ -186,3 +191,7 @@ def _check(number: int, work: Work, places: _Places) -> None:
             f"processes{pieces}: choose a multiple of {number * work.num_pieces}, or another "
             f"number of processes by {OPTION}."
         )
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number or 'no'} {unit}{'s' * (number > 1)}"

@@ -172,8 +172,8 @@ def _compared(before: RunData, now: RunData, config: PretrainConfig) -> RunData:
 def _compare_processes(before: RunData, now: RunData, config: PretrainConfig) -> None:
     if before.num_processes not in (None, now.num_processes):
         log.info(
-            "%s goes on with %d processes instead of %d: on the same data, with numbers that are "
-            "equal but for rounding, dropout and BatchNorm",
+            "%s goes on with another number of processes, %d instead of %d: on the same data, but "
+            "not bit for bit as it would have",
             config.out, now.num_processes, before.num_processes,
         )  # fmt: skip
 

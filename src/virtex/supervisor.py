@@ -85,14 +85,10 @@ def spread(function: Callable[[Argument], Item], argument: Argument, team: Team 
         BaseException: The error of the process that failed first.
         VirTexError: A process died.
     """
+    if team is not None and (team.number > 1 or team.reason):
+        log.info("%-11s %s", "processes", team)
     if team is None or team.number == 1:
         return function(argument)
-    threads = f"{team.num_threads} thread{'s' * (team.num_threads > 1)} each"
-    reason = f", {team.reason}" * bool(team.reason)
-    log.info(
-        "%-11s %d of %s%s; %s N chooses another number", "processes", team.number, threads, reason,
-        OPTION,
-    )  # fmt: skip
     with _Signals() as signals, _started(function, argument, team, signals) as children:
         _supervise(children, signals)
         return cast(Item, _outcome(children, signals))
