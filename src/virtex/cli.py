@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from virtex.brief_help import (
     ALL,
@@ -209,7 +210,7 @@ def _transfer(arguments: list[str]) -> int:
         f"--print_config shows what applies. {HELP} The default is {default}."
     )
     rest = with_recipes(["--config", name, *arguments], "transfer")
-    config = parse(protocol.config, rest, prog=f"virtex transfer {name}", description=about)
+    config: Any = parse(protocol.config, rest, prog=f"virtex transfer {name}", description=about)
     config.check()
     results = spread(protocol.run, config, choose(requested, config.work()))
     if results:  # only the main process has them

@@ -139,6 +139,8 @@ def _say_without_effect(requested: Requested, environment: Mapping[str, str]) ->
 
 
 def _places(device: str) -> _Places:
+    if not hasattr(os, "setsid"):
+        return _Places("this system", 1, 1)
     num_gpus = _num_gpus() if device in ("auto", "cuda") else 0
     if num_gpus or device == "cuda":
         return _Places("GPU", max(1, num_gpus), num_gpus)
@@ -163,7 +165,8 @@ def _automatic(work: Work, places: _Places) -> tuple[int, str]:
     best = places.best if began_with is None else min(began_with, places.best)
     number = next(n for n in range(best, 0, -1) if n == 1 or _divides(n, work, least))
     if number == places.best:
-        return number, f"one per {places.unit}"
+        is_unit = places.unit in ("GPU", "physical core")
+        return number, f"one per {places.unit}" if is_unit else f"{places.unit} takes one"
     if number == best:
         return number, "as many as can run here"
     per_process = f" of at least {least} images" if least > 1 else ""

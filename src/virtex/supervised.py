@@ -94,7 +94,8 @@ def _join(place: Place, *, port: int) -> None:
 def _end(function: Callable[[Argument], object], argument: Argument, rank: int) -> End:
     """Return the value or the error of a function, such that both can be sent."""
     try:
-        end = End(value=function(argument) if rank == 0 else _nothing(function(argument)))
+        value = function(argument)
+        end = End(value if rank == 0 else None)
     except BaseException as error:
         if not isinstance(error, VirTexError | KeyboardInterrupt | SystemExit):
             error.add_note(f"in process {rank} of the run:\n{traceback.format_exc()}")
@@ -105,10 +106,6 @@ def _end(function: Callable[[Argument], object], argument: Argument, rank: int) 
         kind = VirTexError if isinstance(end.error, VirTexError) else RuntimeError
         end = End(error=kind("\n".join([str(end.error), *getattr(end.error, "__notes__", [])])))
     return end
-
-
-def _nothing(value: object) -> None:
-    del value
 
 
 class _Sender(logging.Handler):
