@@ -7,25 +7,22 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounter
 from torchvision.ops import box_iou
 
 from tests.engine.toy import split
 from tests.models.small import SLIM
-from tests.tasks.two_processes import check_gradients, in_one_process, in_two_processes
 from virtex.data.example import Example
 from virtex.data.source import SourceConfig
 from virtex.data.source_options import check_options
 from virtex.data.sources.scenes import ScenesSource
 from virtex.data.transforms import ImageConfig
-from virtex.engine.device_batches import mark_dynamic, to_device
 from virtex.engine.evaluation import evaluate
 from virtex.engine.loop import fit
 from virtex.engine.optim import OptimConfig, build_optimizer
 from virtex.engine.run import RunConfig, RunFolder
 from virtex.errors import ConfigError, DataError
 from virtex.models.backbone import Backbone, BackboneConfig
-from virtex.models.batch_norm import estimate_statistics, synchronize
+from virtex.models.batch_norm import estimate_statistics
 from virtex.models.region_heads import RegionConfig
 from virtex.tasks.base import TaskData
 from virtex.tasks.detection import (
@@ -356,75 +353,6 @@ def batches_from(task: Detection, step: int):
                    for place in range(2)]  # fmt: skip
         yield [task.collate(encoded)]
         step += 1
-
-
-@pytest.mark.parametrize("architecture", ["fpn", "c4"])
-def test_two_processes_compute_the_gradients_of_one(architecture, tmp_path):
-    make = partial(synchronized_detector, architecture)
-    steps = in_two_processes(make, tmp_path)
-    one = in_one_process(make)
-    assert sum(step["loss"] for step in steps) / 2 == pytest.approx(one["loss"], rel=1e-5)
-    for step in steps:
-        check_gradients(step["gradients"], one["gradients"])
-    for name, value in steps[0]["state"].items():
-        assert torch.equal(steps[1]["state"][name], value), name
-
-
-def synchronized_detector(architecture: str) -> tuple[Detection, dict]:
-    """With BatchNorm over all processes, and a batch whose last image has no objects."""
-    task = small_detection(architecture).train()
-    synchronize(task, torch.device("cpu"))
-    return task, batch_of(task, *map(SCENES.__getitem__, range(3)), BARE)
-
-
-@pytest.mark.parametrize("architecture", ["fpn", "c4"])
-def test_two_pieces_compute_the_gradients_of_one_batch_but_for_masks(architecture):
-    """Each piece divides by its own number of regions with an object."""
-    task = small_detection(architecture, masks=False).eval()
-    batch = batch_of(task, *map(SCENES.__getitem__, range(4)))
-    whole, parts = ({}, {})
-    for pieces, gradients in ((1, whole), (2, parts)):
-        task.zero_grad()
-        for piece in split(batch, pieces):
-            (task(piece).loss / pieces).backward()
-        gradients |= {name: value.grad.clone() for name, value in task.named_parameters()}
-    check_gradients(parts, whole)
-
-
-@pytest.mark.parametrize("architecture", ["fpn", "c4"])
-def test_a_compiled_detector_is_one_graph_for_any_number_of_objects(architecture):
-    task = small_detection(architecture).eval()  # without BatchNorm's statistics to update
-    batch = batch_of(task, SCENES[0], SCENES[1])
-    counter = CompileCounter()
-    compiled = torch.compile(task, backend=counter, fullgraph=True)
-    for one in (batch, with_padding(batch, 8), with_padding(batch, 16)):
-        mark_dynamic(one, task.dynamic)
-        losses, gradients = [], []
-        for module in (task, compiled):
-            task.zero_grad()
-            loss = module(one).loss
-            loss.backward()
-            losses.append(loss.item())
-            gradients.append({name: x.grad.clone() for name, x in task.named_parameters()})
-        assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-        check_gradients(*gradients)
-    assert counter.frame_count == 1
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("architecture", ["fpn", "c4"])
-def test_a_step_of_a_detector_never_waits_for_the_gpu(architecture):
-    task = small_detection(architecture).cuda()
-    batch = to_device(batch_of(task, SCENES[0], BARE), torch.device("cuda"), channels_last=True)
-    expected = task(batch).loss.item()  # constants are copied once
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        loss = task(batch).loss
-        loss.backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert loss.item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_all_problems_with_a_detector_are_reported_at_once():

@@ -6,7 +6,8 @@ absolute error (torchvision's is squared below 1/9), and for masks see region_ma
 
 Losses are sums over regions, divided by the number of regions that are sampled, or of those with an
 object for masks; in training the mean of that number over processes, so that the mean of the
-losses over processes is that of all regions.
+losses over processes is that of all regions. Of accumulated pieces each has its own numbers, which
+are not known before its forward pass; those of sampled regions are equal, unless there are few.
 """
 
 from collections.abc import Mapping
@@ -106,12 +107,11 @@ class RegionOutputs(RoIHeads):  # type: ignore[misc]
 
         In training they are means over the processes, in evaluation this one's own.
         """
-        numbers = torch.stack([(regions.labels != IGNORED).sum(), (regions.labels > 0).sum()])
-        if not self.training:
-            least, most = numbers.float().clamp(min=1).unbind()
-            return least, most
-        total = distributed.total(numbers.float()).clamp(min=1) / distributed.world_size()
-        num_regions, num_objects = total.unbind()
+        labels, share = regions.labels, 1
+        numbers = torch.stack([(labels != IGNORED).sum(), (labels > 0).sum()]).float()
+        if self.training:
+            numbers, share = distributed.total(numbers), distributed.world_size()
+        num_regions, num_objects = (numbers.clamp(min=1) / share).unbind()
         return num_regions, num_objects
 
     def _mask_loss(self, maps: Maps, regions: Regions, targets: Targets) -> Tensor:

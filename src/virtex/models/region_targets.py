@@ -79,7 +79,7 @@ def match(targets: Targets, boxes: Tensor, *, low: float, high: float, force: bo
 
 
 def sample(matches: Matches, keys: Tensor, *, number: int, positive_fraction: float) -> Sample:
-    """Return a random sample of `number` boxes of each image, or of all if there are fewer.
+    """Return a random sample of boxes of each image: `number` of them, if there are as many.
 
     At most `positive_fraction` of the number are positive; negative ones take the other places.
 
