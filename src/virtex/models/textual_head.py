@@ -230,8 +230,9 @@ class TextualHead(nn.Module):
     def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy (R, P) of hidden states (R, P, D); 0 for targets of padding.
 
-        All directions share one product with the vocabulary. Computing it in chunks, again in the
-        backward pass, took twice the time; torch's linear_cross_entropy took the same time.
+        All directions share one product with the vocabulary. torch's linear_cross_entropy, which
+        stores no logits, takes four products instead of three, and on a CPU twice the time or
+        more: `python -m benchmarks.vocabulary_loss --device cuda` compares them on a GPU.
         """
         logits = self.logits(hidden.flatten(0, 1))  # (R * P, V)
         losses = cross_entropy(logits, targets.flatten(), ignore_index=PAD_ID, reduction="none")
