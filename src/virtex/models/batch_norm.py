@@ -48,7 +48,7 @@ def _halt_statistics(layer: nn.Module, _: object) -> None:
     if torch.compiler.is_compiling() or torch._C._current_graph_task_id() < 0:
         return
     if layer.training and layer.num_batches_tracked is not None:
-        layer.halted = layer.momentum, layer.num_batches_tracked
+        vars(layer)["halted"] = layer.momentum, layer.num_batches_tracked
         layer.momentum = 0.0
         layer.num_batches_tracked = torch.empty_like(layer.num_batches_tracked)
 
