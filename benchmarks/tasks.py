@@ -119,11 +119,12 @@ def compare(task: Task, batch: Batch, arguments: argparse.Namespace) -> tuple[fl
 
     def task_step() -> None:
         optimizer.zero_grad()
+        (piece,) = task.prepare_step([batch], seed=1)
         with autocast(arguments):
-            loss = task(batch).loss
-        loss.backward()
+            output = task(piece)
+        output.loss.backward()
         optimizer.step()
-        task.after_step(1)
+        task.after_step(1, [output.kept])
 
     times: dict[Step, list[float]] = {bare_step: [], task_step: []}
     for _ in range(1 + arguments.rounds):
