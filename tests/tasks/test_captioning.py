@@ -1,15 +1,20 @@
+import numpy as np
 import pytest
 import torch
 
 from tests.models.small import SLIM
+from tests.tasks.padded_batch import padded_captions
+from tests.tasks.small_tasks import SCENES, build, scenes_batch
 from virtex.data.tokenizer import train_tokenizer
 from virtex.data.transforms import ImageConfig
+from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import TaskData
 from virtex.tasks.captioning import CaptioningConfig
 
 VOCABULARY = train_tokenizer(["a red ball on a table", "two dogs run"], vocab_size=40)
+HEAD = HeadConfig(hidden_size=64, dropout=0.0)
 
 
 @pytest.mark.parametrize("original", [True, False])
@@ -24,3 +29,36 @@ def test_the_backward_transformer_starts_as_the_forward_one_in_the_original_alon
     pairs = list(zip(forward.parameters(), backward.parameters(), strict=True))
     assert all(mine is not theirs for mine, theirs in pairs)
     assert all(torch.equal(mine, theirs) for mine, theirs in pairs) == original
+
+
+def test_several_captions_of_an_image_cost_what_each_costs_with_a_copy_of_it() -> None:
+    several = build(CaptioningConfig(head=HEAD, captions_per_image=3))
+    one = build(CaptioningConfig(head=HEAD))
+    batch = scenes_batch(several)
+    tokens, lengths = padded_captions(batch)  # (12, T), (12,)
+    images = batch["image"].repeat_interleave(3, 0)
+    copies = [
+        {"image": image, "tokens": row[:length]}
+        for image, row, length in zip(images, tokens, lengths.tolist(), strict=True)
+    ]
+    assert len(batch["image"]) == 4
+    assert len(tokens) == 12
+    together, apart = several(batch).loss, one(one.collate(copies)).loss
+    torch.testing.assert_close(together, apart)
+    together.backward(), apart.backward()
+    for mine, theirs in zip(several.parameters(), one.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, atol=2e-5, rtol=1e-4)
+
+
+def test_validation_reads_one_caption_of_each_image() -> None:
+    task = build(CaptioningConfig(head=HEAD, captions_per_image=3))
+    encoded = [task.encode_validation(SCENES[i], np.random.default_rng(0)) for i in range(2)]
+    batch = task.collate(encoded)
+    assert len(batch["places"]) == 2
+    assert task.eval()(batch).loss > 0
+
+
+@pytest.mark.parametrize("number", [0, 65])
+def test_an_image_has_1_to_64_captions_in_a_step(number: int) -> None:
+    with pytest.raises(ConfigError, match="captions_per_image"):
+        CaptioningConfig(captions_per_image=number)

@@ -1,4 +1,4 @@
-"""An image and one of its captions as tensors, for tasks that read captions."""
+"""An image and one or several of its captions as tensors, for tasks that read captions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +14,28 @@ from virtex.data.transforms import TrainTransform, ValidationTransform
 
 @dataclass(frozen=True)
 class CaptionedForTraining:
-    """A function from an example to its augmented image and a random caption."""
+    """A function from an example to its augmented image and random captions.
+
+    Several captions are `tokens` one after another, with their `lengths`.
+    """
 
     transform: TrainTransform
     encode_caption: EncodeCaption
+    num_captions: int = 1
 
     def __call__(self, example: Example, generator: np.random.Generator) -> dict[str, Tensor]:
-        caption = example.captions[generator.integers(len(example.captions))]
-        image, caption = self.transform(example, caption, generator)
-        return {"image": image, "tokens": self.encode_caption(caption)}
+        first = generator.integers(len(example.captions))
+        captions = [
+            example.captions[(first + k) % len(example.captions)] for k in range(self.num_captions)
+        ]
+        image, is_flipped = self.transform.augment(example, generator)
+        if is_flipped:
+            captions = [self.transform.flip_caption(caption) for caption in captions]
+        tokens = [self.encode_caption(caption) for caption in captions]
+        if self.num_captions == 1:
+            return {"image": image, "tokens": tokens[0]}
+        lengths = torch.tensor([len(sequence) for sequence in tokens])
+        return {"image": image, "tokens": torch.cat(tokens), "lengths": lengths}
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,16 @@ class CaptionedForValidation:
 
 
 def collate_captioned(encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Stack images (B, 3, H, W) and pad tokens (B, T) on the right; `lengths` (B,)."""
-    tokens, lengths = pad_tokens([item["tokens"] for item in encoded])
+    """Stack images (B, 3, H, W) and pad tokens (B, T) on the right; `lengths` (B,).
+
+    With K captions of each image there are B * K of both, those of an image side by side.
+    """
+    tokens, lengths = pad_tokens([caption for item in encoded for caption in _captions(item)])
     images = torch.stack([item["image"] for item in encoded])
     return {"image": images, "tokens": tokens, "lengths": lengths}
+
+
+def _captions(item: dict[str, Tensor]) -> Sequence[Tensor]:
+    """Return the token ids of each caption of an encoded example."""
+    tokens, lengths = item["tokens"], item.get("lengths")
+    return (tokens,) if lengths is None else tokens.split(lengths.tolist())

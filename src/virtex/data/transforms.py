@@ -96,11 +96,16 @@ class TrainTransform:
         self, example: Example, caption: str, rng: np.random.Generator
     ) -> tuple[Tensor, str]:
         """Return the augmented image (3, size, size) uint8 and its caption."""
-        image = random_crop(example, self.config, rng)
-        image, is_flipped = flip_and_recolor(image, self.config, rng)
-        if is_flipped:
-            caption = swap_left_and_right(caption, original=self.config.original)
-        return image, caption
+        image, is_flipped = self.augment(example, rng)
+        return image, self.flip_caption(caption) if is_flipped else caption
+
+    def augment(self, example: Example, rng: np.random.Generator) -> tuple[Tensor, bool]:
+        """Return the augmented image (3, size, size) uint8, and whether it was flipped."""
+        return flip_and_recolor(random_crop(example, self.config, rng), self.config, rng)
+
+    def flip_caption(self, caption: str) -> str:
+        """Return the caption of a flipped image, with left and right swapped."""
+        return swap_left_and_right(caption, original=self.config.original)
 
 
 @dataclass(frozen=True)

@@ -72,11 +72,13 @@ class TaskData:
         assert self.tokenizer is not None, "a task that needs captions is given a tokenizer"
         return self.tokenizer
 
-    def encode_captioned(self, max_tokens: int, *, original: bool = False) -> tuple[Encode, Encode]:
-        """Return how training and validation encode an image with one of its captions."""
+    def encode_captioned(
+        self, max_tokens: int, *, original: bool = False, num_captions: int = 1
+    ) -> tuple[Encode, Encode]:
+        """Return how training encodes an image with captions, and validation with one."""
         caption = EncodeCaption(self.vocabulary, max_tokens=max_tokens, original=original)
         return (
-            CaptionedForTraining(TrainTransform(self.image), caption),
+            CaptionedForTraining(TrainTransform(self.image), caption, num_captions),
             CaptionedForValidation(ValidationTransform(self.image), caption),
         )
 
@@ -146,7 +148,7 @@ class Task(nn.Module, ABC):
 
 
 class CaptionTask(Task):
-    """A pretext task that trains a captioner on images with one caption each."""
+    """A pretext task that trains a captioner on images with one or several captions each."""
 
     def __init__(
         self,
@@ -156,12 +158,13 @@ class CaptionTask(Task):
         *,
         bidirectional: bool = False,
         original: bool = False,
+        num_captions: int = 1,
     ) -> None:
         super().__init__()
         vocab_size = data.vocabulary.vocab_size
         self.captioner = Captioner(backbone, head, vocab_size, bidirectional=bidirectional)
         self.encode, self.encode_validation = data.encode_captioned(
-            head.max_tokens, original=original
+            head.max_tokens, original=original, num_captions=num_captions
         )
 
     @property

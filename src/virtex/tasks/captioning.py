@@ -1,10 +1,10 @@
 """Captioning as a pretext task: forward alone, or in both directions (VirTex's bicaptioning).
 
 Desai and Johnson, "VirTex: Learning Visual Representations from Textual Annotations", CVPR 2021,
-section 3. Each epoch draws one caption of each example; the loss is the cross-entropy per token of
-the captions read left to right, plus that of the captions read right to left: the sum over all
-tokens of a step divided by their number, whatever the number of processes. The released code takes
-the mean over each process's tokens, as `original` does.
+section 3. Each epoch draws one caption of each example, or `captions_per_image`; the loss is the
+cross-entropy per token of the captions read left to right, plus that of the captions read right to
+left: the sum over all tokens of a step divided by their number, whatever the number of processes.
+The released code takes the mean over each process's tokens, as `original` does.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from virtex.data.captioned import collate_captioned
 from virtex.data.transforms import normalize
+from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.packing import Direction, Packing, length_multiple, pack_readings
 from virtex.models.textual_head import HeadConfig
@@ -26,6 +27,9 @@ from virtex.tasks.base import (
     mean_loss,
 )
 
+MAX_CAPTIONS = 64
+"""Most captions of an image in a step."""
+
 
 @dataclass(frozen=True)
 class CaptioningConfig(TaskConfig):
@@ -38,6 +42,17 @@ class CaptioningConfig(TaskConfig):
     original: bool = False
     """Follow the released code: cut long captions, which loses their end token, start the backward
     Transformer with the forward one's weights, and take the mean over each process's tokens."""
+
+    captions_per_image: int = 1
+    """Captions of each image in a step, for one pass through the backbone; images with fewer
+    repeat theirs. Several teach a small head and backbone sooner."""
+
+    def __post_init__(self) -> None:
+        raise_all(
+            ConfigError,
+            "the options of captioning cannot work",
+            out_of_range(self, {"captions_per_image": (1, MAX_CAPTIONS)}),
+        )
 
     def build(self, backbone: Backbone, data: TaskData) -> "Captioning":
         return Captioning(self, backbone, data)
@@ -53,6 +68,7 @@ class Captioning(CaptionTask):
             data,
             bidirectional=config.bidirectional,
             original=config.original,
+            num_captions=config.captions_per_image,
         )
         if config.original and config.bidirectional:
             forward, backward = self.captioner.head.decoders
