@@ -125,7 +125,14 @@ def reranked(
     )
     ending = Ending(cache, captioner.step, lengths)
     num_beams = config.num_running()
-    every = decode(ending.step, ending, config=config, batch_size=len(grid), num_captions=num_beams)
+    every = decode(
+        ending.step,
+        ending,
+        config=config,
+        batch_size=len(grid),
+        device=grid.device,
+        num_captions=num_beams,
+    )
     backward = captioner.backward_log_probs(grid, every)
     return rerank(every, backward, config=config, num_captions=1).best()
 
@@ -139,7 +146,9 @@ def recomputed(
 
 
 def search(ending: Ending, grid: Tensor, config: DecodingConfig) -> Generated:
-    return decode(ending.step, ending, config=config, batch_size=len(grid)).best()
+    return decode(
+        ending.step, ending, config=config, batch_size=len(grid), device=grid.device
+    ).best()
 
 
 def medians(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
