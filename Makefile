@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CAPTIONS ?=
+VOC ?=
+MINUTES ?= 8
+OUT ?= gpu-report
 STAMP := $(VENV)/installed
 
-.PHONY: quickstart captioner demo test test-lower lint help
+.PHONY: quickstart captioner demo gpu test test-lower lint help
 help:
 	@echo "make quickstart   the main job on drawn scenes, minutes on 2 cores; ends with quickstart/report.html"
 	@echo "make captioner    train a small captioner on photographs: CAPTIONS=DIR in COCO's layout, about an hour"
 	@echo "make demo         a page to try what was trained, in the browser"
+	@echo "make gpu          all that a machine with a GPU can tell, in MINUTES=8; ends with OUT=gpu-report/gpu.md"
 	@echo "make test         the test suite"
 	@echo "make test-lower   the same with the oldest versions of the dependencies; downloads 3 GB"
 	@echo "make lint         ruff, mypy and the import rule"
@@ -36,6 +40,9 @@ endif
 
 demo: $(STAMP)
 	$(BIN)/virtex demo $(if $(wildcard captioner/weights.safetensors),captioner,quickstart/run)
+
+gpu: $(STAMP)
+	$(BIN)/python -m benchmarks.gpu --minutes $(MINUTES) --out "$(OUT)" $(if $(CAPTIONS),--captions "$(CAPTIONS)") $(if $(VOC),--voc "$(VOC)")
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -9,10 +9,10 @@ import argparse
 from functools import partial
 
 import torch
-from benchmarks.step import seconds, training_step
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from benchmarks.step import seconds, training_step
 from virtex.models.backbone import Backbone, BackboneConfig
 
 

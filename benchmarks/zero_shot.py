@@ -13,9 +13,9 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from benchmarks.decode import medians
 from torch import Tensor
 
+from benchmarks.decode import medians
 from virtex.data.captions import pad_tokens
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.captioner import Captioner

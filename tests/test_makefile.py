@@ -26,6 +26,14 @@ def test_a_captioner_is_not_trained_on_drawings_by_mistake(tmp_path: Path, capti
     assert [path.name for path in tmp_path.iterdir()] == ["my photos"]
 
 
+def test_the_gpu_report_takes_folders_with_spaces(tmp_path: Path) -> None:
+    done = make(
+        tmp_path, "-n", "-o", ".venv/installed", "gpu", "CAPTIONS=my photos", "VOC=d", "MINUTES=60"
+    )
+    expected = '--minutes 60 --out "gpu-report" --captions "my photos" --voc "d"'
+    assert f"-m benchmarks.gpu {expected}" in done.stdout
+
+
 def test_a_captioner_is_trained_on_a_folder_with_spaces(tmp_path: Path) -> None:
     (tmp_path / "my photos" / "annotations").mkdir(parents=True)
     done = make(tmp_path, "-n", "-o", ".venv/installed", "captioner", "CAPTIONS=my photos")

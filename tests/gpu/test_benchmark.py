@@ -1,0 +1,159 @@
+"""The report on a GPU, `python -m benchmarks.gpu --toy`, in parts and on the CPU."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.gpu import solvers, steps
+from benchmarks.gpu.__main__ import SECTIONS, part_of
+from benchmarks.gpu.commands import speeds
+from benchmarks.gpu.jobs import Events, Skipped
+from benchmarks.gpu.marked_tests import REASON, RESULT, marked_files, verdict
+from benchmarks.gpu.photographs import captions_folder
+from benchmarks.gpu.real import steps_in
+from benchmarks.gpu.report import table, write_report
+from benchmarks.gpu.runner import Section, run_section
+from benchmarks.gpu.settings import Settings
+from benchmarks.gpu.training import halving
+from benchmarks.gpu.worker import run_jobs
+from virtex.data.source import SourceConfig, open_source
+from virtex.data.source_options import Needs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Settings:
+    return Settings(tmp_path, "cpu", is_toy=True, batch_size=4)
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Events:
+    return Events(tmp_path / "events.jsonl")
+
+
+def test_no_job_loses_another(tmp_path: Path, toy: Settings, events: Events) -> None:
+    section = Section("fragile", "Fragile", "tests.gpu.fragile_jobs", 1)
+    path = tmp_path / "settings.json"
+    toy.write(path)
+    run_section(
+        section,
+        events,
+        settings=path,
+        log=tmp_path / "log",
+        deadline=time.time() + 60,
+        watch=lambda: None,
+    )
+    assert [row["speed"] for row in events.rows("fragile")] == [1.5, 2.5, 3.5, 3.5, 1.5]
+    problems = dict(events.problems("fragile"))
+    assert "ValueError: out of memory" in problems["fails"]
+    assert "exit code 3" in problems["dies"]
+    assert "limit" in problems["hangs"]
+    assert problems["skips"] == "skipped: no GPU"
+    assert "no time left" in problems["long"]
+    write_report(tmp_path, [section], events, facts={"date": "today"})
+    report = json.loads((tmp_path / "gpu.json").read_text())["sections"]["fragile"]
+    assert len(report["rows"]) == len(report["problems"]) == 5
+    assert "| 1.5 |" in (tmp_path / "gpu.md").read_text()
+
+
+def test_each_network_is_measured_beside_its_bare_backbone(toy: Settings, events: Events) -> None:
+    jobs = steps.jobs(toy, events)
+    run_jobs([jobs[0], jobs[3]], events, section="steps", deadline=time.time() + 60)
+    assert events.problems("steps") == []
+    rows = events.rows("steps")
+    assert [row["step"] for row in rows] == ["bare", "task"] * 2
+    assert all(float(row["images_per_second"]) > 0 for row in rows)
+    assert all(row["of_bare"] == 1 for row in rows[::2])
+    batch, seconds = steps._plain_figures(steps.NETWORKS[0], rows, toy)
+    assert batch == 4
+    assert seconds == pytest.approx(float(rows[0]["ms"]) / 1000)
+
+
+def test_a_batch_is_halved_until_it_fits() -> None:
+    def attempt(batch_size: int) -> str:
+        if batch_size > 32:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return "fits"
+
+    assert halving(attempt, 128) == ("fits", 32)
+
+
+def test_decoding_and_svms_are_measured(toy: Settings, events: Events) -> None:
+    run_jobs(solvers.jobs(toy, events), events, section="solvers", deadline=time.time() + 60)
+    assert events.problems("solvers") == []
+    assert len(events.rows("solvers")) == 5
+
+
+def test_drawn_photographs_are_read_as_coco(toy: Settings) -> None:
+    folder = captions_folder(toy)
+    source = open_source(
+        SourceConfig(source="coco", root=folder), split="train", needs=Needs(captions=True)
+    )
+    assert source is not None
+    lengths = [len(text.split()) for index in range(48) for text in source.captions(index)]
+    assert len(lengths) == 5 * 48
+    assert 9 < sum(lengths) / len(lengths) < 13  # COCO's, without start and end
+    assert captions_folder(toy) == folder
+
+
+def test_records_are_weighed_by_their_time() -> None:
+    made = [
+        {"speed/images_per_second": rate, "speed/data_wait": wait, "step": 10}
+        for rate, wait in ((100, 0.5), (300, 0.0))
+    ]
+    assert speeds(made)["images_per_second"] == pytest.approx(150)
+    assert speeds(made)["data_wait"] == pytest.approx(0.375)
+
+
+def test_results_of_pytest_are_read() -> None:
+    line = "tests/gpu/test_steps.py::test_x[a b] SKIPPED (this machine has no GPU)      [  3%]"
+    match = RESULT.match(line)
+    assert match
+    assert match.groups() == (
+        "tests/gpu/test_steps.py::test_x[a b]",
+        "SKIPPED",
+        "this machine has no GPU",
+    )
+    reason = REASON.match(
+        "FAILED tests/gpu/test_steps.py::test_x - RuntimeError: called a synchronizing"
+    )
+    assert reason
+    assert reason[2].startswith("RuntimeError")
+    assert ROOT / "tests/gpu/test_steps.py" in marked_files(ROOT / "tests")
+    verdict(["PASSED", "SKIPPED"], 0)
+    with pytest.raises(AssertionError, match="1 of 2 tests failed"):
+        verdict(["PASSED", "FAILED"], 1)
+    with pytest.raises(Skipped, match="no GPU"):
+        verdict(["SKIPPED"], 0)
+
+
+def test_the_minutes_are_shared() -> None:
+    assert SECTIONS[-1].seconds == 0
+    left, parts = 480.0, []
+    for number in range(len(SECTIONS)):
+        parts.append(part_of(left, SECTIONS[number:]))
+        left -= parts[-1]
+    assert sum(parts) == pytest.approx(480)
+    assert part_of(3600, SECTIONS) == 2 * SECTIONS[0].seconds
+    assert part_of(-1, SECTIONS) == 0
+
+
+def test_a_run_is_as_long_as_the_time_left(tmp_path: Path) -> None:
+    settings = Settings(tmp_path, "cuda", batch_size=256)
+    assert steps_in(600, 2560, settings) == 5400
+    with pytest.raises(Skipped, match="no time left"):
+        steps_in(10, 2560, settings)
+
+
+def test_a_table_has_the_columns_of_all_rows() -> None:
+    made = table([{"a_b": 1, "c": 0.12345}, {"a_b": 12345.6, "d": "x|y"}])
+    assert made.splitlines() == [
+        "| a b | c | d |",
+        "| --- | --- | --- |",
+        "| 1 | 0.123 |  |",
+        "| 12,346 |  | x\\|y |",
+    ]
