@@ -12,7 +12,7 @@ backbone: {name: resnet18, options: {layers: [1, 1, 1, 1], channels: [8, 8, 16, 
 task: {name: bicaptioning, head: {hidden_size: 64}}
 optim: {optimizer: adamw, lr: 0.003, backbone_lr: 0.003, lookahead_steps: 2}
 run: {batch_size: 8, num_steps: 6, checkpoint_every: 2, validate_every: 3, log_every: 1,
-  keep_checkpoints: 0, tensorboard: false}
+  keep_checkpoints: 0, tensorboard: false, precision: fp32}
 loader: {num_workers: 0}
 num_samples: 2
 """

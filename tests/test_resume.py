@@ -12,9 +12,10 @@ import yaml
 from PIL import Image
 
 from tests.small_run import OPTIONS
-from virtex.engine import checkpoint
+from virtex.engine import checkpoint, precision
 from virtex.errors import ConfigError, DataError
 from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
+from virtex.zoo.init import open_init
 
 DATA = (
     "data: {num_images: 8000, num_val_images: 1000, image_size: 96}\ntokenizer: {vocab_size: 40}\n"
@@ -203,6 +204,54 @@ def test_epochs_become_steps_that_stay_the_same_on_resume(tmp_path: Path) -> Non
     assert pretrain(options(root, out, *epochs, "--accept_changed_data")).step == 3
     with pytest.raises(ConfigError, match=r"num_epochs is 0\.7.* began with 0\.6"):
         pretrain(options(root, out, "--run.num_epochs", "0.7"))
+
+
+def on_a_cpu(patch: pytest.MonkeyPatch, *, bf16: bool) -> None:
+    """Act as on a CPU with or without instructions for bf16."""
+    precision._warn.cache_clear()
+    patch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bf16})
+    patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    patch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+
+
+def stored_precision(run: Path) -> list[str]:
+    """Precision in config.yaml, in the checkpoints and in the weights file."""
+    saved = [torch.load(path, weights_only=True) for path in run.glob("checkpoints/*.pt")]
+    configs = [yaml.safe_load((run / "config.yaml").read_text())]
+    configs += [one["config"] for one in saved]
+    configs.append(open_init(str(run / "weights.safetensors")).config)
+    return sorted({config["run"]["precision"] for config in configs})
+
+
+def test_a_run_keeps_the_precision_that_auto_stood_for(
+    cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "run"
+    config = options(cut / "data", out, "--run.precision", "auto")
+    on_a_cpu(monkeypatch, bf16=True)
+    pretrain(config)
+    assert stored_precision(out) == ["bf16"]
+    weights = (out / "weights.safetensors").read_bytes()
+    for step in (2, 3):
+        (out / "checkpoints" / f"step_{step:08d}.pt").unlink()
+    on_a_cpu(monkeypatch, bf16=False)
+    assert "keeps the precision" not in caplog.text
+    pretrain(config)
+    assert caplog.text.count("the run keeps the precision that it began with") == 1
+    assert stored_precision(out) == ["bf16"]
+    assert (out / "weights.safetensors").read_bytes() == weights
+    with pytest.raises(ConfigError, match=r"run\.precision was 'bf16', now 'fp32'"):
+        pretrain(options(cut / "data", out, "--run.precision", "fp32"))
+
+
+def test_auto_stands_for_fp32_on_a_cpu_without_bf16(
+    cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    on_a_cpu(monkeypatch, bf16=False)
+    pretrain(options(cut / "data", tmp_path / "run", "--run.precision", "auto"))
+    assert stored_precision(tmp_path / "run") == ["fp32"]
+    assert "this CPU lacks" not in caplog.text
+    assert (tmp_path / "run" / "weights.safetensors").exists()
 
 
 def test_a_run_of_steps_is_not_resumed_by_epochs(cut: Path) -> None:

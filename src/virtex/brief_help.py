@@ -75,7 +75,7 @@ BRIEFS: dict[str, Brief] = {
                 "--optim.lr LR": "learning rate outside the backbone",
                 "--optim.backbone_lr LR": "learning rate of the backbone",
                 "--run.device DEVICE": "auto, cpu, cuda, cuda:1, mps",
-                "--run.precision bf16": "fp32, bf16 or fp16",
+                "--run.precision fp32": "auto (bf16 if the device is fast at it), fp32, bf16, fp16",
                 **PROCESSES,
                 "--loader.num_workers N": "processes that decode images",
                 "--run.checkpoint_every N": "steps between two checkpoints",
@@ -198,7 +198,7 @@ TRAINED: Rows = {
     "--optim.lr LR": "learning rate",
     "--run.batch_size N": "images in a step, over all processes",
     "--run.device DEVICE": "auto, cpu, cuda, cuda:1, mps",
-    "--run.precision bf16": "fp32, bf16 or fp16",
+    "--run.precision bf16": "fp32, bf16, fp16 or auto",
     **PROCESSES,
     "--loader.num_workers N": "processes that decode images",
 }

@@ -17,11 +17,12 @@ from virtex.data.tokenizer import Tokenizer
 from virtex.early_stopping import EarlyStopping
 from virtex.engine.loop import FitResult, fit
 from virtex.engine.optim import warmup_steps
+from virtex.engine.precision import FASTER, agreed_precision
 from virtex.engine.run import RunFolder, check_batch_size, choose_device
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
 from virtex.pretrain_config import PretrainConfig, parse_pretrain, steps_of, with_steps
-from virtex.resume import check_data, check_files, resumes, with_stored_steps
+from virtex.resume import check_data, check_files, resumes, with_stored_choices
 from virtex.run_data import RunData
 from virtex.run_steps import RunSteps
 from virtex.run_summary import after_training, before_training
@@ -47,7 +48,8 @@ def pretrain(config: PretrainConfig) -> FitResult:
     config = _with_whole_backbone(config)
     device, folder = choose_device(config.run.device), RunFolder(config.out)
     with distributed.process_group(device):
-        config = with_stored_steps(_with_found_layouts(config), folder)
+        config = with_stored_choices(_with_found_layouts(config), folder)
+        config = _with_precision(config, folder, device)
         _check_options(config)
         distributed.on_main(lambda: files.check_out(config.out, is_file=False))
         with folder.locked():
@@ -178,7 +180,7 @@ def check(config: PretrainConfig) -> None:
         ConfigError: Options cannot work, or differ from those of the existing run.
     """
     config = _with_whole_backbone(config)
-    config = with_stored_steps(_with_found_layouts(config), RunFolder(config.out))
+    config = with_stored_choices(_with_found_layouts(config), RunFolder(config.out))
     _check_options(config)
     resumes(config, RunFolder(config.out))
     with torch.random.fork_rng(devices=[]):
@@ -192,6 +194,15 @@ def _with_found_layouts(config: PretrainConfig) -> PretrainConfig:
     if scored.protocol != "none":
         scored = replace(scored, data=resolved(scored.data, Needs(labels=True)))
     return replace(config, data=resolved(config.data, config.task.needs), early_stopping=scored)
+
+
+def _with_precision(
+    config: PretrainConfig, folder: RunFolder, device: torch.device
+) -> PretrainConfig:
+    """Return the options with the precision that `auto` stands for on the hardware at hand."""
+    so = "the run keeps the precision that it began with" if folder.has_begun() else FASTER
+    precision = agreed_precision(config.run.precision, device, option="run.precision", so=so)
+    return replace(config, run=replace(config.run, precision=precision))
 
 
 def _with_whole_backbone(config: PretrainConfig) -> PretrainConfig:

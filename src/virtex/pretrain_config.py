@@ -14,7 +14,7 @@ from virtex.data.source import SourceConfig
 from virtex.data.transforms import ImageConfig
 from virtex.early_stopping import EarlyStoppingConfig
 from virtex.engine.optim import OptimConfig
-from virtex.engine.run import RunConfig, RunFolder
+from virtex.engine.run import AnyPrecision, RunConfig, RunFolder
 from virtex.engine.stored_config import stored_config
 from virtex.errors import ConfigError
 from virtex.models.backbone import BackboneConfig
@@ -44,6 +44,9 @@ EXAMPLE = (
 class PretrainRunConfig(RunConfig):
     """Options of the training loop of pretraining."""
 
+    precision: AnyPrecision = "auto"
+    """Precision of the forward and backward passes; auto: bf16 if the device is fast at it, else
+    fp32; a run keeps it when it is resumed elsewhere. Weights are always fp32."""
     num_epochs: float | None = None
     """Length of the run as a number of passes over the training images, instead of `num_steps`."""
 

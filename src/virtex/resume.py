@@ -1,6 +1,7 @@
 """Comparison of a run with its beginning: the same options, and the same data wherever they lie."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,16 +39,28 @@ TOKENIZER, CONCEPTS = "tokenizer.tokenizer_path", "task.concepts_path"
 AUTO = "auto"
 
 
-def with_stored_steps(config: PretrainConfig, folder: RunFolder) -> PretrainConfig:
-    """Return options with the number of steps that the run's epochs gave when it began.
+def with_stored_choices(config: PretrainConfig, folder: RunFolder) -> PretrainConfig:
+    """Return options with what was settled when the run began, if it has.
+
+    That is the precision that `auto` stood for, and the number of steps that the epochs gave.
 
     Raises:
         ConfigError: The run began with another number of epochs, or with one of steps.
     """
-    if config.run.num_epochs is None or not folder.has_begun():
+    is_open = config.run.num_epochs is not None or config.run.precision == AUTO
+    if not is_open or not folder.has_begun():
         return config
-    data = RunData.read(folder.path)
-    num_steps = stored_config(folder, last=LAST)["run"]["num_steps"]
+    stored = stored_config(folder, last=LAST)["run"]
+    if config.run.precision == AUTO:
+        config = replace(config, run=replace(config.run, precision=stored["precision"]))
+    return config if config.run.num_epochs is None else _with_steps_of(config, folder, stored)
+
+
+def _with_steps_of(
+    config: PretrainConfig, folder: RunFolder, stored: Mapping[str, Any]
+) -> PretrainConfig:
+    """Return options with the number of steps that the run's epochs gave."""
+    data, num_steps = RunData.read(folder.path), stored["num_steps"]
     if data is None or data.num_epochs != config.run.num_epochs:
         began = (
             f"{num_steps} steps"

@@ -22,7 +22,7 @@ from virtex.errors import ConfigError, listing, raise_all
 from virtex.pretrain import PretrainConfig, check, parse_pretrain
 from virtex.pretrain_team import pretrain_in_team
 from virtex.processes import Requested
-from virtex.resume import with_stored_steps
+from virtex.resume import with_stored_choices
 from virtex.transfer import voc07
 from virtex.transfer.command import open_splits
 from virtex.transfer.protocol import Result
@@ -218,7 +218,7 @@ def _headline(config: StudyConfig) -> str:
 
 def _line(run: Run, scores: Sequence[float], *, best: float) -> str:
     mean = fmean(scores)
-    options = with_stored_steps(run.options, RunFolder(run.folder)).run
+    options = with_stored_choices(run.options, RunFolder(run.folder)).run
     score = f"**{mean:.2f}**" if mean == best else f"{mean:.2f}"
     if len(scores) > 1:
         score += f" ± {stdev(scores):.2f}"

@@ -10,7 +10,6 @@ from virtex.engine.run import (
     RunConfig,
     RunFolder,
     choose_device,
-    choose_precision,
     due,
     seed_step,
 )
@@ -47,16 +46,6 @@ def test_numbers_that_are_too_small_are_reported_at_once() -> None:
 def test_a_missing_device_is_refused_and_the_available_ones_are_named(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}(.|\n)*This machine has cpu"):
         choose_device(name)
-
-
-def test_a_named_precision_is_used_and_auto_depends_on_the_device() -> None:
-    cpu = torch.device("cpu")
-    assert choose_precision("fp32", cpu) == "fp32"
-    assert choose_precision("bf16", cpu) == "bf16"
-    able = torch.cpu.get_capabilities()
-    gains = able.get("amx_bf16") or able.get("avx512_bf16")
-    assert choose_precision("auto", cpu) == ("bf16" if gains else "fp32")
-    assert choose_precision("auto", torch.device("meta")) == "fp32"
 
 
 def begin(path: Path, step: int, *, tensorboard: bool = False) -> RunFolder:

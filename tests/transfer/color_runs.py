@@ -11,7 +11,7 @@ tokenizer: {vocab_size: 40}
 image: {size: 32, jitter_prob: 0.0}
 backbone: {name: resnet18, options: {layers: [1, 1, 1, 1], channels: [8, 8, 16, 32]}}
 run: {batch_size: 12, num_steps: 60, checkpoint_every: 0, validate_every: 0, device: cpu,
-  tensorboard: false}
+  tensorboard: false, precision: fp32}
 loader: {num_workers: 0}
 num_samples: 0
 """

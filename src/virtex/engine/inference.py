@@ -5,7 +5,8 @@ from typing import Literal
 
 import torch
 
-from virtex.engine.run import Precision, choose_device, choose_precision
+from virtex.engine.precision import choose_precision
+from virtex.engine.run import Precision, choose_device
 from virtex.errors import out_of_range
 from virtex.processes import Work
 
@@ -17,7 +18,7 @@ class InferenceConfig:
     device: str = "auto"
     """auto (the GPU if there is one), cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    """Precision of the model; auto: bf16 if the device supports it, else fp32."""
+    """Precision of the model; auto: bf16 if the device is fast at it, else fp32."""
     batch_size: int = 64
     """Images in a batch, over all processes."""
     num_workers: int = 2

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 Record = Mapping[str, int | float | str]
 """One line of log.jsonl: the step, and numbers or texts by name."""
 Precision = Literal["fp32", "bf16", "fp16"]
+AnyPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 Compiled = Literal["none", "task", "step"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -42,8 +43,9 @@ class RunConfig:
     """Number of pieces that a process splits its part of each batch into, to save memory."""
     device: str = "auto"
     """auto (the GPU if there is one), cpu, cuda, cuda:1, mps."""
-    precision: Precision = "fp32"
-    """Precision of the forward and backward passes; weights are always fp32."""
+    precision: AnyPrecision = "fp32"
+    """Precision of the forward and backward passes; auto: bf16 if the device is fast at it, else
+    fp32. Weights are always fp32."""
     channels_last: bool = True
     """Keep images and convolutions in channels-last memory format, faster on most hardware."""
     sync_batch_norm: bool = False
@@ -131,19 +133,8 @@ def due(step: int, every: int, num_steps: int) -> bool:
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Return the context in which forward passes run at a precision."""
+    assert precision != "auto", "what auto stands for is chosen before training"
     return torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES)
-
-
-def choose_precision(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
-    """Return the named precision; `auto`: bf16 if the device supports it natively, else fp32."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-        is_native = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
-    return "bf16" if is_native else "fp32"
 
 
 def configure_torch(config: RunConfig, device: torch.device) -> None:

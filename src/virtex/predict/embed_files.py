@@ -9,7 +9,8 @@ import numpy as np
 
 from virtex import distributed, files
 from virtex.data.transforms import ImageConfig, normalize
-from virtex.engine.run import choose_device, choose_precision
+from virtex.engine.precision import choose_precision
+from virtex.engine.run import choose_device
 from virtex.errors import ConfigError, DataError, one_line
 from virtex.predict.caption_files.image_batches import image_batches
 from virtex.predict.caption_files.image_lists import find_images

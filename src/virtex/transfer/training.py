@@ -23,6 +23,7 @@ from virtex.engine.device_batches import to_device
 from virtex.engine.evaluation import evaluate
 from virtex.engine.loop import fit
 from virtex.engine.optim import OptimConfig
+from virtex.engine.precision import choose_precision
 from virtex.engine.run import RunConfig, RunFolder, autocast, check_batch_size, choose_device
 from virtex.engine.work import work_of_run
 from virtex.errors import ConfigError, raise_all
@@ -113,10 +114,12 @@ class TrainingOptions:
         Raises:
             ConfigError: Options that contradict each other.
         """
+        device = choose_device(self.run.device)
+        precision = choose_precision(self.run.precision, device, option="run.precision")
         training = Training(
             folder=folder / "training",
             optim=self.optim,
-            run=self.run,
+            run=replace(self.run, precision=precision),
             loader=self.loader,
             epochs=epochs,
             drop_epochs=drop_epochs,

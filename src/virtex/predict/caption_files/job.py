@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 import torch
 
 from virtex import distributed, files
-from virtex.engine.run import choose_device, choose_precision
+from virtex.engine.precision import choose_precision
+from virtex.engine.run import choose_device
 from virtex.errors import ConfigError, DataError, one_line
 from virtex.models.state_dict import state_digest
 from virtex.predict.attention_figures import strip_name, write_strip
