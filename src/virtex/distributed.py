@@ -1,6 +1,7 @@
 """Rank, world size and collectives: with rendezvous.py the only module that imports
 torch.distributed."""
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -156,9 +157,10 @@ def wrap(module: nn.Module) -> nn.Module:
     if world_size() == 1:
         return module
     # Buffers differ between processes until `share_buffers`; no training step depends on that.
-    return nn.parallel.DistributedDataParallel(
-        module, broadcast_buffers=False, gradient_as_bucket_view=True
-    )
+    parallel = nn.parallel.DistributedDataParallel
+    is_renamed = "forward_sync_buffers" in inspect.signature(parallel).parameters  # after 2.11
+    options: dict[str, Any] = {"forward_sync_buffers" if is_renamed else "broadcast_buffers": False}
+    return parallel(module, gradient_as_bucket_view=True, **options)
 
 
 def mean(value: Tensor) -> Tensor:
