@@ -20,6 +20,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from virtex.data.captions import FEWEST_TOKENS
@@ -30,11 +31,14 @@ from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.k_hot import NO_TARGET, DocumentFrequencies, bce_losses, softmax_losses
 from virtex.models.linear import Linear
+from virtex.models.packing import rounded_up
 from virtex.models.transformer_sizes import MAX_TOKENS
 from virtex.tasks.base import Batch, Encode, Encoded, Task, TaskConfig, TaskData, TaskOutput
 from virtex.tokens import NUM_SPECIAL
 
 Loss = Literal["softmax", "bce"]
+TARGETS_MULTIPLE = 8
+"""Targets are padded to a multiple of this many, so that few shapes occur."""
 
 
 @dataclass(frozen=True)
@@ -190,10 +194,12 @@ class LabelsAsTargets:
 
 def collate(encoded: Sequence[Encoded]) -> Batch:
     """Stack images (B, 3, H, W) and pad targets (B, K) with NO_TARGET."""
-    targets = [item["targets"] for item in encoded]
+    rows = [item["targets"] for item in encoded]
+    targets = pad_sequence(rows, batch_first=True, padding_value=NO_TARGET)
+    lacking = rounded_up(targets.shape[1], TARGETS_MULTIPLE) - targets.shape[1]
     return {
         "image": torch.stack([item["image"] for item in encoded]),
-        "targets": pad_sequence(targets, batch_first=True, padding_value=NO_TARGET),
+        "targets": pad(targets, (0, lacking), value=NO_TARGET),
     }
 
 
