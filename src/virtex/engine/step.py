@@ -5,6 +5,7 @@ The host queues a step and never waits for the device.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -15,7 +16,8 @@ from virtex import distributed
 from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig, autocast, seed_of_step, seed_step
 from virtex.engine.state import TrainingState
-from virtex.tasks.base import Batch
+from virtex.engine.two_pass import backward_in_two_passes
+from virtex.tasks.base import Batch, PairwiseTask, TaskOutput
 
 
 def train_step(
@@ -32,22 +34,35 @@ def train_step(
         pieces: Its pieces, on the device, of which the gradients are accumulated.
     """
     task = state.task
-    pieces = task.prepare_step(pieces, seed=seed_of_step(run.seed, state.step))
-    pieces = with_mean_counts(pieces, task.counts)
     seed_step(run.seed, state.step, distributed.rank())
+    with autocast(run.precision, state.device):
+        pieces = task.prepare_step(pieces, seed=seed_of_step(run.seed, state.step))
+    pieces = with_mean_counts(pieces, task.counts)
+    if isinstance(task, PairwiseTask) and len(pieces) > 1:
+        outputs = [backward_in_two_passes(task, pieces, state, run=run)]
+    else:
+        outputs = backward_passes(model, pieces, state, run=run)
     totals: dict[str, Tensor] = {}
-    kept: list[dict[str, Tensor]] = []
+    for output in outputs:
+        for name, value in {"loss": output.loss, **output.logs}.items():
+            totals[name] = totals.get(name, 0) + value.detach() / len(outputs)
+    norm = update(state, optim)
+    task.after_step(state.step, [output.kept for output in outputs])
+    return {**totals, "grad_norm": norm}
+
+
+def backward_passes(
+    model: nn.Module, pieces: list[Batch], state: TrainingState, *, run: RunConfig
+) -> list[TaskOutput]:
+    """Accumulate the gradients of all pieces; return the output of each."""
+    outputs: list[TaskOutput] = []
     for number, piece in enumerate(pieces, start=1):
         with synchronized(model, number == len(pieces)):
             with autocast(run.precision, state.device):
                 output = model(piece)
             state.scaler.scale(output.loss / len(pieces)).backward()
-        for name, value in {"loss": output.loss, **output.logs}.items():
-            totals[name] = totals.get(name, 0) + value.detach() / len(pieces)
-        kept.append(output.kept)
-    norm = update(state, optim)
-    task.after_step(state.step, kept)
-    return {**totals, "grad_norm": norm}
+        outputs.append(replace(output, loss=output.loss.detach()))
+    return outputs
 
 
 def update(state: TrainingState, optim: OptimConfig) -> Tensor:

@@ -81,7 +81,7 @@ class TextEncoder(nn.Module):
                 f"captions of {num_tokens} tokens, but the text encoder was built for "
                 f"{self.config.max_tokens}: cut the captions or raise text.max_tokens"
             )
-        lengths = lengths.to(tokens.device)
+        lengths = lengths.to(tokens.device, non_blocking=True)
         hidden = self.words(tokens) + self.positions[:num_tokens]  # (B, T, D)
         steps = torch.arange(num_tokens, device=tokens.device)
         if self.config.causal:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -145,6 +145,31 @@ class Task(nn.Module, ABC):
             step: Number of finished steps.
             kept: `TaskOutput.kept` of each piece of the step.
         """
+
+
+class PairwiseTask(Task):
+    """A pretext task whose loss compares all examples of a step, of all pieces and processes.
+
+    A step in several pieces takes two passes over them: see virtex.engine.two_pass.
+    """
+
+    @abstractmethod
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the embeddings (B, ...) of a batch, by name."""
+
+    @abstractmethod
+    def compare(self, embeddings: Mapping[str, Tensor]) -> TaskOutput:
+        """Return the mean loss of this process's embeddings (B, ...).
+
+        In training they are compared with those of all processes, which it gathers.
+        """
+
+    def forward(self, batch: Batch) -> TaskOutput:
+        return self.compare(self.embed(batch))
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the embedding, of one graph; to compare takes an exchange between processes."""
+        self.embed = torch.compile(self.embed, *args, **kwargs)  # type: ignore[method-assign]
 
 
 class CaptionTask(Task):

@@ -6,11 +6,11 @@ image is compared with the captions of the whole batch, over all processes; only
 matches. They are controls for captioning at equal budget, so the augmentation of images and the
 weight decay of backbones are those of the other tasks.
 
-Validation compares the pairs of one process's batch only, as processes may have unequal numbers of
-batches, and gradient accumulation those of one piece of the batch. Loss and accuracy depend on how
-many pairs are compared.
+So are the captions of accumulated pieces, by a second pass (virtex.engine.two_pass). Validation
+compares the pairs of one process's batch only, as processes may have unequal numbers of batches.
+Loss and accuracy depend on how many pairs are compared.
 
-Shapes: B pairs on this process, G on all processes, E embedding size.
+Shapes: B pairs on this process, G on all processes, T tokens, E embedding size.
 """
 
 import math
@@ -20,7 +20,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, logsigmoid
+from torch.nn.functional import cross_entropy, logsigmoid, pad
 from torch.nn.functional import normalize as to_unit_length
 
 from virtex import distributed
@@ -29,8 +29,10 @@ from virtex.data.transforms import normalize
 from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.linear import Linear
+from virtex.models.packing import LENGTH_MULTIPLE, rounded_up
 from virtex.models.text_encoder import TextEncoder, TextEncoderConfig
-from virtex.tasks.base import Batch, Task, TaskConfig, TaskData, TaskOutput
+from virtex.tasks.base import Batch, Encoded, PairwiseTask, TaskConfig, TaskData, TaskOutput
+from virtex.tokens import PAD_ID
 
 Loss = Literal["softmax", "sigmoid"]
 FIRST_LOG_SCALE: dict[Loss, float] = {"softmax": math.log(1 / 0.07), "sigmoid": math.log(10)}
@@ -61,7 +63,7 @@ class ContrastiveConfig(TaskConfig):
         return Contrastive(self, backbone, data)
 
 
-class Contrastive(Task):
+class Contrastive(PairwiseTask):
     """Two encoders, each with a projection, and the learned temperature of their similarities."""
 
     def __init__(self, config: ContrastiveConfig, backbone: Backbone, data: TaskData) -> None:
@@ -78,11 +80,17 @@ class Contrastive(Task):
         self.log_scale = nn.Parameter(torch.tensor(FIRST_LOG_SCALE[config.loss]))
         self.bias = nn.Parameter(torch.tensor(FIRST_BIAS)) if config.loss == "sigmoid" else None
         self.encode, self.encode_validation = data.encode_captioned(config.text.max_tokens)
-        self.collate = collate_captioned
+        self.collate = CollateCaptions(config.text.max_tokens)
+        self.dynamic = {"tokens": 1}
 
-    def forward(self, batch: Batch) -> TaskOutput:
-        images = self.embed_images(normalize(batch["image"]))  # (B, E)
-        texts = self.embed_texts(batch["tokens"], batch["lengths"])
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the vectors (B, E) of images and captions."""
+        images = self.embed_images(normalize(batch["image"]))
+        return {"images": images, "texts": self.embed_texts(batch["tokens"], batch["lengths"])}
+
+    def compare(self, embeddings: Mapping[str, Tensor]) -> TaskOutput:
+        """Return the loss of vectors (B, E), compared in training with those of all processes."""
+        images, texts = embeddings["images"], embeddings["texts"]
         gather = distributed.gather_with_gradient if self.training else _alone
         with torch.autocast(images.device.type, enabled=False):
             by_image = self.log_scale.exp() * images @ gather(texts).T  # (B, G)
@@ -123,6 +131,19 @@ class Contrastive(Task):
         del step, kept
         if self.loss == "softmax":
             self.log_scale.clamp_(max=MAX_LOG_SCALE)
+
+
+@dataclass(frozen=True)
+class CollateCaptions:
+    """Collation of images and captions, padded to a multiple of 8 tokens or to the most."""
+
+    max_tokens: int
+
+    def __call__(self, encoded: Sequence[Encoded]) -> Batch:
+        captioned = collate_captioned(encoded)
+        tokens = captioned["tokens"]  # (B, T)
+        num_tokens = min(rounded_up(tokens.shape[1], LENGTH_MULTIPLE), self.max_tokens)
+        return {**captioned, "tokens": pad(tokens, (0, num_tokens - tokens.shape[1]), value=PAD_ID)}
 
 
 def softmax_loss(by_image: Tensor, by_text: Tensor, own: Tensor) -> Tensor:
