@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.engine.toy import split
 from tests.oracles.memories import info_nce
@@ -19,22 +19,16 @@ from tests.tasks.small_tasks import (
     training_step,
     without_gradient,
 )
-from tests.tasks.two_processes import in_one_process, in_two_processes
-from virtex import distributed
 from virtex.config import to_dict
 from virtex.data.example import Example
 from virtex.data.transforms import TrainTransform
-from virtex.engine.run import seed_step
 from virtex.errors import ConfigError
 from virtex.models.backbone import BackboneConfig
-from virtex.tasks.base import Batch, Task
 from virtex.tasks.moco import (
     EncodeTwoViews,
     Moco,
     MocoConfig,
     count_groups,
-    encode_in_groups,
-    encode_shuffled,
 )
 from virtex.zoo.backbones import load_backbone
 from virtex.zoo.weights_file import save_weights
@@ -56,11 +50,11 @@ def move(task: Moco) -> None:
                 parameter.add_(0.1 * torch.randn_like(parameter))
 
 
-def state_of(task: Task) -> dict[str, Tensor]:
+def state_of(task: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in task.state_dict().items()}
 
 
-def changed(task: Task, before: dict[str, Tensor]) -> set[str]:
+def changed(task: nn.Module, before: dict[str, Tensor]) -> set[str]:
     """First part of the names of what is no longer as it was."""
     after = task.state_dict()
     return {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
@@ -71,7 +65,7 @@ def test_the_loss_and_the_accuracy_are_the_twins(mlp: bool) -> None:
     task = small_moco(MocoConfig(dim=6, queue_size=10, temperature=0.2, mlp=mlp)).eval()
     move(task)
     batch = scenes_batch(task, range(8))
-    queries, keys, _ = task.queries_and_keys(batch["query_image"], batch["key_image"])
+    queries, keys = task._query(batch["query_image"]), task._key(batch["key_image"])
     queue = task.queue.keys
     expected = info_nce(queries.tolist(), keys.tolist(), queue.tolist(), temperature=0.2)
     output = task(batch)
@@ -82,7 +76,7 @@ def test_the_loss_and_the_accuracy_are_the_twins(mlp: bool) -> None:
 
 def test_gradients_reach_the_encoder_and_not_its_copy() -> None:
     task = small_moco()
-    task(scenes_batch(task)).loss.backward()
+    training_pass(task, scenes_batch(task))[0].loss.backward()
     assert without_gradient(task) == []
     frozen = {name for name, p in task.named_parameters() if not p.requires_grad}
     assert {name.partition(".")[0] for name in frozen} == {
@@ -137,68 +131,56 @@ def test_a_training_step_moves_both_statistics_and_the_queue() -> None:
 
 
 def test_keys_are_encoded_in_shuffled_order_and_returned_in_order() -> None:
-    images = torch.arange(12.0)[:, None]  # each image is its own index
-    torch.manual_seed(0)
-    assert torch.equal(encode_shuffled(lambda group: group, images, num_groups=3), images)
-    companies: list[frozenset[float]] = []
+    task = small_moco()
+    task.momentum_backbone.eval()  # without the groups' statistics
+    pieces = split(scenes_batch(task, range(8)), 2)
+    images = torch.cat([piece["key_image"] for piece in pieces])
+    companies: list[set[int]] = []
+    encode = task._key
 
     def note(group: Tensor) -> Tensor:
-        companies.append(frozenset(group.flatten().tolist()))
-        return group
+        equal = (group[:, None] == images).flatten(2).all(2)  # (B, 8)
+        companies.append(set(equal.int().argmax(1).tolist()))
+        return encode(group)
 
-    encode_shuffled(note, images, num_groups=3)
-    together = [frozenset(group.flatten().tolist()) for group in images.chunk(3)]
-    assert sorted(map(len, companies)) == [4, 4, 4]
-    assert not set(companies) & set(together)
-
-
-def test_groups_have_statistics_of_their_own() -> None:
-    means = encode_in_groups(
-        lambda group: group.mean(0, keepdim=True), torch.arange(6.0)[:, None], 3
-    )
-    assert means.flatten().tolist() == [0.5, 2.5, 4.5]
+    task._key = note  # type: ignore[method-assign]
+    prepared = task.prepare_step(pieces, seed=0)
+    torch.testing.assert_close(torch.cat([piece["keys"] for piece in prepared]), encode(images))
+    assert sorted(map(len, companies)) == [4, 4]
+    assert companies != [{0, 1, 2, 3}, {4, 5, 6, 7}]
+    first = list(companies)
+    task.prepare_step(pieces, seed=1)
+    assert companies[2:] != first
 
 
-def test_there_are_two_or_more_groups_of_at_most_group_size() -> None:
+def test_running_statistics_move_once_to_the_mean_of_the_groups() -> None:
+    task, twin = small_moco(), small_moco()
+    batch = scenes_batch(task, range(8))
+    layer, alone = task.backbone.cnn.bn1, twin.backbone.cnn.bn1
+    before = layer.running_mean.clone()
+    alone.momentum, means = 1.0, []
+    for group in batch["query_image"].split(4):
+        twin._query(group)
+        means.append(alone.running_mean.clone())
+    kept = [output.kept for output in training_pass(task, *split(batch, 2))]
+    task.after_step(1, kept)
+    torch.testing.assert_close(layer.running_mean, 0.9 * before + 0.1 * torch.stack(means).mean(0))
+    assert layer.num_batches_tracked == 1
+
+
+def test_a_network_without_batch_norm_or_with_a_frozen_one_has_no_statistics_to_move() -> None:
+    task = small_moco()
+    task.backbone.eval()
+    before = state_of(task.backbone)
+    training_step(task, scenes_batch(task, range(8)))
+    assert changed(task.backbone, before) == set()
+
+
+def test_keys_are_in_two_or_more_groups_of_at_most_group_size() -> None:
     assert count_groups(256, 32) == 8
     assert count_groups(33, 32) == 2
-    assert count_groups(16, 32) == 2
-
-
-def moco_after_two_steps() -> tuple[Task, Batch]:
-    """Each process has seen its half of the batch twice; their memories must be alike."""
-    torch.manual_seed(2)
-    task = small_moco()
-    batch = scenes_batch(task, range(8))
-    rank, world_size = distributed.rank(), distributed.world_size()
-    share = {name: value.chunk(world_size)[rank] for name, value in batch.items()}
-    for step in range(2):
-        seed_step(0, step, rank)
-        (output,) = training_pass(task, share)
-        torch.manual_seed(step)
-        move(task)
-        task.after_step(step + 1, [output.kept])
-    for value in (task.queue.keys, task.queue.position[None]):
-        ours, *others = distributed.gather(value).chunk(world_size)
-        assert all(torch.equal(ours, other) for other in others)
-    seed_step(0, 2, rank)
-    return task, batch
-
-
-def test_two_processes_compute_the_keys_of_one(tmp_path: Path) -> None:
-    one, two = (
-        in_one_process(moco_after_two_steps),
-        in_two_processes(moco_after_two_steps, tmp_path),
-    )
-    assert sum(step["loss"] for step in two) / 2 == pytest.approx(one["loss"], rel=1e-4)
-    for step in two:
-        for name in ("queue.keys", "queue.position"):
-            torch.testing.assert_close(step["state"][name], one["state"][name], atol=1e-4, rtol=0)
-        for name, gradient in one["gradients"].items():
-            if gradient is not None:
-                torch.testing.assert_close(
-                    step["gradients"][name], gradient, atol=1e-3, rtol=1e-3, msg=name
-                )
+    assert count_groups(16, 32, fewest=2) == 2
+    assert count_groups(16, 32) == 1
 
 
 def test_transfer_takes_the_encoder_and_not_its_copy(tmp_path: Path) -> None:
@@ -238,15 +220,4 @@ def test_all_wrong_options_are_reported_at_once() -> None:
 @pytest.mark.parametrize(("batch_size", "group_size"), [(1, 32), (3, 32), (9, 2), (10, 1)])
 def test_groups_of_one_image_are_refused(batch_size: int, group_size: int) -> None:
     with pytest.raises(ConfigError, match="fewer than two"):
-        count_groups(batch_size, group_size)
-
-
-def test_groups_are_as_equal_as_can_be() -> None:
-    sizes: list[int] = []
-
-    def encode(group: torch.Tensor) -> torch.Tensor:
-        sizes.append(len(group))
-        return group
-
-    encode_in_groups(encode, torch.zeros(10, 1), count_groups(10, 3))
-    assert sizes == [3, 3, 2, 2]
+        count_groups(batch_size, group_size, fewest=2)

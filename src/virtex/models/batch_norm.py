@@ -1,4 +1,4 @@
-"""BatchNorm over all processes, and the estimation of its statistics after training.
+"""BatchNorm over all processes or in groups, and the estimation of its statistics after training.
 
 Peng et al., "MegDet" (CVPR 2018): with a few images on each device, batch statistics are those of
 all devices. Wu and Johnson, "Rethinking 'Batch' in BatchNorm" (2021), section 3: after training,
@@ -6,7 +6,7 @@ population statistics are the mean over many batches under the final weights, no
 that lags behind them.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
@@ -146,6 +146,69 @@ def _replacement(layer: _BatchNorm, kind: type[_BatchNorm]) -> _BatchNorm:
     if _updates_once(layer):
         update_once(new)
     return new.train(layer.training)
+
+
+class GroupStatistics:
+    """Running statistics that move once a step, to the mean of those of many groups of images.
+
+    So they do not depend on the number of groups, nor on that of pieces and processes that groups
+    are divided among. The layers' momentum becomes 1: a forward pass in training leaves the
+    statistics of its own group there, from `begin` to `update`.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.momenta = {
+            layer: layer.momentum
+            for layer in batch_norms(module)
+            if layer.track_running_stats and layer.momentum is not None
+        }
+        self._before: list[list[Tensor]] = [[], []]
+        for layer in self.momenta:
+            layer.momentum = 1.0
+
+    def begin(self) -> None:
+        """Remember the running statistics."""
+        layers = self._layers()
+        kinds = _statistics(layers), _numbers(layers)
+        self._before = [[value.clone() for value in values] for values in kinds]
+
+    def encode(
+        self, encode: Callable[[Tensor], Tensor], groups: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the encodings of all groups, and the mean of the groups' statistics (S,)."""
+        running = _statistics(self._layers())
+        encoded, sums = [], next(self.module.parameters()).new_zeros(sum(map(len, running)))
+        for group in groups:
+            encoded.append(encode(group))
+            sums = sums + torch.cat([sums[:0], *running])
+        return torch.cat(encoded), sums / len(groups)
+
+    @torch.no_grad()
+    def update(self, means: Tensor) -> None:
+        """Move the remembered statistics towards means (S,), each by its layer's own momentum."""
+        layers = self._layers()
+        if not layers:
+            return
+        running, numbers = _statistics(layers), _numbers(layers)
+        torch._foreach_copy_(running, self._before[0])
+        torch._foreach_copy_(numbers, self._before[1])
+        torch._foreach_add_(numbers, 1)
+        momenta = [self.momenta[layer] for layer in layers for _ in range(2)]
+        parts = means.split([*map(len, running)])
+        for momentum in sorted(set(momenta)):
+            chosen = [i for i, other in enumerate(momenta) if other == momentum]
+            torch._foreach_lerp_([running[i] for i in chosen], [parts[i] for i in chosen], momentum)
+
+    def _layers(self) -> list[_BatchNorm]:
+        """Return the layers that are not frozen."""
+        return [layer for layer in self.momenta if layer.training]
+
+
+def _numbers(layers: list[_BatchNorm]) -> list[Tensor]:
+    """Return the buffers with each layer's number of batches, ()."""
+    values = [layer.num_batches_tracked for layer in layers]
+    return [value for value in values if value is not None]
 
 
 @torch.no_grad()

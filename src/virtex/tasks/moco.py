@@ -7,14 +7,19 @@ and algorithm 1; with `mlp`, temperature 0.2 and blur it is v2 (Chen et al., 202
   as the copy initially equals the encoder.
 - Keys enter the queue after the step, so that all pieces of an accumulated batch have the same
   negatives. The queue wraps around, so its size need not be a multiple of the batch size.
-- Shuffled BatchNorm works on one process too: a batch is encoded in groups, and each image's query
-  and key are normalized among different images.
+- Shuffled BatchNorm works on one process too: images are encoded in groups, and each image's query
+  and key are normalized among different images. Keys are encoded before the first piece of a step,
+  in an order that depends on seed and step alone.
+- BatchNorm's running statistics move once a step, to the mean over all groups.
 
-Shapes: B images of this process, G of all processes, D projected size, Q keys in the queue.
+If `group_size` divides the number of images of each piece, nothing depends on the number of pieces
+and processes.
+
+Shapes: B images of a piece, G of all pieces and processes, D projected size, Q keys in the queue.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,6 +34,7 @@ from virtex.data.source_options import Needs
 from virtex.data.transforms import TrainTransform, normalize
 from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
+from virtex.models.batch_norm import GroupStatistics
 from virtex.models.projection import (
     Projection,
     Queue,
@@ -55,8 +61,8 @@ class MocoConfig(TaskConfig):
     mlp: bool = False
     """Project with two layers instead of one, as in MoCo v2."""
     group_size: int = 32
-    """Number of images that share BatchNorm statistics, as on each of the authors' GPUs. There are
-    at least two groups, or the statistics would reveal which key belongs to which query."""
+    """Number of images that share BatchNorm statistics, as on each of the authors' GPUs. Keys are
+    in at least two groups, or the statistics would reveal which key belongs to which query."""
 
     def __post_init__(self) -> None:
         problems = out_of_range(
@@ -87,40 +93,64 @@ class Moco(Task):
         self.momentum_backbone = momentum_copy(backbone)
         self.momentum_projection = momentum_copy(self.projection)
         self.queue = Queue(config.queue_size, config.dim)
+        self.query_statistics = GroupStatistics(self.backbone)
+        self.key_statistics = GroupStatistics(self.momentum_backbone)
         self.encode = EncodeTwoViews(TrainTransform(data.image))
         self.encode_validation = self.encode
         self.collate = stack
 
+    @torch.no_grad()
+    def prepare_step(self, pieces: list[Batch], *, seed: int) -> list[Batch]:
+        """Encode the keys of a step, in groups of a shuffled order of all images (section 3.3).
+
+        Each process encodes its part of that order; each piece gets the keys of its own images.
+        """
+        images = torch.cat([piece["key_image"] for piece in pieces])
+        everyone = distributed.gather(images.contiguous())  # (G, 3, H, W)
+        order = shuffled(len(everyone), seed=seed, device=images.device)
+        self.query_statistics.begin()
+        self.key_statistics.begin()
+        keys, statistics = self.encode_keys(everyone[own_part(order)])
+        self.key_statistics.update(distributed.mean(statistics))
+        keys = own_part(distributed.gather(keys)[order.argsort()])
+        parts = keys.chunk(len(pieces))
+        return [{**piece, "keys": part} for piece, part in zip(pieces, parts, strict=True)]
+
+    def encode_keys(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the keys of this process's part of the images in groups, and their statistics."""
+        fewest = 2 if distributed.world_size() == 1 else 1
+        num_groups = count_groups(len(images), self.config.group_size, fewest=fewest)
+        return self.key_statistics.encode(self._key, images.tensor_split(num_groups))
+
+    def encode_queries(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the queries (B, D) of images in groups, and the groups' mean statistics."""
+        num_groups = count_groups(len(images), self.config.group_size)
+        return self.query_statistics.encode(self._query, images.tensor_split(num_groups))
+
     def forward(self, batch: Batch) -> TaskOutput:
-        queries, keys, all_keys = self.queries_and_keys(batch["query_image"], batch["key_image"])
+        if self.training:
+            queries, statistics = self.encode_queries(batch["query_image"])
+            keys = batch["keys"]
+            kept = {"keys": keys, "statistics": statistics}
+        else:  # no batch statistics, so no groups
+            queries, keys = self._query(batch["query_image"]), self._key(batch["key_image"])
+            kept = {}
         positives = (queries * keys).sum(1, keepdim=True)
         negatives = similarities(queries, self.queue.keys)  # (B, Q)
         logits = torch.cat([positives, negatives], 1) / self.config.temperature
         loss = cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))
         is_found = logits.detach().argmax(1) == 0
-        return TaskOutput(loss, {"moco_accuracy": is_found.float().mean()}, {"keys": all_keys})
-
-    def queries_and_keys(self, queried: Tensor, keyed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Encode two views (B, 3, H, W) of images to (B, D) each; also return all keys (G, D).
-
-        Evaluation does not shuffle: it has no batch statistics, and batches may be unequal.
-        """
-        if not self.training:
-            keys = self._key(keyed)
-            return self._query(queried), keys, keys
-        num_groups = count_groups(len(queried), self.config.group_size)
-        queries = encode_in_groups(self._query, queried, num_groups)
-        all_keys = encode_shuffled(self._key, keyed, num_groups)  # (G, D)
-        own = all_keys.chunk(distributed.world_size())[distributed.rank()]
-        return queries, own, all_keys
+        return TaskOutput(loss, {"moco_accuracy": is_found.float().mean()}, kept)
 
     def after_step(self, step: int, kept: Sequence[Mapping[str, Tensor]]) -> None:
-        """Update the momentum copy, then the queue."""
+        """Update the momentum copy, the queue, and the encoder's running statistics."""
         del step
         momentum = self.config.momentum
         update_momentum_copy(self.momentum_backbone, self.backbone, momentum=momentum)
         update_momentum_copy(self.momentum_projection, self.projection, momentum=momentum)
-        self.queue.push(torch.cat([piece["keys"] for piece in kept]))
+        self.queue.push(distributed.gather(torch.cat([piece["keys"] for piece in kept])))
+        statistics = torch.stack([piece["statistics"] for piece in kept]).mean(0)
+        self.query_statistics.update(distributed.mean(statistics))
 
     def _query(self, images: Tensor) -> Tensor:
         return self.projection(self.backbone.pooled(normalize(images)))
@@ -142,38 +172,28 @@ class EncodeTwoViews:
         return {"query_image": query, "key_image": key}
 
 
-def count_groups(batch_size: int, group_size: int) -> int:
-    """Return the number of groups of at most `group_size` images, two or more over all processes.
+def count_groups(num_images: int, group_size: int, *, fewest: int = 1) -> int:
+    """Return the number of groups of at most `group_size` images, and at least `fewest`.
 
     Raises:
         ConfigError: Some group would have a single image.
     """
-    fewest = 2 if distributed.world_size() == 1 else 1
-    num_groups = max(fewest, math.ceil(batch_size / group_size))
-    if batch_size < 2 * num_groups:
+    num_groups = max(fewest, math.ceil(num_images / group_size))
+    if num_images < 2 * num_groups:
         raise ConfigError(
-            f"MoCo: {batch_size} images at once on each process in {num_groups} groups leave fewer "
+            f"MoCo: {num_images} images at once on each process in {num_groups} groups leave fewer "
             "than two in one; raise run.batch_size or task.group_size, or lower "
             "run.accumulation_steps."
         )
     return num_groups
 
 
-def encode_in_groups(encode: Callable[[Tensor], Tensor], images: Tensor, num_groups: int) -> Tensor:
-    """Encode images (B, 3, H, W) in groups, each with BatchNorm statistics of its own."""
-    return torch.cat([encode(group) for group in images.tensor_split(num_groups)])
+def shuffled(number: int, *, seed: int, device: torch.device) -> Tensor:
+    """Return a permutation (number,), drawn from a seed."""
+    generator = torch.Generator(device).manual_seed(seed)
+    return torch.randperm(number, device=device, generator=generator)
 
 
-@torch.no_grad()
-def encode_shuffled(encode: Callable[[Tensor], Tensor], images: Tensor, num_groups: int) -> Tensor:
-    """Return the keys (G, D) of all processes' images, encoded in shuffled order (section 3.3).
-
-    Each process encodes its part of an order that the main process draws. Keys are returned in the
-    original order, those of process 0 first.
-    """
-    all_images = distributed.gather(images.contiguous())  # (G, 3, H, W)
-    drawn = torch.randperm(len(all_images), device=images.device)
-    order = distributed.gather(drawn)[: len(all_images)]
-    own = order.chunk(distributed.world_size())[distributed.rank()]
-    keys = encode_in_groups(encode, all_images[own], num_groups)  # (B, D)
-    return distributed.gather(keys)[order.argsort()]
+def own_part(values: Tensor) -> Tensor:
+    """Return this process's part of (G, ...), those of process 0 first."""
+    return values.chunk(distributed.world_size())[distributed.rank()]
