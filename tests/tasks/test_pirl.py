@@ -1,7 +1,6 @@
 """PIRL: its loss, its memory bank, and what it does without one."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,16 +15,13 @@ from tests.tasks.small_tasks import (
     build,
     scenes_batch,
     training_pass,
-    training_step,
     without_gradient,
 )
-from tests.tasks.two_processes import in_one_process, in_two_processes
-from virtex import distributed
 from virtex.data.example import Example
 from virtex.data.transforms import ImageConfig, normalize
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
-from virtex.tasks.base import Batch, Task, TaskData
+from virtex.tasks.base import Batch, TaskData
 from virtex.tasks.pirl import Pirl, PirlConfig, noise_contrastive_loss
 
 CONFIG = PirlConfig(dim=6, num_negatives=5, temperature=0.2, jigsaw_share=0.3)
@@ -130,33 +126,17 @@ def test_a_puzzle_in_another_order_has_other_features() -> None:
     assert (straight - turned).norm(dim=1).min() > 1e-3
 
 
-def pirl_after_two_steps() -> tuple[Task, Batch]:
-    """Each process has seen its half of the batch twice; their memories must be alike."""
-    task = small_pirl(PirlConfig(dim=6, temperature=0.2))  # with all others for negatives
-    batch = puzzle_batch(task)
-    rank, world_size = distributed.rank(), distributed.world_size()
-    share = {name: value.chunk(world_size)[rank] for name, value in batch.items()}
-    for step in range(2):
-        training_step(task, share, step=step + 1)
-    ours, *others = distributed.gather(task.memory.entries).chunk(world_size)
-    assert all(torch.equal(ours, other) for other in others)
-    return task, batch
-
-
-def test_two_processes_have_the_memories_and_gradients_of_one(tmp_path: Path) -> None:
-    one, two = (
-        in_one_process(pirl_after_two_steps),
-        in_two_processes(pirl_after_two_steps, tmp_path),
-    )
-    assert sum(step["loss"] for step in two) / 2 == pytest.approx(one["loss"], rel=1e-5)
-    for step in two:
-        torch.testing.assert_close(
-            step["state"]["memory.entries"], one["state"]["memory.entries"], atol=1e-5, rtol=0
-        )
-        for name, gradient in one["gradients"].items():
-            torch.testing.assert_close(
-                step["gradients"][name], gradient, atol=1e-4, rtol=1e-3, msg=name
-            )
+def test_the_last_feature_of_an_example_that_comes_twice_counts() -> None:
+    task = small_pirl()
+    before = task.memory.entries[:2].clone()
+    features = torch.nn.functional.normalize(torch.randn(3, 6), dim=1)
+    pieces = [
+        {"index": torch.tensor([1, 0]), "features": features[:2]},
+        {"index": torch.tensor([1]), "features": features[2:]},
+    ]
+    task.after_step(1, pieces)
+    expected = torch.nn.functional.normalize((before + features[[1, 2]]) / 2, dim=1)
+    torch.testing.assert_close(task.memory.entries[:2], expected)
 
 
 def test_the_bank_has_an_entry_for_each_training_image() -> None:

@@ -1,8 +1,9 @@
-"""A step of a task in two processes, each with half a batch, beside the same step in one."""
+"""Functions in several processes at once, such as a step of a task, each with half a batch."""
 
 import os
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,24 @@ def in_one_process(make: Callable[[], tuple[Task, Batch]]) -> Step:
 
 def in_two_processes(make: Callable[[], tuple[Task, Batch]], folder: Path) -> list[Step]:
     """The same as each of two processes sees it that share the batch; gradients are averaged."""
+    in_processes(2, partial(_half, make, folder))
+    return [torch.load(folder / f"rank_{rank}.pt") for rank in range(2)]
+
+
+def in_processes(number: int, function: Callable[[], None]) -> None:
+    """Call a function of a module in each process of a group."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(number)}
     processes = [
-        CONTEXT.Process(target=_half, args=(make, folder, rank, port), daemon=True)
-        for rank in range(2)
+        CONTEXT.Process(target=_in_group, args=(function, {**shared, "RANK": str(rank)}))
+        for rank in range(number)
     ]
     for process in processes:
+        process.daemon = True
         process.start()
-    assert exit_codes(*processes) == [0, 0]
-    return [torch.load(folder / f"rank_{rank}.pt") for rank in range(2)]
+    assert exit_codes(*processes) == [0] * number
 
 
 def check_gradients(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -54,14 +62,18 @@ def check_gradients(found: Mapping[str, Tensor], expected: Mapping[str, Tensor])
         )
 
 
-def _half(make: Callable[[], tuple[Task, Batch]], folder: Path, rank: int, port: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+def _in_group(function: Callable[[], None], environment: Mapping[str, str]) -> None:
+    os.environ |= {**environment, "LOCAL_RANK": environment["RANK"]}
     torch.set_num_threads(1)
     with distributed.process_group(torch.device("cpu")):
-        task, batch = make()
-        share = {name: value.chunk(2)[rank] for name, value in batch.items()}
-        torch.save(_step(task, share), folder / f"rank_{rank}.pt")
+        function()
+
+
+def _half(make: Callable[[], tuple[Task, Batch]], folder: Path) -> None:
+    task, batch = make()
+    rank = distributed.rank()
+    share = {name: value.chunk(2)[rank] for name, value in batch.items()}
+    torch.save(_step(task, share), folder / f"rank_{rank}.pt")
 
 
 def _step(task: Task, batch: Batch) -> Step:
