@@ -254,6 +254,18 @@ def test_auto_stands_for_fp32_on_a_cpu_without_bf16(
     assert (tmp_path / "run" / "weights.safetensors").exists()
 
 
+def test_a_run_takes_tf32_unless_it_began_in_a_version_without_the_option(
+    whole: Path, cut: Path
+) -> None:
+    path = cut / "run" / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    assert stored["run"].pop("float32_matmul") == "high"
+    path.write_text(yaml.safe_dump(stored, sort_keys=False))
+    pretrain(options(cut / "data", cut / "run"))
+    assert yaml.safe_load(path.read_text())["run"]["float32_matmul"] == "default"
+    assert_same_end(whole, cut)
+
+
 def test_a_run_of_steps_is_not_resumed_by_epochs(cut: Path) -> None:
     with pytest.raises(ConfigError, match="began with 3 steps"):
         pretrain(options(cut / "data", cut / "run", "--run.num_epochs", "2"))

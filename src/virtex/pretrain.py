@@ -19,6 +19,7 @@ from virtex.engine.loop import FitResult, fit
 from virtex.engine.optim import warmup_steps
 from virtex.engine.precision import FASTER, agreed_precision
 from virtex.engine.run import RunFolder, check_batch_size, choose_device
+from virtex.engine.tf32 import tf32_kept
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
 from virtex.pretrain_config import PretrainConfig, parse_pretrain, steps_of, with_steps
@@ -47,7 +48,7 @@ def pretrain(config: PretrainConfig) -> FitResult:
     """
     config = _with_whole_backbone(config)
     device, folder = choose_device(config.run.device), RunFolder(config.out)
-    with distributed.process_group(device):
+    with distributed.process_group(device), tf32_kept():
         config = with_stored_choices(_with_found_layouts(config), folder)
         config = _with_precision(config, folder, device)
         _check_options(config)

@@ -16,6 +16,7 @@ from virtex.early_stopping import EarlyStoppingConfig
 from virtex.engine.optim import OptimConfig
 from virtex.engine.run import AnyPrecision, RunConfig, RunFolder
 from virtex.engine.stored_config import stored_config
+from virtex.engine.tf32 import Float32Matmul
 from virtex.errors import ConfigError
 from virtex.models.backbone import BackboneConfig
 from virtex.options.dependents import register_dependents
@@ -47,6 +48,9 @@ class PretrainRunConfig(RunConfig):
     precision: AnyPrecision = "auto"
     """Precision of the forward and backward passes; auto: bf16 if the device is fast at it, else
     fp32; a run keeps it when it is resumed elsewhere. Weights are always fp32."""
+    float32_matmul: Float32Matmul = "high"
+    """Products of fp32 numbers on NVIDIA GPUs: high is TF32, highest is fp32, default is torch's
+    own choice: TF32 in convolutions, fp32 elsewhere."""
     num_epochs: float | None = None
     """Length of the run as a number of passes over the training images, instead of `num_steps`."""
 

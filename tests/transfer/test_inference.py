@@ -2,16 +2,19 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from virtex.engine.inference import InferenceConfig
+from virtex.engine.run import RunConfig
 from virtex.errors import ConfigError
 from virtex.transfer.captioning import CaptioningProtocolConfig, generation_of
 from virtex.transfer.command import TransferConfig, extraction
 from virtex.transfer.linear import LinearConfig
 from virtex.transfer.protocol import digest
 from virtex.transfer.retrieval import RetrievalConfig
+from virtex.transfer.training import TrainingOptions
 from virtex.transfer.voc07 import Voc07Config
 from virtex.transfer.zero_shot import ZeroShotConfig
 
@@ -48,6 +51,18 @@ def test_the_precision_that_auto_stands_for_is_recorded() -> None:
         max_tokens=30,
     )
     assert generation.settings()["precision"] == expected
+
+
+def test_the_settings_of_a_training_are_what_they_were_unless_an_option_says_otherwise() -> None:
+    def settings(**options: Any) -> dict[str, Any]:
+        run = RunConfig(device="cpu", **options)
+        return TrainingOptions(run=run).training(Path("x")).settings()
+
+    assert digest(settings()) == "49b9f4b364df82b6"
+    free = settings(compile="step", compile_mode="max-autotune", float32_matmul="default")
+    assert free == settings()
+    assert settings(float32_matmul="high")["float32_matmul"] == "high"
+    assert settings(precision="auto")["precision"] in ("fp32", "bf16")
 
 
 def test_options_that_cannot_work_are_named_together() -> None:

@@ -30,13 +30,13 @@ INSTRUCTIONS = {
         "AMX or AVX-512 BF16",
         ("amx_bf16", "avx512_bf16"),
         ("BF16", "FP16", "AMX", "AVX10"),
-        "2 to 9 times",
+        "1.6 to 8 times",
     ),
     "fp16": _Instructions(
         "AMX or AVX-512 FP16", ("amx_fp16", "avx512_fp16"), ("FP16", "AVX10"), "10 to 20 times"
     ),
 }
-"""Not ARM's bf16: oneDNN lacks it in the backward pass of convolutions."""
+"""Not ARM's bf16, whose speed in training has not been measured."""
 FASTER = "fp32 is faster here, and `auto` chooses it"
 
 

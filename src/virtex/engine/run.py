@@ -16,6 +16,7 @@ import yaml
 
 from virtex import distributed, files
 from virtex.engine.checkpoint import CheckpointFolder
+from virtex.engine.tf32 import Float32Matmul, set_tf32
 from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.options.choices import once_a_switch
 
@@ -46,6 +47,9 @@ class RunConfig:
     precision: AnyPrecision = "fp32"
     """Precision of the forward and backward passes; auto: bf16 if the device is fast at it, else
     fp32. Weights are always fp32."""
+    float32_matmul: Float32Matmul = "default"
+    """Products of fp32 numbers on NVIDIA GPUs: high is TF32, highest is fp32, default is torch's
+    own choice: TF32 in convolutions, fp32 elsewhere."""
     channels_last: bool = True
     """Keep images and convolutions in channels-last memory format, faster on most hardware."""
     sync_batch_norm: bool = False
@@ -141,6 +145,7 @@ def configure_torch(config: RunConfig, device: torch.device) -> None:
     """Set this process's GPU, and whether torch uses the fastest or deterministic kernels."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        set_tf32(config.float32_matmul)
     torch.backends.cudnn.benchmark = config.cudnn_benchmark and not config.deterministic
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

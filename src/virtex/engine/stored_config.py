@@ -8,6 +8,8 @@ from virtex.errors import CheckpointError, ConfigError
 from virtex.options.command_line import load
 
 log = logging.getLogger("virtex")
+EARLIER = {"float32_matmul": "default"}
+"""Options of the loop that earlier versions lacked, and what they did."""
 
 
 def stored_config(folder: RunFolder, *, last: str) -> dict[str, Any]:
@@ -19,6 +21,11 @@ def stored_config(folder: RunFolder, *, last: str) -> dict[str, Any]:
     Raises:
         CheckpointError: config.yaml is damaged, or no checkpoint can be read.
     """
+    values = _read(folder, last=last)
+    return values | {"run": EARLIER | values["run"]} if "run" in values else values
+
+
+def _read(folder: RunFolder, *, last: str) -> dict[str, Any]:
     path = folder.config_path
     if path.exists():
         try:

@@ -25,6 +25,7 @@ from virtex.engine.loop import fit
 from virtex.engine.optim import OptimConfig
 from virtex.engine.precision import choose_precision
 from virtex.engine.run import RunConfig, RunFolder, autocast, check_batch_size, choose_device
+from virtex.engine.tf32 import tf32_kept
 from virtex.engine.work import work_of_run
 from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
@@ -67,6 +68,8 @@ class Training:
     def settings(self) -> dict[str, Any]:
         """Return what may change the numbers, as plain values."""
         run = {name: value for name, value in asdict(self.run).items() if name not in FREE}
+        if self.run.float32_matmul == RunConfig.float32_matmul:
+            del run["float32_matmul"]  # which results of earlier versions do not name
         settings = {**run, **asdict(self.optim)}
         if self.epochs is not None:
             settings |= {"epochs": self.epochs, "drop_epochs": list(self.drop_epochs)}
@@ -201,7 +204,7 @@ def run_training(
     validate = None
     if training.run.validate_every > 0:
         validate = partial(_loss, task, test, training)
-    with folder.locked():
+    with folder.locked(), tf32_kept():
         if distributed.is_main():
             folder.write_config(config)
         outcome = fit(
