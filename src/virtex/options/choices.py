@@ -14,7 +14,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -342,10 +342,22 @@ def check_path(hint: Any, value: object, path: str) -> None:
         raise ConfigError(f"{path} is empty: give a path, or leave it out; . is the working folder")
 
 
+def check_literal(hint: Any, value: object, path: str) -> None:
+    """See that an option which takes a few words has one of them.
+
+    Raises:
+        ConfigError: It has another.
+    """
+    words = get_args(hint) if get_origin(hint) is Literal else ()
+    if words and isinstance(value, str) and value not in words:
+        raise ConfigError(f"unknown {path} {value[:80]!r}. {did_you_mean(value, words)}")
+
+
 def _plain(hint: Any, value: object, path: str) -> Any:
     """Return the value of an option that holds no config."""
     check_plain(value, path)
     check_path(hint, value, path)
+    check_literal(hint, value, path)
     if isinstance(value, str) and not is_text(hint):
         check_text(value, path)
     return _without_class_paths(value, path)

@@ -20,6 +20,7 @@ from virtex.options.choices import (
     Layers,
     Option,
     check_fixed,
+    check_literal,
     check_path,
     check_text,
     choices_of,
@@ -142,6 +143,7 @@ class CommandLine:
         elif not is_text(option.hint):
             check_text(text, name)
         check_path(option.hint, text, f"--{name}")
+        check_literal(option.hint, text, name)
         return [f"--{name}{'+' if appended else ''}={text}"]
 
     def _choice(self, name: str, option: Option, base: type, text: str) -> list[str]:
