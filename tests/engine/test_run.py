@@ -112,3 +112,8 @@ def test_the_config_is_written_as_yaml(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.write_config({"b": 1, "a": {"c": [1, 2]}})
     assert folder.config_path.read_text() == "b: 1\na:\n  c:\n  - 1\n  - 2\n"
+
+
+@pytest.mark.parametrize(("before", "now"), [(True, "task"), (False, "none"), ("step", "step")])
+def test_what_is_compiled_was_once_yes_or_no(before: bool | str, now: str) -> None:
+    assert RunConfig(compile=before).compile == now

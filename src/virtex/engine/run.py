@@ -79,6 +79,8 @@ class RunConfig:
     """Write TensorBoard events beside log.jsonl."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.compile, bool):  # its two values in earlier versions
+            object.__setattr__(self, "compile", "task" if self.compile else "none")
         ranges = {
             "seed": (0, 2**63 - 1),
             "num_steps": (1, 2**40),
