@@ -42,7 +42,6 @@ def test_a_compiled_run_resumes_bit_for_bit_and_with_fused_kernels(tmp_path: Pat
     assert toy_fit(toy_task(), cut, replace(RUN, num_steps=8), optim=OPTIM).step == 8
 
 
-def test_a_compiled_update_with_a_loss_scaler_is_refused(tmp_path: Path) -> None:
-    run = replace(RUN, compile="step", precision="fp16")
+def test_a_compiled_update_with_a_loss_scaler_is_refused() -> None:
     with pytest.raises(ConfigError, match="compile step compiles the update"):
-        toy_fit(toy_task(), RunFolder(tmp_path), run)
+        replace(RUN, compile="step", precision="fp16")

@@ -11,19 +11,9 @@ import torch
 
 from virtex.engine.run import RunConfig
 from virtex.engine.state import TrainingState
-from virtex.errors import ConfigError
 
 MAX_GRAPHS = 64
 """Graphs of one function before torch.compile gives up: images may have several sizes."""
-
-
-def check_compile(run: RunConfig) -> None:
-    """Raise ConfigError if the options of compilation contradict each other."""
-    if run.compile == "step" and run.precision == "fp16":
-        raise ConfigError(
-            "run.compile step compiles the update, and the loss scaler of fp16 decides about it: "
-            "take run.compile task, or run.precision bf16 or fp32."
-        )
 
 
 def compile_parts(state: TrainingState, run: RunConfig) -> None:

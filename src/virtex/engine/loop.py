@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from virtex import distributed
-from virtex.engine.compiled import check_compile, compile_parts
+from virtex.engine.compiled import compile_parts
 from virtex.engine.device_batches import BatchesAhead, BatchStream
 from virtex.engine.meter import Speed
 from virtex.engine.optim import OptimConfig, lr_scale, set_lr
@@ -85,7 +85,6 @@ def fit(
             batch, as when a worker died; the finished steps were saved.
     """
     check_batch_size(run)
-    check_compile(run)
     configure_torch(run, device)
     layout = torch.channels_last if run.channels_last else torch.preserve_format
     task.to(device).to(memory_format=layout).train()

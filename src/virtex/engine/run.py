@@ -93,6 +93,11 @@ class RunConfig:
             "keep_every": (0, 2**40),
         }
         problems = out_of_range(self, ranges)
+        if self.compile == "step" and self.precision == "fp16":
+            problems.append(
+                "compile step compiles the update, which the loss scaler of fp16 may skip: take "
+                "compile task, or precision bf16 or fp32"
+            )
         raise_all(ConfigError, "the run options cannot work", problems)
 
 
