@@ -182,7 +182,7 @@ def test_signals_end_all_processes_with_one_message(
     (os.killpg if to_group else os.kill)(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    said = errors.count("writing a checkpoint after this step")
+    said = errors.count("finishing the step and writing a checkpoint")
     assert (said, "Traceback" in errors) == (int(number != signal.SIGKILL), False)
     while any(map(is_running, pids)):
         assert time.monotonic() < deadline, "a process was left behind"

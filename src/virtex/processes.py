@@ -158,6 +158,8 @@ def _num_gpus() -> int:
 def _automatic(work: Work, places: _Places) -> tuple[int, str]:
     """Return the number of processes that `auto` chooses, and the reason."""
     began_with, least = work.began_with, work.least_share
+    if not _divides(1, work):  # which is an error of its own
+        return 1, ""
     if began_with is not None and began_with <= places.most and _divides(began_with, work):
         return began_with, "as when the run began"
     if places.unit == "GPU" or began_with is not None:

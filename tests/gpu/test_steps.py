@@ -12,6 +12,7 @@ from tests.gpu.steps import Steps, build, train
 from tests.task_options import TASKS
 from virtex.engine.device_batches import BatchesAhead
 from virtex.engine.meter import Speed
+from virtex.engine.run import RunConfig
 from virtex.engine.signals import StopSignals
 
 pytestmark = pytest.mark.gpu
@@ -71,7 +72,7 @@ def test_a_batch_is_copied_while_the_gpu_computes(tmp_path: Path) -> None:
     ahead = BatchesAhead(
         Steps(data, lambda step: None),
         torch.device(GPU, 0),
-        channels_last=True,
+        RunConfig(),
         stop=StopSignals(),
         speed=Speed(),
         dynamic={},

@@ -7,6 +7,7 @@ import torch
 
 from virtex import distributed
 from virtex.engine.meter import Speed
+from virtex.engine.run import RunConfig
 from virtex.engine.signals import StopSignals
 from virtex.tasks.base import Batch
 
@@ -37,13 +38,13 @@ class BatchesAhead:
         self,
         stream: BatchStream,
         device: torch.device,
+        run: RunConfig,
         *,
-        channels_last: bool,
         stop: StopSignals,
         speed: Speed,
         dynamic: Mapping[str, int],
     ) -> None:
-        self.stream, self.device, self.channels_last = stream, device, channels_last
+        self.stream, self.device, self.channels_last = stream, device, run.channels_last
         self.stop, self.speed, self.dynamic = stop, speed, dynamic
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._pieces: list[Batch] | None = None

@@ -84,13 +84,7 @@ def fit(
         VirTexError: A loss or weight is not finite; no such state was saved. Or there is no next
             batch, as when a worker died; the finished steps were saved.
     """
-    check_batch_size(run)
-    configure_torch(run, device)
-    layout = torch.channels_last if run.channels_last else torch.preserve_format
-    task.to(device).to(memory_format=layout).train()
-    if run.sync_batch_norm:
-        synchronize(task, device)
-    state = TrainingState(task, run=run, optim=optim, device=device)
+    state = _first_state(task, run, optim, device)
     writer = CheckpointWriter(
         state, folder, run=run, config=config, on_checkpoint=on_checkpoint, on_written=on_written
     )
@@ -108,14 +102,8 @@ def fit(
         ProgressBar("step", run.num_steps, unit="steps", start=state.step) as bar,
         closing(Reporter(state, folder, bar, run=run, optim=optim)) as reporter,
     ):
-        ahead = BatchesAhead(
-            stream,
-            device,
-            channels_last=run.channels_last,
-            stop=stop,
-            speed=speed,
-            dynamic=task.dynamic if run.compile != "none" else {},
-        )
+        dynamic = task.dynamic if run.compile != "none" else {}
+        ahead = BatchesAhead(stream, state.device, run, stop=stop, speed=speed, dynamic=dynamic)
         while state.step < run.num_steps:
             stop.beat()
             pieces = ahead.take()
@@ -144,6 +132,19 @@ def fit(
                         return FitResult(state.step, "stopped")
     distributed.share_buffers(task)
     return FitResult(state.step, "finished")
+
+
+def _first_state(
+    task: Task, run: RunConfig, optim: OptimConfig, device: torch.device
+) -> TrainingState:
+    """Return the state before the first step, with the task on the device in training mode."""
+    check_batch_size(run)
+    configure_torch(run, device)
+    layout = torch.channels_last if run.channels_last else torch.preserve_format
+    task.to(device).to(memory_format=layout).train()
+    if run.sync_batch_norm:
+        synchronize(task, device)
+    return TrainingState(task, run=run, optim=optim, device=device)
 
 
 def _is_over(is_over: Callable[[int], bool] | None, step: int) -> bool:

@@ -25,6 +25,8 @@ class LossWindow:
         self.exempt = exempt
         self.names: list[str] = []
         self.rows: list[Tensor] = []
+        self.num_means = 0
+        """Number of first rows that are means over all processes already."""
 
     def add(self, scalars: dict[str, Tensor]) -> None:
         """Add one step's scalars, whose names must be the same at every step."""
@@ -40,9 +42,10 @@ class LossWindow:
         """
         if not self.rows:
             return torch.empty(0, len(self.names))
-        table = distributed.mean(torch.stack(self.rows))
-        self.rows = list(table)
-        table = table.cpu()
+        if own := self.rows[self.num_means :]:
+            self.rows[self.num_means :] = list(distributed.mean(torch.stack(own)))
+            self.num_means = len(self.rows)
+        table = torch.stack(self.rows).cpu()
         bad = ~table.isfinite()
         if self.exempt in self.names:
             bad[:, self.names.index(self.exempt)] = False
@@ -63,7 +66,7 @@ class LossWindow:
         If `exempt` is set, means are over finite values and `skipped_steps` counts the others.
         """
         table = self.check(step)
-        self.rows = []
+        self.rows, self.num_means = [], 0
         finite = table.isfinite()
         means = torch.where(finite, table, torch.nan).nanmean(dim=0)
         skipped = {"skipped_steps": float((~finite).sum())} if self.exempt else {}
@@ -77,6 +80,7 @@ class LossWindow:
         """Restore the result of `state_dict`."""
         self.names = list(state["names"])
         self.rows = [row.to(device) for row in state["rows"]]
+        self.num_means = len(self.rows)  # a checkpoint has means alone
 
 
 class Speed:

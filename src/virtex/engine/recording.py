@@ -180,6 +180,8 @@ class CheckpointWriter:
             log.error(saved)
         if failure is not None:
             raise failure
+        if step and not any(failures) and distributed.is_main():
+            log.info("stopped after step %d, which is saved: the same command goes on", step)
         for rank, text in enumerate(failures):
             if text is not None:
                 raise VirTexError(f"process {rank} of the run failed: {text.rstrip('.')}. {saved}")

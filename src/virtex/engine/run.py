@@ -103,12 +103,13 @@ class RunConfig:
 
 def check_batch_size(config: RunConfig) -> None:
     """Raise ConfigError if a batch cannot be split into equal parts."""
-    num_parts = distributed.world_size() * config.accumulation_steps
+    num_processes, num_pieces = distributed.world_size(), config.accumulation_steps
+    num_parts = num_processes * num_pieces
     if config.batch_size % num_parts:
+        among = f"{num_processes} process{'es' if num_processes > 1 else ''}"
         raise ConfigError(
-            f"run.batch_size {config.batch_size} cannot be split equally among "
-            f"{distributed.world_size()} processes with {config.accumulation_steps} pieces each: "
-            f"choose a multiple of {num_parts}."
+            f"run.batch_size {config.batch_size} cannot be split equally among {among} with "
+            f"run.accumulation_steps {num_pieces}: choose a multiple of {num_parts}."
         )
 
 

@@ -87,7 +87,7 @@ class StopSignals:
         name = signal.Signals(number).name
         if not self.requested:
             self.requested, self._first = True, time.monotonic()
-            say(f"{name}: writing a checkpoint after this step.")
+            say(f"{name}: finishing the step and writing a checkpoint.")
             if self._waiting:
                 self._waiting = False
                 raise StopRequested

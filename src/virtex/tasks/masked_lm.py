@@ -119,9 +119,10 @@ class MaskedLm(CaptionTask):
             Packing(batch["rows"], batch["places"]).seeing_all(),
             chosen=batch["chosen"],
         )  # (M,)
-        per_caption = batch["num_targets"] / len(batch["image"])
         loss = mean_loss(losses, batch["num_targets"])
-        return TaskOutput(loss, {"targets_per_caption": per_caption.clone()})
+        if not self.training:  # whose numbers are means over targets, not captions
+            return TaskOutput(loss)
+        return TaskOutput(loss, {"targets_per_caption": batch["num_targets"] / len(batch["image"])})
 
 
 @dataclass(frozen=True)
