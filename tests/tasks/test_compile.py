@@ -66,7 +66,9 @@ def test_a_run_of_batches_of_real_length_compiles_at_most_four_graphs(config: Ta
     assert len({num_tokens for _, num_tokens in sizes}) == counter.frame_count <= 4
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.mark.parametrize(
+    "config", [CONFIGS["bicaptioning"], CONFIGS["cappa"]], ids=["bicaptioning", "cappa"]
+)
 def test_losses_and_gradients_are_the_uncompiled_ones(config: TaskConfig) -> None:
     task = build(config)
     batch = scenes_batch(task)
