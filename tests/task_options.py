@@ -8,6 +8,7 @@ REGIONS = {"pyramid_channels": 8, "box_width": 16, "num_regions": 16, "num_propo
 TASKS: dict[str, dict[str, object]] = {
     "captioning": {"name": "captioning", **HEAD},
     "bicaptioning": {"name": "bicaptioning", **HEAD},
+    "bicaptioning_tokens": {"name": "bicaptioning", "token_weight": 0.5, **HEAD},
     "masked_lm": {"name": "masked_lm", **HEAD},
     "icmlm": {"name": "icmlm", **HEAD},
     "cappa": {"name": "cappa", **HEAD},

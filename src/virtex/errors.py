@@ -101,7 +101,7 @@ def raise_all(kind: type[VirTexError], subject: str, problems: Sequence[str]) ->
         raise kind("\n- ".join([f"{subject}:", *problems]))
 
 
-def out_of_range(values: object, ranges: Mapping[str, tuple[int, int]]) -> list[str]:
+def out_of_range(values: object, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
     """Return a problem for each named attribute that is below its least or above its most value.
 
     Attributes that are None are left out.
@@ -109,7 +109,7 @@ def out_of_range(values: object, ranges: Mapping[str, tuple[int, int]]) -> list[
     problems = []
     for name, (least, most) in ranges.items():
         value = getattr(values, name)
-        if value is not None and value < least:
+        if value is not None and not value >= least:  # nan is neither above nor below
             problems.append(f"{name} {value} must be at least {least}")
         elif value is not None and value > most:
             problems.append(f"{name} {value} must be at most {most:,}")

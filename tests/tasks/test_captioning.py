@@ -9,9 +9,12 @@ from virtex.data.tokenizer import train_tokenizer
 from virtex.data.transforms import ImageConfig
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.models.k_hot import NO_TARGET
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import TaskData
 from virtex.tasks.captioning import CaptioningConfig
+from virtex.tasks.classification import TokenClassificationConfig
+from virtex.tokens import NUM_SPECIAL
 
 VOCABULARY = train_tokenizer(["a red ball on a table", "two dogs run"], vocab_size=40)
 HEAD = HeadConfig(hidden_size=64, dropout=0.0)
@@ -56,6 +59,37 @@ def test_validation_reads_one_caption_of_each_image() -> None:
     batch = task.collate(encoded)
     assert len(batch["places"]) == 2
     assert task.eval()(batch).loss > 0
+
+
+def test_the_token_loss_is_added_to_that_of_captions_with_its_weight() -> None:
+    plain = build(CaptioningConfig(head=HEAD))
+    task = build(CaptioningConfig(head=HEAD, token_weight=0.5))
+    tokens = build(TokenClassificationConfig())
+    tokens.backbone.load_state_dict(task.backbone.state_dict())
+    tokens.output.load_state_dict(task.token_loss.output.state_dict())
+    plain.load_state_dict(task.state_dict(), strict=False)
+    output, of_captions = task(scenes_batch(task)), plain(scenes_batch(plain)).loss
+    expected = tokens(scenes_batch(tokens)).loss
+    torch.testing.assert_close(output.logs["tokens"], expected.detach())
+    torch.testing.assert_close(output.loss, of_captions + 0.5 * expected)
+    assert set(plain.state_dict()) == {
+        name for name in task.state_dict() if not name.startswith("token_loss.")
+    }
+
+
+def test_the_tokens_of_an_image_are_those_of_all_its_captions() -> None:
+    task = build(CaptioningConfig(head=HEAD, captions_per_image=3, token_weight=1.0))
+    batch = scenes_batch(task)
+    tokens, _ = padded_captions(batch)  # (12, T)
+    for targets, captions in zip(batch["token_targets"], tokens.view(4, 3, -1), strict=True):
+        expected = {token for token in captions.flatten().tolist() if token >= NUM_SPECIAL}
+        assert sorted(expected) == targets[targets != NO_TARGET].tolist()
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_token_weight_is_not_negative_and_finite(weight: float) -> None:
+    with pytest.raises(ConfigError, match="token_weight"):
+        CaptioningConfig(token_weight=weight)
 
 
 @pytest.mark.parametrize("number", [0, 65])

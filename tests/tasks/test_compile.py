@@ -16,7 +16,7 @@ from virtex.tasks.masked_lm import MaskedLmConfig
 
 HEAD = HeadConfig(hidden_size=32, num_heads=2, dropout=0.0, max_tokens=30)
 CONFIGS = {
-    "bicaptioning": CaptioningConfig(head=HEAD),
+    "bicaptioning": CaptioningConfig(head=HEAD, token_weight=1.0),
     "cappa": CapPaConfig(head=HEAD),
     "masked_lm": MaskedLmConfig(head=HEAD),
 }

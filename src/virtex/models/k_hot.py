@@ -11,13 +11,24 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import pad, softplus
+from torch.nn.utils.rnn import pad_sequence
 
 from virtex import distributed
+from virtex.models.packing import rounded_up
 
 NO_TARGET = -1
+TARGETS_MULTIPLE = 8
+"""Targets are padded to a multiple of this many, so that few shapes occur."""
 LEAST_WEIGHT = 1e-12
 """Smallest divisor of a loss, so that an example whose targets have weight 0 has loss 0."""
+
+
+def pad_targets(rows: Sequence[Tensor]) -> Tensor:
+    """Return the targets (B, K) of B examples, each with a row of distinct classes."""
+    targets = pad_sequence(list(rows), batch_first=True, padding_value=NO_TARGET)
+    lacking = rounded_up(targets.shape[1], TARGETS_MULTIPLE) - targets.shape[1]
+    return pad(targets, (0, lacking), value=NO_TARGET)
 
 
 def softmax_losses(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -5,6 +5,8 @@ section 3. Each epoch draws one caption of each example, or `captions_per_image`
 cross-entropy per token of the captions read left to right, plus that of the captions read right to
 left: the sum over all tokens of a step divided by their number, whatever the number of processes.
 The released code takes the mean over each process's tokens, as `original` does.
+
+With `token_weight` the sum has a third part, which see token_loss.py.
 """
 
 from collections.abc import Sequence
@@ -26,9 +28,11 @@ from virtex.tasks.base import (
     TaskOutput,
     mean_loss,
 )
+from virtex.tasks.token_loss import TokenLoss, token_targets
 
 MAX_CAPTIONS = 64
 """Most captions of an image in a step."""
+MAX_TOKEN_WEIGHT = 1000.0
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,18 @@ class CaptioningConfig(TaskConfig):
     captions_per_image: int = 1
     """Captions of each image in a step, for one pass through the backbone; images with fewer
     repeat theirs. Several teach a small head and backbone sooner."""
+    token_weight: float = 0.0
+    """Weight of a further loss, token classification from the same features, which teaches the
+    backbone sooner; 0 is the paper's task."""
 
     def __post_init__(self) -> None:
         raise_all(
             ConfigError,
             "the options of captioning cannot work",
-            out_of_range(self, {"captions_per_image": (1, MAX_CAPTIONS)}),
+            out_of_range(
+                self,
+                {"captions_per_image": (1, MAX_CAPTIONS), "token_weight": (0.0, MAX_TOKEN_WEIGHT)},
+            ),
         )
 
     def build(self, backbone: Backbone, data: TaskData) -> "Captioning":
@@ -73,22 +83,32 @@ class Captioning(CaptionTask):
         if config.original and config.bidirectional:
             forward, backward = self.captioner.head.decoders
             backward.load_state_dict(forward.state_dict())
+        self.token_weight, self.token_loss = config.token_weight, None
+        if config.token_weight:
+            self.token_loss = TokenLoss(backbone.num_channels, data.vocabulary.vocab_size)
         self.collate = CollateReadings(
-            self.captioner.head.directions, length_multiple(config.head.max_tokens)
+            self.captioner.head.directions,
+            length_multiple(config.head.max_tokens),
+            with_token_targets=self.token_loss is not None,
         )
         self.counts = () if config.original else ("num_targets",)
         self.dynamic = {"rows": 0, "inputs": 1, "targets": 1}
+        if self.token_loss:
+            self.dynamic["token_targets"] = 1
 
     def forward(self, batch: Batch) -> TaskOutput:
+        grid = self.backbone(normalize(batch["image"]))  # (B, C, h, w)
+        packing = Packing(batch["rows"], batch["places"])
         losses = self.captioner.next_token_losses(
-            self.backbone(normalize(batch["image"])),
-            batch["inputs"],
-            batch["targets"],
-            Packing(batch["rows"], batch["places"]),
+            grid, batch["inputs"], batch["targets"], packing
         )  # (R, P)
         means = mean_loss(losses, batch["num_targets"])  # (R,)
         names = [f"captioning_{direction}" for direction in self.captioner.head.directions]
-        return TaskOutput(means.sum(), dict(zip(names, means.detach(), strict=True)))
+        loss, logs = means.sum(), dict(zip(names, means.detach(), strict=True))
+        if self.token_loss:
+            of_tokens = self.token_loss(grid, batch["token_targets"])
+            loss, logs["tokens"] = loss + self.token_weight * of_tokens, of_tokens.detach()
+        return TaskOutput(loss, logs)
 
 
 @dataclass(frozen=True)
@@ -97,10 +117,15 @@ class CollateReadings:
 
     directions: tuple[Direction, ...]
     multiple: int
+    with_token_targets: bool = False
+    """Whether to add `token_targets` (B, K), the distinct tokens of each image's captions."""
 
     def __call__(self, encoded: Sequence[Encoded]) -> Batch:
         captioned = collate_captioned(encoded)
         readings = pack_readings(
             captioned["tokens"], captioned["lengths"], self.directions, multiple=self.multiple
         )
-        return {"image": captioned["image"], **readings._asdict()}
+        batch = {"image": captioned["image"], **readings._asdict()}
+        if self.with_token_targets:
+            batch["token_targets"] = token_targets([item["tokens"] for item in encoded])
+        return batch

@@ -20,8 +20,6 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
-from torch.nn.utils.rnn import pad_sequence
 
 from virtex.data.captions import FEWEST_TOKENS
 from virtex.data.example import Example
@@ -29,16 +27,13 @@ from virtex.data.source_options import Needs
 from virtex.data.transforms import TrainTransform, ValidationTransform, normalize
 from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
-from virtex.models.k_hot import NO_TARGET, DocumentFrequencies, bce_losses, softmax_losses
+from virtex.models.k_hot import DocumentFrequencies, bce_losses, pad_targets, softmax_losses
 from virtex.models.linear import Linear
-from virtex.models.packing import rounded_up
 from virtex.models.transformer_sizes import MAX_TOKENS
 from virtex.tasks.base import Batch, Encode, Encoded, Task, TaskConfig, TaskData, TaskOutput
-from virtex.tokens import NUM_SPECIAL
+from virtex.tasks.token_loss import distinct_tokens
 
 Loss = Literal["softmax", "bce"]
-TARGETS_MULTIPLE = 8
-"""Targets are padded to a multiple of this many, so that few shapes occur."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +166,7 @@ class TokensAsTargets:
 
     def __call__(self, example: Example, generator: np.random.Generator) -> Encoded:
         encoded = self.encode(example, generator)
-        tokens = encoded["tokens"].unique()
-        return {"image": encoded["image"], "targets": tokens[tokens >= NUM_SPECIAL]}
+        return {"image": encoded["image"], "targets": distinct_tokens(encoded["tokens"])}
 
 
 @dataclass(frozen=True)
@@ -194,12 +188,9 @@ class LabelsAsTargets:
 
 def collate(encoded: Sequence[Encoded]) -> Batch:
     """Stack images (B, 3, H, W) and pad targets (B, K) with NO_TARGET."""
-    rows = [item["targets"] for item in encoded]
-    targets = pad_sequence(rows, batch_first=True, padding_value=NO_TARGET)
-    lacking = rounded_up(targets.shape[1], TARGETS_MULTIPLE) - targets.shape[1]
     return {
         "image": torch.stack([item["image"] for item in encoded]),
-        "targets": pad(targets, (0, lacking), value=NO_TARGET),
+        "targets": pad_targets([item["targets"] for item in encoded]),
     }
 
 
