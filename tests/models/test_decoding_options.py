@@ -252,9 +252,7 @@ def test_many_captions_are_read_in_several_passes_as_in_one(monkeypatch):
     images = small_batch()[0]
     rows = []
     captioner.head.decoder("backward").register_forward_pre_hook(
-        lambda decoder, arguments: rows.append(
-            (arguments[1].num_captions, arguments[1].places.shape[1])
-        )
+        lambda decoder, arguments: rows.append(tuple(arguments[1].places.shape))
     )
     decoding = DecodingConfig("nucleus", max_steps=9, backward_weight=0.5)
 
@@ -262,10 +260,10 @@ def test_many_captions_are_read_in_several_passes_as_in_one(monkeypatch):
         return captioner.generate(images, decoding, num_captions=120, rng=generator())
 
     in_parts = generate()
-    assert sum(num_captions for num_captions, _ in rows) == 120
+    assert sum(num_captions for num_captions, _ in rows) == 120 * len(images)
     assert len(rows) > 1
-    assert max(num_tokens for _, num_tokens in rows) <= reranking.MAX_ROW
-    monkeypatch.setattr(reranking, "MAX_ROW", 2**30)
+    assert max(number * length for number, length in rows) <= reranking.MAX_TOKENS * len(images)
+    monkeypatch.setattr(reranking, "MAX_TOKENS", 2**30)
     rows.clear()
     at_once = generate()
     assert len(rows) == 1

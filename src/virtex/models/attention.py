@@ -2,8 +2,8 @@
 
 Tokens lie as packing.py says: (P, D) everywhere but in attention, which is (B, T, D).
 
-Shapes: B captions, T tokens, P packed tokens, D width, A heads of d channels, N grid cells and
-K beams.
+Shapes: B images, K captions or beams of each, T tokens, P packed tokens, D width, A heads of d
+channels, N grid cells.
 """
 
 from contextlib import nullcontext
@@ -89,10 +89,14 @@ class GridAttention(nn.Module):
         return keys, values
 
     def forward(self, hidden: Tensor, packing: Packing, grid: Tensor) -> Tensor:
-        """Attend from hidden states (P, D) to the grid (B, N, D)."""
-        queries = packing.pad(self.query(hidden))  # (B, T, D)
-        attended = self._attend(queries, *self.keys_values(grid))
-        return self.out_projection(packing.pack(attended))
+        """Attend from hidden states (P, D) to grids (B, N, D).
+
+        The K captions of an image share its keys and values.
+        """
+        queries = packing.pad(self.query(hidden))  # (B * K, T, D)
+        of_images = queries.reshape(len(grid), -1, queries.shape[2])  # (B, K * T, D)
+        attended = self._attend(of_images, *self.keys_values(grid))
+        return self.out_projection(packing.pack(attended.reshape(queries.shape)))
 
     def weights(self, hidden: Tensor, packing: Packing, grid: Tensor) -> Tensor:
         """Return the attention weights of `forward`, (B, A, T, N) float32.

@@ -42,8 +42,6 @@ class Packing:
     """(B, T) index of each token into (P,); the last one, which is dead, for padding."""
     visible: Tensor | None = None
     """(B, 1, T, T) bool, which token (row) may attend to which (column); None is causal."""
-    num_captions: int = 1
-    """Number of captions, of equally many tokens, that lie side by side in each row."""
 
     @classmethod
     def of(cls, lengths: Tensor, *, device: torch.device | None = None) -> Self:
@@ -93,7 +91,7 @@ class Packing:
     @property
     def positions(self) -> Tensor:
         """(P,) position of each packed token in its caption, below T."""
-        return self.rows % (self.places.shape[1] // self.num_captions)
+        return self.rows % self.places.shape[1]
 
 
 class Readings(NamedTuple):

@@ -1,8 +1,7 @@
 """Ranking of finished captions by both decoders, of which one reads right to left.
 
-Shapes: B images, K captions of each, T tokens. The captions of an image form one row of K * T
-tokens, so that they share its projected grid; an attention mask separates them. Its size is the
-square of a row's, so many captions are read in several passes.
+Shapes: B images, K captions of each, T tokens. Many captions are read in several passes, which
+bounds the memory of their logits.
 """
 
 from dataclasses import replace
@@ -12,19 +11,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from virtex.models.decoding import DecodingConfig, Generated
-from virtex.models.packing import (
-    LENGTH_MULTIPLE,
-    Direction,
-    Packing,
-    pack_readings,
-    rounded_up,
-)
+from virtex.models.packing import LENGTH_MULTIPLE, Direction, pack_readings, rounded_up
 from virtex.models.running import NEVER
 from virtex.models.textual_head import TextualHead
 from virtex.tokens import EOS_ID, PAD_ID, SOS_ID
 
-MAX_ROW = 512
-"""Maximum number of tokens in a row, unless a single caption is longer."""
+MAX_TOKENS = 512
+"""Maximum number of tokens of an image in one pass, unless a single caption is longer."""
 
 
 def log_likelihoods(
@@ -38,27 +31,15 @@ def log_likelihoods(
         lengths: (B, K) lengths of the captions; on the CPU they spare the host a wait.
     """
     scores = []
-    chunk = max(1, MAX_ROW // rounded_up(readings.shape[2], LENGTH_MULTIPLE))
+    chunk = max(1, MAX_TOKENS // rounded_up(readings.shape[2], LENGTH_MULTIPLE))
     for part, counts in zip(readings.split(chunk, 1), lengths.split(chunk, 1), strict=True):
         tokens, numbers = part.flatten(0, 1).cpu(), counts.flatten().cpu()
         packed = pack_readings(tokens, numbers, ["forward"]).to(part.device)
-        packing = _side_by_side(packed.packing, num_captions=counts.shape[1])
-        hidden = head(packed.inputs, packing, grid, directions=[direction])
+        hidden = head(packed.inputs, packed.packing, grid, directions=[direction])
         losses = head.token_losses(hidden, packed.targets)[0]  # (P,)
         totals = losses.new_zeros(counts.numel())
         scores.append(totals.index_add(0, packed.packing.captions, -losses).view(counts.shape))
     return torch.cat(scores, 1)
-
-
-def _side_by_side(separate: Packing, *, num_captions: int) -> Packing:
-    """Return the layout in which each row holds K captions, given that of (B * K, T) tokens."""
-    num_tokens = separate.places.shape[1]
-    places = separate.places.view(-1, num_captions * num_tokens)  # (B, KT)
-    steps = torch.arange(places.shape[1], device=places.device)
-    captions = steps // num_tokens
-    visible = (captions[:, None] == captions) & (steps[:, None] >= steps)  # (KT, KT)
-    visible = visible.expand(len(places), 1, -1, -1)
-    return Packing(separate.rows, places, visible, num_captions)
 
 
 def with_start_and_end(generated: Generated) -> tuple[Tensor, Tensor]:

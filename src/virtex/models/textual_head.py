@@ -201,12 +201,10 @@ class TextualHead(nn.Module):
         Args:
             tokens: (R, P) packed inputs, a row for each of `directions`.
             packing: Their layout, the same in every direction.
-            grid: (B, C, h, w) feature grids; of an image with K captions, the layout has K rows
-                side by side.
+            grid: (B, C, h, w) feature grids; the layout of images with K captions each has B * K
+                rows.
         """
         projected = self.project(grid)  # (B, N, D)
-        if (num_captions := len(packing.places) // len(grid)) > 1:
-            projected = projected.repeat_interleave(num_captions, 0)  # (B * K, N, D)
         embedded = self.embedding(tokens, packing.positions)  # (R, P, D)
         readings = zip(directions, embedded, strict=True)
         return torch.stack(
