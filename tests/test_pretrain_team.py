@@ -2,18 +2,24 @@
 
 import json
 import logging
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.small_run import small_config
-from virtex import processes
-from virtex.engine import checkpoint
+from virtex import distributed, processes
+from virtex.engine import checkpoint, loop
 from virtex.engine.run import RunFolder
-from virtex.errors import ConfigError
+from virtex.engine.state import TrainingState
+from virtex.errors import ConfigError, VirTexError
 from virtex.pretrain import PretrainConfig
 from virtex.pretrain_team import pretrain_in_team
+from virtex.tasks.base import Batch
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +82,19 @@ def test_wrong_options_are_an_error_before_a_process_is_started(
     with pytest.raises(ConfigError, match="warmup_steps"):
         pretrain_in_team(options, 2)
     assert "processes" not in caplog.text
+
+
+def test_the_message_of_a_killed_process_names_the_saved_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = small_config(tmp_path / "run", "--run.checkpoint_every", "2")
+    first = loop.train_step
+
+    def train_step(model: nn.Module, pieces: list[Batch], state: TrainingState, **rest: Any) -> Any:
+        if state.step == 5 and distributed.rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return first(model, pieces, state, **rest)
+
+    monkeypatch.setattr(loop, "train_step", train_step)
+    with pytest.raises(VirTexError, match=r"was killed.* goes on from what was saved: step 4$"):
+        pretrain_in_team(options, 2)

@@ -41,6 +41,10 @@ POLL = 0.1
 log = logging.getLogger("virtex")
 
 
+class DeadProcessError(VirTexError):
+    """A process ended without a report, as when the system kills it."""
+
+
 @dataclass
 class Child:
     """A process that does a part of the work."""
@@ -276,7 +280,7 @@ def _precedence(child: Child) -> tuple[bool, float, bool, int]:
     return is_consequence, child.over_since, child.end is not None, child.rank
 
 
-def _death(child: Child) -> VirTexError:
+def _death(child: Child) -> DeadProcessError:
     """Return the error for a child that ended without a report."""
     code = child.process.exitcode or 0
     if code == -signal.SIGKILL:
@@ -285,8 +289,8 @@ def _death(child: Child) -> VirTexError:
         how = f"was ended by {signal.Signals(-code).name}"
     else:
         how = f"ended with exit code {code}"
-    return VirTexError(
+    return DeadProcessError(
         f"process {child.rank} of the run (process number {child.process.pid}) {how}. Lower the "
         f"batch size, the worker processes or {OPTION}, or give the run more memory; the same "
-        "command goes on from what was saved."
+        "command goes on from what was saved"
     )
