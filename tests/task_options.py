@@ -20,6 +20,7 @@ TASKS: dict[str, dict[str, object]] = {
     "moco": {"name": "moco", "dim": 16, "queue_size": 16, "momentum": 0.9, "temperature": 0.2},
     "pirl": {"name": "pirl", "dim": 16, "num_negatives": 100},
     "clip": {"name": "clip", **TEXT},
+    "superclip": {"name": "superclip", **TEXT},
     "siglip": {"name": "siglip", **TEXT},
 }
 """What a test calls the task, and its options."""

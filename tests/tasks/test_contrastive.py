@@ -9,6 +9,7 @@ from tests.tasks.small_tasks import build, scenes_batch, without_gradient
 from tests.tasks.two_processes import check_gradients
 from virtex.data.transforms import normalize
 from virtex.errors import ConfigError
+from virtex.models.k_hot import NO_TARGET
 from virtex.models.text_encoder import TextEncoderConfig
 from virtex.tasks.base import Batch
 from virtex.tasks.contrastive import (
@@ -91,7 +92,7 @@ def test_retrieval_is_right_where_each_image_is_nearest_to_its_own_caption():
     task = small_task("softmax")
     batch = scenes_batch(task)
     pairs = unit_rows(4, seed=3).float()
-    task.embed_images = lambda images: pairs
+    task._project_images = lambda pooled: pairs
     task.embed_texts = lambda tokens, lengths: pairs
     assert task(batch).logs["retrieval_top1"] == 1
     task.embed_texts = lambda tokens, lengths: pairs.roll(1, dims=0)
@@ -191,3 +192,34 @@ def test_captions_are_padded_to_a_multiple_of_8_tokens_or_to_the_most():
 def test_options_that_cannot_work_are_refused_together():
     with pytest.raises(ConfigError, match=r"(?s)embedding_size 0.*'hinge'"):
         ContrastiveConfig(loss="hinge", embedding_size=0)
+
+
+def test_the_token_loss_is_added_to_the_contrast():
+    task = build(
+        ContrastiveConfig(embedding_size=8, text=TEXT, token_weight=2.0, token_idf=True)
+    ).eval()
+    plain = build(ContrastiveConfig(embedding_size=8, text=TEXT)).eval()
+    plain.load_state_dict(task.state_dict(), strict=False)
+    batch = scenes_batch(task)
+    task.prepare_step([batch], seed=0)
+    output = task(batch)
+    targets, weights = batch["token_targets"], task.token_loss.frequencies.weights()
+    log_probs = task.token_loss.output(task.backbone.pooled(normalize(batch["image"]))).log_softmax(
+        1
+    )
+    expected = [
+        -sum(weights[c] * row[c] for c in classes) / sum(weights[c] for c in classes)
+        for row, classes in zip(
+            log_probs,
+            [[c for c in line.tolist() if c != NO_TARGET] for line in targets],
+            strict=True,
+        )
+    ]
+    of_tokens = sum(expected) / len(expected)
+    torch.testing.assert_close(output.logs["tokens"], of_tokens.detach())
+    torch.testing.assert_close(output.loss, plain(batch).loss + 2 * of_tokens)
+
+
+def test_frequencies_of_tokens_without_their_loss_are_an_error():
+    with pytest.raises(ConfigError, match="token_idf needs a token_weight"):
+        ContrastiveConfig(token_idf=True)

@@ -21,7 +21,7 @@ BIDIRECTIONAL = TextEncoderConfig(hidden_size=16, num_layers=1, num_heads=2, cau
 CONFIGS = {
     "superclass": TokenClassificationConfig(idf=True),
     "label_classification": LabelClassificationConfig(loss="bce"),
-    "clip": ContrastiveConfig(text=TEXT),
+    "clip": ContrastiveConfig(text=TEXT, token_weight=1.0, token_idf=True),
     "siglip": ContrastiveConfig(loss="sigmoid", text=BIDIRECTIONAL),
     "moco": MocoConfig(dim=6, queue_size=8, group_size=2),
     "pirl": PirlConfig(dim=6, num_negatives=4),

@@ -6,7 +6,7 @@ cross-entropy per token of the captions read left to right, plus that of the cap
 left: the sum over all tokens of a step divided by their number, whatever the number of processes.
 The released code takes the mean over each process's tokens, as `original` does.
 
-With `token_weight` the sum has a third part, which see token_loss.py.
+With `token_weight` token classification is added, see token_loss.py.
 """
 
 from collections.abc import Sequence
@@ -19,24 +19,16 @@ from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.packing import Direction, Packing, length_multiple, pack_readings
 from virtex.models.textual_head import HeadConfig
-from virtex.tasks.base import (
-    Batch,
-    CaptionTask,
-    Encoded,
-    TaskConfig,
-    TaskData,
-    TaskOutput,
-    mean_loss,
-)
-from virtex.tasks.token_loss import TokenLoss, token_targets
+from virtex.tasks import token_loss
+from virtex.tasks.base import Batch, CaptionTask, Encoded, TaskData, TaskOutput, mean_loss
+from virtex.tasks.token_loss import WithTokensConfig
 
 MAX_CAPTIONS = 64
 """Most captions of an image in a step."""
-MAX_TOKEN_WEIGHT = 1000.0
 
 
 @dataclass(frozen=True)
-class CaptioningConfig(TaskConfig):
+class CaptioningConfig(WithTokensConfig):
     """Predict captions token by token."""
 
     writes_captions: ClassVar[bool] = True
@@ -50,19 +42,11 @@ class CaptioningConfig(TaskConfig):
     captions_per_image: int = 1
     """Captions of each image in a step, for one pass through the backbone; images with fewer
     repeat theirs. Several teach a small head and backbone sooner."""
-    token_weight: float = 0.0
-    """Weight of a further loss, token classification from the same features, which teaches the
-    backbone sooner; 0 is the paper's task."""
 
     def __post_init__(self) -> None:
-        raise_all(
-            ConfigError,
-            "the options of captioning cannot work",
-            out_of_range(
-                self,
-                {"captions_per_image": (1, MAX_CAPTIONS), "token_weight": (0.0, MAX_TOKEN_WEIGHT)},
-            ),
-        )
+        problems = out_of_range(self, {"captions_per_image": (1, MAX_CAPTIONS)})
+        problems += self.token_problems()
+        raise_all(ConfigError, "the options of captioning cannot work", problems)
 
     def build(self, backbone: Backbone, data: TaskData) -> "Captioning":
         return Captioning(self, backbone, data)
@@ -83,9 +67,7 @@ class Captioning(CaptionTask):
         if config.original and config.bidirectional:
             forward, backward = self.captioner.head.decoders
             backward.load_state_dict(forward.state_dict())
-        self.token_weight, self.token_loss = config.token_weight, None
-        if config.token_weight:
-            self.token_loss = TokenLoss(backbone.num_channels, data.vocabulary.vocab_size)
+        self.token_loss = config.token_loss(backbone, data)
         self.collate = CollateReadings(
             self.captioner.head.directions,
             length_multiple(config.head.max_tokens),
@@ -94,7 +76,14 @@ class Captioning(CaptionTask):
         self.counts = () if config.original else ("num_targets",)
         self.dynamic = {"rows": 0, "inputs": 1, "targets": 1}
         if self.token_loss:
-            self.dynamic["token_targets"] = 1
+            self.dynamic[token_loss.NAME] = 1
+
+    def prepare_step(self, pieces: list[Batch], *, seed: int) -> list[Batch]:
+        """Count the tokens of a step, if the token loss weighs them."""
+        del seed
+        if self.token_loss:
+            self.token_loss.count(pieces)
+        return pieces
 
     def forward(self, batch: Batch) -> TaskOutput:
         grid = self.backbone(normalize(batch["image"]))  # (B, C, h, w)
@@ -106,8 +95,8 @@ class Captioning(CaptionTask):
         names = [f"captioning_{direction}" for direction in self.captioner.head.directions]
         loss, logs = means.sum(), dict(zip(names, means.detach(), strict=True))
         if self.token_loss:
-            of_tokens = self.token_loss(grid, batch["token_targets"])
-            loss, logs["tokens"] = loss + self.token_weight * of_tokens, of_tokens.detach()
+            of_tokens = self.token_loss(grid.mean((2, 3)), batch[token_loss.NAME]).mean()
+            loss, logs["tokens"] = loss + self.token_loss.weight * of_tokens, of_tokens.detach()
         return TaskOutput(loss, logs)
 
 
@@ -127,5 +116,5 @@ class CollateReadings:
         )
         batch = {"image": captioned["image"], **readings._asdict()}
         if self.with_token_targets:
-            batch["token_targets"] = token_targets([item["tokens"] for item in encoded])
+            batch[token_loss.NAME] = token_loss.token_targets([item["tokens"] for item in encoded])
         return batch

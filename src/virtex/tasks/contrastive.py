@@ -10,6 +10,8 @@ So are the captions of accumulated pieces, by a second pass (virtex.engine.two_p
 compares the pairs of one process's batch only, as processes may have unequal numbers of batches.
 Loss and accuracy depend on how many pairs are compared.
 
+With `token_weight` token classification is added, as in SuperCLIP: see token_loss.py.
+
 Shapes: B pairs on this process, G on all processes, T tokens, E embedding size.
 """
 
@@ -31,7 +33,9 @@ from virtex.models.backbone import Backbone
 from virtex.models.linear import Linear
 from virtex.models.packing import LENGTH_MULTIPLE, rounded_up
 from virtex.models.text_encoder import TextEncoder, TextEncoderConfig
-from virtex.tasks.base import Batch, Encoded, PairwiseTask, TaskConfig, TaskData, TaskOutput
+from virtex.tasks import token_loss
+from virtex.tasks.base import Batch, Encoded, PairwiseTask, TaskData, TaskOutput
+from virtex.tasks.token_loss import WithTokensConfig
 from virtex.tokens import PAD_ID
 
 Loss = Literal["softmax", "sigmoid"]
@@ -43,7 +47,7 @@ MAX_LOG_SCALE = math.log(100)
 
 
 @dataclass(frozen=True)
-class ContrastiveConfig(TaskConfig):
+class ContrastiveConfig(WithTokensConfig):
     """Distinguish an image's own caption from those of the other images in the batch."""
 
     loss: Loss = "softmax"
@@ -54,7 +58,7 @@ class ContrastiveConfig(TaskConfig):
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
 
     def __post_init__(self) -> None:
-        problems = out_of_range(self, {"embedding_size": (1, 2**14)})
+        problems = out_of_range(self, {"embedding_size": (1, 2**14)}) + self.token_problems()
         if self.loss not in get_args(Loss):
             problems.append(f"loss {self.loss!r} is neither 'softmax' nor 'sigmoid'")
         raise_all(ConfigError, "the options of contrastive pretraining cannot work", problems)
@@ -80,13 +84,31 @@ class Contrastive(PairwiseTask):
         self.log_scale = nn.Parameter(torch.tensor(FIRST_LOG_SCALE[config.loss]))
         self.bias = nn.Parameter(torch.tensor(FIRST_BIAS)) if config.loss == "sigmoid" else None
         self.encode, self.encode_validation = data.encode_captioned(config.text.max_tokens)
-        self.collate = CollateCaptions(config.text.max_tokens)
+        self.token_loss = config.token_loss(backbone, data)
+        self.collate = CollateCaptions(
+            config.text.max_tokens, with_token_targets=self.token_loss is not None
+        )
         self.dynamic = {"tokens": 1}
+        if self.token_loss:
+            self.dynamic[token_loss.NAME] = 1
+
+    def prepare_step(self, pieces: list[Batch], *, seed: int) -> list[Batch]:
+        """Count the tokens of a step, if the token loss weighs them."""
+        del seed
+        if self.token_loss:
+            self.token_loss.count(pieces)
+        return pieces
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the vectors (B, E) of images and captions."""
-        images = self.embed_images(normalize(batch["image"]))
-        return {"images": images, "texts": self.embed_texts(batch["tokens"], batch["lengths"])}
+        """Return the vectors (B, E) of images and captions, and the token losses (B,) if any."""
+        pooled = self.backbone.pooled(normalize(batch["image"]))  # (B, C)
+        embeddings = {
+            "images": self._project_images(pooled),
+            "texts": self.embed_texts(batch["tokens"], batch["lengths"]),
+        }
+        if self.token_loss:
+            embeddings["token_losses"] = self.token_loss(pooled, batch[token_loss.NAME])
+        return embeddings
 
     def compare(self, embeddings: Mapping[str, Tensor]) -> TaskOutput:
         """Return the loss of vectors (B, E), compared in training with those of all processes."""
@@ -105,12 +127,14 @@ class Contrastive(PairwiseTask):
         top1 = (by_image.argmax(1) == own).float().mean()
         temperature = (-self.log_scale.detach()).exp()
         logs = {"contrastive": loss.detach(), "retrieval_top1": top1, "temperature": temperature}
+        if self.token_loss:
+            of_tokens = embeddings["token_losses"].mean()
+            loss, logs["tokens"] = loss + self.token_loss.weight * of_tokens, of_tokens.detach()
         return TaskOutput(loss, logs)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Return float32 unit vectors (B, E) of normalised images (B, 3, H, W)."""
-        projected = self.image_projection(self.backbone.pooled(images))
-        return to_unit_length(projected.float(), dim=1)
+        return self._project_images(self.backbone.pooled(images))
 
     def embed_texts(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Return float32 unit vectors (B, E) of padded captions (B, T) with `lengths` (B,).
@@ -119,6 +143,10 @@ class Contrastive(PairwiseTask):
         """
         projected = self.text_projection(self.text_encoder(tokens, lengths))
         return to_unit_length(projected.float(), dim=1)
+
+    def _project_images(self, pooled: Tensor) -> Tensor:
+        """Return float32 unit vectors (B, E) of pooled features (B, C)."""
+        return to_unit_length(self.image_projection(pooled).float(), dim=1)
 
     def no_weight_decay(self) -> set[str]:
         text_encoder = {f"text_encoder.{name}" for name in self.text_encoder.no_weight_decay()}
@@ -138,12 +166,18 @@ class CollateCaptions:
     """Collation of images and captions, padded to a multiple of 8 tokens or to the most."""
 
     max_tokens: int
+    with_token_targets: bool = False
+    """Whether to add the distinct tokens (B, K) of each caption."""
 
     def __call__(self, encoded: Sequence[Encoded]) -> Batch:
         captioned = collate_captioned(encoded)
         tokens = captioned["tokens"]  # (B, T)
         num_tokens = min(rounded_up(tokens.shape[1], LENGTH_MULTIPLE), self.max_tokens)
-        return {**captioned, "tokens": pad(tokens, (0, num_tokens - tokens.shape[1]), value=PAD_ID)}
+        padded = pad(tokens, (0, num_tokens - tokens.shape[1]), value=PAD_ID)
+        batch = {**captioned, "tokens": padded}
+        if self.with_token_targets:
+            batch[token_loss.NAME] = token_loss.token_targets([item["tokens"] for item in encoded])
+        return batch
 
 
 def softmax_loss(by_image: Tensor, by_text: Tensor, own: Tensor) -> Tensor:

@@ -21,6 +21,9 @@ TASKS: dict[str, Choice] = {
     "superclass": Choice(TokenClassificationConfig, {"idf": True}),
     "label_classification": Choice(LabelClassificationConfig),
     "clip": Choice(ContrastiveConfig, {"loss": "softmax"}),
+    "superclip": Choice(
+        ContrastiveConfig, {"loss": "softmax", "token_weight": 1.0, "token_idf": True}
+    ),
     "siglip": Choice(ContrastiveConfig, {"loss": "sigmoid"}),
     "instance_segmentation": Choice(InstanceSegmentationConfig),
     "moco": Choice(MocoConfig),
