@@ -248,7 +248,7 @@ def _demo(arguments: list[str]) -> int:
         if (error.name or "").split(".")[0] == "virtex":
             raise
         raise ConfigError(
-            f"virtex demo needs {error.name}, which is not installed: pip install 'virtex[demo]'"
+            f"virtex demo needs {error.name}, which is not installed: pip install starlette uvicorn"
         ) from error
     serve(config)
     return 0

@@ -36,7 +36,7 @@ def test_without_starlette_the_extra_is_named(monkeypatch, capsys):
     assert main(["demo", "run"]) == 2
     error = capsys.readouterr().err
     assert "needs starlette" in error
-    assert "pip install 'virtex[demo]'" in error
+    assert "pip install starlette uvicorn" in error
 
 
 def test_the_command_reports_the_error_and_exits_with_2(tmp_path, capsys):

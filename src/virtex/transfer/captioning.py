@@ -76,7 +76,7 @@ class CaptioningProtocolConfig(WholeModelConfig):
         "bleu",
         "rouge",
     )
-    """Scores to compute; the first is the headline. meteor and spice need Java and virtex[metrics],
+    """Scores to compute; the first is the headline. meteor and spice need Java and pycocoevalcap,
     spice needs CoreNLP's models too."""
 
     def problems(self) -> list[str]:

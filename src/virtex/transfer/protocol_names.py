@@ -51,7 +51,7 @@ ABOUT: dict[str, str] = {
     ),
     "captioning": (
         "Captions of the validation images by the run itself, beam 5, scored by CIDEr-D, BLEU and"
-        " ROUGE-L; with Java and virtex[metrics] --metrics takes meteor and spice as well. Needs "
+        " ROUGE-L; with Java and pycocoevalcap --metrics takes meteor and spice as well. Needs "
         "a run that learned to write, and --data.root DIR with val2017/ and "
         "annotations/captions_val2017.json, or any other caption source with a validation split."
     ),

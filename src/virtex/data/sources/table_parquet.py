@@ -49,7 +49,7 @@ def read_parquet(path: Path, columns: Columns, encoding: str | None = None) -> I
         import pyarrow
     except ImportError as error:
         raise ConfigError(
-            f'{path} is a Parquet file, which needs pyarrow: pip install "virtex[parquet]"'
+            f"{path} is a Parquet file, which needs pyarrow: pip install pyarrow"
         ) from error
     _check_metadata(path)
     try:

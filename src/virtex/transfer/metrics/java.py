@@ -1,6 +1,6 @@
 """METEOR and SPICE, computed by their authors' Java programs.
 
-pycocoevalcap (`pip install 'virtex[metrics]'`) brings both programs. They are started here and not
+pycocoevalcap (`pip install pycocoevalcap`) brings both programs. They are started here and not
 by its wrappers, so that nothing is downloaded, nothing is written into the installed package, and a
 program that fails or hangs ends with an error. SPICE also needs Stanford CoreNLP, which no Python
 package brings.
@@ -47,7 +47,7 @@ def check_java_metrics(names: Iterable[str]) -> None:
     if not shutil.which("java"):
         problems.append("no program `java` is found: install a Java runtime")
     if package is None:
-        problems.append("pycocoevalcap is not installed: pip install 'virtex[metrics]'")
+        problems.append("pycocoevalcap is not installed: pip install pycocoevalcap")
     else:
         problems += [f"{package / jar} is missing: install pycocoevalcap again"
                      for jar in jars.values() if not (package / jar).is_file()]  # fmt: skip

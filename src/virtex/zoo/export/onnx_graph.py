@@ -27,7 +27,9 @@ def check_installed() -> None:
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f'--format onnx needs {", ".join(missing)}: pip install "virtex[onnx]"')
+        raise ConfigError(
+            f"--format onnx needs {', '.join(missing)}: pip install {' '.join(missing)}"
+        )
 
 
 def write_onnx(backbone: Backbone, path: Path, *, image_size: int, output: Output) -> None:
