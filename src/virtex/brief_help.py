@@ -62,8 +62,8 @@ BRIEFS: dict[str, Brief] = {
             },
             "Model": {
                 "--task NAME": "pretext task: bicaptioning, captioning, masked_lm, icmlm, cappa, "
-                "token_classification, superclass, label_classification, clip, superclip, siglip, moco, "
-                "pirl, instance_segmentation",
+                "token_classification, superclass, label_classification, clip, superclip, siglip, "
+                "moco, pirl, instance_segmentation",
                 "--task.help NAME": "list the options of a task",
                 "--backbone.name NAME": "timm network: resnet50, convnext_tiny, "
                 "vit_small_patch16_224, ...",
