@@ -68,7 +68,7 @@ def test_signals_are_noted_though_nothing_can_be_written(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(signals.os, "write", fail)
     with StopSignals() as stop:
-        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
         end = time.monotonic() + 10
         while not stop.requested and time.monotonic() < end:
             time.sleep(0.001)
