@@ -161,7 +161,7 @@ class Manifest:
     @cached_property
     def kept_starts(self) -> NDArray[np.int64]:
         """Number of kept examples before each shard, and of all, (S + 1,)."""
-        return starts_of(self.num_kept)
+        return starts_of(self.num_kept.tolist())
 
     @property
     def num_all_kept(self) -> int:
@@ -268,7 +268,7 @@ class Manifest:
 
     @cached_property
     def _byte_starts(self) -> NDArray[np.int64]:
-        return starts_of((self.num_examples + 7) // 8)
+        return starts_of(((self.num_examples + 7) // 8).tolist())
 
     @cached_property
     def _bits(self) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ grows with the number of examples.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class Records:
         self.path = path
         try:
             files.open_regular(path).close()  # a named pipe would be waited for
-            self._file = safe_open(path, framework="numpy")
+            self._file: Any = safe_open(path, framework="numpy")
             self.metadata: Mapping[str, str] = self._file.metadata() or {}
             self._rows, self._starts, self._text = map(
                 self._file.get_slice, ("records", "key_starts", "key_text")

@@ -1,0 +1,161 @@
+"""A store reads shards alike from a folder and by http, and bears a failing server."""
+
+import hashlib
+import io
+import logging
+import pickle
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.data.shards.ranged_server import BUCKET, RangedServer, etag_of
+from tests.data.sources.layouts import write
+from virtex.data.shards import store as module
+from virtex.data.shards.store import Patience, Store, StoreError, open_store
+from virtex.errors import ConfigError
+
+CONTENT = bytes(range(256)) * 100
+HASTE = Patience(num_tries=4, first_wait=0.01, seconds=5, request_seconds=5)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for n in range(9):
+        write(tmp_path / "pre" / f"d{n % 2}" / f"{n}.tar", CONTENT[n:])
+    write(tmp_path / "pre" / "readme.txt", "not a shard")
+    write(tmp_path / "pre" / ".hidden" / "0.tar", "hidden")
+    write(tmp_path / "prefix" / "0.tar", "of another prefix")
+    return tmp_path
+
+
+@pytest.fixture
+def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RangedServer]:
+    with RangedServer(folder) as running:
+        running.set_environment(monkeypatch)
+        yield running
+
+
+@pytest.fixture
+def s3(server: RangedServer) -> Store:
+    return open_store(f"s3://{BUCKET}/pre", patience=HASTE)
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "s3"])
+def test_all_shards_are_listed_in_order(folder: Path, s3: Store, kind: str) -> None:
+    root = {"folder": str(folder / "pre"), "file": (folder / "pre").as_uri()}.get(kind)
+    store = s3 if root is None else open_store(root)
+    found = list(store.list())
+    assert [one.name for one in found] == sorted(f"d{n % 2}/{n}.tar" for n in range(9))
+    assert {one.size for one in found} == {len(CONTENT) - n for n in range(9)}
+    assert found == [store.head(one.name) for one in found]
+    if kind == "s3":
+        assert found[0].etag == etag_of(folder / "pre" / found[0].name)
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3", "http"])
+def test_a_shard_is_read_whole_and_in_parts(
+    folder: Path, server: RangedServer, s3: Store, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PIECE", 1000)
+    stores = {"folder": open_store(folder / "pre"), "http": open_store(f"{server.url}/pre")}
+    store = pickle.loads(pickle.dumps(stores.get(kind, s3)))
+    one = store.head("d1/3.tar")
+    assert store.read(one.name, 10, 20, etag=one.etag) == CONTENT[13:23]
+    file, counts = io.BytesIO(), list[int]()
+    sha256 = store.download(
+        one.name, file, size=one.size, etag=one.etag, num_parallel=3, on_bytes=counts.append
+    )
+    assert file.getvalue() == CONTENT[3:]
+    assert sha256 == hashlib.sha256(CONTENT[3:]).hexdigest()
+    assert sum(counts) == one.size
+    assert len(counts) == 26
+
+
+@pytest.mark.parametrize("kind", ["fail", "cut"])
+def test_a_failing_server_is_tried_again(server: RangedServer, s3: Store, kind: str) -> None:
+    getattr(server, kind)(3)
+    assert s3.read("d1/3.tar", 0, 1000) == CONTENT[3:1003]
+    assert server.count("GET", "3.tar") == 4
+
+
+def test_a_server_that_goes_on_failing_is_named(
+    server: RangedServer, s3: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.fail(100)
+    with (
+        caplog.at_level(logging.WARNING, "virtex"),
+        pytest.raises(StoreError, match=r"d1/3\.tar at s3://bucket/pre cannot be read after 4"),
+    ):
+        s3.read("d1/3.tar", 0, 1000)
+    assert server.count("GET") == 4
+    assert "d1/3.tar at s3://bucket/pre: " in caplog.text
+    with pytest.raises(StoreError, match="list of files at s3://bucket/pre cannot be read"):
+        list(s3.list())
+
+
+def test_a_server_that_hangs_is_given_up(server: RangedServer) -> None:
+    server.delay(1)
+    hasty = Patience(num_tries=2, first_wait=0.01, request_seconds=0.1)
+    with pytest.raises(StoreError, match="after 2 tries"):
+        open_store(f"s3://{BUCKET}/pre", patience=hasty).head("d1/3.tar")
+
+
+def test_what_no_try_can_mend_is_tried_once(server: RangedServer, s3: Store) -> None:
+    with pytest.raises(StoreError, match="nothing of this name"):
+        s3.head("no.tar")
+    server.fail(9, status=403)
+    with pytest.raises(StoreError, match=r"access is denied .* AWS_"):
+        s3.read("d1/3.tar", 0, 10)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_a_shard_that_has_changed_is_named(folder: Path, s3: Store, kind: str) -> None:
+    store = s3 if kind == "s3" else open_store(folder / "pre")
+    one = store.head("d1/3.tar")
+    (folder / "pre" / "d1" / "3.tar").write_bytes(CONTENT[::-1])
+    with pytest.raises(StoreError, match=r"d1/3\.tar .* has changed"):
+        store.read("d1/3.tar", 0, 10, etag=one.etag)
+
+
+def test_a_name_leads_nowhere_else(folder: Path) -> None:
+    with pytest.raises(StoreError, match="leads outside"):
+        open_store(folder / "pre").head("../prefix/0.tar")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("ftp://host/shards", "URLs begin with s3://"),
+        ("https://me:hushhush@host/shards", "may hold a credential"),
+        ("https://host/shards?sig=hushhush", "may hold a credential"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused(url: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as raised:
+        open_store(url)
+    assert "hushhush" not in str(raised.value)
+
+
+def test_no_credential_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    secrets = {
+        "AWS_ACCESS_KEY_ID": "AKIAVERYSECRET",
+        "AWS_SECRET_ACCESS_KEY": "hush-hush-hush",
+        "AWS_SESSION_TOKEN": "token-of-the-session",
+    }
+    settings = {"AWS_ENDPOINT": "http://127.0.0.1:1", "AWS_ALLOW_HTTP": "1", "AWS_REGION": "x"}
+    for name, value in {**secrets, **settings}.items():
+        monkeypatch.setenv(name, value)
+    store = open_store("s3://bucket/pre", patience=HASTE)
+    with caplog.at_level(logging.DEBUG), pytest.raises(StoreError) as raised:
+        store.head("0.tar")
+    told = "".join(traceback.format_exception(raised.value)) + caplog.text + repr(vars(store))
+    assert "0.tar at s3://bucket/pre" in told
+    assert not [value for value in secrets.values() if value in told]
+    signed = "GET https://host/a.tar?X-Amz-Signature=abc failed; Authorization: hush-hush-hush"
+    shown = module._without_secrets(signed, secrets)
+    assert shown == "GET https://host/a.tar failed; Authorization: ***"
