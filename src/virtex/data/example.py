@@ -2,10 +2,10 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,15 @@ class Example:
         return str(self.image) if isinstance(self.image, Path) else self.image_id
 
 
+class ShardCounts(NamedTuple):
+    """How the examples of a source lie in shards, one behind the other."""
+
+    counts: tuple[NDArray[np.int64], ...]
+    """Number of examples of each shard, an array for each of the sources that are mixed."""
+    weights: tuple[float, ...] | None = None
+    """Proportion of the training examples from each mixed source; None if there is only one."""
+
+
 class Source(ABC):
     """A data set that is picklable and cheap to fork.
 
@@ -61,6 +70,8 @@ class Source(ABC):
     """Class names, which labels index; empty where there are no classes."""
     frequencies: tuple[str, ...] = ()
     """Frequency of each class: r (rare), c (common) or f (frequent); LVIS alone has it."""
+    shard_counts: ShardCounts | None = None
+    """The shards of a source that is too large to visit all of its examples before training."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -82,6 +93,16 @@ class Source(ABC):
     def labels(self, index: int) -> tuple[int, ...]:
         """Return the labels of `[index]`, if possible without the cost of the example."""
         return self[index].labels
+
+    def sample_captions(self, limit: int, *, seed: int) -> Iterator[str]:
+        """Yield the captions of all images; of a source in shards, about `limit` drawn ones."""
+        del limit, seed
+        return (caption for index in range(len(self)) for caption in self.captions(index))
+
+    def replacements(self, index: int, rng: np.random.Generator, *, number: int) -> Iterable[int]:
+        """Return the examples to try, in this order, instead of one that cannot be read."""
+        del index
+        return [int(other) for other in rng.integers(len(self), size=number)]
 
     @abstractmethod
     def identity(self) -> dict[str, str | int]:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from virtex.data.checks import head_of, quoted
 from virtex.data.image_files import images_below, is_image
+from virtex.data.shards.manifest import has_manifest
 from virtex.data.source_options import Needs, SourceConfig, SourceName, meets
 from virtex.data.sources.coco_file import KINDS
 from virtex.data.sources.flickr import flickr_file, is_flickr_file
@@ -50,7 +51,7 @@ LAYOUTS = (
     Layout("flickr", "Flickr8k.token.txt, captions.txt or results.csv, or such a file"),
     Layout("inaturalist", f"train{YEAR}.json or val{YEAR}.json"),
     Layout("voc", "ImageSets/Main in the root, VOC2007 or VOCdevkit"),
-    Layout("webdataset", ".tar files"),
+    Layout("webdataset", ".tar files, or manifest.json of virtex index"),
     Layout("table", f"a file {', '.join(READERS)}, or a folder with one {', '.join(TABLES)}"),
     Layout("folder", "images with .txt or .json files beside them"),
     Layout("classes", "folders of images"),
@@ -65,6 +66,8 @@ def resolved(config: SourceConfig, needs: Needs) -> SourceConfig:
     """
     if config.source != "auto":
         return config
+    if config.mix:
+        return replace(config, source="webdataset")
     if config.root is None:
         _log_once("data: scenes are drawn, for want of a --data.root")
         return replace(config, source="scenes")
@@ -90,6 +93,8 @@ def found_layouts(root: Path, config: SourceConfig, needs: Needs) -> list[Source
     Raises:
         ConfigError: Folders of the root have layouts of their own.
     """
+    if has_manifest(root):
+        return ["webdataset"]
     if root.is_file():
         return _layout_of_file(root)
     if not root.is_dir():

@@ -1,13 +1,16 @@
 """Options to an opened data source: the layout, its location and the part to use."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
+from virtex.data.checks import quoted
 from virtex.data.example import Source, Subset
 from virtex.data.layout_search import resolved
-from virtex.data.source_options import Needs, SourceConfig, check_options
+from virtex.data.shards.manifest import Manifest, has_manifest, is_url
+from virtex.data.source_options import Needs, SourceConfig, check_options, is_manifest
 from virtex.data.sources.classes import ClassesSource, check_same_class_folders
 from virtex.data.sources.coco import CocoSource
 from virtex.data.sources.coco_file import kinds_of, matching_split
@@ -20,13 +23,15 @@ from virtex.data.sources.inaturalist import (
 )
 from virtex.data.sources.karpathy import KarpathySource, has_karpathy_split
 from virtex.data.sources.lvis import LvisSource, lvis_path
+from virtex.data.sources.mixed import MixedSource
 from virtex.data.sources.scenes import ScenesSource
+from virtex.data.sources.shards import ShardedSource
 from virtex.data.sources.table import TableSource
 from virtex.data.sources.voc import VocSource
 from virtex.data.sources.voc_splits import has_split
 from virtex.data.sources.webdataset import WebdatasetSource
 from virtex.data.subsets import FewerCaptions, fraction_of_each_class, held_out, random_fraction
-from virtex.errors import DataError
+from virtex.errors import ConfigError, DataError
 
 __all__ = ["Needs", "SourceConfig", "Split", "open_source", "resolved"]
 
@@ -80,6 +85,8 @@ def _open(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
             return _open_table(config, split, needs)
         case "flickr":
             return _open_flickr(config, split, needs)
+        case "webdataset" if is_manifest(config) or config.val_root is not None:
+            return _open_shards(config, split, needs)
         case "folder" | "webdataset" | "classes":
             return _open_folder(config, split, needs)
     root, name, is_named = _split_of(config, split)
@@ -91,6 +98,29 @@ def _open(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
         if val_path is not None:
             check_same_categories(source, val_path)
     return source
+
+
+def _open_shards(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
+    """Return the shards of manifests, or those in a folder."""
+    mix = {Path(path): weight for path, weight in config.mix.items()}
+    if split == "train" and mix:
+        parts = [_sharded(path, config, needs) for path in mix]
+        return MixedSource(parts, [*mix.values()])
+    root = config.root if split == "train" else config.val_root
+    if root is not None and has_manifest(root):
+        return _sharded(root, config, needs)
+    if split == "val" and root is None:
+        return None
+    if is_manifest(config):  # and the validation data are a folder
+        config = replace(config, root=root, mix={})
+    return _open_folder(config, split, needs)
+
+
+def _sharded(path: Path, config: SourceConfig, needs: Needs) -> ShardedSource:
+    manifest = Manifest.read(path)
+    if is_url(manifest.root):
+        raise ConfigError(f"{path} lists shards at {quoted(manifest.root)}, which are not local.")
+    return ShardedSource(manifest, with_captions=needs.captions, fault_limit=config.fault_limit)
 
 
 def _open_scenes(config: SourceConfig, split: Split) -> Source | None:

@@ -1,9 +1,10 @@
 """The options of a data source, and the check that they fit together."""
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
+from virtex.data.shards.manifest import has_manifest
 from virtex.data.sources.voc_splits import overlap
 from virtex.errors import ConfigError, raise_all
 from virtex.options.dependents import register_dependents
@@ -16,6 +17,8 @@ BAD_OBJECT_LIMIT = 0.001
 """Large annotation files hold a few degenerate objects; one in a thousand is tolerated."""
 MISSING_CAPTION_LIMIT = 0.01
 """Data from the web lacks a few captions; one in a hundred is tolerated."""
+FAULT_LIMIT = 0.01
+"""Data from the web holds some broken images; one in a hundred is tolerated."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class SourceConfig:
     captions in .txt or .json beside them; table: CSV, TSV, JSON or Parquet; webdataset: tar
     shards; classes: one folder a class; inaturalist: iNaturalist 2018; voc: PASCAL VOC."""
     root: Path | None = None
-    """Folder of the data; for table, the file; for coco, karpathy and flickr either."""
+    """Folder of the data; for table, the file; for coco, karpathy and flickr either; for webdataset
+    also a manifest that `virtex index` wrote."""
     val_root: Path | None = None
     """Folder (or file, as for `root`) of the validation data, where it is not under `root`."""
     train_split: str | None = None
@@ -70,6 +74,15 @@ class SourceConfig:
     missing_caption_limit: float = MISSING_CAPTION_LIMIT
     """Largest fraction of images (for table: rows; for coco also captions) whose caption is missing
     or empty, which are skipped and logged; more are an error."""
+    num_lanes: int | None = None
+    """Lanes in which the shards of a manifest are read, a divisor of the batch size and a multiple
+    of the number of processes; by default the largest divisor up to 64."""
+    fault_limit: float = FAULT_LIMIT
+    """Largest fraction of the examples in a manifest that may be bad; also of those that a process
+    has read (at least 1,000), where each is replaced by the next one and listed in faults.jsonl."""
+    mix: dict[str, float] = field(default_factory=dict)
+    """Manifests to mix, instead of `root`, with the proportion of each in the batches:
+    {MANIFEST: 0.7, OTHER: 0.3}."""
 
 
 class Needs(NamedTuple):
@@ -97,7 +110,7 @@ OPTIONS: dict[str, frozenset[str]] = {
         {"root", "val_root", "val_share", "image_root", "image_column", "caption_column"}
         | {"encoding", "missing_caption_limit"}
     ),
-    "webdataset": IN_FOLDERS | {"missing_caption_limit"},
+    "webdataset": IN_FOLDERS | {"missing_caption_limit", "num_lanes", "fault_limit", "mix"},
     "classes": IN_FOLDERS,
     "inaturalist": IN_FOLDERS - {"val_share"},
     "voc": IN_FOLDERS - {"val_share"} | {"bad_object_limit"},
@@ -109,6 +122,17 @@ ROOTS = {
     "flickr": "the list of captions, or its folder",
 }
 """What `root` is, where it is not the folder of the data."""
+OF_MANIFEST = ("num_lanes", "fault_limit", "mix")
+"""Options that have a meaning for a manifest alone."""
+NOT_OF_MANIFEST = {
+    "share": "make a manifest of a part by `virtex index --keep`",
+    "val_share": "make two manifests by `virtex index --val_share`, and name the second one with "
+    "--data.val_root",
+    "train_split": "name the manifest itself with --data.root",
+    "val_split": "name the validation data's manifest with --data.val_root",
+    "missing_caption_limit": "--data.fault_limit holds for missing captions too",
+}
+"""Options that have none for a manifest, and what to do instead."""
 WITH_CAPTIONS = frozenset({"scenes", "coco", "karpathy", "flickr", "folder", "table", "webdataset"})
 WITH_OBJECTS = frozenset({"scenes", "coco", "lvis", "voc"})
 WITH_MASKS = frozenset({"scenes", "coco", "lvis"})
@@ -131,8 +155,15 @@ def check_options(config: SourceConfig, needs: Needs) -> None:
         allowed = ", ".join(get_args(SourceName))
         raise ConfigError(f"unknown --data.source {config.source!r}; it is one of {allowed}.")
     problems = _unused(config) + _out_of_range(config)
-    problems += _contradictions(config) + _unmet(config, needs)
+    problems += _contradictions(config) + _of_manifests(config) + _unmet(config, needs)
     raise_all(ConfigError, "the data options cannot work", problems)
+
+
+def is_manifest(config: SourceConfig) -> bool:
+    """Return whether the training data are one or several manifests."""
+    if config.source != "webdataset":
+        return False
+    return bool(config.mix) or (config.root is not None and has_manifest(config.root))
 
 
 def meets(source: str, needs: Needs) -> bool:
@@ -151,7 +182,7 @@ def _unused(config: SourceConfig) -> list[str]:
     unused = [
         option.name
         for option in fields(config)
-        if option.name not in used and getattr(config, option.name) != option.default
+        if option.name not in used and getattr(config, option.name) != _default(option)
     ]
     allowed = ", ".join(sorted(used - {"source"}))
     return [
@@ -159,6 +190,32 @@ def _unused(config: SourceConfig) -> list[str]:
         f"which uses {allowed}. Leave it out."
         for name in unused
     ]
+
+
+def _default(option: Field[Any]) -> Any:
+    return option.default if option.default_factory is MISSING else option.default_factory()
+
+
+def _of_manifests(config: SourceConfig) -> list[str]:
+    """Return a problem for each option that is set and fits a manifest alone, or none."""
+    if config.source != "webdataset":
+        return []
+    set_ = [one.name for one in fields(config) if getattr(config, one.name) != _default(one)]
+    if not is_manifest(config):
+        return [
+            f"--data.{name} means something to a manifest alone, and {config.root} is none: write "
+            "one by `virtex index`, and name it with --data.root."
+            for name in set_
+            if name in OF_MANIFEST
+        ]
+    problems = [
+        f"--data.{name} {getattr(config, name)} means nothing to a manifest: {remedy}."
+        for name, remedy in NOT_OF_MANIFEST.items()
+        if name in set_
+    ]
+    if config.mix and config.root is not None:
+        problems.append("--data.mix and --data.root both name training data. Give one of them.")
+    return problems
 
 
 def _out_of_range(config: SourceConfig) -> list[str]:
@@ -174,6 +231,9 @@ def _out_of_range(config: SourceConfig) -> list[str]:
             0 <= config.missing_caption_limit < 1,
             "at least 0 and below 1",
         ),
+        "num_lanes": (config.num_lanes is None or config.num_lanes >= 1, "at least 1"),
+        "fault_limit": (0 <= config.fault_limit <= 1, "from 0 to 1"),
+        "mix": (all(weight > 0 for weight in config.mix.values()), "weights above 0"),
     }
     if config.encoding is not None:
         ranges["encoding"] = (_is_encoding(config.encoding), "a text encoding, such as cp1252")
@@ -194,7 +254,7 @@ def _is_encoding(name: str) -> bool:
 
 def _contradictions(config: SourceConfig) -> list[str]:
     problems = []
-    if config.source != "scenes" and config.root is None:
+    if config.source != "scenes" and config.root is None and not config.mix:
         what = ROOTS.get(config.source, "the folder of the data")
         problems.append(f"--data.source {config.source} needs --data.root: {what}.")
     for name in ("val_root", "val_split"):

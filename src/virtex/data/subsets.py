@@ -19,6 +19,7 @@ class FewerCaptions(Source):
     def __init__(self, source: Source, num_captions: int) -> None:
         self.source, self.num_captions = source, num_captions
         self.categories, self.frequencies = source.categories, source.frequencies
+        self.shard_counts = source.shard_counts
 
     def __len__(self) -> int:
         return len(self.source)
@@ -35,6 +36,9 @@ class FewerCaptions(Source):
 
     def labels(self, index: int) -> tuple[int, ...]:
         return self.source.labels(index)
+
+    def replacements(self, index: int, rng: np.random.Generator, *, number: int) -> Iterable[int]:
+        return self.source.replacements(index, rng, number=number)
 
     def identity(self) -> dict[str, str | int]:
         return {**self.source.identity(), "captions_per_image": self.num_captions}

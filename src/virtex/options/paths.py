@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 log = logging.getLogger("virtex")
 Config = TypeVar("Config")
 Change = Callable[[str], str]
-TEXTS = frozenset({"init", "images"})
-"""Names of options that are text and may name a file."""
+TEXTS = frozenset({"init", "images", "mix"})
+"""Names of options that are text, or map texts to numbers, and may name a file."""
 VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})")
 
 
@@ -76,6 +76,9 @@ def _changed(value: Any, change: Change, change_text: Change, *, is_file: bool) 
         return value if text == str(value) else type(value)(text)
     if isinstance(value, str) and is_file:
         return change_text(value)
+    if isinstance(value, dict) and is_file:
+        changed = {change_text(name): item for name, item in value.items()}
+        return value if changed.keys() == value.keys() else changed
     if isinstance(value, tuple | list):
         items = [_changed(item, change, change_text, is_file=is_file) for item in value]
         same = all(now is before for now, before in zip(items, value, strict=True))

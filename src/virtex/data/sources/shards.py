@@ -1,0 +1,236 @@
+"""Tar shards that a manifest lists, read by offset: images and captions, from disk or a cache.
+
+Nothing here grows with the number of examples. An index leads to its shard by the numbers of kept
+examples, and there to the offsets of its files, which are memory-mapped. An image and its captions
+lie side by side in a shard, and are read at once.
+"""
+
+import io
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virtex.data.checks import Problems, absent_files
+from virtex.data.example import Example, ShardCounts, Source
+from virtex.data.pixels import MAX_FILE_BYTES, BadImageError
+from virtex.data.shards.manifest import Manifest
+from virtex.data.shards.records import SUFFIX, Extents, Records
+from virtex.data.sidecars import MAX_BYTES, UNREADABLE, Sidecar, read_sidecar
+from virtex.data.sources.tar_members import Extent
+from virtex.errors import DataError
+from virtex.files import open_regular
+
+Locate = Callable[[int], Path]
+"""Function of a shard's index that returns its local path, called at each use; the records of the
+shard lie beside it."""
+MAX_OPEN = 256
+"""Most shards whose records a process holds open; each takes some address space alone."""
+MAX_GAP = 2**16
+"""Most bytes between two files of an example that are read with them rather than skipped."""
+NUM_SHARDS_SAMPLED = 100
+"""Most shards that a sample of captions is read from."""
+
+
+class _Opened(NamedTuple):
+    """The records of a shard, and which of its examples are kept."""
+
+    records: Records
+    positions: NDArray[np.int64] | None
+    """Positions of the kept examples; None if all are kept."""
+
+
+class ShardedSource(Source):
+    """The kept examples of a manifest, in its order; image ids are SHARD/KEY.
+
+    Args:
+        with_captions: Read captions; an image without one counts as bad.
+        fault_limit: Largest fraction of examples that the manifest may list as faulty.
+        locate: See `Locate`; by default shards lie in the manifest's root.
+
+    Raises:
+        DataError: Shards are missing, none of their examples is kept, or too many are faulty.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        with_captions: bool = True,
+        fault_limit: float = 1.0,
+        locate: Locate | None = None,
+    ) -> None:
+        self.manifest, self.with_captions, self._locate = manifest, with_captions, locate
+        self.shard_counts = ShardCounts((manifest.num_kept,))
+        self._opened: OrderedDict[int, _Opened] = OrderedDict()
+        manifest.check_faults(fault_limit)
+        problems = Problems(f"the manifest {manifest.folder or manifest.root}")
+        if not len(self):
+            problems.add("It keeps no example. Index the shards again, or keep other examples.")
+        if locate is None:
+            absent = absent_files(Path(manifest.root), manifest.names)
+            problems.add_all(
+                f"shards missing in {manifest.root}", absent, "Restore or index them again."
+            )
+        problems.check()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave open files out: each process opens its own."""
+        return {**self.__dict__, "_opened": OrderedDict()}
+
+    def __len__(self) -> int:
+        return int(self.manifest.kept_starts[-1])
+
+    def __getitem__(self, index: int) -> Example:
+        shard, opened, position = self._place(index)
+        image_id = self._image_id(shard, opened, position)
+        extents = opened.records.extents(position)
+        if extents.image.size > MAX_FILE_BYTES:
+            raise BadImageError(image_id, f"a file of {extents.image.size:,} bytes")
+        if not self.with_captions:
+            return Example(image_id, self._read(shard, [extents.image])[0])
+        texts = _caption_files(extents)
+        image, *contents = self._read(shard, [extents.image, *texts])
+        sidecar = _sidecar(extents, contents)
+        if sidecar.fault:
+            raise BadImageError(image_id, f"its caption is {sidecar.fault}")
+        return Example(image_id, image, sidecar.captions)
+
+    def image_id(self, index: int) -> str:
+        return self._image_id(*self._place(index))
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        if not self.with_captions:
+            return ()
+        shard, opened, position = self._place(index)
+        extents = opened.records.extents(position)
+        texts = _caption_files(extents)
+        return _sidecar(extents, self._read(shard, texts) if texts else []).captions
+
+    def sample_captions(self, limit: int, *, seed: int) -> Iterator[str]:
+        """Yield at most `limit` captions, of the kept examples of drawn shards in drawn order."""
+        rng = np.random.default_rng(seed)
+        shards = rng.permutation(np.flatnonzero(self.manifest.num_kept))[:NUM_SHARDS_SAMPLED]
+        per_shard = -(-limit // max(len(shards), 1))
+        starts = self.manifest.kept_starts
+        indices = (
+            int(starts[shard]) + offset
+            for shard in shards.tolist()
+            for offset in rng.permutation(int(self.manifest.num_kept[shard]))[:per_shard].tolist()
+        )
+        return islice(chain.from_iterable(map(self.captions, indices)), limit)
+
+    def replacements(self, index: int, rng: np.random.Generator, *, number: int) -> Iterable[int]:
+        """Return the next examples of the same shard, cyclically, then those of other shards."""
+        del rng
+        shard = self._shard_of(index)
+        start, end = self.manifest.kept_starts[shard : shard + 2].tolist()
+        others = (*range(index + 1, end), *range(start, index))[:number]
+        beyond = (at % len(self) for at in range(end, end + len(self) - (end - start)))
+        return [*others, *islice(beyond, number - len(others))]
+
+    def identity(self) -> dict[str, str | int]:
+        return {
+            "source": "webdataset",
+            "root": self.manifest.root,
+            "shards": len(self.manifest),
+            "images": len(self),
+            "sha256": self.manifest.digest,
+        }
+
+    def _shard_of(self, index: int) -> int:
+        return int(np.searchsorted(self.manifest.kept_starts, index, side="right")) - 1
+
+    def _place(self, index: int) -> tuple[int, _Opened, int]:
+        """Return the shard of an example, that shard opened, and the example's position in it."""
+        index = range(len(self))[index]
+        shard = self._shard_of(index)
+        opened = self._open(shard)
+        offset = index - int(self.manifest.kept_starts[shard])
+        positions = opened.positions
+        return shard, opened, offset if positions is None else int(positions[offset])
+
+    def _open(self, shard: int) -> _Opened:
+        """Return an opened shard; the last ones that were used stay open."""
+        if shard not in self._opened:
+            self._opened[shard] = self._with_records(shard)
+            if len(self._opened) > MAX_OPEN:
+                self._opened.popitem(last=False)
+        self._opened.move_to_end(shard)
+        return self._opened[shard]
+
+    def _with_records(self, shard: int) -> _Opened:
+        path = self._path(shard)
+        own = None if self._locate is not None else self.manifest.records_path(shard)
+        records = Records(own or path.with_name(path.name + SUFFIX))
+        about = self.manifest.shard(shard)
+        if len(records) != about.num_examples or records.shard_size != about.size:
+            raise DataError(
+                f"{records.path} does not fit the manifest. Write both again by virtex index."
+            )
+        return _Opened(records, self.manifest.positions(shard))
+
+    def _path(self, shard: int) -> Path:
+        if self._locate is not None:
+            return self._locate(shard)
+        return Path(self.manifest.root) / self.manifest.names[shard]
+
+    def _image_id(self, shard: int, opened: _Opened, position: int) -> str:
+        return f"{self.manifest.names[shard]}/{opened.records.key(position)}"
+
+    def _read(self, shard: int, extents: list[Extent]) -> list[bytes]:
+        """Read files of a shard, those that lie side by side at once.
+
+        Opening the shard each time leaves forked processes no state to share.
+        """
+        path = self._path(shard)
+        try:
+            with self._opened_file(shard, path) as file:
+                is_whole = os.fstat(file.fileno()).st_size == self.manifest.sizes[shard]
+                contents = _contents(file.fileno(), extents)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror}).") from error
+        if not is_whole or [len(one) for one in contents] != [one.size for one in extents]:
+            raise DataError(f"{path} has changed since it was indexed. Index the shards again.")
+        return contents
+
+    def _opened_file(self, shard: int, path: Path) -> io.FileIO:
+        """Open a shard, which may leave the cache between the call of `locate` and this one."""
+        try:
+            return open_regular(path)
+        except FileNotFoundError:
+            if self._locate is None:
+                raise
+            return open_regular(self._locate(shard))
+
+
+def _caption_files(extents: Extents) -> list[Extent]:
+    """Return the file with the captions: the .txt, else the .json, none if it is too large."""
+    found = extents.text or extents.metadata
+    return [] if found is None or found.size > MAX_BYTES else [found]
+
+
+def _sidecar(extents: Extents, contents: list[bytes]) -> Sidecar:
+    """Return the captions in the content of the file that `_caption_files` names."""
+    if not contents:
+        has_none = extents.text is None and extents.metadata is None
+        return Sidecar((), "missing" if has_none else UNREADABLE)
+    return read_sidecar(*contents, None) if extents.text else read_sidecar(None, *contents)
+
+
+def _contents(descriptor: int, extents: list[Extent]) -> list[bytes]:
+    """Return the content of files in a shard; it is short where the shard ends before."""
+    start = min(extent.offset for extent in extents)
+    length = max(extent.offset + extent.size for extent in extents) - start
+    if length > sum(extent.size for extent in extents) + MAX_GAP:
+        return [os.pread(descriptor, extent.size, extent.offset) for extent in extents]
+    whole = os.pread(descriptor, length, start)
+    begins = [extent.offset - start for extent in extents]
+    return [
+        whole[begin : begin + extent.size] for begin, extent in zip(begins, extents, strict=True)
+    ]
