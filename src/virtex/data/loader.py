@@ -4,8 +4,8 @@ virtex.data.order says which examples make up a batch; the randomness of each co
 epoch, index) and, if repeated, the repetition. So workers, ranks and the step at which a run
 resumes change nothing. Each batch also holds `index` (B,), the indices of its examples.
 
-A bad image is counted and logged, and an example drawn from (seed, epoch, index) replaces it, until
-too many images are bad.
+A bad image is counted and logged, and an example that the source names replaces it, by default one
+drawn from (seed, epoch, index), until too many images are bad.
 """
 
 import logging
@@ -21,7 +21,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from virtex.data.example import Example, Source
+from virtex.data.fault_log import FaultLog
 from virtex.data.images import BadImageError
+from virtex.data.lanes import LaneOrder
 from virtex.data.order import Sample, TrainingOrder, validation_order
 from virtex.data.worker_limits import Need, need_of
 from virtex.data.workers import Prepared
@@ -78,10 +80,14 @@ def training_batches(
     repeats: NDArray[np.float64] | None = None,
     num_pieces: int = 1,
     config: LoaderConfig | None = None,
+    num_lanes: int | None = None,
+    fault_limit: float | None = None,
+    fault_log: FaultLog | None = None,
 ) -> "TrainingBatches":
     """Return endless batches from number `start_step` on, in the order that `seed` gives.
 
-    Each is this rank's part of the batch, in pieces that are collated by themselves.
+    Each is this rank's part of the batch, in pieces that are collated by themselves. A source in
+    shards is read in the lane order, any other in a permutation of each epoch.
 
     Args:
         encode: Turns an example into tensors; picklable, and random only through its generator.
@@ -90,6 +96,9 @@ def training_batches(
         start_step: Number of earlier batches; skipping them is free.
         repeats: (N,) repeat factors, at least 1; None for 1.
         num_pieces: Number of equal pieces of a rank's part.
+        num_lanes: Lanes of a source in shards; see `LaneOrder`.
+        fault_limit: `SourceConfig`'s limit of a source in shards, instead of bad_image_limit.
+        fault_log: List of the bad images.
 
     Raises:
         ConfigError: A batch cannot be split evenly over the ranks and pieces.
@@ -99,16 +108,31 @@ def training_batches(
     _check(source, batch_size=batch_size, share=share, num_pieces=num_pieces)
     if seed < 0 or start_step < 0:
         raise ConfigError(f"seed {seed} and start_step {start_step} must be 0 or more")
-    order = TrainingOrder(
-        len(source),
-        seed=seed,
-        batch_size=batch_size,
-        start_step=start_step,
-        share=share,
-        repeats=repeats,
-    )
+    order: TrainingOrder | LaneOrder
+    if source.shard_counts is not None and repeats is None:
+        order = LaneOrder(
+            source.shard_counts.counts,
+            weights=source.shard_counts.weights,
+            seed=seed,
+            batch_size=batch_size,
+            num_lanes=num_lanes,
+            start_step=start_step,
+            share=share,
+        )
+    else:
+        order = TrainingOrder(
+            len(source),
+            seed=seed,
+            batch_size=batch_size,
+            start_step=start_step,
+            share=share,
+            repeats=repeats,
+        )
     reader = _Reader(source, encode, collate, seed=seed, replaces_bad=True, num_pieces=num_pieces)
-    return TrainingBatches(reader, order, config)
+    tally = _Tally(config.bad_image_limit)
+    if fault_limit is not None:
+        tally = _Tally(fault_limit, option="data.fault_limit")
+    return TrainingBatches(reader, order, config, tally, fault_log)
 
 
 def validation_batches(
@@ -137,9 +161,14 @@ class TrainingBatches:
     """An endless iterator over the pieces of this rank's part of each batch."""
 
     def __init__(
-        self, reader: "_Reader", order: Iterable[list[Sample]], config: LoaderConfig
+        self,
+        reader: "_Reader",
+        order: TrainingOrder | LaneOrder,
+        config: LoaderConfig,
+        tally: "_Tally",
+        fault_log: FaultLog | None = None,
     ) -> None:
-        self._tally = _Tally(config.bad_image_limit)
+        self._tally, self._fault_log, self._step = tally, fault_log, order.start_step
         self._batches = _prepared(reader, order, config, largest=next(iter(order)))
 
     @property
@@ -152,7 +181,11 @@ class TrainingBatches:
 
     def __next__(self) -> list[Batch]:
         try:
-            return self._tally.add(next(self._batches))
+            read = next(self._batches)
+            self._step += 1
+            if self._fault_log is not None:
+                self._fault_log.add(self._step, read.bad_images)
+            return self._tally.add(read)
         except VirTexError:
             self.close()
             raise
@@ -234,23 +267,24 @@ class _Reader(Dataset[_Read]):
         yield sample.example_index
         if self.replaces_bad:
             rng = np.random.default_rng([self.seed, *sample[:2], REPLACEMENT_STREAM])
-            yield from rng.integers(len(self.source), size=MAX_REPLACEMENTS).tolist()
+            yield from self.source.replacements(sample.example_index, rng, number=MAX_REPLACEMENTS)
 
 
 class _Tally:
     """A count of bad images, which logs each once and raises an error at too many."""
 
-    def __init__(self, limit: float) -> None:
-        self.limit, self.num_seen = limit, 0
+    def __init__(self, limit: float, *, option: str = "bad_image_limit") -> None:
+        self.limit, self.option, self.num_seen = limit, option, 0
         self.bad_images: list[BadImage] = []
+        self._known: set[BadImage] = set()
 
     def add(self, read: _Read) -> list[Batch]:
         """Count the bad images of a batch and return its pieces."""
         self.num_seen += read.num_seen
         for location, reason in read.bad_images:
-            known = (location, reason) in self.bad_images
             self.bad_images.append((location, reason))
-            if not known:
+            if (location, reason) not in self._known:
+                self._known.add((location, reason))
                 count = len(self.bad_images)
                 logger.warning("bad image %s: %s (%d so far)", location, reason, count)
         if read.error is not None:
@@ -259,7 +293,7 @@ class _Tally:
             location, reason = self.bad_images[-1]
             raise DataError(
                 f"{len(self.bad_images)} of {self.num_seen} examples cannot be read, more than the "
-                f"{self.limit:.2%} that bad_image_limit allows; the last is {location}: {reason}. "
+                f"{self.limit:.2%} that {self.option} allows; the last is {location}: {reason}. "
                 "Replace or remove these images, or raise the limit"
             )
         return read.pieces
