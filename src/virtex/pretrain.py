@@ -11,8 +11,9 @@ from virtex import config as config_files
 from virtex import distributed, files
 from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
+from virtex.data.lanes import check_lanes, default_num_lanes
 from virtex.data.source import Needs, open_source, open_whole, part_to_train, resolved
-from virtex.data.source_options import check_options
+from virtex.data.source_options import check_options, is_manifest
 from virtex.data.tokenizer import Tokenizer
 from virtex.early_stopping import EarlyStopping
 from virtex.engine.loop import FitResult, fit
@@ -49,7 +50,7 @@ def pretrain(config: PretrainConfig) -> FitResult:
     config = _with_whole_backbone(config)
     device, folder = choose_device(config.run.device), RunFolder(config.out)
     with distributed.process_group(device), tf32_kept():
-        config = with_stored_choices(_with_found_layouts(config), folder)
+        config = _with_lanes(with_stored_choices(_with_found_layouts(config), folder))
         config = _with_precision(config, folder, device)
         _check_options(config)
         distributed.on_main(lambda: files.check_out(config.out, is_file=False))
@@ -181,7 +182,7 @@ def check(config: PretrainConfig) -> None:
         ConfigError: Options cannot work, or differ from those of the existing run.
     """
     config = _with_whole_backbone(config)
-    config = with_stored_choices(_with_found_layouts(config), RunFolder(config.out))
+    config = _with_lanes(with_stored_choices(_with_found_layouts(config), RunFolder(config.out)))
     _check_options(config)
     resumes(config, RunFolder(config.out))
     with torch.random.fork_rng(devices=[]):
@@ -195,6 +196,14 @@ def _with_found_layouts(config: PretrainConfig) -> PretrainConfig:
     if scored.protocol != "none":
         scored = replace(scored, data=resolved(scored.data, Needs(labels=True)))
     return replace(config, data=resolved(config.data, config.task.needs), early_stopping=scored)
+
+
+def _with_lanes(config: PretrainConfig) -> PretrainConfig:
+    """Return the options with the number of lanes of a manifest, which the run records."""
+    if not is_manifest(config.data) or config.data.num_lanes is not None:
+        return config
+    num_lanes = default_num_lanes(config.run.batch_size)
+    return replace(config, data=replace(config.data, num_lanes=num_lanes))
 
 
 def _with_precision(
@@ -223,6 +232,12 @@ def _check_options(config: PretrainConfig) -> None:
     if config.run.num_epochs is None:
         _check_length(config)
     check_options(config.data, config.task.needs)
+    if is_manifest(config.data) and config.data.num_lanes is not None:
+        check_lanes(
+            config.data.num_lanes,
+            batch_size=config.run.batch_size,
+            num_processes=distributed.world_size(),
+        )
     check_files(config)
 
 

@@ -10,6 +10,7 @@ from virtex import config as config_files
 from virtex import distributed, files
 from virtex.data.example import Source
 from virtex.data.fingerprint import differences, fingerprint
+from virtex.data.source_options import is_manifest
 from virtex.engine.run import RunFolder
 from virtex.engine.stored_config import stored_config
 from virtex.errors import ConfigError, DataError, VirTexError, raise_all
@@ -26,12 +27,13 @@ FREE = (
     "early_stopping.patience",
     "data.root", "data.val_root", "data.image_root", "early_stopping.data.root",
     "early_stopping.data.val_root", "early_stopping.data.image_root", "tokenizer.original",
-    "backbone.grad_checkpointing",
+    "backbone.grad_checkpointing", "data.fault_limit",
 )  # fmt: skip
 """Options, or prefixes of options, that may change on resume: the weights stay the same."""
 BY_FINGERPRINT = (
     "data.train_split", "data.val_split", "data.num_val_images", "data.image_column",
     "data.caption_column", "data.bad_object_limit", "data.missing_caption_limit",
+    "data.mix",
 )  # fmt: skip
 """Further ones, where a fingerprint of the data shows that these are the same."""
 TOKENIZER, CONCEPTS = "tokenizer.tokenizer_path", "task.concepts_path"
@@ -42,15 +44,21 @@ AUTO = "auto"
 def with_stored_choices(config: PretrainConfig, folder: RunFolder) -> PretrainConfig:
     """Return options with what was settled when the run began, if it has.
 
-    That is the precision that `auto` stood for, and the number of steps that the epochs gave.
+    That is the precision that `auto` stood for, the number of steps that the epochs gave, and the
+    number of lanes.
 
     Raises:
         ConfigError: The run began with another number of epochs, or with one of steps.
     """
-    is_open = config.run.num_epochs is not None or config.run.precision == AUTO
+    in_lanes = config.data.num_lanes is None and is_manifest(config.data)
+    is_open = config.run.num_epochs is not None or config.run.precision == AUTO or in_lanes
     if not is_open or not folder.has_begun():
         return config
-    stored = stored_config(folder, last=LAST)["run"]
+    whole = stored_config(folder, last=LAST)
+    stored = whole["run"]
+    if in_lanes:
+        num_lanes = whole["data"].get("num_lanes")
+        config = replace(config, data=replace(config.data, num_lanes=num_lanes))
     if config.run.precision == AUTO:
         config = replace(config, run=replace(config.run, precision=stored["precision"]))
     return config if config.run.num_epochs is None else _with_steps_of(config, folder, stored)

@@ -9,6 +9,7 @@ from torch import Tensor
 from virtex import config as config_files
 from virtex import distributed
 from virtex.data.example import Source
+from virtex.data.fault_log import FaultLog
 from virtex.data.loader import training_batches, validation_batches
 from virtex.early_stopping import EarlyStopping
 from virtex.engine.evaluation import evaluate
@@ -58,6 +59,9 @@ class RunSteps:
             share=distributed.share(),
             num_pieces=self.config.run.accumulation_steps,
             config=self.config.loader,
+            num_lanes=self.config.data.num_lanes,
+            fault_limit=None if self.train.shard_counts is None else self.config.data.fault_limit,
+            fault_log=FaultLog(self.config.out, rank=distributed.rank(), start_step=start_step),
         )
         return TimedBatches(stream, num_steps=self.config.run.num_steps, step=start_step)
 

@@ -43,8 +43,7 @@ def before_training(
     facts["images"] = f"{len(train):,} for training from {_origin(config)}"
     facts["images"] += "" if validation is None else f", {len(validation):,} for validation"
     if tokenizer is not None:
-        count = fingerprint.get("captions", len(train) * len(train.captions(0)))
-        facts["captions"] = f"{count:,}{_cut(config, train, tokenizer)}"
+        facts["captions"] = f"{_num_captions(train, fingerprint)}{_cut(config, train, tokenizer)}"
         facts["vocabulary"] = f"{tokenizer.vocab_size:,} pieces"
     backbone = sum(parameter.numel() for parameter in task.backbone.parameters())
     frozen = " (frozen)" if config.backbone.frozen else ""
@@ -140,6 +139,13 @@ def _origin(config: PretrainConfig) -> str:
     return f"{config.data.source}{root}"
 
 
+def _num_captions(train: Source, fingerprint: Fingerprint) -> str:
+    if train.shard_counts is not None:
+        return "read with the images"
+    count = fingerprint.get("captions")
+    return f"{len(train) * len(train.captions(0)) if count is None else count:,}"
+
+
 def _cut(config: PretrainConfig, train: Source, tokenizer: Tokenizer) -> str:
     """Return the share of captions that are cut, estimated from evenly spaced images."""
     options = config_files.flat(config_files.to_dict(config.task))
@@ -147,7 +153,10 @@ def _cut(config: PretrainConfig, train: Source, tokenizer: Tokenizer) -> str:
     if not limits:
         return ""
     indices = range(0, len(train), max(1, len(train) // NUM_LOOKED_AT))
-    captions: Sequence[str] = [text for index in indices for text in train.captions(index)]
+    if train.shard_counts is None:
+        captions: Sequence[str] = [text for index in indices for text in train.captions(index)]
+    else:
+        captions = [*train.sample_captions(NUM_LOOKED_AT, seed=0)]
     num_cut = sum(len(tokenizer.encode(text)) + 2 > limits[0] for text in captions)
     about = "" if len(indices) == len(train) else "about "
     return f", {about}{num_cut / max(1, len(captions)):.1%} of them cut at {limits[0]} tokens"

@@ -15,6 +15,8 @@ from virtex.zoo.own_tokenizer import TOKENIZER_NAME, load_own_tokenizer
 
 log = logging.getLogger("virtex")
 
+NUM_SAMPLED, SAMPLE_SEED = 100_000, 0
+"""Captions that are drawn from shards, and the random seed that draws them."""
 VOCAB_SIZES = {"vocab_size": (NUM_SPECIAL + 1, 1_000_000)}
 
 
@@ -102,5 +104,5 @@ def with_rule_of(config: TokenizerConfig, tokenizer: Tokenizer) -> TokenizerConf
 
 
 def _train(config: TokenizerConfig | TrainTokenizerConfig, source: Source) -> Tokenizer:
-    captions = (caption for index in range(len(source)) for caption in source.captions(index))
+    captions = source.sample_captions(NUM_SAMPLED, seed=SAMPLE_SEED)
     return train_tokenizer(captions, vocab_size=config.vocab_size, original=config.original)
