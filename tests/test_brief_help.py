@@ -8,6 +8,7 @@ import pytest
 from virtex import cli
 from virtex.brief_help import BRIEFS, PROTOCOL_ROWS, Brief, brief_help, transfer_brief
 from virtex.config import recipe_paths
+from virtex.data.shards.index_options import IndexConfig
 from virtex.options.choices import Layers
 from virtex.predict.caption_files.options import CaptionFilesConfig
 from virtex.predict.embed_options import EmbedFilesConfig
@@ -25,6 +26,7 @@ CONFIGS = {
     "caption": CaptionFilesConfig,
     "embed": EmbedFilesConfig,
     "export": ExportConfig,
+    "index": IndexConfig,
     "study": StudyConfig,
 }
 OF_THE_PARSER = {"config", "print_config", "list", "task.help", "processes"}

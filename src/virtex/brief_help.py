@@ -154,6 +154,24 @@ BRIEFS: dict[str, Brief] = {
             }
         },
     ),
+    "index": Brief(
+        "virtex index URL|DIR [--out MANIFEST] [--option value ...]",
+        "Write the manifest of tar shards in an object store or folder, with which `virtex "
+        "pretrain --data.root MANIFEST` trains from them. The same command goes on after an "
+        "interruption, and reads only shards that have changed.",
+        {
+            "Options": {
+                "--out MANIFEST": "folder to write; by default DIR/.virtex-manifest",
+                "--processes auto|N": "processes that read shards; auto: one per physical core",
+                "--keep FILE": "ids to keep: .txt or .txt.gz, one a line, or .npy (DataComp's)",
+                "--val_share 0.01": "fraction held out for validation, in MANIFEST-val",
+                "--caption_keys LIST": "keys of the .json files that hold captions",
+                "--with_captions false": "images alone: an example needs no caption",
+                "--overwrite": "read all shards again",
+            }
+        },
+        "Credentials come from the environment, as AWS_ACCESS_KEY_ID.",
+    ),
     "study": Brief(
         "virtex study NAME|FILE --out STUDY [--option value ...]",
         "A table of experiments: pretrains and scores what is missing, then writes STUDY/table.md.",

@@ -38,6 +38,7 @@ commands:
   embed        write a pooled embedding of each image
   demo         a page to try a trained captioner in the browser
   export       write a model in the layout that another library reads
+  index        write the manifest of tar shards in a folder or object store
   scenes       write drawn scenes to disk in a benchmark's layout
   zoo          list the published models
   study        a table of experiments: runs what is missing, then writes it
@@ -269,6 +270,20 @@ def _scenes(arguments: list[str]) -> int:
     return 0
 
 
+def _index(arguments: list[str]) -> int:
+    requested, arguments = split_option(arguments, default="auto")
+    from virtex.config import parse
+    from virtex.data.shards.index import index_shards
+    from virtex.data.shards.index_options import IndexConfig
+
+    about = "Write the manifest of tar shards. --processes auto|N is the number of processes."
+    config = parse(
+        IndexConfig, arguments, prog="virtex index", description=about, positionals=["root"]
+    )
+    print(index_shards(config, processes=requested))
+    return 0
+
+
 def _zoo(arguments: list[str]) -> int:
     from virtex.config import parse
 
@@ -321,6 +336,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "embed": _embed,
     "demo": _demo,
     "export": _export,
+    "index": _index,
     "scenes": _scenes,
     "zoo": _zoo,
     "study": _study,

@@ -119,6 +119,22 @@ def replacing(
             _move(temporary, path, durable=durable)
 
 
+@contextlib.contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Yield a new folder under `parent`, which is removed at the end, even if that is a kill.
+
+    What a killed process leaves is removed when another one writes to `parent`.
+
+    Raises:
+        DataError: The folder cannot be written.
+    """
+    with write_errors(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(parent)
+        with _temporary_folder(parent) as folder:
+            yield folder
+
+
 def write(
     path: Path, content: str | bytes, *, error: type[VirTexError] = DataError, durable: bool = True
 ) -> None:

@@ -1,5 +1,6 @@
 """Records say where each example of a shard lies, and never trust what they read."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,8 @@ def test_an_extent_outside_the_shard_is_damage(
     write_records(shard, path)
     arrays = load_file(path)
     arrays["records"][row, 1] = value
-    save_file(arrays, path, {"version": "1", "shard_size": str(shard.stat().st_size)})
+    metadata = {"version": "1", "shard_size": str(shard.stat().st_size)}
+    save_file(arrays, path, {"virtex": json.dumps(metadata)})
     with pytest.raises(DataError, match=r"0\.records is damaged: delete it"):
         Records(path).extents(row)
 

@@ -17,7 +17,7 @@ from virtex.data.shards.store import Patience, Store, StoreError, open_store
 from virtex.errors import ConfigError
 
 CONTENT = bytes(range(256)) * 100
-HASTE = Patience(num_tries=4, first_wait=0.01, seconds=5, request_seconds=5)
+HASTE = Patience(num_tries=4, first_wait=0.01)
 
 
 @pytest.fixture

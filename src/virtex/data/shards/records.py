@@ -4,6 +4,7 @@ A row is read in microseconds, and all processes of a node share the pages of th
 grows with the number of examples.
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from virtex.errors import DataError
 VERSION = "1"
 SUFFIX = ".safetensors"
 """Suffix that the name of a shard's records has beside the shard's name."""
+METADATA = "virtex"
+"""Key of all metadata as JSON: safetensors writes several keys in random order."""
 COLUMNS = 6
 """Offset and size of the image, its .txt and its .json file; the size of a missing file is -1."""
 MAX_KEY_BYTES = 2**16
@@ -50,8 +53,8 @@ class Records:
         self.path = path
         try:
             files.open_regular(path).close()  # a named pipe would be waited for
-            self._file: Any = safe_open(path, framework="numpy")
-            self.metadata: Mapping[str, str] = self._file.metadata() or {}
+            self._file = _opened(path)
+            self.metadata: Mapping[str, str] = json.loads(self._file.metadata()[METADATA])
             self._rows, self._starts, self._text = map(
                 self._file.get_slice, ("records", "key_starts", "key_text")
             )
@@ -60,7 +63,7 @@ class Records:
             self.shard_size = int(self.metadata["shard_size"])
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
-        except (SafetensorError, KeyError, ValueError) as error:
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise _damaged(path) from error
         self._num_examples = shapes[1][0] - 1 if len(shapes[1]) == 1 else -1
         is_sound = shapes[0] == [self._num_examples, COLUMNS] and len(shapes[2]) == 1
@@ -146,7 +149,8 @@ def save_records(
         **(arrays or {}),
     }
     texts = {**(metadata or {}), "version": VERSION, "shard_size": str(shard_size)}
-    files.write(path, to_safetensors(content, texts))
+    both = {METADATA: json.dumps(texts, sort_keys=True)}
+    files.write(path, to_safetensors(content, both))
 
 
 def _rows(samples: Sequence[TarSample]) -> NDArray[np.int64]:
@@ -156,6 +160,10 @@ def _rows(samples: Sequence[TarSample]) -> NDArray[np.int64]:
             if extent is not None:
                 row[2 * column : 2 * column + 2] = extent
     return rows
+
+
+def _opened(path: Path) -> Any:
+    return safe_open(path, framework="numpy")
 
 
 def _damaged(path: Path) -> DataError:

@@ -1,0 +1,232 @@
+"""`virtex index`: make the manifest of the shards in a store or folder.
+
+Each shard's facts are one file, written when the shard has been read, so that a killed index goes
+on with the others, and an unchanged shard is not read again. The rest of the manifest follows from
+these files and the options.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import NamedTuple
+
+from virtex import files
+from virtex.cores import num_cores
+from virtex.data.checks import quoted
+from virtex.data.shards.gather import Gathering, Selection, write_manifests
+from virtex.data.shards.index_options import IndexConfig, listed, opened, out_of
+from virtex.data.shards.index_pool import pool_of
+from virtex.data.shards.keep_list import KeepList
+from virtex.data.shards.manifest import FAULTS, RECORDS
+from virtex.data.shards.records import SUFFIX
+from virtex.data.shards.shard_facts import Reading, read_facts, write_facts
+from virtex.data.shards.store import Store, Stored
+from virtex.errors import DataError
+from virtex.processes import Requested
+from virtex.progress import ProgressBar
+
+log = logging.getLogger("virtex")
+
+MAX_SAMPLED = 1_000_000
+"""Most captions of the sample."""
+DOWNLOADS = 3
+"""Shards that are downloaded at once, beside one for each process."""
+
+
+class _Place(NamedTuple):
+    """What is indexed, and where to."""
+
+    store: Store
+    shards: Sequence[Stored]
+    out: Path
+    reading: Reading
+
+
+class _Job(NamedTuple):
+    """A shard to read."""
+
+    shard: Stored
+    facts: Path
+    stamp: str
+    num_sampled: int
+
+
+def index_shards(config: IndexConfig, *, processes: Requested = "auto") -> Path:
+    """Write the manifest of all shards of a store or folder, and return its folder.
+
+    Raises:
+        ConfigError: The options cannot work.
+        DataError: The store cannot be read, or there is nothing to train on.
+    """
+    num_processes = num_cores() if processes == "auto" else processes
+    store, names = opened(config.root)
+    out = out_of(config, store)
+    with files.locked(out / ".lock", subject=f"the manifest {out}"):
+        if config.overwrite:
+            shutil.rmtree(out / RECORDS, ignore_errors=True)
+        shards = listed(store, names)
+        place = _Place(store, shards, out, Reading(config.with_captions, config.caption_keys))
+        with pool_of(num_processes) as pool:
+            _read_shards(place, pool, num_processes)
+            _remove_others(out / RECORDS, {f"{one.name}{SUFFIX}" for one in shards})
+            with files.temporary_folder(out) as scratch:
+                _write(config, place, scratch, pool)
+    return out
+
+
+def facts_path(out: Path, shard: str) -> Path:
+    """Return the file of a shard's facts in a manifest's folder."""
+    return out / RECORDS / f"{shard}{SUFFIX}"
+
+
+def sample_shares(shards: Sequence[Stored]) -> list[int]:
+    """Return the most captions that each shard gives to the sample, by its part of all bytes."""
+    total = max(1, sum(one.size for one in shards))
+    return [max(1, MAX_SAMPLED * one.size // total) for one in shards]
+
+
+def _jobs(place: _Place) -> list[_Job]:
+    """Return the shards whose facts are missing or outdated."""
+    jobs = []
+    for one, share in zip(place.shards, sample_shares(place.shards), strict=True):
+        path, stamp = facts_path(place.out, one.name), f"{one.size} {one.etag}"
+        found = read_facts(path, stamp=stamp, reading=place.reading, num_sampled=share)
+        if found is None or (found.broken and place.store.folder is not None):
+            # A power of two, so that a few shards more or less change nothing.
+            jobs.append(_Job(one, path, stamp, 1 << (share - 1).bit_length()))
+    return jobs
+
+
+def _read_shards(place: _Place, pool: Executor | None, num_processes: int) -> None:
+    """Read the shards that need it, and write their facts."""
+    jobs = _jobs(place)
+    num_known = len(place.shards) - len(jobs)
+    if num_known:
+        log.info("%d of %d shards are unchanged", num_known, len(place.shards))
+    if not jobs:
+        return
+    is_local = place.store.folder is not None
+    num_threads = num_processes if is_local else num_processes + DOWNLOADS
+    total = sum(job.shard.size for job in jobs)
+    with (
+        ProgressBar("indexing", total, unit="bytes") as bar,
+        files.temporary_folder(place.out) as scratch,
+    ):
+
+        def read(job: _Job) -> None:
+            if is_local:
+                _read_local(place, job, pool)
+                bar.advance(job.shard.size)
+            else:
+                _read_remote(place, job, pool, scratch, bar.advance)
+
+        _run_all(
+            read, jobs, num_threads, lambda done: bar.note(f"{done:,} of {len(jobs):,} shards")
+        )
+
+
+def _run_all(
+    read: Callable[[_Job], None],
+    jobs: Sequence[_Job],
+    num_threads: int,
+    on_done: Callable[[int], None],
+) -> None:
+    """Do all jobs in threads; after an error, those that have begun alone."""
+    threads = ThreadPoolExecutor(num_threads)
+    try:
+        futures: list[Future[None]] = [threads.submit(read, job) for job in jobs]
+        for done, future in enumerate(futures, start=1):
+            future.result()
+            on_done(done)
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a process that read shards was killed, perhaps for want of memory. Give fewer "
+            "--processes; the same command goes on with the shards that are missing."
+        ) from error
+    finally:
+        threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _read_local(place: _Place, job: _Job, pool: Executor | None) -> None:
+    assert place.store.folder is not None
+    _facts_of(place, job, place.store.folder / job.shard.name, None, pool)
+
+
+def _read_remote(
+    place: _Place,
+    job: _Job,
+    pool: Executor | None,
+    scratch: Path,
+    on_bytes: Callable[[int], object],
+) -> None:
+    """Download a shard, hash it meanwhile, read it and remove it."""
+    one = job.shard
+    descriptor, name = tempfile.mkstemp(dir=scratch)
+    path = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            sha256 = place.store.download(
+                one.name, file, size=one.size, etag=one.etag, on_bytes=on_bytes
+            )
+        _facts_of(place, job, path, sha256, pool)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _facts_of(
+    place: _Place, job: _Job, path: Path, sha256: str | None, pool: Executor | None
+) -> None:
+    arguments = {
+        "name": job.shard.name,
+        "stamp": job.stamp,
+        "sha256": sha256,
+        "reading": place.reading,
+        "num_sampled": job.num_sampled,
+    }
+    if pool is None:
+        write_facts(path, job.facts, **arguments)  # type: ignore[arg-type]
+    else:
+        pool.submit(write_facts, path, job.facts, **arguments).result()  # type: ignore[arg-type]
+
+
+def _remove_others(folder: Path, names: set[str]) -> None:
+    """Remove the facts of shards that are no longer there."""
+    for path in folder.rglob(f"*{SUFFIX}"):
+        if str(path.relative_to(folder)) not in names:
+            path.unlink(missing_ok=True)
+
+
+def _write(config: IndexConfig, place: _Place, scratch: Path, pool: Executor | None) -> None:
+    """Write the manifests from the facts of all shards, and say what is in them."""
+    keep = None
+    if config.keep is not None:
+        keep = KeepList.prepare(config.keep, scratch / "keep.npy")
+    selection = Selection(keep, config.val_share, config.seed)
+    shares = sample_shares(place.shards)
+    tasks = [
+        Gathering(
+            facts_path(place.out, one.name), one, f"{one.size} {one.etag}", share, selection,
+            place.reading,
+        )
+        for one, share in zip(place.shards, shares, strict=True)
+    ]  # fmt: skip
+    is_local = place.store.folder is not None
+    manifest = write_manifests(place.out, place.store.root, tasks, pool=pool, is_local=is_local)
+    weight = sum(each.facts.stat().st_size for each in tasks)
+    total = int(manifest.num_examples.sum())
+    log.info(
+        "%d shards, %s examples, %s kept; the records weigh %.1f MB, %.0f bytes an example",
+        len(manifest), f"{total:,}", f"{manifest.num_all_kept:,}", weight / 1e6,
+        weight / max(total, 1),
+    )  # fmt: skip
+    for reason, count in manifest.fault_counts.items():
+        log.info("left out: %s examples, %s", f"{count:,}", reason)
+    for broken in manifest.left_out:
+        log.warning("left out the shard %s: %s", quoted(broken.name), broken.reason)
+    if not manifest.num_all_kept:
+        raise DataError(f"no example at {place.store.root} is kept: {place.out / FAULTS} says why.")

@@ -1,0 +1,118 @@
+"""The options of `virtex index`: which shards there are, and where their manifest goes."""
+
+import contextlib
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtex import files
+from virtex.data.checks import path_inside, quoted
+from virtex.data.shards.manifest import RECORDS, Manifest, has_manifest
+from virtex.data.shards.store import Store, Stored, open_store
+from virtex.errors import ConfigError, DataError, listing, raise_all
+
+DEFAULT_OUT = ".virtex-manifest"
+NUMBERED = re.compile(r"(?P<root>.+?://[^{}]*/)(?P<head>[^{}/]*)\{(\d+)\.\.(\d+)\}(?P<tail>[^{}]*)")
+"""URL of numbered shards: http://host/path/{00000..00331}.tar."""
+MOST_NUMBERED = 10_000_000
+
+
+@dataclass(frozen=True)
+class IndexConfig:
+    """Options of `virtex index`."""
+
+    root: str
+    """Folder of .tar files, or a URL of them: s3://, gs://, az://, file://, or numbered ones as
+    http://host/path/{00000..00331}.tar."""
+    out: Path | None = None
+    """Folder of the manifest; null: .virtex-manifest in the folder of the shards."""
+    overwrite: bool = False
+    """Whether to read all shards again, and to replace the manifest of other shards."""
+    keep: Path | None = None
+    """File of the ids to keep, the others are left out: .txt or .txt.gz with one a line, or .npy of
+    texts or of DataComp's pairs; an id is a key, SHARD/KEY, or "uid" in the .json file."""
+    val_share: float = 0.0
+    """Fraction held out for validation, in a second manifest beside the first, named -val."""
+    seed: int = 0
+    """Random seed of `val_share`."""
+    with_captions: bool = True
+    """Whether an example needs a caption."""
+    caption_keys: tuple[str, ...] = ()
+    """Keys of the .json files that hold captions, any of which is enough; `txt` is the .txt file.
+    By default the .txt file, or else "caption"."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.root:
+            problems.append("no shards: name their folder or URL")
+        if not 0 <= self.val_share < 1:
+            problems.append(f"val_share {self.val_share} must be at least 0 and below 1")
+        if self.out is None and "://" in self.root and not self.root.startswith("file://"):
+            problems.append("the shards lie at a URL: name the manifest's folder by --out")
+        if self.keep is not None and not self.keep.is_file():
+            problems.append(f"keep {self.keep} is not a file")
+        raise_all(ConfigError, "the shards cannot be indexed", problems)
+
+
+def opened(root: str) -> tuple[Store, list[str] | None]:
+    """Return the store of a root, and the names of its shards if the root numbers them."""
+    if "{" not in root or "://" not in root:
+        return open_store(root), None
+    found = NUMBERED.fullmatch(root)
+    if found is None:
+        raise ConfigError(f"{quoted(root)}: number shards as http://host/path/{{000..331}}.tar")
+    first, last = found[3], found[4]
+    if not 0 <= int(last) - int(first) < MOST_NUMBERED:
+        raise ConfigError(f"{quoted(root)}: numbers must ascend, at most {MOST_NUMBERED:,} of them")
+    numbers = range(int(first), int(last) + 1)
+    names = [f"{found['head']}{n:0{len(first)}d}{found['tail']}" for n in numbers]
+    return open_store(found["root"]), names
+
+
+def out_of(config: IndexConfig, store: Store) -> Path:
+    """Return the manifest's folder, which is new, empty, or a manifest of the same shards."""
+    out = config.out
+    if out is None:
+        assert store.folder is not None
+        if not store.folder.is_dir():
+            raise DataError(f"{store.root} is not a folder. Name the folder of the .tar files.")
+        out = store.folder / DEFAULT_OUT
+    out = out.absolute()
+    files.check_out(out, is_file=False)
+    if config.overwrite or not out.is_dir():
+        return out
+    if has_manifest(out):
+        with contextlib.suppress(DataError):  # damaged: written again
+            before = Manifest.read(out).root
+            if before.rstrip("/") != store.root.rstrip("/"):
+                raise ConfigError(
+                    f"{out} is the manifest of {before}, not of {store.root}: choose another "
+                    "--out, or give --overwrite."
+                )
+    elif not (out / RECORDS).is_dir() and any(
+        not one.name.startswith(".") for one in out.iterdir()
+    ):
+        raise ConfigError(f"{out} is no manifest, and not empty: choose another --out.")
+    return out
+
+
+def listed(store: Store, names: list[str] | None) -> list[Stored]:
+    """Return the shards of a store; a DataError says that there are none, or of strange names."""
+    if names is None:
+        shards = list(store.list())
+    else:
+        with ThreadPoolExecutor(16) as pool:
+            shards = list(pool.map(store.head, names))
+    strange = [one.name for one in shards if path_inside("/root", one.name) != one.name]
+    if strange:
+        shown = listing(quoted(name) for name in strange)
+        raise DataError(
+            f"shards at {store.root} have names that are no paths: {shown}. Rename them."
+        )
+    if not shards:
+        raise DataError(
+            f"there are no .tar files at {store.root}. Correct the URL or folder; compressed "
+            "shards must be uncompressed, since they are read by offset."
+        )
+    return sorted(shards)

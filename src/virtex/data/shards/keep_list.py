@@ -1,0 +1,125 @@
+"""A list of the examples to keep: ids one a line, or DataComp's array of ids.
+
+A text id is an example's key, its shard and key (`00000.tar/000000012`), or the "uid" in its .json
+file. Ids are hashed to 16 bytes and lie sorted in a file that all processes map, so that a hundred
+million of them need no memory of their own.
+"""
+
+import gzip
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virtex.data.shards.shard_facts import UID_BYTES
+from virtex.errors import ConfigError
+
+FORMATS = "a .txt or .txt.gz file of one id a line, or a .npy file of texts or of DataComp's pairs"
+
+
+@dataclass(frozen=True)
+class KeepList:
+    """Ids, which `prepare` has written sorted to a file."""
+
+    path: Path
+    is_uids: bool
+    """Whether they are DataComp's ids of 16 bytes, not hashes of texts."""
+    sha256: str
+    """SHA-256 of the sorted ids."""
+
+    @classmethod
+    def prepare(cls, source: Path, path: Path) -> "KeepList":
+        """Read the list in `source` and write it sorted to `path`.
+
+        Raises:
+            ConfigError: It is empty, unreadable or of another format.
+        """
+        try:
+            pairs, is_uids = _read(source)
+        except (OSError, ValueError, EOFError) as error:
+            raise ConfigError(f"keep {source} cannot be read ({error}): give {FORMATS}.") from error
+        if not len(pairs):
+            raise ConfigError(f"keep {source} holds no id: give {FORMATS}.")
+        order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+        table = np.ascontiguousarray(pairs[order].T)  # (2, K)
+        np.save(path, table, allow_pickle=False)
+        return cls(path, is_uids, hashlib.sha256(table.tobytes()).hexdigest())
+
+    def mask(
+        self, shard: str, keys: Iterable[str], uids: NDArray[np.uint8] | None
+    ) -> NDArray[np.bool_]:
+        """Return which examples (N,) of a shard are in the list."""
+        names = list(keys)
+        if self.is_uids:
+            found = [bytes.fromhex(key) if _is_uid(key) else b"\0" * UID_BYTES for key in names]
+            is_kept = self._has(_as_pairs(b"".join(found)))
+            return is_kept if uids is None else is_kept | self._has(_as_pairs(uids.tobytes()))
+        is_kept = self._has(hashes_of(names)) | self._has(hashes_of(f"{shard}/{k}" for k in names))
+        if uids is not None:
+            is_kept |= self._has(hashes_of(uid.tobytes().hex() for uid in uids))
+        return is_kept
+
+    @cached_property
+    def _table(self) -> NDArray[np.uint64]:
+        table: NDArray[np.uint64] = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return table
+
+    def _has(self, pairs: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        first, second = self._table
+        at = np.searchsorted(first, pairs[:, 0])
+        found = np.zeros(len(pairs), np.bool_)
+        while True:  # beyond ids whose first halves are the same: hardly ever twice
+            inside = np.minimum(at, len(first) - 1)
+            same = (first[inside] == pairs[:, 0]) & (at < len(first))
+            found |= same & (second[inside] == pairs[:, 1])
+            if not (same & ~found).any():
+                return found
+            at = at + 1
+
+
+def hashes_of(texts: Iterable[str]) -> NDArray[np.uint64]:
+    """Return the hashes of texts (N, 2)."""
+    encoded = (text.encode("utf-8", "surrogatepass") for text in texts)
+    return _as_pairs(b"".join(hashlib.blake2b(one, digest_size=16).digest() for one in encoded))
+
+
+def _as_pairs(data: bytes) -> NDArray[np.uint64]:
+    """Return ids of 16 bytes each as two numbers (N, 2), as DataComp does."""
+    return np.frombuffer(data, ">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def _is_uid(text: str) -> bool:
+    return len(text) == 32 and not set(text) - set("0123456789abcdefABCDEF")
+
+
+def _read(source: Path) -> tuple[NDArray[np.uint64], bool]:
+    """Return the ids of a file (K, 2), and whether they are DataComp's."""
+    if source.name.lower().endswith(".npy"):
+        return _of_array(np.load(source, mmap_mode="r", allow_pickle=False))
+    if not source.name.lower().endswith((".txt", ".txt.gz")):
+        raise ValueError("its name says no known format")
+    return hashes_of(_lines(source)), False
+
+
+def _of_array(array: NDArray[Any]) -> tuple[NDArray[np.uint64], bool]:
+    fields: Mapping[str, Any] = array.dtype.fields or {}
+    if array.ndim == 1 and [each[0] for each in fields.values()] == [np.dtype("u8")] * 2:
+        first, second = (array[name] for name in fields)
+        return np.stack([first, second], axis=1), True
+    if array.ndim == 2 and array.dtype == np.uint64 and array.shape[1] == 2:
+        return np.asarray(array), True
+    if array.ndim == 1 and array.dtype.kind in "US":
+        texts = (one.decode() if isinstance(one, bytes) else str(one) for one in array)
+        return hashes_of(texts), False
+    raise ValueError(f"an array of {array.dtype} and shape {array.shape}")
+
+
+def _lines(source: Path) -> Iterator[str]:
+    opened = gzip.open if source.name.lower().endswith(".gz") else open
+    with opened(source, "rt", encoding="utf-8-sig") as file:
+        yield from (line.strip() for line in file if line.strip())
