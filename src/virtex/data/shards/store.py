@@ -56,6 +56,9 @@ Result = TypeVar("Result")
 class StoreError(DataError):
     """A store, or an object in it, that cannot be read; names both, but no credential."""
 
+    may_pass = False
+    """Whether it may be readable later, as after a failure of the network."""
+
 
 class Stored(NamedTuple):
     """A shard in a store."""
@@ -326,9 +329,11 @@ class RemoteStore:
                 waited = time.monotonic() - began
                 if not may_pass or number == patience.num_tries or waited >= patience.seconds:
                     tries = f" after {number} tries in {waited:.0f} s" if number > 1 else ""
-                    raise StoreError(
+                    failure = StoreError(
                         f"{subject} at {self.root} cannot be read{tries}: {reason}"
-                    ) from None
+                    )
+                    failure.may_pass = may_pass
+                    raise failure from None
                 if number > 1:
                     log.warning("%s at %s: %s; trying again", subject, self.root, reason)
             time.sleep(wait)

@@ -1,0 +1,191 @@
+"""Shards of remote stores in the node's cache, fetched ahead by a process of its own.
+
+Each training process starts one filler, a new interpreter: the threads of a store's client would
+not survive the fork of workers. It imports no torch (0.3 s), and learns by files what to fetch (see
+`exchange`). A worker that does not find its shard requests it and waits, which is part of the
+step's "waiting for data".
+
+    with Filler(cache, manifests) as filler:
+        source = ShardedSource(manifests[0], locate=filler.locate(0))
+        filler.follow(order, start_step)
+        ...
+        filler.advance(step)  # each step
+
+Fillers of one node, of other runs too, share what they fetch: a shard is downloaded by the one that
+locks it first. If the shards in use of all do not leave room for one of them, the others release
+those that they only fetched ahead.
+"""
+
+import atexit
+import contextlib
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+from virtex.data.shards.cache import ShardCache
+from virtex.data.shards.exchange import Exchange, SourceShard, Window
+from virtex.data.shards.filling import NUM_AT_ONCE, Job
+from virtex.data.shards.manifest import Manifest
+from virtex.errors import DataError
+
+NUM_RETRIES = 16
+"""Retries of a read by default: 10 minutes."""
+MARGIN = 64
+"""Steps ahead of the present one that count as in use, since workers prepare them."""
+LONGEST_HORIZON = 2**20
+"""Most steps that are looked ahead."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.2
+"""Seconds between two looks of a worker that waits."""
+PROGRAM = "from virtex.data.shards.filling import main; main()"
+
+
+class Order(Protocol):
+    """An order that tells ahead which shards it needs."""
+
+    def shards_needed(self, first_step: int, num_steps: int) -> Sequence[tuple[int, int]]:
+        """Return the source and index of the shards of some steps, in order of first use."""
+
+
+class Filler:
+    """The process that fetches the shards of one training process.
+
+    Args:
+        manifests: One for each source.
+        num_retries: Retries of a read that fails, with exponential back-off.
+        margin: Steps ahead of the present one that count as in use.
+
+    Raises:
+        ConfigError: The folder of the cache cannot be written or locked.
+    """
+
+    def __init__(
+        self,
+        cache: ShardCache,
+        manifests: Sequence[Manifest],
+        *,
+        num_retries: int = NUM_RETRIES,
+        margin: int = MARGIN,
+    ) -> None:
+        self.cache, self.manifests, self.margin = cache, manifests, margin
+        self.order: Order | None = None
+        self._owner, self._next_step = os.getpid(), 0
+        self._num_shards = sum(int((one.num_kept > 0).sum()) for one in manifests)
+        self.exchange, lock = Exchange.create(cache)
+        job = Job(cache, tuple(manifests), self.exchange, num_retries, self._owner)
+        with lock:  # the child inherits it
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", PROGRAM],
+                stdin=subprocess.PIPE,
+                pass_fds=[lock.fileno()],
+                start_new_session=True,  # away from the terminal's signals
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        assert self.process.stdin is not None
+        with self.process.stdin as stdin, contextlib.suppress(BrokenPipeError):
+            pickle.dump(job, stdin)
+        atexit.register(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def locate(self, source: int = 0) -> "Locate":
+        """Return the function that gives the path of a source's shard; picklable."""
+        return Locate(self.cache, self.manifests[source], self.exchange, source)
+
+    def follow(self, order: Order, step: int) -> None:
+        """Fetch ahead in an order from a step on; before, only requests of readers count."""
+        self.order, self._next_step = order, step
+        self.advance(step)
+
+    def advance(self, step: int) -> None:
+        """Let the shards of the steps from `step` on be fetched, and earlier ones be evicted."""
+        if self.order is None or step < self._next_step:
+            return
+        window = look_ahead(self.order, step, margin=self.margin, num_shards=self._num_shards)
+        self._next_step = step + max(1, self.margin // 4)
+        with contextlib.suppress(DataError):  # a full disk: workers request what they need
+            self.exchange.show_window(window)
+
+    def close(self) -> None:
+        """End the process."""
+        atexit.unregister(self.close)
+        if os.getpid() == self._owner:
+            self.process.kill()  # nothing is torn at any moment
+            self.process.wait()
+            self.exchange.remove()
+
+
+@dataclass(frozen=True)
+class Locate:
+    """The path of a source's shard in the cache, which is waited for."""
+
+    cache: ShardCache
+    manifest: Manifest
+    exchange: Exchange
+    source: int
+
+    def __call__(self, shard: int) -> Path:
+        """Return the path of a shard; whoever cannot open it any more calls again.
+
+        Raises:
+            DataError: The shard cannot be had.
+        """
+        digest = self.manifest.digests[shard].tobytes().hex()
+        path = self.cache.shard_path(digest)
+        if not path.exists():
+            self._wait(SourceShard(self.source, shard), path.exists)
+        return path
+
+    def _wait(self, place: SourceShard, is_there: Callable[[], bool]) -> None:
+        pause = FIRST_PAUSE
+        while not is_there():
+            if (reason := self.exchange.failure(place)) is not None:
+                raise DataError(f"{self._name(place)} cannot be had: {reason}")
+            if not self.exchange.is_alive():
+                if is_there():
+                    return
+                raise DataError(
+                    f"{self._name(place)} cannot be had: the process that fetches shards has "
+                    f"ended: {self.exchange.reason_of_end()}. Start the command again: it goes on "
+                    "from its last checkpoint."
+                )
+            self.exchange.want(place)
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _name(self, place: SourceShard) -> str:
+        return f"shard {self.manifest.names[place.shard]} at {self.manifest.root}"
+
+
+def needed_at_once(
+    orders: Iterable[Order], step: int, manifests: Sequence[Manifest], *, margin: int = MARGIN
+) -> set[SourceShard]:
+    """Return the shards in the windows of several processes, for which a cache must have room."""
+    num_shards = sum(map(len, manifests))
+    windows = (look_ahead(one, step, margin=margin, num_shards=num_shards) for one in orders)
+    return {place for window in windows for place in window.shards}
+
+
+def look_ahead(order: Order, step: int, *, margin: int, num_shards: int) -> Window:
+    """Return the shards in use from a step on, and about as many of the next ones.
+
+    Args:
+        num_shards: Number of all shards.
+    """
+    shards = order.shards_needed(step, margin)
+    num_urgent, horizon = len(shards), margin
+    enough = min(2 * max(num_urgent, NUM_AT_ONCE), num_shards)
+    while len(shards) < enough and horizon < LONGEST_HORIZON:
+        horizon *= 2
+        shards = order.shards_needed(step, horizon)
+    places = tuple(SourceShard(*each) for each in shards[:enough])
+    return Window(places, num_urgent)

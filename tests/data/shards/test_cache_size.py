@@ -1,0 +1,65 @@
+"""The size of the cache is what the user gave, or chosen and said."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from virtex.data.shards import cache_size as module
+from virtex.data.shards.cache_size import num_bytes, open_cache, parse_size
+from virtex.data.shards.manifest import Manifest, Shard
+from virtex.errors import ConfigError
+
+MB = 10**6
+
+
+def manifest(count: int = 100) -> Manifest:
+    rows = [Shard(f"{n}.tar", MB, "", f"{n:064x}", 0, 0) for n in range(count)]
+    return Manifest.of("s3://bucket", rows)
+
+
+WINDOW = [(0, shard) for shard in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("200GB", 200 * 10**9), ("1.5 TB", 1.5e12), ("512MiB", 2**29), ("7", 7), ("2k", 2000)],
+)
+def test_sizes_are_read(text: str, expected: float) -> None:
+    assert parse_size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "-1GB", "0", "1e9", "many", "1PB", "9" * 30])
+def test_what_is_no_size_is_named(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"cache_size .* is no size: give one such as 200GB"):
+        parse_size(text)
+
+
+def test_a_shard_that_several_processes_need_counts_once() -> None:
+    assert num_bytes([manifest()], [*WINDOW, (0, 0)]) == 10 * MB
+
+
+@pytest.mark.parametrize(("free", "expected"), [(50 * MB, 30 * MB), (10**12, 100 * MB)])
+def test_the_default_is_what_is_needed_and_half_of_the_rest(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    free: int,
+    expected: int,
+) -> None:
+    monkeypatch.setattr(module, "_free_bytes", lambda folder: free)
+    with caplog.at_level(logging.INFO, logger="virtex"):
+        cache = open_cache(tmp_path / "new", None, [manifest()], needed=WINDOW)
+    assert cache.max_bytes == expected
+    assert len(caplog.records) == 1
+    assert str(tmp_path / "new") in caplog.text
+
+
+def test_what_cannot_fit_is_an_error_with_the_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"5MB is too small: .* 10,000,000 bytes"):
+        open_cache(tmp_path, "5MB", [manifest()], needed=WINDOW)
+    monkeypatch.setattr(module, "_free_bytes", lambda folder: 5 * MB)
+    with pytest.raises(ConfigError, match=r"has 5,000,000 bytes .* 10,000,000\. .*cache_dir"):
+        open_cache(tmp_path, None, [manifest()], needed=WINDOW)
