@@ -1,7 +1,7 @@
 """Parts of a source: validation images, fractions, few shots, and repeat factors."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +36,12 @@ class FewerCaptions(Source):
 
     def labels(self, index: int) -> tuple[int, ...]:
         return self.source.labels(index)
+
+    def sample_captions(self, limit: int, *, seed: int) -> Iterator[str]:
+        """Return a sample of the captions; of a source in shards, of all that an image has."""
+        if self.shard_counts is None:
+            return super().sample_captions(limit, seed=seed)
+        return self.source.sample_captions(limit, seed=seed)
 
     def replacements(self, index: int, rng: np.random.Generator, *, number: int) -> Iterable[int]:
         return self.source.replacements(index, rng, number=number)

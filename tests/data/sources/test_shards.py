@@ -12,6 +12,7 @@ from tests.data.sources.layouts import contents, jpeg, message_of, write_tar
 from tests.data.sources.manifests import write_manifest, write_shard, write_shards
 from virtex.data.example import Source
 from virtex.data.images import BadImageError
+from virtex.data.shards.index import IndexConfig, index_shards
 from virtex.data.shards.manifest import Manifest
 from virtex.data.shards.records import write_records
 from virtex.data.source import SourceConfig, open_source
@@ -160,6 +161,18 @@ def test_a_sample_of_captions_is_a_function_of_its_seed(tmp_path: Path) -> None:
     assert sample == [*source.sample_captions(30, seed=1)]
     assert sample != [*source.sample_captions(30, seed=2)]
     assert len([*source.sample_captions(1000, seed=1)]) == 200
+
+
+def test_a_sample_is_drawn_from_that_of_the_manifest(tmp_path: Path) -> None:
+    write_shards(tmp_path, [30, 30])
+    index_shards(IndexConfig(root=str(tmp_path)), processes=1)
+    source = ShardedSource(Manifest.read(tmp_path / ".virtex-manifest"))
+    sample = [*source.sample_captions(25, seed=0)]
+    assert len(set(sample)) == 25
+    assert {text[-2:] for text in sample} - {f"{number:02}" for number in range(25)}
+    (tmp_path / "00000.tar").unlink()  # no shard is read
+    assert [*FewerCaptions(source, 1).sample_captions(25, seed=0)] == sample
+    assert len([*source.sample_captions(1000, seed=0)]) == 60
 
 
 def mixed(tmp_path: Path) -> Source:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from virtex.data.checks import Problems, absent_files
 from virtex.data.example import Example, ShardCounts, Source
 from virtex.data.pixels import MAX_FILE_BYTES, BadImageError
-from virtex.data.shards.manifest import Manifest
+from virtex.data.shards.gather import read_sample
+from virtex.data.shards.manifest import CAPTIONS, Manifest
 from virtex.data.shards.records import SUFFIX, Extents, Records
 from virtex.data.sidecars import MAX_BYTES, UNREADABLE, Sidecar, read_sidecar
 from virtex.data.sources.tar_members import Extent
@@ -113,17 +114,23 @@ class ShardedSource(Source):
         return _sidecar(extents, self._read(shard, texts) if texts else []).captions
 
     def sample_captions(self, limit: int, *, seed: int) -> Iterator[str]:
-        """Yield at most `limit` captions, of the kept examples of drawn shards in drawn order."""
-        rng = np.random.default_rng(seed)
+        """Return at most `limit` drawn captions, of the manifest's own sample if it has one.
+
+        Else they are those of kept examples in a bounded number of shards.
+        """
+        folder, rng = self.manifest.folder, np.random.default_rng(seed)
+        if folder is not None and (folder / CAPTIONS).is_file():
+            return iter(_drawn(chain.from_iterable(read_sample(folder)), limit, rng))
+        return islice(self._captions_of_some_shards(limit, rng), limit)
+
+    def _captions_of_some_shards(self, limit: int, rng: np.random.Generator) -> Iterator[str]:
         shards = rng.permutation(np.flatnonzero(self.manifest.num_kept))[:NUM_SHARDS_SAMPLED]
         per_shard = -(-limit // max(len(shards), 1))
         starts = self.manifest.kept_starts
-        indices = (
-            int(starts[shard]) + offset
-            for shard in shards.tolist()
-            for offset in rng.permutation(int(self.manifest.num_kept[shard]))[:per_shard].tolist()
-        )
-        return islice(chain.from_iterable(map(self.captions, indices)), limit)
+        for shard in shards.tolist():
+            offsets = rng.permutation(int(self.manifest.num_kept[shard]))[:per_shard]
+            for index in (int(starts[shard]) + offsets).tolist():
+                yield from self.captions(index)
 
     def replacements(self, index: int, rng: np.random.Generator, *, number: int) -> Iterable[int]:
         """Return the next examples of the same shard, cyclically, then those of other shards."""
@@ -207,6 +214,17 @@ class ShardedSource(Source):
             if self._locate is None:
                 raise
             return open_regular(self._locate(shard))
+
+
+def _drawn(texts: Iterable[str], number: int, rng: np.random.Generator) -> list[str]:
+    """Return so many texts drawn from a stream (reservoir sampling), or all if they are fewer."""
+    stream = iter(texts)
+    drawn = list(islice(stream, number))
+    for count, text in enumerate(stream, number + 1):
+        place = int(rng.random() * count)
+        if place < number:
+            drawn[place] = text
+    return drawn
 
 
 def _caption_files(extents: Extents) -> list[Extent]:
