@@ -4,7 +4,9 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from virtex.data.shards.cache_size import is_size
 from virtex.data.shards.manifest import has_manifest
+from virtex.data.shards.retries import MAX_RETRIES, NUM_RETRIES
 from virtex.data.sources.voc_splits import overlap
 from virtex.errors import ConfigError, raise_all
 from virtex.options.dependents import register_dependents
@@ -83,6 +85,14 @@ class SourceConfig:
     mix: dict[str, float] = field(default_factory=dict)
     """Manifests to mix, instead of `root`, with the proportion of each in the batches:
     {MANIFEST: 0.7, OTHER: 0.3}."""
+    cache_dir: Path | None = None
+    """Folder on a local disk for the shards of a remote store, which all processes of a machine
+    share; by default ~/.cache/virtex/shards."""
+    cache_size: str | None = None
+    """Most bytes of that folder, such as 200GB; by default what is needed at once and half of the
+    rest of the disk."""
+    store_retries: int = NUM_RETRIES
+    """Retries of a read from a store that fails, with growing waits: 16 take 10 minutes."""
 
 
 class Needs(NamedTuple):
@@ -97,6 +107,8 @@ class Needs(NamedTuple):
     """A mask for each box."""
 
 
+OF_MANIFEST = ("num_lanes", "fault_limit", "mix", "cache_dir", "cache_size", "store_retries")
+"""Options that have a meaning for a manifest alone."""
 IN_FOLDERS = frozenset({"root", "val_root", "train_split", "val_split", "val_share"})
 OPTIONS: dict[str, frozenset[str]] = {
     "scenes": frozenset({"num_images", "num_val_images", "image_size", "seed"}),
@@ -110,7 +122,7 @@ OPTIONS: dict[str, frozenset[str]] = {
         {"root", "val_root", "val_share", "image_root", "image_column", "caption_column"}
         | {"encoding", "missing_caption_limit"}
     ),
-    "webdataset": IN_FOLDERS | {"missing_caption_limit", "num_lanes", "fault_limit", "mix"},
+    "webdataset": IN_FOLDERS | {"missing_caption_limit", *OF_MANIFEST},
     "classes": IN_FOLDERS,
     "inaturalist": IN_FOLDERS - {"val_share"},
     "voc": IN_FOLDERS - {"val_share"} | {"bad_object_limit"},
@@ -122,8 +134,6 @@ ROOTS = {
     "flickr": "the list of captions, or its folder",
 }
 """What `root` is, where it is not the folder of the data."""
-OF_MANIFEST = ("num_lanes", "fault_limit", "mix")
-"""Options that have a meaning for a manifest alone."""
 NOT_OF_MANIFEST = {
     "share": "make a manifest of a part by `virtex index --keep`",
     "val_share": "make two manifests by `virtex index --val_share`, and name the second one with "
@@ -234,7 +244,10 @@ def _out_of_range(config: SourceConfig) -> list[str]:
         "num_lanes": (config.num_lanes is None or config.num_lanes >= 1, "at least 1"),
         "fault_limit": (0 <= config.fault_limit <= 1, "from 0 to 1"),
         "mix": (all(weight > 0 for weight in config.mix.values()), "weights above 0"),
+        "store_retries": (0 <= config.store_retries <= MAX_RETRIES, f"from 0 to {MAX_RETRIES:,}"),
     }
+    if config.cache_size is not None:
+        ranges["cache_size"] = (is_size(config.cache_size), "a size, such as 200GB or 1.5TB")
     if config.encoding is not None:
         ranges["encoding"] = (_is_encoding(config.encoding), "a text encoding, such as cp1252")
     return [

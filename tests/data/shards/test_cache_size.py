@@ -8,6 +8,7 @@ import pytest
 from virtex.data.shards import cache_size as module
 from virtex.data.shards.cache_size import num_bytes, open_cache, parse_size
 from virtex.data.shards.manifest import Manifest, Shard
+from virtex.data.source_options import Needs, SourceConfig, check_options
 from virtex.errors import ConfigError
 
 MB = 10**6
@@ -33,6 +34,19 @@ def test_sizes_are_read(text: str, expected: float) -> None:
 def test_what_is_no_size_is_named(text: str) -> None:
     with pytest.raises(ConfigError, match=r"cache_size .* is no size: give one such as 200GB"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(("name", "value"), [("cache_size", "much"), ("store_retries", -1)])
+def test_options_out_of_range_are_named(name: str, value: str | int) -> None:
+    config = SourceConfig(source="webdataset", root=Path("root"), **{name: value})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=rf"--data\.{name} must be .*, not {value}"):
+        check_options(config, Needs())
+
+
+def test_other_sources_have_no_cache() -> None:
+    config = SourceConfig(source="folder", root=Path("root"), cache_size="1GB")
+    with pytest.raises(ConfigError, match=r"cache_size 1GB means nothing to --data\.source folder"):
+        check_options(config, Needs())
 
 
 def test_a_shard_that_several_processes_need_counts_once() -> None:

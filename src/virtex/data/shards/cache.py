@@ -17,7 +17,7 @@ to open it requests it again.
 Which shard is evicted. An epoch uses every shard once, in an order of its own. A shard that was
 just used is not needed before the next epoch, and one that was not used for long is needed in this
 one: evicting the least recently used takes just the wrong ones. A cache of half the shards then has
-16 % of what an epoch needs, and 48 % if the most recently used are evicted
+15 % of what an epoch needs, and 48 % if the most recently used are evicted
 (benchmarks/web_scale_cache.py). So first go abandoned downloads, then shards of other data sets,
 the least recently used first, then shards of this one, the most recently used first.
 """

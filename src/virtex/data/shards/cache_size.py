@@ -33,6 +33,15 @@ def parse_size(text: str) -> int:
     return int(size)
 
 
+def is_size(text: str) -> bool:
+    """Return whether a text is a size."""
+    try:
+        parse_size(text)
+    except ConfigError:
+        return False
+    return True
+
+
 def default_folder() -> Path:
     """Return ~/.cache/virtex/shards.
 

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -32,10 +32,9 @@ from virtex.data.shards.cache import ShardCache
 from virtex.data.shards.exchange import Exchange, SourceShard, Window
 from virtex.data.shards.filling import NUM_AT_ONCE, Job
 from virtex.data.shards.manifest import Manifest
+from virtex.data.shards.retries import NUM_RETRIES
 from virtex.errors import DataError
 
-NUM_RETRIES = 16
-"""Retries of a read by default: 10 minutes."""
 MARGIN = 64
 """Steps ahead of the present one that count as in use, since workers prepare them."""
 LONGEST_HORIZON = 2**20
@@ -132,6 +131,7 @@ class Locate:
     manifest: Manifest
     exchange: Exchange
     source: int
+    _paths: dict[int, Path] = field(default_factory=dict, compare=False)
 
     def __call__(self, shard: int) -> Path:
         """Return the path of a shard; whoever cannot open it any more calls again.
@@ -139,8 +139,9 @@ class Locate:
         Raises:
             DataError: The shard cannot be had.
         """
-        digest = self.manifest.digests[shard].tobytes().hex()
-        path = self.cache.shard_path(digest)
+        if (path := self._paths.get(shard)) is None:
+            digest = self.manifest.digests[shard].tobytes().hex()
+            path = self._paths[shard] = self.cache.shard_path(digest)
         if not path.exists():
             self._wait(SourceShard(self.source, shard), path.exists)
         return path

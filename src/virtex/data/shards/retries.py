@@ -3,6 +3,10 @@
 import random
 from dataclasses import dataclass
 
+NUM_RETRIES = 16
+"""Retries by default, which take 10 minutes."""
+MAX_RETRIES = 10_000
+"""Most retries: a week."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 """Seconds before the second try, and the most before any."""
 SPREAD = 0.25
