@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ from virtex import distributed, files
 from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.lanes import check_lanes, default_num_lanes
+from virtex.data.shards.remote import RemoteShards, open_remote
 from virtex.data.source import Needs, open_source, open_whole, part_to_train, resolved
 from virtex.data.source_options import check_options, is_manifest
 from virtex.data.tokenizer import Tokenizer
@@ -54,16 +57,21 @@ def pretrain(config: PretrainConfig) -> FitResult:
         config = _with_precision(config, folder, device)
         _check_options(config)
         distributed.on_main(lambda: files.check_out(config.out, is_file=False))
-        with folder.locked():
-            return _pretrain(config, folder, device, resumed=resumes(config, folder))
+        with folder.locked(), _remote_shards(config) as remote:
+            return _pretrain(config, folder, device, remote, resumed=resumes(config, folder))
 
 
 def _pretrain(
-    config: PretrainConfig, folder: RunFolder, device: torch.device, *, resumed: bool
+    config: PretrainConfig,
+    folder: RunFolder,
+    device: torch.device,
+    remote: RemoteShards | None,
+    *,
+    resumed: bool,
 ) -> FitResult:
     start = time.monotonic()
     backbone, init_sha256 = _first_backbone(config, resumed=resumed)
-    data = _open_data(config)
+    data = _open_data(config, remote)
     run_data = check_data(
         config, data.train, data.validation, resumed=resumed, init_sha256=init_sha256
     )
@@ -88,7 +96,9 @@ def _pretrain(
             step=max(folder.checkpoints.steps(), default=0) if resumed else 0,
         )
         log.info("%s", block)
-    steps = RunSteps(config, task, task_data, device, data.train, data.validation, early_stopping)
+    steps = RunSteps(
+        config, task, task_data, device, data.train, data.validation, early_stopping, remote
+    )
     is_scored = config.early_stopping.protocol != "none"
     result = fit(
         task,
@@ -133,11 +143,26 @@ def _first_backbone(config: PretrainConfig, *, resumed: bool) -> tuple[Backbone,
     return backbone, init.sha256
 
 
-def _open_data(config: PretrainConfig) -> _Data:
-    whole = open_whole(config.data, split="train", needs=config.task.needs)
+@contextmanager
+def _remote_shards(config: PretrainConfig) -> Iterator[RemoteShards | None]:
+    """Yield the shards at URLs that the data options name, and end what fetches them."""
+    remote = open_remote(
+        config.data,
+        seed=config.run.seed,
+        batch_size=config.run.batch_size,
+        share=distributed.share(),
+        num_on_node=distributed.num_on_machine(),
+    )
+    with nullcontext() if remote is None else closing(remote):
+        yield remote
+
+
+def _open_data(config: PretrainConfig, remote: RemoteShards | None) -> _Data:
+    needs = config.task.needs
+    whole = open_whole(config.data, split="train", needs=needs, remote=remote)
     assert whole is not None  # only validation data may be missing
     train = part_to_train(whole, config.data)
-    validation = open_source(config.data, split="val", needs=config.task.needs)
+    validation = open_source(config.data, split="val", needs=needs, remote=remote)
     if validation is not None and train.categories:
         check_same_classes(train, validation)
     return _Data(whole, train, validation)

@@ -11,6 +11,7 @@ from virtex import distributed
 from virtex.data.example import Source
 from virtex.data.fault_log import FaultLog
 from virtex.data.loader import training_batches, validation_batches
+from virtex.data.shards.remote import RemoteShards
 from virtex.early_stopping import EarlyStopping
 from virtex.engine.evaluation import evaluate
 from virtex.engine.run import RunFolder
@@ -38,10 +39,11 @@ class RunSteps:
         train: Source,
         validation: Source | None,
         early_stopping: EarlyStopping | None,
+        remote: RemoteShards | None = None,
     ) -> None:
         self.config, self.task, self.data, self.device = config, task, data, device
         self.train, self.validation, self.early_stopping = train, validation, early_stopping
-        self.samples = None
+        self.remote, self.samples = remote, None
         if validation is not None and task.writer and config.num_samples and distributed.is_main():
             self.samples = SampleWriter(
                 config.out, validation, data.vocabulary, config.image, limit=config.num_samples
@@ -49,6 +51,8 @@ class RunSteps:
 
     def batches(self, start_step: int) -> TimedBatches:
         """Return this process's part of the training batches from a step on."""
+        if self.remote is not None:
+            self.remote.follow(start_step)
         stream = training_batches(
             self.train,
             self.task.encode,
@@ -63,7 +67,12 @@ class RunSteps:
             fault_limit=None if self.train.shard_counts is None else self.config.data.fault_limit,
             fault_log=FaultLog(self.config.out, rank=distributed.rank(), start_step=start_step),
         )
-        return TimedBatches(stream, num_steps=self.config.run.num_steps, step=start_step)
+        return TimedBatches(
+            stream,
+            num_steps=self.config.run.num_steps,
+            step=start_step,
+            on_step=None if self.remote is None else self.remote.advance,
+        )
 
     def validate(self, step: int) -> dict[str, float]:
         """Return the validation loss and its parts, and write sample captions."""

@@ -88,7 +88,11 @@ def duration(seconds: float) -> str:
 
 
 class TimedBatches:
-    """A stream of batches that logs, after the first steps, how long the others will take."""
+    """A stream of batches that logs, after the first steps, how long the others will take.
+
+    Args:
+        on_step: Called with the number of earlier batches before each.
+    """
 
     def __init__(
         self,
@@ -97,7 +101,9 @@ class TimedBatches:
         num_steps: int,
         step: int,
         clock: Callable[[], float] = time.monotonic,
+        on_step: Callable[[int], object] | None = None,
     ) -> None:
+        self.on_step = on_step
         self.stream, self.num_steps, self.step, self.clock = stream, num_steps, step, clock
         self.first_step, self.start, self.is_done = step, 0.0, False
 
@@ -107,6 +113,8 @@ class TimedBatches:
     def __next__(self) -> list[Batch]:
         if not self.is_done:
             self._measure()
+        if self.on_step is not None:
+            self.on_step(self.step)
         self.step += 1
         return next(self.stream)
 

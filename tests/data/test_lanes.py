@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracles import lanes as oracle
-from virtex.data.lanes import LaneOrder, SourceShard, default_num_lanes
+from virtex.data.lanes import LaneOrder, default_num_lanes
 from virtex.data.order import Sample
+from virtex.data.shards.manifest import SourceShard
 from virtex.distributed import Share
 from virtex.errors import ConfigError, DataError
 

@@ -17,7 +17,7 @@ GOLDEN = np.uint64(0x9E37_79B9_7F4A_7C15)
 HALF = np.uint64(32)
 
 
-def hashed(keys: Numbers, values: Numbers) -> Numbers:
+def hashed(keys: Numbers | np.uint64, values: Numbers) -> Numbers:
     """Return 64 pseudo-random bits of each pair of a key and a value."""
     bits = keys ^ (values + np.uint64(1)) * GOLDEN
     bits = (bits ^ bits >> np.uint64(30)) * np.uint64(0xBF58_476D_1CE4_E5B9)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from virtex.data.keyed_permutation import hashed, permuted
 from virtex.data.mixture import Mixture
 from virtex.data.order import Sample
+from virtex.data.shards.manifest import SourceShard
 from virtex.distributed import Share
 from virtex.errors import ConfigError, DataError
 
@@ -30,13 +31,6 @@ MAX_LANES = 64
 SHARDS_STREAM = 0x1A2E_0F5A_A2D5_7EED
 """Seed that sets the generator of an epoch's shards apart from those of its examples."""
 MAX_SHOWN = 20
-
-
-class SourceShard(NamedTuple):
-    """A shard by the index of its source, 0 unless several are mixed, and its own index there."""
-
-    source: int
-    shard: int
 
 
 class LaneOrder:

@@ -10,6 +10,7 @@ from virtex.data.checks import quoted
 from virtex.data.example import Source, Subset
 from virtex.data.layout_search import resolved
 from virtex.data.shards.manifest import Manifest, has_manifest, is_url
+from virtex.data.shards.remote import RemoteShards
 from virtex.data.source_options import Needs, SourceConfig, check_options, is_manifest
 from virtex.data.sources.classes import ClassesSource, check_same_class_folders
 from virtex.data.sources.coco import CocoSource
@@ -42,29 +43,42 @@ Listed = FolderSource | TableSource | WebdatasetSource | ClassesSource | FlickrS
 WITH_ONE_LABEL = frozenset({"classes", "inaturalist"})
 
 
-def open_source(config: SourceConfig, *, split: Split, needs: Needs = CAPTIONS) -> Source | None:
+def open_source(
+    config: SourceConfig,
+    *,
+    split: Split,
+    needs: Needs = CAPTIONS,
+    remote: RemoteShards | None = None,
+) -> Source | None:
     """Return the checked training or validation data; None where no validation data is named.
 
     Args:
         needs: Annotations that each image must have; others are not read.
+        remote: Local paths of shards at URLs, if the options name such.
 
     Raises:
         ConfigError: The options do not work together.
         DataError: The data cannot be used.
     """
     config = resolved(config, needs)
-    source = open_whole(config, split=split, needs=needs)
+    source = open_whole(config, split=split, needs=needs, remote=remote)
     return source if source is None or split == "val" else part_to_train(source, config)
 
 
-def open_whole(config: SourceConfig, *, split: Split, needs: Needs = CAPTIONS) -> Source | None:
+def open_whole(
+    config: SourceConfig,
+    *,
+    split: Split,
+    needs: Needs = CAPTIONS,
+    remote: RemoteShards | None = None,
+) -> Source | None:
     """Return what `open_source` does before `share` and `num_captions` take a part of it.
 
     Raises: see `open_source`.
     """
     config = resolved(config, needs)
     check_options(config, needs)
-    return _open(config, split, needs)
+    return _open(config, split, needs, remote)
 
 
 def part_to_train(source: Source, config: SourceConfig) -> Source:
@@ -77,7 +91,9 @@ def part_to_train(source: Source, config: SourceConfig) -> Source:
     return source
 
 
-def _open(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
+def _open(
+    config: SourceConfig, split: Split, needs: Needs, remote: RemoteShards | None
+) -> Source | None:
     match config.source:
         case "scenes":
             return _open_scenes(config, split)
@@ -86,7 +102,7 @@ def _open(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
         case "flickr":
             return _open_flickr(config, split, needs)
         case "webdataset" if is_manifest(config) or config.val_root is not None:
-            return _open_shards(config, split, needs)
+            return _open_shards(config, split, needs, remote)
         case "folder" | "webdataset" | "classes":
             return _open_folder(config, split, needs)
     root, name, is_named = _split_of(config, split)
@@ -100,15 +116,17 @@ def _open(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
     return source
 
 
-def _open_shards(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
+def _open_shards(
+    config: SourceConfig, split: Split, needs: Needs, remote: RemoteShards | None
+) -> Source | None:
     """Return the shards of manifests, or those in a folder."""
     mix = {Path(path): weight for path, weight in config.mix.items()}
     if split == "train" and mix:
-        parts = [_sharded(path, config, needs) for path in mix]
+        parts = [_sharded(path, config, needs, remote) for path in mix]
         return MixedSource(parts, [*mix.values()])
     root = config.root if split == "train" else config.val_root
     if root is not None and has_manifest(root):
-        return _sharded(root, config, needs)
+        return _sharded(root, config, needs, remote)
     if split == "val" and root is None:
         return None
     if is_manifest(config):  # and the validation data are a folder
@@ -116,11 +134,20 @@ def _open_shards(config: SourceConfig, split: Split, needs: Needs) -> Source | N
     return _open_folder(config, split, needs)
 
 
-def _sharded(path: Path, config: SourceConfig, needs: Needs) -> ShardedSource:
-    manifest = Manifest.read(path)
+def _sharded(
+    path: Path, config: SourceConfig, needs: Needs, remote: RemoteShards | None
+) -> ShardedSource:
+    manifest, locate = Manifest.read(path), None
     if is_url(manifest.root):
-        raise ConfigError(f"{path} lists shards at {quoted(manifest.root)}, which are not local.")
-    return ShardedSource(manifest, with_captions=needs.captions, fault_limit=config.fault_limit)
+        if remote is None:
+            raise ConfigError(
+                f"{path} lists shards at {quoted(manifest.root)}, which pretraining alone reads "
+                "from afar. Copy them to a folder, and index that."
+            )
+        locate = remote.locate(manifest)
+    return ShardedSource(
+        manifest, with_captions=needs.captions, fault_limit=config.fault_limit, locate=locate
+    )
 
 
 def _open_scenes(config: SourceConfig, split: Split) -> Source | None:

@@ -19,11 +19,11 @@ from virtex.data.shards import fetch as fetch_module
 from virtex.data.shards import filling as module
 from virtex.data.shards import retries
 from virtex.data.shards.cache import ShardCache
-from virtex.data.shards.exchange import Exchange, SourceShard, Window
+from virtex.data.shards.exchange import Exchange, Window
 from virtex.data.shards.filler import Filler, Locate, look_ahead
 from virtex.data.shards.filling import Filling, Job
 from virtex.data.shards.locks import is_locked
-from virtex.data.shards.manifest import Manifest
+from virtex.data.shards.manifest import Manifest, SourceShard
 from virtex.engine.meter import Speed
 from virtex.errors import DataError
 

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from virtex.data.shards.cache import ShardCache
-from virtex.data.shards.exchange import SourceShard
-from virtex.data.shards.fetch import RECORD_BYTES
-from virtex.data.shards.manifest import Manifest
+from virtex.data.shards.fetch import RECORD_BYTES, RECORDS_BYTES
+from virtex.data.shards.manifest import Manifest, SourceShard
 from virtex.errors import ConfigError
 
 log = logging.getLogger("virtex")
@@ -61,7 +60,8 @@ def num_bytes(manifests: Sequence[Manifest], shards: Iterable[tuple[int, int]]) 
     total = 0
     for source, shard in set(map(tuple, shards)):
         manifest = manifests[source]
-        total += int(manifest.sizes[shard]) + RECORD_BYTES * int(manifest.num_examples[shard])
+        records = RECORDS_BYTES + RECORD_BYTES * int(manifest.num_examples[shard])
+        total += int(manifest.sizes[shard]) + records
     return total
 
 

@@ -22,16 +22,10 @@ from typing import NamedTuple
 from virtex import files
 from virtex.data.shards.cache import ShardCache
 from virtex.data.shards.locks import Lock, is_locked, take_lock
+from virtex.data.shards.manifest import SourceShard
 from virtex.errors import DataError
 
 SHARD_NAME = re.compile("([0-9]+)-([0-9]+)")
-
-
-class SourceShard(NamedTuple):
-    """A shard by the index of its source and its own index there."""
-
-    source: int
-    shard: int
 
 
 class Window(NamedTuple):

@@ -20,8 +20,8 @@ from virtex.errors import DataError
 
 NUM_PARALLEL = 8
 """Pieces of a shard that are read at once, each of some megabytes."""
-RECORD_BYTES = 160
-"""Bytes of room for the record of an example, most of it for the key."""
+RECORD_BYTES, RECORDS_BYTES = 160, 2**16
+"""Bytes of room for the record of an example, most of it for key and caption, and for each file."""
 
 
 class ContentError(DataError):
@@ -145,7 +145,7 @@ def _records_bytes(remote: Remote) -> int:
     with contextlib.suppress(OSError):
         if path is not None:
             return path.stat().st_size
-    return RECORD_BYTES * remote.shard.num_examples + 2**12
+    return RECORD_BYTES * remote.shard.num_examples + RECORDS_BYTES
 
 
 def _add_records(remote: Remote, part: Path) -> None:

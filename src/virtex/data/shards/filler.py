@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from virtex.data.shards.cache import ShardCache
-from virtex.data.shards.exchange import Exchange, SourceShard, Window
+from virtex.data.shards.exchange import Exchange, Window
 from virtex.data.shards.filling import NUM_AT_ONCE, Job
-from virtex.data.shards.manifest import Manifest
+from virtex.data.shards.manifest import Manifest, SourceShard
 from virtex.data.shards.retries import NUM_RETRIES
 from virtex.errors import DataError
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from virtex.data.shards.cache import CacheFullError, ShardCache
-from virtex.data.shards.exchange import Exchange, SourceShard, Window
+from virtex.data.shards.exchange import Exchange, Window
 from virtex.data.shards.fetch import NUM_PARALLEL, ContentError, Remote, fetch
 from virtex.data.shards.locks import Lock
-from virtex.data.shards.manifest import Manifest
+from virtex.data.shards.manifest import Manifest, SourceShard
 from virtex.data.shards.retries import Tries, patience
 from virtex.data.shards.store import Patience, StoreError, open_store
 from virtex.errors import VirTexError, printable

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,13 @@ __all__ = [
     "has_manifest",
     "is_url",
 ]
+
+
+class SourceShard(NamedTuple):
+    """A shard by the index of its source, 0 unless several are mixed, and its own index there."""
+
+    source: int
+    shard: int
 
 
 @dataclass(frozen=True, eq=False)

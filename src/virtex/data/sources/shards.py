@@ -238,7 +238,8 @@ def _sidecar(extents: Extents, contents: list[bytes]) -> Sidecar:
     if not contents:
         has_none = extents.text is None and extents.metadata is None
         return Sidecar((), "missing" if has_none else UNREADABLE)
-    return read_sidecar(*contents, None) if extents.text else read_sidecar(None, *contents)
+    (content,) = contents
+    return read_sidecar(content, None) if extents.text else read_sidecar(None, content)
 
 
 def _contents(descriptor: int, extents: list[Extent]) -> list[bytes]:

@@ -1,0 +1,125 @@
+"""The shards of a run that lie at URLs: which of its manifests, the node's cache, and its filler.
+
+A process that trains has one filler for all of its manifests. It is told each step, so that it is
+ahead of the loader's workers.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtex.data.lanes import LaneOrder
+from virtex.data.shards.cache_size import open_cache
+from virtex.data.shards.filler import Filler, Locate, needed_at_once
+from virtex.data.shards.manifest import Manifest, SourceShard, has_manifest, is_url
+from virtex.data.source_options import SourceConfig
+from virtex.distributed import Share
+
+
+class RemoteShards:
+    """Local paths of the shards of a run's manifests at URLs.
+
+    Args:
+        filler: It has these manifests as its sources, in their order.
+        folders: Folders of the manifests, in the same order.
+        order: This process's training order, with the filler's numbers of its sources.
+    """
+
+    def __init__(self, filler: Filler, folders: Sequence[Path], order: "_RemoteOrder") -> None:
+        self.filler, self.order = filler, order
+        self._sources = {folder: number for number, folder in enumerate(folders)}
+
+    def locate(self, manifest: Manifest) -> Locate:
+        """Return the function that gives the path of a manifest's shard."""
+        assert manifest.folder is not None
+        return self.filler.locate(self._sources[manifest.folder])
+
+    def follow(self, step: int) -> None:
+        """Fetch ahead of training from a step on."""
+        self.filler.follow(self.order, step)
+
+    def advance(self, step: int) -> None:
+        """Fetch ahead of the next step."""
+        self.filler.advance(step)
+
+    def close(self) -> None:
+        """End the filler."""
+        self.filler.close()
+
+
+def open_remote(
+    config: SourceConfig, *, seed: int, batch_size: int, share: Share, num_on_node: int
+) -> RemoteShards | None:
+    """Return the shards at URLs that the options name; None if there are none.
+
+    Args:
+        num_on_node: Number of processes that share this node's cache.
+
+    Raises:
+        ConfigError: The cache cannot be used, or is too small for the shards in use.
+        DataError: A manifest is damaged, or has fewer examples than there are lanes.
+    """
+    if config.source != "webdataset":
+        return None
+    train = [Manifest.read(path) for path in _train_paths(config)]
+    every = [*train, *(Manifest.read(path) for path in _val_paths(config))]
+    remote = [one for one in every if is_url(one.root)]
+    if not remote:
+        return None
+    numbers = {at: remote.index(one) for at, one in enumerate(train) if one in remote}
+    first = share.rank - share.rank % num_on_node
+    orders = {
+        rank: _RemoteOrder(
+            LaneOrder(
+                [one.num_kept for one in train],
+                seed=seed,
+                batch_size=batch_size,
+                num_lanes=config.num_lanes,
+                weights=[*config.mix.values()] or None,
+                share=Share(rank, share.world_size),
+            ),
+            numbers,
+        )
+        for rank in range(first, min(first + num_on_node, share.world_size))
+    }
+    cache = open_cache(
+        config.cache_dir,
+        config.cache_size,
+        remote,
+        needed=needed_at_once(orders.values(), 0, remote),
+        is_main=share.rank == 0,
+    )
+    filler = Filler(cache, remote, num_retries=config.store_retries)
+    folders = [one.folder for one in remote if one.folder is not None]
+    return RemoteShards(filler, folders, orders[share.rank])
+
+
+@dataclass(frozen=True)
+class _RemoteOrder:
+    """A training order that leaves out the shards of local sources."""
+
+    order: LaneOrder
+    numbers: Mapping[int, int]
+    """The filler's number of each source at a URL, by its number in the order."""
+
+    def shards_needed(self, first_step: int, num_steps: int) -> list[SourceShard]:
+        """Return the shards of some steps in order of first use."""
+        return [
+            SourceShard(self.numbers[source], shard)
+            for source, shard in self.order.shards_needed(first_step, num_steps)
+            if source in self.numbers
+        ]
+
+
+def _train_paths(config: SourceConfig) -> Iterable[Path]:
+    if config.mix:
+        return map(Path, config.mix)
+    return _manifests(config.root)
+
+
+def _val_paths(config: SourceConfig) -> Iterable[Path]:
+    return _manifests(config.val_root)
+
+
+def _manifests(root: Path | None) -> list[Path]:
+    return [root] if root is not None and has_manifest(root) else []
