@@ -1,12 +1,14 @@
 """Failures of writing: a full disk, a kill, a second process, a truncated file."""
 
 import contextlib
+import logging
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from multiprocessing import Process
@@ -178,6 +180,27 @@ def test_a_lock_names_its_holder_and_is_free_after_a_kill(tmp_path: Path) -> Non
     assert holder.returncode == -signal.SIGKILL
     with files.locked(path, subject="the run"):
         assert path.read_text() == f"process {os.getpid()} on {os.uname().nodename}\n"
+
+
+def test_a_lock_may_be_waited_for_and_that_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("virtex"), "propagate", True)
+    caplog.set_level(logging.INFO, "virtex")
+    path = tmp_path / ".lock"
+    with contextlib.ExitStack() as holder:
+        holder.enter_context(files.locked(path, subject="the run"))
+        with (
+            pytest.raises(ConfigError, match="in use by process"),
+            files.locked(path, subject="the run", patience=0.5),
+        ):
+            raise AssertionError("two processes hold one lock")
+        end = threading.Timer(0.5, holder.pop_all().close)
+        end.start()
+        with files.locked(path, subject="the run", patience=20):
+            end.join()
+    said = [record.getMessage() for record in caplog.records]
+    assert said.count(said[0]) * 2 == len(said)  # more than one handler may have noted each
 
 
 def test_a_process_that_the_holder_forked_does_not_hold_the_lock(tmp_path: Path) -> None:

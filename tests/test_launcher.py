@@ -3,11 +3,15 @@
 import logging
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+from torch.distributed import Store
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from virtex import launcher, rendezvous
+from virtex import cli, launcher, rendezvous
 from virtex.errors import ConfigError
 from virtex.launcher import Launch, launch_of
 from virtex.rendezvous import meet
@@ -115,3 +119,51 @@ def test_an_address_without_a_listener_is_an_error(rank: int, port: int) -> None
     host = "no-such-host.invalid" if rank == 0 else "127.0.0.1"
     with pytest.raises(ConfigError, match="MASTER_ADDR"):
         meet(Launch(rank, 2, host=host, port=port), patience=timedelta(seconds=0.5))
+
+
+def test_each_attempt_meets_for_itself_in_a_store_that_outlives_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = rendezvous.serve()
+    monkeypatch.setenv(rendezvous.AGENT, "True")
+    launches = [Launch(rank, 2, host="127.0.0.1", port=store.port) for rank in range(2)]
+
+    def attempt() -> list[Store]:
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(lambda each: meet(each, patience=timedelta(seconds=20)), launches))
+
+    first = attempt()
+    first[0].set("address", "old")
+    with pytest.raises(ConfigError, match=r"1 of 2 .*\(rank 0\)"):  # of that attempt
+        meet(launches[1], patience=timedelta(seconds=0.5))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "3")  # of the first process alone
+    second = attempt()
+    assert not second[1].check(["address"])
+    second[0].set("address", "new")
+    assert second[1].get("address") == b"new"
+
+
+def test_a_store_of_torchrun_that_is_gone_is_an_error_with_a_remedy(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(rendezvous.AGENT, "True")
+    with pytest.raises(ConfigError, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        meet(Launch(1, 2, host="127.0.0.1", port=port), patience=timedelta(seconds=0.5))
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "9" * 20])
+def test_a_strange_number_of_restarts_is_none(text: str) -> None:
+    assert launcher.num_restarts({"TORCHELASTIC_RESTART_COUNT": text}) == 0
+
+
+def test_torchrun_repeats_the_error_that_ended_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
+    assert cli.main(["pretrian"]) == 2
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(path))
+    assert (
+        "ConfigError: unknown command 'pretrian'"
+        in ChildFailedError("virtex", {0: failure}).format_msg()
+    )

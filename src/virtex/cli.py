@@ -4,6 +4,7 @@ Nothing heavy is imported before a command is known, so that `virtex --help` ans
 """
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from virtex.brief_help import (
     with_one_help,
 )
 from virtex.errors import ConfigError, VirTexError, did_you_mean, limit_of_system, printable
+from virtex.launcher import report_to_torchrun
 from virtex.processes import HELP, Requested, choose, split_option
 from virtex.streams import flushed, is_fine, open_missing_streams, say
 from virtex.transfer.protocol_names import ABOUT, TRAINED
@@ -77,7 +79,10 @@ class ZooConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0 on success, 2 for a mistake that the user can mend."""
+    """Run one command; return 0 on success, 2 for a mistake that the user can mend.
+
+    75 means that another process of a run was lost, so that the same command may succeed.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     open_missing_streams()
     _log_to_stderr()
@@ -93,8 +98,10 @@ def _exit_code(arguments: list[str]) -> int:
     try:
         return _run(arguments)
     except VirTexError as error:
-        say(f"{type(error).__name__}: {error}")
-        return 2
+        message = f"{type(error).__name__}: {error}"
+        say(message)
+        report_to_torchrun(message, os.environ)
+        return error.exit_code
     except KeyboardInterrupt:
         return 130
     except (OSError, MemoryError, RuntimeError, ImportError) as error:

@@ -13,9 +13,9 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from virtex import rendezvous
+from virtex import connections, rendezvous
 from virtex.errors import LostProcessError, VirTexError
-from virtex.launcher import Launch, has_terminal, launch_of
+from virtex.launcher import Launch, has_terminal, is_started_again, launch_of
 
 STEP_TIMEOUT = timedelta(minutes=10)
 """Maximum wait in a step's collective, after which the other processes count as lost."""
@@ -95,6 +95,8 @@ def process_group(device: torch.device) -> Iterator[None]:
         try:
             group = torch.distributed.new_group(timeout=TIMEOUT, backend="gloo")
             _patient = cast(torch.distributed.ProcessGroup, group)
+            if is_started_again(os.environ):
+                connections.watch()
             yield
         finally:
             _patient = None
@@ -110,6 +112,7 @@ def _errors_of_others() -> Iterator[None]:
         if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
             raise
         reason = str(error).strip().splitlines()[0].rpartition("] ")[2]
+        reason = reason.partition(". ")[0]  # gloo goes on with advice
         raise LostProcessError(
             f"another process of the run has ended or cannot be reached ({reason}); its own "
             "message says why. The same command resumes from the newest checkpoint."

@@ -16,12 +16,18 @@ class VirTexError(Exception):
     Its text holds pieces of files, so control characters are escaped, all but line breaks.
     """
 
+    exit_code = 2
+    """Exit code of a command that ends with it."""
+
     def __str__(self) -> str:
         return printable(super().__str__())
 
 
 class LostProcessError(VirTexError):
     """Another process of the run that has ended; the message of that one says why."""
+
+    exit_code = 75
+    """EX_TEMPFAIL of sysexits.h: the same command may succeed."""
 
 
 class ConfigError(VirTexError):

@@ -11,6 +11,7 @@ import errno
 import functools
 import hashlib
 import io
+import logging
 import os
 import shutil
 import socket
@@ -38,8 +39,11 @@ ZIP_FLAGS = 0x080E
 and that its name is UTF-8."""
 DOS_FOLDER = 0x10
 """Bit among the attributes of a zip's entry that makes it a folder."""
+LOCK_POLL = 0.2
+"""Seconds between two tries to take a lock."""
 GRACE = 3600.0
 """Seconds for which a temporary folder without a lock counts as in use."""
+log = logging.getLogger("virtex")
 READ_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_BINARY"))
 IRREGULAR = {
     stat.S_IFDIR: "a folder",
@@ -226,12 +230,13 @@ def append(file: io.FileIO, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, subject: str) -> Iterator[None]:
+def locked(path: Path, *, subject: str, patience: float = 0.0) -> Iterator[None]:
     """Hold a lock until the block or this process ends, even by a kill.
 
     Args:
         path: The lock file, which is created if missing and never removed.
         subject: What the lock protects, for the message.
+        patience: Seconds for which the lock of another process is waited for.
 
     Raises:
         ConfigError: Another process holds the lock; names its host and process id.
@@ -241,17 +246,29 @@ def locked(path: Path, *, subject: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b", buffering=0)
     with file:
-        if not take_lock(file):
-            file.seek(0)
-            holder = file.read(200).decode(errors="replace").strip() or "another process"
-            raise ConfigError(
-                f"{subject} is in use by {holder}: wait until it ends, or choose another path."
-            )
+        _take_or_raise(file, subject=subject, patience=patience)
         with write_errors(path):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         with _not_inherited(file):
             yield
+
+
+def _take_or_raise(file: IO[bytes], *, subject: str, patience: float) -> None:
+    deadline, has_said = time.monotonic() + patience, False
+    while not take_lock(file):
+        file.seek(0)
+        holder = file.read(200).decode(errors="replace").strip() or "another process"
+        if time.monotonic() >= deadline:
+            raise ConfigError(
+                f"{subject} is in use by {holder}: wait until it ends, or choose another path."
+            )
+        if not has_said:
+            log.info(
+                "%s is in use by %s: waiting up to %g s for its end", subject, holder, patience
+            )
+            has_said = True
+        time.sleep(LOCK_POLL)
 
 
 def take_lock(file: IO[bytes], *, wait: bool = False) -> bool:

@@ -5,11 +5,15 @@ job step; the other variables of SLURM also stand in batch scripts and shells, w
 alone whatever number of tasks was requested.
 """
 
+import contextlib
 import functools
+import json
 import logging
 import os
 import re
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from virtex.errors import ConfigError, raise_all
@@ -55,6 +59,26 @@ def launch_of(environment: Mapping[str, str], *, has_terminal: bool = False) -> 
 def is_launched(environment: Mapping[str, str]) -> bool:
     """Return whether torchrun or srun started this process, alone or with others."""
     return "RANK" in environment or _in_step(environment)
+
+
+def is_started_again(environment: Mapping[str, str]) -> bool:
+    """Return whether torchrun or srun started this process, which start lost ones again."""
+    return "TORCHELASTIC_RUN_ID" in environment or _in_step(environment)
+
+
+def num_restarts(environment: Mapping[str, str]) -> int:
+    """Return how often this machine's torchrun started its processes again after a failure."""
+    text = environment.get("TORCHELASTIC_RESTART_COUNT", "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+
+
+def report_to_torchrun(message: str, environment: Mapping[str, str]) -> None:
+    """Write the error that ends this process where torchrun, which repeats it, looks for it."""
+    path = environment.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        about = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps({"message": about}), encoding="utf-8")
 
 
 def variables_of(launch: Launch) -> dict[str, str]:

@@ -18,6 +18,7 @@ from virtex import distributed, files
 from virtex.engine.checkpoint import CheckpointFolder
 from virtex.engine.tf32 import Float32Matmul, set_tf32
 from virtex.errors import ConfigError, out_of_range, raise_all
+from virtex.launcher import is_started_again
 from virtex.options.choices import once_a_switch
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 AnyPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 Compiled = Literal["none", "task", "step"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+LOCK_PATIENCE = 120.0
+"""Seconds for which a restarted run waits for its lock: NFS keeps a dead machine's for up to 90."""
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -196,12 +199,17 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the lock of the folder, which training needs; entered by all processes of a run.
 
+        Where torchrun or srun start lost processes again, one that is still ending is waited for.
+
         Raises:
             ConfigError: Another run holds the lock; names its process and host.
             DataError: The folder cannot be written.
         """
         with ExitStack() as stack:
-            lock = files.locked(self.path / ".lock", subject=f"the run {self.path}")
+            patience = LOCK_PATIENCE if is_started_again(os.environ) else 0.0
+            lock = files.locked(
+                self.path / ".lock", subject=f"the run {self.path}", patience=patience
+            )
             distributed.on_main(lambda: stack.enter_context(lock))
             yield
 
