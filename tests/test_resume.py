@@ -1,6 +1,7 @@
 """What may change when a run is resumed: paths and device, never the data."""
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,21 @@ def test_changed_data_are_accepted_once(cut: Path, caplog: pytest.LogCaptureFixt
     add_image(cut / "data")
     with pytest.raises(DataError, match="17 now"):
         pretrain(parse_pretrain(["--out", str(cut / "run")]))
+
+
+def test_torchrun_changes_the_number_of_processes_only_in_an_elastic_run(
+    whole: Path, cut: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = cut / "run" / "data.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_processes": 2}))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # a machine of two was lost
+    with pytest.raises(ConfigError, match=r"1 instead of 2.*--run\.elastic"):
+        pretrain(options(cut / "data", cut / "run"))
+    monkeypatch.setattr(logging.getLogger("virtex"), "propagate", True)
+    pretrain(options(cut / "data", cut / "run", "--run.elastic"))
+    said = [r for r in caplog.records if "another number of processes, 1 instead" in r.message]
+    assert {record.levelname for record in said} == {"WARNING"}
+    assert_same_end(whole, cut)
 
 
 def test_other_validation_data_are_logged_alone(

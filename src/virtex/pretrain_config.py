@@ -53,6 +53,9 @@ class PretrainRunConfig(RunConfig):
     own choice: TF32 in convolutions, fp32 elsewhere."""
     num_epochs: float | None = None
     """Length of the run as a number of passes over the training images, instead of `num_steps`."""
+    elastic: bool = False
+    """Let torchrun go on in another number of processes when a machine is lost or comes back: on
+    the same data, but not bit for bit; else its restart waits for as many as before."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

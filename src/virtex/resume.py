@@ -1,6 +1,7 @@
 """Comparison of a run with its beginning: the same options, and the same data wherever they lie."""
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from virtex.data.source_options import is_manifest
 from virtex.engine.run import RunFolder
 from virtex.engine.stored_config import stored_config
 from virtex.errors import ConfigError, DataError, VirTexError, raise_all
+from virtex.launcher import num_restarts
 from virtex.pretrain_config import LAST, PretrainConfig, with_absolute_paths, with_steps
 from virtex.run_data import RunData
 from virtex.zoo.init import open_init
@@ -23,6 +25,7 @@ log = logging.getLogger("virtex")
 FREE = (
     "out", "num_samples", "accept_changed_data", "loader.", "run.device", "run.log_every",
     "run.validate_every", "run.checkpoint_every", "run.keep_", "run.tensorboard",
+    "run.elastic",
     "early_stopping.batch_size", "early_stopping.num_workers",
     "early_stopping.patience",
     "data.root", "data.val_root", "data.image_root", "early_stopping.data.root",
@@ -192,12 +195,23 @@ def _compared(before: RunData, now: RunData, config: PretrainConfig) -> RunData:
 
 
 def _compare_processes(before: RunData, now: RunData, config: PretrainConfig) -> None:
-    if before.num_processes not in (None, now.num_processes):
-        log.info(
-            "%s goes on with another number of processes, %d instead of %d: on the same data, but "
-            "not bit for bit as it would have",
-            config.out, now.num_processes, before.num_processes,
-        )  # fmt: skip
+    """Say that the number of processes changed, or refuse it where nobody chose it."""
+    if before.num_processes in (None, now.num_processes):
+        return
+    change = f"{now.num_processes} instead of {before.num_processes}"
+    if num_restarts(os.environ) and not config.run.elastic:
+        raise ConfigError(
+            f"torchrun restarted {config.out} with another number of processes, {change}: a "
+            "machine was lost or came back, and the run would not go on bit for bit. Give "
+            "--run.elastic to let it; or give --nnodes one number, for which torchrun waits; or "
+            "start the command again to go on with these."
+        )
+    log.log(
+        logging.WARNING if config.run.elastic else logging.INFO,
+        "%s goes on with another number of processes, %s: on the same data, but not bit for bit as "
+        "it would have",
+        config.out, change,
+    )  # fmt: skip
 
 
 def _data_of(
