@@ -192,6 +192,30 @@ BRIEFS: dict[str, Brief] = {
         "paper_data_efficiency.",
     ),
 }
+DATA_COMMANDS: dict[str, Brief] = {
+    "check": Brief(
+        "virtex data check --data.root DIR [--option value ...]",
+        "Say on a page what is in a data set: counts, sizes, lengths, scripts, duplicates, broken "
+        "images; and write lists of the images to leave out.",
+        {
+            "Options": {
+                **DATA,
+                "--out FILE.json": "also write all numbers for machines",
+                "--write_bad FILE": "write the images to leave out, one a line",
+                "--write_good FILE": "write the ids of the other training images",
+                "--bad LIST": "findings whose images are left out; docs/data_check.md lists them",
+                "--all": "decode all images, not 10,000 of each split",
+                "--decode 0.1": "or this fraction of them",
+                "--image_size 224": "side below which an image counts as small",
+                "--max_tokens 30": "tokens above which a caption counts as long",
+                "--tokenizer_path FILE": "vocabulary to count tokens with, not an estimate",
+                "--boilerplate 100": "images with one caption from which it is boilerplate",
+                "--num_threads 2": "threads that decode images",
+            }
+        },
+    ),
+}
+"""Commands of `virtex data`."""
 MEASURED: Rows = {
     "--init INIT": "weights: random, imagenet, a run, a file, or a name from `virtex zoo`",
     "--out DIR": "folder of the result, and of what a second call reuses",
@@ -274,6 +298,8 @@ def brief_help(command: str, arguments: Sequence[str]) -> str | None:
         return None
     if command == "transfer":
         return text_of(transfer_brief(words[0]))
+    if command == "data":
+        return text_of(data_brief(words[0]))
     return text_of(BRIEFS[command]) if command in BRIEFS else None
 
 
@@ -305,6 +331,13 @@ def transfer_brief(name: str) -> Brief:
         {"Measured": MEASURED, "Protocol": PROTOCOL_ROWS[name]},
         f"The recipe {name!r} comes first: it has the paper's values.",
     )
+
+
+def data_brief(name: str) -> Brief:
+    """Return the short help of a command of `virtex data`; that of all for any other name."""
+    about = {key: brief.about for key, brief in DATA_COMMANDS.items()}
+    every = Brief("virtex data COMMAND [--option value ...]", "", {"Commands": about})
+    return DATA_COMMANDS.get(name, every)
 
 
 def text_of(brief: Brief) -> str:

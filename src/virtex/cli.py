@@ -16,7 +16,9 @@ from typing import Any
 from virtex.brief_help import (
     ALL,
     BRIEFS,
+    DATA_COMMANDS,
     brief_help,
+    data_brief,
     text_of,
     transfer_brief,
     with_one_help,
@@ -42,6 +44,7 @@ commands:
   export       write a model in the layout that another library reads
   index        write the manifest of tar shards in a folder or object store
   scenes       write drawn scenes to disk in a benchmark's layout
+  data         check: what is in a data set, on a page, and what to leave out
   zoo          list the published models
   study        a table of experiments: runs what is missing, then writes it
   report       gather results and logs into report.md and report.html
@@ -49,7 +52,7 @@ commands:
 `virtex COMMAND --help` lists the main options of a command, `--help all` every option.
 `virtex --version` prints the version.
 """
-WRITES_FILE = {"tokenizer", "caption", "embed", "export"}
+WRITES_FILE = {"tokenizer", "caption", "embed", "export", "data"}
 """Commands whose --out is a file; that of `export --format huggingface` is a folder."""
 NO_WORK = ("-h", "--help", "--print_config")
 """Flags with which a command only prints."""
@@ -291,6 +294,27 @@ def _index(arguments: list[str]) -> int:
     return 0
 
 
+def _data(arguments: list[str]) -> int:
+    name = arguments[0] if arguments else ""
+    if name not in DATA_COMMANDS:
+        if "--help" in arguments:
+            print(text_of(data_brief("")))
+            return 0
+        raise ConfigError(
+            f"virtex data needs a command, got {name!r}. Allowed: {', '.join(DATA_COMMANDS)}. "
+            "`virtex data COMMAND --help` says what it needs."
+        )
+    from virtex.config import parse
+    from virtex.data_check.check_config import CheckConfig
+
+    about = "Say on a page what is in a data set, and write lists of the images to leave out."
+    config = parse(CheckConfig, arguments[1:], prog="virtex data check", description=about)
+    from virtex.data_check.check import check_data
+
+    print(check_data(config))
+    return 0
+
+
 def _zoo(arguments: list[str]) -> int:
     from virtex.config import parse
 
@@ -345,6 +369,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": _export,
     "index": _index,
     "scenes": _scenes,
+    "data": _data,
     "zoo": _zoo,
     "study": _study,
     "report": _report,
