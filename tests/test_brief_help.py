@@ -6,9 +6,17 @@ import sys
 import pytest
 
 from virtex import cli
-from virtex.brief_help import BRIEFS, PROTOCOL_ROWS, Brief, brief_help, transfer_brief
+from virtex.brief_help import (
+    BRIEFS,
+    DATA_COMMANDS,
+    PROTOCOL_ROWS,
+    Brief,
+    brief_help,
+    transfer_brief,
+)
 from virtex.config import recipe_paths
 from virtex.data.shards.index_options import IndexConfig
+from virtex.data_check.check_config import CheckConfig
 from virtex.options.choices import Layers
 from virtex.predict.caption_files.options import CaptionFilesConfig
 from virtex.predict.embed_options import EmbedFilesConfig
@@ -36,7 +44,8 @@ from virtex.cli import COMMANDS, main
 from virtex.transfer.protocol_names import ABOUT
 calls = [[c, "--help"] for c in COMMANDS] + [["transfer", p, "-h"] for p in ABOUT]
 calls += [[c] for c in COMMANDS if c not in ("quickstart", "zoo")]
-calls += [["transfer", "voc08"], ["study", "--only", "x"], ["study", "tasks_small", "--help"]]
+calls += [["data", "check", "-h"], ["transfer", "voc08"]]
+calls += [["study", "--only", "x"], ["study", "tasks_small", "--help"]]
 calls += [["--version"]]
 for call in calls:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -61,6 +70,10 @@ def flags(brief: Brief) -> set[str]:
 def test_the_options_of_a_short_help_exist(command: str) -> None:
     assert flags(BRIEFS[command]) <= set(Layers(CONFIGS[command]).flags())
     assert len((brief_help(command, ["--help"]) or "").splitlines()) <= 45
+
+
+def test_the_options_of_the_short_help_of_data_check_exist() -> None:
+    assert flags(DATA_COMMANDS["check"]) <= set(Layers(CheckConfig).flags())
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -304,6 +304,11 @@ def _data(arguments: list[str]) -> int:
             f"virtex data needs a command, got {name!r}. Allowed: {', '.join(DATA_COMMANDS)}. "
             "`virtex data COMMAND --help` says what it needs."
         )
+    if not arguments[1:]:
+        raise ConfigError(
+            f"virtex data {name} needs options: {DATA_COMMANDS[name].usage}\n"
+            f"`virtex data {name} --help` lists them."
+        )
     from virtex.config import parse
     from virtex.data_check.check_config import CheckConfig
 

@@ -25,7 +25,7 @@ from virtex.errors import DataError, one_line, printable
 PATHS = frozenset({"folder", "classes"})
 """Layouts whose images are listed by path; those of the others have ids in files of their own."""
 REMEDIES = {
-    "webdataset": "virtex index {root} --out MANIFEST --keep GOOD",
+    "webdataset": "virtex index {root} --keep GOOD",
     "folder": "xargs -d '\\n' mv -t ELSEWHERE < BAD",
     "classes": "xargs -d '\\n' mv -t ELSEWHERE < BAD",
     "table": "grep -vFf BAD {root} > TABLE",
@@ -41,6 +41,9 @@ def check_data(config: CheckConfig) -> str:
         ConfigError: The options do not work together.
         DataError: The images of the source cannot be listed.
     """
+    for path in (config.out, config.write_bad, config.write_good):
+        if path is not None:
+            files.check_out(path, is_file=True)
     config = replace(config, data=resolve(config.data))
     checks = _checks(config)
     _compare(checks)
@@ -100,13 +103,23 @@ def _leave_out(config: CheckConfig, count: int) -> list[str]:
     """Return how the bad images are left out."""
     if not count:
         return []
-    good, bad = config.write_good or "GOOD", config.write_bad or "BAD"
-    lines = ["", f"{count:,} images to leave out: --write_bad {bad} --write_good {good}"]
+    lines = ["", f"images to leave out: {count:,}"]
+    if config.write_bad is None and config.write_good is None:
+        lines[-1] += "; list them by --write_bad BAD.txt --write_good GOOD.txt"
     remedy = REMEDIES.get(config.data.source)
-    if remedy is None:
+    if remedy is None or (config.data.root is not None and config.data.root.suffix == ".parquet"):
         return lines
-    text = remedy.replace("{root}", str(config.data.root)).replace("GOOD", str(good))
-    return [*lines, f"  then {one_line(text.replace('BAD', str(bad)))}"]
+    text = remedy.replace("{root}", str(_training_root(config)))
+    text = text.replace("GOOD", str(config.write_good or "GOOD.txt"))
+    text = text.replace("BAD", str(config.write_bad or "BAD.txt"))
+    return [*lines, f"  then {one_line(text)}"]
+
+
+def _training_root(config: CheckConfig) -> Path:
+    """Return the folder that ids are relative to: that of the training split, if it has one."""
+    root = config.data.root or Path()
+    folder = root / (config.data.train_split or "train")
+    return folder if folder.is_dir() else root
 
 
 def _bad_names(

@@ -9,8 +9,11 @@ from virtex.data.checks import quoted
 from virtex.data.source import Split
 from virtex.data.source_options import MISSING_CAPTION_LIMIT
 from virtex.data_check.split_check import CAPTION_FAULTS, SplitCheck
+from virtex.errors import one_line
 
 MOST_EXAMPLES = 2
+MOST_SHOWN = 200
+"""Most characters of a caption that is an example."""
 GRID = 32
 """Sides of images that suit every backbone are multiples of this."""
 WHAT = {
@@ -19,6 +22,9 @@ WHAT = {
     "url": "captions that are URLs",
     "digits": "captions of mostly digits",
 }
+LEAVE_OUT = "leave out"
+MOST_TOKENS = 256
+"""Most tokens that are proposed for a caption."""
 LOADER_LIMIT = 0.01
 """Fraction of bad images that training tolerates by default."""
 
@@ -35,7 +41,10 @@ class Finding:
     total: int
     """Number of captions or images that were looked at."""
     remedy: str
+    """What happens to them in training, or `leave out`."""
     examples: tuple[str, ...] = ()
+    option: str = ""
+    """Option that is another remedy."""
 
     @property
     def share(self) -> float:
@@ -52,16 +61,13 @@ def _of_images(check: SplitCheck) -> Iterator[Finding]:
     images, num_read = check.images, len(check.images)
     broken = check.images_with("broken")
     share = len(broken) / max(1, num_read)
-    remedy = "leave out"
-    if share > LOADER_LIMIT:
-        remedy += f", or --loader.bad_image_limit {_rounded_up(share)}"
+    option = f"--loader.bad_image_limit {_rounded_up(share)}" if share > LOADER_LIMIT else ""
     reasons = tuple(
         f"{name_of(check, index)}: {reason}"
         for index, reason in list(images.faults.items())[:MOST_EXAMPLES]
     )
-    yield Finding(
-        "broken", check.name, "images that cannot be read", len(broken), num_read, remedy, reasons
-    )
+    what = "images that cannot be read"
+    yield Finding("broken", check.name, what, len(broken), num_read, LEAVE_OUT, reasons, option)
     yield _missing(check)
     for name, what in (
         ("same_image", "images equal to an earlier one"),
@@ -69,25 +75,26 @@ def _of_images(check: SplitCheck) -> Iterator[Finding]:
     ):
         indices = check.images_with(name)
         examples = tuple(name_of(check, index) for index in indices[:MOST_EXAMPLES].tolist())
-        yield Finding(name, check.name, what, len(indices), num_read, "leave out", examples)
+        yield Finding(name, check.name, what, len(indices), num_read, LEAVE_OUT, examples)
     sides = images.short_sides
     usual = int(np.quantile(sides, 0.1)) // GRID * GRID if len(sides) else 0
-    remedy = f"--image.size {usual}" if GRID <= usual < check.config.image_size else "enlarged"
+    option = f"--image.size {usual}" if GRID <= usual < check.config.image_size else ""
     what = f"images smaller than {check.config.image_size}"
-    yield Finding("small", check.name, what, check.num_small, num_read, remedy)
+    yield Finding("small", check.name, what, check.num_small, num_read, "enlarged", (), option)
 
 
 def _missing(check: SplitCheck) -> Finding:
     total = check.num_without + len(check)
     share = check.num_without / max(1, total)
     is_many = share > MISSING_CAPTION_LIMIT
-    remedy = f"--data.missing_caption_limit {_rounded_up(share)}" if is_many else "skipped"
+    remedy = LEAVE_OUT if is_many else "skipped"
+    option = f"--data.missing_caption_limit {_rounded_up(share)}" if is_many else ""
     skipped, examples = check.opened.without_captions, []
     if skipped is not None:
         examples = [skipped.image_id(index) for index in range(min(MOST_EXAMPLES, len(skipped)))]
     what = "images without a caption"
     return Finding("no_caption", check.name, what, check.num_without, total, remedy,
-                   tuple(map(quoted, examples)))  # fmt: skip
+                   tuple(map(quoted, examples)), option)  # fmt: skip
 
 
 def _of_captions(check: SplitCheck) -> Iterator[Finding]:
@@ -98,15 +105,14 @@ def _of_captions(check: SplitCheck) -> Iterator[Finding]:
         examples: dict[str, None] = {}
         if name != "boilerplate":  # they are among the most frequent captions
             for position in positions[:MOST_EXAMPLES].tolist():
-                examples[quoted(check.caption_at(position))] = None
+                examples[one_line(check.caption_at(position)[:MOST_SHOWN])] = None
         yield Finding(name, check.name, what[name], len(positions), len(check.captions),
-                      "leave out", tuple(examples))  # fmt: skip
-    number = check.captions.tokens.quantile(0.99)
-    remedy = f"cut off; --task.head.max_tokens {number}" if check.num_long else ""
-    if number <= check.config.max_tokens:
-        remedy = "cut off"
-    what_long = f"captions of more than {check.config.max_tokens} tokens"
-    yield Finding("long", check.name, what_long, check.num_long, len(check.captions), remedy)
+                      LEAVE_OUT, tuple(examples))  # fmt: skip
+    number, limit = check.captions.tokens.quantile(0.99), check.config.max_tokens
+    option = f"--task.head.max_tokens {number}" if limit < number <= MOST_TOKENS else ""
+    what_long = f"captions of more than {limit} tokens"
+    yield Finding("long", check.name, what_long, check.num_long, len(check.captions), "cut off",
+                  (), option)  # fmt: skip
 
 
 def name_of(check: SplitCheck, index: int) -> str:

@@ -3,10 +3,10 @@
 import textwrap
 from collections.abc import Sequence
 
-from virtex.data.checks import quoted
 from virtex.data_check.check_findings import Finding
 from virtex.data_check.check_table import (
     CAPTIONS,
+    COLUMN,
     HIGH,
     IMAGES,
     LOW,
@@ -18,8 +18,8 @@ from virtex.data_check.check_table import (
 from virtex.data_check.split_check import SplitCheck
 from virtex.errors import one_line
 
-WIDTH, LABEL, COLUMN = 80, 22, 29
-WHAT, COUNT, SHARE = 33, 10, 9
+WIDTH, LABEL = 80, 22
+WHAT, COUNT, SHARE = 37, 11, 10
 """Columns of the findings; what to do fills the rest."""
 EXAMPLE = 4
 LEGEND = f"a (b - c): median, and the range of {round((HIGH - LOW) * 100)} in 100"
@@ -60,6 +60,7 @@ def _findings(findings: Sequence[Finding]) -> list[str]:
             cells = f"{one.count:>{COUNT},}{percent(one.count, one.total):>{SHARE}}"
             lines.append(f"  {one.what:<{WHAT}}{cells}  {one.remedy}")
             lines += [_example(text) for text in one.examples]
+            lines += [_example(f"or {one.option}")] if one.option else []
         lines.append("")
     return lines[:-1]
 
@@ -71,7 +72,7 @@ def _frequent(check: SplitCheck) -> list[str]:
         return []
     lines = ["", f"captions of the most images in {check.name}"]
     for count, position in check.shared.most_frequent:
-        text = f"{count:>{COUNT},}  {quoted(check.caption_at(position))}"
+        text = f"{count:>{COUNT},}  {one_line(check.caption_at(position)[:WIDTH])}"
         lines.append(shortened(text, WIDTH))
     return lines
 

@@ -14,7 +14,8 @@ from virtex.data_check.split_check import SplitCheck
 
 LOW, HIGH = 0.01, 0.99
 """Fractions that a range leaves out below and above."""
-MOST_KINDS = 3
+COLUMN = 29
+"""Width of a split's column."""
 NONE = "-"
 """Text of a row that a split does not have."""
 
@@ -90,16 +91,18 @@ def _counted(histogram: Histogram) -> str:
 
 
 def _shares(counts: Sequence[tuple[str, int]], total: int) -> str:
-    """Return the most frequent kinds with their shares; the others as one."""
+    """Return as many kinds with their shares as fit, the most frequent first: `a 90, b 9 % + 2`."""
     shown = [(name, count) for name, count in counts if count]
-    if not shown:
-        return NONE
-    if len(shown) == 1:
-        return shown[0][0]
-    if len(shown) > MOST_KINDS:
-        rest = sum(count for _, count in shown[MOST_KINDS - 1 :])
-        shown = [*shown[: MOST_KINDS - 1], (f"{len(shown) - MOST_KINDS + 1} more", rest)]
-    return ", ".join(f"{name} {_whole(count, total)}" for name, count in shown) + " %"
+    if len(shown) < 2:
+        return shown[0][0] if shown else NONE
+    text = ""
+    for number, (name, count) in enumerate(shown, start=1):
+        longer = f"{text}, " * bool(text) + f"{name} {_whole(count, total)}"
+        rest = f" + {len(shown) - number}" * (number < len(shown))
+        if text and len(f"{longer} %{rest}") > COLUMN - 1:
+            return f"{text} % + {len(shown) - number + 1}"
+        text = longer
+    return f"{text} %"
 
 
 def _whole(count: int, total: int) -> str:

@@ -21,7 +21,7 @@ class Shared:
     """Number of different captions."""
     num_shared: int
     """Number of captions that another image has too."""
-    num_images: NDArray[np.int64]
+    num_images: NDArray[np.int32]
     """Number of images with the caption of the same entry, (P,)."""
     most_frequent: list[tuple[int, int]]
     """Number of images and position of one caption, for the captions of the most images."""
@@ -42,7 +42,7 @@ def shared_captions(hashes: Hashes, images: NDArray[np.int32], *, most: int) -> 
     is_new[1:] |= ordered_images[1:] != ordered_images[:-1]
     groups = np.cumsum(is_first, dtype=np.int32) - 1
     counts = np.bincount(groups[is_new])
-    num_images = np.empty(len(hashes), np.int64)
+    num_images = np.empty(len(hashes), np.int32)
     num_images[order] = counts[groups] if len(counts) else 0
     largest = np.argsort(-counts, kind="stable")[:most]
     examples = order[np.flatnonzero(is_first)[largest]]

@@ -49,13 +49,13 @@ def open_split(config: SourceConfig, split: Split) -> OpenedSplit | None:
         DataError: The images cannot be listed either.
     """
     with _logged() as notes:
-        refusal = None
+        refusal: DataError | None = None
         if config.source in WITH_CAPTIONS:
             try:
                 source = open_source(_tolerant(config), split=split, needs=CAPTIONS)
                 return None if source is None else _captioned(source, config, split, notes)
             except DataError as error:
-                refusal = error
+                refusal = _as_in_training(config, split) or error
         try:
             source = open_source(config, split=split, needs=Needs())
         except DataError as error:
@@ -74,6 +74,15 @@ def _captioned(source: Source, config: SourceConfig, split: Split, notes: list[s
         ids = [hash_ids(one, seed=config.seed, title="ids") for one in (everything, source)]
         skipped = Subset(everything, np.flatnonzero(~np.isin(*ids)))
     return OpenedSplit(source, skipped, notes, has_captions=True)
+
+
+def _as_in_training(config: SourceConfig, split: Split) -> DataError | None:
+    """Return the error that training would end with, which names the limit of the options."""
+    try:
+        open_source(config, split=split, needs=CAPTIONS)
+    except DataError as error:
+        return error
+    return None
 
 
 def _tolerant(config: SourceConfig) -> SourceConfig:
