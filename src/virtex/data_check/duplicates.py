@@ -44,9 +44,9 @@ def shared_captions(hashes: Hashes, images: NDArray[np.int32], *, most: int) -> 
     counts = np.bincount(groups[is_new])
     num_images = np.empty(len(hashes), np.int32)
     num_images[order] = counts[groups] if len(counts) else 0
-    largest = np.argsort(-counts, kind="stable")[:most]
-    examples = order[np.flatnonzero(is_first)[largest]]
-    frequent = zip(counts[largest].tolist(), examples.tolist(), strict=True)
+    examples = order[is_first]  # the first caption of each group
+    largest = np.lexsort((examples, -counts))[:most]
+    frequent = zip(counts[largest].tolist(), examples[largest].tolist(), strict=True)
     return Shared(
         num_different=len(counts),
         num_shared=int(np.count_nonzero(num_images > 1)),

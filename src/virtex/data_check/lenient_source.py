@@ -71,8 +71,8 @@ def _captioned(source: Source, config: SourceConfig, split: Split, notes: list[s
     if source.identity().get("skipped_images") and config.share == 1:
         everything = open_source(config, split=split, needs=Needs())
         assert everything is not None
-        ids = [hash_ids(one, seed=config.seed, title="ids") for one in (everything, source)]
-        skipped = Subset(everything, np.flatnonzero(~np.isin(*ids)))
+        own, all_ids = (hash_ids(one, seed=0, title="ids") for one in (source, everything))
+        skipped = Subset(everything, np.flatnonzero(~np.isin(all_ids, own)))
     return OpenedSplit(source, skipped, notes, has_captions=True)
 
 
