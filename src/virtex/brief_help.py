@@ -336,7 +336,9 @@ def transfer_brief(name: str) -> Brief:
 def data_brief(name: str) -> Brief:
     """Return the short help of a command of `virtex data`; that of all for any other name."""
     about = {key: brief.about for key, brief in DATA_COMMANDS.items()}
-    every = Brief("virtex data COMMAND [--option value ...]", "", {"Commands": about})
+    every = Brief(
+        "virtex data COMMAND [--option value ...]", "Look at a data set.", {"Commands": about}
+    )
     return DATA_COMMANDS.get(name, every)
 
 

@@ -12,6 +12,7 @@ from tests.data.sources.layouts import jpeg, real_data, write, write_tar
 from tests.drawn_images import write_classes
 from virtex import cli
 from virtex.data.source import SourceConfig
+from virtex.data.tokenizer import train_tokenizer
 from virtex.data_check.check import check_data
 from virtex.data_check.check_config import CheckConfig
 from virtex.data_check.check_page import WIDTH
@@ -148,6 +149,19 @@ def test_a_sample_is_decoded_and_its_size_can_be_chosen(tmp_path: Path) -> None:
     page, counts = checked(tmp_path / "data", decode=0.5)
     assert counts["train"]["small"] == 10
     assert "10 chosen at random" in page
+
+
+def test_tokens_are_counted_with_a_vocabulary(tmp_path: Path) -> None:
+    write(tmp_path / "data/a.jpg", jpeg(1))
+    write(tmp_path / "data/a.txt", "abcdefghijklmnopqrstuvwxyz")
+    train_tokenizer(["a b c d e f g h i j k l m n o p q r s t u v w x y z"], vocab_size=40).save(
+        tmp_path / "letters.model"
+    )
+    _, estimated = checked(tmp_path / "data", max_tokens=20)
+    _, counted = checked(
+        tmp_path / "data", max_tokens=20, tokenizer_path=tmp_path / "letters.model"
+    )
+    assert (estimated["train"].get("long"), counted["train"]["long"]) == (None, 1)
 
 
 def test_large_images_and_every_format_are_measured(tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ class CheckConfig:
     """Decode all images, not a sample."""
     decode: float | None = None
     """Fraction of the images to decode; by default 10,000 of each split, chosen by a hash of their
-    ids and --data.seed."""
+    ids and the seed."""
+    seed: int = 0
+    """Random seed of the choice."""
     tokenizer_path: Path | None = None
     """Vocabulary to count tokens with; by default they are estimated from words and marks."""
     max_tokens: int = 30

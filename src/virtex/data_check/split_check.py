@@ -114,8 +114,8 @@ class SplitCheck:
 
 def check_split(name: Split, opened: OpenedSplit, config: CheckConfig) -> SplitCheck:
     """Count captions and images of a split, and what is in it twice."""
-    source, seed = opened.source, config.data.seed
-    ids = hash_ids(source, seed=seed, title=f"{name} ids")
+    source = opened.source
+    ids = hash_ids(source, seed=config.seed, title=f"{name} ids")
     captions = shared = None
     if opened.has_captions:
         counter = _token_counter(config)
