@@ -23,7 +23,6 @@ from virtex import files
 from virtex.data.shards.cache import ShardCache
 from virtex.data.shards.locks import Lock, is_locked, take_lock
 from virtex.data.shards.manifest import SourceShard
-from virtex.errors import DataError
 
 SHARD_NAME = re.compile("([0-9]+)-([0-9]+)")
 
@@ -67,9 +66,9 @@ class Exchange:
         return is_locked(self.folder / "lock")
 
     def show_window(self, window: Window) -> None:
-        """Tell the filler what the next steps need; a DataError says that it cannot be told."""
+        """Tell the filler what the next steps need; an OSError says that it cannot be told."""
         text = json.dumps({"num_urgent": window.num_urgent, "shards": window.shards})
-        files.write(self.folder / "window", text, durable=False)
+        _replace(self.folder / "window", text)
 
     def window(self) -> Window:
         """Return the last window that was shown."""
@@ -96,7 +95,7 @@ class Exchange:
 
     def fail(self, shard: SourceShard, reason: str) -> None:
         """Tell the workers that a shard cannot be had."""
-        files.write(self._path("failed", shard), reason, durable=False)
+        _replace(self._path("failed", shard), reason)
 
     def failure(self, shard: SourceShard) -> str | None:
         """Return why a shard cannot be had; None if it can, as far as is known."""
@@ -104,8 +103,8 @@ class Exchange:
 
     def end(self, reason: str) -> None:
         """Leave the reason of the filler's end."""
-        with contextlib.suppress(DataError):
-            files.write(self.folder / "ended", reason, durable=False)
+        with contextlib.suppress(OSError):
+            _replace(self.folder / "ended", reason)
 
     def reason_of_end(self) -> str:
         """Return why the filler ended."""
@@ -124,3 +123,10 @@ class Exchange:
             return path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return None
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a small file at once, between two steps; what a kill leaves goes with its folder."""
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

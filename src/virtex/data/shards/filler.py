@@ -73,6 +73,7 @@ class Filler:
     ) -> None:
         self.cache, self.manifests, self.margin = cache, manifests, margin
         self.order: Order | None = None
+        self._shown = Window()
         self._owner, self._next_step = os.getpid(), 0
         self._num_shards = sum(int((one.num_kept > 0).sum()) for one in manifests)
         self.exchange, lock = Exchange.create(cache)
@@ -111,8 +112,10 @@ class Filler:
             return
         window = look_ahead(self.order, step, margin=self.margin, num_shards=self._num_shards)
         self._next_step = step + max(1, self.margin // 4)
-        with contextlib.suppress(DataError):  # a full disk: workers request what they need
-            self.exchange.show_window(window)
+        if window != self._shown:
+            with contextlib.suppress(OSError):  # a full disk: workers request what they need
+                self.exchange.show_window(window)
+                self._shown = window
 
     def close(self) -> None:
         """End the process."""

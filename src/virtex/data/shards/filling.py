@@ -236,8 +236,9 @@ def main() -> None:
     reason = "it left its parent"
     try:
         Filling(job).run()
-    except VirTexError as error:
+    except (VirTexError, OSError) as error:
         reason = str(error)
+        log.error("the process that fills the cache of shards ends: %s", reason)
     except BaseException as error:
         log.exception("the process that fills the cache of shards failed")
         reason = f"{type(error).__name__}: {error}"
