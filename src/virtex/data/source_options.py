@@ -92,7 +92,7 @@ class SourceConfig:
     """Most bytes of that folder, such as 200GB; by default what is needed at once and half of the
     rest of the disk."""
     store_retries: int = NUM_RETRIES
-    """Retries of a read from a store that fails, with growing waits: 16 take 10 minutes."""
+    """Retries of a read from a store that fails, with growing waits: 12 take 6 minutes."""
 
 
 class Needs(NamedTuple):

@@ -7,6 +7,7 @@ import pytest
 
 from virtex.data.shards import cache_size as module
 from virtex.data.shards.cache_size import num_bytes, open_cache, parse_size
+from virtex.data.shards.fetch import RECORDS_BYTES
 from virtex.data.shards.manifest import Manifest, Shard
 from virtex.data.source_options import Needs, SourceConfig, check_options
 from virtex.errors import ConfigError
@@ -15,7 +16,7 @@ MB = 10**6
 
 
 def manifest(count: int = 100) -> Manifest:
-    rows = [Shard(f"{n}.tar", MB, "", f"{n:064x}", 0, 0) for n in range(count)]
+    rows = [Shard(f"{n}.tar", MB - RECORDS_BYTES, "", f"{n:064x}", 0, 0) for n in range(count)]
     return Manifest.of("s3://bucket", rows)
 
 

@@ -164,8 +164,12 @@ def test_signals_to_the_run_do_not_end_the_filler(cache: ShardCache, manifest: M
 
 
 def test_the_bytes_are_bounded_at_every_moment_and_the_window_is_held(
-    server: RangedServer, manifest: Manifest, cache: ShardCache
+    server: RangedServer,
+    manifest: Manifest,
+    cache: ShardCache,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(fetch_module, "RECORDS_BYTES", 2**12)
     sizes = manifest.sizes + fetch_module.RECORD_BYTES * 3 + 2**12
     cache.max_bytes = int(sizes[:4].sum() + 10)
     filler, order, most = Inside(cache, manifest), OneLane(), 0
@@ -254,6 +258,7 @@ def test_a_shard_in_use_takes_the_room_of_what_others_fetched_ahead(
     server: RangedServer, manifest: Manifest, cache: ShardCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ROOM_WAIT", 0.01)
+    monkeypatch.setattr(fetch_module, "RECORDS_BYTES", 2**12)
     sizes = manifest.sizes + fetch_module.RECORD_BYTES * 3 + 2**12
     cache.max_bytes = int(sizes[:4].sum())
     one, other = Inside(cache, manifest), Inside(cache, manifest)

@@ -3,8 +3,8 @@
 import random
 from dataclasses import dataclass
 
-NUM_RETRIES = 16
-"""Retries by default, which take 10 minutes."""
+NUM_RETRIES = 12
+"""Retries by default, which take 6 minutes: other processes wait 10 minutes for a step."""
 MAX_RETRIES = 10_000
 """Most retries: a week."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
