@@ -1,12 +1,8 @@
 """Write layouts without boxes: class folders, iNaturalist, sidecar files, tar shards."""
 
-import io
-import json
 import shutil
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from virtex.data.example import Example, Source
 from virtex.data.layouts.records import (
@@ -21,6 +17,7 @@ from virtex.data.layouts.records import (
     write_file,
     write_json,
 )
+from virtex.data.shard_files import sample_files, tar_end
 
 
 def folder_name(category: str) -> str:
@@ -89,36 +86,21 @@ def finish_inaturalist(root: Path, records: Records, categories: Sequence[str]) 
 def write_shard(
     root: Path, split: str, source: Source, indices: range, *, name_image: object
 ) -> list[Record]:
-    """Write the chunk as one tar file, whose members' times are zero to keep its bytes the same."""
+    """Write the chunk as one tar file."""
     folder = root / split
     make_folder(folder)
     shard_number = indices.start // CHUNK
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as shard:
-        for index in indices:
-            key = f"{shard_number:06d}{index - indices.start:04d}"
-            record, data = encoded(source[index], number=index + 1, file="")
-            captions = record.example.captions
-            _add(shard, f"{key}.jpg", data)
-            _add(shard, f"{key}.txt", "\n".join(captions).encode())
-            _add(shard, f"{key}.json", json.dumps(_metadata(record, key)).encode())
-    write_file(folder / f"{shard_number:06d}.tar", content.getvalue())
+    shard = bytearray()
+    for index in indices:
+        key = f"{shard_number:06d}{index - indices.start:04d}"
+        record, image = encoded(source[index], number=index + 1, file="")
+        size = {"width": record.width, "height": record.height}
+        shard += sample_files(
+            key,
+            image,
+            suffix=".jpg",
+            captions=record.example.captions,
+            metadata={**size, **{f"original_{side}": pixels for side, pixels in size.items()}},
+        )
+    write_file(folder / f"{shard_number:06d}.tar", bytes(shard + tar_end(len(shard))))
     return []
-
-
-def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    shard.addfile(member, io.BytesIO(data))
-
-
-def _metadata(record: Record, key: str) -> dict[str, Any]:
-    return {
-        "key": key,
-        "caption": record.example.captions[0] if record.example.captions else "",
-        "status": "success",
-        "width": record.width,
-        "height": record.height,
-        "original_width": record.width,
-        "original_height": record.height,
-    }

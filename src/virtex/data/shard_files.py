@@ -1,0 +1,37 @@
+"""The files of an image in a tar shard, as bytes that are the same whenever they are written."""
+
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def sample_files(
+    key: str, image: bytes, *, suffix: str, captions: Sequence[str], metadata: Mapping[str, Any]
+) -> bytes:
+    """Return an image and its captions as members of a tar, named as img2dataset names them.
+
+    Args:
+        suffix: Suffix of the image's name, with its dot.
+        captions: Lines of `key.txt`; without any there is no such file.
+        metadata: Content of `key.json`, beside the key and the first caption.
+    """
+    first = {"caption": captions[0]} if captions else {}
+    document = json.dumps({"key": key, **first, "status": "success", **metadata})
+    text = "\n".join(" ".join(caption.splitlines()) for caption in captions)
+    files = {suffix: image, ".txt": text.encode(), ".json": document.encode()}
+    if not captions:
+        del files[".txt"]
+    return b"".join(tar_member(key + end, data) for end, data in files.items())
+
+
+def tar_member(name: str, data: bytes) -> bytes:
+    """Return a file as a member of a tar: header, content and padding."""
+    member = tarfile.TarInfo(name)  # of mode 644, user 0 and time 0
+    member.size = len(data)
+    return member.tobuf(tarfile.PAX_FORMAT, "utf-8") + data + bytes(-len(data) % tarfile.BLOCKSIZE)
+
+
+def tar_end(size: int) -> bytes:
+    """Return what ends a tar of `size` bytes: two empty blocks, and padding to a whole record."""
+    return bytes(2 * tarfile.BLOCKSIZE + -(size + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE)
