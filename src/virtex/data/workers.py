@@ -52,6 +52,7 @@ class Prepared(Generic[Item]):
         num_workers: Number of worker processes; 0 prepares items in this process.
         prefetch: Items that each worker prepares ahead.
         need: Size of one item; None if it is unknown.
+        remedy: What to do if a worker dies.
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class Prepared(Generic[Item]):
         prefetch: int,
         need: Need | None = None,
         pin_memory: bool = False,
+        remedy: str = REMEDY,
     ) -> None:
         self._dataset, self._indices, self._pin_memory = dataset, indices, pin_memory
+        self._remedy = remedy
         self._processes: list[BaseProcess] = []
         self._iterator: Iterator[Item] | None = None
         if num_workers:
@@ -91,6 +94,9 @@ class Prepared(Generic[Item]):
                 pin_memory=self._pin_memory,
                 generator=torch.Generator().manual_seed(0),  # torch would draw from the global one
             )
+            self._iterate(loader)
+
+    def _iterate(self, loader: DataLoader[Item]) -> None:
         before = set(multiprocessing.active_children())
         try:
             self._iterator = _without_handler(loader)
@@ -131,7 +137,7 @@ class Prepared(Generic[Item]):
         if not codes:
             return None
         pid, code = next(iter(codes.items()))
-        return f"worker process {pid} {_cause(code)}. {REMEDY}"
+        return f"worker process {pid} {_cause(code)}. {self._remedy}"
 
     def close(self) -> None:
         """End the workers, and the iteration; a worker that does not end is killed."""
