@@ -96,6 +96,28 @@ BRIEFS: dict[str, Brief] = {
             }
         },
     ),
+    "pack": Brief(
+        "virtex pack --data.source SOURCE --data.root DIR --out SHARDS [--option value ...]",
+        "Write any data as tar shards, which training reads faster: --data.root SHARDS. The same "
+        "command resumes an interrupted one, and gives the same bytes.",
+        {
+            "Data": {
+                **DATA,
+                "--split both": "train, val, or both where there are validation images",
+                "--annotations auto": "captions, labels or none; auto: what the layout has",
+            },
+            "Shards": {
+                "--out SHARDS": "folder to write",
+                "--short_side 256": "reduce larger images to it, in pixels; 0: keep the files",
+                "--quality 90": "quality of the JPEG files that are written",
+                "--shard_size 10000": "largest number of examples in a shard",
+                "--shard_bytes 500MB": "or about how large a shard should be",
+                "--seed 0": "random seed of the order",
+                "--bad_image_limit 0.01": "largest fraction of images that may be unreadable",
+                "--processes auto|N": "processes that read and encode images; auto: one per core",
+            },
+        },
+    ),
     "caption": Brief(
         "virtex caption INIT IMAGE|DIR|GLOB|- ... [--option value ...]",
         "Caption images with a trained run; INIT is its folder or weights file. Prints a line "

@@ -36,6 +36,7 @@ Pretrain vision backbones from image captions.
 commands:
   quickstart   draw scenes, pretrain on their captions, transfer, write report.html
   tokenizer    train a SentencePiece vocabulary on captions
+  pack         write any data as tar shards, which training reads faster
   pretrain     train a backbone from captions; resumes by itself
   transfer     score a run: classification, detection, segmentation, captions, retrieval
   caption      caption images with a trained run
@@ -186,6 +187,18 @@ def _tokenizer(arguments: list[str]) -> int:
     from virtex.vocabulary import TrainTokenizerConfig, write_tokenizer
 
     write_tokenizer(parse(TrainTokenizerConfig, arguments, prog="virtex tokenizer"))
+    return 0
+
+
+def _pack(arguments: list[str]) -> int:
+    requested, arguments = split_option(arguments, default="auto")
+    from virtex.config import parse
+    from virtex.packing.pack import pack
+    from virtex.packing.pack_options import PackConfig
+
+    about = f"Write any data as tar shards. {HELP}"
+    config = parse(PackConfig, arguments, prog="virtex pack", description=about)
+    print(pack(config, processes=requested))
     return 0
 
 
@@ -366,6 +379,7 @@ def _report(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "quickstart": _quickstart,
     "tokenizer": _tokenizer,
+    "pack": _pack,
     "pretrain": _pretrain,
     "transfer": _transfer,
     "caption": _caption,

@@ -26,6 +26,7 @@ __all__ = [
     "Pixels",
     "decode_image",
     "open_image",
+    "read_image_file",
 ]
 
 
@@ -61,7 +62,7 @@ def open_image(
     if isinstance(image, np.ndarray):
         return PixelImage(_checked_pixels(image, name or "array"))
     name = name or (str(image) if isinstance(image, Path) else f"of {len(image)} bytes")
-    data = _read(image, name) if isinstance(image, Path) else bytearray(image)
+    data = read_image_file(image, name=name) if isinstance(image, Path) else bytearray(image)
     header = None
     if data[:3] == START:
         check_scans(data, name)
@@ -80,17 +81,18 @@ def decode_image(image: Path | bytes | Pixels, *, name: str = "") -> Pixels:
     return opened.decode(Box(0, 0, opened.height, opened.width))
 
 
-def _checked_pixels(pixels: Pixels, name: str) -> Pixels:
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-        found = f"{pixels.dtype} of shape {pixels.shape}"
-        raise BadImageError(name, f"pixels must be uint8 (H, W, 3); found {found}")
-    return np.require(pixels, requirements=("C", "W"))
-
-
-def _read(path: Path, name: str) -> bytearray:
+def read_image_file(path: Path, *, name: str) -> bytearray:
+    """Return the content of an image file; a BadImageError says that it cannot be read."""
     try:
         return read_regular(path, limit=MAX_FILE_BYTES)
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # no fault of the image
             raise
         raise BadImageError(name, error.strerror or str(error)) from error
+
+
+def _checked_pixels(pixels: Pixels, name: str) -> Pixels:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        found = f"{pixels.dtype} of shape {pixels.shape}"
+        raise BadImageError(name, f"pixels must be uint8 (H, W, 3); found {found}")
+    return np.require(pixels, requirements=("C", "W"))

@@ -153,6 +153,12 @@ def read_header(data: bytearray, name: str) -> JpegHeader | None:
         raise BadImageError(name, "truncated before its first pixel") from None
 
 
+def encode_jpeg(pixels: Pixels, *, quality: int) -> bytes:
+    """Return pixels as a JPEG file with colors at half the resolution, as most encoders write."""
+    pixels = np.ascontiguousarray(pixels)
+    return simplejpeg.encode_jpeg(pixels, quality=quality, colorsubsampling="420")
+
+
 def check_scans(data: bytearray, name: str) -> None:
     """Raise a BadImageError for a JPEG of more than MAX_SCANS scans."""
     scan = b"\xff\xda"
