@@ -17,6 +17,7 @@ from tests.drawn_images import write_classes
 from tests.small_disk import files_of_at_most
 from virtex.cli import main
 from virtex.data.example import Source
+from virtex.data.shards.manifest import Manifest
 from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.sources.webdataset import WebdatasetSource
 from virtex.errors import ConfigError, DataError
@@ -136,6 +137,17 @@ def test_any_number_of_processes_gives_the_same_bytes(root, tmp_path):
     assert shards_in(tmp_path / "one") == shards_in(tmp_path / "three")
     packed(root, tmp_path / "other", seed=1)
     assert shards_in(tmp_path / "one") != shards_in(tmp_path / "other")
+
+
+def test_the_shards_of_each_split_have_a_manifest(root, tmp_path):
+    (root / "train" / "11.jpg").write_bytes(b"")
+    for processes in (1, 2):
+        packed(root, tmp_path / str(processes), processes=processes, bad_image_limit=0.1)
+    for split, number, shards in (("train", NUM_TRAIN - 1, 3), ("val", NUM_VAL, 1)):
+        one, two = (Manifest.read(tmp_path / n / split / ".virtex-manifest") for n in "12")
+        assert (one.num_all_kept, len(one)) == (number, shards)
+        assert one.digest == two.digest
+        assert one.records_path(0).is_file()
 
 
 def test_members_have_neither_time_nor_owner(root, tmp_path):

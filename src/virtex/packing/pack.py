@@ -15,6 +15,8 @@ from virtex.cores import num_cores
 from virtex.data.example import Source
 from virtex.data.fingerprint import fingerprint
 from virtex.data.shard_files import tar_end
+from virtex.data.shards.index import index_shards
+from virtex.data.shards.index_options import IndexConfig
 from virtex.data.source import Split, open_source, resolved
 from virtex.errors import ConfigError, DataError, VirTexError, one_line
 from virtex.packing.pack_folder import LEFT_OUT, PackFolder, ShardCounts
@@ -61,6 +63,8 @@ class Packed:
 def pack(config: PackConfig, *, processes: Requested = "auto") -> Packed:
     """Pack the images and annotations of a source, and return what the folder then holds.
 
+    Each split's shards have a manifest, as `virtex index` writes it.
+
     Args:
         processes: Number of processes that read and encode images; auto: one per physical core.
 
@@ -85,6 +89,8 @@ def pack(config: PackConfig, *, processes: Requested = "auto") -> Packed:
                 folder.write_left_out(packed.shards)
             raise
         folder.write_left_out(packed.shards)
+        for job in jobs:
+            job.write_manifest(num_processes)
     return packed
 
 
@@ -117,6 +123,12 @@ class _SplitJob:
                 self._write(shard, pieces, bar)
                 packed.num_packed += self.counts[shard].num_examples
                 packed.seconds += time.monotonic() - start
+
+    def write_manifest(self, num_processes: int) -> None:
+        """Write the manifest of the shards, which is `.virtex-manifest` beside them."""
+        root = str(self.folder.out / self.split)
+        config = IndexConfig(root, with_captions=self.config.needs.captions)
+        index_shards(config, processes=min(num_processes, self.plan.num_shards))
 
     def _write(self, shard: int, pieces: Generator[PackedPiece], bar: ProgressBar) -> None:
         """Write one shard of the next pieces."""

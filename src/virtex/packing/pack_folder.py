@@ -1,6 +1,6 @@
 """The folder of the shards: their settings, what is finished, and what was left out.
 
-    train/00000.tar ...        the shards, and those of val
+    train/00000.tar ...        the shards, and their manifest in .virtex-manifest; so for val
     pack.json                  the options and the data of each split
     left_out.jsonl             the examples whose images could not be read
     .virtex-pack/train/00000.json    the counts of each finished shard
