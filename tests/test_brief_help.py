@@ -18,7 +18,7 @@ from virtex.config import recipe_paths
 from virtex.data.shards.index_options import IndexConfig
 from virtex.data_check.check_config import CheckConfig
 from virtex.options.choices import Layers
-from virtex.packing.pack_options import PackConfig
+from virtex.pack.pack_options import PackConfig
 from virtex.predict.caption_files.options import CaptionFilesConfig
 from virtex.predict.embed_options import EmbedFilesConfig
 from virtex.pretrain import PretrainConfig

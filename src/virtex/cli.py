@@ -193,8 +193,8 @@ def _tokenizer(arguments: list[str]) -> int:
 def _pack(arguments: list[str]) -> int:
     requested, arguments = split_option(arguments, default="auto")
     from virtex.config import parse
-    from virtex.packing.pack import pack
-    from virtex.packing.pack_options import PackConfig
+    from virtex.pack.pack import pack
+    from virtex.pack.pack_options import PackConfig
 
     about = f"Write any data as tar shards. {HELP}"
     config = parse(PackConfig, arguments, prog="virtex pack", description=about)

@@ -5,7 +5,7 @@ import pytest
 from virtex.config import parse
 from virtex.data.source import Needs
 from virtex.errors import ConfigError
-from virtex.packing.pack_options import PackConfig, parse_bytes
+from virtex.pack.pack_options import PackConfig, parse_bytes
 
 
 def config_of(line: str) -> PackConfig:

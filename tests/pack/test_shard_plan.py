@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtex.packing.shard_plan import PIECE, Piece, ShardPlan
+from virtex.pack.shard_plan import PIECE, Piece, ShardPlan
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 2**40))

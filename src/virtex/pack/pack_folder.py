@@ -19,8 +19,8 @@ from virtex import files
 from virtex.data.fingerprint import Fingerprint, differences
 from virtex.data.source import Split
 from virtex.errors import ConfigError, DataError, raise_all
-from virtex.packing.packer import LeftOut, PackedPiece
-from virtex.packing.shard_plan import ShardPlan
+from virtex.pack.packer import LeftOut, PackedPiece
+from virtex.pack.shard_plan import ShardPlan
 
 VERSION = 1
 SETTINGS, LEFT_OUT, STATE = "pack.json", "left_out.jsonl", ".virtex-pack"

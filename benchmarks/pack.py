@@ -1,6 +1,6 @@
 """What packing saves: bytes, and the loader's images a second on shards against the files.
 
-    python benchmarks/packing.py --root COCO [--short_side 256] [--num_images 1000]
+    python benchmarks/pack.py --root COCO [--short_side 256] [--num_images 1000]
 
 The source is packed by one and by two processes. Then training batches of random crops are read
 from the files and from the shards in alternation, by one thread of one process; processor time
@@ -20,8 +20,8 @@ from virtex.data.example import Example, Source
 from virtex.data.loader import Encoded, LoaderConfig, training_batches
 from virtex.data.source import SourceConfig, open_source
 from virtex.data.transforms import ImageConfig, TrainTransform
-from virtex.packing.pack import pack
-from virtex.packing.pack_options import PackConfig
+from virtex.pack.pack import pack
+from virtex.pack.pack_options import PackConfig
 
 BATCH, ROUNDS = 50, 5
 

@@ -21,8 +21,8 @@ from virtex.data.shards.manifest import Manifest
 from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.sources.webdataset import WebdatasetSource
 from virtex.errors import ConfigError, DataError
-from virtex.packing.pack import Packed, pack
-from virtex.packing.pack_options import PackConfig
+from virtex.pack.pack import Packed, pack
+from virtex.pack.pack_options import PackConfig
 
 NUM_TRAIN, NUM_VAL = 50, 7
 CAPTIONS = {3: "zwei Hunde\nein Ball", 4: "two\x0blines\nofé 猫"}

@@ -11,8 +11,8 @@ from virtex.data.images import BadImageError
 from virtex.data.shard_files import sample_files
 from virtex.data.workers import Prepared
 from virtex.errors import VirTexError
-from virtex.packing.packed_image import PackedImage, pack_image
-from virtex.packing.shard_plan import Piece, ShardPlan
+from virtex.pack.packed_image import PackedImage, pack_image
+from virtex.pack.shard_plan import Piece, ShardPlan
 
 PREFETCH = 4
 REMEDY = "Lower --processes, or give the command more memory"

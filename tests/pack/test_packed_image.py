@@ -10,7 +10,7 @@ from tests.drawn_images import photo
 from virtex.data.example import Example
 from virtex.data.images import BadImageError, decode_image, open_image
 from virtex.data.jpeg import encode_jpeg
-from virtex.packing.packed_image import PackedImage, pack_image, reduce
+from virtex.pack.packed_image import PackedImage, pack_image, reduce
 
 
 def file_of(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:

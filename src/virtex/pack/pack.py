@@ -19,10 +19,10 @@ from virtex.data.shards.index import index_shards
 from virtex.data.shards.index_options import IndexConfig
 from virtex.data.source import Split, open_source, resolved
 from virtex.errors import ConfigError, DataError, VirTexError, one_line
-from virtex.packing.pack_folder import LEFT_OUT, PackFolder, ShardCounts
-from virtex.packing.pack_options import SHARD_SIZE, PackConfig, parse_bytes
-from virtex.packing.packer import PackedPiece, Packer, packed_pieces
-from virtex.packing.shard_plan import Piece, ShardPlan
+from virtex.pack.pack_folder import LEFT_OUT, PackFolder, ShardCounts
+from virtex.pack.pack_options import SHARD_SIZE, PackConfig, parse_bytes
+from virtex.pack.packer import PackedPiece, Packer, packed_pieces
+from virtex.pack.shard_plan import Piece, ShardPlan
 from virtex.processes import OPTION, Requested
 from virtex.progress import ProgressBar
 
