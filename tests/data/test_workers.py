@@ -7,6 +7,7 @@ import resource
 import signal
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -122,6 +123,44 @@ def test_a_worker_that_dies_is_an_error_that_names_the_cause(action: str, cause:
     with pytest.raises(WorkerError, match=rf"(?s){cause}.*num_workers"):
         list(items)
     assert next(items, None) is None
+
+
+class Megabytes(Dataset[bytes]):
+    """Items larger than a pipe holds, which begin with the process that made them."""
+
+    def __getitem__(self, index: int) -> bytes:
+        return f"{os.getpid()} ".encode() + bytes(2**20)
+
+
+def _iterate_without_end(pids: "multiprocessing.SimpleQueue[int]") -> None:
+    loader = Prepared(Megabytes(), range(1000), num_workers=2, prefetch=2)
+    for item in (next(loader), next(loader)):
+        pids.put(int(item[:20].split()[0]))
+    time.sleep(100)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_workers_with_items_to_send_end_with_a_parent_that_is_killed() -> None:
+    context = multiprocessing.get_context("fork")
+    pids = context.SimpleQueue()
+    parent = context.Process(target=_iterate_without_end, args=(pids,))
+    parent.start()
+    found = [pids.get(), pids.get()]
+    parent.kill()
+    parent.join()
+    deadline = time.monotonic() + 12  # torch's own watch takes five seconds
+    while any(map(_is_running, found)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    alive = [pid for pid in found if _is_running(pid)]
+    for pid in alive:
+        os.kill(pid, signal.SIGKILL)
+    assert alive == []
 
 
 def test_a_worker_that_hangs_is_killed_when_the_loader_is_closed(

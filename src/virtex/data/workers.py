@@ -14,6 +14,7 @@ import multiprocessing.queues
 import os
 import signal
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,8 @@ from virtex.errors import VirTexError
 Item = TypeVar("Item")
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 """Signals that a terminal or a scheduler sends to all processes of a run, to end it."""
+POLL = 1.0
+"""Seconds between two looks of a worker whether its parent lives."""
 PATIENCE = 5.0
 """Seconds for which workers may end by themselves before they are killed."""
 REMEDY = "Lower loader.num_workers, loader.prefetch or the batch size, or give the run more memory"
@@ -170,14 +173,24 @@ def prepare_worker(worker: int) -> None:
     """Let a worker leave signals to its parent, and end rather than lose an item.
 
     A trainer needs its workers to finish a step. They end when it drops them or, if it dies, within
-    seconds. An item that cannot be sent would otherwise be dropped, and the parent wait for ever.
+    seconds; without a watch, one with more items to send than a pipe holds would never end. An item
+    that cannot be sent would otherwise be dropped, and the parent wait for ever.
     """
     del worker
     for name in SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    with suppress(RuntimeError):  # no thread can be started
+        threading.Thread(target=_end_without, args=(os.getppid(),), daemon=True).start()
     queue: Any = multiprocessing.queues.Queue
     queue._on_queue_feeder_error = staticmethod(_end_worker)
+
+
+def _end_without(parent: int) -> None:
+    """End this process once `parent` has died."""
+    while os.getppid() == parent:
+        time.sleep(POLL)
+    os._exit(1)
 
 
 def _end_worker(error: Exception, item: object) -> None:
