@@ -159,7 +159,8 @@ class _Row(NamedTuple):
     """Index of the first example of each piece, (P,)."""
     starts: Ints
     """Position of each piece in the row, and the end of the last one, (P + 1,)."""
-    key: np.uint64
+    key: NDArray[np.uint64]
+    """Random bits, (1,)."""
 
 
 class _Lanes:
@@ -246,7 +247,7 @@ class _Lanes:
         seed, source = self.seed
         rng = np.random.default_rng([seed, epoch, SHARDS_STREAM, source])
         shards = self.kept[rng.permutation(len(self.kept))]
-        key = rng.integers(2**64, dtype=np.uint64)
+        key = rng.integers(2**64, size=1, dtype=np.uint64)
         cut = int(rng.integers(self.counts[shards[0]]))  # the row begins in the first shard
         shards = np.append(shards, shards[0])
         firsts, counts = self.firsts[shards], self.counts[shards]

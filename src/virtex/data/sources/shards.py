@@ -41,6 +41,8 @@ NUM_SHARDS_SAMPLED = 100
 class _Opened(NamedTuple):
     """The records of a shard, and which of its examples are kept."""
 
+    shard: int
+    name: str
     records: Records
     positions: NDArray[np.int64] | None
     """Positions of the kept examples; None if all are kept."""
@@ -68,6 +70,7 @@ class ShardedSource(Source):
     ) -> None:
         self.manifest, self.with_captions, self._locate = manifest, with_captions, locate
         self.shard_counts = ShardCounts((manifest.num_kept,))
+        self._root = Path(manifest.root)
         self._opened: OrderedDict[int, _Opened] = OrderedDict()
         manifest.check_faults(fault_limit)
         problems = Problems(f"the manifest {manifest.folder or manifest.root}")
@@ -88,30 +91,31 @@ class ShardedSource(Source):
         return int(self.manifest.kept_starts[-1])
 
     def __getitem__(self, index: int) -> Example:
-        shard, opened, position = self._place(index)
-        image_id = self._image_id(shard, opened, position)
+        opened, position = self._place(index)
+        image_id = f"{opened.name}/{opened.records.key(position)}"
         extents = opened.records.extents(position)
         if extents.image.size > MAX_FILE_BYTES:
             raise BadImageError(image_id, f"a file of {extents.image.size:,} bytes")
         if not self.with_captions:
-            return Example(image_id, self._read(shard, [extents.image])[0])
+            return Example(image_id, self._read(opened, [extents.image])[0])
         texts = _caption_files(extents)
-        image, *contents = self._read(shard, [extents.image, *texts])
+        image, *contents = self._read(opened, [extents.image, *texts])
         sidecar = _sidecar(extents, contents)
         if sidecar.fault:
             raise BadImageError(image_id, f"its caption is {sidecar.fault}")
         return Example(image_id, image, sidecar.captions)
 
     def image_id(self, index: int) -> str:
-        return self._image_id(*self._place(index))
+        opened, position = self._place(index)
+        return f"{opened.name}/{opened.records.key(position)}"
 
     def captions(self, index: int) -> tuple[str, ...]:
         if not self.with_captions:
             return ()
-        shard, opened, position = self._place(index)
+        opened, position = self._place(index)
         extents = opened.records.extents(position)
         texts = _caption_files(extents)
-        return _sidecar(extents, self._read(shard, texts) if texts else []).captions
+        return _sidecar(extents, self._read(opened, texts) if texts else []).captions
 
     def sample_captions(self, limit: int, *, seed: int) -> Iterator[str]:
         """Return at most `limit` drawn captions, of the manifest's own sample if it has one.
@@ -153,14 +157,14 @@ class ShardedSource(Source):
     def _shard_of(self, index: int) -> int:
         return int(np.searchsorted(self.manifest.kept_starts, index, side="right")) - 1
 
-    def _place(self, index: int) -> tuple[int, _Opened, int]:
-        """Return the shard of an example, that shard opened, and the example's position in it."""
+    def _place(self, index: int) -> tuple[_Opened, int]:
+        """Return the shard of an example, opened, and the example's position in it."""
         index = range(len(self))[index]
         shard = self._shard_of(index)
         opened = self._open(shard)
         offset = index - int(self.manifest.kept_starts[shard])
         positions = opened.positions
-        return shard, opened, offset if positions is None else int(positions[offset])
+        return opened, offset if positions is None else int(positions[offset])
 
     def _open(self, shard: int) -> _Opened:
         """Return an opened shard; the last ones that were used stay open."""
@@ -172,33 +176,30 @@ class ShardedSource(Source):
         return self._opened[shard]
 
     def _with_records(self, shard: int) -> _Opened:
-        path = self._path(shard)
-        own = None if self._locate is not None else self.manifest.records_path(shard)
-        records = Records(own or path.with_name(path.name + SUFFIX))
         about = self.manifest.shard(shard)
+        own = self.manifest.records_path(shard) if self._locate is None else None
+        path = self._path(shard)
+        records = Records(own or path.with_name(path.name + SUFFIX))
         if len(records) != about.num_examples or records.shard_size != about.size:
             raise DataError(
                 f"{records.path} does not fit the manifest. Write both again by virtex index."
             )
-        return _Opened(records, self.manifest.positions(shard))
+        return _Opened(shard, about.name, records, self.manifest.positions(shard))
 
     def _path(self, shard: int) -> Path:
         if self._locate is not None:
             return self._locate(shard)
-        return Path(self.manifest.root) / self.manifest.names[shard]
+        return self._root / self.manifest.names[shard]
 
-    def _image_id(self, shard: int, opened: _Opened, position: int) -> str:
-        return f"{self.manifest.names[shard]}/{opened.records.key(position)}"
-
-    def _read(self, shard: int, extents: list[Extent]) -> list[bytes]:
+    def _read(self, opened: _Opened, extents: list[Extent]) -> list[bytes]:
         """Read files of a shard, those that lie side by side at once.
 
         Opening the shard each time leaves forked processes no state to share.
         """
-        path = self._path(shard)
+        path = self._path(opened.shard)
         try:
-            with self._opened_file(shard, path) as file:
-                is_whole = os.fstat(file.fileno()).st_size == self.manifest.sizes[shard]
+            with self._file(opened, path) as file:
+                is_whole = os.fstat(file.fileno()).st_size == opened.records.shard_size
                 contents = _contents(file.fileno(), extents)
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror}).") from error
@@ -206,14 +207,14 @@ class ShardedSource(Source):
             raise DataError(f"{path} has changed since it was indexed. Index the shards again.")
         return contents
 
-    def _opened_file(self, shard: int, path: Path) -> io.FileIO:
+    def _file(self, opened: _Opened, path: Path) -> io.FileIO:
         """Open a shard, which may leave the cache between the call of `locate` and this one."""
         try:
             return open_regular(path)
         except FileNotFoundError:
             if self._locate is None:
                 raise
-            return open_regular(self._locate(shard))
+            return open_regular(self._locate(opened.shard))
 
 
 def _drawn(texts: Iterable[str], number: int, rng: np.random.Generator) -> list[str]:
@@ -238,8 +239,8 @@ def _sidecar(extents: Extents, contents: list[bytes]) -> Sidecar:
     if not contents:
         has_none = extents.text is None and extents.metadata is None
         return Sidecar((), "missing" if has_none else UNREADABLE)
-    (content,) = contents
-    return read_sidecar(content, None) if extents.text else read_sidecar(None, content)
+    text, metadata = (contents[0], None) if extents.text else (None, contents[0])
+    return read_sidecar(text, metadata)
 
 
 def _contents(descriptor: int, extents: list[Extent]) -> list[bytes]:
