@@ -23,6 +23,11 @@ from virtex.data.images import Box, decode_image, open_image
 from virtex.data.layouts import write_scenes
 from virtex.data.masks import Placement
 from virtex.data.objects import find_objects
+from virtex.data.shards.gather import read_sample
+from virtex.data.shards.index import index_shards
+from virtex.data.shards.index_options import IndexConfig
+from virtex.data.shards.manifest import Manifest
+from virtex.data.shards.records import Records
 from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.source_options import WITH_OBJECTS, SourceName
 from virtex.predict.loading import load_captioner
@@ -236,6 +241,29 @@ def read_study(path: Path) -> object:
     return None
 
 
+def write_manifest(folder: Path) -> None:
+    """Index shards of which one caption is missing, so that some examples are left out."""
+    write_shards(folder)
+    (shard, *_) = sorted((folder / "data" / "train").glob("*.tar"))
+    with tarfile.open(shard, "a") as tar:
+        tar.add(folder / "image.jpg", "alone.jpg")
+    index_shards(IndexConfig(str(folder / "data" / "train"), folder / "manifest"), processes=1)
+
+
+def read_manifest(folder: Path) -> object:
+    """Read all that a manifest holds, as training does."""
+    manifest = Manifest.read(folder / "manifest")
+    found: list[object] = [manifest.root, list(read_sample(folder / "manifest"))]
+    for shard in range(len(manifest)):
+        path, positions = manifest.records_path(shard), manifest.positions(shard)
+        if path is None:
+            continue
+        records = Records(path)
+        every = range(len(records)) if positions is None else positions.tolist()
+        found += [(records.key(at), records.extents(at)) for at in every if at < len(records)]
+    return found
+
+
 def write_shards(folder: Path) -> None:
     """Write tar shards with names that need GNU's and pax's headers."""
     write_layout(folder, layout="webdataset")
@@ -285,6 +313,10 @@ KINDS: dict[str, Kind] = {
         "data/train/*.tar",
         lambda folder: read_source(folder / "data", source="webdataset", needs=CAPTIONS),
     ),
+    "manifest": Kind(write_manifest, "*/manifest.json", read_manifest),
+    "kept": Kind(write_manifest, "*/kept.npy", read_manifest, is_checked=True),
+    "records": Kind(write_manifest, "*/records/*", read_manifest),
+    "sample": Kind(write_manifest, "*/captions.jsonl.gz", read_manifest),
     "karpathy": Kind(
         write_karpathy,
         "dataset_photos.json",

@@ -6,6 +6,7 @@ All files are written in the order of the shards, whatever the number of process
 import contextlib
 import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
@@ -29,6 +30,8 @@ from virtex.errors import DataError
 VAL_SUFFIX = "-val"
 """What the validation manifest is called behind the name of the first."""
 COMPRESSION = 6
+MALFORMED = (ValueError, KeyError, TypeError, RecursionError)
+"""Errors that a damaged line raises."""
 
 
 class Selection(NamedTuple):
@@ -140,7 +143,7 @@ def read_sample(folder: Path, *, most_bytes: int = 2**32) -> Iterator[tuple[str,
                 if most_bytes < 0 or not all(isinstance(one, str) for one in captions):
                     raise ValueError("too long, or no captions")
                 yield tuple(captions)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, EOFError, zlib.error, *MALFORMED) as error:
         raise DataError(f"{path} cannot be read ({error}). Index the shards again.") from error
 
 

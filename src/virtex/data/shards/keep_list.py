@@ -7,6 +7,7 @@ million of them need no memory of their own.
 
 import gzip
 import hashlib
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from virtex.data.shards.manifest_file import ARRAY_ERRORS
 from virtex.data.shards.shard_facts import UID_BYTES
 from virtex.errors import ConfigError
 
@@ -41,7 +43,7 @@ class KeepList:
         """
         try:
             pairs, is_uids = _read(source)
-        except (OSError, ValueError, EOFError) as error:
+        except (*ARRAY_ERRORS, zlib.error) as error:
             raise ConfigError(f"keep {source} cannot be read ({error}): give {FORMATS}.") from error
         if not len(pairs):
             raise ConfigError(f"keep {source} holds no id: give {FORMATS}.")

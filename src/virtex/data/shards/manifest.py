@@ -29,6 +29,7 @@ from virtex import files
 from virtex.data.checks import quoted
 from virtex.data.packed import PackedStrings, starts_of
 from virtex.data.shards.manifest_file import (
+    ARRAY_ERRORS,
     CAPTIONS,
     FAULTS,
     HEADER,
@@ -274,9 +275,10 @@ class Manifest:
         try:
             files.open_regular(path).close()
             bits = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except ARRAY_ERRORS as error:
             raise DataError(f"{path} cannot be read ({error}). Index the shards again.") from error
-        if bits.dtype != np.uint8 or bits.shape != (self._byte_starts[-1],):
+        is_sound = bits.dtype == np.uint8 and bits.shape == (self._byte_starts[-1],)
+        if not is_sound or hashlib.sha256(bits).hexdigest() != self.kept_sha256:
             raise DataError(f"{path} does not fit {HEADER}. Index the shards again.")
         return bits
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tokenize
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -28,6 +29,11 @@ SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", "http", "ht
 RECORDS_PLACE = re.compile(r"(\.\./[^/\0]{1,255}/)?records")
 """Folder of the records, in the manifest or in one beside it."""
 SHA256 = re.compile("[0-9a-f]{64}")
+ARRAY_ERRORS = (
+    *(OSError, ValueError, EOFError, OverflowError, SyntaxError, MemoryError),
+    tokenize.TokenError,
+)
+"""Errors that numpy raises at a damaged .npy file."""
 
 
 class Shard(NamedTuple):
@@ -89,7 +95,7 @@ class _Reader:
             raise self.damaged(f"it is no manifest of version {VERSION}")
         try:
             return self._checked(document)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise self.damaged(f"{type(error).__name__}: {quoted(error)}") from error
 
     def damaged(self, reason: str) -> DataError:
@@ -104,6 +110,8 @@ class _Reader:
         names, sizes, etags, sha256s, num_examples, num_kept = columns
         self._check_texts(names, etags, sha256s)
         place, kept_sha256 = document["records"], document["kept_sha256"]
+        if not isinstance(place, str) or not isinstance(kept_sha256, str):
+            self._refuse("texts are missing")
         if place and (not RECORDS_PLACE.fullmatch(place) or place.startswith("../../")):
             self._refuse(f"records in {quoted(place)}")
         examples = _numbers(num_examples, MAX_EXAMPLES)
@@ -120,7 +128,7 @@ class _Reader:
             "num_kept": kept,
             "left_out": tuple(LeftOut(str(name), str(why)) for name, why in document["left_out"]),
             "fault_counts": {str(why): int(count) for why, count in document["faults"].items()},
-            "kept_sha256": str(kept_sha256),
+            "kept_sha256": kept_sha256,
             "folder": self.folder,
             "records_place": place,
         }
