@@ -3,6 +3,8 @@
     python benchmarks/web_scale.py                         # all parts
     python benchmarks/web_scale.py --parts order,read
 
+start: a process from a manifest of 12 M made-up pairs (1,200 shards, every hundredth example left
+    out) to the order of its first batch: seconds and memory, beside those of importing the package.
 order: the lane order of one step for 400 M examples, from counts alone (40,000 shards of 10,000).
 read: images per second of the loader on local shards, from a manifest and from their folder, which
     alternate in one process with one thread; the best round of each counts, in processor time.
@@ -11,6 +13,9 @@ read: images per second of the loader on local shards, from a manifest and from 
 import argparse
 import hashlib
 import io
+import json
+import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -55,6 +60,56 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of read")
     parser.add_argument("--images", type=int, default=2000, help="images of read")
     return parser.parse_args()
+
+
+def start(options: argparse.Namespace) -> Iterator[Row]:
+    """Measure the start of a process on a manifest of 12 M pairs."""
+    del options
+    with tempfile.TemporaryDirectory() as folder:
+        write_large_manifest(Path(folder))
+        done = subprocess.run(
+            [sys.executable, "-c", START, folder], check=True, capture_output=True, text=True
+        )
+    found = json.loads(done.stdout)
+    yield "start on 12 M pairs", f"{found['seconds']:.2f} s and {found['bytes'] / 1e6:.0f} MB"
+    yield (
+        "the same, with importing the package",
+        f"{found['whole_seconds']:.1f} s and {found['peak_bytes'] / 1e6:.0f} MB at most",
+    )
+
+
+START = """
+import json, resource, sys, time
+begin = time.perf_counter()
+from pathlib import Path
+import virtex.pretrain
+from virtex.data.lanes import LaneOrder
+from virtex.data.shards.manifest import Manifest
+from virtex.data.sources.shards import ShardedSource
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+before, middle = resident(), time.perf_counter()
+source = ShardedSource(Manifest.read(Path(sys.argv[1])), locate=lambda shard: Path())
+order = LaneOrder(source.shard_counts.counts, seed=0, batch_size=4096)
+assert len(order.samples(0)) == 4096
+end = time.perf_counter()
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"seconds": end - middle, "bytes": resident() - before,
+                  "whole_seconds": end - begin, "peak_bytes": peak}))
+"""
+"""What a process does before its first batch, and what that takes."""
+
+
+def write_large_manifest(folder: Path) -> None:
+    """Write the manifest of 1,200 made-up shards of 10,000 examples at a URL."""
+    kept = np.arange(10_000) % 100 > 0
+    shards = [
+        Shard(f"{number:05}.tar", 340_000_000, f'"{number:032x}"', f"{number:064x}", 10_000, 9900)
+        for number in range(1200)
+    ]
+    Manifest.of("s3://bucket/made-up", shards, kept=[kept] * len(shards)).write(folder)
 
 
 def order(options: argparse.Namespace) -> Iterator[Row]:
@@ -104,7 +159,7 @@ def read(options: argparse.Namespace) -> Iterator[Row]:
             )
 
 
-PARTS: dict[str, Part] = {"order": order, "read": read}
+PARTS: dict[str, Part] = {"start": start, "order": order, "read": read}
 
 
 def write_shards(root: Path, *, num_images: int, per_shard: int = 250) -> None:
