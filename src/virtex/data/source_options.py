@@ -1,5 +1,6 @@
 """The options of a data source, and the check that they fit together."""
 
+import math
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -243,7 +244,7 @@ def _out_of_range(config: SourceConfig) -> list[str]:
         ),
         "num_lanes": (config.num_lanes is None or config.num_lanes >= 1, "at least 1"),
         "fault_limit": (0 <= config.fault_limit <= 1, "from 0 to 1"),
-        "mix": (all(weight > 0 for weight in config.mix.values()), "weights above 0"),
+        "mix": (all(0 < weight < math.inf for weight in config.mix.values()), "weights above 0"),
         "store_retries": (0 <= config.store_retries <= MAX_RETRIES, f"from 0 to {MAX_RETRIES:,}"),
     }
     if config.cache_size is not None:
