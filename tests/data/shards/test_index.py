@@ -231,7 +231,7 @@ def test_a_broken_shard_is_left_out(
     found = Manifest.read(out)
     assert [one.name for one in found.left_out] == ["d0/2.tar"]
     assert len(found) == 5
-    assert "left out the shard d0/2.tar: a file in it reaches beyond its end" in caplog.text
+    assert "left out 1 broken shards: d0/2.tar: a file in it reaches beyond its end" in caplog.text
     broken.write_bytes(whole)
     assert len(Manifest.read(index(place, tmp_path / "out"))) == 6
 

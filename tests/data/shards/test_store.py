@@ -12,6 +12,7 @@ import pytest
 
 from tests.data.shards.ranged_server import BUCKET, RangedServer, etag_of
 from tests.data.sources.layouts import write
+from virtex.data.shards import folder_store
 from virtex.data.shards import store as module
 from virtex.data.shards.store import Patience, Store, StoreError, open_store
 from virtex.errors import ConfigError
@@ -58,7 +59,8 @@ def test_all_shards_are_listed_in_order(folder: Path, s3: Store, kind: str) -> N
 def test_a_shard_is_read_whole_and_in_parts(
     folder: Path, server: RangedServer, s3: Store, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PIECE", 1000)
+    for each in (module, folder_store):
+        monkeypatch.setattr(each, "PIECE", 1000)
     stores = {"folder": open_store(folder / "pre"), "http": open_store(f"{server.url}/pre")}
     store = pickle.loads(pickle.dumps(stores.get(kind, s3)))
     one = store.head("d1/3.tar")
@@ -93,6 +95,11 @@ def test_a_server_that_goes_on_failing_is_named(
     assert "d1/3.tar at s3://bucket/pre: " in caplog.text
     with pytest.raises(StoreError, match="list of files at s3://bucket/pre cannot be read"):
         list(s3.list())
+
+
+def test_a_server_that_lists_nothing_is_told_once(server: RangedServer) -> None:
+    with pytest.raises(StoreError, match=r"number the shards, as in https://host/path/\{0"):
+        list(open_store(f"{server.url}/pre").list())
 
 
 def test_a_server_that_hangs_is_given_up(server: RangedServer) -> None:

@@ -9,7 +9,6 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -86,15 +85,16 @@ class _Lists:
 
 
 def write_manifests(
-    out: Path, root: str, tasks: list[Gathering], *, pool: Executor | None, is_local: bool
+    out: Path, root: str, gathered: Iterable[Gathered], *, has_val: bool, is_local: bool
 ) -> Manifest:
     """Write the manifest of all shards, and that of validation beside it; return the first.
 
     Args:
+        gathered: All shards in order.
+        has_val: Examples are held out for validation.
         is_local: The shards are files, whose modification times the manifest does not hold, so
             that it may move with them.
     """
-    has_val = bool(tasks and tasks[0].selection.val_share)
     train, val = _Lists(), _Lists()
     left_out, counts, passed_over = list[LeftOut](), Counter[str](), Counter[str]()
     with (
@@ -103,7 +103,7 @@ def write_manifests(
         faults.open("w", encoding="ascii") as fault_file,
         _gzipped(captions) as caption_file,
     ):
-        for one in _gathered(tasks, pool):
+        for one in gathered:
             passed_over.update(one.passed_over)
             if one.broken:
                 left_out.append(LeftOut(one.shard.name, one.broken))
@@ -200,10 +200,6 @@ def _sampled(
         json.dumps({"id": f"{task.shard.name}/{keys[position]}", "captions": texts}) + "\n"
         for position, texts in sorted(chosen)
     )
-
-
-def _gathered(tasks: list[Gathering], pool: Executor | None) -> Iterable[Gathered]:
-    return map(gather, tasks) if pool is None else pool.map(gather, tasks, chunksize=4)
 
 
 @contextlib.contextmanager

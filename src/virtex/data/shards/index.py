@@ -18,17 +18,17 @@ from typing import NamedTuple
 from virtex import files
 from virtex.cores import num_cores
 from virtex.data.checks import quoted
-from virtex.data.shards.gather import Gathering, Selection, write_manifests
+from virtex.data.shards.gather import VAL_SUFFIX, Gathering, Selection, gather, write_manifests
 from virtex.data.shards.index_options import IndexConfig, listed, opened, out_of
 from virtex.data.shards.index_pool import pool_of
 from virtex.data.shards.keep_list import KeepList
-from virtex.data.shards.manifest import FAULTS, RECORDS
+from virtex.data.shards.manifest import FAULTS, RECORDS, Manifest, has_manifest
 from virtex.data.shards.records import SUFFIX
 from virtex.data.shards.shard_facts import Reading, read_facts, write_facts
 from virtex.data.shards.store import Store, Stored
-from virtex.errors import DataError
+from virtex.errors import DataError, listing
 from virtex.processes import Requested
-from virtex.progress import ProgressBar
+from virtex.progress import ProgressBar, tracked
 
 log = logging.getLogger("virtex")
 
@@ -66,16 +66,19 @@ def index_shards(config: IndexConfig, *, processes: Requested = "auto") -> Path:
     num_processes = num_cores() if processes == "auto" else processes
     store, names = opened(config.root)
     out = out_of(config, store)
-    with files.locked(out / ".lock", subject=f"the manifest {out}"):
+    with (
+        files.locked(out / ".lock", subject=f"the manifest {out}"),
+        files.temporary_folder(out) as scratch,
+        pool_of(num_processes) as pool,
+    ):
+        selection = _selection(config, scratch)
         if config.overwrite:
             shutil.rmtree(out / RECORDS, ignore_errors=True)
         shards = listed(store, names)
         place = _Place(store, shards, out, Reading(config.with_captions, config.caption_keys))
-        with pool_of(num_processes) as pool:
-            _read_shards(place, pool, num_processes)
-            _remove_others(out / RECORDS, {f"{one.name}{SUFFIX}" for one in shards})
-            with files.temporary_folder(out) as scratch:
-                _write(config, place, scratch, pool)
+        _read_shards(place, pool, num_processes, scratch)
+        _remove_others(out / RECORDS, {f"{one.name}{SUFFIX}" for one in shards})
+        _write(place, selection, pool)
     return out
 
 
@@ -102,7 +105,15 @@ def _jobs(place: _Place) -> list[_Job]:
     return jobs
 
 
-def _read_shards(place: _Place, pool: Executor | None, num_processes: int) -> None:
+def _selection(config: IndexConfig, scratch: Path) -> Selection:
+    """Return which examples are kept; Raises: ConfigError if the list of ids cannot be used."""
+    keep = None
+    if config.keep is not None:
+        keep = KeepList.prepare(config.keep, scratch / "keep.npy")
+    return Selection(keep, config.val_share, config.seed)
+
+
+def _read_shards(place: _Place, pool: Executor | None, num_processes: int, scratch: Path) -> None:
     """Read the shards that need it, and write their facts."""
     jobs = _jobs(place)
     num_known = len(place.shards) - len(jobs)
@@ -113,10 +124,7 @@ def _read_shards(place: _Place, pool: Executor | None, num_processes: int) -> No
     is_local = place.store.folder is not None
     num_threads = num_processes if is_local else num_processes + DOWNLOADS
     total = sum(job.shard.size for job in jobs)
-    with (
-        ProgressBar("indexing", total, unit="bytes") as bar,
-        files.temporary_folder(place.out) as scratch,
-    ):
+    with ProgressBar("indexing", total, unit="bytes") as bar:
 
         def read(job: _Job) -> None:
             if is_local:
@@ -201,12 +209,8 @@ def _remove_others(folder: Path, names: set[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _write(config: IndexConfig, place: _Place, scratch: Path, pool: Executor | None) -> None:
+def _write(place: _Place, selection: Selection, pool: Executor | None) -> None:
     """Write the manifests from the facts of all shards, and say what is in them."""
-    keep = None
-    if config.keep is not None:
-        keep = KeepList.prepare(config.keep, scratch / "keep.npy")
-    selection = Selection(keep, config.val_share, config.seed)
     shares = sample_shares(place.shards)
     tasks = [
         Gathering(
@@ -216,8 +220,22 @@ def _write(config: IndexConfig, place: _Place, scratch: Path, pool: Executor | N
         for one, share in zip(place.shards, shares, strict=True)
     ]  # fmt: skip
     is_local = place.store.folder is not None
-    manifest = write_manifests(place.out, place.store.root, tasks, pool=pool, is_local=is_local)
-    weight = sum(each.facts.stat().st_size for each in tasks)
+    gathered = map(gather, tasks) if pool is None else pool.map(gather, tasks, chunksize=4)
+    manifest = write_manifests(
+        place.out,
+        place.store.root,
+        tracked(gathered, "writing the manifest", len(tasks), unit="shards"),
+        has_val=bool(selection.val_share),
+        is_local=is_local,
+    )
+    beside = place.out.with_name(place.out.name + VAL_SUFFIX)
+    if not selection.val_share and has_manifest(beside):
+        log.warning("%s is of an earlier index: its examples are in %s too", beside, place.out)
+    _report(manifest, place, weight=sum(each.facts.stat().st_size for each in tasks))
+
+
+def _report(manifest: Manifest, place: _Place, *, weight: int) -> None:
+    """Say what is in a manifest; a DataError says that it is nothing."""
     total = int(manifest.num_examples.sum())
     log.info(
         "%d shards, %s examples, %s kept; the records weigh %.1f MB, %.0f bytes an example",
@@ -226,7 +244,8 @@ def _write(config: IndexConfig, place: _Place, scratch: Path, pool: Executor | N
     )  # fmt: skip
     for reason, count in manifest.fault_counts.items():
         log.info("left out: %s examples, %s", f"{count:,}", reason)
-    for broken in manifest.left_out:
-        log.warning("left out the shard %s: %s", quoted(broken.name), broken.reason)
+    if manifest.left_out:
+        broken = [f"{quoted(one.name)}: {quoted(one.reason)}" for one in manifest.left_out]
+        log.warning("left out %d broken shards: %s", len(broken), listing(broken))
     if not manifest.num_all_kept:
         raise DataError(f"no example at {place.store.root} is kept: {place.out / FAULTS} says why.")

@@ -15,22 +15,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from virtex.data.checks import path_inside, quoted
-from virtex.data.image_files import walk
-from virtex.errors import ConfigError, DataError, one_line
-from virtex.files import open_regular
+from virtex.data.checks import quoted
+from virtex.data.shards.folder_store import FolderStore
+from virtex.data.shards.store_types import PIECE, Patience, Store, Stored, StoreError, is_shard
+from virtex.errors import ConfigError, one_line
+
+__all__ = ["PIECE", "Patience", "Store", "StoreError", "Stored", "is_shard", "open_store"]
 
 log = logging.getLogger("virtex")
 
-SHARD_SUFFIX = ".tar"
-PIECE = 2**23
-"""Bytes of one ranged read."""
 SCHEMES = {
     **dict.fromkeys(("s3", "s3a"), "AWS"),
     "gs": "GOOGLE",
@@ -39,6 +37,10 @@ SCHEMES = {
     "file": "",
 }
 """Schemes of the URLs that can be read, and how the environment variables of each begin."""
+UNLISTED = (
+    "Few servers of plain http list their files: number the shards, as in "
+    "https://host/path/{00000..00331}.tar."
+)
 CLIENT_OPTIONS = (
     *("allow_http", "allow_invalid_certificates", "proxy_url", "proxy_ca_certificate"),
     *("proxy_excludes", "root_certificate", "http1_only", "http2_only", "user_agent"),
@@ -51,79 +53,6 @@ SIGNED = re.compile(
     r"(?i)\b(authorization|signature|sig|token|credential|x-amz-\w+)(\s*[=:]\s*)\S+"
 )
 Result = TypeVar("Result")
-
-
-class StoreError(DataError):
-    """A store, or an object in it, that cannot be read; names both, but no credential."""
-
-    may_pass = False
-    """Whether it may be readable later, as after a failure of the network."""
-
-
-class Stored(NamedTuple):
-    """A shard in a store."""
-
-    name: str
-    """Path under the root of the store."""
-    size: int
-    etag: str
-    """What changes whenever the content does: the store's ETag, or a file's modification time."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a failing store is asked again."""
-
-    num_tries: int = 8
-    """Most tries of one read."""
-    seconds: float = 300.0
-    """Seconds after which a read is not tried again."""
-    first_wait: float = 0.2
-    """Seconds before the second try; each further wait is twice as long, up to `longest_wait`."""
-    longest_wait: float = 20.0
-    request_seconds: float = 60.0
-    """Seconds after which one request counts as failed."""
-    connect_seconds: float = 10.0
-
-
-class Store(Protocol):
-    """Shards by their names."""
-
-    root: str
-    """URL or absolute folder."""
-    folder: Path | None
-    """The folder, if the shards are files of this machine."""
-
-    def list(self) -> Iterator[Stored]:
-        """Yield all *.tar at any depth, in the order of their names."""
-
-    def head(self, name: str) -> Stored:
-        """Return the size and ETag of a shard."""
-
-    def read(self, name: str, start: int, end: int, *, etag: str = "") -> bytes:
-        """Return the bytes from `start` to before `end`, all of them; see `download`."""
-
-    def download(
-        self,
-        name: str,
-        file: IO[bytes],
-        *,
-        size: int,
-        etag: str = "",
-        num_parallel: int = 4,
-        on_bytes: Callable[[int], object] = lambda count: None,
-    ) -> str:
-        """Write a whole shard to a file, and return its SHA-256.
-
-        Args:
-            size: The size of the shard.
-            etag: The version to read; a StoreError says that it has changed. Empty: any.
-            num_parallel: Ranges of `PIECE` bytes that are read, and held in memory, at once.
-            on_bytes: Called with the number of each piece's bytes.
-
-        Raises:
-            StoreError: The shard cannot be read, or has changed.
-        """
 
 
 def open_store(root: str | Path, *, patience: Patience | None = None) -> Store:
@@ -152,84 +81,6 @@ def open_store(root: str | Path, *, patience: Patience | None = None) -> Store:
     return RemoteStore(text.rstrip("/"), patience or Patience())
 
 
-class FolderStore:
-    """Shards in a folder of this machine; their ETags are modification times."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder: Path | None = folder.absolute()
-        self.root = str(self.folder)
-        self._folder = folder.absolute()
-
-    def list(self) -> Iterator[Stored]:
-        """Yield all *.tar, sorted; see `Store`."""
-        if not self._folder.is_dir():
-            raise StoreError(f"{self.root} is not a folder. Name the folder of the .tar files.")
-        names = (prefix + name for prefix, found in walk(self._folder) for name in found)
-        for name in sorted(name for name in names if is_shard(name)):
-            yield self.head(name)
-
-    def head(self, name: str) -> Stored:
-        """Return size and modification time of a shard."""
-        with self._errors(name):
-            status = self._path(name).stat()
-        return Stored(name, status.st_size, f"{status.st_mtime_ns:x}")
-
-    def read(self, name: str, start: int, end: int, *, etag: str = "") -> bytes:
-        """Return a part of a shard; see `Store`."""
-        self._check(name, etag)
-        with self._errors(name), open_regular(self._path(name)) as file:
-            data = os.pread(file.fileno(), end - start, start)
-        if len(data) != end - start:
-            raise StoreError(f"{quoted(name)} in {self.root} is shorter than {end:,} bytes.")
-        return data
-
-    def download(
-        self,
-        name: str,
-        file: IO[bytes],
-        *,
-        size: int,
-        etag: str = "",
-        num_parallel: int = 4,
-        on_bytes: Callable[[int], object] = lambda count: None,
-    ) -> str:
-        """Copy a shard; see `Store`."""
-        digest = hashlib.sha256()
-        for start in range(0, size, PIECE):
-            piece = self.read(name, start, min(start + PIECE, size), etag=etag)
-            digest.update(piece)
-            file.write(piece)
-            on_bytes(len(piece))
-        return digest.hexdigest()
-
-    def _check(self, name: str, etag: str) -> None:
-        if etag and self.head(name).etag != etag:
-            raise StoreError(f"{quoted(name)} in {self.root} has changed. Index the shards again.")
-
-    def _path(self, name: str) -> Path:
-        if path_inside(self.root, name) != name:
-            raise StoreError(f"{quoted(name)} leads outside of {self.root}.")
-        return self._folder / name
-
-    def _errors(self, name: str) -> "_Errors":
-        return _Errors(f"{quoted(name)} in {self.root}")
-
-
-class _Errors:
-    """A context in which an OSError becomes a StoreError."""
-
-    def __init__(self, subject: str) -> None:
-        self.subject = subject
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-            raise StoreError(f"{self.subject} cannot be read ({reason}).") from error
-
-
 class RemoteStore:
     """Shards at a URL."""
 
@@ -246,7 +97,13 @@ class RemoteStore:
 
     def list(self) -> Iterator[Stored]:
         """Yield all *.tar, sorted; see `Store`."""
-        yield from sorted(self._patiently("the list of files", self._all))
+        if self._prefix:
+            yield from sorted(self._patiently("the list of files", self._all))
+            return
+        try:
+            yield from sorted(self._patiently("the list of files", self._all, num_tries=1))
+        except StoreError as error:
+            raise StoreError(f"{error}\n{UNLISTED}") from None
 
     def head(self, name: str) -> Stored:
         """Return size and ETag of a shard."""
@@ -317,17 +174,19 @@ class RemoteStore:
         found = (meta for metas in self._store.list() for meta in metas)
         return tuple(_stored(meta, meta["path"]) for meta in found if is_shard(meta["path"]))
 
-    def _patiently(self, subject: str, operation: Callable[[], Result]) -> Result:
+    def _patiently(
+        self, subject: str, operation: Callable[[], Result], *, num_tries: int | None = None
+    ) -> Result:
         """Return what an operation returns, which is tried again where that may help."""
         patience, began = self.patience, time.monotonic()
-        wait = patience.first_wait
-        for number in range(1, patience.num_tries + 1):
+        wait, most = patience.first_wait, num_tries or patience.num_tries
+        for number in range(1, most + 1):
             try:
                 return operation()
             except Exception as error:
                 reason, may_pass = _reason(error, self._prefix)
                 waited = time.monotonic() - began
-                if not may_pass or number == patience.num_tries or waited >= patience.seconds:
+                if not may_pass or number == most or waited >= patience.seconds:
                     tries = f" after {number} tries in {waited:.0f} s" if number > 1 else ""
                     failure = StoreError(
                         f"{subject} at {self.root} cannot be read{tries}: {reason}"
@@ -351,12 +210,6 @@ def _client_options(prefix: str, environment: Mapping[str, str]) -> dict[str, An
 
 class _ChangedError(Exception):
     """An object of another version than the one that is wanted."""
-
-
-def is_shard(name: str) -> bool:
-    """Return whether a name is that of a shard; hidden files and folders are none."""
-    hidden = name.startswith(".") or "/." in name
-    return name.lower().endswith(SHARD_SUFFIX) and not hidden
 
 
 def _take(piece: bytes, file: IO[bytes], digest: Any) -> int:
