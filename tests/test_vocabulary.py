@@ -1,5 +1,7 @@
 """The vocabulary of a run: from all training captions, with the rule of its own file."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -7,9 +9,13 @@ import yaml
 
 from tests.small_run import small_config
 from virtex import cli
+from virtex.data.caption_sample import TooManyCaptionsError, all_captions, drawn_captions
+from virtex.data.example import Example, Source
 from virtex.data.source import SourceConfig, open_source
 from virtex.data.tokenizer import Tokenizer, train_tokenizer
+from virtex.errors import ConfigError
 from virtex.pretrain import parse_pretrain, pretrain
+from virtex.tokens import UNK_ID
 from virtex.vocabulary import TokenizerConfig, open_tokenizer
 
 FEW = ("--run.num_steps", "1", "--num_samples", "0", "--data.num_val_images", "0")
@@ -71,3 +77,64 @@ def test_a_tokenizer_is_as_large_as_its_captions_give(tmp_path: Path) -> None:
     tokenizer = open_tokenizer(TokenizerConfig(), source)
     assert tokenizer == Tokenizer.load(tmp_path / "a.model")
     assert len(tokenizer) < 10_000
+
+
+class Counted(Source):
+    """Images with captions that name them: as many for each as a list says."""
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        self.counts = counts
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        return tuple(f"{index} {number}" for number in range(self.counts[index]))
+
+    def __getitem__(self, index: int) -> Example:
+        raise AssertionError("captions alone are read")
+
+    def identity(self) -> dict[str, str | int]:
+        return {}
+
+
+@pytest.mark.parametrize("counts", [[1] * 1000, [5] * 90, [1, 9] * 70, [0, 7] * 100])
+def test_a_sample_is_spread_over_all_of_the_data_and_always_the_same(counts: list[int]) -> None:
+    source = Counted(counts)
+    drawn = list(drawn_captions(source, most=100))
+    assert drawn == list(drawn_captions(source, most=100))
+    assert len(set(drawn)) == len(drawn) <= 100
+    images = [int(caption.split()[0]) for caption in drawn]
+    assert images == sorted(images)
+    tenths = Counter(10 * image // len(counts) for image in images)
+    assert min(tenths.values()) >= 3
+    assert len(tenths) == 10
+
+
+def test_a_small_source_gives_all_its_captions() -> None:
+    source = Counted([1, 3, 0, 2])
+    assert len(list(all_captions(source, most=6))) == 6
+    for most in (3, 5):
+        with pytest.raises(TooManyCaptionsError):
+            list(all_captions(source, most=most))
+
+
+def test_a_vocabulary_is_trained_on_a_sample_of_many_captions(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = Counted([1] * 300)
+    with caplog.at_level("INFO"):
+        few = open_tokenizer(TokenizerConfig(vocab_size=100, sample=50), source)
+    assert "trained on a sample of 50 captions" in caplog.text
+    assert few == train_tokenizer(drawn_captions(source, most=50), vocab_size=100)
+    whole = open_tokenizer(TokenizerConfig(vocab_size=100, sample=300), source)
+    assert whole == open_tokenizer(TokenizerConfig(vocab_size=100), source) != few
+
+
+def test_options_of_the_vocabulary_reach_it(tmp_path: Path) -> None:
+    flags = ["--byte_fallback", "true", "--character_coverage", "0.99", "--vocab_size", "400"]
+    path = str(tmp_path / "a.model")
+    assert cli.main(["tokenizer", "--data.num_images", "20", *flags, "--out", path]) == 0
+    assert UNK_ID not in Tokenizer.load(path).encode("Собака 🐕")
+    with pytest.raises(ConfigError, match=r"(?s)sample 0.*character_coverage 2"):
+        TokenizerConfig(sample=0, character_coverage=2)

@@ -93,6 +93,8 @@ BRIEFS: dict[str, Brief] = {
                 "--out FILE.model": "file to write",
                 **DATA,
                 "--vocab_size 10000": "number of pieces, with the four special tokens",
+                "--byte_fallback true": "write rare characters as bytes: no text is unknown",
+                "--sample 2000000": "most captions to train on",
             }
         },
     ),

@@ -1,10 +1,12 @@
 """The vocabulary of a run: trained on captions, or read from a file."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from virtex import distributed
+from virtex.data.caption_sample import TooManyCaptionsError, all_captions, drawn_captions
 from virtex.data.example import Source
 from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.tokenizer import Tokenizer, train_tokenizer
@@ -17,40 +19,51 @@ log = logging.getLogger("virtex")
 
 NUM_SAMPLED, SAMPLE_SEED = 100_000, 0
 """Captions that are drawn from shards, and the random seed that draws them."""
-VOCAB_SIZES = {"vocab_size": (NUM_SPECIAL + 1, 1_000_000)}
+RANGES = {
+    "vocab_size": (NUM_SPECIAL + 1, 1_000_000),
+    "sample": (1, 1_000_000_000),
+    "character_coverage": (0.5, 1),
+}
 
 
 @dataclass(frozen=True)
-class TokenizerConfig:
-    """Options of a run's vocabulary, which is trained on its captions or read from a file."""
+class VocabularyOptions:
+    """Options of a vocabulary that is trained on captions."""
 
     vocab_size: int = 10_000
     """Largest number of pieces, including the four special tokens; few captions give fewer."""
     original: bool = False
     """Whether to lower captions to NFKD without accents, as the released code did, which damages
     other languages than English; by default NFKC with all marks."""
-    tokenizer_path: Path | None = None
-    """SentencePiece model to use instead of training one; `original` is the model's own."""
+    sample: int = 2_000_000
+    """Most captions to train on; of more, some are drawn from all parts of the data, always the
+    same."""
+    byte_fallback: bool = False
+    """Whether to write characters that are no piece as their bytes, of which each is a piece, so
+    that no text is unknown; by default they are the unknown token."""
+    character_coverage: float = 1.0
+    """Fraction of the text, 0.5 to 1, whose characters are pieces, the most frequent ones; with
+    byte_fallback at most half of the pieces beside the bytes are single characters."""
 
     def __post_init__(self) -> None:
-        raise_all(ConfigError, "the vocabulary cannot work", out_of_range(self, VOCAB_SIZES))
+        raise_all(ConfigError, "the vocabulary cannot work", out_of_range(self, RANGES))
 
 
 @dataclass(frozen=True)
-class TrainTokenizerConfig:
+class TokenizerConfig(VocabularyOptions):
+    """Options of a run's vocabulary, which is trained on its captions or read from a file."""
+
+    tokenizer_path: Path | None = None
+    """SentencePiece model to use instead of training one; the other options are then its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTokenizerConfig(VocabularyOptions):
     """Options of `virtex tokenizer`."""
 
     out: Path
     """The .model file to write."""
     data: SourceConfig = field(default_factory=SourceConfig)
-    vocab_size: int = 10_000
-    """Largest number of pieces, including the four special tokens; few captions give fewer."""
-    original: bool = False
-    """Whether to lower captions to NFKD without accents, as the released code did, which damages
-    other languages than English; by default NFKC with all marks."""
-
-    def __post_init__(self) -> None:
-        raise_all(ConfigError, "the vocabulary cannot work", out_of_range(self, VOCAB_SIZES))
 
 
 def write_tokenizer(config: TrainTokenizerConfig) -> None:
@@ -103,6 +116,25 @@ def with_rule_of(config: TokenizerConfig, tokenizer: Tokenizer) -> TokenizerConf
     return replace(config, original=tokenizer.original)
 
 
-def _train(config: TokenizerConfig | TrainTokenizerConfig, source: Source) -> Tokenizer:
-    captions = source.sample_captions(NUM_SAMPLED, seed=SAMPLE_SEED)
-    return train_tokenizer(captions, vocab_size=config.vocab_size, original=config.original)
+def _train(config: VocabularyOptions, source: Source) -> Tokenizer:
+    if source.shard_counts is not None:
+        most = min(config.sample, NUM_SAMPLED)
+        return _trained_on(source.sample_captions(most, seed=SAMPLE_SEED), config)
+    try:
+        return _trained_on(all_captions(source, most=config.sample), config)
+    except TooManyCaptionsError:
+        log.info(
+            "vocabulary: trained on a sample of %s captions (tokenizer.sample)",
+            f"{config.sample:,}",
+        )
+        return _trained_on(drawn_captions(source, most=config.sample), config)
+
+
+def _trained_on(captions: Iterable[str], config: VocabularyOptions) -> Tokenizer:
+    return train_tokenizer(
+        captions,
+        vocab_size=config.vocab_size,
+        original=config.original,
+        byte_fallback=config.byte_fallback,
+        character_coverage=config.character_coverage,
+    )

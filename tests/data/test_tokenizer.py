@@ -1,7 +1,9 @@
 """Captions to token ids and back."""
 
+import io
 import pickle
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -132,6 +134,12 @@ def test_training_is_deterministic_for_any_iterable(tokenizer: Tokenizer) -> Non
     assert again.model_bytes == tokenizer.model_bytes
 
 
+@pytest.mark.parametrize("captions", [CAPTIONS, LANGUAGES * 3], ids=["english", "many"])
+def test_words_with_their_numbers_give_the_model_of_the_captions(captions: tuple[str, ...]) -> None:
+    ours = train_tokenizer(captions, vocab_size=300, original=True)
+    assert ours.model_bytes == model_of_text(map(normalize_original, captions), vocab_size=300)
+
+
 def test_training_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -222,6 +230,29 @@ def test_a_model_cut_off_anywhere_is_refused(original: bool) -> None:
     for length in {*range(min(2000, len(whole))), *range(2000, len(whole), 9973), len(whole) - 1}:
         with pytest.raises(CheckpointError):
             Tokenizer(whole[:length])
+
+
+def model_of_text(lines: Iterable[str], *, vocab_size: int) -> bytes:
+    """A model that SentencePiece trains on lines of text itself."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        model_type="bpe",
+        normalization_rule_name="nmt_nfkc",
+        vocab_size=vocab_size,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        max_sentence_length=2**30,
+        num_threads=1,
+        unk_id=0,
+        bos_id=-1,
+        eos_id=-1,
+        pad_id=-1,
+        control_symbols=["[SOS]", "[EOS]", "[MASK]"],
+        minloglevel=2,
+    )
+    return model.getvalue()
 
 
 def train_tokenizer_once() -> Tokenizer:

@@ -13,7 +13,6 @@ from virtex.data.normalization import continues_word
 from virtex.data.tokenizer import Tokenizer
 from virtex.errors import ConfigError
 from virtex.files import read_regular
-from virtex.tokens import NUM_SPECIAL
 
 CLOSED_CLASS = """
 a about above across after against all along also am among an and another any anybody anyone
@@ -57,31 +56,30 @@ class FindConcepts:
 
 def find_words(tokens: Sequence[int], tokenizer: Tokenizer) -> Iterator[Word]:
     """Yield the words of a caption in order; spaces, punctuation and special tokens divide them."""
-    text, indices, inside = "", list[int](), False
-    for index, token in enumerate(tokens):
-        piece = tokenizer.id_to_piece(token) if token >= NUM_SPECIAL else ""
-        inside = inside and piece != "" and continues_word(piece[0])
+    word, indices, inside = "", list[int](), False
+    for text, its_indices in tokenizer.characters(tokens):
+        inside = inside and text != "" and continues_word(text[0])
         if indices and not inside:
-            yield Word(text, tuple(indices))
-            text, indices = "", []
-        letters, inside = _letters(piece, inside=inside)
+            yield Word(word, tuple(indices))
+            word, indices = "", []
+        letters, inside = _letters(text, inside=inside)
         if letters:
-            text += letters
-            indices.append(index)
+            word += letters
+            indices += its_indices
     if indices:
-        yield Word(text, tuple(indices))
+        yield Word(word, tuple(indices))
 
 
-def _letters(piece: str, *, inside: bool) -> tuple[str, bool]:
-    """Return the letters of a piece that belong to words, and whether it ends inside a word.
+def _letters(text: str, *, inside: bool) -> tuple[str, bool]:
+    """Return the letters of a text that belong to words, and whether it ends inside a word.
 
     A mark or joiner belongs to the word whose letter it follows; after an emoji it is none's.
 
     Args:
-        inside: Whether the piece before ends inside a word.
+        inside: Whether the text before ends inside a word.
     """
     letters = ""
-    for letter in piece:
+    for letter in text:
         inside = letter.isalnum() or (inside and continues_word(letter))
         letters += letter if inside else ""
     return letters, inside
