@@ -35,7 +35,7 @@ from virtex.tasks.base import TaskData
 from virtex.vocabulary import open_tokenizer, stored_tokenizer, with_rule_of
 from virtex.zoo.backbones import start_from, whole_architecture
 from virtex.zoo.init import open_init
-from virtex.zoo.own_tokenizer import TOKENIZER_NAME, digest_of
+from virtex.zoo.own_tokenizer import TOKENIZER_NAME, digest_of, save_own_tokenizer
 
 __all__ = ["PretrainConfig", "check", "parse_pretrain", "pretrain"]
 
@@ -196,7 +196,7 @@ def _write_beginning(
     """Write what a resume needs beside a checkpoint, the vocabulary if it is new."""
     folder.write_config(config_files.to_dict(config))
     if tokenizer is not None:
-        tokenizer.save(config.out / TOKENIZER_NAME)
+        save_own_tokenizer(tokenizer, config.out)
     run_data.write(config.out)
 
 

@@ -13,7 +13,7 @@ from virtex.data.tokenizer import Tokenizer, train_tokenizer
 from virtex.errors import CheckpointError, ConfigError, out_of_range, raise_all
 from virtex.tokens import NUM_SPECIAL
 from virtex.zoo.init import open_init
-from virtex.zoo.own_tokenizer import TOKENIZER_NAME, load_own_tokenizer
+from virtex.zoo.own_tokenizer import load_own_tokenizer, own_path, save_own_tokenizer
 
 log = logging.getLogger("virtex")
 
@@ -54,7 +54,8 @@ class TokenizerConfig(VocabularyOptions):
     """Options of a run's vocabulary, which is trained on its captions or read from a file."""
 
     tokenizer_path: Path | None = None
-    """SentencePiece model to use instead of training one; the other options are then its own."""
+    """SentencePiece model, or a Hugging Face tokenizer.json, to use instead of training a
+    vocabulary; the other options are then the file's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,21 +97,22 @@ def stored_tokenizer(run: Path) -> Tokenizer:
         found = open_init(str(weights)).tokenizer if weights.is_file() else None
         if found is None:
             raise CheckpointError(
-                f"{error}. The run needs its own vocabulary: put a copy of {run / TOKENIZER_NAME} "
+                f"{error}. The run needs its own vocabulary: put a copy of {own_path(run)} "
                 "back, or start a new run folder."
             ) from error
         log.warning("%s; taking the vocabulary of %s", error, weights)
         if distributed.is_main():
-            found.save(run / TOKENIZER_NAME)
+            save_own_tokenizer(found, run)
         return found
 
 
 def with_rule_of(config: TokenizerConfig, tokenizer: Tokenizer) -> TokenizerConfig:
     """Return the options with the rule by which a vocabulary normalizes captions."""
     if config.original != tokenizer.original:
+        kept = "follow its file" if tokenizer.suffix == ".json" else "keep their accents and marks"
         log.info(
             "the vocabulary keeps its own rule: captions %s (tokenizer.original %s)",
-            "lose their accents" if tokenizer.original else "keep their accents and marks",
+            "lose their accents" if tokenizer.original else kept,
             str(tokenizer.original).lower(),
         )
     return replace(config, original=tokenizer.original)

@@ -1,6 +1,7 @@
 """Kinds of input files: how good ones are written, and how virtex reads them."""
 
 import hashlib
+import importlib.util
 import json
 import shutil
 import tarfile
@@ -18,6 +19,7 @@ from PIL import Image, PngImagePlugin
 from tests.drawn_images import photo, write_classes, write_photos
 from tests.first_edition import SMALL, digest, unpack
 from virtex.config import parse, with_recipes
+from virtex.data.concept_words import find_words
 from virtex.data.example import Source
 from virtex.data.images import Box, decode_image, open_image
 from virtex.data.layouts import write_scenes
@@ -30,6 +32,7 @@ from virtex.data.shards.manifest import Manifest
 from virtex.data.shards.records import Records
 from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.source_options import WITH_OBJECTS, SourceName
+from virtex.data.tokenizer import Tokenizer
 from virtex.predict.loading import load_captioner
 from virtex.pretrain import parse_pretrain
 from virtex.report.report import write_report
@@ -165,6 +168,30 @@ def write_vocabulary(folder: Path) -> None:
     (run / "weights.safetensors").unlink()
     digest = hashlib.sha256((run / TOKENIZER_NAME).read_bytes()).hexdigest()
     (run / DATA_NAME).write_text(json.dumps({"files": {TOKENIZER_NAME: digest}}))
+
+
+def write_json_vocabulary(folder: Path) -> None:
+    """Write a Hugging Face tokenizer.json."""
+    tokens = ["[UNK]", *"abcdo", *(f"##{letter}" for letter in "abcdo"), "dog"]
+    model = {
+        "type": "WordPiece",
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+        "vocab": {one: n for n, one in enumerate(tokens)},
+    }
+    space = {"type": "Replace", "pattern": {"String": "_"}, "content": " "}
+    document = {"version": "1.0", "model": model, "pre_tokenizer": {"type": "Whitespace"},
+                "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, space]},
+                "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}}  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+
+
+def read_json_vocabulary(folder: Path) -> object:
+    """Encode and decode a caption."""
+    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    ids = tokenizer.encode("a dog cab")
+    return ids, tokenizer.decode(ids), [word.text for word in find_words(ids, tokenizer)]
 
 
 def write_weights(folder: Path) -> None:
@@ -388,4 +415,6 @@ KINDS: dict[str, Kind] = {
         lambda folder: read_study(folder / "options.yaml"),
     ),
 }
+if importlib.util.find_spec("tokenizers"):
+    KINDS["json_tokenizer"] = Kind(write_json_vocabulary, "*.json", read_json_vocabulary)
 torch.set_num_threads(1)

@@ -7,6 +7,7 @@ specification; every other one, released, older or trained elsewhere, follows th
 
 import io
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
@@ -85,6 +86,7 @@ def train_bpe(
     BPE never joins pieces of two words, so that it is, to the bit, the model of the whole text.
     """
     model = io.BytesIO()
+    fallback: dict[str, Any] = {"byte_fallback": True} if byte_fallback else {}
     SentencePieceTrainer.train(
         sentence_iterator=(f"{word}\t{count}" for word, count in words.items()),
         input_format="tsv",
@@ -102,7 +104,7 @@ def train_bpe(
         pad_id=-1,
         control_symbols=[SPECIAL_PIECES[token_id] for token_id in sorted(SPECIAL_PIECES)],
         minloglevel=2,
-        **({"byte_fallback": True} if byte_fallback else {}),  # a model states what it was given
+        **fallback,  # a model states all that it was given
     )
     return _as_of_text(model.getvalue(), keeps_marks=not original)
 

@@ -1,4 +1,4 @@
-"""Captions to token ids and back, by a SentencePiece model."""
+"""Captions to token ids and back, by a SentencePiece model or a Hugging Face tokenizer.json."""
 
 import codecs
 import logging
@@ -10,6 +10,7 @@ from typing import Self
 from virtex import files
 from virtex.data.normalization import normalize_caption, normalize_original
 from virtex.data.sentencepieces import SentencePieces, train_bpe
+from virtex.data.tokenizer_json import JsonPieces, is_json
 from virtex.data.training_text import TrainingText
 from virtex.errors import CheckpointError, ConfigError
 from virtex.tokens import EOS_ID, NUM_SPECIAL
@@ -32,10 +33,12 @@ class Tokenizer:
     """Captions to token ids and back; equality and pickling go by the bytes of the model.
 
     Args:
-        model_bytes: A serialized SentencePiece model with ids 0 unknown and 1 to 3 control pieces.
+        model_bytes: A serialized SentencePiece model with ids 0 unknown and 1 to 3 control pieces,
+            or a Hugging Face tokenizer.json.
 
     Raises:
         CheckpointError: The bytes are no such model.
+        ConfigError: They are JSON, and the package `tokenizers` is not installed.
     """
 
     def __init__(self, model_bytes: bytes) -> None:
@@ -44,10 +47,13 @@ class Tokenizer:
                 f"a vocabulary of {len(model_bytes):,} bytes; at most {MAX_FILE_BYTES:,} are read"
             )
         self.model_bytes = model_bytes
-        self._pieces = SentencePieces(model_bytes)
+        kind = JsonPieces if is_json(model_bytes) else SentencePieces
+        self._pieces: JsonPieces | SentencePieces = kind(model_bytes)
         self.vocab_size: int = self._pieces.vocab_size
         self.original: bool = self._pieces.original
         """Whether captions are normalized by the released rule, which strips marks."""
+        self.suffix: str = self._pieces.suffix
+        """End of the name of a file with this model: .model, or .json."""
 
     @classmethod
     def load(cls, path: Path | str) -> Self:

@@ -9,7 +9,23 @@ from virtex.data.tokenizer import Tokenizer
 from virtex.errors import CheckpointError
 from virtex.files import read_regular
 
-TOKENIZER_NAME, DATA_NAME = "tokenizer.model", "data.json"
+TOKENIZER_NAME, JSON_NAME, DATA_NAME = "tokenizer.model", "tokenizer.json", "data.json"
+"""Name of a SentencePiece model, also that of the digest of any vocabulary; of one in JSON; and of
+the file with the digest."""
+
+
+def own_path(run: Path) -> Path:
+    """Return the path of a run's vocabulary, where it exists or would."""
+    path = run / JSON_NAME
+    return path if path.is_file() else run / TOKENIZER_NAME
+
+
+def save_own_tokenizer(tokenizer: Tokenizer, run: Path) -> None:
+    """Write a run's only vocabulary; Raises: see `files.write`."""
+    path = (run / TOKENIZER_NAME).with_suffix(tokenizer.suffix)
+    tokenizer.save(path)
+    for name in {TOKENIZER_NAME, JSON_NAME} - {path.name}:
+        (run / name).unlink(missing_ok=True)
 
 
 def load_own_tokenizer(run: Path) -> Tokenizer:
@@ -19,7 +35,7 @@ def load_own_tokenizer(run: Path) -> Tokenizer:
         CheckpointError: There is none, it cannot be read, or it is not the one whose digest the run
             has stored.
     """
-    path = run / TOKENIZER_NAME
+    path = own_path(run)
     tokenizer, stated = Tokenizer.load(path), _stated_digest(run)
     if stated not in (None, digest_of(tokenizer)):
         raise CheckpointError(

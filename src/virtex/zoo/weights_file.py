@@ -19,7 +19,7 @@ from torch import Tensor
 from virtex.data.tokenizer import Tokenizer
 from virtex.engine import checkpoint
 from virtex.errors import CheckpointError
-from virtex.zoo.own_tokenizer import TOKENIZER_NAME, load_own_tokenizer
+from virtex.zoo.own_tokenizer import load_own_tokenizer, own_path
 from virtex.zoo.tensor_file import TensorFile, read_tensor_file, write_tensor_file
 
 log = logging.getLogger("virtex")
@@ -104,8 +104,7 @@ def _parse_checkpoint(values: dict[str, Any], path: Path) -> Weights:
     if not (is_state and isinstance(config, dict)):
         raise CheckpointError(f"{path} is damaged: its task or config is no mapping of values.")
     run = path.absolute().parent.parent
-    has_own = (run / TOKENIZER_NAME).is_file()
-    tokenizer = load_own_tokenizer(run) if has_own else None
+    tokenizer = load_own_tokenizer(run) if own_path(run).is_file() else None
     categories = _stored_categories(run / WEIGHTS_NAME)
     return Weights(state, config, tokenizer, values["step"], categories)
 
