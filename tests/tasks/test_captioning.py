@@ -1,14 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from tests.models.small import SLIM
 from tests.tasks.padded_batch import padded_captions
-from tests.tasks.small_tasks import SCENES, build, scenes_batch
+from tests.tasks.small_tasks import SCENES, build, scenes_batch, tokenizer, training_pass
 from virtex.data.tokenizer import train_tokenizer
 from virtex.data.transforms import ImageConfig
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.models.decoding_config import DecodingConfig
 from virtex.models.k_hot import NO_TARGET
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import TaskData
@@ -51,6 +54,29 @@ def test_several_captions_of_an_image_cost_what_each_costs_with_a_copy_of_it() -
     together.backward(), apart.backward()
     for mine, theirs in zip(several.parameters(), one.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, atol=2e-5, rtol=1e-4)
+
+
+def test_captions_of_256_tokens_train_and_are_written() -> None:
+    task = build(CaptioningConfig(head=HeadConfig(hidden_size=64, dropout=0.0, max_tokens=256)))
+    long = replace(SCENES[0], captions=("a dog on the left of a dog " * 60,))
+    encoded = [task.encode(one, np.random.default_rng(0)) for one in (long, SCENES[1])]
+    assert len(encoded[0]["tokens"]) == 256
+    batch = task.collate(encoded)
+    optimizer = torch.optim.Adam(task.parameters(), 1e-3)
+    losses = []
+    for _ in range(3):
+        (output,) = training_pass(task, batch)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        losses.append(output.loss.item())
+    assert losses == sorted(losses, reverse=True)
+    images = torch.zeros(2, 3, 32, 32)
+    for strategy in ("beam", "greedy"):
+        decoding = DecodingConfig(strategy, num_beams=2, max_steps=256)
+        written = task.eval().writer.generate(images, decoding)
+        assert written.tokens.shape[-1] <= 256
+        assert tokenizer().decode(written.tokens[0, 0].tolist())
 
 
 def test_validation_reads_one_caption_of_each_image() -> None:

@@ -1,6 +1,7 @@
 """Tasks that read captions compile without a break, to few graphs, and compute the same."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,13 +34,15 @@ def fresh_graphs() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-def batches(task: Task) -> Iterator[Batch]:
+def batches(
+    task: Task, weights: torch.Tensor = COMMON, num_batches: int = NUM_BATCHES
+) -> Iterator[Batch]:
     """Batches of black images and captions of real length."""
     generator = torch.Generator().manual_seed(0)
     image = torch.zeros(3, IMAGE.size, IMAGE.size, dtype=torch.uint8)
-    for _ in range(NUM_BATCHES):
+    for _ in range(num_batches):
         encoded = []
-        for index, length in enumerate(COMMON.multinomial(BATCH_SIZE, True, generator=generator)):
+        for index, length in enumerate(weights.multinomial(BATCH_SIZE, True, generator=generator)):
             words = torch.randint(5, 150, (int(length) - 2,), generator=generator)
             tokens = torch.cat([torch.tensor([1]), words, torch.tensor([2])])
             targets = torch.zeros_like(tokens)
@@ -64,6 +67,21 @@ def test_a_run_of_batches_of_real_length_compiles_at_most_four_graphs(config: Ta
             compiled(batch)
     assert len(sizes) > 5
     assert len({num_tokens for _, num_tokens in sizes}) == counter.frame_count <= 4
+
+
+def test_long_captions_compile_at_most_four_graphs() -> None:
+    task, counter = build(CaptioningConfig(head=replace(HEAD, max_tokens=256))), CompileCounter()
+    task.backbone.eval()
+    compiled = torch.compile(task, backend=counter, fullgraph=True, dynamic=False)
+    lengths = set()
+    with torch.no_grad():
+        for weights in (COMMON, torch.cat([torch.zeros(3), torch.ones(254)])):
+            for batch in batches(task, weights, num_batches=15):
+                mark_dynamic(batch, task.dynamic)
+                lengths.add(batch["places"].shape[1])
+                assert compiled(batch).loss.isfinite()
+    assert max(lengths) >= 256
+    assert counter.frame_count == len(lengths) <= 4
 
 
 @pytest.mark.parametrize(
