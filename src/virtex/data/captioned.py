@@ -24,10 +24,8 @@ class CaptionedForTraining:
     num_captions: int = 1
 
     def __call__(self, example: Example, generator: np.random.Generator) -> dict[str, Tensor]:
-        first = generator.integers(len(example.captions))
-        captions = [
-            example.captions[(first + k) % len(example.captions)] for k in range(self.num_captions)
-        ]
+        order = _drawn_order(example, generator)
+        captions = [example.captions[order[k % len(order)]] for k in range(self.num_captions)]
         image, is_flipped = self.transform.augment(example, generator)
         if is_flipped:
             captions = [self.transform.flip_caption(caption) for caption in captions]
@@ -59,6 +57,21 @@ def collate_captioned(encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]
     tokens, lengths = pad_tokens([caption for item in encoded for caption in _captions(item)])
     images = torch.stack([item["image"] for item in encoded])
     return {"image": images, "tokens": tokens, "lengths": lengths}
+
+
+def _drawn_order(example: Example, generator: np.random.Generator) -> list[int]:
+    """Return the indices of an image's captions in the order in which a step takes them.
+
+    The first is drawn by the captions' weights, each next one so from those that are left: the
+    order of exponential times whose rates are the weights.
+    """
+    number = len(example.captions)
+    if not example.caption_weights:
+        first = int(generator.integers(number))
+        return [(first + k) % number for k in range(number)]
+    times = generator.exponential(size=number) / np.asarray(example.caption_weights)
+    order: list[int] = np.argsort(times, kind="stable").tolist()
+    return order
 
 
 def _captions(item: dict[str, Tensor]) -> Sequence[Tensor]:

@@ -24,6 +24,8 @@ class Example:
     image: Path | bytes | NDArray[np.uint8]
     """Path, encoded file (JPEG, PNG, WebP), or decoded RGB pixels (H, W, 3)."""
     captions: tuple[str, ...] = ()
+    caption_weights: tuple[float, ...] = ()
+    """Proportion of the steps that draw each caption; empty where all are as likely."""
     labels: tuple[int, ...] = ()
     """Indices into the source's `categories` of the classes present in the image."""
     ignored_labels: tuple[int, ...] = ()

@@ -269,10 +269,14 @@ def _open_folder(config: SourceConfig, split: Split, needs: Needs) -> Source | N
     if folder is None:
         return None
     source: Listed
-    if config.source == "folder":
-        source = FolderSource(folder, with_captions=needs.captions, missing_caption_limit=limit)
-    elif config.source == "webdataset":
-        source = WebdatasetSource(folder, with_captions=needs.captions, missing_caption_limit=limit)
+    if config.source in ("folder", "webdataset"):
+        kind = FolderSource if config.source == "folder" else WebdatasetSource
+        source = kind(
+            folder,
+            with_captions=needs.captions,
+            missing_caption_limit=limit,
+            caption_keys=config.caption_keys,
+        )
     else:
         source = ClassesSource(folder)
         if val is not None and val != train:

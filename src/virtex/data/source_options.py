@@ -94,6 +94,9 @@ class SourceConfig:
     rest of the disk."""
     store_retries: int = NUM_RETRIES
     """Retries of a read from a store that fails, with growing waits: 12 take 6 minutes."""
+    caption_keys: dict[str, float] = field(default_factory=dict)
+    """Keys of captions in the .json file beside an image (folder, webdataset), txt for its .txt
+    file, with the proportion of the steps that draw each: {alt_text: 0.3, synthetic: 0.7}."""
 
 
 class Needs(NamedTuple):
@@ -118,12 +121,12 @@ OPTIONS: dict[str, frozenset[str]] = {
     "lvis": IN_FOLDERS - {"val_share"} | {"bad_object_limit"},
     "karpathy": IN_FOLDERS - {"val_share"} | {"image_root", "missing_caption_limit"},
     "flickr": IN_FOLDERS | {"image_root", "missing_caption_limit"},
-    "folder": IN_FOLDERS | {"missing_caption_limit"},
+    "folder": IN_FOLDERS | {"missing_caption_limit", "caption_keys"},
     "table": frozenset(
         {"root", "val_root", "val_share", "image_root", "image_column", "caption_column"}
         | {"encoding", "missing_caption_limit"}
     ),
-    "webdataset": IN_FOLDERS | {"missing_caption_limit", *OF_MANIFEST},
+    "webdataset": IN_FOLDERS | {"missing_caption_limit", "caption_keys", *OF_MANIFEST},
     "classes": IN_FOLDERS,
     "inaturalist": IN_FOLDERS - {"val_share"},
     "voc": IN_FOLDERS - {"val_share"} | {"bad_object_limit"},
@@ -249,6 +252,8 @@ def _out_of_range(config: SourceConfig) -> list[str]:
     }
     if config.cache_size is not None:
         ranges["cache_size"] = (is_size(config.cache_size), "a size, such as 200GB or 1.5TB")
+    are_weights = all(0 < weight < math.inf for weight in config.caption_keys.values())
+    ranges["caption_keys"] = (are_weights, "weights above 0")
     if config.encoding is not None:
         ranges["encoding"] = (_is_encoding(config.encoding), "a text encoding, such as cp1252")
     return [

@@ -26,7 +26,11 @@ class FewerCaptions(Source):
 
     def __getitem__(self, index: int) -> Example:
         example = self.source[index]
-        return replace(example, captions=example.captions[: self.num_captions])
+        return replace(
+            example,
+            captions=example.captions[: self.num_captions],
+            caption_weights=example.caption_weights[: self.num_captions],
+        )
 
     def image_id(self, index: int) -> str:
         return self.source.image_id(index)

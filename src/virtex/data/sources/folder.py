@@ -1,13 +1,22 @@
 """A folder of images with caption files beside them; also img2dataset's "files" layout."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from virtex.data.checks import Problems, sha256_of_captions, sha256_of_strings
 from virtex.data.example import Example, Source
 from virtex.data.image_files import PassedOver, is_image, walk
 from virtex.data.missing_captions import skipped_identity
-from virtex.data.packed import PackedLists, PackedStrings
-from virtex.data.sidecars import MAX_BYTES, UNREADABLE, Sidecar, find_captioned, read_sidecar
+from virtex.data.packed import PackedFloats, PackedLists, PackedStrings
+from virtex.data.sidecars import (
+    MAX_BYTES,
+    NO_KEYS,
+    UNREADABLE,
+    Sidecar,
+    find_captioned,
+    keys_identity,
+    read_sidecar,
+)
 from virtex.data.source_options import MISSING_CAPTION_LIMIT
 from virtex.files import read_regular
 
@@ -18,7 +27,7 @@ class FolderSource(Source):
     Hidden files and folders are left out. `with_captions`, images without a caption are skipped.
 
     Args:
-        missing_caption_limit: See `SourceConfig`.
+        missing_caption_limit, caption_keys: See `SourceConfig`.
     """
 
     def __init__(
@@ -27,22 +36,28 @@ class FolderSource(Source):
         *,
         with_captions: bool = True,
         missing_caption_limit: float = MISSING_CAPTION_LIMIT,
+        caption_keys: Mapping[str, float] = NO_KEYS,
     ) -> None:
         problems = Problems(f"the folder {root}")
         if not root.is_dir():
             problems.fail("It is not a folder. Name a folder of images with --data.root.")
         self.root = root
-        names, sidecars, passed_over = _search(root, with_captions=with_captions)
+        self._keys = dict(caption_keys)
+        keys = caption_keys if with_captions else None
+        names, sidecars, passed_over = _search(root, keys=keys)
         passed_over.log(root)
         if not names:
             nothing = passed_over.within("There are no images in it.")
             problems.add(f"{nothing} Name a folder of images with --data.root.")
         self._captions: PackedLists | None = None
+        self._weights: PackedFloats | None = None
         self._num_skipped = 0
         if with_captions:
             faults = [sidecar.fault for sidecar in sidecars]
             kept = find_captioned(names, faults, problems, limit=missing_caption_limit).tolist()
             self._captions = PackedLists([sidecars[index].captions for index in kept])
+            if caption_keys:
+                self._weights = PackedFloats([sidecars[index].weights for index in kept])
             self._num_skipped = len(names) - len(kept)
             names = [names[index] for index in kept]
         self.image_ids = PackedStrings(names)
@@ -54,7 +69,8 @@ class FolderSource(Source):
     def __getitem__(self, index: int) -> Example:
         name = self.image_ids[index]
         captions = () if self._captions is None else self._captions[index]
-        return Example(image_id=name, image=self.root / name, captions=captions)
+        weights = () if self._weights is None else self._weights[index]
+        return Example(name, self.root / name, captions, weights)
 
     def identity(self) -> dict[str, str | int]:
         own: dict[str, str | int] = {"source": "folder", "root": str(self.root)}
@@ -62,12 +78,18 @@ class FolderSource(Source):
         if self._captions is None:
             return {**own, "names_sha256": sha256_of_strings(self.image_ids)}
         own["captions"] = len(self._captions.strings)
-        own |= skipped_identity(self._num_skipped)
+        own |= skipped_identity(self._num_skipped) | keys_identity(self._keys)
         return {**own, "sha256": sha256_of_captions(self.image_ids, self._captions)}
 
 
-def _search(root: Path, *, with_captions: bool) -> tuple[list[str], list[Sidecar], PassedOver]:
-    """Return the images below a folder, their captions, and what else it holds."""
+def _search(
+    root: Path, *, keys: Mapping[str, float] | None
+) -> tuple[list[str], list[Sidecar], PassedOver]:
+    """Return the images below a folder, their captions, and what else it holds.
+
+    Args:
+        keys: Keys of captions, if any are; None if captions are not read.
+    """
     names: list[str] = []
     sidecars: list[Sidecar] = []
     passed_over = PassedOver()
@@ -75,21 +97,24 @@ def _search(root: Path, *, with_captions: bool) -> tuple[list[str], list[Sidecar
         present = set(files)
         images = [name for name in files if is_image(name)]
         names += [prefix + name for name in images]
-        if with_captions:
-            sidecars += [_read_beside(root / prefix, name, present) for name in images]
+        if keys is not None:
+            sidecars += [_read_beside(root / prefix, name, present, keys) for name in images]
         passed_over.add(_left_out(files, images))
     return names, sidecars, passed_over
 
 
-def _read_beside(folder: Path, image_name: str, present: set[str]) -> Sidecar:
+def _read_beside(
+    folder: Path, image_name: str, present: set[str], keys: Mapping[str, float]
+) -> Sidecar:
     """Return the captions in the files beside an image; `present` names the files in `folder`."""
     stem = _stem(image_name)
     try:
         text = _read(folder, f"{stem}.txt", present)
-        metadata = None if text is not None else _read(folder, f"{stem}.json", present)
+        is_enough = text is not None and not keys
+        metadata = None if is_enough else _read(folder, f"{stem}.json", present)
     except OSError:
         return Sidecar((), UNREADABLE)
-    return read_sidecar(text, metadata)
+    return read_sidecar(text, metadata, keys)
 
 
 def _read(folder: Path, name: str, present: set[str]) -> bytes | None:

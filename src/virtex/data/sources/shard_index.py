@@ -1,8 +1,10 @@
 """The index of a tar shard: the offset, size and captions of each image."""
 
 import hashlib
+import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +14,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from virtex import files
-from virtex.data.packed import Arrays, PackedLists, PackedStrings
-from virtex.data.sidecars import MAX_BYTES, UNREADABLE, Sidecar, read_sidecar
+from virtex.data.packed import Arrays, PackedFloats, PackedLists, PackedStrings
+from virtex.data.sidecars import (
+    MAX_BYTES,
+    NO_KEYS,
+    UNREADABLE,
+    Sidecar,
+    keys_identity,
+    read_sidecar,
+)
 from virtex.data.sources.tar_members import BrokenShardError, Extent, find_members
 from virtex.data.sources.tar_samples import TarSample, find_samples
 from virtex.errors import DataError
 from virtex.files import open_regular
 
 VERSION = "2"
+NO_WEIGHTS = PackedFloats(())
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,53 +46,62 @@ class ShardIndex:
     """Fault of each image's captions; empty if there is none."""
     passed_over: Counter[str]
     """Number of files that are not used, by suffix or reason."""
+    weights: PackedFloats = NO_WEIGHTS
+    """Weights of each image's captions, (N,); (0,) without caption keys."""
 
 
-def open_index(shard: Path, index_root: Path | None) -> ShardIndex:
+def open_index(
+    shard: Path, index_root: Path | None, keys: Mapping[str, float] = NO_KEYS
+) -> ShardIndex:
     """Return the cached index of a shard if it is up to date, else build and cache it.
 
     Args:
         index_root: Folder of the cache if the shard's own folder is read-only; None for no cache.
+        keys: Keys of the captions with their weights; see `read_sidecar`.
 
     Raises:
         BrokenShardError: The shard is truncated, cannot be read, or is not a tar file.
     """
     try:
-        paths, stamp = index_paths(shard, index_root), stamp_of(shard)
+        paths, stamp = index_paths(shard, index_root, keys), stamp_of(shard, keys)
     except OSError as error:
         raise BrokenShardError(error.strerror) from error
     for path in paths:
         if (index := _load(path, stamp)) is not None:
             return index
-    index = build_index(shard)
+    index = build_index(shard, keys)
     any(_save(index, path, stamp) for path in paths)
     return index
 
 
-def index_paths(shard: Path, index_root: Path | None) -> list[Path]:
+def index_paths(
+    shard: Path, index_root: Path | None, keys: Mapping[str, float] = NO_KEYS
+) -> list[Path]:
     """Return the possible paths of a shard's index, the preferred one first."""
-    name = f"{shard.name}.safetensors"
+    digest = hashlib.sha256(json.dumps(dict(keys)).encode()).hexdigest()[:8]
+    name = f"{shard.name}.{digest}.safetensors" if keys else f"{shard.name}.safetensors"
     folder = hashlib.sha256(os.fsencode(shard.parent.resolve())).hexdigest()[:16]
     beside = shard.parent / ".virtex-index" / name
     return [beside] if index_root is None else [beside, index_root / "webdataset" / folder / name]
 
 
-def stamp_of(shard: Path) -> dict[str, str]:
+def stamp_of(shard: Path, keys: Mapping[str, float] = NO_KEYS) -> dict[str, str]:
     """Return the state of a shard that its index must match."""
     status = shard.stat()
     return {
         "version": VERSION,
         "shard_size": str(status.st_size),
         "shard_mtime_ns": str(status.st_mtime_ns),
+        **keys_identity(keys),
     }
 
 
-def build_index(shard: Path) -> ShardIndex:
+def build_index(shard: Path, keys: Mapping[str, float] = NO_KEYS) -> ShardIndex:
     """Build the index of a shard from its headers and captions; Raises: see `open_index`."""
     members, passed_over = find_members(shard)
     samples, others = find_samples(members)
     with open_regular(shard) as file:
-        sidecars = [_read_captions(file.fileno(), sample) for sample in samples]
+        sidecars = [_read_captions(file.fileno(), sample, keys) for sample in samples]
     return ShardIndex(
         keys=PackedStrings(sample.key for sample in samples),
         offsets=np.asarray([sample.image.offset for sample in samples], np.int64),
@@ -90,13 +109,16 @@ def build_index(shard: Path) -> ShardIndex:
         captions=PackedLists([sidecar.captions for sidecar in sidecars]),
         faults=PackedStrings(sidecar.fault for sidecar in sidecars),
         passed_over=passed_over + others,
+        weights=PackedFloats([sidecar.weights for sidecar in sidecars] if keys else ()),
     )
 
 
-def _read_captions(descriptor: int, sample: TarSample) -> Sidecar:
+def _read_captions(descriptor: int, sample: TarSample, keys: Mapping[str, float]) -> Sidecar:
     try:
         text = _read(descriptor, sample.text)
-        return read_sidecar(text, None if text is not None else _read(descriptor, sample.metadata))
+        is_enough = text is not None and not keys
+        metadata = None if is_enough else _read(descriptor, sample.metadata)
+        return read_sidecar(text, metadata, keys)
     except OSError:
         return Sidecar((), UNREADABLE)
 
@@ -141,18 +163,22 @@ def _is_possible(index: ShardIndex, shard_size: int) -> bool:
     parts = (index.sizes, index.keys, index.captions, index.faults)
     if any(len(part) != len(index.offsets) for part in parts):
         return False
+    if len(index.weights) not in (0, len(index.offsets)):
+        return False
     ends = index.offsets + index.sizes
     return bool(np.all((index.offsets >= 0) & (index.sizes >= 0) & (ends <= shard_size)))
 
 
 def _arrays_of(index: ShardIndex) -> Arrays:
     arrays = {"offsets": index.offsets, "sizes": index.sizes}
-    packed: dict[str, PackedStrings | PackedLists] = {
+    packed: dict[str, PackedStrings | PackedLists | PackedFloats] = {
         "keys": index.keys,
         "captions": index.captions,
         "faults": index.faults,
         "passed_over": PackedStrings(index.passed_over.elements()),
     }
+    if len(index.weights):
+        packed["weights"] = index.weights
     for part, strings in packed.items():
         arrays |= {f"{part}.{name}": array for name, array in strings.arrays().items()}
     return arrays
@@ -170,6 +196,7 @@ def _index_of(arrays: Arrays) -> ShardIndex:
         captions=PackedLists.from_arrays(parts["captions"]),
         faults=PackedStrings.from_arrays(parts["faults"]),
         passed_over=Counter(PackedStrings.from_arrays(parts["passed_over"])),
+        weights=PackedFloats.from_arrays(parts["weights"]) if "weights" in parts else NO_WEIGHTS,
     )
 
 

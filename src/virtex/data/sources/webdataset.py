@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from virtex.data.checks import Problems, sha256_of_captions, sha256_of_strings
 from virtex.data.example import Example, Source
 from virtex.data.image_files import PassedOver, walk
 from virtex.data.missing_captions import skipped_identity
-from virtex.data.packed import PackedLists, PackedStrings
+from virtex.data.packed import PackedFloats, PackedLists, PackedStrings
 from virtex.data.pixels import MAX_FILE_BYTES, BadImageError
-from virtex.data.sidecars import find_captioned
+from virtex.data.sidecars import NO_KEYS, find_captioned, keys_identity
 from virtex.data.source_options import MISSING_CAPTION_LIMIT
 from virtex.data.sources.shard_index import ShardIndex, open_index
 from virtex.data.sources.tar_members import BrokenShardError
@@ -38,7 +39,7 @@ class WebdatasetSource(Source):
 
     Args:
         with_captions: Read captions, and skip images without one.
-        missing_caption_limit: See `SourceConfig`.
+        missing_caption_limit, caption_keys: See `SourceConfig`.
         index_root: Second choice for indices; by default ~/.cache/virtex.
     """
 
@@ -49,11 +50,15 @@ class WebdatasetSource(Source):
         with_captions: bool = True,
         missing_caption_limit: float = MISSING_CAPTION_LIMIT,
         index_root: Path | None = None,
+        caption_keys: Mapping[str, float] = NO_KEYS,
     ) -> None:
         problems = Problems(f"the folder of shards {root}")
         self.root = root
         self._shards = _find_shards(root, problems)
-        indices = _open_indices(root, self._shards, index_root or _cache_folder(), problems)
+        self._keys = dict(caption_keys)
+        indices = _open_indices(
+            root, self._shards, index_root or _cache_folder(), caption_keys, problems
+        )
         self._offsets = np.concatenate([index.offsets for index in indices])
         self._sizes = np.concatenate([index.sizes for index in indices])
         counts = [len(index.offsets) for index in indices]
@@ -68,12 +73,16 @@ class WebdatasetSource(Source):
         if not len(self):
             problems.add(passed_over.within("There are no images in the shards."))
         self._captions: PackedLists | None = None
+        self._weights: PackedFloats | None = None
         self._num_skipped = 0
         if with_captions:
             faults = [fault for index in indices for fault in index.faults]
             kept = find_captioned(self.image_ids, faults, problems, limit=missing_caption_limit)
             captions = [texts for index in indices for texts in index.captions]
             self._captions = PackedLists([captions[index] for index in kept.tolist()])
+            if caption_keys:
+                weights = [values for index in indices for values in index.weights]
+                self._weights = PackedFloats([weights[index] for index in kept.tolist()])
             self._keep(kept)
         problems.check()
 
@@ -82,7 +91,8 @@ class WebdatasetSource(Source):
 
     def __getitem__(self, index: int) -> Example:
         image_id = self.image_ids[index]
-        return Example(image_id=image_id, image=self._read(index), captions=self.captions(index))
+        weights = () if self._weights is None else self._weights[index]
+        return Example(image_id, self._read(index), self.captions(index), weights)
 
     def image_id(self, index: int) -> str:
         return self.image_ids[index]
@@ -103,6 +113,7 @@ class WebdatasetSource(Source):
             "images": len(self),
             "captions": num_captions,
             **skipped_identity(self._num_skipped),
+            **keys_identity(self._keys),
             "sha256": sha256,
         }
 
@@ -155,12 +166,16 @@ def _find_shards(root: Path, problems: Problems) -> list[str]:
 
 
 def _open_indices(
-    root: Path, shards: list[str], index_root: Path | None, problems: Problems
+    root: Path,
+    shards: list[str],
+    index_root: Path | None,
+    keys: Mapping[str, float],
+    problems: Problems,
 ) -> list[ShardIndex]:
     indices, broken = [], []
     for shard in shards:
         try:
-            indices.append(open_index(root / shard, index_root))
+            indices.append(open_index(root / shard, index_root, keys))
         except BrokenShardError as error:
             broken.append(f"{shard}: {error}")
     problems.add_all("shards that are truncated or broken", broken, "Download or write them again.")
