@@ -97,9 +97,9 @@ def test_a_start_reads_a_bounded_number_of_examples(
         return read(source, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ShardedSource, "_read", counted)
-    monkeypatch.setattr("virtex.vocabulary.NUM_SAMPLED", 50)
     monkeypatch.setattr("virtex.run_summary.NUM_LOOKED_AT", 20)
-    pretrain(options(manifest, tmp_path / "run", "--run.num_steps", "1"))
+    flags = ("--tokenizer.sample", "50", "--run.num_steps", "1")
+    pretrain(options(manifest, tmp_path / "run", *flags))
     assert 50 + 20 + 4 <= len(reads) <= 50 + 20 + 4 + 2  # and what the loader looks at first
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from virtex import distributed
-from virtex.data.caption_sample import TooManyCaptionsError, all_captions, drawn_captions
+from virtex.data.caption_sample import SEED, TooManyCaptionsError, all_captions, drawn_captions
 from virtex.data.example import Source
 from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.tokenizer import Tokenizer, train_tokenizer
@@ -17,8 +17,6 @@ from virtex.zoo.own_tokenizer import load_own_tokenizer, own_path, save_own_toke
 
 log = logging.getLogger("virtex")
 
-NUM_SAMPLED, SAMPLE_SEED = 100_000, 0
-"""Captions that are drawn from shards, and the random seed that draws them."""
 RANGES = {
     "vocab_size": (NUM_SPECIAL + 1, 1_000_000),
     "sample": (1, 1_000_000_000),
@@ -120,8 +118,7 @@ def with_rule_of(config: TokenizerConfig, tokenizer: Tokenizer) -> TokenizerConf
 
 def _train(config: VocabularyOptions, source: Source) -> Tokenizer:
     if source.shard_counts is not None:
-        most = min(config.sample, NUM_SAMPLED)
-        return _trained_on(source.sample_captions(most, seed=SAMPLE_SEED), config)
+        return _trained_on(source.sample_captions(config.sample, seed=SEED), config)
     try:
         return _trained_on(all_captions(source, most=config.sample), config)
     except TooManyCaptionsError:

@@ -146,7 +146,11 @@ def _sharded(
             )
         locate = remote.locate(manifest)
     return ShardedSource(
-        manifest, with_captions=needs.captions, fault_limit=config.fault_limit, locate=locate
+        manifest,
+        with_captions=needs.captions,
+        caption_keys=config.caption_keys,
+        fault_limit=config.fault_limit,
+        locate=locate,
     )
 
 

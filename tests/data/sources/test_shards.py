@@ -41,6 +41,20 @@ def test_examples_are_those_of_the_folder(root: Path) -> None:
     assert source.image_id(4) == "00001.tar/000000004"
 
 
+def test_captions_of_several_keys_are_those_of_the_folder(root: Path) -> None:
+    keys = {"caption": 0.25, "txt": 0.75}
+    folder = WebdatasetSource(root, caption_keys=keys)
+    manifest = Manifest.read(write_manifest(root))
+    sharded = ShardedSource(manifest, caption_keys=keys)
+    mixed = MixedSource([sharded, sharded], [1, 1])
+    assert len(folder[0].captions) == 2
+    for index in range(len(folder)):
+        for other in (sharded[index], mixed[index + len(sharded)]):
+            assert other.captions == folder[index].captions
+            assert other.caption_weights == folder[index].caption_weights
+    assert sharded.captions(1) == folder.captions(1)
+
+
 def test_captions_come_from_any_place_in_the_shard(tmp_path: Path) -> None:
     far = {f"{key:03}.jpg": jpeg(key) for key in range(40)}
     far |= {"large.bin": bytes(10**5)}

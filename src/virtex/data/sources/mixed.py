@@ -3,6 +3,7 @@
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class MixedSource(Source):
     def __getitem__(self, index: int) -> Example:
         number, inner = self._place(index)
         example = self.parts[number][inner]
-        return Example(f"{number}/{example.image_id}", example.image, example.captions)
+        return replace(example, image_id=f"{number}/{example.image_id}")
 
     def image_id(self, index: int) -> str:
         number, inner = self._place(index)

@@ -8,7 +8,7 @@ lie side by side in a shard, and are read at once.
 import io
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,14 @@ from virtex.data.pixels import MAX_FILE_BYTES, BadImageError
 from virtex.data.shards.gather import read_sample
 from virtex.data.shards.manifest import CAPTIONS, Manifest
 from virtex.data.shards.records import SUFFIX, Extents, Records
-from virtex.data.sidecars import MAX_BYTES, UNREADABLE, Sidecar, read_sidecar
+from virtex.data.sidecars import (
+    MAX_BYTES,
+    NO_KEYS,
+    UNREADABLE,
+    Sidecar,
+    keys_identity,
+    read_sidecar,
+)
 from virtex.data.sources.tar_members import Extent
 from virtex.errors import DataError
 from virtex.files import open_regular
@@ -53,6 +60,7 @@ class ShardedSource(Source):
 
     Args:
         with_captions: Read captions; an image without one counts as bad.
+        caption_keys: See `SourceConfig`.
         fault_limit: Largest fraction of examples that the manifest may list as faulty.
         locate: See `Locate`; by default shards lie in the manifest's root.
 
@@ -65,10 +73,12 @@ class ShardedSource(Source):
         manifest: Manifest,
         *,
         with_captions: bool = True,
+        caption_keys: Mapping[str, float] = NO_KEYS,
         fault_limit: float = 1.0,
         locate: Locate | None = None,
     ) -> None:
         self.manifest, self.with_captions, self._locate = manifest, with_captions, locate
+        self._keys = dict(caption_keys)
         self.shard_counts = ShardCounts((manifest.num_kept,))
         self._root = Path(manifest.root)
         self._opened: OrderedDict[int, _Opened] = OrderedDict()
@@ -98,12 +108,12 @@ class ShardedSource(Source):
             raise BadImageError(image_id, f"a file of {extents.image.size:,} bytes")
         if not self.with_captions:
             return Example(image_id, self._read(opened, [extents.image])[0])
-        texts = _caption_files(extents)
-        image, *contents = self._read(opened, [extents.image, *texts])
-        sidecar = _sidecar(extents, contents)
+        files = _caption_files(extents, self._keys)
+        image, *contents = self._read(opened, [extents.image, *files.values()])
+        sidecar = _sidecar(extents, dict(zip(files, contents, strict=True)), self._keys)
         if sidecar.fault:
             raise BadImageError(image_id, f"its caption is {sidecar.fault}")
-        return Example(image_id, image, sidecar.captions)
+        return Example(image_id, image, sidecar.captions, sidecar.weights)
 
     def image_id(self, index: int) -> str:
         opened, position = self._place(index)
@@ -114,8 +124,9 @@ class ShardedSource(Source):
             return ()
         opened, position = self._place(index)
         extents = opened.records.extents(position)
-        texts = _caption_files(extents)
-        return _sidecar(extents, self._read(opened, texts) if texts else []).captions
+        files = _caption_files(extents, self._keys)
+        contents = self._read(opened, [*files.values()]) if files else []
+        return _sidecar(extents, dict(zip(files, contents, strict=True)), self._keys).captions
 
     def sample_captions(self, limit: int, *, seed: int) -> Iterator[str]:
         """Return at most `limit` drawn captions, of the manifest's own sample if it has one.
@@ -151,6 +162,7 @@ class ShardedSource(Source):
             "root": self.manifest.root,
             "shards": len(self.manifest),
             "images": len(self),
+            **keys_identity(self._keys),
             "sha256": self.manifest.digest,
         }
 
@@ -228,19 +240,23 @@ def _drawn(texts: Iterable[str], number: int, rng: np.random.Generator) -> list[
     return drawn
 
 
-def _caption_files(extents: Extents) -> list[Extent]:
-    """Return the file with the captions: the .txt, else the .json, none if it is too large."""
-    found = extents.text or extents.metadata
-    return [] if found is None or found.size > MAX_BYTES else [found]
+def _caption_files(extents: Extents, keys: Mapping[str, float]) -> dict[str, Extent]:
+    """Return the files with the captions, but those that are too large, by "text" or "metadata".
+
+    That is the .txt, else the .json; with keys both.
+    """
+    found = {"text": extents.text, "metadata": extents.metadata}
+    if not keys and extents.text is not None:
+        del found["metadata"]
+    return {kind: one for kind, one in found.items() if one and one.size <= MAX_BYTES}
 
 
-def _sidecar(extents: Extents, contents: list[bytes]) -> Sidecar:
-    """Return the captions in the content of the file that `_caption_files` names."""
+def _sidecar(extents: Extents, contents: Mapping[str, bytes], keys: Mapping[str, float]) -> Sidecar:
+    """Return the captions in the content of the files that `_caption_files` names."""
     if not contents:
         has_none = extents.text is None and extents.metadata is None
         return Sidecar((), "missing" if has_none else UNREADABLE)
-    text, metadata = (contents[0], None) if extents.text else (None, contents[0])
-    return read_sidecar(text, metadata)
+    return read_sidecar(contents.get("text"), contents.get("metadata"), keys)
 
 
 def _contents(descriptor: int, extents: list[Extent]) -> list[bytes]:
