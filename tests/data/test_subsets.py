@@ -1,5 +1,7 @@
+import gzip
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from virtex.data.subsets import (
     fraction_of_each_class,
     held_out,
     labeled_fraction,
+    listed,
     random_fraction,
     repeat_factors,
 )
@@ -251,3 +254,31 @@ def test_the_fraction_held_out_is_near_the_requested_one(fraction: float) -> Non
     assert np.mean(chosen, axis=1) == pytest.approx([fraction, fraction], abs=0.01)
     both = (chosen[0] & chosen[1]).mean()
     assert both == pytest.approx(fraction * fraction, abs=0.01)
+
+
+def test_listed_examples_are_kept_in_the_order_of_the_source(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keep.txt.gz"
+    path.write_bytes(gzip.compress(b"7\n\n 2 \n99\n"))
+    kept = listed(Numbers(9), path)
+    assert [example.image_id for example in kept] == ["2", "7"]
+    assert "1 ids are of no image" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.txt", b"x\n", "none of its 1 ids"),
+        ("a.txt", b"\xff\xfe\x00", "cannot be read"),
+        ("a.gz", b"no gzip", "cannot be read"),
+        ("a.txt", None, "cannot be read"),
+    ],
+)
+def test_a_list_that_keeps_nothing_or_cannot_be_read_is_an_error(
+    tmp_path: Path, name: str, content: bytes | None, reason: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"--data.keep .*{reason}"):
+        listed(Numbers(9), tmp_path / name)

@@ -11,7 +11,11 @@ from PIL import Image
 from tests.data.sources.layouts import jpeg, real_data, write, write_tar
 from tests.drawn_images import write_classes
 from virtex import cli
-from virtex.data.source import SourceConfig
+from virtex.data.shards.index import index_shards
+from virtex.data.shards.index_options import IndexConfig
+from virtex.data.shards.manifest import Manifest
+from virtex.data.source import SourceConfig, open_source
+from virtex.data.sources.shards import ShardedSource
 from virtex.data.tokenizer import train_tokenizer
 from virtex.data_check.check import check_data
 from virtex.data_check.check_config import CheckConfig
@@ -76,6 +80,10 @@ def test_everything_that_is_wrong_is_found_and_listed(web: Path) -> None:
     assert all(Path(line).exists() for line in bad.read_text().splitlines())
     assert good.read_text().split() == [f"good{number}.jpg" for number in range(9)]
     assert "a named pipe, not a file" in page
+    options = SourceConfig(source="folder", root=web, keep=good, missing_caption_limit=0.5)
+    source = open_source(options, split="train")
+    assert source is not None
+    assert [source.image_id(index) for index in range(len(source))] == good.read_text().split()
 
 
 def test_the_page_fits_a_terminal_and_holds_no_control_characters(web: Path) -> None:
@@ -111,7 +119,13 @@ def test_shards_give_the_ids_that_an_index_keeps(tmp_path: Path) -> None:
     assert counts["train"]["no_caption"] == 1
     assert good.read_text() == "00000.tar/0\n"
     assert bad.read_text() == "00000.tar/2\n00000.tar/1\n"
-    assert f"virtex index {tmp_path}/data --keep {good}" in page
+    assert f"then --data.keep {good}" in page
+    manifest = index_shards(IndexConfig(root=str(tmp_path / "data"), keep=good), processes=1)
+    assert [example.image_id for example in ShardedSource(Manifest.read(manifest))] == [
+        "00000.tar/0"
+    ]
+    page, _ = checked(manifest)
+    assert "images to leave out" not in page
 
 
 def test_captions_that_training_would_refuse_leave_the_images_to_check(tmp_path: Path) -> None:

@@ -31,7 +31,13 @@ from virtex.data.sources.table import TableSource
 from virtex.data.sources.voc import VocSource
 from virtex.data.sources.voc_splits import has_split
 from virtex.data.sources.webdataset import WebdatasetSource
-from virtex.data.subsets import FewerCaptions, fraction_of_each_class, held_out, random_fraction
+from virtex.data.subsets import (
+    FewerCaptions,
+    fraction_of_each_class,
+    held_out,
+    listed,
+    random_fraction,
+)
 from virtex.errors import ConfigError, DataError
 
 __all__ = ["Needs", "SourceConfig", "Split", "open_source", "resolved"]
@@ -78,7 +84,10 @@ def open_whole(
     """
     config = resolved(config, needs)
     check_options(config, needs)
-    return _open(config, split, needs, remote)
+    source = _open(config, split, needs, remote)
+    if source is not None and split == "train" and config.keep is not None:
+        return listed(source, config.keep)
+    return source
 
 
 def part_to_train(source: Source, config: SourceConfig) -> Source:

@@ -69,6 +69,9 @@ class SourceConfig:
     share: float = 1.0
     """Fraction of the training images to use (classes, inaturalist: of each class); a smaller
     fraction is part of every larger one."""
+    keep: Path | None = None
+    """List of the training images to use, ids one a line (.txt or .txt.gz), as `virtex data check
+    --write_good` writes it; the vocabulary is trained on their captions too."""
     num_captions: int | None = None
     """Number of captions to use of each training image, the first ones; by default all."""
     bad_object_limit: float = BAD_OBJECT_LIMIT
@@ -131,7 +134,7 @@ OPTIONS: dict[str, frozenset[str]] = {
     "inaturalist": IN_FOLDERS - {"val_share"},
     "voc": IN_FOLDERS - {"val_share"} | {"bad_object_limit"},
 }
-"""The options of each source, beside `source` and `share`."""
+"""The options of each source, beside `source`, `share` and `keep`."""
 ROOTS = {
     "table": "the table, a file",
     "karpathy": "dataset_*.json, or its folder",
@@ -140,6 +143,7 @@ ROOTS = {
 """What `root` is, where it is not the folder of the data."""
 NOT_OF_MANIFEST = {
     "share": "make a manifest of a part by `virtex index --keep`",
+    "keep": "make a manifest of these by `virtex index --keep`, which reads no shard again",
     "val_share": "make two manifests by `virtex index --val_share`, and name the second one with "
     "--data.val_root",
     "train_split": "name the manifest itself with --data.root",
@@ -157,7 +161,7 @@ def _is_used(source: str, option: str) -> bool:
     """Return whether an option that was set for another source has a meaning for this one."""
     if option == "num_captions":
         return source in WITH_CAPTIONS
-    return source not in OPTIONS or option in OPTIONS[source] | {"share", "seed"}
+    return source not in OPTIONS or option in OPTIONS[source] | {"share", "keep", "seed"}
 
 
 register_dependents(SourceConfig, {"source": _is_used})
@@ -188,7 +192,7 @@ def meets(source: str, needs: Needs) -> bool:
 
 def _unused(config: SourceConfig) -> list[str]:
     """Return a problem for each option that is set but that the source does not use."""
-    used = OPTIONS[config.source] | {"source", "share"}
+    used = OPTIONS[config.source] | {"source", "share", "keep"}
     if config.source in WITH_CAPTIONS:
         used |= {"num_captions"}
     if config.share < 1 or config.val_share > 0:

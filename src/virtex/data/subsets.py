@@ -1,14 +1,20 @@
 """Parts of a source: validation images, fractions, few shots, and repeat factors."""
 
+import gzip
 import hashlib
+import logging
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from virtex.data.example import Example, Source, Subset
 from virtex.errors import DataError
+
+log = logging.getLogger("virtex")
 
 NUM_HASHES = 2**64
 
@@ -52,6 +58,37 @@ class FewerCaptions(Source):
 
     def identity(self) -> dict[str, str | int]:
         return {**self.source.identity(), "captions_per_image": self.num_captions}
+
+
+def listed(source: Source, path: Path) -> Subset:
+    """Return the examples whose ids are in a list, in the order of `source`.
+
+    Raises:
+        DataError: The list cannot be read, or names no example.
+    """
+    try:
+        ids = set(id_lines(path))
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(
+            f"--data.keep {path} cannot be read ({error}): give a .txt or .txt.gz file of one id a "
+            "line."
+        ) from error
+    chosen = [index for index in range(len(source)) if source.image_id(index) in ids]
+    if not chosen:
+        raise DataError(
+            f"--data.keep {path}: none of its {len(ids):,} ids is that of an image. They must be "
+            f"as `virtex data check --write_good` writes them, such as {source.image_id(0)}."
+        )
+    if len(chosen) < len(ids):
+        log.warning("--data.keep %s: %s ids are of no image", path, f"{len(ids) - len(chosen):,}")
+    return Subset(source, chosen)
+
+
+def id_lines(path: Path) -> Iterator[str]:
+    """Yield the ids in a .txt or .txt.gz file, one a line."""
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    with opened(path, "rt", encoding="utf-8-sig") as file:
+        yield from (line.strip() for line in file if line.strip())
 
 
 def random_fraction(source: Source, fraction: float, *, seed: int) -> Subset:

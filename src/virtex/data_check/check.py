@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from virtex import files
 from virtex.data.example import Source
 from virtex.data.source import Split
+from virtex.data.source_options import is_manifest
 from virtex.data_check.check_config import CheckConfig
 from virtex.data_check.check_findings import findings_of
 from virtex.data_check.check_page import WIDTH, page
@@ -24,14 +25,6 @@ from virtex.errors import DataError, one_line, printable
 
 PATHS = frozenset({"folder", "classes"})
 """Layouts whose images are listed by path; those of the others have ids in files of their own."""
-REMEDIES = {
-    "webdataset": "virtex index {root} --keep GOOD",
-    "folder": "xargs -d '\\n' mv -t ELSEWHERE < BAD",
-    "classes": "xargs -d '\\n' mv -t ELSEWHERE < BAD",
-    "table": "grep -vFf BAD {root} > TABLE",
-    "flickr": "--data.train_split GOOD",
-}
-"""What leaves images out, given the file of --write_bad or of --write_good."""
 
 
 def check_data(config: CheckConfig) -> str:
@@ -104,22 +97,11 @@ def _leave_out(config: CheckConfig, count: int) -> list[str]:
     if not count:
         return []
     lines = ["", f"images to leave out: {count:,}"]
-    if config.write_bad is None and config.write_good is None:
-        lines[-1] += "; list them by --write_bad BAD.txt --write_good GOOD.txt"
-    remedy = REMEDIES.get(config.data.source)
-    if remedy is None or (config.data.root is not None and config.data.root.suffix == ".parquet"):
-        return lines
-    text = remedy.replace("{root}", str(_training_root(config)))
-    text = text.replace("GOOD", str(config.write_good or "GOOD.txt"))
-    text = text.replace("BAD", str(config.write_bad or "BAD.txt"))
-    return [*lines, f"  then {one_line(text)}"]
-
-
-def _training_root(config: CheckConfig) -> Path:
-    """Return the folder that ids are relative to: that of the training split, if it has one."""
-    root = config.data.root or Path()
-    folder = root / (config.data.train_split or "train")
-    return folder if folder.is_dir() else root
+    if config.write_good is None:
+        lines[-1] += "; list the others by --write_good GOOD.txt"
+    good = config.write_good or "GOOD.txt"
+    by = "virtex index SHARDS --keep" if is_manifest(config.data) else "--data.keep"
+    return [*lines, f"  then {one_line(f'{by} {good}')}"]
 
 
 def _bad_names(

@@ -10,7 +10,7 @@ import numpy as np
 from virtex.data.example import Source, Subset
 from virtex.data.layout_search import found_layouts
 from virtex.data.source import Needs, SourceConfig, Split, open_source, resolved
-from virtex.data.source_options import OPTIONS, WITH_CAPTIONS
+from virtex.data.source_options import OPTIONS, WITH_CAPTIONS, is_manifest
 from virtex.data_check.duplicates import hash_ids
 from virtex.errors import DataError
 
@@ -87,6 +87,8 @@ def _as_in_training(config: SourceConfig, split: Split) -> DataError | None:
 
 def _tolerant(config: SourceConfig) -> SourceConfig:
     """Return options by which images without a caption are skipped, however many there are."""
+    if is_manifest(config):
+        return replace(config, fault_limit=1.0)
     if "missing_caption_limit" not in OPTIONS[config.source]:
         return config
     return replace(config, missing_caption_limit=MOST_MISSING)

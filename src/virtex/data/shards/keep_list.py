@@ -5,10 +5,9 @@ file. Ids are hashed to 16 bytes and lie sorted in a file that all processes map
 million of them need no memory of their own.
 """
 
-import gzip
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from virtex.data.shards.manifest_file import ARRAY_ERRORS
 from virtex.data.shards.shard_facts import UID_BYTES
+from virtex.data.subsets import id_lines
 from virtex.errors import ConfigError
 
 FORMATS = "a .txt or .txt.gz file of one id a line, or a .npy file of texts or of DataComp's pairs"
@@ -105,7 +105,7 @@ def _read(source: Path) -> tuple[NDArray[np.uint64], bool]:
         return _of_array(np.load(source, mmap_mode="r", allow_pickle=False))
     if not source.name.lower().endswith((".txt", ".txt.gz")):
         raise ValueError("its name says no known format")
-    return hashes_of(_lines(source)), False
+    return hashes_of(id_lines(source)), False
 
 
 def _of_array(array: NDArray[Any]) -> tuple[NDArray[np.uint64], bool]:
@@ -119,9 +119,3 @@ def _of_array(array: NDArray[Any]) -> tuple[NDArray[np.uint64], bool]:
         texts = (one.decode() if isinstance(one, bytes) else str(one) for one in array)
         return hashes_of(texts), False
     raise ValueError(f"an array of {array.dtype} and shape {array.shape}")
-
-
-def _lines(source: Path) -> Iterator[str]:
-    opened = gzip.open if source.name.lower().endswith(".gz") else open
-    with opened(source, "rt", encoding="utf-8-sig") as file:
-        yield from (line.strip() for line in file if line.strip())
