@@ -5,20 +5,11 @@ import pytest
 from virtex.config import parse
 from virtex.data.source import Needs
 from virtex.errors import ConfigError
-from virtex.pack.pack_options import PackConfig, parse_bytes
+from virtex.pack.pack_options import PackConfig
 
 
 def config_of(line: str) -> PackConfig:
     return parse(PackConfig, ["--out", "shards", *line.split()], prog="virtex pack")
-
-
-@pytest.mark.parametrize(
-    ("text", "num_bytes"),
-    [("500MB", 500_000_000), ("1GiB", 2**30), ("1.5 kb", 1500), ("77", 77), ("0", 0), ("", 0),
-     ("MB", 0), ("5 parsec", 0), ("-5MB", 0), ("1e9", 0), ("٣MB", 0)],
-)  # fmt: skip
-def test_sizes_are_read_in_the_usual_units(text, num_bytes):
-    assert parse_bytes(text) == num_bytes
 
 
 def test_all_mistakes_are_named_at_once():

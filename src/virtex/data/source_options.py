@@ -5,12 +5,12 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from virtex.data.shards.cache_size import is_size
 from virtex.data.shards.manifest import has_manifest
 from virtex.data.shards.retries import MAX_RETRIES, NUM_RETRIES
 from virtex.data.sources.voc_splits import overlap
 from virtex.errors import ConfigError, raise_all
 from virtex.options.dependents import register_dependents
+from virtex.options.sizes import bytes_of
 
 SourceName = Literal[
     "auto", "scenes", "coco", "lvis", "karpathy", "flickr", "folder", "table", "webdataset",
@@ -255,7 +255,7 @@ def _out_of_range(config: SourceConfig) -> list[str]:
         "store_retries": (0 <= config.store_retries <= MAX_RETRIES, f"from 0 to {MAX_RETRIES:,}"),
     }
     if config.cache_size is not None:
-        ranges["cache_size"] = (is_size(config.cache_size), "a size, such as 200GB or 1.5TB")
+        ranges["cache_size"] = (bytes_of(config.cache_size) > 0, "a size, such as 200GB or 1.5TB")
     are_weights = all(0 < weight < math.inf for weight in config.caption_keys.values())
     ranges["caption_keys"] = (are_weights, "weights above 0")
     if config.encoding is not None:

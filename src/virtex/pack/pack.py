@@ -19,8 +19,9 @@ from virtex.data.shards.index import index_shards
 from virtex.data.shards.index_options import IndexConfig
 from virtex.data.source import Split, open_source, resolved
 from virtex.errors import ConfigError, DataError, VirTexError, one_line
+from virtex.options.sizes import bytes_of
 from virtex.pack.pack_folder import LEFT_OUT, PackFolder, ShardCounts
-from virtex.pack.pack_options import SHARD_SIZE, PackConfig, parse_bytes
+from virtex.pack.pack_options import SHARD_SIZE, PackConfig
 from virtex.pack.packer import PackedPiece, Packer, packed_pieces
 from virtex.pack.shard_plan import Piece, ShardPlan
 from virtex.processes import OPTION, Requested
@@ -208,7 +209,7 @@ def _num_shards(config: PackConfig, source: Source) -> int:
         if sample.error is not None:
             raise sample.error
         mean = len(sample.tar) / max(1, sample.num_examples)
-        size = max(1, int(parse_bytes(config.shard_bytes) / max(1.0, mean)))
+        size = max(1, int(bytes_of(config.shard_bytes) / max(1.0, mean)))
     return -(-len(source) // size)
 
 

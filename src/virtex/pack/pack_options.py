@@ -1,6 +1,5 @@
 """The options of `virtex pack`."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -8,9 +7,8 @@ from typing import Any, Literal
 from virtex.data.source import Needs, SourceConfig, Split
 from virtex.data.source_options import WITH_CAPTIONS, WITH_LABELS
 from virtex.errors import ConfigError, out_of_range, raise_all
+from virtex.options.sizes import bytes_of
 
-UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([A-Za-z]*)")
 SHARD_SIZE = 10_000
 RANGES = {
     "short_side": (0, 8192),
@@ -56,7 +54,7 @@ class PackConfig:
                 problems.append(
                     "shard_size and shard_bytes both say how large a shard is: give one"
                 )
-            if not parse_bytes(self.shard_bytes):
+            if not bytes_of(self.shard_bytes):
                 problems.append(
                     f"shard_bytes {self.shard_bytes!r} must be a number of bytes, such as 500MB or "
                     "1GiB"
@@ -86,10 +84,3 @@ class PackConfig:
             "shard_bytes" if self.shard_bytes else "shard_size": size,
             "seed": self.seed,
         }
-
-
-def parse_bytes(text: str) -> int:
-    """Return the number of bytes that a text such as `500MB` states; 0 if it states none."""
-    found = SIZE.fullmatch(text.strip())
-    unit = UNITS.get(found[2].upper()) if found else None
-    return int(float(found[1]) * unit) if found and unit else 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from virtex.data.shards import cache_size as module
-from virtex.data.shards.cache_size import num_bytes, open_cache, parse_size
+from virtex.data.shards.cache_size import num_bytes, open_cache
 from virtex.data.shards.fetch import RECORDS_BYTES
 from virtex.data.shards.manifest import Manifest, Shard
 from virtex.data.source_options import Needs, SourceConfig, check_options
@@ -21,20 +21,6 @@ def manifest(count: int = 100) -> Manifest:
 
 
 WINDOW = [(0, shard) for shard in range(10)]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("200GB", 200 * 10**9), ("1.5 TB", 1.5e12), ("512MiB", 2**29), ("7", 7), ("2k", 2000)],
-)
-def test_sizes_are_read(text: str, expected: float) -> None:
-    assert parse_size(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "-1GB", "0", "1e9", "many", "1PB", "9" * 30])
-def test_what_is_no_size_is_named(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"cache_size .* is no size: give one such as 200GB"):
-        parse_size(text)
 
 
 @pytest.mark.parametrize(("name", "value"), [("cache_size", "much"), ("store_retries", -1)])

@@ -1,7 +1,6 @@
 """The size of the cache: what the user gave, or what is needed at once and half of the rest."""
 
 import logging
-import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,35 +9,9 @@ from virtex.data.shards.cache import ShardCache
 from virtex.data.shards.fetch import RECORD_BYTES, RECORDS_BYTES
 from virtex.data.shards.manifest import Manifest, SourceShard
 from virtex.errors import ConfigError
+from virtex.options.sizes import bytes_of
 
 log = logging.getLogger("virtex")
-
-SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)(i?)B?\s*", re.IGNORECASE)
-POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-
-
-def parse_size(text: str) -> int:
-    """Return the bytes of a size such as 200GB or 1.5TiB.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    found = SIZE.fullmatch(text)
-    size = 0.0
-    if found:
-        size = float(found[1]) * (1024 if found[3] else 1000) ** POWERS[found[2].lower()]
-    if not 1 <= size < 2**60:
-        raise ConfigError(f"--data.cache_size {text} is no size: give one such as 200GB or 1.5TB.")
-    return int(size)
-
-
-def is_size(text: str) -> bool:
-    """Return whether a text is a size."""
-    try:
-        parse_size(text)
-    except ConfigError:
-        return False
-    return True
 
 
 def default_folder() -> Path:
@@ -91,7 +64,7 @@ def open_cache(
     )
     room = _free_bytes(folder) + cache.num_bytes()
     if size is not None:
-        cache.max_bytes = parse_size(size)
+        cache.max_bytes = bytes_of(size)
         if cache.max_bytes < in_use:
             raise ConfigError(
                 f"--data.cache_size {size} is too small: the shards that this node needs at once "
