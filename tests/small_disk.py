@@ -1,5 +1,6 @@
 """A disk that is soon full, and memory that soon ends."""
 
+import gc
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ def files_of_at_most(num_bytes: int) -> Iterator[None]:
 @contextmanager
 def further_memory_of_at_most(num_bytes: int) -> Iterator[None]:
     """This process cannot take more memory from the system than it has and `num_bytes`."""
+    gc.collect()  # what earlier tests left must not be freed within the block
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + num_bytes, hard))

@@ -26,7 +26,7 @@ NAME = "token_targets"
 MAX_WEIGHT = 1000.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WithTokensConfig(TaskConfig):
     """Options of token classification beside a task's own loss."""
 
