@@ -4,13 +4,15 @@
 
 Both (COCO layout) are packed, served by a local server as s3://, indexed, and mixed 0.6 to 0.4. It
 compares the digest of each global batch (images, tokens, indices) between 1, 2 and 4 processes, and
-the weights of a run in two processes with those of one that was killed and resumed.
+the weights of a run in two processes with those of one that was killed and resumed, and of one
+whose store refused all reads for some seconds at a time.
 """
 
 import argparse
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +39,7 @@ from virtex.tasks.base import TaskData
 from virtex.vocabulary import open_tokenizer
 
 NUM_STEPS, BATCH_SIZE = 120, 64
+OUTAGE_SECONDS = 6
 RUN = f"""
 data: {{num_images: 8000, num_val_images: 1000, image_size: 96, source: webdataset}}
 tokenizer: {{vocab_size: 1000}}
@@ -81,6 +84,7 @@ def measured(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, s
             mix[str(manifest)] = weight
         yield from digests_agree(config(folder, mix), options.steps)
         yield from kills_change_nothing(folder, mix, options.kills)
+        yield from outages_change_nothing(folder, mix, server, options.kills)
         requests = [each for each in server.requests if each[1].endswith(".tar")]
         yield "ranged reads of shards in all", f"{len(requests):,}"
 
@@ -166,6 +170,31 @@ def kills_change_nothing(
         train(folder, mix, f"by_{number}", processes=number)
         apart = max(map(abs, differences(folder / "whole", folder / f"by_{number}")))
         yield f"largest difference of a loss, {number} and 2 processes", f"{apart:.1e}"
+
+
+def outages_change_nothing(
+    folder: Path, mix: dict[str, float], server: RangedServer, count: int
+) -> Iterator[tuple[str, str]]:
+    """Yield whether a run whose store is stopped now and then ends with the same weights."""
+    shutil.rmtree(folder / "cache")
+    process = started(folder, mix, "stopped")
+    num_failed = 0
+    for outage in range(count):
+        wait_for_step(folder / "stopped", 20 * outage) if outage else time.sleep(9)
+        for shard in (folder / "cache").glob("?" * 64):  # so that shards are needed
+            shutil.rmtree(shard, ignore_errors=True)
+        with server.lock:
+            server.faults.num_failed = 10**6
+        time.sleep(OUTAGE_SECONDS)
+        with server.lock:
+            num_failed += 10**6 - server.faults.num_failed
+            server.faults.num_failed = 0
+    if process.wait():
+        raise SystemExit((folder / "stopped.err").read_text()[-3000:])
+    whole, stopped = (final_weights(folder / name) for name in ("whole", "stopped"))
+    equal = all(torch.equal(whole[name], stopped[name]) for name in whole)
+    what = f"its weights after {count} outages of {OUTAGE_SECONDS} s, {num_failed} reads refused"
+    yield what, "equal" if equal else "DIFFERENT"
 
 
 def differences(first: Path, second: Path) -> Iterator[float]:

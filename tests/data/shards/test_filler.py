@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,21 @@ def test_a_killed_filler_is_named_and_a_new_one_goes_on(
         assert filler.locate()(0).read_bytes() == (server.folder / "000.tar").read_bytes()
     assert not list(cache.folder.glob("*.part"))
     assert not list((cache.folder / "fillers").iterdir())
+
+
+def test_a_shard_that_somebody_removed_is_fetched_again(
+    manifest: Manifest, cache: ShardCache
+) -> None:
+    filler = Inside(cache, manifest)
+    filler.show(0)
+    turn_until(lambda: has(cache, manifest, 0), filler)
+    shutil.rmtree(cache.shard_path(digests(manifest)[0]).parent)
+
+    def is_there() -> bool:
+        filler.exchange.want(SourceShard(0, 0))  # as a worker does while it waits
+        return has(cache, manifest, 0)
+
+    turn_until(is_there, filler)
 
 
 DIE = """

@@ -104,7 +104,11 @@ class Filling:
         """Do all that is due."""
         requests = [place for place in self.exchange.wanted() if self._is_known(place)]
         for place in requests:
-            self._item(place).wanted_until = now + KEEP_SECONDS
+            item = self._item(place)
+            item.wanted_until = now + KEEP_SECONDS
+            if item.lock is not None and not self.cache.has(item.digest):  # somebody removed it
+                item.lock.close()
+                item.lock = None
         wanted = [place for place, item in self.items.items() if item.wanted_until > now]
         self.window = self.exchange.window()
         urgent = self.window.shards[: self.window.num_urgent]
