@@ -11,6 +11,7 @@ import yaml
 from tests.data.sources.layouts import jpeg, write, write_coco, write_tar
 from tests.data.sources.lists import FLICKR30K, KAGGLE, write_flickr, write_karpathy
 from tests.small_run import small_config
+from virtex.data.checks import quoted
 from virtex.data.layout_search import LAYOUTS
 from virtex.data.source import Needs, SourceConfig, open_source, resolved
 from virtex.data.sources.scenes import ScenesSource
@@ -161,7 +162,7 @@ def test_a_layout_is_found(
         config = resolved(SourceConfig(root=root), needs)
     assert config.source == source
     assert [record.getMessage() for record in caplog.records] == [
-        f"data: {root} is read as --data.source {source} ({dict(LAYOUTS)[source]})"
+        f"data: {quoted(root)} is read as --data.source {source} ({dict(LAYOUTS)[source]})"
     ]
     if needs == CAPTIONS:
         opened = open_source(SourceConfig(root=root), split="train", needs=needs)

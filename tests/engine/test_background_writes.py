@@ -157,7 +157,7 @@ def test_without_memory_for_a_copy_training_waits(
     folder: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = toy_task()
-    task.register_buffer("queue", torch.zeros(2**26, dtype=torch.uint8))
+    task.register_buffer("queue", torch.zeros(2**28, dtype=torch.uint8))
     with further_memory_of_at_most(2**25):
         toy_fit(task, folder, replace(EVERY, keep_checkpoints=1))
     assert caplog.text.count("checkpoints are written while training waits") == 1
