@@ -76,6 +76,10 @@ class Inside:
     def turn(self) -> None:
         self.filling.turn(time.monotonic())
 
+    def holds(self, shard: int) -> bool:
+        item = self.filling.items.get(SourceShard(0, shard))
+        return item is not None and item.lock is not None
+
     def failure(self, shard: int) -> str | None:
         return self.exchange.failure(SourceShard(0, shard))
 
@@ -133,16 +137,17 @@ def test_a_killed_filler_is_named_and_a_new_one_goes_on(
 def test_a_shard_that_somebody_removed_is_fetched_again(
     manifest: Manifest, cache: ShardCache
 ) -> None:
-    filler = Inside(cache, manifest)
-    filler.show(0)
-    turn_until(lambda: has(cache, manifest, 0), filler)
+    filler, other = Inside(cache, manifest), Inside(cache, manifest)
+    for one in (filler, other):
+        one.show(0)
+    turn_until(lambda: all(one.holds(0) for one in (filler, other)), filler, other)
     shutil.rmtree(cache.shard_path(digests(manifest)[0]).parent)
 
     def is_there() -> bool:
         filler.exchange.want(SourceShard(0, 0))  # as a worker does while it waits
         return has(cache, manifest, 0)
 
-    turn_until(is_there, filler)
+    turn_until(is_there, filler, other)
 
 
 DIE = """

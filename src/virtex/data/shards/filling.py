@@ -41,6 +41,8 @@ ROOM_WAIT = 1.0
 """Seconds after which a full cache is tried again."""
 KEEP_SECONDS = 20.0
 """Seconds for which a shard is held that a worker requested outside the window."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks whether the shards that are held are there."""
 SAY_EVERY = 60.0
 """Least seconds between two messages about one store."""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
@@ -92,6 +94,7 @@ class Filling:
         self.pool = ThreadPoolExecutor(NUM_AT_ONCE + NUM_MORE)
         self.generator = random.Random()
         self.said: dict[str, float] = {}
+        self.looked_at = 0.0
 
     def run(self) -> None:
         """Fill the cache until the parent ends."""
@@ -104,11 +107,10 @@ class Filling:
         """Do all that is due."""
         requests = [place for place in self.exchange.wanted() if self._is_known(place)]
         for place in requests:
-            item = self._item(place)
-            item.wanted_until = now + KEEP_SECONDS
-            if item.lock is not None and not self.cache.has(item.digest):  # somebody removed it
-                item.lock.close()
-                item.lock = None
+            self._item(place).wanted_until = now + KEEP_SECONDS
+        if now >= self.looked_at + LOOK_EVERY:
+            self.looked_at = now
+            self._release_removed()
         wanted = [place for place, item in self.items.items() if item.wanted_until > now]
         self.window = self.exchange.window()
         urgent = self.window.shards[: self.window.num_urgent]
@@ -132,6 +134,13 @@ class Filling:
             remote = Remote(self.stores[source], self.job.manifests[source], shard)
             self.items[place] = Item(place, remote, remote.shard.sha256)
         return self.items[place]
+
+    def _release_removed(self) -> None:
+        """Release the shards that somebody removed, which no filler could fetch while one holds."""
+        for item in self.items.values():
+            if item.lock is not None and not self.cache.has(item.digest):
+                item.lock.close()
+                item.lock = None
 
     def _release(self, wishes: set[SourceShard]) -> None:
         """Let others be evicted; those that left the window have been used."""
