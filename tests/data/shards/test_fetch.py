@@ -107,6 +107,31 @@ def test_pieces_that_came_are_not_read_again(server: RangedServer, cache: ShardC
     assert len(calls) == -(-wanted.shard.size // PIECE) + 1
 
 
+def test_a_shard_of_which_somebody_removed_files_is_fetched_again(
+    server: RangedServer, cache: ShardCache
+) -> None:
+    wanted = remote(server)
+    fetch(cache, wanted).close()  # type: ignore[union-attr]
+    path = cache.shard_path(wanted.shard.sha256)
+    path.unlink()
+    with fetch(cache, wanted):  # type: ignore[union-attr]
+        assert path.read_bytes() == (server.folder / "000.tar").read_bytes()
+
+
+def test_a_process_killed_before_it_names_a_shard_harms_no_other(
+    server: RangedServer, cache: ShardCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = remote(server)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            fetch(cache, wanted)
+    (part,) = cache.folder.glob("*.part")
+    (part / "done").unlink(missing_ok=True)
+    with fetch(cache, wanted):  # type: ignore[union-attr]
+        assert cache.has(wanted.shard.sha256)
+
+
 def test_an_object_that_has_changed_is_not_tried_again(
     server: RangedServer, cache: ShardCache
 ) -> None:

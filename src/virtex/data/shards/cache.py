@@ -113,7 +113,7 @@ class ShardCache:
         """
         part = self._part(digest)
         with contextlib.suppress(OSError):
-            if (part / SHARD).stat().st_size == shard_bytes:
+            if (part / DONE).exists() and (part / SHARD).stat().st_size == shard_bytes:
                 return part
         with self.changing():
             shutil.rmtree(part, ignore_errors=True)
@@ -124,11 +124,12 @@ class ShardCache:
     def commit(self, digest: str) -> None:
         """Let a claimed shard be found, once it is on the disk."""
         part = self._part(digest)
-        (part / DONE).unlink(missing_ok=True)
         for path in part.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())  # else a power failure could leave zeros of the full size
+        (part / DONE).unlink(missing_ok=True)
         os.utime(part, (0, 0))  # not used yet
+        shutil.rmtree(self.folder / digest, ignore_errors=True)  # if somebody removed its shard
         part.rename(self.folder / digest)
 
     def discard(self, digest: str) -> None:
