@@ -64,3 +64,10 @@ def test_what_cannot_fit_is_an_error_with_the_bytes(
     monkeypatch.setattr(module, "_free_bytes", lambda folder: 5 * MB)
     with pytest.raises(ConfigError, match=r"has 5,000,000 bytes .* 10,000,000\. .*cache_dir"):
         open_cache(tmp_path, None, [manifest()], needed=WINDOW)
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_file_is_no_cache(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file is a file\. Name a folder by --data\.cache_dir"):
+        open_cache(tmp_path / name, "1GB", [manifest()], needed=WINDOW)

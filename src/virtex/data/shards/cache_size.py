@@ -91,6 +91,8 @@ def _free_bytes(folder: Path) -> int:
     """Return the free bytes of the disk that a folder is on, or will be."""
     while not folder.exists():
         folder = folder.parent
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is a file. Name a folder by --data.cache_dir.")
     try:
         return shutil.disk_usage(folder).free
     except OSError as error:
