@@ -250,6 +250,13 @@ def test_kept_ids_are_those_of_the_list(shards: Path, tmp_path: Path) -> None:
     assert len(ids(index(shards))) == 30
 
 
+def test_a_list_of_other_ids_is_not_blamed_on_faults(shards: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "keep.txt", "train/d1/3.tar/3-1\nunknown\n")
+    message = r"none of the 2 ids of --keep is that of a good example.*such as d0/0\.tar/0-0"
+    with pytest.raises(DataError, match=message):
+        index(shards, keep=path)
+
+
 @pytest.mark.parametrize("kind", ["pairs", "numbers", "text"])
 def test_datacomps_uids_are_known(tmp_path: Path, kind: str) -> None:
     uids = [f"{n + 7:016x}{2**63 + n:016x}" for n in range(4)]
@@ -268,9 +275,13 @@ def test_datacomps_uids_are_known(tmp_path: Path, kind: str) -> None:
     assert ids(index(tmp_path / "s", keep=path)) == expected
 
 
-def test_held_out_examples_are_in_the_second_manifest(shards: Path, tmp_path: Path) -> None:
-    out = index(shards, tmp_path / "out", val_share=0.3)
+def test_held_out_examples_are_in_the_second_manifest(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="virtex"):
+        out = index(shards, tmp_path / "out", val_share=0.3)
     train, val = ids(out), ids(tmp_path / "out-val")
+    assert f"{len(val)} examples held out for validation, in {tmp_path / 'out-val'}" in caplog.text
     assert sorted(train + val) == sorted(ids(index(shards, tmp_path / "all")))
     assert 3 <= len(val) <= 16
     sampled = gzip.decompress((out / "captions.jsonl.gz").read_bytes()).decode()
@@ -333,7 +344,7 @@ def test_nothing_to_index_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there are no \.tar files"):
         index(tmp_path, tmp_path / "out2")
     write_tar(tmp_path / "s" / "0.tar", {"a.jpg": jpeg()})
-    with pytest.raises(DataError, match=r"no example at .* is kept"):
+    with pytest.raises(DataError, match=r"no example at .* is kept: .*faults\.jsonl says why"):
         index(tmp_path / "s")
     with pytest.raises(ConfigError, match="holds no id"):
         index(tmp_path / "s", keep=write(tmp_path / "keep.txt", "\n"))

@@ -86,12 +86,12 @@ class _Lists:
 
 def write_manifests(
     out: Path, root: str, gathered: Iterable[Gathered], *, has_val: bool, is_local: bool
-) -> Manifest:
-    """Write the manifest of all shards, and that of validation beside it; return the first.
+) -> tuple[Manifest, Manifest | None]:
+    """Write the manifest of all shards, and that of validation beside it; return both.
 
     Args:
         gathered: All shards in order.
-        has_val: Examples are held out for validation.
+        has_val: Examples are held out for validation; else there is no second manifest.
         is_local: The shards are files, whose modification times the manifest does not hold, so
             that it may move with them.
     """
@@ -119,10 +119,11 @@ def write_manifests(
     manifest = _manifest(root, train, records_place=RECORDS, **common)
     manifest.write(out)
     beside = out.with_name(out.name + VAL_SUFFIX)
-    if has_val:
-        place = f"../{out.name}/{RECORDS}"
-        _manifest(root, val, records_place=place, **common).write(beside)
-    return manifest
+    if not has_val:
+        return manifest, None
+    validation = _manifest(root, val, records_place=f"../{out.name}/{RECORDS}", **common)
+    validation.write(beside)
+    return manifest, validation
 
 
 def read_sample(folder: Path, *, most_bytes: int = 2**32) -> Iterator[tuple[str, ...]]:

@@ -24,7 +24,7 @@ from virtex.data.shards.index_pool import pool_of
 from virtex.data.shards.keep_list import KeepList
 from virtex.data.shards.manifest import FAULTS, RECORDS, Manifest, has_manifest
 from virtex.data.shards.records import SUFFIX
-from virtex.data.shards.shard_facts import Reading, read_facts, write_facts
+from virtex.data.shards.shard_facts import Reading, keys_of, read_facts, write_facts
 from virtex.data.shards.store import Store, Stored
 from virtex.errors import DataError, listing
 from virtex.processes import Requested
@@ -221,7 +221,7 @@ def _write(place: _Place, selection: Selection, pool: Executor | None) -> None:
     ]  # fmt: skip
     is_local = place.store.folder is not None
     gathered = map(gather, tasks) if pool is None else pool.map(gather, tasks, chunksize=4)
-    manifest = write_manifests(
+    manifest, val = write_manifests(
         place.out,
         place.store.root,
         tracked(gathered, "writing the manifest", len(tasks), unit="shards"),
@@ -232,10 +232,17 @@ def _write(place: _Place, selection: Selection, pool: Executor | None) -> None:
     if not selection.val_share and has_manifest(beside):
         log.warning("%s is of an earlier index: its examples are in %s too", beside, place.out)
     _report(manifest, place, weight=sum(each.facts.stat().st_size for each in tasks))
+    if selection.keep is not None:
+        log.info("--keep lists %s ids", f"{len(selection.keep):,}")
+    if val is not None:
+        log.info("%s examples held out for validation, in %s", f"{val.num_all_kept:,}", beside)
+    if not manifest.num_all_kept:
+        reason = _why_none(manifest, place, selection.keep)
+        raise DataError(f"no example at {place.store.root} is kept: {reason}")
 
 
 def _report(manifest: Manifest, place: _Place, *, weight: int) -> None:
-    """Say what is in a manifest; a DataError says that it is nothing."""
+    """Say what is in a manifest."""
     total = int(manifest.num_examples.sum())
     log.info(
         "%d shards, %s examples, %s kept; the records weigh %.1f MB, %.0f bytes an example",
@@ -247,5 +254,18 @@ def _report(manifest: Manifest, place: _Place, *, weight: int) -> None:
     if manifest.left_out:
         broken = [f"{quoted(one.name)}: {quoted(one.reason)}" for one in manifest.left_out]
         log.warning("left out %d broken shards: %s", len(broken), listing(broken))
-    if not manifest.num_all_kept:
-        raise DataError(f"no example at {place.store.root} is kept: {place.out / FAULTS} says why.")
+
+
+def _why_none(manifest: Manifest, place: _Place, keep: KeepList | None) -> str:
+    """Return why a manifest keeps no example."""
+    first = next((index for index, count in enumerate(manifest.num_examples) if count), None)
+    if first is None or sum(manifest.fault_counts.values()) == manifest.num_examples.sum():
+        return f"{place.out / FAULTS} says why."
+    if keep is None:
+        return "--val_share holds out all."
+    name = manifest.names[first]
+    key = next(iter(keys_of(facts_path(place.out, name))))
+    return (
+        f"none of the {len(keep):,} ids of --keep is that of a good example. They must be keys, "
+        f'SHARD/KEY or the "uid" of the .json files, such as {quoted(f"{name}/{key}")}.'
+    )

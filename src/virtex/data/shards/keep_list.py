@@ -52,6 +52,9 @@ class KeepList:
         np.save(path, table, allow_pickle=False)
         return cls(path, is_uids, hashlib.sha256(table.tobytes()).hexdigest())
 
+    def __len__(self) -> int:
+        return self._table.shape[1]
+
     def mask(
         self, shard: str, keys: Iterable[str], uids: NDArray[np.uint8] | None
     ) -> NDArray[np.bool_]:
