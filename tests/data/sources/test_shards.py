@@ -149,6 +149,21 @@ def test_a_shard_that_changed_is_named(root: Path) -> None:
         source[3]
 
 
+def test_a_shard_without_its_records_is_to_be_indexed(root: Path) -> None:
+    source = opened(root)
+    (root / ".virtex-manifest" / "records" / "00001.tar.safetensors").unlink()
+    with pytest.raises(DataError, match=r"00001.*cannot be read .*\. Index the shards again by"):
+        source[3]
+
+
+def test_a_damaged_shard_of_the_cache_is_to_be_removed_there(root: Path) -> None:
+    source = ShardedSource(Manifest.read(write_manifest(root)), locate=lambda shard: root / "1.tar")
+    (root / "1.tar").write_bytes(b"")
+    write_records(root / "00001.tar", root / "1.tar.safetensors")
+    with pytest.raises(DataError, match=rf"1.tar has changed .*\. Remove {root} from the cache: "):
+        source[3]
+
+
 def test_all_problems_are_found_at_the_start(root: Path) -> None:
     manifest = Manifest.read(write_manifest(root))
     (root / "00001.tar").unlink()

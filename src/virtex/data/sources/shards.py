@@ -191,11 +191,12 @@ class ShardedSource(Source):
         about = self.manifest.shard(shard)
         own = self.manifest.records_path(shard) if self._locate is None else None
         path = self._path(shard)
-        records = Records(own or path.with_name(path.name + SUFFIX))
+        try:
+            records = Records(own or path.with_name(path.name + SUFFIX))
+        except DataError as error:
+            raise DataError(f"{error} {self._remedy(path)}") from error
         if len(records) != about.num_examples or records.shard_size != about.size:
-            raise DataError(
-                f"{records.path} does not fit the manifest. Write both again by virtex index."
-            )
+            raise DataError(f"{records.path} does not fit the manifest. {self._remedy(path)}")
         return _Opened(shard, about.name, records, self.manifest.positions(shard))
 
     def _path(self, shard: int) -> Path:
@@ -216,8 +217,14 @@ class ShardedSource(Source):
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror}).") from error
         if not is_whole or [len(one) for one in contents] != [one.size for one in extents]:
-            raise DataError(f"{path} has changed since it was indexed. Index the shards again.")
+            raise DataError(f"{path} has changed since it was indexed. {self._remedy(path)}")
         return contents
+
+    def _remedy(self, path: Path) -> str:
+        """Return what to do about a shard that is not as the manifest says."""
+        if self._locate is None:
+            return "Index the shards again by virtex index."
+        return f"Remove {path.parent} from the cache: the same command fetches it again."
 
     def _file(self, opened: _Opened, path: Path) -> io.FileIO:
         """Open a shard, which may leave the cache between the call of `locate` and this one."""
