@@ -147,6 +147,20 @@ def test_a_mistake_names_what_was_meant(arguments: list[str], message: str) -> N
     assert "`do --help` lists the options." in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["txt", "3", "{a: 1}", "{"])
+def test_a_list_needs_brackets(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--images takes a list, such as '\[a, b\]', not"):
+        parse("--images", text)
+
+
+@pytest.mark.parametrize("text", ["txt", "3", "[a, b]"])
+def test_a_mapping_needs_braces(text: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^--sizes takes a mapping, such as '\{a: 1, b: 2\}', not"
+    ):
+        parse("--sizes", text)
+
+
 def test_an_argument_too_many_is_refused() -> None:
     with pytest.raises(ConfigError, match="unexpected argument 'b'"):
         config.parse(Options, ["a", "b"], prog="do", positionals=["init"])

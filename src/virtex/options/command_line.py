@@ -5,9 +5,9 @@ gives a file of options, and what has no flag fills the positional arguments in 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 
@@ -142,6 +142,9 @@ class CommandLine:
             text = json.dumps(values, ensure_ascii=False)
         elif not is_text(option.hint):
             check_text(text, name)
+            _, prefix, own = self.layers.owner_at(name)
+            if not appended and prefix + own == name:  # not a key of a mapping
+                _check_shape(option.hint, _value(text), f"--{name}")
         check_path(option.hint, text, f"--{name}")
         check_literal(option.hint, text, name)
         return [f"--{name}{'+' if appended else ''}={text}"]
@@ -262,6 +265,28 @@ def _parsed(text: str, name: str, *, may_be_file: bool = False) -> Any:
         raise ConfigError(f"{name}: cannot read {text[:200]!r}: {error}") from error
     check_plain(values, name)
     return values
+
+
+def _check_shape(hint: Any, value: object, path: str) -> None:
+    """See that an option which takes a list or a mapping has one.
+
+    Raises:
+        ConfigError: It has another value.
+    """
+    if get_origin(hint) in (list, tuple) and not isinstance(value, list | tuple):
+        raise ConfigError(f"{path} takes a list, such as '[a, b]', not {str(value)[:80]!r}")
+    if get_origin(hint) is dict and not isinstance(value, Mapping):
+        raise ConfigError(
+            f"{path} takes a mapping, such as '{{a: 1, b: 2}}', not {str(value)[:80]!r}"
+        )
+
+
+def _value(text: str) -> Any:
+    """Return the value of a flag's text; what is no YAML stays text."""
+    try:
+        return load_text(text)
+    except (ValueError, yaml.YAMLError):
+        return text
 
 
 def _mapping(values: Any, what: str) -> dict[str, Any]:
