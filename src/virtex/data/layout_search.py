@@ -16,7 +16,7 @@ from typing import NamedTuple
 from virtex.data.checks import head_of, quoted
 from virtex.data.image_files import images_below, is_image
 from virtex.data.shards.manifest import has_manifest
-from virtex.data.source_options import Needs, SourceConfig, SourceName, meets
+from virtex.data.source_options import Needs, SourceConfig, SourceName, meets, url_problem
 from virtex.data.sources.coco_file import KINDS
 from virtex.data.sources.flickr import flickr_file, is_flickr_file
 from virtex.data.sources.inaturalist import YEAR
@@ -219,6 +219,8 @@ def _tables(root: Path) -> list[Path]:
 
 def _message(root: Path, found: list[SourceName], fits: list[SourceName], needs: Needs) -> str:
     """Return the message for a root whose layout is not plain."""
+    if (problem := url_problem("root", root)) is not None:
+        return problem
     if not root.exists():
         return f"{root} does not exist. Name the folder of the data, or its file, with --data.root."
     remedy = "Name the layout with --data.source, or another --data.root."

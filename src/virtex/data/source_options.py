@@ -1,10 +1,12 @@
 """The options of a data source, and the check that they fit together."""
 
 import math
+import re
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from virtex.data.shards.index_options import DEFAULT_OUT
 from virtex.data.shards.manifest import has_manifest
 from virtex.data.shards.retries import MAX_RETRIES, NUM_RETRIES
 from virtex.data.sources.voc_splits import overlap
@@ -151,6 +153,8 @@ NOT_OF_MANIFEST = {
     "missing_caption_limit": "--data.fault_limit holds for missing captions too",
 }
 """Options that have none for a manifest, and what to do instead."""
+URL = re.compile(r"(?:^|/)(s3a?|gs|az|azure|adl|abfss?|https?|file):/(?P<rest>.*)")
+"""A URL that became a path, which may lie below the working folder."""
 WITH_CAPTIONS = frozenset({"scenes", "coco", "karpathy", "flickr", "folder", "table", "webdataset"})
 WITH_OBJECTS = frozenset({"scenes", "coco", "lvis", "voc"})
 WITH_MASKS = frozenset({"scenes", "coco", "lvis"})
@@ -182,6 +186,18 @@ def is_manifest(config: SourceConfig) -> bool:
     if config.source != "webdataset":
         return False
     return bool(config.mix) or (config.root is not None and has_manifest(config.root))
+
+
+def url_problem(option: str, path: Path) -> str | None:
+    """Return what to do about a URL in place of a folder; None if it is none."""
+    found = None if path.exists() else URL.search(str(path))
+    if found is None:
+        return None
+    url = f"{found[1]}://{found['rest'].lstrip('/')}"
+    return (
+        f"--data.{option} {url} is a URL. Write the manifest of its shards by `virtex index {url} "
+        f"--out MANIFEST`, and give --data.{option} MANIFEST."
+    )
 
 
 def meets(source: str, needs: Needs) -> bool:
@@ -221,8 +237,8 @@ def _of_manifests(config: SourceConfig) -> list[str]:
     set_ = [one.name for one in fields(config) if getattr(config, one.name) != _default(one)]
     if not is_manifest(config):
         return [
-            f"--data.{name} means something to a manifest alone, and {config.root} is none: write "
-            "one by `virtex index`, and name it with --data.root."
+            f"--data.{name} means something to a manifest alone, and {config.root} is none: "
+            f"{_name_manifest(config.root)} with --data.root."
             for name in set_
             if name in OF_MANIFEST
         ]
@@ -231,9 +247,21 @@ def _of_manifests(config: SourceConfig) -> list[str]:
         for name, remedy in NOT_OF_MANIFEST.items()
         if name in set_
     ]
+    problems += [
+        f"--data.mix: {path} is no manifest: {_name_manifest(Path(path))}."
+        for path in config.mix
+        if not has_manifest(Path(path))
+    ]
     if config.mix and config.root is not None:
         problems.append("--data.mix and --data.root both name training data. Give one of them.")
     return problems
+
+
+def _name_manifest(root: Path | None) -> str:
+    """Return what to do about a folder that is given in place of a manifest."""
+    if root is not None and has_manifest(root / DEFAULT_OUT):
+        return f"name {root / DEFAULT_OUT}"
+    return "write one by `virtex index`, and name it"
 
 
 def _out_of_range(config: SourceConfig) -> list[str]:
@@ -280,6 +308,9 @@ def _contradictions(config: SourceConfig) -> list[str]:
     if config.source != "scenes" and config.root is None and not config.mix:
         what = ROOTS.get(config.source, "the folder of the data")
         problems.append(f"--data.source {config.source} needs --data.root: {what}.")
+    for name, path in (("root", config.root), ("val_root", config.val_root)):
+        if path is not None and (problem := url_problem(name, path)) is not None:
+            problems.append(problem)
     for name in ("val_root", "val_split"):
         if config.val_share > 0 and getattr(config, name) is not None:
             problems.append(

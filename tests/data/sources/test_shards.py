@@ -264,6 +264,27 @@ def test_options_of_a_manifest_are_refused_without_one(root: Path) -> None:
         open_source(both, split="train")
 
 
+def test_a_folder_in_place_of_its_manifest_is_told_from_none(root: Path, tmp_path: Path) -> None:
+    none = str(tmp_path / "none")
+    out = write_manifest(root)
+    with pytest.raises(ConfigError) as caught:
+        open_source(SourceConfig(mix={str(root): 1, none: 1}), split="train")
+    assert f"--data.mix: {root} is no manifest: name {out}." in str(caught.value)
+    assert f"--data.mix: {none} is no manifest: write one by `virtex index`" in str(caught.value)
+    with pytest.raises(ConfigError, match=rf"num_lanes .* is none: name {out} with --data\.root"):
+        open_source(SourceConfig(source="webdataset", root=root, num_lanes=4), split="train")
+
+
+@pytest.mark.parametrize("source", ["auto", "webdataset"])
+@pytest.mark.parametrize("base", ["", "/somewhere"])
+def test_a_url_needs_a_manifest(source: str, base: str) -> None:
+    config = SourceConfig(source=source, root=Path(base, "s3://bucket/a"))  # type: ignore[arg-type]
+    with pytest.raises(
+        ConfigError, match=r"data\.root s3://bucket/a .*`virtex index s3://bucket/a"
+    ):
+        open_source(config, split="train")
+
+
 def test_fewer_captions_of_a_manifest(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", {"0.jpg": jpeg(0), "0.txt": "one\ntwo"})
     config = SourceConfig(root=write_manifest(tmp_path), num_captions=1)
