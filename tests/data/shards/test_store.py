@@ -118,6 +118,17 @@ def test_what_no_try_can_mend_is_tried_once(server: RangedServer, s3: Store) -> 
     assert len(server.requests) == 2
 
 
+def test_without_credentials_the_variables_are_named(
+    server: RangedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.set_environment(monkeypatch)
+    monkeypatch.delenv("AWS_SKIP_SIGNATURE")
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", server.endpoint)
+    store = open_store(f"s3://{BUCKET}", patience=Patience(num_tries=1))
+    with pytest.raises(StoreError, match=r"no credentials as AWS_\.\.\. .*AWS_SKIP_SIGNATURE=true"):
+        list(store.list())
+
+
 @pytest.mark.parametrize("kind", ["folder", "s3"])
 def test_a_shard_that_has_changed_is_named(folder: Path, s3: Store, kind: str) -> None:
     store = s3 if kind == "s3" else open_store(folder / "pre")

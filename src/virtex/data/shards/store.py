@@ -52,6 +52,8 @@ QUERY = re.compile(r"(https?://[^\s/?#]+[^\s?#]*)[^\s,)]*")
 SIGNED = re.compile(
     r"(?i)\b(authorization|signature|sig|token|credential|x-amz-\w+)(\s*[=:]\s*)\S+"
 )
+ROLE = re.compile(r"/latest/(api/token|meta-data)|computeMetadata|/metadata/identity")
+"""Part of the addresses that give a machine's role, read for want of credentials."""
 Result = TypeVar("Result")
 
 
@@ -236,7 +238,13 @@ def _reason(error: Exception, prefix: str) -> tuple[str, bool]:
     if isinstance(error, exceptions.NotSupportedError):
         return f"the server cannot do this ({_without_secrets(str(error))}).", False
     known = isinstance(error, exceptions.BaseError | OSError)
-    return _without_secrets(str(error)), known
+    text = _without_secrets(str(error))
+    if ROLE.search(text):
+        text = (
+            f"there are no credentials as {prefix}_... in the environment (or "
+            f"{prefix}_SKIP_SIGNATURE=true for public data), and this machine has no role: {text}"
+        )
+    return text, known
 
 
 def _without_secrets(text: str, environment: Mapping[str, str] | None = None) -> str:
