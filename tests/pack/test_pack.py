@@ -232,6 +232,15 @@ def test_a_folder_with_other_files_is_refused(root, tmp_path):
         packed(root, tmp_path / "out")
 
 
+def test_shards_are_not_packed_into_themselves(root, tmp_path):
+    packed(root, tmp_path / "shards")
+    data = SourceConfig(root=tmp_path / "shards")
+    with pytest.raises(ConfigError, match=r"new lies in .*shards, whose .tar files .* beside it"):
+        pack(PackConfig(tmp_path / "shards/train/new", data=data), processes=1)
+    assert not (tmp_path / "shards/train/new").exists()
+    pack(PackConfig(tmp_path / "new", data=data), processes=1)
+
+
 def test_bad_images_are_named_counted_and_left_out(root, tmp_path, caplog):
     (root / "train" / "11.jpg").write_bytes(jpeg(11)[:-100])
     (root / "train" / "12.jpg").write_bytes(b"")

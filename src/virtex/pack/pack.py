@@ -76,6 +76,7 @@ def pack(config: PackConfig, *, processes: Requested = "auto") -> Packed:
     """
     num_processes = _checked(processes)
     config = replace(config, data=resolved(config.data, config.needs))
+    _check_beside(config)
     sources = _open(config)
     folder, packed = PackFolder(config.out), Packed()
     with folder.opened(config.settings()):
@@ -182,6 +183,17 @@ def _checked(processes: Requested) -> int:
     if processes > MAX_PROCESSES:
         raise ConfigError(f"{OPTION} {processes} is too many: give at most {MAX_PROCESSES}.")
     return processes
+
+
+def _check_beside(config: PackConfig) -> None:
+    """Check that the new shards do not become part of the shards that are packed."""
+    roots = (config.data.root, config.data.val_root)
+    for root in roots if config.data.source == "webdataset" else ():
+        if root is not None and root.resolve() in config.out.resolve().parents:
+            raise ConfigError(
+                f"{config.out} lies in {root}, whose .tar files at any depth are one data set. "
+                "Name a folder beside it with --out."
+            )
 
 
 def _open(config: PackConfig) -> dict[Split, Source]:
