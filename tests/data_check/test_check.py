@@ -201,6 +201,8 @@ def test_options_that_cannot_work_are_refused() -> None:
     with pytest.raises(ConfigError, match="Did you mean broken") as raised:
         CheckConfig(bad=("brokn",), decode=0.1, all=True)
     assert "give one of them" in str(raised.value)
+    with pytest.raises(ConfigError, match="write_bad and write_good name the same file"):
+        CheckConfig(write_bad=Path("a.txt"), write_good=Path("./a.txt"))
 
 
 def test_the_command_prints_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

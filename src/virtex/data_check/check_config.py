@@ -61,4 +61,7 @@ class CheckConfig:
         ]
         if self.all and self.decode is not None:
             problems.append("--all decodes all images, --decode a fraction: give one of them")
+        paths = [path for path in (self.out, self.write_bad, self.write_good) if path is not None]
+        if len({path.absolute() for path in paths}) < len(paths):
+            problems.append("out, write_bad and write_good name the same file: give one for each")
         raise_all(ConfigError, "the check cannot work", problems)
