@@ -192,6 +192,30 @@ def test_a_sample_of_captions_is_a_function_of_its_seed(tmp_path: Path) -> None:
     assert len([*source.sample_captions(1000, seed=1)]) == 200
 
 
+@pytest.mark.parametrize(
+    ("indexed", "read", "message"),
+    [
+        ((), {}, ""),
+        (("caption",), {"caption": 1.0}, ""),
+        ((), {"caption": 1.0}, "(--caption_keys: not given; --data.caption_keys: caption)"),
+        (("caption",), {}, "(--caption_keys: caption; --data.caption_keys: not given)"),
+    ],
+)
+def test_captions_of_other_keys_than_the_manifests_are_warned_of(
+    root: Path,
+    caplog: pytest.LogCaptureFixture,
+    indexed: tuple[str, ...],
+    read: dict[str, float],
+    message: str,
+) -> None:
+    out = index_shards(IndexConfig(root=str(root), caption_keys=indexed), processes=1)
+    for _ in range(2):
+        ShardedSource(Manifest.read(out), caption_keys=read)
+    warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert len(warnings) == bool(message)
+    assert message in "".join(warnings)
+
+
 def test_a_sample_is_drawn_from_that_of_the_manifest(tmp_path: Path) -> None:
     write_shards(tmp_path, [30, 30])
     index_shards(IndexConfig(root=str(tmp_path)), processes=1)

@@ -137,6 +137,15 @@ def read_facts(path: Path, *, stamp: str, reading: Reading, num_sampled: int = 0
     return None if facts.num_sampled < num_sampled else facts
 
 
+def reading_of(path: Path) -> Reading | None:
+    """Return what a file of facts was read for; None if it is missing, or holds records alone."""
+    try:
+        with_captions, keys = json.loads(Records(path).metadata["reading"])
+        return Reading(bool(with_captions), tuple(map(str, keys)))
+    except (DataError, ValueError, KeyError, TypeError):
+        return None
+
+
 def keys_of(path: Path) -> PackedStrings:
     """Return the keys of the examples in a file of facts or records."""
     records = Records(path)

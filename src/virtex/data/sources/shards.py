@@ -5,7 +5,9 @@ examples, and there to the offsets of its files, which are memory-mapped. An ima
 lie side by side in a shard, and are read at once.
 """
 
+import functools
 import io
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +24,7 @@ from virtex.data.pixels import MAX_FILE_BYTES, BadImageError
 from virtex.data.shards.gather import read_sample
 from virtex.data.shards.manifest import CAPTIONS, Manifest
 from virtex.data.shards.records import SUFFIX, Extents, Records
+from virtex.data.shards.shard_facts import reading_of
 from virtex.data.sidecars import (
     MAX_BYTES,
     NO_KEYS,
@@ -33,6 +36,8 @@ from virtex.data.sidecars import (
 from virtex.data.sources.tar_members import Extent
 from virtex.errors import DataError
 from virtex.files import open_regular
+
+log = logging.getLogger("virtex")
 
 Locate = Callable[[int], Path]
 """Function of a shard's index that returns its local path, called at each use; the records of the
@@ -92,6 +97,8 @@ class ShardedSource(Source):
                 f"shards missing in {manifest.root}", absent, "Restore or index them again."
             )
         problems.check()
+        if with_captions and (records := manifest.records_path(0)) is not None:
+            _check_keys(str(manifest.folder), records, frozenset(self._keys))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files out: each process opens its own."""
@@ -234,6 +241,21 @@ class ShardedSource(Source):
             if self._locate is None:
                 raise
             return open_regular(self._locate(opened.shard))
+
+
+@functools.cache
+def _check_keys(manifest: str, records: Path, keys: frozenset[str]) -> None:
+    """Warn once if a manifest was made for other captions than those that are read."""
+    indexed = reading_of(records)
+    if indexed is None or frozenset(indexed.caption_keys) == keys:
+        return
+    ours, theirs = (", ".join(sorted(one)) or "not given" for one in (keys, indexed.caption_keys))
+    log.warning(
+        "%s was indexed for other captions than those that are read (--caption_keys: %s; "
+        "--data.caption_keys: %s). Its sample, on which a vocabulary is trained, and its list of "
+        "missing captions do not fit: index the shards again with the same keys.",
+        manifest, theirs, ours,
+    )  # fmt: skip
 
 
 def _drawn(texts: Iterable[str], number: int, rng: np.random.Generator) -> list[str]:
