@@ -211,9 +211,18 @@ def test_captions_of_other_keys_than_the_manifests_are_warned_of(
     out = index_shards(IndexConfig(root=str(root), caption_keys=indexed), processes=1)
     for _ in range(2):
         ShardedSource(Manifest.read(out), caption_keys=read)
+        ShardedSource(Manifest.read(out), caption_keys={"other": 1.0}, with_captions=False)
     warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     assert len(warnings) == bool(message)
     assert message in "".join(warnings)
+
+
+def test_a_manifest_without_captions_is_warned_of(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = index_shards(IndexConfig(root=str(root), with_captions=False), processes=1)
+    ShardedSource(Manifest.read(out))
+    assert "(--caption_keys: none, by --with_captions false; " in caplog.text
 
 
 def test_a_sample_is_drawn_from_that_of_the_manifest(tmp_path: Path) -> None:

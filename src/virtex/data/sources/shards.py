@@ -247,9 +247,10 @@ class ShardedSource(Source):
 def _check_keys(manifest: str, records: Path, keys: frozenset[str]) -> None:
     """Warn once if a manifest was made for other captions than those that are read."""
     indexed = reading_of(records)
-    if indexed is None or frozenset(indexed.caption_keys) == keys:
+    if indexed is None or (indexed.with_captions and frozenset(indexed.caption_keys) == keys):
         return
     ours, theirs = (", ".join(sorted(one)) or "not given" for one in (keys, indexed.caption_keys))
+    theirs = theirs if indexed.with_captions else "none, by --with_captions false"
     log.warning(
         "%s was indexed for other captions than those that are read (--caption_keys: %s; "
         "--data.caption_keys: %s). Its sample, on which a vocabulary is trained, and its list of "
