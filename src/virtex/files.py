@@ -125,9 +125,7 @@ def replacing(
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """Yield a new folder under `parent`, which is removed at the end, even if that is a kill.
-
-    What a killed process leaves is removed when another one writes to `parent`.
+    """Yield a new folder under `parent`, which is removed at the end; after a kill by the next.
 
     Raises:
         DataError: The folder cannot be written.
@@ -264,10 +262,8 @@ def _take_or_raise(file: IO[bytes], *, subject: str, patience: float) -> None:
                 f"{subject} is in use by {holder}: wait until it ends, or choose another path."
             )
         if not has_said:
-            log.info(
-                "%s is in use by %s: waiting up to %g s for its end", subject, holder, patience
-            )
             has_said = True
+            log.info("%s is in use by %s: waiting up to %g s", subject, holder, patience)
         time.sleep(LOCK_POLL)
 
 

@@ -148,6 +148,7 @@ def test_a_shard_that_somebody_removed_is_fetched_again(
         return has(cache, manifest, 0)
 
     turn_until(is_there, filler, other)
+    assert filler.locate(0) == cache.shard_path(digests(manifest)[0])
 
 
 DIE = """
