@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+from pathlib import Path
 from functools import partial
 
 import numpy as np
@@ -207,7 +208,7 @@ def test_it_needs_objects():
     needs = InstanceSegmentationConfig().needs
     check_options(SourceConfig(source="scenes"), needs)
     with pytest.raises(ConfigError, match="boxes are needed"):
-        check_options(SourceConfig(source="table", root="captions.csv"), needs)
+        check_options(SourceConfig(source="table", root=Path("captions.csv")), needs)
 
 
 @pytest.mark.parametrize("zoom", [(0.0, 1.0), (1.5, 1.0)])

@@ -72,6 +72,7 @@ class Prepared(Generic[Item]):
         self._dataset, self._indices, self._pin_memory = dataset, indices, pin_memory
         self._remedy = remedy
         self._processes: list[BaseProcess] = []
+        self._killing = threading.Lock()
         self._iterator: Iterator[Item] | None = None
         if num_workers:
             num_workers, prefetch = fitting(num_workers, prefetch, need, read_limits())
@@ -159,10 +160,16 @@ class Prepared(Generic[Item]):
             self._kill()
 
     def _kill(self) -> None:
-        for process in self._processes:
-            if process.is_alive():
-                process.kill()
-                process.join(PATIENCE)
+        # Of two threads that wait for a process, the one that does not get its exit code sees None
+        is_alone = self._killing.acquire(timeout=PATIENCE)
+        try:
+            for process in self._processes:
+                if process.is_alive():
+                    process.kill()
+                    process.join(PATIENCE)
+        finally:
+            if is_alone:
+                self._killing.release()
 
     def __del__(self) -> None:
         if getattr(self, "_processes", None):
