@@ -2,8 +2,8 @@
 
 import dataclasses
 import pickle
-from pathlib import Path
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
