@@ -21,7 +21,7 @@ from virtex.models.packing import Direction, Packing, length_multiple, pack_read
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks import token_loss
 from virtex.tasks.base import Batch, CaptionTask, Encoded, TaskData, TaskOutput, mean_loss
-from virtex.tasks.token_loss import WithTokensConfig
+from virtex.tasks.token_loss import WithTokens, WithTokensConfig
 
 MAX_CAPTIONS = 64
 """Most captions of an image in a step."""
@@ -52,7 +52,7 @@ class CaptioningConfig(WithTokensConfig):
         return Captioning(self, backbone, data)
 
 
-class Captioning(CaptionTask):
+class Captioning(WithTokens, CaptionTask):
     """A captioner, trained in each direction that it reads."""
 
     def __init__(self, config: CaptioningConfig, backbone: Backbone, data: TaskData) -> None:
@@ -77,13 +77,6 @@ class Captioning(CaptionTask):
         self.dynamic = {"rows": 0, "inputs": 1, "targets": 1}
         if self.token_loss:
             self.dynamic[token_loss.NAME] = 1
-
-    def prepare_step(self, pieces: list[Batch], *, seed: int) -> list[Batch]:
-        """Count the tokens of a step, if the token loss weighs them."""
-        del seed
-        if self.token_loss:
-            self.token_loss.count(pieces)
-        return pieces
 
     def forward(self, batch: Batch) -> TaskOutput:
         grid = self.backbone(normalize(batch["image"]))  # (B, C, h, w)

@@ -35,7 +35,7 @@ from virtex.models.packing import LENGTH_MULTIPLE, rounded_up
 from virtex.models.text_encoder import TextEncoder, TextEncoderConfig
 from virtex.tasks import token_loss
 from virtex.tasks.base import Batch, Encoded, PairwiseTask, TaskData, TaskOutput
-from virtex.tasks.token_loss import WithTokensConfig
+from virtex.tasks.token_loss import WithTokens, WithTokensConfig
 from virtex.tokens import PAD_ID
 
 Loss = Literal["softmax", "sigmoid"]
@@ -67,7 +67,7 @@ class ContrastiveConfig(WithTokensConfig):
         return Contrastive(self, backbone, data)
 
 
-class Contrastive(PairwiseTask):
+class Contrastive(WithTokens, PairwiseTask):
     """Two encoders, each with a projection, and the learned temperature of their similarities."""
 
     def __init__(self, config: ContrastiveConfig, backbone: Backbone, data: TaskData) -> None:
@@ -91,13 +91,6 @@ class Contrastive(PairwiseTask):
         self.dynamic = {"tokens": 1}
         if self.token_loss:
             self.dynamic[token_loss.NAME] = 1
-
-    def prepare_step(self, pieces: list[Batch], *, seed: int) -> list[Batch]:
-        """Count the tokens of a step, if the token loss weighs them."""
-        del seed
-        if self.token_loss:
-            self.token_loss.count(pieces)
-        return pieces
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """Return the vectors (B, E) of images and captions, and the token losses (B,) if any."""

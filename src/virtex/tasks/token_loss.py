@@ -18,7 +18,7 @@ from virtex.errors import out_of_range
 from virtex.models.backbone import Backbone
 from virtex.models.k_hot import DocumentFrequencies, pad_targets, softmax_losses
 from virtex.models.linear import Linear
-from virtex.tasks.base import Batch, TaskConfig, TaskData
+from virtex.tasks.base import Batch, Task, TaskConfig, TaskData
 from virtex.tokens import NUM_SPECIAL
 
 NAME = "token_targets"
@@ -78,6 +78,19 @@ class TokenLoss(nn.Module):
         """
         weights = None if self.frequencies is None else self.frequencies.weights()
         return softmax_losses(self.output(pooled).float(), targets, weights)
+
+
+class WithTokens(Task):
+    """A pretext task that has a token loss beside its own, if that has a weight."""
+
+    token_loss: TokenLoss | None
+
+    def prepare_step(self, pieces: list[Batch], *, seed: int) -> list[Batch]:
+        """Count the tokens of a step, if the token loss weighs them."""
+        del seed
+        if self.token_loss:
+            self.token_loss.count(pieces)
+        return pieces
 
 
 def token_targets(captions: Sequence[Tensor]) -> Tensor:
