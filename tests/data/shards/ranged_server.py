@@ -7,7 +7,7 @@
         assert server.count("GET") == 4
 
 `server.url` serves the same files as plain http. It runs in threads of this process; `python -m
-tests.data.shards.ranged_server FOLDER [PORT]` serves a folder until it is ended.
+tests.data.shards.ranged_server FOLDER [PORT [HOST]]` serves a folder until it is ended.
 """
 
 import hashlib
@@ -49,13 +49,15 @@ class RangedServer:
     folder: Path
     port: int = 0
     """Port to listen on; 0: any free one."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
     faults: Faults = field(default_factory=Faults)
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     """Method, path with query, and range of each request."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> Self:
-        self.http = ThreadingHTTPServer(("127.0.0.1", self.port), _Handler)
+        self.http = ThreadingHTTPServer((self.host, self.port), _Handler)
         self.http.owner = self  # type: ignore[attr-defined]
         self.http.daemon_threads = True
         threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
@@ -68,7 +70,7 @@ class RangedServer:
     @property
     def endpoint(self) -> str:
         """Endpoint of the S3 interface."""
-        return f"http://127.0.0.1:{self.http.server_port}"
+        return f"http://{self.host}:{self.http.server_port}"
 
     @property
     def url(self) -> str:
@@ -78,12 +80,7 @@ class RangedServer:
     @property
     def environment(self) -> dict[str, str]:
         """Environment variables with which s3://bucket is this folder."""
-        return {
-            "AWS_ENDPOINT": self.endpoint,
-            "AWS_ALLOW_HTTP": "true",
-            "AWS_SKIP_SIGNATURE": "true",
-            "AWS_REGION": "us-east-1",
-        }
+        return environment_of(self.endpoint)
 
     def set_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Make s3://bucket this folder, for the rest of a test."""
@@ -122,6 +119,16 @@ class RangedServer:
             is_cut = self.faults.num_cut > 0
             self.faults.num_cut -= is_cut
         return is_cut
+
+
+def environment_of(endpoint: str) -> dict[str, str]:
+    """Return the environment variables with which s3:// is a server's endpoint."""
+    return {
+        "AWS_ENDPOINT": endpoint,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_SKIP_SIGNATURE": "true",
+        "AWS_REGION": "us-east-1",
+    }
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -216,6 +223,8 @@ def _listing(folder: Path, query: dict[str, list[str]]) -> bytes:
 
 
 if __name__ == "__main__":
-    with RangedServer(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0) as served:
+    root, *given = sys.argv[1:]
+    port, host = given + ["0", "127.0.0.1"][len(given) :]
+    with RangedServer(Path(root), int(port), host) as served:
         print(served.endpoint, flush=True)
         threading.Event().wait()
