@@ -39,8 +39,8 @@ def test_the_skypilot_task_has_the_fields_that_restart_it() -> None:
     subprocess.run(["bash", "-n"], input=task["run"], text=True, check=True)
 
 
-def start(folder: Path, script: str, codes: str, **variables: str) -> subprocess.Popen[str]:
-    """Start a script whose programs end with the exit codes, one after the other."""
+def stand_ins(folder: Path, codes: str, **variables: str) -> dict[str, str]:
+    """Write the programs, which end with the exit codes in turn; return the environment."""
     for name in ("srun", "torchrun", "scontrol"):
         path = folder / name
         path.write_text(STAND_IN if name != "scontrol" else NOTE)
@@ -48,11 +48,16 @@ def start(folder: Path, script: str, codes: str, **variables: str) -> subprocess
     (folder / "squeue").write_text(f"#!/bin/bash\necho {variables.pop('state', 'RUNNING')}\n")
     (folder / "squeue").chmod(0o755)
     (folder / "codes").write_text(codes.replace(" ", "\n") + "\n")
-    environment = {
+    return {
         "PATH": f"{folder}:{os.environ['PATH']}", "CALLS": str(folder / "calls"),
         "CODES": str(folder / "codes"), "PAUSE": "0", "SLURM_JOB_ID": "4711",
         "RENDEZVOUS": "login:29400", **variables,
     }  # fmt: skip
+
+
+def start(folder: Path, script: str, codes: str, **variables: str) -> subprocess.Popen[str]:
+    """Start a script."""
+    environment = stand_ins(folder, codes, **variables)
     command = ["bash", str(CLUSTER / script), str(folder / "run"), "--config", "base"]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -75,6 +80,31 @@ def stopped(folder: Path, process: subprocess.Popen[str]) -> int:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     return process.returncode
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [({}, "--config base"), ({"CACHE": "/my disk"}, "--config base --data.cache_dir /my disk")],
+)
+def test_slurm_names_a_cache_of_shards_only_where_there_is_one(
+    tmp_path: Path, variables: dict[str, str], expected: str
+) -> None:
+    start(tmp_path, "slurm.sh", "0", **variables).communicate(timeout=20)
+    assert (tmp_path / "calls").read_text().strip().endswith(f"--out {tmp_path / 'run'} {expected}")
+
+
+@pytest.mark.parametrize(("cache", "expected"), [("", ""), ("/disk", "--data.cache_dir /disk")])
+def test_skypilot_names_a_cache_of_shards_only_where_there_is_one(
+    tmp_path: Path, cache: str, expected: str
+) -> None:
+    task = yaml.safe_load((CLUSTER / "skypilot.yaml").read_text())
+    given = task["envs"] if not cache else {**task["envs"], "CACHE": cache}
+    machine = dict.fromkeys(("NODE_IPS", "NUM_NODES", "NUM_GPUS_PER_NODE", "TASK_ID"), "1")
+    environment = stand_ins(tmp_path, "0", **given)
+    environment |= {f"SKYPILOT_{name}": value for name, value in machine.items()}
+    subprocess.run(["bash", "-uc", task["run"]], env=environment, check=True)
+    call = (tmp_path / "calls").read_text().strip()
+    assert call.endswith(f"--out /runs/first {task['envs']['OPTIONS']} {expected}".strip())
 
 
 def test_a_job_before_its_time_limit_saves_and_goes_back_to_the_queue(tmp_path: Path) -> None:

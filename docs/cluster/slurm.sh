@@ -4,6 +4,8 @@
 # change the lines marked <-- and submit it from a folder that all nodes share:
 #
 #     sbatch slurm.sh RUN --config base --data.root /data/coco
+#     CACHE=/local/shards sbatch slurm.sh RUN --config base --data.source webdataset \
+#         --data.root MANIFEST
 
 #SBATCH --job-name=virtex
 #SBATCH --nodes=2                   # <--
@@ -24,6 +26,8 @@ MAX_RESTARTS=${MAX_RESTARTS:-20}    # of the job, and of its step within one job
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 # What each node keeps for itself belongs on its own disk, not into RUN.
 export TMPDIR=${SLURM_TMPDIR:-${TMPDIR:-/tmp}}
+# Cache of shards that lie in a store, on each node's own disk; empty for data in files.
+CACHE=${CACHE:-}                    # <-- such as $TMPDIR/shards, or better a disk that outlives a job
 # export GLOO_SOCKET_IFNAME=ib0 NCCL_SOCKET_IFNAME=ib0    # <-- if nodes have several networks
 
 step=
@@ -50,7 +54,8 @@ requeue() {
 }
 
 for ((restart = 0; restart <= MAX_RESTARTS; restart++)); do
-    srun --kill-on-bad-exit=0 --wait=60 "$VIRTEX" pretrain --out "$RUN" "$@" &
+    srun --kill-on-bad-exit=0 --wait=60 "$VIRTEX" pretrain --out "$RUN" "$@" \
+        ${CACHE:+--data.cache_dir "$CACHE"} &
     step=$!
     if [ -n "$stopping" ]; then kill -TERM "$step" 2>/dev/null; fi
     wait "$step"
@@ -63,7 +68,7 @@ for ((restart = 0; restart <= MAX_RESTARTS; restart++)); do
     case $code in
         0) exit 0 ;;
         143) requeue ;;    # stopped by a signal, after a checkpoint
-        75) ;;             # a process lost another one
+        75) ;;             # a process lost another one, or the store
         12[89] | 1[3-9]? | 2??) ;; # a process was killed, as the highest code of all says
         *) exit "$code" ;; # an error that a restart would meet again
     esac
