@@ -24,6 +24,7 @@ from virtex.engine.optim import warmup_steps
 from virtex.engine.precision import FASTER, agreed_precision
 from virtex.engine.run import RunFolder, check_batch_size, choose_device
 from virtex.engine.tf32 import tf32_kept
+from virtex.engine.tracking import check_tracker
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
 from virtex.pretrain_config import PretrainConfig, parse_pretrain, steps_of, with_steps
@@ -249,6 +250,7 @@ def _with_whole_backbone(config: PretrainConfig) -> PretrainConfig:
 def _check_options(config: PretrainConfig) -> None:
     """Check the options without building a network."""
     check_batch_size(config.run)
+    check_tracker(config.run)
     if config.run.sync_batch_norm and config.task.normalizes_in_groups:
         raise ConfigError(
             "run.sync_batch_norm computes BatchNorm's statistics over all images, and this task "

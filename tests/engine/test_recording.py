@@ -37,7 +37,7 @@ def test_a_resumed_run_reports_its_step(tmp_path: Path) -> None:
     state = TrainingState(toy_task(), run=run, optim=optim, device=torch.device("cpu"))
     state.step, stream = 40, io.StringIO()
     with ProgressBar("step", 100, stream=stream) as bar:
-        Reporter(state, RunFolder(tmp_path), bar, run=run, optim=optim)
+        Reporter(state, RunFolder(tmp_path), bar, run=run, optim=optim, config={})
     assert stream.getvalue() == "resuming after step 40\n"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,6 +85,7 @@ def toy_fit(
     on_checkpoint: Callable[[int], None] | None = None,
     on_written: OnWritten | None = None,
     is_over: Callable[[int], bool] | None = None,
+    config: dict[str, Any] | None = None,
 ) -> FitResult:
     """Call `fit` with toy batches."""
     return fit(
@@ -93,7 +95,7 @@ def toy_fit(
         run=run,
         optim=optim or OptimConfig(lr=0.05, backbone_lr=0.1),
         device=choose_device(run.device),
-        config={"toy": True},
+        config=config or {"toy": True},
         validate=validate,
         on_checkpoint=on_checkpoint,
         on_written=on_written,

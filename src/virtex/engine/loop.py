@@ -100,7 +100,7 @@ def fit(
         closing(writer),
         closing(batches(state.step)) as stream,
         ProgressBar("step", run.num_steps, unit="steps", start=state.step) as bar,
-        closing(Reporter(state, folder, bar, run=run, optim=optim)) as reporter,
+        closing(Reporter(state, folder, bar, run=run, optim=optim, config=config)) as reporter,
     ):
         dynamic = task.dynamic if run.compile != "none" else {}
         ahead = BatchesAhead(stream, state.device, run, stop=stop, speed=speed, dynamic=dynamic)

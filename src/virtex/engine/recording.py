@@ -15,6 +15,7 @@ from virtex.engine.optim import OptimConfig, lr_scale
 from virtex.engine.run import Record, RunConfig, RunFolder, due
 from virtex.engine.snapshot import Snapshot
 from virtex.engine.state import TrainingState
+from virtex.engine.tracking import Tracker, begin_tracking, facts_of
 from virtex.errors import CheckpointError, VirTexError
 from virtex.progress import ProgressBar
 
@@ -38,13 +39,19 @@ class Reporter:
         *,
         run: RunConfig,
         optim: OptimConfig,
+        config: Mapping[str, Any],
     ) -> None:
         self.state, self.folder, self.bar = state, folder, bar
         self.run, self.optim = run, optim
+        self.tracker: Tracker | None = None
         if state.step:
             bar.say(f"resuming after step {state.step}")
         if distributed.is_main():
+            facts = facts_of(config, state.device)
             folder.begin(state.step, tensorboard=run.tensorboard)
+            if folder.events is not None:
+                folder.events.log_facts(facts)
+            self.tracker = begin_tracking(folder.path, run, step=state.step, facts=facts)
 
     def report_training(self, speed: Speed) -> None:
         """Write the mean losses since the last record, the learning rates and the speed."""
@@ -70,12 +77,16 @@ class Reporter:
         )
 
     def close(self) -> None:
-        """Close the log."""
+        """Close the log, and wait a bounded time for the dashboard."""
         self.folder.close()
+        if self.tracker is not None:
+            self.tracker.close()
 
     def _write(self, record: Record) -> None:
         if distributed.is_main():
             self.folder.log(record)
+            if self.tracker is not None:
+                self.tracker.check()
             show(record, self.bar, num_steps=self.run.num_steps)
 
 

@@ -16,6 +16,7 @@ import yaml
 
 from virtex import distributed, files
 from virtex.engine.checkpoint import CheckpointFolder
+from virtex.engine.tensorboard_events import TensorBoardEvents
 from virtex.engine.tf32 import Float32Matmul, set_tf32
 from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.launcher import is_started_again
@@ -26,8 +27,11 @@ Record = Mapping[str, int | float | str]
 """One line of log.jsonl: the step, and numbers or texts by name."""
 Precision = Literal["fp32", "bf16", "fp16"]
 AnyPrecision = Literal["auto", "fp32", "bf16", "fp16"]
+TrackerName = Literal["none", "trackio", "wandb"]
 Compiled = Literal["none", "task", "step"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+NOT_IN_PROJECT = "/\\#?%:"
+"""Letters that wandb refuses in the name of a project."""
 LOCK_PATIENCE = 120.0
 """Seconds for which a restarted run waits for its lock: NFS keeps a dead machine's for up to 90."""
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -80,6 +84,10 @@ class RunConfig:
     """Also keep checkpoints at multiples of this step; 0 for none."""
     tensorboard: bool = True
     """Write TensorBoard events beside log.jsonl."""
+    track: TrackerName = "none"
+    """Dashboard that also shows the run: trackio (local, or on the Hugging Face hub) or wandb."""
+    project: str = "virtex"
+    """Project of the dashboard; the run is named after its folder."""
 
     def __post_init__(self) -> None:
         if isinstance(self.compile, bool):  # its two values in earlier versions
@@ -100,6 +108,10 @@ class RunConfig:
             problems.append(
                 "compile step compiles the update, which the loss scaler of fp16 may skip: take "
                 "compile task, or precision bf16 or fp32"
+            )
+        if not 0 < len(self.project) <= 128 or set(self.project) & set(NOT_IN_PROJECT):
+            problems.append(
+                f"project {self.project!r} must have 1 to 128 letters, none of {NOT_IN_PROJECT}"
             )
         raise_all(ConfigError, "the run options cannot work", problems)
 
@@ -189,7 +201,7 @@ class RunFolder:
         self.config_path = path / "config.yaml"
         self.log_path = path / "log.jsonl"
         self.checkpoints = CheckpointFolder(path / "checkpoints")
-        self._writer: Any = None  # tensorboard's SummaryWriter, slow to import
+        self.events: TensorBoardEvents | None = None
 
     def has_begun(self) -> bool:
         """Whether there is a checkpoint to resume from."""
@@ -228,12 +240,7 @@ class RunFolder:
             if kept != lines:
                 files.write(self.log_path, b"".join(kept))
         if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            try:
-                self._writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
-            except OSError as error:
-                log.error("cannot write for TensorBoard: %s. Training goes on.", error)
+            self.events = TensorBoardEvents(self.path / "tensorboard", purge_step=step + 1)
 
     def log(self, record: Record) -> None:
         """Append a record, with its `step`, to log.jsonl and its numbers to TensorBoard.
@@ -248,21 +255,21 @@ class RunFolder:
         try:
             with self.log_path.open("ab", buffering=0) as file:
                 files.append(file, (json.dumps(finite) + "\n").encode())
-            if self._writer is not None:
-                for name, value in record.items():
-                    if name != "step" and not isinstance(value, str):
-                        self._writer.add_scalar(name, value, int(record["step"]))
         except OSError as error:
             log.error("cannot write the record of step %s: %s", record["step"], error)
+        if self.events is not None:
+            numbers = {
+                name: value
+                for name, value in record.items()
+                if name != "step" and not isinstance(value, str)
+            }
+            self.events.log_numbers(numbers, step=int(record["step"]))
 
     def close(self) -> None:
         """Close the TensorBoard file."""
-        if self._writer is not None:
-            try:
-                self._writer.close()
-            except OSError as error:
-                log.error("cannot close TensorBoard's file: %s", error)
-            self._writer = None
+        if self.events is not None:
+            self.events.close()
+            self.events = None
 
 
 def _step(line: bytes) -> int | None:

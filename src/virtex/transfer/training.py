@@ -26,6 +26,7 @@ from virtex.engine.optim import OptimConfig
 from virtex.engine.precision import choose_precision
 from virtex.engine.run import RunConfig, RunFolder, autocast, check_batch_size, choose_device
 from virtex.engine.tf32 import tf32_kept
+from virtex.engine.tracking import check_tracker
 from virtex.engine.work import work_of_run
 from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
@@ -40,7 +41,7 @@ log = logging.getLogger("virtex")
 FREE = frozenset(
     {"seed", "device", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints",
      "keep_every", "tensorboard", "compile", "compile_mode", "channels_last", "deterministic",
-     "cudnn_benchmark"}
+     "cudnn_benchmark", "track", "project"}
 )  # fmt: skip
 """Options of a run that are not settings of the protocol."""
 LAYOUT = 1
@@ -170,6 +171,7 @@ def check_training(training: Training) -> None:
     ]
     problems = [text for is_wrong, text in checks if is_wrong]
     raise_all(ConfigError, "the training options cannot work", problems)
+    check_tracker(run)
 
 
 def run_training(
