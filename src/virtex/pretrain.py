@@ -98,7 +98,7 @@ def _pretrain(
         )
         log.info("%s", block)
     steps = RunSteps(
-        config, task, task_data, device, data.train, data.validation, early_stopping, remote
+        config, task, task_data, device, data.train, data.validation, early_stopping, remote, folder
     )
     is_scored = config.early_stopping.protocol != "none"
     result = fit(

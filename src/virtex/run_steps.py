@@ -18,6 +18,7 @@ from virtex.engine.run import RunFolder
 from virtex.errors import DataError
 from virtex.pretrain_config import PretrainConfig
 from virtex.run_summary import TimedBatches
+from virtex.sample_panels import PanelWriter
 from virtex.samples import SampleWriter
 from virtex.tasks.base import Task, TaskData
 from virtex.zoo.weights_file import save_weights
@@ -40,13 +41,20 @@ class RunSteps:
         validation: Source | None,
         early_stopping: EarlyStopping | None,
         remote: RemoteShards | None = None,
+        folder: RunFolder | None = None,
     ) -> None:
         self.config, self.task, self.data, self.device = config, task, data, device
         self.train, self.validation, self.early_stopping = train, validation, early_stopping
         self.remote, self.samples = remote, None
         if validation is not None and task.writer and config.num_samples and distributed.is_main():
+            panels = None if folder is None else PanelWriter(folder, config.run, config.image)
             self.samples = SampleWriter(
-                config.out, validation, data.vocabulary, config.image, limit=config.num_samples
+                config.out,
+                validation,
+                data.vocabulary,
+                config.image,
+                limit=config.num_samples,
+                panels=panels,
             )
 
     def batches(self, start_step: int) -> TimedBatches:

@@ -18,6 +18,7 @@ from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
 from virtex.errors import DataError
 from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig
+from virtex.sample_panels import MOST_PANELS, PanelWriter, attend
 
 SHOWN_SIDE = 384
 """Longest side, in pixels, of the images stored with the captions."""
@@ -34,8 +35,9 @@ class SampleWriter:
         image: ImageConfig,
         *,
         limit: int,
+        panels: PanelWriter | None = None,
     ) -> None:
-        self.folder, self.tokenizer = folder, tokenizer
+        self.folder, self.tokenizer, self.panels = folder, tokenizer, panels
         readable = list(islice(_readable(source, ValidationTransform(image), limit), limit))
         self.examples = [example for example, _ in readable]
         if not readable:
@@ -51,9 +53,10 @@ class SampleWriter:
         """
         was_training = captioner.training
         captioner.eval()
-        images = normalize(self.images.to(device))
+        grid = captioner.backbone(normalize(self.images.to(device)))  # (B, C, h, w)
         decoding = DecodingConfig().within(captioner.config.max_tokens)
-        generated = captioner.generate(images, decoding).best()
+        generated = captioner.generate_grid(grid, decoding).best()
+        paths = self._write_panels(captioner, grid, generated.tokens, step=step)
         captioner.train(was_training)
         samples = [
             {
@@ -61,6 +64,7 @@ class SampleWriter:
                 "generated": self.tokenizer.decode(tokens.tolist()),
                 "log_likelihood": round(float(log_prob), 3),
                 "captions": list(example.captions),
+                **({"panel": paths[_name(example)]} if _name(example) in paths else {}),
             }
             for example, tokens, log_prob in zip(
                 self.examples, generated.tokens, generated.log_probs, strict=True
@@ -69,15 +73,29 @@ class SampleWriter:
         content = json.dumps({"step": step, "samples": samples}, indent=1)
         files.write(self.folder / "samples.json", content)
 
+    def _write_panels(
+        self, captioner: Captioner, grid: Tensor, tokens: Tensor, *, step: int
+    ) -> dict[str, str]:
+        """Write the panels that are due at a step, and return their paths by name."""
+        if self.panels is None or not self.panels.is_due(step):
+            return {}
+        examples = self.examples[:MOST_PANELS]
+        attentions = attend(captioner, self.tokenizer, grid[:MOST_PANELS], tokens[:MOST_PANELS])
+        return self.panels.write(list(map(_name, examples)), examples, attentions, step=step)
+
     def _write_image(self, example: Example) -> Path:
-        name = hashlib.sha256(example.image_id.encode()).hexdigest()[:16]
-        path = self.folder / "samples" / f"{name}.jpg"
+        path = self.folder / "samples" / f"{_name(example)}.jpg"
         if not path.exists():
             image = Image.fromarray(decode_image(example.image))
             image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
             with files.replacing(path) as temporary:
                 image.save(temporary, "JPEG", quality=90)
         return path
+
+
+def _name(example: Example) -> str:
+    """Return the name of an example's files."""
+    return hashlib.sha256(example.image_id.encode()).hexdigest()[:16]
 
 
 def _readable(

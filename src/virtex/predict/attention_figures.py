@@ -51,21 +51,24 @@ def caption_strip(
     layer: int | None = None,
     head: int | None = None,
     bias: Weights | None = None,
+    side: int = PANEL_SIDE,
 ) -> Image.Image:
     """Return a figure of the image, followed by a panel for each word, in rows.
 
     Args:
         config: How the image became the network's input.
         layer, head, bias: See `CaptionAttention.maps`.
+        side: Width and height of a panel, in pixels.
     """
     maps = attention.maps(layer, head, bias=bias)  # (W, h, w)
     values, scale = scale_fractions(maps) if bias is None else scale_ratios(maps)
-    seen = seen_image(image, config, side=PANEL_SIDE)
+    seen = seen_image(image, config, side=side)
     overlaid = [overlay(seen, value, scale) for value in values]
     panels = [(seen, ""), *zip(overlaid, attention.words, strict=True)]
     num_layers, num_heads = attention.weights.shape[:2]
     shown = (_shown("layer", layer, num_layers), _shown("head", head, num_heads))
-    return _titled(attention, "; ".join(shown), scale, _table(panels, columns=COLUMNS))
+    table = _table(panels, columns=COLUMNS)
+    return _titled(attention, "; ".join(shown), scale, table)
 
 
 def heads_figure(
