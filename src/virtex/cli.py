@@ -227,6 +227,7 @@ def _transfer(arguments: list[str]) -> int:
     from virtex.supervisor import spread
     from virtex.transfer.command import summary
     from virtex.transfer.protocols import PROTOCOLS
+    from virtex.transfer.score_dashboards import show_scores
 
     protocol = PROTOCOLS[name]
     about = (
@@ -239,6 +240,7 @@ def _transfer(arguments: list[str]) -> int:
     results = spread(protocol.run, config, choose(requested, config.work()))
     if results:  # only the main process has them
         print(summary(results))
+        show_scores(results, config.init)
     return 0
 
 

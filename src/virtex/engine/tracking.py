@@ -176,8 +176,9 @@ def send_scores(folder: Path, scores: Mapping[str, float], *, step: int) -> None
         return
     if not is_installed(tracked.tracker):
         log.warning(
-            "%s is not installed: %s does not get the scores", tracked.tracker, tracked.name
-        )
+            "%s does not get the scores of %s: pip install %s, and repeat the command",
+            tracked.tracker, tracked.name, tracked.tracker,
+        )  # fmt: skip
         return
     job = Job(str(folder.absolute()), PATIENCE, scores=dict(scores), step=step)
     try:
