@@ -299,8 +299,9 @@ def _index(arguments: list[str]) -> int:
     requested, arguments = split_option(arguments, default="auto")
     from virtex.config import parse
     from virtex.data.shards.index import index_shards
-    from virtex.data.shards.index_options import IndexConfig
+    from virtex.data.shards.index_options import IndexConfig, check_one_root
 
+    check_one_root(arguments)
     about = "Write the manifest of tar shards. --processes auto|N is the number of processes."
     config = parse(
         IndexConfig, arguments, prog="virtex index", description=about, positionals=["root"]

@@ -9,7 +9,11 @@ from typing import IO
 from virtex.data.checks import path_inside, quoted
 from virtex.data.image_files import walk
 from virtex.data.shards.store_types import PIECE, Stored, StoreError, is_shard
+from virtex.errors import raise_all
 from virtex.files import open_regular
+
+MOST_NAMED = 20
+"""Most shards that one message names."""
 
 
 class FolderStore:
@@ -24,9 +28,16 @@ class FolderStore:
         """Yield all *.tar, sorted; see `Store`."""
         if not self._folder.is_dir():
             raise StoreError(f"{self.root} is not a folder. Name the folder of the .tar files.")
-        names = (prefix + name for prefix, found in walk(self._folder) for name in found)
-        for name in sorted(name for name in names if is_shard(name)):
-            yield self.head(name)
+        found = (prefix + name for prefix, names in walk(self._folder) for name in names)
+        names = sorted(name for name in found if is_shard(name))
+        problems = [problem for name in names if (problem := self._problem(name))]
+        remedy = "Mend or remove these links, and make the files readable (chmod +r)"
+        raise_all(
+            StoreError, f"{len(problems):,} shards in {self.root} cannot be read. {remedy}",
+            problems if len(problems) <= MOST_NAMED else
+            [*problems[:MOST_NAMED], f"and {len(problems) - MOST_NAMED:,} more"],
+        )  # fmt: skip
+        yield from map(self.head, names)
 
     def head(self, name: str) -> Stored:
         """Return size and modification time of a shard."""
@@ -65,6 +76,13 @@ class FolderStore:
     def _check(self, name: str, etag: str) -> None:
         if etag and self.head(name).etag != etag:
             raise StoreError(f"{quoted(name)} in {self.root} has changed. Index the shards again.")
+
+    def _problem(self, name: str) -> str | None:
+        """Return why a shard cannot be opened; None if it can."""
+        path = self._folder / name
+        if path.is_symlink() and not path.exists():
+            return f"{quoted(name)} is a link to {quoted(path.readlink())}, which is not there"
+        return None if os.access(path, os.R_OK) else f"{quoted(name)} may not be read"
 
     def _path(self, name: str) -> Path:
         if path_inside(self.root, name) != name:

@@ -68,6 +68,8 @@ class Gathered(NamedTuple):
     captions: str
     """Lines of the sample."""
     passed_over: dict[str, int]
+    listed: NDArray[np.int64]
+    """Places in the list of kept ids of those that the shard has."""
 
 
 @dataclass
@@ -158,8 +160,10 @@ def gather(task: Gathering) -> Gathered:
     num_sampled = len(facts.sample_positions)
     needs_keys = bool(task.selection.keep or task.selection.val_share)
     keys = list(keys_of(task.facts)) if needs_keys or num_sampled or not is_good.all() else []
+    places = np.zeros(0, np.int64)
     if task.selection.keep is not None:
-        is_good &= task.selection.keep.mask(name, keys, facts.uids)
+        is_listed, places = task.selection.keep.find(name, keys, facts.uids)
+        is_good &= is_listed
     is_val = np.zeros(count, np.bool_)
     if task.selection.val_share:
         ids = (f"{name}/{key}" for key in keys)
@@ -179,6 +183,7 @@ def gather(task: Gathering) -> Gathered:
         fault_counts=Counter(reasons),
         captions=_sampled(task, facts.sample_positions.tolist(), list(facts.sample), keys, train),
         passed_over=dict(facts.passed_over),
+        listed=places,
     )
 
 

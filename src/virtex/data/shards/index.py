@@ -5,13 +5,15 @@ on with the others, and an unchanged shard is not read again. The rest of the ma
 these files and the options.
 """
 
+import contextlib
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +21,14 @@ from virtex import files
 from virtex.cores import num_cores
 from virtex.data.checks import quoted
 from virtex.data.shards.gather import VAL_SUFFIX, Gathering, Selection, gather, write_manifests
+from virtex.data.shards.index_changes import report_changes
+from virtex.data.shards.index_keep import checked
 from virtex.data.shards.index_options import IndexConfig, listed, opened, out_of
 from virtex.data.shards.index_pool import pool_of
 from virtex.data.shards.keep_list import KeepList
 from virtex.data.shards.manifest import FAULTS, RECORDS, Manifest, has_manifest
 from virtex.data.shards.records import SUFFIX
-from virtex.data.shards.shard_facts import Reading, keys_of, read_facts, write_facts
+from virtex.data.shards.shard_facts import Reading, read_facts, write_facts
 from virtex.data.shards.store import Store, Stored
 from virtex.errors import DataError, listing
 from virtex.processes import Requested
@@ -52,7 +56,6 @@ class _Job(NamedTuple):
 
     shard: Stored
     facts: Path
-    stamp: str
     num_sampled: int
 
 
@@ -66,20 +69,38 @@ def index_shards(config: IndexConfig, *, processes: Requested = "auto") -> Path:
     num_processes = num_cores() if processes == "auto" else processes
     store, names = opened(config.root)
     out = out_of(config, store)
+    shards = listed(store, names)
     with (
-        files.locked(out / ".lock", subject=f"the manifest {out}"),
+        _locked(out),
         files.temporary_folder(out) as scratch,
         pool_of(num_processes) as pool,
     ):
         selection = _selection(config, scratch)
+        report_changes(out, store.root, shards, partial(facts_path, out))
         if config.overwrite:
             shutil.rmtree(out / RECORDS, ignore_errors=True)
-        shards = listed(store, names)
         place = _Place(store, shards, out, Reading(config.with_captions, config.caption_keys))
         _read_shards(place, pool, num_processes, scratch)
         _remove_others(out / RECORDS, {f"{one.name}{SUFFIX}" for one in shards})
         _write(place, selection, pool)
     return out
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the manifest's lock; an error before anything is written leaves no new folder."""
+    missing = [each for each in (out, *out.parents) if not each.exists()]
+    lock = out / ".lock"
+    with files.locked(lock, subject=f"the manifest {out}"):
+        try:
+            yield
+        except BaseException:
+            if not any(one != lock for one in out.iterdir()):
+                lock.unlink(missing_ok=True)
+                for each in missing:
+                    with contextlib.suppress(OSError):  # another process writes there
+                        each.rmdir()
+            raise
 
 
 def facts_path(out: Path, shard: str) -> Path:
@@ -97,11 +118,11 @@ def _jobs(place: _Place) -> list[_Job]:
     """Return the shards whose facts are missing or outdated."""
     jobs = []
     for one, share in zip(place.shards, sample_shares(place.shards), strict=True):
-        path, stamp = facts_path(place.out, one.name), f"{one.size} {one.etag}"
-        found = read_facts(path, stamp=stamp, reading=place.reading, num_sampled=share)
+        path = facts_path(place.out, one.name)
+        found = read_facts(path, stamp=one.stamp, reading=place.reading, num_sampled=share)
         if found is None or (found.broken and place.store.folder is not None):
             # A power of two, so that a few shards more or less change nothing.
-            jobs.append(_Job(one, path, stamp, 1 << (share - 1).bit_length()))
+            jobs.append(_Job(one, path, 1 << (share - 1).bit_length()))
     return jobs
 
 
@@ -191,7 +212,7 @@ def _facts_of(
 ) -> None:
     arguments = {
         "name": job.shard.name,
-        "stamp": job.stamp,
+        "stamp": job.shard.stamp,
         "sha256": sha256,
         "reading": place.reading,
         "num_sampled": job.num_sampled,
@@ -214,13 +235,15 @@ def _write(place: _Place, selection: Selection, pool: Executor | None) -> None:
     shares = sample_shares(place.shards)
     tasks = [
         Gathering(
-            facts_path(place.out, one.name), one, f"{one.size} {one.etag}", share, selection,
-            place.reading,
+            facts_path(place.out, one.name), one, one.stamp, share, selection, place.reading
         )
         for one, share in zip(place.shards, shares, strict=True)
     ]  # fmt: skip
     is_local = place.store.folder is not None
     gathered = map(gather, tasks) if pool is None else pool.map(gather, tasks, chunksize=4)
+    if selection.keep is not None:
+        facts_of = partial(facts_path, place.out)
+        gathered = checked(gathered, selection.keep, place.store.root, facts_of)
     manifest, val = write_manifests(
         place.out,
         place.store.root,
@@ -232,13 +255,16 @@ def _write(place: _Place, selection: Selection, pool: Executor | None) -> None:
     if not selection.val_share and has_manifest(beside):
         log.warning("%s is of an earlier index: its examples are in %s too", beside, place.out)
     _report(manifest, place, weight=sum(each.facts.stat().st_size for each in tasks))
-    if selection.keep is not None:
-        log.info("--keep lists %s ids", f"{len(selection.keep):,}")
     if val is not None:
         log.info("%s examples held out for validation, in %s", f"{val.num_all_kept:,}", beside)
     if not manifest.num_all_kept:
-        reason = _why_none(manifest, place, selection.keep)
-        raise DataError(f"no example at {place.store.root} is kept: {reason}")
+        is_faulty = sum(manifest.fault_counts.values()) == manifest.num_examples.sum()
+        reason = f"{place.out / FAULTS} says why"
+        if not is_faulty and selection.keep is not None:
+            reason = f"--keep lists faulty ones alone; {reason}"
+        elif not is_faulty:
+            reason = "--val_share holds out all"
+        raise DataError(f"no example at {place.store.root} is kept: {reason}.")
 
 
 def _report(manifest: Manifest, place: _Place, *, weight: int) -> None:
@@ -254,18 +280,3 @@ def _report(manifest: Manifest, place: _Place, *, weight: int) -> None:
     if manifest.left_out:
         broken = [f"{quoted(one.name)}: {quoted(one.reason)}" for one in manifest.left_out]
         log.warning("left out %d broken shards: %s", len(broken), listing(broken))
-
-
-def _why_none(manifest: Manifest, place: _Place, keep: KeepList | None) -> str:
-    """Return why a manifest keeps no example."""
-    first = next((index for index, count in enumerate(manifest.num_examples) if count), None)
-    if first is None or sum(manifest.fault_counts.values()) == manifest.num_examples.sum():
-        return f"{place.out / FAULTS} says why."
-    if keep is None:
-        return "--val_share holds out all."
-    name = manifest.names[first]
-    key = next(iter(keys_of(facts_path(place.out, name))))
-    return (
-        f"none of the {len(keep):,} ids of --keep is that of a good example. They must be keys, "
-        f'SHARD/KEY or the "uid" of the .json files, such as {quoted(f"{name}/{key}")}.'
-    )

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from virtex import files
 from virtex.data.checks import path_inside, quoted
 from virtex.data.shards.manifest import RECORDS, Manifest, has_manifest
-from virtex.data.shards.store import Store, Stored, open_store
+from virtex.data.shards.store import Store, Stored, is_shard, open_store
 from virtex.errors import ConfigError, DataError, listing, raise_all
 
 DEFAULT_OUT = ".virtex-manifest"
@@ -53,6 +54,24 @@ class IndexConfig:
         if self.keep is not None and not self.keep.is_file():
             problems.append(f"keep {self.keep} is not a file")
         raise_all(ConfigError, "the shards cannot be indexed", problems)
+
+
+def check_one_root(arguments: Sequence[str]) -> None:
+    """Raise a ConfigError if a shell has expanded a pattern of shards into several arguments."""
+    shards = [one for one in arguments if is_shard(one.rpartition("/")[2])]
+    if len(shards) < 2:
+        return
+    first, last = shards[0], shards[-1]
+    if "://" in first:
+        remedy = f"quote the pattern, as in '{first.rpartition('/')[0]}/{{00000..00331}}.tar'"
+    else:
+        beside = Path(last).parents
+        folder = next((one for one in Path(first).parents if one in beside), Path())
+        remedy = f"name their folder, {folder}; all shards below it are indexed"
+    raise ConfigError(
+        f"{len(shards):,} shards were given, {quoted(first)} to {quoted(last)}, and one folder or "
+        f"URL is allowed. A shell expands braces and stars: {remedy}."
+    )
 
 
 def opened(root: str) -> tuple[Store, list[str] | None]:

@@ -7,9 +7,10 @@ million of them need no memory of their own.
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from virtex.data.shards.shard_facts import UID_BYTES
 from virtex.data.subsets import id_lines
 from virtex.errors import ConfigError
 
+CHUNK = 4096
+"""Ids that are hashed at a time."""
 FORMATS = "a .txt or .txt.gz file of one id a line, or a .npy file of texts or of DataComp's pairs"
 
 
@@ -31,8 +34,8 @@ class KeepList:
     path: Path
     is_uids: bool
     """Whether they are DataComp's ids of 16 bytes, not hashes of texts."""
-    sha256: str
-    """SHA-256 of the sorted ids."""
+    source: Path
+    """The list that was given."""
 
     @classmethod
     def prepare(cls, source: Path, path: Path) -> "KeepList":
@@ -47,43 +50,63 @@ class KeepList:
             raise ConfigError(f"keep {source} cannot be read ({error}): give {FORMATS}.") from error
         if not len(pairs):
             raise ConfigError(f"keep {source} holds no id: give {FORMATS}.")
-        order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-        table = np.ascontiguousarray(pairs[order].T)  # (2, K)
-        np.save(path, table, allow_pickle=False)
-        return cls(path, is_uids, hashlib.sha256(table.tobytes()).hexdigest())
+        pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+        is_new = np.ones(len(pairs), np.bool_)
+        is_new[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
+        np.save(path, np.ascontiguousarray(pairs[is_new].T), allow_pickle=False)  # (2, K)
+        return cls(path, is_uids, source)
 
     def __len__(self) -> int:
         return self._table.shape[1]
 
-    def mask(
+    def find(
         self, shard: str, keys: Iterable[str], uids: NDArray[np.uint8] | None
-    ) -> NDArray[np.bool_]:
-        """Return which examples (N,) of a shard are in the list."""
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Return which examples (N,) of a shard are in the list, and the places of their ids."""
         names = list(keys)
         if self.is_uids:
             found = [bytes.fromhex(key) if _is_uid(key) else b"\0" * UID_BYTES for key in names]
-            is_kept = self._has(_as_pairs(b"".join(found)))
-            return is_kept if uids is None else is_kept | self._has(_as_pairs(uids.tobytes()))
-        is_kept = self._has(hashes_of(names)) | self._has(hashes_of(f"{shard}/{k}" for k in names))
-        if uids is not None:
-            is_kept |= self._has(hashes_of(uid.tobytes().hex() for uid in uids))
-        return is_kept
+            ids = [_as_pairs(b"".join(found))]
+            ids += [] if uids is None else [_as_pairs(uids.tobytes())]
+        else:
+            ids = [hashes_of(names), hashes_of(f"{shard}/{key}" for key in names)]
+            ids += [] if uids is None else [hashes_of(uid.tobytes().hex() for uid in uids)]
+        places = np.stack([self._places(pairs) for pairs in ids])  # (I, N)
+        return (places >= 0).any(axis=0), np.unique(places[places >= 0])
+
+    def some_of(self, is_chosen: NDArray[np.bool_], *, number: int = 3) -> list[str]:
+        """Return the first few ids, in the list's order, of those at some places (K,)."""
+        return list(islice(self._names_of(is_chosen), number))
+
+    def _names_of(self, is_chosen: NDArray[np.bool_]) -> Iterator[str]:
+        if self.is_uids:
+            first, second = self._table
+            for place in np.flatnonzero(is_chosen).tolist():
+                yield f"{int(first[place]):016x}{int(second[place]):016x}"
+            return
+        texts = _texts_of(self.source)
+        while names := list(islice(texts, CHUNK)):
+            places = self._places(hashes_of(names))
+            chosen = is_chosen[places].tolist()
+            yield from (name for name, is_one in zip(names, chosen, strict=True) if is_one)
 
     @cached_property
     def _table(self) -> NDArray[np.uint64]:
         table: NDArray[np.uint64] = np.load(self.path, mmap_mode="r", allow_pickle=False)
         return table
 
-    def _has(self, pairs: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    def _places(self, pairs: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the place of each id (N, 2) in the sorted list; -1 where it is not there."""
         first, second = self._table
         at = np.searchsorted(first, pairs[:, 0])
-        found = np.zeros(len(pairs), np.bool_)
+        places = np.full(len(pairs), -1, np.int64)
         while True:  # beyond ids whose first halves are the same: hardly ever twice
             inside = np.minimum(at, len(first) - 1)
             same = (first[inside] == pairs[:, 0]) & (at < len(first))
-            found |= same & (second[inside] == pairs[:, 1])
-            if not (same & ~found).any():
-                return found
+            is_found = same & (second[inside] == pairs[:, 1])
+            places[is_found] = at[is_found]
+            if not (same & (places < 0)).any():
+                return places
             at = at + 1
 
 
@@ -105,13 +128,22 @@ def _is_uid(text: str) -> bool:
 def _read(source: Path) -> tuple[NDArray[np.uint64], bool]:
     """Return the ids of a file (K, 2), and whether they are DataComp's."""
     if source.name.lower().endswith(".npy"):
-        return _of_array(np.load(source, mmap_mode="r", allow_pickle=False))
+        return _of_array(source, np.load(source, mmap_mode="r", allow_pickle=False))
     if not source.name.lower().endswith((".txt", ".txt.gz")):
         raise ValueError("its name says no known format")
-    return hashes_of(id_lines(source)), False
+    return hashes_of(_texts_of(source)), False
 
 
-def _of_array(array: NDArray[Any]) -> tuple[NDArray[np.uint64], bool]:
+def _texts_of(source: Path) -> Iterator[str]:
+    """Yield the ids of a list of texts."""
+    if not source.name.lower().endswith(".npy"):
+        yield from id_lines(source)
+        return
+    for one in np.load(source, mmap_mode="r", allow_pickle=False):
+        yield one.decode() if isinstance(one, bytes) else str(one)
+
+
+def _of_array(source: Path, array: NDArray[Any]) -> tuple[NDArray[np.uint64], bool]:
     fields: Mapping[str, Any] = array.dtype.fields or {}
     if array.ndim == 1 and [each[0] for each in fields.values()] == [np.dtype("u8")] * 2:
         first, second = (array[name] for name in fields)
@@ -119,6 +151,5 @@ def _of_array(array: NDArray[Any]) -> tuple[NDArray[np.uint64], bool]:
     if array.ndim == 2 and array.dtype == np.uint64 and array.shape[1] == 2:
         return np.asarray(array), True
     if array.ndim == 1 and array.dtype.kind in "US":
-        texts = (one.decode() if isinstance(one, bytes) else str(one) for one in array)
-        return hashes_of(texts), False
+        return hashes_of(_texts_of(source)), False
     raise ValueError(f"an array of {array.dtype} and shape {array.shape}")

@@ -137,6 +137,14 @@ def read_facts(path: Path, *, stamp: str, reading: Reading, num_sampled: int = 0
     return None if facts.num_sampled < num_sampled else facts
 
 
+def stamp_of(path: Path) -> str | None:
+    """Return the state of the shard that a file of facts holds for; None if there is no file."""
+    try:
+        return str(Records(path).metadata["stamp"]) if path.is_file() else None
+    except (DataError, ValueError, KeyError, TypeError):
+        return None
+
+
 def reading_of(path: Path) -> Reading | None:
     """Return what a file of facts was read for; None if it is missing, or holds records alone."""
     try:

@@ -28,6 +28,11 @@ class Stored(NamedTuple):
     etag: str
     """What changes whenever the content does: the store's ETag, or a file's modification time."""
 
+    @property
+    def stamp(self) -> str:
+        """What tells one version of the shard from another."""
+        return f"{self.size} {self.etag}"
+
 
 @dataclass(frozen=True)
 class Patience:
