@@ -120,6 +120,7 @@ def test_shards_give_the_ids_that_an_index_keeps(tmp_path: Path) -> None:
     assert good.read_text() == "00000.tar/0\n"
     assert bad.read_text() == "00000.tar/2\n00000.tar/1\n"
     assert f"then --data.keep {good}" in page
+    assert page.endswith(f"or virtex index {tmp_path / 'data'} --keep {good}")
     manifest = index_shards(IndexConfig(root=str(tmp_path / "data"), keep=good), processes=1)
     assert [example.image_id for example in ShardedSource(Manifest.read(manifest))] == [
         "00000.tar/0"

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from virtex import files
 from virtex.data.example import Source
 from virtex.data.source import Split
-from virtex.data.source_options import is_manifest
 from virtex.data_check.check_config import CheckConfig
 from virtex.data_check.check_findings import findings_of
 from virtex.data_check.check_page import WIDTH, page
+from virtex.data_check.check_remedy import leave_out
 from virtex.data_check.check_summary import summary
 from virtex.data_check.duplicates import common
 from virtex.data_check.lenient_source import open_split, resolve
@@ -25,6 +25,8 @@ from virtex.errors import DataError, one_line, printable
 
 PATHS = frozenset({"folder", "classes"})
 """Layouts whose images are listed by path; those of the others have ids in files of their own."""
+OWN_NAMES = PATHS | {"webdataset"}
+"""Layouts whose ids are names in the folder of a split: another split's may be other images."""
 
 
 def check_data(config: CheckConfig) -> str:
@@ -42,16 +44,15 @@ def check_data(config: CheckConfig) -> str:
     _compare(checks)
     findings = [finding for check in checks for finding in findings_of(check)]
     bad = [np.flatnonzero(check.is_bad(config.bad)) for check in checks]
-    num_bad = sum(map(len, bad)) + sum(check.num_without for check in checks)
     if config.out is not None:
         content = json.dumps(summary(config, checks, findings), indent=1)
         files.write(config.out, content + "\n")
     if config.write_bad is not None:
         _write_lines(config.write_bad, _bad_names(checks, bad, config))
-    if config.write_good is not None and checks:
+    if config.write_good is not None:
         _write_lines(config.write_good, _good_ids(checks[0], bad[0]))
     lines = [page(_title(config), checks, findings), *_notes(checks)]
-    return "\n".join([*lines, *_leave_out(config, num_bad)])
+    return "\n".join([*lines, *leave_out(config, checks, bad)])
 
 
 def _checks(config: CheckConfig) -> list[SplitCheck]:
@@ -68,14 +69,15 @@ def _checks(config: CheckConfig) -> list[SplitCheck]:
 
 
 def _compare(checks: Sequence[SplitCheck]) -> None:
-    """Enter which training images are among validation's."""
+    """Enter which training images are among validation's, by content and by id."""
     if len(checks) == 2:
         train, val = (check.images for check in checks)
         digests = val.digests[val.is_good]
         checks[0].in_validation = train.indices[train.is_good][
             common(train.digests[train.is_good], digests)
         ]
-        checks[0].num_same_ids = len(common(checks[0].ids, checks[1].ids))
+        if checks[0].config.data.source not in OWN_NAMES:
+            checks[0].num_same_ids = len(common(checks[0].ids, checks[1].ids))
 
 
 def _title(config: CheckConfig) -> str:
@@ -90,18 +92,6 @@ def _notes(checks: Sequence[SplitCheck]) -> list[str]:
         return []
     lines = [line for note in notes for line in printable(note).split("\n")]
     return ["", *(part for line in lines for part in textwrap.wrap(line, WIDTH))]
-
-
-def _leave_out(config: CheckConfig, count: int) -> list[str]:
-    """Return how the bad images are left out."""
-    if not count:
-        return []
-    lines = ["", f"images to leave out: {count:,}"]
-    if config.write_good is None:
-        lines[-1] += "; list the others by --write_good GOOD.txt"
-    good = config.write_good or "GOOD.txt"
-    by = "virtex index SHARDS --keep" if is_manifest(config.data) else "--data.keep"
-    return [*lines, f"  then {one_line(f'{by} {good}')}"]
 
 
 def _bad_names(

@@ -61,6 +61,11 @@ class CheckConfig:
         ]
         if self.all and self.decode is not None:
             problems.append("--all decodes all images, --decode a fraction: give one of them")
+        if self.data.mix and (self.write_bad or self.write_good):
+            problems.append(
+                "the ids of a mix belong to several manifests: write the list of each by itself, "
+                "with --data.root MANIFEST"
+            )
         paths = [path for path in (self.out, self.write_bad, self.write_good) if path is not None]
         if len({path.absolute() for path in paths}) < len(paths):
             problems.append("out, write_bad and write_good name the same file: give one for each")

@@ -43,8 +43,8 @@ class SplitCheck:
     """Indices of the images whose file is that of an earlier one of those read."""
     in_validation: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """Indices of the images whose file is also one of validation's."""
-    num_same_ids: int = 0
-    """Number of images whose id is also one of validation's."""
+    num_same_ids: int | None = None
+    """Number of images whose id is also one of validation's; None where that tells nothing."""
 
     def __len__(self) -> int:
         return len(self.opened.source)
