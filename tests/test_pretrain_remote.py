@@ -80,11 +80,12 @@ def test_a_store_that_is_away_for_good_ends_the_run(server: RangedServer, tmp_pa
         pretrain(options(manifest, tmp_path / "run", *flags))
 
 
-def test_other_commands_say_that_pretraining_alone_reads_from_afar(
+def test_other_commands_say_which_read_from_afar_and_what_to_do(
     server: RangedServer, tmp_path: Path
 ) -> None:
     from virtex.data.source import SourceConfig, open_source
 
     manifest = index(tmp_path)
-    with pytest.raises(ConfigError, match="pretraining alone reads from afar"):
+    message = "pack and tokenizer alone read from afar.*copy the shards to a folder"
+    with pytest.raises(ConfigError, match=message):
         open_source(SourceConfig(source="webdataset", root=manifest), split="train")

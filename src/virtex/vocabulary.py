@@ -8,7 +8,8 @@ from pathlib import Path
 from virtex import distributed
 from virtex.data.caption_sample import SEED, TooManyCaptionsError, all_captions, drawn_captions
 from virtex.data.example import Source
-from virtex.data.source import Needs, SourceConfig, open_source
+from virtex.data.shards.remote_visit import visited
+from virtex.data.source import CAPTIONS, SourceConfig, open_source, resolved
 from virtex.data.tokenizer import Tokenizer, train_tokenizer
 from virtex.errors import CheckpointError, ConfigError, out_of_range, raise_all
 from virtex.tokens import NUM_SPECIAL
@@ -67,9 +68,12 @@ class TrainTokenizerConfig(VocabularyOptions):
 
 def write_tokenizer(config: TrainTokenizerConfig) -> None:
     """Train a tokenizer on the captions of a source and write it."""
-    source = open_source(config.data, split="train", needs=Needs(captions=True))
-    assert source is not None  # only validation data may be missing
-    _train(config, source).save(config.out)
+    data = resolved(config.data, CAPTIONS)
+    with visited(data, at_once=1, in_order=False) as remote:
+        source = open_source(data, split="train", needs=CAPTIONS, remote=remote)
+        assert source is not None  # only validation data may be missing
+        trained = _train(config, source)
+    trained.save(config.out)
 
 
 def open_tokenizer(config: TokenizerConfig, source: Source) -> Tokenizer:

@@ -9,6 +9,7 @@ import numpy as np
 from virtex.data.checks import quoted
 from virtex.data.example import Source, Subset
 from virtex.data.layout_search import resolved
+from virtex.data.shards.index_options import DEFAULT_OUT
 from virtex.data.shards.manifest import Manifest, has_manifest, is_url
 from virtex.data.shards.remote import RemoteShards
 from virtex.data.source_options import Needs, SourceConfig, check_options, is_manifest
@@ -150,8 +151,10 @@ def _sharded(
     if is_url(manifest.root):
         if remote is None:
             raise ConfigError(
-                f"{path} lists shards at {quoted(manifest.root)}, which pretraining alone reads "
-                "from afar. Copy them to a folder, and index that."
+                f"{path} lists shards at {quoted(manifest.root)}, which virtex pretrain, data "
+                "check, pack and tokenizer alone read from afar. For this command, copy the "
+                "shards to a folder, index that by `virtex index FOLDER`, and name FOLDER"
+                f"/{DEFAULT_OUT}."
             )
         locate = remote.locate(manifest)
     return ShardedSource(
@@ -160,6 +163,7 @@ def _sharded(
         caption_keys=config.caption_keys,
         fault_limit=config.fault_limit,
         locate=locate,
+        has_own_records=remote is not None and remote.has_own_records,
     )
 
 

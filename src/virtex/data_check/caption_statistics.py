@@ -77,11 +77,13 @@ def count_captions(
     title: str,
     max_tokens: int,
     num_tokens: Callable[[str], int] | None = None,
+    on_read: Callable[[int], object] = lambda stop: None,
 ) -> CaptionStatistics:
     """Read all captions of a source and count them.
 
     Args:
         num_tokens: Returns the number of a caption's tokens; by default it is estimated.
+        on_read: Called now and then with the number of images whose captions have been read.
     """
     total = CaptionStatistics()
     pieces: dict[str, list[NDArray[Any]]] = {name: [] for name in EACH}
@@ -102,6 +104,7 @@ def count_captions(
             pieces["images"].append(np.repeat(owners, numbers))
             pieces["faults"].append(measures.faults)
             pieces["is_long"].append(tokens > max_tokens)
+            on_read(first + len(lists))
             bar.reach(first + len(lists))
     for name, arrays in pieces.items():
         setattr(total, name, np.concatenate([getattr(total, name), *arrays]))

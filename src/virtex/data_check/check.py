@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from virtex import files
 from virtex.data.example import Source
+from virtex.data.shards.remote_visit import VisitedShards, visited
 from virtex.data.source import Split
 from virtex.data_check.check_config import CheckConfig
 from virtex.data_check.check_findings import findings_of
@@ -40,7 +41,13 @@ def check_data(config: CheckConfig) -> str:
         if path is not None:
             files.check_out(path, is_file=True)
     config = replace(config, data=resolve(config.data))
-    checks = _checks(config)
+    with visited(config.data) as remote:
+        return _checked(config, remote)
+
+
+def _checked(config: CheckConfig, remote: VisitedShards | None) -> str:
+    """Do the check of resolved options, while shards at URLs can be read."""
+    checks = _checks(config, remote)
     _compare(checks)
     findings = [finding for check in checks for finding in findings_of(check)]
     bad = [np.flatnonzero(check.is_bad(config.bad)) for check in checks]
@@ -55,12 +62,12 @@ def check_data(config: CheckConfig) -> str:
     return "\n".join([*lines, *leave_out(config, checks, bad)])
 
 
-def _checks(config: CheckConfig) -> list[SplitCheck]:
+def _checks(config: CheckConfig, remote: VisitedShards | None) -> list[SplitCheck]:
     """Return the checks of training and, if there is any, of validation."""
-    train = open_split(config.data, "train")
+    train = open_split(config.data, "train", remote)
     assert train is not None, "only validation data may be missing"
     try:
-        val = open_split(config.data, "val")
+        val = open_split(config.data, "val", remote)
     except DataError as error:
         val = None
         train.notes.append(f"validation data cannot be read: {error}")

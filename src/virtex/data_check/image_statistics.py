@@ -4,7 +4,7 @@ import errno
 import itertools
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from virtex.data.example import Source
 from virtex.data.images import BadImageError, Box, open_image
 from virtex.data.pixels import MAX_FILE_BYTES
+from virtex.data.shards.store_types import StoreError
 from virtex.data_check.duplicates import hash_bytes
 from virtex.errors import DataError
 from virtex.files import read_regular
@@ -86,22 +87,43 @@ class ImageStatistics:
             self.faults[int(self.indices[position])] = facts.fault
 
 
-def read_images(
-    source: Source, indices: NDArray[np.int64], *, title: str, num_threads: int
-) -> ImageStatistics:
-    """Read and decode the images at some indices, whatever they are."""
-    statistics = ImageStatistics(indices)
-    with (
-        warnings.catch_warnings(),  # here, since readers in threads restore each other's filters
-        ProgressBar(title, len(indices)) as bar,
-        ThreadPoolExecutor(num_threads) as threads,
-    ):
-        warnings.simplefilter("ignore")
-        facts = _in_order(threads, source, indices.tolist(), ahead=AHEAD * num_threads)
-        for position, one in enumerate(facts):
-            statistics.add(position, one)
-            bar.advance()
-    return statistics
+class ImageReader:
+    """Reads and decodes the images at some indices of a source, in parts or at once.
+
+    Args:
+        indices: Ascending.
+    """
+
+    def __init__(self, source: Source, indices: NDArray[np.int64], *, num_threads: int) -> None:
+        self.source, self.num_threads = source, num_threads
+        self.statistics = ImageStatistics(indices)
+        self.num_read = 0
+
+    def read_before(self, stop: int) -> None:
+        """Read the images before an index that have not been read yet, whatever they are."""
+        end = int(np.searchsorted(self.statistics.indices, stop))
+        if end > self.num_read:
+            self._read(end, lambda: None)
+
+    def read_rest(self, title: str) -> ImageStatistics:
+        """Read the images that are left, and return the facts of all."""
+        total = len(self.statistics)
+        if total > self.num_read:
+            with ProgressBar(title, total, start=self.num_read) as bar:
+                self._read(total, bar.advance)
+        return self.statistics
+
+    def _read(self, end: int, on_image: Callable[[], object]) -> None:
+        indices = self.statistics.indices[self.num_read : end].tolist()
+        with (
+            warnings.catch_warnings(),  # here: readers in threads restore each other's filters
+            ThreadPoolExecutor(self.num_threads) as threads,
+        ):
+            warnings.simplefilter("ignore")
+            for one in _in_order(threads, self.source, indices, ahead=AHEAD * self.num_threads):
+                self.statistics.add(self.num_read, one)
+                self.num_read += 1
+                on_image()
 
 
 def facts_of(source: Source, index: int) -> ImageFacts:
@@ -121,6 +143,8 @@ def facts_of(source: Source, index: int) -> ImageFacts:
         digest = hash_bytes(data)
         opened.decode(Box(0, 0, opened.height, opened.width), min_size=1)
         height, width = opened.height, opened.width
+    except StoreError:  # no fault of the image
+        raise
     except (DataError, OSError) as error:
         if isinstance(error, OSError) and error.errno in OF_THE_SYSTEM:
             raise

@@ -9,6 +9,7 @@ import numpy as np
 
 from virtex.data.example import Source, Subset
 from virtex.data.layout_search import found_layouts
+from virtex.data.shards.remote_visit import VisitedShards
 from virtex.data.source import Needs, SourceConfig, Split, open_source, resolved
 from virtex.data.source_options import OPTIONS, WITH_CAPTIONS, is_manifest
 from virtex.data_check.duplicates import hash_ids
@@ -42,8 +43,13 @@ def resolve(config: SourceConfig) -> SourceConfig:
     return resolved(config, CAPTIONS if WITH_CAPTIONS & set(found) else Needs())
 
 
-def open_split(config: SourceConfig, split: Split) -> OpenedSplit | None:
+def open_split(
+    config: SourceConfig, split: Split, remote: VisitedShards | None = None
+) -> OpenedSplit | None:
     """Return a split, if need be without its captions; None if there is none.
+
+    Args:
+        remote: The shards at URLs, if the options name such.
 
     Raises:
         DataError: The images cannot be listed either.
@@ -52,12 +58,12 @@ def open_split(config: SourceConfig, split: Split) -> OpenedSplit | None:
         refusal: DataError | None = None
         if config.source in WITH_CAPTIONS:
             try:
-                source = open_source(_tolerant(config), split=split, needs=CAPTIONS)
+                source = open_source(_tolerant(config), split=split, needs=CAPTIONS, remote=remote)
                 return None if source is None else _captioned(source, config, split, notes)
             except DataError as error:
-                refusal = _as_in_training(config, split) or error
+                refusal = _as_in_training(config, split, remote) or error
         try:
-            source = open_source(config, split=split, needs=Needs())
+            source = open_source(config, split=split, needs=Needs(), remote=remote)
         except DataError as error:
             raise refusal or error from None
         if refusal is not None:
@@ -76,10 +82,12 @@ def _captioned(source: Source, config: SourceConfig, split: Split, notes: list[s
     return OpenedSplit(source, skipped, notes, has_captions=True)
 
 
-def _as_in_training(config: SourceConfig, split: Split) -> DataError | None:
+def _as_in_training(
+    config: SourceConfig, split: Split, remote: VisitedShards | None
+) -> DataError | None:
     """Return the error that training would end with, which names the limit of the options."""
     try:
-        open_source(config, split=split, needs=CAPTIONS)
+        open_source(config, split=split, needs=CAPTIONS, remote=remote)
     except DataError as error:
         return error
     return None

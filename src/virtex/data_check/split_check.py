@@ -13,7 +13,7 @@ from virtex.data_check.caption_measures import SPECIAL_TOKENS
 from virtex.data_check.caption_statistics import CaptionStatistics, count_captions, hash_of
 from virtex.data_check.check_config import NUM_DECODED, CheckConfig
 from virtex.data_check.duplicates import Hashes, Shared, copies, hash_ids, shared_captions
-from virtex.data_check.image_statistics import ImageStatistics, read_images
+from virtex.data_check.image_statistics import ImageReader, ImageStatistics
 from virtex.data_check.lenient_source import OpenedSplit
 
 MOST_FREQUENT = 10
@@ -113,22 +113,25 @@ class SplitCheck:
 
 
 def check_split(name: Split, opened: OpenedSplit, config: CheckConfig) -> SplitCheck:
-    """Count captions and images of a split, and what is in it twice."""
+    """Count captions and images of a split, and what is in it twice.
+
+    Images in shards are read while their captions are, so that a shard is visited once.
+    """
     source = opened.source
     ids = hash_ids(source, seed=config.seed, title=f"{name} ids")
+    chosen = sample(ids, size=_num_decoded(len(ids), config))
+    reader = ImageReader(source, chosen, num_threads=config.num_threads)
     captions = shared = None
     if opened.has_captions:
-        counter = _token_counter(config)
         captions = count_captions(
-            source, title=f"{name} captions", max_tokens=config.max_tokens, num_tokens=counter
+            source,
+            title=f"{name} captions",
+            max_tokens=config.max_tokens,
+            num_tokens=_token_counter(config),
+            on_read=(lambda stop: None) if source.shard_counts is None else reader.read_before,
         )
         shared = shared_captions(captions.hashes, captions.images, most=MOST_FREQUENT)
-    images = read_images(
-        source,
-        sample(ids, size=_num_decoded(len(ids), config)),
-        title=f"{name} images",
-        num_threads=config.num_threads,
-    )
+    images = reader.read_rest(f"{name} images")
     check = SplitCheck(name, opened, config, ids, images, captions, shared)
     good = images.is_good
     check.copied = images.indices[good][copies(images.digests[good])]

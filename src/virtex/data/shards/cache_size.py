@@ -45,6 +45,7 @@ def open_cache(
     *,
     needed: Iterable[SourceShard | tuple[int, int]],
     is_main: bool = True,
+    remedy: str = ", or fewer lanes by --data.num_lanes",
 ) -> ShardCache:
     """Return the cache of this node; a line in the log says which size was chosen.
 
@@ -52,6 +53,7 @@ def open_cache(
         folder: That of the cache; None for the default.
         size: Most bytes, as the user gave them; None to choose.
         needed: Shards of the windows of all processes on this node.
+        remedy: How the command that asks can need less, as the end of a sentence.
 
     Raises:
         ConfigError: The shards that are needed at once do not fit, or the folder cannot be used.
@@ -68,15 +70,14 @@ def open_cache(
         if cache.max_bytes < in_use:
             raise ConfigError(
                 f"--data.cache_size {size} is too small: the shards that this node needs at once "
-                f"have {in_use:,} bytes. Give at least {_gb(in_use)}, or fewer lanes by "
-                "--data.num_lanes."
+                f"have {in_use:,} bytes. Give at least {_gb(in_use)}{remedy}."
             )
         return cache
     if room < in_use:
         raise ConfigError(
             f"the disk of the cache {folder} has {room:,} bytes for it, and the shards that this "
             f"node needs at once have {in_use:,}. Choose a folder on a larger disk by "
-            "--data.cache_dir, or fewer lanes by --data.num_lanes."
+            f"--data.cache_dir{remedy}."
         )
     cache.max_bytes = min(everything, in_use + (room - in_use) // 2)
     if is_main:

@@ -33,7 +33,7 @@ from virtex.data.shards.exchange import Exchange, Window
 from virtex.data.shards.filling import NUM_AT_ONCE, Job
 from virtex.data.shards.manifest import Manifest, SourceShard
 from virtex.data.shards.retries import NUM_RETRIES
-from virtex.errors import DataError
+from virtex.data.shards.store_types import StoreError
 
 MARGIN = 64
 """Steps ahead of the present one that count as in use, since workers prepare them."""
@@ -140,7 +140,7 @@ class Locate:
         """Return the path of a shard; whoever cannot open it any more calls again.
 
         Raises:
-            DataError: The shard cannot be had.
+            StoreError: The shard cannot be had.
         """
         if (path := self._paths.get(shard)) is None:
             digest = self.manifest.digests[shard].tobytes().hex()
@@ -153,14 +153,14 @@ class Locate:
         pause = FIRST_PAUSE
         while not is_there():
             if (reason := self.exchange.failure(place)) is not None:
-                raise DataError(f"{self._name(place)} cannot be had: {reason}")
+                raise StoreError(f"{self._name(place)} cannot be had: {reason}")
             if not self.exchange.is_alive():
                 if is_there():
                     return
-                raise DataError(
+                raise StoreError(
                     f"{self._name(place)} cannot be had: the process that fetches shards has "
-                    f"ended: {self.exchange.reason_of_end()}. Start the command again: it goes on "
-                    "from its last checkpoint."
+                    f"ended: {self.exchange.reason_of_end()}. Start the command again: a run "
+                    "goes on from its last checkpoint."
                 )
             self.exchange.want(place)
             time.sleep(pause)

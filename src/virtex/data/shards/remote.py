@@ -4,13 +4,13 @@ A process that trains has one filler for all of its manifests. It is told each s
 ahead of the loader's workers.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from virtex.data.lanes import LaneOrder
 from virtex.data.shards.cache_size import open_cache
-from virtex.data.shards.filler import Filler, Locate, needed_at_once
+from virtex.data.shards.filler import Filler, Order, needed_at_once
 from virtex.data.shards.manifest import Manifest, SourceShard, has_manifest, is_url
 from virtex.data.source_options import SourceConfig
 from virtex.distributed import Share
@@ -25,14 +25,22 @@ class RemoteShards:
         order: This process's training order, with the filler's numbers of its sources.
     """
 
-    def __init__(self, filler: Filler, folders: Sequence[Path], order: "_RemoteOrder") -> None:
+    has_own_records = False
+    """Whether ids are read from the manifest's records, where it has them, without the shard."""
+
+    def __init__(self, filler: Filler, folders: Sequence[Path], order: Order) -> None:
         self.filler, self.order = filler, order
         self._sources = {folder: number for number, folder in enumerate(folders)}
 
-    def locate(self, manifest: Manifest) -> Locate:
+    def number(self, folder: Path | None) -> int | None:
+        """Return the filler's number of a manifest by its folder; None for a local one."""
+        return None if folder is None else self._sources.get(folder)
+
+    def locate(self, manifest: Manifest) -> Callable[[int], Path]:
         """Return the function that gives the path of a manifest's shard."""
-        assert manifest.folder is not None
-        return self.filler.locate(self._sources[manifest.folder])
+        number = self.number(manifest.folder)
+        assert number is not None
+        return self.filler.locate(number)
 
     def follow(self, step: int) -> None:
         """Fetch ahead of training from a step on."""
@@ -61,8 +69,8 @@ def open_remote(
     """
     if config.source != "webdataset":
         return None
-    train = [Manifest.read(path) for path in _train_paths(config)]
-    every = [*train, *(Manifest.read(path) for path in _val_paths(config))]
+    train = [Manifest.read(path) for path in train_paths(config)]
+    every = [*train, *(Manifest.read(path) for path in val_paths(config))]
     remote = [one for one in every if is_url(one.root)]
     if not remote:
         return None
@@ -111,13 +119,15 @@ class _RemoteOrder:
         ]
 
 
-def _train_paths(config: SourceConfig) -> Iterable[Path]:
+def train_paths(config: SourceConfig) -> Iterable[Path]:
+    """Return the training data's manifests."""
     if config.mix:
         return map(Path, config.mix)
     return _manifests(config.root)
 
 
-def _val_paths(config: SourceConfig) -> Iterable[Path]:
+def val_paths(config: SourceConfig) -> Iterable[Path]:
+    """Return the validation data's manifests."""
     return _manifests(config.val_root)
 
 

@@ -46,6 +46,7 @@ MAX_OPEN = 256
 """Most shards whose records a process holds open; each takes some address space alone."""
 MAX_GAP = 2**16
 """Most bytes between two files of an example that are read with them rather than skipped."""
+INDEX_AGAIN = "Index the shards again by virtex index."
 NUM_SHARDS_SAMPLED = 100
 """Most shards that a sample of captions is read from."""
 
@@ -68,6 +69,8 @@ class ShardedSource(Source):
         caption_keys: See `SourceConfig`.
         fault_limit: Largest fraction of examples that the manifest may list as faulty.
         locate: See `Locate`; by default shards lie in the manifest's root.
+        has_own_records: Take the manifest's records, where there are any, although `locate` has
+            others: ids are then known without the shard.
 
     Raises:
         DataError: Shards are missing, none of their examples is kept, or too many are faulty.
@@ -81,8 +84,10 @@ class ShardedSource(Source):
         caption_keys: Mapping[str, float] = NO_KEYS,
         fault_limit: float = 1.0,
         locate: Locate | None = None,
+        has_own_records: bool = False,
     ) -> None:
         self.manifest, self.with_captions, self._locate = manifest, with_captions, locate
+        self._has_own_records = has_own_records or locate is None
         self._keys = dict(caption_keys)
         self.shard_counts = ShardCounts((manifest.num_kept,))
         self._root = Path(manifest.root)
@@ -196,14 +201,18 @@ class ShardedSource(Source):
 
     def _with_records(self, shard: int) -> _Opened:
         about = self.manifest.shard(shard)
-        own = self.manifest.records_path(shard) if self._locate is None else None
-        path = self._path(shard)
+        own = self.manifest.records_path(shard) if self._has_own_records else None
+        if own is not None and (self._locate is None or own.is_file()):
+            path, remedy = own, INDEX_AGAIN
+        else:
+            located = self._path(shard)
+            path, remedy = located.with_name(located.name + SUFFIX), self._remedy(located)
         try:
-            records = Records(own or path.with_name(path.name + SUFFIX))
+            records = Records(path)
         except DataError as error:
-            raise DataError(f"{error} {self._remedy(path)}") from error
+            raise DataError(f"{error} {remedy}") from error
         if len(records) != about.num_examples or records.shard_size != about.size:
-            raise DataError(f"{records.path} does not fit the manifest. {self._remedy(path)}")
+            raise DataError(f"{records.path} does not fit the manifest. {remedy}")
         return _Opened(shard, about.name, records, self.manifest.positions(shard))
 
     def _path(self, shard: int) -> Path:
@@ -230,7 +239,7 @@ class ShardedSource(Source):
     def _remedy(self, path: Path) -> str:
         """Return what to do about a shard that is not as the manifest says."""
         if self._locate is None:
-            return "Index the shards again by virtex index."
+            return INDEX_AGAIN
         return f"Remove {path.parent} from the cache: the same command fetches it again."
 
     def _file(self, opened: _Opened, path: Path) -> io.FileIO:
