@@ -7,16 +7,25 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.data.shards.ranged_server import BUCKET, RangedServer
+from tests.data.sources.manifests import write_shards
 from tests.small_run import small_config
 from virtex import cli
 from virtex.data.caption_sample import TooManyCaptionsError, all_captions, drawn_captions
 from virtex.data.example import Example, Source
+from virtex.data.shards.index import index_shards
+from virtex.data.shards.index_options import IndexConfig
 from virtex.data.source import SourceConfig, open_source
 from virtex.data.tokenizer import Tokenizer, train_tokenizer
 from virtex.errors import ConfigError
 from virtex.pretrain import parse_pretrain, pretrain
 from virtex.tokens import UNK_ID
-from virtex.vocabulary import TokenizerConfig, open_tokenizer
+from virtex.vocabulary import (
+    TokenizerConfig,
+    TrainTokenizerConfig,
+    open_tokenizer,
+    write_tokenizer,
+)
 
 FEW = ("--run.num_steps", "1", "--num_samples", "0", "--data.num_val_images", "0")
 
@@ -138,3 +147,22 @@ def test_options_of_the_vocabulary_reach_it(tmp_path: Path) -> None:
     assert UNK_ID not in Tokenizer.load(path).encode("Собака 🐕")
     with pytest.raises(ConfigError, match=r"(?s)sample 0.*character_coverage 2"):
         TokenizerConfig(sample=0, character_coverage=2)
+
+
+@pytest.mark.parametrize("has_sample", [True, False])
+def test_the_vocabulary_of_shards_in_a_store_is_that_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_sample: bool
+) -> None:
+    write_shards(tmp_path / "store", [9, 7, 5])
+    with RangedServer(tmp_path / "store") as server:
+        server.set_environment(monkeypatch)
+        for name, root in (("here", str(tmp_path / "store")), ("afar", f"s3://{BUCKET}")):
+            manifest = index_shards(IndexConfig(root, tmp_path / name), processes=1)
+            if not has_sample:
+                (manifest / "captions.jsonl.gz").unlink()
+            server.requests.clear()
+            data = SourceConfig(source="webdataset", root=manifest, cache_dir=tmp_path / "cache")
+            out = tmp_path / f"{name}.model"
+            write_tokenizer(TrainTokenizerConfig(vocab_size=40, out=out, data=data))
+        assert server.count("GET", ".tar") == (0 if has_sample else 3)
+    assert Tokenizer.load(out) == Tokenizer.load(tmp_path / "here.model")

@@ -9,6 +9,9 @@ import time
 from collections.abc import Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
 
 from virtex import distributed, files
 from virtex.cores import num_cores
@@ -17,13 +20,16 @@ from virtex.data.fingerprint import fingerprint
 from virtex.data.shard_files import tar_end
 from virtex.data.shards.index import index_shards
 from virtex.data.shards.index_options import IndexConfig
+from virtex.data.shards.remote import train_paths, val_paths
+from virtex.data.shards.remote_visit import VisitedShards, visited
 from virtex.data.source import Split, open_source, resolved
 from virtex.errors import ConfigError, DataError, VirTexError, one_line
 from virtex.options.sizes import bytes_of
 from virtex.pack.pack_folder import LEFT_OUT, PackFolder, ShardCounts
 from virtex.pack.pack_options import SHARD_SIZE, PackConfig
 from virtex.pack.packer import PackedPiece, Packer, packed_pieces
-from virtex.pack.shard_plan import Piece, ShardPlan
+from virtex.pack.shard_groups import GROUP, ShardGroups
+from virtex.pack.shard_plan import PACKING_STREAM, Piece, ShardPlan
 from virtex.processes import OPTION, Requested
 from virtex.progress import ProgressBar
 
@@ -77,10 +83,22 @@ def pack(config: PackConfig, *, processes: Requested = "auto") -> Packed:
     num_processes = _checked(processes)
     config = replace(config, data=resolved(config.data, config.needs))
     _check_beside(config)
-    sources = _open(config)
+    with visited(config.data, at_once=2 * GROUP, in_order=False) as remote:
+        return _pack(config, remote, num_processes)
+
+
+def _pack(config: PackConfig, remote: VisitedShards | None, num_processes: int) -> Packed:
+    """Pack by resolved options, while shards at URLs can be read."""
+    sources = _open(config, remote)
     folder, packed = PackFolder(config.out), Packed()
     with folder.opened(config.settings()):
-        jobs = [_SplitJob(config, folder, split, source) for split, source in sources.items()]
+        jobs = [
+            _SplitJob(
+                config, folder, split, source,
+                _Remote(remote, _groups(config, split, source, remote)),
+            )
+            for split, source in sources.items()
+        ]  # fmt: skip
         for job in jobs:
             packed.shards[job.split] = job.counts
         try:
@@ -100,15 +118,22 @@ class _SplitJob:
     """The shards of one split, some of which may be finished."""
 
     def __init__(
-        self, config: PackConfig, folder: PackFolder, split: Split, source: Source
+        self,
+        config: PackConfig,
+        folder: PackFolder,
+        split: Split,
+        source: Source,
+        remote: "_Remote",
     ) -> None:
-        self.config, self.folder, self.split = config, folder, split
+        self.config, self.folder, self.split, self.remote = config, folder, split, remote
         data = fingerprint(source, config.needs)
+        if remote.groups is not None:  # else the same data would go on in another order
+            data["shards shuffled together"] = GROUP
         num_shards = folder.num_shards(split, data)
         if num_shards is None:
-            num_shards = _num_shards(config, source)
+            num_shards = _num_shards(config, source, remote.groups)
             folder.begin(split, data, num_shards=num_shards)
-        self.plan = ShardPlan(len(source), num_shards, config.seed)
+        self.plan = ShardPlan(len(source), num_shards, config.seed, remote.groups)
         self.packer = _packer(config, source, self.plan)
         self.counts = folder.finished(split, self.plan)
 
@@ -122,6 +147,7 @@ class _SplitJob:
         with closing(pieces), ProgressBar(f"pack {self.split}", total, start=done) as bar:
             for shard in missing:
                 start = time.monotonic()
+                self.remote.lead(self.plan, shard)
                 self._write(shard, pieces, bar)
                 packed.num_packed += self.counts[shard].num_examples
                 packed.seconds += time.monotonic() - start
@@ -196,11 +222,37 @@ def _check_beside(config: PackConfig) -> None:
             )
 
 
-def _open(config: PackConfig) -> dict[Split, Source]:
+class _Remote(NamedTuple):
+    """The shards at URLs that a split needs, if it has any."""
+
+    shards: VisitedShards | None
+    groups: ShardGroups | None
+
+    def lead(self, plan: ShardPlan, shard: int) -> None:
+        """Fetch ahead of a shard of the plan."""
+        if self.shards is not None and self.groups is not None:
+            self.shards.lead(plan, shard)
+
+
+def _groups(
+    config: PackConfig, split: Split, source: Source, remote: VisitedShards | None
+) -> ShardGroups | None:
+    """Return the groups in which the shards of a store are packed; None for other sources."""
+    if remote is None or source.shard_counts is None:
+        return None
+    paths = train_paths(config.data) if split == "train" else val_paths(config.data)
+    places = remote.places(list(paths))
+    if not any(places):
+        return None
+    counts = np.concatenate(source.shard_counts.counts)
+    return ShardGroups(counts, places, (config.seed, PACKING_STREAM))
+
+
+def _open(config: PackConfig, remote: VisitedShards | None) -> dict[Split, Source]:
     """Return the source of each split that there is."""
     sources: dict[Split, Source] = {}
     for split in config.splits:
-        source = open_source(config.data, split=split, needs=config.needs)
+        source = open_source(config.data, split=split, needs=config.needs, remote=remote)
         if source is not None:
             sources[split] = source
         elif config.split == "val":
@@ -211,12 +263,12 @@ def _open(config: PackConfig) -> dict[Split, Source]:
     return sources
 
 
-def _num_shards(config: PackConfig, source: Source) -> int:
+def _num_shards(config: PackConfig, source: Source, groups: ShardGroups | None) -> int:
     """Return the number of shards that holds all examples in shards of the size in the options."""
     size = config.shard_size or SHARD_SIZE
     if config.shard_bytes is not None:
         number = min(SAMPLE, len(source))
-        plan = ShardPlan(len(source), 1, config.seed)
+        plan = ShardPlan(len(source), 1, config.seed, groups)
         sample = _packer(config, source, plan)[Piece(0, 0, number)]
         if sample.error is not None:
             raise sample.error

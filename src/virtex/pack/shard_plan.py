@@ -8,6 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from virtex.data.shards.manifest import SourceShard
+from virtex.pack.shard_groups import ShardGroups
+
 PACKING_STREAM = 0x9AC_4ED
 """Seed that sets the order in the shards apart from that of an epoch."""
 PIECE = 16
@@ -30,6 +33,8 @@ class ShardPlan:
     num_examples: int
     num_shards: int
     seed: int
+    groups: ShardGroups | None = None
+    """The shards of a source in a store, which are shuffled group by group."""
 
     def size(self, shard: int) -> int:
         """Return the number of examples in a shard, bad ones included."""
@@ -43,7 +48,16 @@ class ShardPlan:
     @cached_property
     def order(self) -> NDArray[np.int64]:
         """All indices, in the order of the shards."""
+        if self.groups is not None:
+            return self.groups.order()
         return np.random.default_rng([self.seed, PACKING_STREAM]).permutation(self.num_examples)
+
+    def shards_needed(self, first_step: int, num_steps: int) -> list[SourceShard]:
+        """Return the shards in a store that some shards of the plan need, for a filler."""
+        last = min(first_step + num_steps, self.num_shards)
+        if self.groups is None:
+            return []
+        return self.groups.places_of(self._start(first_step), self._start(last))
 
     def name(self, shard: int) -> str:
         """Return the name of a shard without its suffix."""

@@ -72,7 +72,8 @@ class KeepList:
             ids = [hashes_of(names), hashes_of(f"{shard}/{key}" for key in names)]
             ids += [] if uids is None else [hashes_of(uid.tobytes().hex() for uid in uids)]
         places = np.stack([self._places(pairs) for pairs in ids])  # (I, N)
-        return (places >= 0).any(axis=0), np.unique(places[places >= 0])
+        is_listed: NDArray[np.bool_] = np.any(places >= 0, axis=0)
+        return is_listed, np.unique(places[places >= 0])
 
     def some_of(self, is_chosen: NDArray[np.bool_], *, number: int = 3) -> list[str]:
         """Return the first few ids, in the list's order, of those at some places (K,)."""
