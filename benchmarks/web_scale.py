@@ -8,6 +8,8 @@ start: a process from a manifest of 12 M made-up pairs (1,200 shards, every hund
 order: the lane order of one step for 400 M examples, from counts alone (40,000 shards of 10,000).
 read: images per second of the loader on local shards, from a manifest and from their folder, which
     alternate in one process with one thread; the best round of each counts, in processor time.
+index: examples per second of `virtex index` on a folder of small examples, by one process and by
+    two in turn (wall time of the command), and the cost of a vocabulary of 10,000 on its sample.
 """
 
 import argparse
@@ -32,6 +34,7 @@ from PIL import Image
 from virtex.data.example import Example, Source
 from virtex.data.lanes import LaneOrder
 from virtex.data.loader import Batch, Encoded, LoaderConfig, training_batches
+from virtex.data.shard_files import sample_files
 from virtex.data.shards.manifest import Manifest, Shard
 from virtex.data.shards.records import Records, write_records
 from virtex.data.sources.shards import ShardedSource
@@ -57,8 +60,9 @@ def parse_options() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", default=",".join(PARTS), help="names, with commas between")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of read")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of read and index")
     parser.add_argument("--images", type=int, default=2000, help="images of read")
+    parser.add_argument("--examples", type=int, default=20_000, help="examples of index")
     return parser.parse_args()
 
 
@@ -67,10 +71,7 @@ def start(options: argparse.Namespace) -> Iterator[Row]:
     del options
     with tempfile.TemporaryDirectory() as folder:
         write_large_manifest(Path(folder))
-        done = subprocess.run(
-            [sys.executable, "-c", START, folder], check=True, capture_output=True, text=True
-        )
-    found = json.loads(done.stdout)
+        found = json.loads(_python("-c", START, folder))
     yield "start on 12 M pairs", f"{found['seconds']:.2f} s and {found['bytes'] / 1e6:.0f} MB"
     yield (
         "the same, with importing the package",
@@ -159,7 +160,78 @@ def read(options: argparse.Namespace) -> Iterator[Row]:
             )
 
 
-PARTS: dict[str, Part] = {"start": start, "order": order, "read": read}
+def index(options: argparse.Namespace) -> Iterator[Row]:
+    """Compare indexing by one and by two processes, and measure the vocabulary of the result."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_small_shards(root / "shards", num_examples=options.examples)
+        seconds: dict[int, list[float]] = {1: [], 2: []}
+        for number in range(options.rounds):
+            for processes, found in seconds.items():
+                command = ["-m", "virtex.cli", "index", root / "shards"]
+                command += ["--out", root / f"{processes}-{number}", "--processes", processes]
+                found.append(_seconds(partial(_python, *command)))
+        for processes, found in seconds.items():
+            rates = [options.examples / each for each in (np.median(found), min(found))]
+            yield (
+                f"index of {options.examples:,} small examples, {processes} processes",
+                f"{rates[0]:,.0f}/s in the median, {rates[1]:,.0f}/s at best",
+            )
+        command = ["-m", "virtex.cli", "index", root / "shards", "--out", root / "1-0"]
+        again = _seconds(partial(_python, *command))
+        yield "the same again, which reads no shard", f"{again:.1f} s"
+        cost = json.loads(_python("-c", VOCABULARY, root / "1-0", root / "a.model"))
+    yield (
+        f"vocabulary of 10,000 on {options.examples:,} captions",
+        f"{cost['seconds']:.1f} s and {cost['bytes'] / 1e6:.0f} MB at most, "
+        f"{cost['before'] / 1e6:.0f} MB of them before",
+    )
+
+
+def _python(*arguments: object) -> str:
+    """Run Python, and return what it prints."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+VOCABULARY = """
+import json, resource, sys, time
+from pathlib import Path
+from virtex.data.source import SourceConfig
+from virtex.vocabulary import TrainTokenizerConfig, write_tokenizer
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+before, begin = peak(), time.perf_counter()
+data = SourceConfig(source="webdataset", root=Path(sys.argv[1]))
+write_tokenizer(TrainTokenizerConfig(out=Path(sys.argv[2]), data=data))
+print(json.dumps({"seconds": time.perf_counter() - begin, "bytes": peak(), "before": before}))
+"""
+"""Trains the vocabulary of a manifest."""
+
+
+PARTS: dict[str, Part] = {"start": start, "order": order, "read": read, "index": index}
+
+
+def write_small_shards(root: Path, *, num_examples: int, per_shard: int = 2500) -> None:
+    """Write shards of 4 kB images with captions of made-up words of Zipf's frequencies."""
+    rng = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    words = ["".join(rng.choice(letters, rng.integers(2, 10))) for _ in range(20_000)]
+    image = b"\xff\xd8\xff" + rng.bytes(4000)
+    root.mkdir()
+    for first in range(0, num_examples, per_shard):
+        with (root / f"{first // per_shard:05}.tar").open("wb") as file:
+            for key in range(first, min(first + per_shard, num_examples)):
+                places = np.exp(rng.random(11) * np.log(len(words))).astype(int)
+                captions = [" ".join(words[place] for place in places)]
+                file.write(
+                    sample_files(
+                        f"{key:09}", image, suffix=".jpg", captions=captions, metadata={"width": 64}
+                    )
+                )
+            file.write(bytes(1024))
 
 
 def write_shards(root: Path, *, num_images: int, per_shard: int = 250) -> None:
