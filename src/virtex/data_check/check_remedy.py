@@ -23,26 +23,26 @@ def leave_out(
         bad: Indices of the images of each split that have a finding to leave out.
     """
     num_bad = sum(map(len, bad)) + sum(check.num_without for check in checks)
-    lines = ["", f"images to leave out: {num_bad:,}"]
-    train, listed = checks[0], config.write_good
-    is_good = np.ones(len(train), np.bool_)
-    is_good[bad[0]] = False
-    num_good = int(np.count_nonzero(is_good))
-    is_good[train.images.indices] = False
-    num_unseen = int(np.count_nonzero(is_good))
-    if num_bad and not num_good:
+    lines, train = ["", f"images to leave out: {num_bad:,}"], checks[0]
+    if num_bad and len(bad[0]) == len(train):
         return [*lines, "  nothing is usable: no training image would be left"]
-    if num_bad and listed is None:
-        lines[1] += "; list the others by --write_good GOOD.txt"
-    unseen = []
-    if listed is not None and num_unseen:
-        unseen = [
-            f"listed as good without being decoded: {num_unseen:,} of {num_good:,}",
-            "  --all decodes all",
-        ]
+    unseen = [] if config.write_good is None else _unseen(train, bad[0])
     if not num_bad:
         return ["", *unseen] if unseen else []
-    return [*lines, *unseen, *(f"  {one_line(one)}" for one in _commands(config, train, listed))]
+    if config.write_good is None:
+        lines[1] += "; list the others by --write_good GOOD.txt"
+    commands = _commands(config, train, config.write_good)
+    return [*lines, *unseen, *(f"  {one_line(one)}" for one in commands)]
+
+
+def _unseen(train: SplitCheck, bad: NDArray[np.int64]) -> list[str]:
+    """Return how many images are listed as good that were not decoded; nothing for none."""
+    is_unseen = np.ones(len(train), np.bool_)
+    is_unseen[bad] = is_unseen[train.images.indices] = False
+    if not is_unseen.any():
+        return []
+    counts = f"{np.count_nonzero(is_unseen):,} of {len(train) - len(bad):,}"
+    return [f"listed as good without being decoded: {counts}", "  --all decodes all"]
 
 
 def _commands(config: CheckConfig, train: SplitCheck, good: Path | None) -> Iterator[str]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from virtex.data.checks import quoted
 from virtex.data.shards.gather import Gathered
@@ -34,8 +35,13 @@ def checked(
             key = next(iter(keys_of(facts_of(one.shard.name))))
             example = quoted(f"{one.shard.name}/{key}")
         yield one
-    num_unknown = len(keep) - int(np.count_nonzero(is_known))
     log.info("--keep lists %s ids", f"{len(keep):,}")
+    _report(keep, is_known, root, example)
+
+
+def _report(keep: KeepList, is_known: NDArray[np.bool_], root: str, example: str) -> None:
+    """Say which ids (K,) are unknown; a DataError says that all are, although there are images."""
+    num_unknown = len(keep) - int(np.count_nonzero(is_known))
     if not num_unknown:
         return
     names = listing([quoted(name) for name in keep.some_of(~is_known)])
