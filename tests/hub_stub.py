@@ -258,7 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
         if commit is None:
             self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         elif action in ("", "revision"):
-            siblings = [{"rfilename": file} for file in sorted(commit.files)]
+            siblings = [_sibling(*item) for item in sorted(commit.files.items())]
             values = {"sha": commit.sha, "private": repository.private, "gated": repository.gated}
             self._send_json({"_id": "0", "id": name, "siblings": siblings, **values})
         elif action == "tree":
@@ -366,6 +366,13 @@ def _entry(name: str, content: bytes) -> dict[str, Any]:
     entry = {"type": "file", "path": name, "size": len(content), "oid": git_hash(content)}
     lfs = {"oid": sha256(content), "size": len(content), "pointerSize": 134}
     return entry | ({"lfs": lfs} if is_lfs(name, content) else {})
+
+
+def _sibling(name: str, content: bytes) -> dict[str, Any]:
+    """A file as the hub lists it with what a repository holds."""
+    lfs = {"sha256": sha256(content), "size": len(content), "pointerSize": 134}
+    sibling = {"rfilename": name, "size": len(content), "blobId": git_hash(content)}
+    return sibling | ({"lfs": lfs} if is_lfs(name, content) else {})
 
 
 def _preuploaded(wanted: dict[str, Any], commit: Commit) -> dict[str, Any]:

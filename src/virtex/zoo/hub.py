@@ -9,12 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
 from virtex.config import from_dict
 from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import BackboneConfig, native_size
+from virtex.zoo.hub_client import MAX_BYTES, Repository, fetch_files
 from virtex.zoo.models import user_path
 from virtex.zoo.weights_file import WEIGHTS_NAME
 
@@ -46,39 +44,12 @@ def folder_of(name: str, *, config_only: bool = False) -> Path:
         if not folder.is_dir():
             raise CheckpointError(f"{name}: there is no folder {folder}.")
         return folder
+    name, _, revision = name.removeprefix(HUB).partition("@")
+    repository = Repository(name, revision or None)
+    if config_only:
+        return fetch_files(repository, [(CONFIG_NAME,)], max_bytes=MAX_CONFIG_BYTES)
     contents = [(CONFIG_NAME, weights) for weights in TIMM_WEIGHTS]
-    return _downloaded(name, [(CONFIG_NAME,)] if config_only else [(WEIGHTS_NAME,), *contents])
-
-
-def _downloaded(name: str, contents: list[tuple[str, ...]]) -> Path:
-    """Return the cached folder of the first of several sets of files that a repository has."""
-    repository, _, revision = name.removeprefix(HUB).partition("@")
-    absent = []
-    for names in contents:
-        try:
-            paths = [
-                huggingface_hub.hf_hub_download(repository, file, revision=revision or None)
-                for file in names
-            ]
-        except EntryNotFoundError as error:  # on the hub, or without a network in the cache
-            absent.append(error)
-        except Exception as error:  # the hub's client raises errors of several libraries
-            raise _unreachable(name, error) from error
-        else:
-            return Path(paths[0]).parent
-    if any(isinstance(error, LocalEntryNotFoundError) for error in absent):
-        raise _unreachable(name, absent[0]) from absent[0]
-    alternatives = "; nor ".join(" with ".join(names) for names in contents)
-    raise CheckpointError(f"{name} holds no {alternatives}.")
-
-
-def _unreachable(name: str, error: Exception) -> CheckpointError:
-    reason = str(error).strip().partition("\n")[0]
-    return CheckpointError(
-        f"cannot get {name} from the Hugging Face hub ({type(error).__name__}: {reason}). It is "
-        "fetched once over the network and then cached: fetch it where there is a network, or copy "
-        f"its folder and give {LOCAL}FOLDER."
-    )
+    return fetch_files(repository, [(WEIGHTS_NAME,), *contents], max_bytes=MAX_BYTES)
 
 
 def timm_weights(folder: Path) -> Path | None:

@@ -115,7 +115,7 @@ def open_init(init: str | Path) -> Opened:
 
     Args:
         init: random, imagenet, a run folder, a file, a published name, or `local-dir:FOLDER` or
-            `hf-hub:OWNER/NAME` in timm's layout.
+            `hf-hub:OWNER/NAME[@REVISION]`: a model that `virtex export` wrote, or in timm's layout.
 
     Raises:
         CheckpointError: INIT does not exist or may not be read, or the file is damaged or holds no
