@@ -175,6 +175,9 @@ BRIEFS: dict[str, Brief] = {
                 "--out FILE": "file to write; for huggingface the folder",
                 "--overwrite": "replace it",
                 "--image_size 224": "side of the ONNX graph's images",
+                "--push OWNER/NAME": "push the folder to the Hugging Face hub",
+                "--private": "make the repository private",
+                "--license cc-by-4.0": "licence of the weights, for the card",
             }
         },
     ),

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from virtex.errors import CheckpointError
 
@@ -47,6 +48,16 @@ class Repository:
 
     def __str__(self) -> str:
         return self.name if self.revision is None else f"{self.name}@{self.revision}"
+
+
+def is_repository_name(name: str) -> bool:
+    """Return whether a text has the form OWNER/NAME of a repository."""
+    owner, slash, own = name.partition("/")
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return bool(owner and slash and own)
 
 
 def fetch_files(
@@ -123,6 +134,8 @@ def _cached(repository: Repository, alternatives: Sequence[Sequence[str]]) -> Pa
 def reason_of(error: Exception, repository: Repository, *, is_push: bool = False) -> str:
     """Return what the hub's client refuses, and the remedy."""
     if isinstance(error, OfflineModeIsEnabled):
+        if is_push:
+            return "HF_HUB_OFFLINE is set. Unset it, or leave out --push"
         return (
             f"HF_HUB_OFFLINE is set, and the hub's cache {constants.HF_HUB_CACHE} does not hold "
             f"it. Unset it; {ELSEWHERE}"
@@ -145,7 +158,8 @@ def reason_of(error: Exception, repository: Repository, *, is_push: bool = False
     text = " ".join(str(error).split())
     if isinstance(error, ValueError):  # the card's head
         return text
-    return f"{type(error).__name__}: {text}. Is there a network? If not, {ELSEWHERE}"
+    remedy = "push later" if is_push else ELSEWHERE
+    return f"{type(error).__name__}: {text}. Is there a network? If not, {remedy}"
 
 
 def _reason_of_status(error: HfHubHTTPError, *, is_push: bool) -> str:

@@ -1,6 +1,7 @@
 """The command `virtex export`: a model in the layout of another library."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,9 +17,12 @@ from virtex.zoo.export.layouts import (
     torchvision_state,
 )
 from virtex.zoo.export.model import Model, open_model
-from virtex.zoo.export.model_folder import write_model_folder
+from virtex.zoo.export.model_card import CardConfig
+from virtex.zoo.export.model_folder import OWNED, write_model_folder
 from virtex.zoo.export.onnx_graph import Output, write_onnx
 from virtex.zoo.export.writing import save_run, save_tensors, save_torch
+from virtex.zoo.hub_client import Repository
+from virtex.zoo.hub_push import check_push, problems_of_name, push
 
 Format = Literal[
     "torchvision", "timm", "detectron2", "onnx", "safetensors", "original", "huggingface"
@@ -32,6 +36,9 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "original": (".pth",),
 }
 """Allowed suffixes of each format's file; huggingface writes a folder."""
+
+LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
+"""Form of the names that the hub has for licences."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +62,17 @@ class ExportConfig:
     """Output of the graph: grid (B, C, h, w), or pooled (B, C), its mean over cells."""
     image_size: int | None = None
     """Side of the graph's images in pixels; by default the run's image size, or 224."""
+    push: str | None = None
+    """Repository OWNER/NAME of the Hugging Face hub to push the folder to; it is made if there is
+    none. `hf auth login` or HF_TOKEN says who pushes."""
+    private: bool = False
+    """Make the repository private."""
+    license: str | None = None
+    """Licence of the weights for the head of the card, as the hub writes it: mit, apache-2.0,
+    cc-by-4.0... By default none is stated: it depends on the data."""
 
     def __post_init__(self) -> None:
-        problems = [*_problems_of_out(self), *_problems_of_onnx(self)]
+        problems = [*_problems_of_out(self), *_problems_of_onnx(self), *_problems_of_hub(self)]
         raise_all(ConfigError, "the export options cannot work", problems)
 
 
@@ -78,8 +93,11 @@ def export(config: ExportConfig) -> Path:
 
     Raises:
         ConfigError: The options cannot work, or the layout cannot hold this model.
-        CheckpointError: INIT cannot be found or read, or `out` cannot be written.
+        CheckpointError: INIT cannot be found or read, `out` cannot be written, or the hub refuses
+            the push.
     """
+    if config.push is not None:
+        check_push(Repository(config.push), private=config.private)
     if config.format == "onnx":
         onnx_graph.check_installed()
     WRITERS[config.format](config, open_model(config.init, config=config.backbone))
@@ -106,6 +124,21 @@ def _write_safetensors(config: ExportConfig, model: Model) -> None:
     save_run(opened, config.out, config=opened.config)
 
 
+def _write_huggingface(config: ExportConfig, model: Model) -> None:
+    card = CardConfig(config.out.name, repository=config.push, license=config.license)
+    names = write_model_folder(model, config.out, card=card)
+    if config.push is not None:
+        step = "" if model.opened.step is None else f" at step {model.opened.step}"
+        push(
+            config.out,
+            Repository(config.push),
+            names=names,
+            owned=OWNED,
+            private=config.private,
+            message=f"Add {model.backbone.config.name}{step}",
+        )
+
+
 WRITERS: dict[str, Callable[[ExportConfig, Model], None]] = {
     "torchvision": lambda config, model: save_torch(torchvision_state(model.backbone), config.out),
     "timm": _write_timm,
@@ -115,7 +148,7 @@ WRITERS: dict[str, Callable[[ExportConfig, Model], None]] = {
     "onnx": _write_onnx,
     "safetensors": _write_safetensors,
     "original": lambda config, model: save_torch(released_checkpoint(model), config.out),
-    "huggingface": lambda config, model: write_model_folder(model, config.out),
+    "huggingface": _write_huggingface,
 }
 
 
@@ -140,8 +173,26 @@ def _problems_of_out(config: ExportConfig) -> list[str]:
 
 def _problems_of_onnx(config: ExportConfig) -> list[str]:
     given = {"onnx_output": config.onnx_output != "grid", "image_size": config.image_size}
-    return out_of_range(config, {"image_size": (1, 2**16)}) + [
+    ranges = {"image_size": (1, 2**16)}
+    return out_of_range(config, ranges) + _without_effect(config, given, of="onnx")
+
+
+def _problems_of_hub(config: ExportConfig) -> list[str]:
+    given = {name: getattr(config, name) for name in ("push", "private", "license")}
+    problems = _without_effect(config, given, of="huggingface")
+    if config.private and config.push is None:
+        problems.append("private has no effect without push: give --push OWNER/NAME.")
+    if config.license is not None and not LICENSE.fullmatch(config.license):
+        problems.append(
+            f"license {config.license!r} is no name of a licence: write it like cc-by-4.0."
+        )
+    return problems + ([] if config.push is None else problems_of_name(config.push))
+
+
+def _without_effect(config: ExportConfig, given: Mapping[str, object], *, of: Format) -> list[str]:
+    """Return a problem for each option that is given but belongs to another format."""
+    return [
         f"{name} has no effect with --format {config.format}: leave it out."
-        for name, is_given in given.items()
-        if is_given and config.format != "onnx"
+        for name, value in given.items()
+        if value and config.format != of
     ]

@@ -1,6 +1,7 @@
 """The model card, README.md of a model folder: use, data, recipe and scores."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import yaml
 from virtex.models.backbone import Backbone
 from virtex.zoo.export.card_scores import Score
 from virtex.zoo.export.model import Model
+from virtex.zoo.hub import HUB, LOCAL
+from virtex.zoo.hub_client import is_repository_name
 from virtex.zoo.models import Published, find
 
 TAGS = ("timm", "virtex", "image-feature-extraction")
@@ -21,12 +24,36 @@ PAPER = """Karan Desai and Justin Johnson, "VirTex: Learning Visual Representati
 Annotations", CVPR 2021, arXiv:2006.06666"""
 IMAGES = """`images` (B, 3, H, W) are RGB, normalised with the mean and standard deviation that
 config.json holds, ImageNet's."""
-LICENCE = """virtex, the code, is MIT. The licence of the weights depends on the data that they were
-trained on; whoever publishes them states it as `license:` at the head of this file.
+NO_LICENCE = """virtex, the code, is MIT. The licence of the weights depends on the data that they
+were trained on; whoever publishes them states it as `license:` at the head of this file.
+"""
+LICENCE = "virtex, the code, is MIT. The licence of the weights is {license}.\n"
+LIMITS = """- It knows what its data show and say: what they leave out or get wrong, and whom they
+  describe unfairly, is in the weights too.
+- The scores below are all that was measured; nothing is known of other kinds of images.
+- It is a research model: check it on your own images before anything depends on it.
+"""
+LIMITS_OF_CAPTIONS = """- Captions may name what an image does not show, with no sign of doubt.
 """
 
 
-def model_card(model: Model, *, title: str, scores: Sequence[Score]) -> str:
+@dataclass(frozen=True)
+class CardConfig:
+    """What a card states beside what the model holds."""
+
+    title: str
+    repository: str | None = None
+    """Repository of the Hugging Face hub, OWNER/NAME, that the model is pushed to."""
+    license: str | None = None
+    """Licence of the weights, as the hub names it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model's folder or repository in code."""
+        return f"{LOCAL}FOLDER" if self.repository is None else f"{HUB}{self.repository}"
+
+
+def model_card(model: Model, card: CardConfig, *, scores: Sequence[Score]) -> str:
     """Return the card as Markdown, with front matter for the Hugging Face hub.
 
     Raises:
@@ -34,13 +61,16 @@ def model_card(model: Model, *, title: str, scores: Sequence[Score]) -> str:
     """
     captions = model.writes_captions
     published = find(model.opened.init)
+    title = card.title if card.repository is None else card.repository.partition("/")[2]
+    licence = LICENCE.format(license=card.license) if card.license else NO_LICENCE
     sections = [
-        _front_matter(captions=captions),
+        _front_matter(model, card, captions=captions),
         f"# {title}\n\n{_origin(model, published)}",
-        f"## Use\n\n{_use(model, captions=captions)}",
+        f"## Use\n\n{_use(model, card, captions=captions)}",
         *_training(model, published),
+        f"## Limits\n\n{LIMITS}{LIMITS_OF_CAPTIONS if captions else ''}",
         f"## Scores\n\n{_table(scores) if scores else _no_scores(model, published)}",
-        f"## Licence\n\n{LICENCE}",
+        f"## Licence\n\n{licence}",
     ]
     return "\n".join(sections)
 
@@ -54,13 +84,25 @@ def without_folders(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
-def _front_matter(*, captions: bool) -> str:
+def _front_matter(model: Model, card: CardConfig, *, captions: bool) -> str:
+    datasets = _datasets(model.opened.config.get("data"))
     values = {
+        **({"license": card.license} if card.license else {}),
         "library_name": "timm",
         "pipeline_tag": "image-feature-extraction",
         "tags": [*TAGS, *(["image-to-text"] if captions else [])],
+        **({"datasets": datasets} if datasets else {}),
     }
     return f"---\n{yaml.safe_dump(values, sort_keys=False)}---\n"
+
+
+def _datasets(data: object) -> list[str]:
+    """Return the data sets of a run that are on the hub, by their names there."""
+    root = data.get("root") if isinstance(data, Mapping) else None
+    is_on_hub = isinstance(data, Mapping) and data.get("source") == "huggingface"
+    if not (is_on_hub and isinstance(root, str)) or Path(root).exists():
+        return []
+    return [root] if is_repository_name(root) else []
 
 
 def _origin(model: Model, published: Published | None) -> str:
@@ -81,19 +123,22 @@ def _origin(model: Model, published: Published | None) -> str:
     )
 
 
-def _use(model: Model, *, captions: bool) -> str:
+def _use(model: Model, card: CardConfig, *, captions: bool) -> str:
+    about = (
+        "  # needs timm 1.0.29; once pushed, hf-hub:OWNER/NAME" if card.repository is None else ""
+    )
+    init = "FOLDER" if card.repository is None else card.name
     lines = [
         "import timm",
         "",
-        "# local-dir:FOLDER needs timm 1.0.29; where this is on the hub, hf-hub:OWNER/NAME",
-        'backbone = timm.create_model("local-dir:FOLDER", pretrained=True).eval()',
+        f'backbone = timm.create_model("{card.name}", pretrained=True).eval(){about}',
         f"{_grid_line(model.backbone)}  # (B, C, h, w)",
         "features = grid.mean((2, 3))  # (B, C)",
     ]
     if model.is_run:
-        lines += ["", "import virtex", "", 'backbone = virtex.load_backbone("FOLDER")']
+        lines += ["", "import virtex", "", f'backbone = virtex.load_backbone("{init}")']
     if captions:
-        lines += ['virtex.load_captioner("FOLDER").caption(["photo.jpg"])']
+        lines += [f'virtex.load_captioner("{init}").caption(["photo.jpg"])']
     code = "\n".join(lines)
     size = f" In training they were {model.image.size} pixels square." if model.is_run else ""
     return f"```python\n{code}\n```\n\n{IMAGES}{size}\n"

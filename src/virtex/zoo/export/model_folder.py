@@ -12,16 +12,21 @@ from virtex.zoo.backbones import origin_of
 from virtex.zoo.export.card_scores import scores_of
 from virtex.zoo.export.layouts import timm_state
 from virtex.zoo.export.model import Model
-from virtex.zoo.export.model_card import model_card, without_folders
+from virtex.zoo.export.model_card import CardConfig, model_card, without_folders
 from virtex.zoo.export.writing import save_run, save_tensors
+from virtex.zoo.hub import CONFIG_NAME, TIMM_WEIGHTS
 from virtex.zoo.weights_file import WEIGHTS_NAME
 
+CARD_NAME = "README.md"
+OWNED = (CARD_NAME, CONFIG_NAME, *TIMM_WEIGHTS, WEIGHTS_NAME)
+"""Names of files that this module writes, or that are read in place of those."""
 
-def write_model_folder(model: Model, path: Path) -> None:
-    """Write a folder with config.json and model.safetensors for timm, and README.md.
 
-    Of a run it also holds weights.safetensors, so that the folder is an INIT. Otherwise that file
-    is removed, if it exists: it belongs to another model.
+def write_model_folder(model: Model, path: Path, *, card: CardConfig) -> list[str]:
+    """Write config.json and model.safetensors for timm, and a card; return the files' names.
+
+    Of a run the folder also holds weights.safetensors, so that it is an INIT. Files of another
+    model, which would be read in place of these, are removed.
 
     Raises:
         DataError: A result of the run cannot be read.
@@ -29,18 +34,20 @@ def write_model_folder(model: Model, path: Path) -> None:
     """
     origin = origin_of(model.opened, model.backbone.config)
     scores = scores_of(origin, model.run_folder) if model.is_run else []
-    card = model_card(model, title=path.name, scores=scores)
+    text = model_card(model, card, scores=scores)
     config = json.dumps(timm_config(model.backbone, model.image), indent=2)
     with files.replacing(path, error=CheckpointError) as folder:
         folder.mkdir()
-        (folder / "config.json").write_text(config + "\n", encoding="utf-8")
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        save_tensors(timm_state(model.backbone), folder / "model.safetensors")
+        (folder / CONFIG_NAME).write_text(config + "\n", encoding="utf-8")
+        (folder / CARD_NAME).write_text(text, encoding="utf-8")
+        save_tensors(timm_state(model.backbone), folder / TIMM_WEIGHTS[0])
         if model.is_run:
             public = {**without_folders(model.opened.config), "task": model.opened.config["task"]}
             save_run(model.opened, folder / WEIGHTS_NAME, config=public)
-    if not model.is_run:
-        (path / WEIGHTS_NAME).unlink(missing_ok=True)
+        names = sorted(file.name for file in folder.iterdir())
+    for name in set(OWNED) - set(names):
+        (path / name).unlink(missing_ok=True)
+    return names
 
 
 def timm_config(backbone: Backbone, image: ImageConfig) -> dict[str, Any]:
