@@ -46,6 +46,17 @@ def is_json(model_bytes: bytes) -> bool:
     return model_bytes.startswith(b"{")
 
 
+def ordinary_ids(document: dict[str, Any]) -> tuple[list[int], int]:
+    """Return the ids of a file's ordinary tokens in order, and the first id behind all of its own.
+
+    Raises:
+        ConfigError: The package `tokenizers` is not installed.
+    """
+    backend = _open({**document, **dict.fromkeys(LEFT_OUT)})
+    ids = set(backend.get_vocab(with_added_tokens=True).values())
+    return sorted(ids - _special_ids(backend, document)), max(ids) + 1
+
+
 class JsonPieces:
     """The pieces of a Hugging Face tokenizer.json.
 

@@ -15,6 +15,7 @@ from virtex.zoo.hub_client import is_repository_name
 from virtex.zoo.models import Published, find
 
 TAGS = ("timm", "virtex", "image-feature-extraction")
+ZERO_SHOT = "zero-shot-image-classification"
 NO_SCORES = """None recorded. Measure the backbone, then export again to list the result here:
 
     virtex transfer voc07 --init RUN --data.root VOCdevkit --out RUN/results
@@ -24,6 +25,12 @@ PAPER = """Karan Desai and Justin Johnson, "VirTex: Learning Visual Representati
 Annotations", CVPR 2021, arXiv:2006.06666"""
 IMAGES = """`images` (B, 3, H, W) are RGB, normalised with the mean and standard deviation that
 config.json holds, ImageNet's."""
+OPEN_CLIP = """import open_clip
+
+model, preprocess = open_clip.create_model_from_pretrained("{name}")
+tokenizer = open_clip.get_tokenizer("{name}")
+model.eval()
+vectors = model.encode_text(tokenizer(["a photo of a dog"]), normalize=True)"""
 NO_LICENCE = """virtex, the code, is MIT. The licence of the weights depends on the data that they
 were trained on; whoever publishes them states it as `license:` at the head of this file.
 """
@@ -46,6 +53,8 @@ class CardConfig:
     """Repository of the Hugging Face hub, OWNER/NAME, that the model is pushed to."""
     license: str | None = None
     """Licence of the weights, as the hub names it."""
+    with_open_clip: bool = False
+    """Whether the folder is for open_clip, too."""
 
     @property
     def name(self) -> str:
@@ -86,11 +95,12 @@ def without_folders(value: Any) -> Any:
 
 def _front_matter(model: Model, card: CardConfig, *, captions: bool) -> str:
     datasets = _datasets(model.opened.config.get("data"))
+    tags = [*TAGS, *(["image-to-text"] if captions else [])]
     values = {
         **({"license": card.license} if card.license else {}),
-        "library_name": "timm",
-        "pipeline_tag": "image-feature-extraction",
-        "tags": [*TAGS, *(["image-to-text"] if captions else [])],
+        "library_name": "open_clip" if card.with_open_clip else "timm",
+        "pipeline_tag": ZERO_SHOT if card.with_open_clip else "image-feature-extraction",
+        "tags": [*tags, "clip", "open_clip"] if card.with_open_clip else tags,
         **({"datasets": datasets} if datasets else {}),
     }
     return f"---\n{yaml.safe_dump(values, sort_keys=False)}---\n"
@@ -139,6 +149,8 @@ def _use(model: Model, card: CardConfig, *, captions: bool) -> str:
         lines += ["", "import virtex", "", f'backbone = virtex.load_backbone("{init}")']
     if captions:
         lines += [f'virtex.load_captioner("{init}").caption(["photo.jpg"])']
+    if card.with_open_clip:
+        lines += ["", *OPEN_CLIP.format(name=card.name).splitlines()]
     code = "\n".join(lines)
     size = f" In training they were {model.image.size} pixels square." if model.is_run else ""
     return f"```python\n{code}\n```\n\n{IMAGES}{size}\n"
