@@ -9,6 +9,7 @@ Parameters have torchvision's names; `avgpool` and `fc` are nn.Identity.
 
 import hashlib
 import http.client
+import json
 import os
 import pathlib
 import urllib.parse
@@ -21,6 +22,15 @@ dependencies = ["torch", "torchvision"]
 _ADDRESS = "https://www.dropbox.com/s/"
 _PREFIXES = ("encoder_q.", "visual.cnn.", "")
 """Prefixes of a network's names in files of MoCo, VirTex and torchvision."""
+_HUB = "hf-hub:"
+_SAFETENSORS = {
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F64": torch.float64,
+    "I64": torch.int64,
+}
+"""Types of tensors in a .safetensors file."""
 _OLDEST_TORCH = (2, 6)
 """Oldest torch whose weights_only=True runs no code in a file (CVE-2025-32434)."""
 
@@ -31,8 +41,9 @@ def resnet50(pretrained: bool = False, weights: str | None = None, **kwargs):
     Args:
         pretrained: Download the weights that the VirTex project published; by default the weights
             are random.
-        weights: Path or http(s) address of other weights: a .pth file of a state dict with
-            torchvision's names, or a released VirTex or MoCo checkpoint of this architecture.
+        weights: Path or http(s) address of other weights: a .pth or .safetensors file of a state
+            dict with torchvision's names, or a released VirTex or MoCo checkpoint of this
+            architecture; or `hf-hub:OWNER/NAME[@REVISION]`, a public model in timm's layout.
         kwargs: Further arguments of torchvision's ResNet.
     """
     published = "pxgjxcva7oypf12/backbone_bicaptioning_R_50_L1_H2048.pth?dl=1"
@@ -83,12 +94,22 @@ def _filled(model, pretrained, weights, published):
         path = _fetched(_ADDRESS + published, _basename(published))
     elif weights is not None:
         source = os.fspath(weights)
+        if source.startswith(_HUB):
+            source = _hub_address(source)
         is_address = source.startswith(("http://", "https://"))
         path = _fetched(source, _own_name(source)) if is_address else source
     else:
         return model
     _load(model, _read(path), path)
     return model
+
+
+def _hub_address(name):
+    """Return the address of a model's weights on the Hugging Face hub."""
+    repository, _, revision = name.removeprefix(_HUB).partition("@")
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    revision = urllib.parse.quote(revision or "main", safe="")
+    return f"{endpoint}/{urllib.parse.quote(repository)}/resolve/{revision}/model.safetensors"
 
 
 def _refuse_old_torch():
@@ -128,8 +149,10 @@ def _fetched(address, name):
 
 
 def _read(path):
-    """Return the content of a torch file, without running code in it."""
+    """Return the content of a torch or safetensors file, without running code in it."""
     try:
+        if os.fspath(path).endswith(".safetensors"):
+            return _read_safetensors(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise RuntimeError(f"cannot read {path}: {error}") from error
@@ -139,6 +162,20 @@ def _read(path):
             f"({type(error).__name__}): it was not loaded. Remove it and fetch it again, or ask "
             "its author for the bare state dict."
         ) from None
+
+
+def _read_safetensors(path):
+    """Return the tensors of a file: a length in 8 bytes, that many of JSON, and their data."""
+    content = bytearray(pathlib.Path(path).read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    entries = json.loads(content[8:start])
+    tensors = {}
+    for name, entry in entries.items():
+        if name != "__metadata__":
+            begin, end = (start + offset for offset in entry["data_offsets"])
+            values = torch.frombuffer(content[begin:end], dtype=_SAFETENSORS[entry["dtype"]])
+            tensors[name] = values.view(entry["shape"])
+    return tensors
 
 
 def _load(model, values, source):

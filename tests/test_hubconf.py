@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
 
+from tests.hub_stub import serving_hub
 from tests.zoo.file_server import Served, serving
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.zoo.released import to_released
@@ -150,6 +152,26 @@ def test_weights_come_from_an_address_too(tmp_path, addresses):
     served = Served(b"", statuses=[404])
     with serving(served) as url, pytest.raises(RuntimeError, match=r"404.*weights=PATH"):
         hub("resnet50", weights=url.replace("file", "missing"))
+
+
+def test_weights_come_from_the_hugging_face_hub(tmp_path, monkeypatch):
+    resnet = torchvision.models.resnet50()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    save_file(resnet.state_dict(), tmp_path / "model.safetensors")
+    content = (tmp_path / "model.safetensors").read_bytes()
+    with serving_hub() as stub:
+        monkeypatch.setenv("HF_ENDPOINT", stub.endpoint)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        repository = stub.model("someone/resnet50")
+        repository.refs["v1"] = repository.commit({"model.safetensors": content}).sha
+        repository.commit({"model.safetensors": content[:-1000]})
+        model = hub("resnet50", weights="hf-hub:someone/resnet50@v1")
+        with pytest.raises(RuntimeError, match="is damaged, no torch file"):
+            hub("resnet50", weights="hf-hub:someone/resnet50")
+        with pytest.raises(RuntimeError, match=r"cannot read .*/someone/other/.*HTTP Error 401"):
+            hub("resnet50", weights="hf-hub:someone/other")
+    assert torch.equal(model.layer4[2].bn3.running_var, resnet.layer4[2].bn3.running_var)
+    assert torch.equal(model.conv1.weight, resnet.conv1.weight)
 
 
 def test_two_addresses_of_one_file_name_are_two_files(tmp_path, addresses):

@@ -1,5 +1,6 @@
 """`virtex export --push` by the command line, against the stub of the hub, and what loads there."""
 
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,16 +9,21 @@ import pytest
 import timm
 import torch
 import yaml
+from PIL import Image
 
 from tests.demo.small_run import write_run
 from tests.hub_stub import TOKEN, Hub, Repository, serving_hub, use_hub
+from tests.small_run import small_config
 from tests.zoo.timm_folder import RESNET, written
 from virtex.cli import main
+from virtex.demo.demo_config import parse_demo
 from virtex.predict.loading import load_captioner
+from virtex.pretrain import pretrain
 from virtex.zoo.backbones import load_backbone
 from virtex.zoo.init import open_init
 
 NAME = "someone/captioner"
+QUIET = ["--num_workers", "0", "--device", "cpu"]
 
 
 @pytest.fixture
@@ -55,6 +61,33 @@ def test_a_pushed_run_is_an_init_and_a_model_of_timms(
         torch.testing.assert_close(network.forward_features(images), grid, rtol=0, atol=0)
         torch.testing.assert_close(load_backbone(run)(images), grid, rtol=0, atol=0)
     load_captioner(f"hf-hub:{NAME}")
+
+
+def test_every_command_takes_an_init_of_the_hub(hub: Hub, run: Path, tmp_path: Path) -> None:
+    assert pushed(run, tmp_path / "out") == 0
+    Image.new("RGB", (80, 70), "red").save(tmp_path / "photo.jpg")
+    init, photo, flag = f"hf-hub:{NAME}@main", str(tmp_path / "photo.jpg"), "--out"
+    assert main(["caption", init, photo, flag, str(tmp_path / "captions.jsonl")]) == 0
+    assert "photo.jpg" in (tmp_path / "captions.jsonl").read_text()
+    assert main(["embed", init, photo, flag, str(tmp_path / "vectors.npz")]) == 0
+    assert main(["export", init, "--format", "timm", flag, str(tmp_path / "timm.pth")]) == 0
+    assert parse_demo([init]).init == init
+    trained = small_config(tmp_path / "next", "--init", init, "--run.num_steps", "1")
+    pretrain(trained)
+    assert json.loads((tmp_path / "next" / "data.json").read_text())
+    words = [
+        "transfer",
+        "voc07",
+        "--leave_out_rare",
+        "--init",
+        init,
+        flag,
+        str(tmp_path / "results"),
+    ]
+    data = ["--data.source", "scenes", "--data.num_images", "24", "--data.num_val_images", "8"]
+    assert main([*words, *data, "--data.image_size", "64", "--image_size", "64", *QUIET]) == 0
+    (result,) = (tmp_path / "results").glob("*.json")
+    assert json.loads(result.read_text())["initialisation"]["init"] == init
 
 
 def test_the_card_says_how_to_load_it_from_the_hub(hub: Hub, run: Path, tmp_path: Path) -> None:
