@@ -425,6 +425,23 @@ def test_a_card_states_data_recipe_and_only_the_scores_of_these_weights(tmp_path
     assert recipe["backbone"]["name"] == "resnet18"
 
 
+@pytest.mark.parametrize(
+    ("data", "stated"),
+    [
+        ({"source": "huggingface", "root": "someone/pairs"}, ["someone/pairs"]),
+        ({"source": "huggingface", "root": "/data/pairs"}, None),
+        ({"source": "coco", "root": "someone/COCO"}, None),
+    ],
+)
+def test_a_card_names_data_sets_of_the_hub_alone(data, stated, run, tmp_path):
+    weights = open_init(run.folder)
+    config = {**weights.config, "data": data}
+    path = tmp_path / "run.safetensors"
+    save_weights(path, weights.state, config=config, tokenizer=weights.tokenizer, step=30)
+    card = (exported(path, "huggingface", tmp_path / "model") / "README.md").read_text()
+    assert yaml.safe_load(card.split("---\n")[1]).get("datasets") == stated
+
+
 def test_a_published_config_does_not_contain_folders_of_the_trainer(run, tmp_path):
     folder = exported(run.folder, "huggingface", tmp_path / "model")
     for name in ("README.md", "config.json", "weights.safetensors"):

@@ -134,14 +134,14 @@ def _origin(model: Model, published: Published | None) -> str:
 
 
 def _use(model: Model, card: CardConfig, *, captions: bool) -> str:
-    about = (
-        "  # needs timm 1.0.29; once pushed, hf-hub:OWNER/NAME" if card.repository is None else ""
-    )
-    init = "FOLDER" if card.repository is None else card.name
+    is_local = card.repository is None
+    init = "FOLDER" if is_local else card.name
+    hint = ["# local-dir:FOLDER needs timm 1.0.29; where this is on the hub, hf-hub:OWNER/NAME"]
     lines = [
         "import timm",
         "",
-        f'backbone = timm.create_model("{card.name}", pretrained=True).eval(){about}',
+        *(hint if is_local else []),
+        f'backbone = timm.create_model("{card.name}", pretrained=True).eval()',
         f"{_grid_line(model.backbone)}  # (B, C, h, w)",
         "features = grid.mean((2, 3))  # (B, C)",
     ]
