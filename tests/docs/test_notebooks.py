@@ -1,0 +1,53 @@
+"""The notebooks of docs/notebooks run at toy size, and hold outputs of a run."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from scripts import notebooks
+
+PATHS = sorted(notebooks.FOLDER.glob("*.ipynb"))
+TOY = {
+    "captions_and_attention": {"STEPS": "8", "NUM_PAIRS": "80"},
+    "own_pairs": {"STEPS": "8", "NUM_PAIRS": "80", "NUM_LABELLED": "150"},
+    "probe_and_compare": {
+        "STEPS": "8",
+        "NUM_PAIRS": "80",
+        "NUM_LABELLED": "150",
+        "TASKS": '["clip"]',
+    },
+}
+
+
+def test_every_notebook_has_a_toy_size():
+    assert [path.stem for path in PATHS] == sorted(TOY)
+
+
+@pytest.mark.parametrize("name", TOY)
+def test_a_notebook_runs(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    notebook = nbformat.read(notebooks.FOLDER / f"{name}.ipynb", as_version=4)
+    notebooks.set_parameters(notebook, TOY[name])
+    notebooks.execute(notebook, tmp_path)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_notebook_was_executed_from_top_to_bottom(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(isinstance(cell.execution_count, int) for cell in cells)
+    assert all(output.output_type != "error" for cell in cells for output in cell.outputs)
+
+
+def test_a_failing_command_is_an_error(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("!false | tail -n 1")])
+    with pytest.raises(Exception, match="non-zero exit status"):
+        notebooks.execute(notebook, tmp_path)
+
+
+def test_a_parameter_that_is_not_there_is_refused():
+    notebook = nbformat.read(PATHS[0], as_version=4)
+    with pytest.raises(SystemExit, match="assigned 0 times"):
+        notebooks.set_parameters(notebook, {"NO_SUCH": "1"})
