@@ -221,6 +221,23 @@ def test_a_failure_that_passes_is_named_once(
     assert [line.endswith("is read again") for line in rest] == [True]
 
 
+def test_when_a_store_is_back_all_shards_are_tried_at_once(
+    server: RangedServer, manifest: Manifest, cache: ShardCache
+) -> None:
+    server.fail(10)  # both shards wait for the store, each until its own time
+    filler = Inside(cache, manifest, num_retries=12)
+    filler.show(0, 1, num_urgent=2)
+    items = filler.filling.items
+
+    def have_failed() -> bool:
+        return len(items) == 2 and all(item.tries.number > 1 for item in items.values())
+
+    turn_until(have_failed, filler)
+    *_, last = items.values()
+    last.tries.next_at = time.monotonic() + 1000
+    turn_until(lambda: has(cache, manifest, 0, 1), filler)
+
+
 @pytest.mark.parametrize("damage", ["the store is away", "the shard has changed"])
 def test_a_failure_that_stays_is_an_error_that_names_the_shard(
     server: RangedServer, manifest: Manifest, cache: ShardCache, damage: str

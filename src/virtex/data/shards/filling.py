@@ -189,8 +189,13 @@ class Filling:
         if item.lock is None:  # another process has it
             item.tries.next_at = now + BUSY_WAIT
             return
-        if item.tries.number and self.said.pop(item.remote.manifest.root, 0.0):
-            log.warning("%s is read again", item.remote)
+        if item.tries.number:
+            root = item.remote.manifest.root
+            if self.said.pop(root, 0.0):
+                log.warning("%s is read again", item.remote)
+            for other in self.items.values():  # they waited for the same store
+                if other.remote.manifest.root == root:
+                    other.tries.next_at = min(other.tries.next_at, now)
         item.tries, item.needs_room_since, item.reason = Tries(), None, None
 
     def _lacks_room(
