@@ -8,7 +8,7 @@ MINUTES ?= 8
 OUT ?= gpu-report
 STAMP := $(VENV)/installed
 
-.PHONY: quickstart captioner demo gpu test test-lower lint help
+.PHONY: quickstart captioner demo gpu test test-lower lint dist help
 help:
 	@echo "make quickstart   the main job on drawn scenes, minutes on 2 cores; ends with quickstart/report.html"
 	@echo "make captioner    train a small captioner on photographs: CAPTIONS=DIR in COCO's layout, about an hour"
@@ -16,7 +16,8 @@ help:
 	@echo "make gpu          all that a machine with a GPU can tell, in MINUTES=8; ends with OUT=gpu-report/gpu.md"
 	@echo "make test         the test suite"
 	@echo "make test-lower   the same with the oldest versions of the dependencies; downloads 3 GB"
-	@echo "make lint         ruff, mypy and the import rule"
+	@echo "make lint         ruff, mypy, the import rule and the Dockerfile"
+	@echo "make dist         the wheel and the sdist in dist/, used in bare environments; downloads 3 GB for each Python"
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "virtex needs Python 3.11 or newer; try: make PYTHON=python3.12")'
@@ -55,3 +56,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+
+dist: $(STAMP)
+	$(BIN)/python scripts/build.py

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BOUND = re.compile(r"([\w.-]+(?:\[[\w,]+\])?)>=([\w.]+)")
-TOOLS = ("pytest", "hypothesis", "playwright")
+TOOLS = ("hypothesis", "open_clip_torch", "playwright", "pytest", "sentence-transformers")
 """Packages of the extra `dev` that tests import; their newest versions are installed."""
 
 

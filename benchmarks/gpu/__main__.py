@@ -27,8 +27,9 @@ from benchmarks.gpu.progress import Progress
 from benchmarks.gpu.report import write_report
 from benchmarks.gpu.runner import Section, run_section
 from benchmarks.gpu.settings import Settings
+from virtex.version import VERSION
 
-PACKAGES = ("virtex", "torch", "torchvision", "timm", "numpy", "simplejpeg", "triton")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "simplejpeg", "triton")
 ROOM = "benchmarks.gpu."
 MOST = 2.0
 """Multiple of the time that a section needs which it may take, where there is enough."""
@@ -171,7 +172,7 @@ def part_of(left: float, sections: Sequence[Section]) -> float:
 
 def facts_of_call() -> dict[str, str]:
     """Return date, command, versions and host of this call."""
-    versions = []
+    versions = [f"virtex {VERSION}"]
     for package in PACKAGES:
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from virtex.version import VERSION
+
 if TYPE_CHECKING:
     from virtex.models.decoding_config import DecodingConfig as DecodingConfig
     from virtex.predict.embeddings import embed as embed
@@ -11,8 +13,6 @@ if TYPE_CHECKING:
     from virtex.predict.loading import load_embedder as load_embedder
     from virtex.predict.matching import MatchingConfig as MatchingConfig
     from virtex.zoo.backbones import load_backbone as load_backbone
-
-    __version__: str
 
 _MODULES = {
     "DecodingConfig": "virtex.models.decoding_config",
@@ -25,12 +25,11 @@ _MODULES = {
 }
 """Module of each public name, imported when the name is first used, since torch takes seconds."""
 __all__ = ["__version__", *_MODULES]
+__version__ = VERSION
 
 
 def __getattr__(name: str) -> Any:
-    """Return a public name from its module, or the version of the installed package."""
-    if name == "__version__":
-        return import_module("importlib.metadata").version("virtex")
+    """Return a public name from its module."""
     if name not in _MODULES:
         raise AttributeError(f"module 'virtex' has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from virtex.launcher import report_to_torchrun
 from virtex.processes import HELP, Requested, choose, split_option
 from virtex.streams import flushed, is_fine, open_missing_streams, say
 from virtex.transfer.protocol_names import ABOUT, TRAINED
+from virtex.version import VERSION
 
 USAGE = """usage: virtex COMMAND [options]
 
@@ -138,7 +138,7 @@ def _run(words: list[str]) -> int:
         return 0
     command, arguments = words[0], with_one_help(words[1:])
     if command == "--version":
-        print(version("virtex"))
+        print(VERSION)
         return 0
     if command not in COMMANDS:
         known = ", ".join(COMMANDS)

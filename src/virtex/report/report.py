@@ -4,7 +4,6 @@ import logging
 import re
 import shlex
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,6 +16,7 @@ from virtex.report.curves import facts, run_charts
 from virtex.report.findings import Run, find
 from virtex.report.markdown import markdown_report
 from virtex.report.page import NextStep, Page, RunPage, duration, signed
+from virtex.version import VERSION
 
 log = logging.getLogger("virtex")
 
@@ -53,7 +53,7 @@ def write_report(
         runs=tuple(RunPage(run, facts(run), run_charts(run)) for run in found.runs),
         timings=tuple(found.timings.items()),
         next_steps=tuple(_default_steps(found.runs) if next_steps is None else next_steps),
-        version=version("virtex"),
+        version=VERSION,
         problems=problems,
     )
     files.write(out / "report.md", _encoded(markdown_report(page)))

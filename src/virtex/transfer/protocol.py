@@ -18,15 +18,14 @@ from virtex.data.example import Source
 from virtex.data.source_options import Needs
 from virtex.errors import ConfigError, DataError, VirTexError, listing
 from virtex.options.bounded_yaml import load_json
+from virtex.version import VERSION
 
 if TYPE_CHECKING:  # reading results, as a report does, needs no torch
     import torch
 
     from virtex.models.backbone import Backbone
 
-PACKAGES = (
-    "virtex", "torch", "torchvision", "timm", "scikit-learn", "faster-coco-eval", "numpy",
-)  # fmt: skip
+PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "faster-coco-eval", "numpy")
 MAX_BYTES = 2**22
 """Most bytes of a result's file."""
 
@@ -246,11 +245,12 @@ class Protocol(ABC):
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that numbers depend on."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+    own = {"python": platform.python_version(), "virtex": VERSION}
+    return own | {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str:
-    """Return a package's version; a source tree on PYTHONPATH has none."""
+    """Return a package's version, or that it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
