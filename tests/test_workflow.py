@@ -38,7 +38,7 @@ def test_the_workflow_tests_every_python_with_the_oldest_and_the_newest_torch() 
 def test_the_workflow_calls_targets_of_the_makefile() -> None:
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     called = [word for line in commands() for word in re.findall(r"make ([\w-]+)", line)]
-    assert {"lint", "test", "dist"} <= set(called) <= set(targets)
+    assert {"lint", "docs", "test", "dist"} <= set(called) <= set(targets)
 
 
 def test_the_workflow_may_only_read_and_asks_no_host_but_pytorchs() -> None:
