@@ -76,8 +76,10 @@ def test_a_store_that_is_away_for_good_ends_the_run(server: RangedServer, tmp_pa
     manifest = index(tmp_path)
     server.fail(10_000)
     flags = ("--data.cache_dir", str(tmp_path / "cache"), "--data.store_retries", "0")
-    with pytest.raises(DataError, match=f"s3://{BUCKET} cannot be had"):
+    with pytest.raises(DataError, match=f"s3://{BUCKET} cannot be read") as caught:
         pretrain(options(manifest, tmp_path / "run", *flags))
+    assert caught.value.exit_code == 75  # docs/cluster/slurm.sh starts the step again
+    assert str(caught.value).count("goes on from the last checkpoint") == 1
 
 
 def test_other_commands_say_which_read_from_afar_and_what_to_do(

@@ -85,7 +85,8 @@ class ZooConfig:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0 on success, 2 for a mistake that the user can mend.
 
-    75 means that another process of a run was lost, so that the same command may succeed.
+    75 means that the same command may succeed: another process of a run was lost, or a store of
+    shards stayed away.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     open_missing_streams()

@@ -20,7 +20,7 @@ from virtex.data.shards import fetch as fetch_module
 from virtex.data.shards import filling as module
 from virtex.data.shards import retries
 from virtex.data.shards.cache import ShardCache
-from virtex.data.shards.exchange import Exchange, Window
+from virtex.data.shards.exchange import Exchange, Failure, Window
 from virtex.data.shards.filler import Filler, Locate, look_ahead
 from virtex.data.shards.filling import Filling, Job
 from virtex.data.shards.locks import is_locked
@@ -80,7 +80,7 @@ class Inside:
         item = self.filling.items.get(SourceShard(0, shard))
         return item is not None and item.lock is not None
 
-    def failure(self, shard: int) -> str | None:
+    def failure(self, shard: int) -> Failure | None:
         return self.exchange.failure(SourceShard(0, shard))
 
 
@@ -124,8 +124,9 @@ def test_a_killed_filler_is_named_and_a_new_one_goes_on(
         while not downloads(server):
             time.sleep(0.01)
         filler.process.send_signal(signal.SIGKILL)
-        with pytest.raises(DataError, match=r"shard 000\.tar at http.*has ended: it was killed"):
+        with pytest.raises(DataError, match=r"^000\.tar at http.*ended: it was killed") as caught:
             waiting.result(10)
+        assert caught.value.exit_code == 75
     assert not has(cache, manifest, 0)
     server.delay(0)
     with Filler(cache, [manifest]) as filler:
@@ -238,22 +239,38 @@ def test_when_a_store_is_back_all_shards_are_tried_at_once(
     turn_until(lambda: has(cache, manifest, 0, 1), filler)
 
 
-@pytest.mark.parametrize("damage", ["the store is away", "the shard has changed"])
-def test_a_failure_that_stays_is_an_error_that_names_the_shard(
-    server: RangedServer, manifest: Manifest, cache: ShardCache, damage: str
+@pytest.mark.parametrize(
+    ("status", "exit_code", "num_tries", "reason"),
+    [
+        (503, 75, 3, r"503 .*; 2 retries did not help\. The same command goes on from the last"),
+        (403, 2, 1, r"access is denied with the credentials there are\."),
+        (404, 2, 1, r"there is nothing of this name\. Correct the URL, or index the shards again"),
+        (301, 2, 3, "redirect"),
+        (400, 2, 3, "400 Bad Request"),
+        (412, 2, 1, r"it has changed since it was indexed\. Index the shards again"),
+    ],
+)
+def test_a_failure_that_stays_names_the_shard_once_and_says_whether_to_try_again(
+    server: RangedServer,
+    manifest: Manifest,
+    cache: ShardCache,
+    status: int,
+    exit_code: int,
+    num_tries: int,
+    reason: str,
 ) -> None:
-    if damage == "the store is away":
-        server.fail(10**6)
-        reason = "cannot be read: .*503"
-    else:
+    if status == 412:
         (server.folder / "001.tar").write_bytes(b"other")
-        reason = "has changed since it was indexed. Index the shards again"
+    else:
+        server.fail(10**6, status=status)
     filler = Inside(cache, manifest, num_retries=2)
     filler.exchange.want(SourceShard(0, 1))
     turn_until(lambda: filler.failure(1), filler)
-    with pytest.raises(DataError, match=rf"shard 001\.tar at {server.url} cannot be had.*{reason}"):
+    with pytest.raises(DataError, match=rf"^001\.tar at {server.url} .*{reason}") as caught:
         filler.locate(1)
-    assert downloads(server) == (3 if damage == "the store is away" else 1)
+    assert caught.value.exit_code == exit_code
+    assert str(caught.value).count("cannot be") == 1
+    assert downloads(server) == num_tries
 
 
 def test_a_cut_answer_is_read_again(

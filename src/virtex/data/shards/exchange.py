@@ -35,6 +35,14 @@ class Window(NamedTuple):
     """Number of the first ones, which are in use now."""
 
 
+class Failure(NamedTuple):
+    """Why a shard cannot be had."""
+
+    reason: str
+    is_away: bool = False
+    """Whether its store cannot be reached for now, so that the same command may succeed."""
+
+
 class Exchange:
     """A folder of requests to one filler, and of its answers."""
 
@@ -93,23 +101,23 @@ class Exchange:
         """Remove the request of a shard; a worker that still waits requests it again."""
         self._path("wanted", shard).unlink(missing_ok=True)
 
-    def fail(self, shard: SourceShard, reason: str) -> None:
+    def fail(self, shard: SourceShard, failure: Failure) -> None:
         """Tell the workers that a shard cannot be had."""
-        _replace(self._path("failed", shard), reason)
+        _replace(self._path("failed", shard), json.dumps(failure))
 
-    def failure(self, shard: SourceShard) -> str | None:
+    def failure(self, shard: SourceShard) -> Failure | None:
         """Return why a shard cannot be had; None if it can, as far as is known."""
-        return self._read(self._path("failed", shard))
+        text = self._read(self._path("failed", shard))
+        return None if text is None else Failure(*json.loads(text))
 
     def end(self, reason: str) -> None:
         """Leave the reason of the filler's end."""
         with contextlib.suppress(OSError):
             _replace(self.folder / "ended", reason)
 
-    def reason_of_end(self) -> str:
-        """Return why the filler ended."""
-        found = self._read(self.folder / "ended")
-        return found or "it was killed, perhaps by the system for lack of memory"
+    def reason_of_end(self) -> str | None:
+        """Return why the filler ended; None if it could not tell, since it was killed."""
+        return self._read(self.folder / "ended")
 
     def remove(self) -> None:
         """Remove the folder."""

@@ -28,12 +28,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
 
+from virtex.data.checks import quoted
 from virtex.data.shards.cache import ShardCache
 from virtex.data.shards.exchange import Exchange, Window
 from virtex.data.shards.filling import NUM_AT_ONCE, Job
 from virtex.data.shards.manifest import Manifest, SourceShard
 from virtex.data.shards.retries import NUM_RETRIES
-from virtex.data.shards.store_types import StoreError
+from virtex.data.shards.store_types import StoreAwayError, StoreError
 
 MARGIN = 64
 """Steps ahead of the present one that count as in use, since workers prepare them."""
@@ -41,6 +42,7 @@ LONGEST_HORIZON = 2**20
 """Most steps that are looked ahead."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.2
 """Seconds between two looks of a worker that waits."""
+GOES_ON = "The same command goes on from the last checkpoint."
 PROGRAM = "from virtex.data.shards.filling import main; main()"
 
 
@@ -152,22 +154,34 @@ class Locate:
     def _wait(self, place: SourceShard, is_there: Callable[[], bool]) -> None:
         pause = FIRST_PAUSE
         while not is_there():
-            if (reason := self.exchange.failure(place)) is not None:
-                raise StoreError(f"{self._name(place)} cannot be had: {reason}")
+            if (failure := self.exchange.failure(place)) is not None:
+                raise self._error(place, *failure)
             if not self.exchange.is_alive():
                 if is_there():
                     return
-                raise StoreError(
-                    f"{self._name(place)} cannot be had: the process that fetches shards has "
-                    f"ended: {self.exchange.reason_of_end()}. Start the command again: a run "
-                    "goes on from its last checkpoint."
-                )
+                raise self._end_of_filler(place)
             self.exchange.want(place)
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
+    def _error(self, place: SourceShard, reason: str, is_away: bool) -> StoreError:
+        """Return the error for a shard that cannot be had, which is named once."""
+        if quoted(self.manifest.names[place.shard]) not in reason:
+            reason = f"{self._name(place)} cannot be had: {reason}"
+        return StoreAwayError(f"{reason}. {GOES_ON}") if is_away else StoreError(reason)
+
+    def _end_of_filler(self, place: SourceShard) -> StoreError:
+        """Return the error for a filler that has ended; a kill alone may not happen again."""
+        reason = self.exchange.reason_of_end()
+        how = reason or "it was killed, perhaps by the system for lack of memory"
+        error = StoreError if reason else StoreAwayError
+        return error(
+            f"{self._name(place)} cannot be had: the process that fetches shards has ended: {how}. "
+            f"{GOES_ON}"
+        )
+
     def _name(self, place: SourceShard) -> str:
-        return f"shard {self.manifest.names[place.shard]} at {self.manifest.root}"
+        return f"{quoted(self.manifest.names[place.shard])} at {self.manifest.root}"
 
 
 def needed_at_once(

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from virtex.data.shards.cache import CacheFullError, ShardCache
-from virtex.data.shards.exchange import Exchange, Window
+from virtex.data.shards.exchange import Exchange, Failure, Window
 from virtex.data.shards.fetch import NUM_PARALLEL, ContentError, Remote, fetch
 from virtex.data.shards.locks import Lock
 from virtex.data.shards.manifest import Manifest, SourceShard
 from virtex.data.shards.retries import Tries, patience
-from virtex.data.shards.store import Patience, StoreError, open_store
+from virtex.data.shards.store import Patience, StoreAwayError, StoreError, open_store
 from virtex.errors import VirTexError, printable
 
 log = logging.getLogger("virtex")
@@ -75,7 +75,7 @@ class Item:
     needs_room_since: float | None = None
     was_other: bool = False
     """Whether its content once was not that of the manifest."""
-    reason: str | None = None
+    failure: Failure | None = None
     """Why it cannot be had."""
     wanted_until: float = 0.0
     """Time up to which it is held for a worker that requested it."""
@@ -196,7 +196,7 @@ class Filling:
             for other in self.items.values():  # they waited for the same store
                 if other.remote.manifest.root == root:
                     other.tries.next_at = min(other.tries.next_at, now)
-        item.tries, item.needs_room_since, item.reason = Tries(), None, None
+        item.tries, item.needs_room_since, item.failure = Tries(), None, None
 
     def _lacks_room(
         self, item: Item, error: CacheFullError, now: float, *, is_needed: bool
@@ -209,7 +209,7 @@ class Filling:
         item.needs_room_since = item.needs_room_since or now
         self._say(str(self.cache.folder), f"{error} {item.remote} waits for it.", now)
         if now - item.needs_room_since > patience(self.job.num_retries):
-            item.reason = str(error)
+            item.failure = Failure(str(error))
 
     def _failed(self, item: Item, error: VirTexError | OSError, now: float) -> None:
         """Decide whether a shard is tried again."""
@@ -221,7 +221,10 @@ class Filling:
             may_pass, item.was_other = not item.was_other, True
         wait = item.tries.fail(now, self.generator)
         if not may_pass or item.tries.number > self.job.num_retries:
-            item.reason = text
+            is_away, num_retries = isinstance(error, StoreAwayError), item.tries.number - 1
+            if is_away and num_retries:
+                text = f"{text}; {num_retries} retries did not help"
+            item.failure = Failure(text, is_away)
         else:
             tries = f"retry {item.tries.number} of {self.job.num_retries} in {wait:.1f} s"
             self._say(item.remote.manifest.root, f"{text}; {tries}", now)
@@ -236,9 +239,9 @@ class Filling:
         """Tell the workers what cannot be had, and forget the requests that are met."""
         for place in requests:
             item = self.items[place]
-            if item.lock is None and item.reason is not None:
-                self.exchange.fail(place, item.reason)
-            if item.lock is not None or item.reason is not None:
+            if item.lock is None and item.failure is not None:
+                self.exchange.fail(place, item.failure)
+            if item.lock is not None or item.failure is not None:
                 self.exchange.forget(place)
 
 

@@ -22,10 +22,27 @@ from urllib.parse import unquote, urlsplit
 
 from virtex.data.checks import quoted
 from virtex.data.shards.folder_store import FolderStore
-from virtex.data.shards.store_types import PIECE, Patience, Store, Stored, StoreError, is_shard
+from virtex.data.shards.store_types import (
+    PIECE,
+    Patience,
+    Store,
+    StoreAwayError,
+    Stored,
+    StoreError,
+    is_shard,
+)
 from virtex.errors import ConfigError, one_line
 
-__all__ = ["PIECE", "Patience", "Store", "StoreError", "Stored", "is_shard", "open_store"]
+__all__ = [
+    "PIECE",
+    "Patience",
+    "Store",
+    "StoreAwayError",
+    "StoreError",
+    "Stored",
+    "is_shard",
+    "open_store",
+]
 
 log = logging.getLogger("virtex")
 
@@ -54,6 +71,10 @@ SIGNED = re.compile(
 )
 ROLE = re.compile(r"/latest/(api/token|meta-data)|computeMetadata|/metadata/identity")
 """Part of the addresses that give a machine's role, read for want of credentials."""
+OPTIONS = re.compile(
+    r"no credentials|Received redirect|status code: 4(?!08|09|25|29)\d\d(?!.*RequestTimeout)"
+)
+"""Part of the reason of a failure that options or credentials cause, although a try may help."""
 Result = TypeVar("Result")
 
 
@@ -190,7 +211,8 @@ class RemoteStore:
                 waited = time.monotonic() - began
                 if not may_pass or number == most or waited >= patience.seconds:
                     tries = f" after {number} tries in {waited:.0f} s" if number > 1 else ""
-                    failure = StoreError(
+                    is_away = may_pass and not OPTIONS.search(reason)
+                    failure = (StoreAwayError if is_away else StoreError)(
                         f"{subject} at {self.root} cannot be read{tries}: {reason}"
                     )
                     failure.may_pass = may_pass

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
-from virtex.errors import DataError
+from virtex.errors import DataError, LostProcessError
 
 SHARD_SUFFIX = ".tar"
 PIECE = 2**23
@@ -16,7 +16,14 @@ class StoreError(DataError):
     """A store, or an object in it, that cannot be read; names both, but no credential."""
 
     may_pass = False
-    """Whether it may be readable later, as after a failure of the network."""
+    """Whether another try may help, as after a failure of the network."""
+
+
+class StoreAwayError(StoreError):
+    """A store that cannot be reached for now, which is no mistake of the user."""
+
+    may_pass = True
+    exit_code = LostProcessError.exit_code
 
 
 class Stored(NamedTuple):
