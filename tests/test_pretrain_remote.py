@@ -1,6 +1,7 @@
 """Pretraining on shards in a remote store: the same run as on local ones, and its faults."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -80,6 +81,31 @@ def test_a_store_that_is_away_for_good_ends_the_run(server: RangedServer, tmp_pa
         pretrain(options(manifest, tmp_path / "run", *flags))
     assert caught.value.exit_code == 75  # docs/cluster/slurm.sh starts the step again
     assert str(caught.value).count("goes on from the last checkpoint") == 1
+
+
+@pytest.mark.parametrize("parts", ["all", "no records", "no records, keys or sample"])
+def test_captions_of_other_keys_are_refused_before_a_step(
+    server: RangedServer, tmp_path: Path, parts: str
+) -> None:
+    manifest = index(tmp_path)
+    if parts != "all":
+        shutil.rmtree(manifest / "records")
+    if "keys" in parts:
+        (manifest / "captions.jsonl.gz").unlink()
+        path = manifest / "manifest.json"
+        path.write_text(re.sub('"(caption_keys|with_captions)".*\n', "", path.read_text()))
+    flags = ("--data.cache_dir", str(tmp_path / "cache"), "--data.caption_keys", "{alt: 1}")
+    expected = (
+        "caption_keys names alt too"
+        if "keys" not in parts
+        else (
+            r'none of the \d examples of .* has a caption in "alt" .*'
+            r'with text in their .json files: .*"url".*have a .txt file'
+        )
+    )
+    with pytest.raises(ConfigError, match=expected):
+        pretrain(options(manifest, tmp_path / "run", *flags))
+    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_other_commands_say_which_read_from_afar_and_what_to_do(

@@ -26,6 +26,8 @@ def fingerprint(source: Source, needs: Needs) -> Fingerprint:
         return {**images, "drawing sha256": sha256_of_strings([json.dumps(identity)])}
     if source.shard_counts is not None:  # visiting all examples would take hours
         subset = [identity["sha256"], identity.get("captions_per_image")]
+        if "caption_keys_from" in identity:  # no option states them
+            images["caption keys"] = identity["caption_keys"]
         return {**images, "shards sha256": sha256_of_strings([json.dumps(subset)])}
     indices = range(len(source))
     images["image ids sha256"] = sha256_of_strings(source.image_id(index) for index in indices)

@@ -1,5 +1,6 @@
 """Options to an opened data source: the layout, its location and the part to use."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -27,6 +28,7 @@ from virtex.data.sources.karpathy import KarpathySource, has_karpathy_split
 from virtex.data.sources.lvis import LvisSource, lvis_path
 from virtex.data.sources.mixed import MixedSource
 from virtex.data.sources.scenes import ScenesSource
+from virtex.data.sources.shard_captions import check_indexed_for
 from virtex.data.sources.shards import ShardedSource
 from virtex.data.sources.table import TableSource
 from virtex.data.sources.voc import VocSource
@@ -131,12 +133,11 @@ def _open_shards(
 ) -> Source | None:
     """Return the shards of manifests, or those in a folder."""
     mix = {Path(path): weight for path, weight in config.mix.items()}
-    if split == "train" and mix:
-        parts = [_sharded(path, config, needs, remote) for path in mix]
-        return MixedSource(parts, [*mix.values()])
     root = config.root if split == "train" else config.val_root
+    if split == "train" and mix:
+        return MixedSource(_sharded([*mix], config, needs, remote), [*mix.values()])
     if root is not None and has_manifest(root):
-        return _sharded(root, config, needs, remote)
+        return _sharded([root], config, needs, remote)[0]
     if split == "val" and root is None:
         return None
     if is_manifest(config):  # and the validation data are a folder
@@ -145,26 +146,36 @@ def _open_shards(
 
 
 def _sharded(
-    path: Path, config: SourceConfig, needs: Needs, remote: RemoteShards | None
-) -> ShardedSource:
-    manifest, locate = Manifest.read(path), None
-    if is_url(manifest.root):
-        if remote is None:
-            raise ConfigError(
-                f"{path} lists shards at {quoted(manifest.root)}, which virtex pretrain, data "
-                "check, pack and tokenizer alone read from afar. For this command, copy the "
-                "shards to a folder, index that by `virtex index FOLDER`, and name FOLDER"
-                f"/{DEFAULT_OUT}."
-            )
-        locate = remote.locate(manifest)
-    return ShardedSource(
-        manifest,
-        with_captions=needs.captions,
-        caption_keys=config.caption_keys,
-        fault_limit=config.fault_limit,
-        locate=locate,
-        has_own_records=remote is not None and remote.has_own_records,
-    )
+    paths: Sequence[Path], config: SourceConfig, needs: Needs, remote: RemoteShards | None
+) -> list[ShardedSource]:
+    """Return the shards of each manifest, whose captions are those that it was indexed for."""
+    manifests = [Manifest.read(path) for path in paths]
+    distant = [one for one in manifests if is_url(one.root)]
+    if distant and remote is None:
+        raise ConfigError(
+            f"{distant[0].folder} lists shards at {quoted(distant[0].root)}, which virtex pretrain, "
+            "data check, pack and tokenizer alone read from afar. For this command, copy the "
+            "shards to a folder, index that by `virtex index FOLDER`, and name FOLDER"
+            f"/{DEFAULT_OUT}."
+        )
+    if needs.captions:
+        check_indexed_for(manifests, config.caption_keys)
+    sources = []
+    for manifest in manifests:
+        of_remote = remote if manifest in distant else None
+        source = ShardedSource(
+            manifest,
+            with_captions=needs.captions,
+            caption_keys=config.caption_keys,
+            fault_limit=config.fault_limit,
+            locate=None if of_remote is None else of_remote.locate(manifest),
+            has_own_records=of_remote is not None and of_remote.has_own_records,
+        )
+        if needs.captions:
+            first = None if of_remote is None else of_remote.first_shard(manifest)
+            source.check_captions(config.caption_keys, first=first)
+        sources.append(source)
+    return sources
 
 
 def _open_scenes(config: SourceConfig, split: Split) -> Source | None:

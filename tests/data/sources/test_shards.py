@@ -1,5 +1,6 @@
 """Shards that a manifest lists."""
 
+import json
 import multiprocessing
 import pickle
 from itertools import islice
@@ -182,6 +183,30 @@ def test_too_many_faults_in_the_manifest_are_an_error(root: Path) -> None:
         ShardedSource(Manifest.read(out), fault_limit=0.2)
 
 
+def test_the_error_of_too_many_faults_names_the_files_that_list_them(tmp_path: Path) -> None:
+    write_shards(tmp_path, [6, 6, 6, 6])
+    out = tmp_path / ".virtex-manifest"
+    (tmp_path / "00001.tar").write_bytes((tmp_path / "00001.tar").read_bytes()[:1000])
+
+    def message(folder: Path) -> str:
+        index_shards(IndexConfig(root=str(tmp_path), val_share=0.5), processes=1)
+        return message_of(lambda: ShardedSource(Manifest.read(folder), fault_limit=0.01))
+
+    assert message(out).endswith(
+        f"raise data.fault_limit. {out}/manifest.json lists the broken shards."
+    )
+    write_shard(tmp_path / "00000.tar", ["1", "2", "3", "4"], bad=["2"])
+    val = out.with_name(f"{out.name}-val")
+    for folder in (out, val):
+        assert message(folder).endswith(
+            f"{folder}/manifest.json lists the broken shards, and {out}/faults.jsonl lists the "
+            "examples with faults."
+        )
+    lines = (out / "faults.jsonl").read_text().splitlines()
+    assert [json.loads(line)["key"] for line in lines] == ["2"]
+    assert "00001.tar" in (val / "manifest.json").read_text()
+
+
 def test_a_sample_of_captions_is_a_function_of_its_seed(tmp_path: Path) -> None:
     write_shards(tmp_path, [20] * 10)
     source = opened(tmp_path)
@@ -190,39 +215,6 @@ def test_a_sample_of_captions_is_a_function_of_its_seed(tmp_path: Path) -> None:
     assert sample == [*source.sample_captions(30, seed=1)]
     assert sample != [*source.sample_captions(30, seed=2)]
     assert len([*source.sample_captions(1000, seed=1)]) == 200
-
-
-@pytest.mark.parametrize(
-    ("indexed", "read", "message"),
-    [
-        ((), {}, ""),
-        (("caption",), {"caption": 1.0}, ""),
-        ((), {"caption": 1.0}, "(--caption_keys: not given; --data.caption_keys: caption)"),
-        (("caption",), {}, "(--caption_keys: caption; --data.caption_keys: not given)"),
-    ],
-)
-def test_captions_of_other_keys_than_the_manifests_are_warned_of(
-    root: Path,
-    caplog: pytest.LogCaptureFixture,
-    indexed: tuple[str, ...],
-    read: dict[str, float],
-    message: str,
-) -> None:
-    out = index_shards(IndexConfig(root=str(root), caption_keys=indexed), processes=1)
-    for _ in range(2):
-        ShardedSource(Manifest.read(out), caption_keys=read)
-        ShardedSource(Manifest.read(out), caption_keys={"other": 1.0}, with_captions=False)
-    warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
-    assert len(warnings) == bool(message)
-    assert message in "".join(warnings)
-
-
-def test_a_manifest_without_captions_is_warned_of(
-    root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    out = index_shards(IndexConfig(root=str(root), with_captions=False), processes=1)
-    ShardedSource(Manifest.read(out))
-    assert "(--caption_keys: none, by --with_captions false; " in caplog.text
 
 
 def test_a_sample_is_drawn_from_that_of_the_manifest(tmp_path: Path) -> None:
@@ -268,7 +260,9 @@ def test_a_mix_is_opened_by_its_manifests(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "manifest.json"])
 def test_a_manifest_is_found_by_its_folder_or_file(root: Path, source: str, name: str) -> None:
     out = write_manifest(root)
-    config = SourceConfig(source=source, root=out / name, val_root=out / name)  # type: ignore[arg-type]
+    write_shards(root.parent / "val", [2])
+    val = write_manifest(root.parent / "val")
+    config = SourceConfig(source=source, root=out / name, val_root=val / name)  # type: ignore[arg-type]
     assert isinstance(open_source(config, split="train"), ShardedSource)
     assert isinstance(open_source(config, split="val"), ShardedSource)
     assert isinstance(open_source(SourceConfig(root=root), split="train"), WebdatasetSource)

@@ -87,6 +87,19 @@ def uid_of(metadata: bytes | None) -> bytes:
         return b""
 
 
+def keys_with_text(text: bytes | None, metadata: bytes | None) -> set[str]:
+    """Return the keys of an example's .json file that hold text; `txt` if its .txt file does."""
+    found = {TEXT_KEY} if text is not None and read_sidecar(text, None).captions else set[str]()
+    try:
+        document: Any = None if metadata is None else json.loads(metadata)
+    except (ValueError, RecursionError):
+        return found
+    for key, value in document.items() if isinstance(document, dict) else ():
+        if key != TEXT_KEY and any(map(is_caption, value if isinstance(value, list) else [value])):
+            found.add(key)
+    return found
+
+
 def _of_keys(metadata: bytes, keys: Sequence[str]) -> Sidecar:
     try:
         document: Any = json.loads(metadata)

@@ -20,8 +20,16 @@ from virtex import files
 from virtex.data.image_files import PassedOver
 from virtex.data.shards.faults import REASONS
 from virtex.data.shards.keep_list import KeepList
-from virtex.data.shards.manifest import CAPTIONS, FAULTS, RECORDS, LeftOut, Manifest, Shard
-from virtex.data.shards.shard_facts import Reading, keys_of, read_facts
+from virtex.data.shards.manifest import (
+    CAPTIONS,
+    FAULTS,
+    RECORDS,
+    LeftOut,
+    Manifest,
+    Reading,
+    Shard,
+)
+from virtex.data.shards.shard_facts import keys_of, read_facts
 from virtex.data.shards.store import Stored
 from virtex.data.subsets import held_out
 from virtex.errors import DataError
@@ -87,12 +95,19 @@ class _Lists:
 
 
 def write_manifests(
-    out: Path, root: str, gathered: Iterable[Gathered], *, has_val: bool, is_local: bool
+    out: Path,
+    root: str,
+    gathered: Iterable[Gathered],
+    *,
+    reading: Reading,
+    has_val: bool,
+    is_local: bool,
 ) -> tuple[Manifest, Manifest | None]:
     """Write the manifest of all shards, and that of validation beside it; return both.
 
     Args:
         gathered: All shards in order.
+        reading: What they were read for.
         has_val: Examples are held out for validation; else there is no second manifest.
         is_local: The shards are files, whose modification times the manifest does not hold, so
             that it may move with them.
@@ -117,7 +132,7 @@ def write_manifests(
             fault_file.write(one.faults)
             caption_file.write(one.captions.encode())
     PassedOver(passed_over).log(f"the shards in {root}")
-    common = {"left_out": left_out, "fault_counts": counts}
+    common = {"left_out": left_out, "fault_counts": counts, "reading": reading}
     manifest = _manifest(root, train, records_place=RECORDS, **common)
     manifest.write(out)
     beside = out.with_name(out.name + VAL_SUFFIX)

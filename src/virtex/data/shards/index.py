@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,9 +27,9 @@ from virtex.data.shards.index_keep import checked
 from virtex.data.shards.index_options import IndexConfig, listed, opened, out_of
 from virtex.data.shards.index_pool import pool_of
 from virtex.data.shards.keep_list import KeepList
-from virtex.data.shards.manifest import FAULTS, RECORDS, Manifest, has_manifest
+from virtex.data.shards.manifest import FAULTS, RECORDS, Manifest, Reading, has_manifest
 from virtex.data.shards.records import SUFFIX
-from virtex.data.shards.shard_facts import Reading, read_facts, write_facts
+from virtex.data.shards.shard_facts import caption_keys_in, read_facts, write_facts
 from virtex.data.shards.store import Store, Stored
 from virtex.errors import DataError, listing
 from virtex.processes import Requested
@@ -248,6 +249,7 @@ def _write(place: _Place, selection: Selection, pool: Executor | None) -> None:
         place.out,
         place.store.root,
         tracked(gathered, "writing the manifest", len(tasks), unit="shards"),
+        reading=place.reading,
         has_val=bool(selection.val_share),
         is_local=is_local,
     )
@@ -260,11 +262,12 @@ def _write(place: _Place, selection: Selection, pool: Executor | None) -> None:
     if not manifest.num_all_kept:
         is_faulty = sum(manifest.fault_counts.values()) == manifest.num_examples.sum()
         reason = f"{place.out / FAULTS} says why"
+        other_keys = _other_keys(place) if is_faulty else ""
         if not is_faulty and selection.keep is not None:
             reason = f"--keep lists faulty ones alone; {reason}"
         elif not is_faulty:
             reason = "--val_share holds out all"
-        raise DataError(f"no example at {place.store.root} is kept: {reason}.")
+        raise DataError(f"no example at {place.store.root} is kept: {reason}.{other_keys}")
 
 
 def _report(manifest: Manifest, place: _Place, *, weight: int) -> None:
@@ -280,3 +283,16 @@ def _report(manifest: Manifest, place: _Place, *, weight: int) -> None:
     if manifest.left_out:
         broken = [f"{quoted(one.name)}: {quoted(one.reason)}" for one in manifest.left_out]
         log.warning("left out %d broken shards: %s", len(broken), listing(broken))
+
+
+def _other_keys(place: _Place) -> str:
+    """Return which caption keys there are, if shards have none of those that were read."""
+    paths = (facts_path(place.out, one.name) for one in place.shards)
+    keys = dict.fromkeys(key for path in islice(paths, 10) for key in caption_keys_in(path))
+    if not keys:
+        return ""
+    read = " and ".join(map(quoted, place.reading.caption_keys)) or 'a .txt file or "caption"'
+    return (
+        f" There are no captions of {read}; keys with text are "
+        f"{listing(map(quoted, keys), limit=12)}: name some with --caption_keys."
+    )

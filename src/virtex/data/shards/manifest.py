@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -37,10 +37,13 @@ from virtex.data.shards.manifest_file import (
     RECORDS,
     VERSION,
     LeftOut,
+    Reading,
     Shard,
     digests_of,
+    has_manifest,
     is_url,
     read_fields,
+    root_from,
 )
 from virtex.data.shards.records import SUFFIX
 from virtex.errors import DataError, listing
@@ -53,6 +56,7 @@ __all__ = [
     "RECORDS",
     "LeftOut",
     "Manifest",
+    "Reading",
     "Shard",
     "has_manifest",
     "is_url",
@@ -94,6 +98,8 @@ class Manifest:
     """Folder that it was read from."""
     records_place: str = ""
     """Folder of the records relative to `folder`; empty if there are none."""
+    reading: Reading | None = None
+    """What the shards were read for; None if that is not known."""
 
     @classmethod
     def of(
@@ -105,6 +111,7 @@ class Manifest:
         left_out: Iterable[LeftOut] = (),
         fault_counts: Mapping[str, int] | None = None,
         records_place: str = "",
+        reading: Reading | None = None,
     ) -> Self:
         """Return a manifest of plain values.
 
@@ -136,6 +143,7 @@ class Manifest:
             kept_bits=bits,
             kept_sha256="" if bits is None else hashlib.sha256(bits.tobytes()).hexdigest(),
             records_place=records_place,
+            reading=reading,
         )
 
     @classmethod
@@ -207,6 +215,13 @@ class Manifest:
             return None
         return self.folder / self.records_place / f"{self.names[shard]}{SUFFIX}"
 
+    @property
+    def index_folder(self) -> Path | None:
+        """Folder that `virtex index` wrote: for a manifest held out for validation, the other."""
+        if self.folder is None:
+            return None
+        return Path(os.path.normpath(self.folder / (self.records_place or RECORDS))).parent
+
     def check_faults(self, limit: float) -> None:
         """Check that at most a fraction of the examples has a fault.
 
@@ -228,8 +243,18 @@ class Manifest:
         raise DataError(
             f"{num_faults / max(total, 1):.1%} of the examples in {self.root} cannot be used, more "
             f"than the limit of {limit:.1%}: {listing(reasons, limit=20)}. Mend the shards, or "
-            "raise data.fault_limit; faults.jsonl in the manifest lists them."
+            f"raise data.fault_limit.{self._lists_of_faults()}"
         )
+
+    def _lists_of_faults(self) -> str:
+        """Return which files list what cannot be used; the examples, beside the records."""
+        if self.folder is None or self.index_folder is None:
+            return ""
+        texts = [f"{self.folder / HEADER} lists the broken shards"] * bool(self.left_out)
+        faults = self.index_folder / FAULTS
+        if self.fault_counts and faults.is_file():
+            texts.append(f"{faults} lists the examples with faults")
+        return f" {', and '.join(texts)}." if texts else ""
 
     def write(self, folder: Path) -> None:
         """Write manifest.json, the last, and kept.npy; the root is relative if it holds `folder`.
@@ -240,7 +265,7 @@ class Manifest:
         if self.kept_sha256:
             with files.replacing(folder / KEPT) as temporary, temporary.open("wb") as file:
                 np.save(file, self._bits, allow_pickle=False)
-        files.write(folder / HEADER, self._text(_root_from(folder, self.root)))
+        files.write(folder / HEADER, self._text(root_from(folder, self.root)))
         if not self.kept_sha256:
             with contextlib.suppress(OSError):
                 (folder / KEPT).unlink()
@@ -257,6 +282,7 @@ class Manifest:
             "digest": self.digest,
             "faults": dict(sorted(self.fault_counts.items())),
             "left_out": [list(one) for one in self.left_out],
+            **({} if self.reading is None else asdict(self.reading)),
             "columns": list(Shard._fields),
         }
         lines = [f"{json.dumps(key)}: {json.dumps(value)}," for key, value in header.items()]
@@ -281,17 +307,3 @@ class Manifest:
         if not is_sound or hashlib.sha256(bits).hexdigest() != self.kept_sha256:
             raise DataError(f"{path} does not fit {HEADER}. Index the shards again.")
         return bits
-
-
-def has_manifest(path: Path) -> bool:
-    """Return whether a path is a manifest: a folder that holds manifest.json, or that file."""
-    return (path.parent / HEADER if path.name == HEADER else path / HEADER).is_file()
-
-
-def _root_from(folder: Path, root: str) -> str:
-    """Return the root as a manifest in a folder states it: relative if the root holds it."""
-    if is_url(root):
-        return root
-    shards, own = Path(root).absolute(), folder.absolute()
-    relative = os.path.relpath(shards, own)
-    return relative if own == shards or shards in own.parents else str(shards)

@@ -5,6 +5,7 @@ import os
 import re
 import tokenize
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -52,6 +53,16 @@ class Shard(NamedTuple):
     """Examples without faults that are not left out otherwise."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What is read from each shard, beside where its examples lie."""
+
+    with_captions: bool = True
+    """Whether an example needs a caption."""
+    caption_keys: tuple[str, ...] = ()
+    """See `faults.read_captions`."""
+
+
 class LeftOut(NamedTuple):
     """A shard that is left out as a whole, and why."""
 
@@ -62,6 +73,20 @@ class LeftOut(NamedTuple):
 def is_url(root: str) -> bool:
     """Return whether a root is a URL, not a folder."""
     return "://" in root
+
+
+def has_manifest(path: Path) -> bool:
+    """Return whether a path is a manifest: a folder that holds manifest.json, or that file."""
+    return (path.parent / HEADER if path.name == HEADER else path / HEADER).is_file()
+
+
+def root_from(folder: Path, root: str) -> str:
+    """Return the root as a manifest in a folder states it: relative if the root holds it."""
+    if is_url(root):
+        return root
+    shards, own = Path(root).absolute(), folder.absolute()
+    relative = os.path.relpath(shards, own)
+    return relative if own == shards or shards in own.parents else str(shards)
 
 
 def digests_of(sha256s: Sequence[str]) -> NDArray[np.uint8]:
@@ -131,7 +156,18 @@ class _Reader:
             "kept_sha256": kept_sha256,
             "folder": self.folder,
             "records_place": place,
+            "reading": self._reading(document),
         }
+
+    def _reading(self, document: dict[str, Any]) -> Reading | None:
+        """Return what the shards were read for, which early manifests do not state."""
+        if "caption_keys" not in document:
+            return None
+        with_captions, keys = document["with_captions"], document["caption_keys"]
+        is_list = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+        if not is_list or not isinstance(with_captions, bool):
+            self._refuse("its caption keys are no list of texts")
+        return Reading(with_captions, tuple(keys))
 
     def _check_texts(self, names: Iterable[Any], etags: Iterable[Any], sha256s: Any) -> None:
         names = list(names)

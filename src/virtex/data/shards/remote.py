@@ -10,7 +10,7 @@ from pathlib import Path
 
 from virtex.data.lanes import LaneOrder
 from virtex.data.shards.cache_size import open_cache
-from virtex.data.shards.filler import Filler, Order, needed_at_once
+from virtex.data.shards.filler import MARGIN, Filler, Order, needed_at_once
 from virtex.data.shards.manifest import Manifest, SourceShard, has_manifest, is_url
 from virtex.data.source_options import SourceConfig
 from virtex.distributed import Share
@@ -41,6 +41,14 @@ class RemoteShards:
         number = self.number(manifest.folder)
         assert number is not None
         return self.filler.locate(number)
+
+    def first_shard(self, manifest: Manifest) -> int:
+        """Return the shard of a manifest that this process needs first."""
+        assert manifest.folder is not None
+        number = self._sources[manifest.folder]
+        needed = self.order.shards_needed(0, MARGIN)
+        kept = manifest.num_kept.astype(bool).argmax()
+        return next((one.shard for one in needed if one.source == number), int(kept))
 
     def follow(self, step: int) -> None:
         """Fetch ahead of training from a step on."""

@@ -4,12 +4,13 @@ The manifest follows from these files and the options alone, so that an index th
 by any number of processes, ends with the same bytes.
 """
 
+import contextlib
 import errno
 import hashlib
 import heapq
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtex.data.packed import Arrays, PackedLists, PackedStrings
-from virtex.data.shards.faults import CODES, REASONS, image_fault, read_captions, read_files, uid_of
+from virtex.data.shards.faults import (
+    CODES,
+    REASONS,
+    image_fault,
+    keys_with_text,
+    read_captions,
+    read_files,
+    uid_of,
+)
+from virtex.data.shards.manifest_file import Reading
 from virtex.data.shards.records import Records, find_examples, save_records
 from virtex.data.sidecars import UNREADABLE, Sidecar
 from virtex.data.sources.tar_members import BrokenShardError
@@ -28,18 +38,12 @@ from virtex.files import open_regular
 VERSION = "1"
 UID_BYTES = 16
 WHOLE = 2**62
+KEYS = "keys_with_text"
+"""Key of the caption keys that there are, where no example has one of those that were read."""
+NUM_LOOKED_AT, MOST_KEYS = 100, 20
+"""Examples that are looked at for such keys, and most of these keys."""
 SYSTEM_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors that are no fault of a shard."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What is read from each shard, beside where its examples lie."""
-
-    with_captions: bool = True
-    """Whether an example needs a caption."""
-    caption_keys: tuple[str, ...] = ()
-    """See `faults.read_captions`."""
 
 
 class Facts(NamedTuple):
@@ -99,7 +103,9 @@ def write_facts(
             raise
         broken = str(getattr(error, "strerror", None) or error)[:500]
         size, sha256, samples = 0, sha256 or "", []
+    has_captions = not reading.with_captions or any(captions for _, captions, _ in sidecars)
     metadata = {
+        **({} if has_captions or not samples else {KEYS: json.dumps(_keys_found(shard, samples))}),
         "facts": VERSION,
         "stamp": stamp,
         "sha256": sha256,
@@ -154,6 +160,14 @@ def reading_of(path: Path) -> Reading | None:
         return None
 
 
+def caption_keys_in(path: Path) -> list[str]:
+    """Return the keys with text in a shard of which no example has a caption, for a message."""
+    try:
+        return [str(key) for key in json.loads(Records(path).metadata[KEYS])]
+    except (DataError, ValueError, KeyError, TypeError):
+        return []
+
+
 def keys_of(path: Path) -> PackedStrings:
     """Return the keys of the examples in a file of facts or records."""
     records = Records(path)
@@ -173,6 +187,16 @@ def _read_all(
     """Return the fault, captions and uid of each example."""
     with open_regular(shard) as file:
         return [_read_one(file.fileno(), sample, reading) for sample in samples]
+
+
+def _keys_found(shard: Path, samples: Sequence[TarSample]) -> list[str]:
+    """Return the keys under which the first examples have text, the most frequent first."""
+    found = Counter[str]()
+    with open_regular(shard) as file:
+        for sample in samples[:NUM_LOOKED_AT]:
+            with contextlib.suppress(OSError):  # too large
+                found.update(keys_with_text(*read_files(file.fileno(), sample)))
+    return [key for key, _ in found.most_common(MOST_KEYS)]
 
 
 def _read_one(

@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -65,6 +65,7 @@ class MixedSource(Source):
             "root": ", ".join(str(one["root"]) for one in identities),
             "shards": sum(int(one["shards"]) for one in identities),
             "images": len(self),
+            **_keys_of(identities),
             "sha256": sha256_of_strings([json.dumps(mixed)]),
         }
 
@@ -73,3 +74,11 @@ class MixedSource(Source):
         index = range(len(self))[index]
         number = bisect_right(self._starts, index) - 1
         return number, index - self._starts[number]
+
+
+def _keys_of(identities: Sequence[Mapping[str, str | int]]) -> dict[str, str]:
+    """Return the caption keys of all parts, if manifests state those of some."""
+    if not any("caption_keys_from" in one for one in identities):
+        return {}
+    keys = "; ".join(str(one.get("caption_keys", "")) for one in identities)
+    return {"caption_keys": keys, "caption_keys_from": "manifest"}

@@ -5,9 +5,7 @@ examples, and there to the offsets of its files, which are memory-mapped. An ima
 lie side by side in a shard, and are read at once.
 """
 
-import functools
 import io
-import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,21 +21,19 @@ from virtex.data.example import Example, ShardCounts, Source
 from virtex.data.pixels import MAX_FILE_BYTES, BadImageError
 from virtex.data.shards.gather import read_sample
 from virtex.data.shards.manifest import CAPTIONS, Manifest
-from virtex.data.shards.records import SUFFIX, Extents, Records
-from virtex.data.shards.shard_facts import reading_of
-from virtex.data.sidecars import (
-    MAX_BYTES,
-    NO_KEYS,
-    UNREADABLE,
-    Sidecar,
-    keys_identity,
-    read_sidecar,
+from virtex.data.shards.records import SUFFIX, Records
+from virtex.data.sidecars import NO_KEYS, TEXT_KEY, keys_identity
+from virtex.data.sources.shard_captions import (
+    CaptionFiles,
+    caption_files,
+    check_found,
+    needs_look,
+    own_keys,
+    sidecar_of,
 )
 from virtex.data.sources.tar_members import Extent
 from virtex.errors import DataError
 from virtex.files import open_regular
-
-log = logging.getLogger("virtex")
 
 Locate = Callable[[int], Path]
 """Function of a shard's index that returns its local path, called at each use; the records of the
@@ -47,6 +43,8 @@ MAX_OPEN = 256
 MAX_GAP = 2**16
 """Most bytes between two files of an example that are read with them rather than skipped."""
 INDEX_AGAIN = "Index the shards again by virtex index."
+NUM_SHARDS_LOOKED_AT, NUM_LOOKED_AT = 8, 200
+"""Most shards, and most examples of them, that are looked at for caption keys."""
 NUM_SHARDS_SAMPLED = 100
 """Most shards that a sample of captions is read from."""
 
@@ -66,7 +64,7 @@ class ShardedSource(Source):
 
     Args:
         with_captions: Read captions; an image without one counts as bad.
-        caption_keys: See `SourceConfig`.
+        caption_keys: See `SourceConfig`; by default those that the manifest was indexed for.
         fault_limit: Largest fraction of examples that the manifest may list as faulty.
         locate: See `Locate`; by default shards lie in the manifest's root.
         has_own_records: Take the manifest's records, where there are any, although `locate` has
@@ -88,7 +86,8 @@ class ShardedSource(Source):
     ) -> None:
         self.manifest, self.with_captions, self._locate = manifest, with_captions, locate
         self._has_own_records = has_own_records or locate is None
-        self._keys = dict(caption_keys)
+        self._keys = dict(caption_keys or own_keys(manifest))
+        self._has_own_keys = bool(self._keys and not caption_keys)
         self.shard_counts = ShardCounts((manifest.num_kept,))
         self._root = Path(manifest.root)
         self._opened: OrderedDict[int, _Opened] = OrderedDict()
@@ -102,8 +101,6 @@ class ShardedSource(Source):
                 f"shards missing in {manifest.root}", absent, "Restore or index them again."
             )
         problems.check()
-        if with_captions and (records := manifest.records_path(0)) is not None:
-            _check_keys(str(manifest.folder), records, frozenset(self._keys))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files out: each process opens its own."""
@@ -120,9 +117,9 @@ class ShardedSource(Source):
             raise BadImageError(image_id, f"a file of {extents.image.size:,} bytes")
         if not self.with_captions:
             return Example(image_id, self._read(opened, [extents.image])[0])
-        files = _caption_files(extents, self._keys)
+        files = caption_files(extents, self._keys)
         image, *contents = self._read(opened, [extents.image, *files.values()])
-        sidecar = _sidecar(extents, dict(zip(files, contents, strict=True)), self._keys)
+        sidecar = sidecar_of(extents, dict(zip(files, contents, strict=True)), self._keys)
         if sidecar.fault:
             raise BadImageError(image_id, f"its caption is {sidecar.fault}")
         return Example(image_id, image, sidecar.captions, sidecar.weights)
@@ -136,9 +133,41 @@ class ShardedSource(Source):
             return ()
         opened, position = self._place(index)
         extents = opened.records.extents(position)
-        files = _caption_files(extents, self._keys)
+        files = caption_files(extents, self._keys)
         contents = self._read(opened, [*files.values()]) if files else []
-        return _sidecar(extents, dict(zip(files, contents, strict=True)), self._keys).captions
+        return sidecar_of(extents, dict(zip(files, contents, strict=True)), self._keys).captions
+
+    def check_captions(self, given: Mapping[str, float], *, first: int | None = None) -> None:
+        """Check some examples for captions of each key, unless the manifest shows that they have.
+
+        Args:
+            given: Caption keys that the options name.
+            first: Shard to look at alone; by default some of all shards.
+
+        Raises:
+            ConfigError: None of them has any.
+            DataError: A shard cannot be read.
+        """
+        if needs_look(self.manifest, given):
+            place = str(self.manifest.folder or self.manifest.root)
+            check_found(place, self._keys, map(self._caption_files, self._some(first)))
+
+    def _some(self, first: int | None) -> Iterator[int]:
+        """Yield the indices of a few examples, evenly spaced in each of a few shards."""
+        full = np.flatnonzero(self.manifest.num_kept)
+        spaced = full[:: -(-len(full) // NUM_SHARDS_LOOKED_AT)].tolist()
+        shards = spaced if first is None else [first]
+        for shard in shards:
+            start, end = self.manifest.kept_starts[shard : shard + 2].tolist()
+            yield from range(start, end, -(-(end - start) * len(shards) // NUM_LOOKED_AT))
+
+    def _caption_files(self, index: int) -> CaptionFiles:
+        opened, position = self._place(index)
+        extents = opened.records.extents(position)
+        files = caption_files(extents, {TEXT_KEY: 1.0})
+        contents = self._read(opened, [*files.values()]) if files else []
+        found = dict(zip(files, contents, strict=True))
+        return CaptionFiles(found.get("text"), found.get("metadata"))
 
     def sample_captions(self, limit: int, *, seed: int) -> Iterator[str]:
         """Return at most `limit` drawn captions, of the manifest's own sample if it has one.
@@ -175,6 +204,7 @@ class ShardedSource(Source):
             "shards": len(self.manifest),
             "images": len(self),
             **keys_identity(self._keys),
+            **({"caption_keys_from": "manifest"} if self._has_own_keys else {}),
             "sha256": self.manifest.digest,
         }
 
@@ -252,22 +282,6 @@ class ShardedSource(Source):
             return open_regular(self._locate(opened.shard))
 
 
-@functools.cache
-def _check_keys(manifest: str, records: Path, keys: frozenset[str]) -> None:
-    """Warn once if a manifest was made for other captions than those that are read."""
-    indexed = reading_of(records)
-    if indexed is None or (indexed.with_captions and frozenset(indexed.caption_keys) == keys):
-        return
-    ours, theirs = (", ".join(sorted(one)) or "not given" for one in (keys, indexed.caption_keys))
-    theirs = theirs if indexed.with_captions else "none, by --with_captions false"
-    log.warning(
-        "%s was indexed for other captions than those that are read (--caption_keys: %s; "
-        "--data.caption_keys: %s). Its sample, on which a vocabulary is trained, and its list of "
-        "missing captions do not fit: index the shards again with the same keys.",
-        manifest, theirs, ours,
-    )  # fmt: skip
-
-
 def _drawn(texts: Iterable[str], number: int, rng: np.random.Generator) -> list[str]:
     """Return so many texts drawn from a stream (reservoir sampling), or all if they are fewer."""
     stream = iter(texts)
@@ -277,25 +291,6 @@ def _drawn(texts: Iterable[str], number: int, rng: np.random.Generator) -> list[
         if place < number:
             drawn[place] = text
     return drawn
-
-
-def _caption_files(extents: Extents, keys: Mapping[str, float]) -> dict[str, Extent]:
-    """Return the files with the captions, but those that are too large, by "text" or "metadata".
-
-    That is the .txt, else the .json; with keys both.
-    """
-    found = {"text": extents.text, "metadata": extents.metadata}
-    if not keys and extents.text is not None:
-        del found["metadata"]
-    return {kind: one for kind, one in found.items() if one and one.size <= MAX_BYTES}
-
-
-def _sidecar(extents: Extents, contents: Mapping[str, bytes], keys: Mapping[str, float]) -> Sidecar:
-    """Return the captions in the content of the files that `_caption_files` names."""
-    if not contents:
-        has_none = extents.text is None and extents.metadata is None
-        return Sidecar((), "missing" if has_none else UNREADABLE)
-    return read_sidecar(contents.get("text"), contents.get("metadata"), keys)
 
 
 def _contents(descriptor: int, extents: list[Extent]) -> list[bytes]:
