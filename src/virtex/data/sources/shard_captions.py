@@ -66,7 +66,7 @@ def check_indexed_for(manifests: Iterable[Manifest], given: Keys) -> None:
         known = reading.caption_keys or (TEXT_KEY,)
         if not reading.with_captions:
             what = "was indexed without captions"
-            problems.append(f"{manifest.folder} {what}. {_index_again(manifest, tuple(given))}")
+            problems.append(f"{manifest.folder} {what}. {_index_again(manifest, given)}")
         elif unknown := [key for key in given if key not in known]:
             problems.append(_unknown(manifest, reading, given, unknown))
         elif given and set(given) != set(reading.caption_keys):
@@ -132,22 +132,34 @@ def _unknown(manifest: Manifest, reading: Reading, given: Keys, unknown: Sequenc
         f"{manifest.folder} was indexed for captions in {_words(reading.caption_keys)}, and "
         f"--data.caption_keys names {listing(map(quoted, unknown))} too. A vocabulary would be "
         "trained on the captions that it was indexed for. Leave --data.caption_keys out to read "
-        f"these, or name some of them. {_index_again(manifest, tuple(given))}"
+        f"these, or name some of them. {_index_again(manifest, given)}"
     )
 
 
-def _index_again(manifest: Manifest, keys: Sequence[str]) -> str:
-    """Return the command that indexes shards for other captions."""
-    root = manifest.root
+def index_command(manifest: Manifest, reading: Reading | None = None) -> str:
+    """Return the command that indexes shards again.
+
+    Args:
+        reading: What to read, if that is not what it was indexed for.
+    """
+    reading, root = reading or indexed_reading(manifest) or Reading(), manifest.root
     if root.startswith("http"):
         root = f"{root.rstrip('/')}/{{FIRST..LAST}}.tar"
     words = ["virtex", "index", root]
     if manifest.index_folder is not None:
         words += ["--out", str(manifest.index_folder)]
-    if keys:
-        words += ["--caption_keys", json.dumps(list(keys))]
+    if not reading.with_captions:
+        words += ["--with_captions", "false"]
+    elif reading.caption_keys:
+        words += ["--caption_keys", json.dumps(list(reading.caption_keys))]
     with_others = ", with its --keep or --val_share if it had any" if manifest.kept_sha256 else ""
-    return f"To read others, index the shards again: `{shlex.join(words)}`{with_others}."
+    return f"`{shlex.join(words)}`{with_others}"
+
+
+def _index_again(manifest: Manifest, given: Keys) -> str:
+    """Return how to read the captions that the options name."""
+    command = index_command(manifest, Reading(caption_keys=tuple(given)))
+    return f"To read others, index the shards again: {command}."
 
 
 def _words(keys: Sequence[str]) -> str:

@@ -27,10 +27,12 @@ from virtex.data.sources.shard_captions import (
     CaptionFiles,
     caption_files,
     check_found,
+    index_command,
     needs_look,
     own_keys,
     sidecar_of,
 )
+from virtex.data.sources.shard_state import ShardStates
 from virtex.data.sources.tar_members import Extent
 from virtex.errors import DataError
 from virtex.files import open_regular
@@ -90,6 +92,7 @@ class ShardedSource(Source):
         self._has_own_keys = bool(self._keys and not caption_keys)
         self.shard_counts = ShardCounts((manifest.num_kept,))
         self._root = Path(manifest.root)
+        self._states = ShardStates(manifest)
         self._opened: OrderedDict[int, _Opened] = OrderedDict()
         manifest.check_faults(fault_limit)
         problems = Problems(f"the manifest {manifest.folder or manifest.root}")
@@ -258,18 +261,24 @@ class ShardedSource(Source):
         path = self._path(opened.shard)
         try:
             with self._file(opened, path) as file:
-                is_whole = os.fstat(file.fileno()).st_size == opened.records.shard_size
+                is_indexed = self._is_indexed(opened, file)
                 contents = _contents(file.fileno(), extents)
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror}).") from error
-        if not is_whole or [len(one) for one in contents] != [one.size for one in extents]:
+        if not is_indexed or [len(one) for one in contents] != [one.size for one in extents]:
             raise DataError(f"{path} has changed since it was indexed. {self._remedy(path)}")
         return contents
+
+    def _is_indexed(self, opened: _Opened, file: io.FileIO) -> bool:
+        """Return whether an open shard is the one that was indexed; the cache never changes one."""
+        if self._locate is not None:
+            return os.fstat(file.fileno()).st_size == opened.records.shard_size
+        return self._states.is_indexed(opened.shard, opened.records, file)
 
     def _remedy(self, path: Path) -> str:
         """Return what to do about a shard that is not as the manifest says."""
         if self._locate is None:
-            return INDEX_AGAIN
+            return f"Index the shards again by {index_command(self.manifest)}."
         return f"Remove {path.parent} from the cache: the same command fetches it again."
 
     def _file(self, opened: _Opened, path: Path) -> io.FileIO:
