@@ -85,6 +85,36 @@ def test_other_shards_or_lanes_are_refused_on_resume(cut: Path) -> None:
         check(options(manifest, cut / "run", "--data.num_lanes", "2"))
 
 
+def test_a_resume_by_another_kind_of_root_is_said_in_words(whole: Path, tmp_path: Path) -> None:
+    write_shards(tmp_path / "data", [9])
+    pretrain(options(tmp_path / "data", tmp_path / "run", "--run.num_steps", "1"))
+    manifest = write_manifest(tmp_path / "data")
+    found = refusal(options(manifest, tmp_path / "run", "--run.num_steps", "1"))
+    assert "run reads a folder of shards, in a permutation of all examples, and now it" in found
+    assert f"read a manifest, in 4 lanes: resume it with --data.root {tmp_path}/data" in found
+    found = refusal(options(whole / "data", whole / "run"))
+    assert f"data is none: name {whole}/data/.virtex-manifest with --data.root. A run that" in found
+    assert "began with a manifest keeps its lanes, and is resumed with a manifest." in found
+    mixed = ["--out", str(whole / "run"), "--data.mix", f"{{{manifest}: 1}}"]
+    found = refusal(parse_pretrain(mixed))
+    assert "A run that is resumed has the one that it began with: leave the other out" in found
+    check(parse_pretrain([*mixed, "--data.root", "null", "--accept_changed_data", "true"]))
+
+
+def test_validation_on_the_training_manifest_is_refused_before_work(
+    whole: Path, tmp_path: Path
+) -> None:
+    manifest = whole / "data" / ".virtex-manifest"
+    found = refusal(options(manifest, tmp_path / "run", "--data.val_root", str(manifest)))
+    assert "is a manifest that is trained on" in found
+
+
+def refusal(config: PretrainConfig) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check(config)
+    return str(caught.value)
+
+
 def test_a_start_reads_a_bounded_number_of_examples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

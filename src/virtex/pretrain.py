@@ -15,7 +15,14 @@ from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.lanes import check_lanes, default_num_lanes
 from virtex.data.shards.remote import RemoteShards, open_remote
-from virtex.data.source import Needs, open_source, open_whole, part_to_train, resolved
+from virtex.data.source import (
+    Needs,
+    check_validation,
+    open_source,
+    open_whole,
+    part_to_train,
+    resolved,
+)
 from virtex.data.source_options import check_options, is_manifest
 from virtex.data.tokenizer import Tokenizer
 from virtex.early_stopping import EarlyStopping
@@ -259,6 +266,7 @@ def _check_options(config: PretrainConfig) -> None:
     if config.run.num_epochs is None:
         _check_length(config)
     check_options(config.data, config.task.needs)
+    check_validation(config.data)
     if is_manifest(config.data) and config.data.num_lanes is not None:
         check_lanes(
             config.data.num_lanes,

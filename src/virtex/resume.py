@@ -42,6 +42,7 @@ BY_FINGERPRINT = (
 """Further ones, where a fingerprint of the data shows that these are the same."""
 TOKENIZER, CONCEPTS = "tokenizer.tokenizer_path", "task.concepts_path"
 """Options that name files: of the first, a resumed run holds a copy; the second is read again."""
+LANES = "data.num_lanes"
 AUTO = "auto"
 
 
@@ -109,7 +110,7 @@ def resumes(config: PretrainConfig, folder: RunFolder) -> bool:
         names.remove("data.source")
     free = FREE + (BY_FINGERPRINT if data else ()) + (("data.",) * config.accept_changed_data)
     changed = [
-        f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
+        _change(name, before, now)
         for name in sorted(names)
         if not name.startswith(free) and not _is_same_file(name, now.get(name), data)
     ]
@@ -120,6 +121,21 @@ def resumes(config: PretrainConfig, folder: RunFolder) -> bool:
         changed,
     )
     return True
+
+
+def _change(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return in words how an option changed."""
+    if name != LANES or None not in (before.get(name), now.get(name)):
+        return f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
+    kinds = [
+        "a folder of shards, in a permutation of all examples"
+        if options.get(name) is None
+        else f"a manifest, in {options[name]} lanes"
+        for options in (before, now)
+    ]
+    root = before.get("data.root")
+    remedy = f"resume it with --data.root {root}" if root else "resume it without --data.root"
+    return f"the run reads {kinds[0]}, and now it would read {kinds[1]}: {remedy}"
 
 
 def check_data(

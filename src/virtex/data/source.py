@@ -1,5 +1,7 @@
 """Options to an opened data source: the layout, its location and the part to use."""
 
+import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from virtex.data.example import Source, Subset
 from virtex.data.layout_search import resolved
 from virtex.data.shards.index_options import DEFAULT_OUT
 from virtex.data.shards.manifest import Manifest, has_manifest, is_url
+from virtex.data.shards.manifest_options import check_apart
 from virtex.data.shards.remote import RemoteShards
 from virtex.data.source_options import Needs, SourceConfig, check_options, is_manifest
 from virtex.data.sources.classes import ClassesSource, check_same_class_folders
@@ -43,7 +46,9 @@ from virtex.data.subsets import (
 )
 from virtex.errors import ConfigError, DataError
 
-__all__ = ["Needs", "SourceConfig", "Split", "open_source", "resolved"]
+__all__ = ["Needs", "SourceConfig", "Split", "check_validation", "open_source", "resolved"]
+
+log = logging.getLogger("virtex")
 
 Split = Literal["train", "val"]
 CAPTIONS = Needs(captions=True)
@@ -101,6 +106,25 @@ def part_to_train(source: Source, config: SourceConfig) -> Source:
     if config.num_captions is not None:
         source = FewerCaptions(source, config.num_captions)
     return source
+
+
+def check_validation(config: SourceConfig) -> None:
+    """Check that validation shards are not trained on, where a manifest lists either.
+
+    A command that trains on nothing may name the same data twice.
+
+    Raises:
+        ConfigError: They are.
+        DataError: A manifest is damaged, or a folder is missing.
+    """
+    if config.source != "webdataset" or config.val_root is None:
+        return
+    train, val = [*map(Path, config.mix)] or [_root_of(config)], config.val_root
+    if not has_manifest(val):
+        val = _val_folder(replace(config, root=val, mix={})) or val
+    if not is_manifest(config):
+        train = [_train_folder(config)]
+    check_apart(train, val)
 
 
 def _open(
@@ -296,6 +320,8 @@ def _open_folder(config: SourceConfig, split: Split, needs: Needs) -> Source | N
     folder, limit = train if split == "train" else val, config.missing_caption_limit
     if folder is None:
         return None
+    if config.source == "webdataset" and has_manifest(folder / DEFAULT_OUT):
+        _log_unused(folder, split)
     source: Listed
     if config.source in ("folder", "webdataset"):
         kind = FolderSource if config.source == "folder" else WebdatasetSource
@@ -310,6 +336,17 @@ def _open_folder(config: SourceConfig, split: Split, needs: Needs) -> Source | N
         if val is not None and val != train:
             check_same_class_folders(train, val)
     return _part_of(source, config, split)
+
+
+@functools.cache
+def _log_unused(folder: Path, split: Split) -> None:
+    """Say once that the manifest of a folder of shards is not used."""
+    option = "root" if split == "train" else "val_root"
+    log.info(
+        "%s is read as a folder, in a permutation of all examples; it has a manifest too, which a "
+        "new run reads with --data.%s %s",
+        folder, option, folder / DEFAULT_OUT,
+    )  # fmt: skip
 
 
 def _split_of(config: SourceConfig, split: Split) -> tuple[Path, str, bool]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from virtex.data.shards.index_options import DEFAULT_OUT
 from virtex.data.shards.manifest import has_manifest
+from virtex.data.shards.manifest_options import mixed_twice
 from virtex.data.shards.retries import MAX_RETRIES, NUM_RETRIES
 from virtex.data.sources.voc_splits import overlap
 from virtex.errors import ConfigError, raise_all
@@ -153,6 +154,7 @@ NOT_OF_MANIFEST = {
     "missing_caption_limit": "--data.fault_limit holds for missing captions too",
 }
 """Options that have none for a manifest, and what to do instead."""
+KEPT = " A run that began with a manifest keeps its lanes, and is resumed with a manifest."
 URL = re.compile(r"(?:^|/)(s3a?|gs|az|azure|adl|abfss?|https?|file):/(?P<rest>.*)")
 """A URL that became a path, which may lie below the working folder."""
 WITH_CAPTIONS = frozenset({"scenes", "coco", "karpathy", "flickr", "folder", "table", "webdataset"})
@@ -238,7 +240,7 @@ def _of_manifests(config: SourceConfig) -> list[str]:
     if not is_manifest(config):
         return [
             f"--data.{name} means something to a manifest alone, and {config.root} is none: "
-            f"{_name_manifest(config.root)} with --data.root."
+            f"{_name_manifest(config.root)} with --data.root.{KEPT * (name == 'num_lanes')}"
             for name in set_
             if name in OF_MANIFEST
         ]
@@ -253,8 +255,12 @@ def _of_manifests(config: SourceConfig) -> list[str]:
         if not has_manifest(Path(path))
     ]
     if config.mix and config.root is not None:
-        problems.append("--data.mix and --data.root both name training data. Give one of them.")
-    return problems
+        problems.append(
+            "--data.mix and --data.root both name training data. Give one of them. A run that is "
+            "resumed has the one that it began with: leave the other out. To go on with other data "
+            "all the same, give --accept_changed_data, and --data.root null or --data.mix {}."
+        )
+    return problems + mixed_twice([Path(path) for path in config.mix])
 
 
 def _name_manifest(root: Path | None) -> str:

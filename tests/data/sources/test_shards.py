@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from virtex.data.images import BadImageError
 from virtex.data.shards.index import IndexConfig, index_shards
 from virtex.data.shards.manifest import Manifest
 from virtex.data.shards.records import write_records
-from virtex.data.source import SourceConfig, open_source
+from virtex.data.source import Needs, SourceConfig, _log_unused, check_validation, open_source
+from virtex.data.source_options import check_options
 from virtex.data.sources.mixed import MixedSource
 from virtex.data.sources.shards import MAX_OPEN, ShardedSource
 from virtex.data.sources.webdataset import WebdatasetSource
@@ -318,3 +320,83 @@ def test_fewer_captions_of_a_manifest(tmp_path: Path) -> None:
     source = open_source(config, split="train")
     assert source is not None
     assert source[0].captions == ("one",)
+
+
+def refusal(**options: Any) -> str:
+    def check() -> None:
+        config = SourceConfig(source="webdataset", **options)
+        check_options(config, Needs(captions=True))
+        check_validation(config)
+
+    with pytest.raises(ConfigError) as caught:
+        check()
+    return str(caught.value)
+
+
+def test_a_manifest_is_mixed_once(root: Path, tmp_path: Path) -> None:
+    out = write_manifest(root)
+    (tmp_path / "link").symlink_to(out)
+    for other in (f"{out}/manifest.json", f"{root}/../shards/{out.name}", str(tmp_path / "link")):
+        found = refusal(mix={str(out): 1.0, other: 2.0})
+        assert f"--data.mix names {other} twice: {out} is the same" in found
+
+
+def test_a_manifest_that_is_trained_on_is_no_validation_data(root: Path, tmp_path: Path) -> None:
+    out = write_manifest(root)
+    write_shards(tmp_path / "more", [2])
+    mix = {str(write_manifest(tmp_path / "more")): 1.0, str(out): 1.0}
+    (tmp_path / "link").symlink_to(out)
+    for val in (out, out / "manifest.json", tmp_path / "link"):
+        for options in ({"root": out}, {"mix": mix}):
+            found = refusal(val_root=val, **options)
+            assert f"--data.val_root {val} is a manifest that is trained on. Name data" in found
+    assert open_source(SourceConfig(root=out, val_root=out), split="val")  # trains on nothing
+    copy = write_manifest(root, out=tmp_path / "copy")
+    for options in ({"root": out}, {"mix": mix}):
+        found = refusal(val_root=copy, **options)
+        assert f"the examples of --data.val_root {copy} are trained on: all of them are in" in found
+
+
+def test_shards_of_a_manifest_are_no_validation_data_as_a_folder(tmp_path: Path) -> None:
+    for name in ("train", "val"):
+        write_shards(tmp_path / name, [3])
+    out = index_shards(IndexConfig(root=str(tmp_path)), processes=1)
+    found = refusal(root=out, val_root=tmp_path / "val")
+    assert (
+        f"{tmp_path}/val holds validation data, and its shards val/00000.tar are trained" in found
+    )
+    assert "all of them are in" in refusal(root=tmp_path, val_root=out)
+    own = write_manifest(tmp_path / "train")
+    check_validation(SourceConfig(source="webdataset", root=own, val_root=tmp_path / "val"))
+
+
+def test_validation_examples_that_are_trained_on_are_counted(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = index_shards(IndexConfig(root=str(root), val_share=0.5), processes=1)
+    val = out.with_name(f"{out.name}-val")
+    check_validation(SourceConfig(source="webdataset", root=out, val_root=val))
+    assert not caplog.records
+    kept = root.parent / "kept.txt"
+    kept.write_text("\n".join(f"{number:09}" for number in range(8)))
+    index_shards(IndexConfig(root=str(root), keep=kept, out=root.parent / "most"), processes=1)
+    few = write_manifest(root, left_out={"00000.tar": [0, 1, 2], "00001.tar": [0, 1, 2, 3]})
+    most = root.parent / "most"
+    check_validation(SourceConfig(source="webdataset", root=most, val_root=few))
+    assert "at least 1 of the 2 validation examples in" in caplog.text
+
+
+def test_a_folder_with_a_manifest_says_how_to_use_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_shards(tmp_path / "train", [3])
+    out = write_manifest(tmp_path / "train")
+    caplog.set_level("INFO", "virtex")
+    for root in (tmp_path, tmp_path / "train"):
+        _log_unused.cache_clear()
+        caplog.clear()
+        for _ in range(2):
+            assert isinstance(open_source(SourceConfig(root=root), split="train"), WebdatasetSource)
+        lines = [one.getMessage() for one in caplog.records if "has a manifest" in one.getMessage()]
+        assert len(lines) == 1
+        assert lines[0].endswith(f"which a new run reads with --data.root {out}")
