@@ -138,6 +138,15 @@ def test_captions_that_training_would_refuse_leave_the_images_to_check(tmp_path:
     assert counts["train"] == {"small": 1}
 
 
+def test_a_manifest_for_other_captions_leaves_the_images_to_check(tmp_path: Path) -> None:
+    write_tar(tmp_path / "data" / "0.tar", {"0.jpg": jpeg(1), "0.txt": "a dog"})
+    config = IndexConfig(root=str(tmp_path / "data"), with_captions=False)
+    page, counts = checked(index_shards(config, processes=1))
+    assert "captions cannot be read" in page
+    assert "was indexed without captions" in " ".join(page.split())
+    assert counts["train"] == {"small": 1}
+
+
 def test_images_with_classes_alone_are_checked(tmp_path: Path) -> None:
     write_classes(tmp_path / "data")
     page, counts = checked(tmp_path / "data", image_size=32)

@@ -13,7 +13,7 @@ from virtex.data.shards.remote_visit import VisitedShards
 from virtex.data.source import Needs, SourceConfig, Split, open_source, resolved
 from virtex.data.source_options import OPTIONS, WITH_CAPTIONS, is_manifest
 from virtex.data_check.duplicates import hash_ids
-from virtex.errors import DataError
+from virtex.errors import ConfigError, DataError, VirTexError
 
 MOST_MISSING = 0.999999
 CAPTIONS = Needs(captions=True)
@@ -55,12 +55,12 @@ def open_split(
         DataError: The images cannot be listed either.
     """
     with _logged() as notes:
-        refusal: DataError | None = None
+        refusal: VirTexError | None = None
         if config.source in WITH_CAPTIONS:
             try:
                 source = open_source(_tolerant(config), split=split, needs=CAPTIONS, remote=remote)
                 return None if source is None else _captioned(source, config, split, notes)
-            except DataError as error:
+            except (DataError, ConfigError) as error:  # options that cannot work are raised below
                 refusal = _as_in_training(config, split, remote) or error
         try:
             source = open_source(config, split=split, needs=Needs(), remote=remote)
@@ -84,11 +84,11 @@ def _captioned(source: Source, config: SourceConfig, split: Split, notes: list[s
 
 def _as_in_training(
     config: SourceConfig, split: Split, remote: VisitedShards | None
-) -> DataError | None:
+) -> VirTexError | None:
     """Return the error that training would end with, which names the limit of the options."""
     try:
         open_source(config, split=split, needs=CAPTIONS, remote=remote)
-    except DataError as error:
+    except (DataError, ConfigError) as error:
         return error
     return None
 
