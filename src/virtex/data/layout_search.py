@@ -19,6 +19,7 @@ from virtex.data.shards.manifest import has_manifest
 from virtex.data.source_options import Needs, SourceConfig, SourceName, meets, url_problem
 from virtex.data.sources.coco_file import KINDS
 from virtex.data.sources.flickr import flickr_file, is_flickr_file
+from virtex.data.sources.huggingface_sets import HUB_NAME, is_saved_set
 from virtex.data.sources.inaturalist import YEAR
 from virtex.data.sources.karpathy import PATTERN, is_karpathy_file
 from virtex.data.sources.lvis import START
@@ -33,6 +34,7 @@ MAX_DEPTH = 8
 MAX_FILES = 20_000
 """Most files looked at in a folder."""
 SIDECARS = (".txt", ".json")
+HUB_HINT = "; for a data set on the Hugging Face hub, add --data.source huggingface"
 TABLES = tuple(end for end in READERS if end not in SIDECARS)
 """Suffixes of tables in a folder, where a text or a JSON file may be anything."""
 
@@ -51,6 +53,9 @@ LAYOUTS = (
     Layout("flickr", "Flickr8k.token.txt, captions.txt or results.csv, or such a file"),
     Layout("inaturalist", f"train{YEAR}.json or val{YEAR}.json"),
     Layout("voc", "ImageSets/Main in the root, VOC2007 or VOCdevkit"),
+    Layout(
+        "huggingface", "dataset_dict.json, or dataset_info.json and state.json, of save_to_disk"
+    ),
     Layout("webdataset", ".tar files, or manifest.json of virtex index"),
     Layout("table", f"a file {', '.join(READERS)}, or a folder with one {', '.join(TABLES)}"),
     Layout("folder", "images with .txt or .json files beside them"),
@@ -152,6 +157,7 @@ MARKED: dict[SourceName, Callable[[Path], bool]] = {
     "karpathy": lambda root: any(map(is_karpathy_file, root.glob(PATTERN))),
     "flickr": lambda root: flickr_file(root) is not None,
     "inaturalist": _has(f"train{YEAR}.json", f"val{YEAR}.json"),
+    "huggingface": is_saved_set,
     "voc": _has("ImageSets/Main", "VOC20*/ImageSets/Main", "VOCdevkit/VOC20*/ImageSets/Main"),
 }
 
@@ -222,7 +228,9 @@ def _message(root: Path, found: list[SourceName], fits: list[SourceName], needs:
     if (problem := url_problem("root", root)) is not None:
         return problem
     if not root.exists():
-        return f"{root} does not exist. Name the folder of the data, or its file, with --data.root."
+        hint = "" if HUB_NAME.fullmatch(str(root)) is None else HUB_HINT
+        what = "Name the folder of the data, or its file, with --data.root"
+        return f"{root} does not exist. {what}{hint}."
     remedy = "Name the layout with --data.source, or another --data.root."
     if fits:
         return f"{root} has the layouts {' and '.join(fits)}. {remedy}"

@@ -22,6 +22,9 @@ from virtex.data.sources.coco import CocoSource
 from virtex.data.sources.coco_file import kinds_of, matching_split
 from virtex.data.sources.flickr import FlickrSource, split_list
 from virtex.data.sources.folder import FolderSource
+from virtex.data.sources.huggingface import HuggingFaceSource
+from virtex.data.sources.huggingface_sets import load_splits
+from virtex.data.sources.huggingface_splits import choose_split
 from virtex.data.sources.inaturalist import (
     InaturalistSource,
     check_same_categories,
@@ -52,7 +55,9 @@ log = logging.getLogger("virtex")
 
 Split = Literal["train", "val"]
 CAPTIONS = Needs(captions=True)
-Listed = FolderSource | TableSource | WebdatasetSource | ClassesSource | FlickrSource
+Listed = (
+    FolderSource | TableSource | WebdatasetSource | ClassesSource | FlickrSource | HuggingFaceSource
+)
 """The sources that some images can be held out of."""
 WITH_ONE_LABEL = frozenset({"classes", "inaturalist"})
 
@@ -137,6 +142,8 @@ def _open(
             return _open_table(config, split, needs)
         case "flickr":
             return _open_flickr(config, split, needs)
+        case "huggingface":
+            return _open_huggingface(config, split, needs)
         case "webdataset" if is_manifest(config) or config.val_root is not None:
             return _open_shards(config, split, needs, remote)
         case "folder" | "webdataset" | "classes":
@@ -277,6 +284,25 @@ def _open_table(config: SourceConfig, split: Split, needs: Needs) -> Source | No
     return _part_of(source, config, split)
 
 
+def _open_huggingface(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
+    root = _root_of(config) if split == "train" else config.val_root or _root_of(config)
+    splits = load_splits(root, config.subset)
+    name = choose_split(splits, config, split)
+    if name is None:
+        return None
+    source = HuggingFaceSource(
+        root,
+        splits,
+        name,
+        image_column=config.image_column,
+        caption_column=config.caption_column,
+        label_column=config.label_column,
+        needs=needs,
+        missing_caption_limit=config.missing_caption_limit,
+    )
+    return _part_of(source, config, split)
+
+
 def _open_flickr(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
     root, _, _ = _split_of(config, split)
     train_list, val_list = (_split_list(config, one) for one in get_args(Split))
@@ -402,7 +428,8 @@ def _part_of(source: Listed, config: SourceConfig, split: Split) -> Source:
     """Return the part of a source that belongs to a split; a DataError says that it is empty."""
     if config.val_share == 0:
         return source
-    is_held_out = held_out(source.image_ids, config.val_share, seed=config.seed)
+    names = source.row_names if isinstance(source, HuggingFaceSource) else source.image_ids
+    is_held_out = held_out(names, config.val_share, seed=config.seed)
     chosen = np.flatnonzero(is_held_out == (split == "val"))
     if not len(chosen):
         raise DataError(

@@ -17,7 +17,7 @@ from virtex.options.sizes import bytes_of
 
 SourceName = Literal[
     "auto", "scenes", "coco", "lvis", "karpathy", "flickr", "folder", "table", "webdataset",
-    "classes", "inaturalist", "voc",
+    "huggingface", "classes", "inaturalist", "voc",
 ]  # fmt: skip
 BAD_OBJECT_LIMIT = 0.001
 """Large annotation files hold a few degenerate objects; one in a thousand is tolerated."""
@@ -36,10 +36,11 @@ class SourceConfig:
     the fly, nothing to download; coco: COCO's annotation files; lvis: LVIS v1; karpathy: Karpathy's
     dataset_*.json; flickr: Flickr8k's and Flickr30k's lists of captions; folder: images with
     captions in .txt or .json beside them; table: CSV, TSV, JSON or Parquet; webdataset: tar
-    shards; classes: one folder a class; inaturalist: iNaturalist 2018; voc: PASCAL VOC."""
+    shards; huggingface: a data set of the hub, or one that save_to_disk wrote; classes: one folder
+    a class; inaturalist: iNaturalist 2018; voc: PASCAL VOC."""
     root: Path | None = None
     """Folder of the data; for table, the file; for coco, karpathy and flickr either; for webdataset
-    also a manifest that `virtex index` wrote."""
+    also a manifest that `virtex index` wrote; for huggingface also user/name on the hub."""
     val_root: Path | None = None
     """Folder (or file, as for `root`) of the validation data, where it is not under `root`."""
     train_split: str | None = None
@@ -50,15 +51,22 @@ class SourceConfig:
     """Name of the validation split: val by default; without it, or `val_root` or `val_share`,
     there is no validation."""
     val_share: float = 0.0
-    """Fraction of the images held out for validation (folder, table, webdataset, classes, flickr):
-    a hash of the relative path decides, so an image keeps its side when others are added."""
+    """Fraction of the images held out for validation (folder, table, webdataset, classes, flickr,
+    huggingface): a hash of the relative path decides, so an image keeps its side when others are
+    added."""
     image_root: Path | None = None
     """Folder of the images that a file lists (table, coco, karpathy, flickr); by default the
     table's own, COCO's layout, or the folder near the list that holds them."""
     image_column: str | None = None
-    """Column of image paths in a table; by default image, filepath, path or file_name."""
+    """Column of image paths in a table; by default image, filepath, path or file_name. Of images
+    in huggingface; by default the only one."""
     caption_column: str | None = None
-    """Column of captions in a table; by default caption, captions, text or title."""
+    """Column of captions in table and huggingface; by default caption, captions, text or title. For
+    records also with the field: sentences.raw."""
+    label_column: str | None = None
+    """Column of labels in huggingface; by default the only one of classes, or label."""
+    subset: str | None = None
+    """Subset (configuration) of a huggingface data set that has several."""
     encoding: str | None = None
     """Encoding of a table that is text; by default UTF-8, or what its byte order mark says."""
     num_images: int = 8000
@@ -132,6 +140,8 @@ OPTIONS: dict[str, frozenset[str]] = {
         {"root", "val_root", "val_share", "image_root", "image_column", "caption_column"}
         | {"encoding", "missing_caption_limit"}
     ),
+    "huggingface": IN_FOLDERS
+    | {"image_column", "caption_column", "label_column", "subset", "missing_caption_limit"},
     "webdataset": IN_FOLDERS | {"missing_caption_limit", "caption_keys", *OF_MANIFEST},
     "classes": IN_FOLDERS,
     "inaturalist": IN_FOLDERS - {"val_share"},
@@ -142,6 +152,7 @@ ROOTS = {
     "table": "the table, a file",
     "karpathy": "dataset_*.json, or its folder",
     "flickr": "the list of captions, or its folder",
+    "huggingface": "user/name on the hub, or a folder that save_to_disk wrote",
 }
 """What `root` is, where it is not the folder of the data."""
 NOT_OF_MANIFEST = {
@@ -157,10 +168,12 @@ NOT_OF_MANIFEST = {
 KEPT = " A run that began with a manifest keeps its lanes, and is resumed with a manifest."
 URL = re.compile(r"(?:^|/)(s3a?|gs|az|azure|adl|abfss?|https?|file):/(?P<rest>.*)")
 """A URL that became a path, which may lie below the working folder."""
-WITH_CAPTIONS = frozenset({"scenes", "coco", "karpathy", "flickr", "folder", "table", "webdataset"})
+WITH_CAPTIONS = frozenset(
+    {"scenes", "coco", "karpathy", "flickr", "folder", "table", "webdataset", "huggingface"}
+)
 WITH_OBJECTS = frozenset({"scenes", "coco", "lvis", "voc"})
 WITH_MASKS = frozenset({"scenes", "coco", "lvis"})
-WITH_LABELS = WITH_OBJECTS | {"classes", "inaturalist"}
+WITH_LABELS = WITH_OBJECTS | {"classes", "inaturalist", "huggingface"}
 
 
 def _is_used(source: str, option: str) -> bool:
@@ -314,7 +327,8 @@ def _contradictions(config: SourceConfig) -> list[str]:
     if config.source != "scenes" and config.root is None and not config.mix:
         what = ROOTS.get(config.source, "the folder of the data")
         problems.append(f"--data.source {config.source} needs --data.root: {what}.")
-    for name, path in (("root", config.root), ("val_root", config.val_root)):
+    roots = (("root", config.root), ("val_root", config.val_root))
+    for name, path in roots if config.source != "huggingface" else ():
         if path is not None and (problem := url_problem(name, path)) is not None:
             problems.append(problem)
     for name in ("val_root", "val_split"):
