@@ -271,12 +271,16 @@ def _demo(arguments: list[str]) -> int:
     config = parse_demo(arguments)
     try:
         from virtex.demo.server import serve
+        from virtex.demo.space import write_space
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "virtex":
             raise
         raise ConfigError(
             f"virtex demo needs {error.name}, which is not installed: pip install starlette uvicorn"
         ) from error
+    if config.space is not None:
+        print(write_space(config, config.space))
+        return 0
     serve(config)
     return 0
 

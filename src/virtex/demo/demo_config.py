@@ -1,7 +1,7 @@
 """Options of `virtex demo`. Nothing here imports torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from virtex.config import parse
@@ -33,6 +33,8 @@ class DemoConfig:
     """Largest image file that is accepted, in megabytes."""
     open: bool = False
     """Open the page in a browser."""
+    space: Path | None = None
+    """Folder to write instead of serving: the same demo as a Space of the Hugging Face hub."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -46,7 +48,19 @@ class DemoConfig:
             problems.append(f"--port is {self.port}, must be from 0 (a free one) to 65535")
         if self.gallery is not None and not self.gallery.is_dir():
             problems.append(f"--gallery {self.gallery} is no folder")
+        if self.space is not None:
+            problems += self._unused_in_space()
         raise_all(ConfigError, "the demo cannot be served", problems)
+
+    def _unused_in_space(self) -> list[str]:
+        """Return a problem for each option of a server here."""
+        return [
+            f"--{one.name} {getattr(self, one.name)} means nothing with --space, which serves "
+            "nothing: leave it out"
+            for one in fields(self)
+            if one.name in ("host", "port", "allowed_hosts", "device", "open")
+            and getattr(self, one.name) != one.default
+        ]
 
 
 def parse_demo(arguments: Sequence[str]) -> DemoConfig:

@@ -1,6 +1,6 @@
 """Middleware of the demo: an allow-list of hosts, and headers that restrict the browser."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -8,10 +8,12 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+POLICY, NOBODY = "content-security-policy", "'none'"
+NO_FRAMES = f"frame-ancestors {NOBODY}"
 HEADERS = {
-    "content-security-policy": (
+    POLICY: (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; " + NO_FRAMES
     ),
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
@@ -28,12 +30,21 @@ class RequestGuard:
 
     Args:
         allowed_hosts: Names without port; those of the machine itself are allowed anyway.
+        embedded_in: Origins whose pages may show this one in a frame; by default none.
     """
 
-    def __init__(self, app: ASGIApp, *, allowed_hosts: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        allowed_hosts: Iterable[str] = (),
+        embedded_in: Sequence[str] = (),
+    ) -> None:
         self.app = app
         names = (name.strip().strip("[]").lower() for name in allowed_hosts)
         self.allowed_hosts = {*LOCAL_HOSTS, *names} - {""}
+        ancestors = f"frame-ancestors {' '.join(embedded_in) or NOBODY}"
+        self.headers = {**HEADERS, POLICY: HEADERS[POLICY].replace(NO_FRAMES, ancestors)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -51,7 +62,7 @@ class RequestGuard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                MutableHeaders(scope=message).update(self.headers)
             await send(message)
 
         await app(scope, receive, send_with_headers)

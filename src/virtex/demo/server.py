@@ -5,6 +5,7 @@ import logging
 import signal
 import socket
 import webbrowser
+from collections.abc import Sequence
 from contextlib import closing, suppress
 
 import uvicorn
@@ -29,8 +30,11 @@ MAX_HEAD_BYTES = 2**18
 """Largest size of a request's head, which holds the labels."""
 
 
-def serve(config: DemoConfig) -> None:
+def serve(config: DemoConfig, *, embedded_in: Sequence[str] = ()) -> None:
     """Serve a page about a model until Ctrl-C or SIGTERM.
+
+    Args:
+        embedded_in: Origins whose pages may show this one in a frame.
 
     Raises:
         ConfigError: The port cannot be listened on, or the gallery holds no images.
@@ -43,7 +47,7 @@ def serve(config: DemoConfig) -> None:
         )
         api = DemoApi(predictor, open_gallery(predictor, paths), max_megabytes=config.max_upload_mb)
         hosts = [config.host, *config.allowed_hosts.split(",")]
-        app = RequestGuard(api.app(config.init), allowed_hosts=hosts)
+        app = RequestGuard(api.app(config.init), allowed_hosts=hosts, embedded_in=embedded_in)
         url = address(config.host, listener.getsockname()[1])
         print(f"{url}  (Ctrl-C ends it)", flush=True)
         if config.open:
