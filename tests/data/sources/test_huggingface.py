@@ -6,15 +6,20 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+import torch
 from PIL import Image
 
 from tests.data.sources.hub_sets import CLASSES, IMAGE, TEXT, captioned, datasets, images, make_set
 from tests.data.sources.layouts import contents, jpeg, write
+from tests.small_run import small_config
 from virtex.data.images import decode_image
 from virtex.data.pixels import BadImageError
 from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.sources import huggingface
 from virtex.errors import ConfigError, DataError
+from virtex.pretrain import parse_pretrain, pretrain
+from virtex.zoo.tensor_file import read_tensor_file
+from virtex.zoo.weights_file import WEIGHTS_NAME
 
 CAPTIONS, LABELS = Needs(captions=True), Needs(labels=True)
 
@@ -279,3 +284,17 @@ def test_a_damaged_set_is_refused(tmp_path: Path, name: str) -> None:
     root = saved(tmp_path / "set", captioned("a cat"))
     write(root / name, b"{damaged")
     assert "cannot be read" in error_of(root)
+
+
+def test_a_run_on_a_saved_set_resumes_bit_for_bit(tmp_path: Path) -> None:
+    root = saved(tmp_path / "set", captioned(*([f"a cat {row}", "dogs"] for row in range(24))))
+    flags = ["--data", f"{{source: huggingface, root: {root}}}", "--tokenizer.vocab_size", "30"]
+    run = tmp_path / "run"
+    states = []
+    for is_resumed in (False, True):
+        pretrain(parse_pretrain(["--out", str(run)]) if is_resumed else small_config(run, *flags))
+        states.append(read_tensor_file(run / WEIGHTS_NAME).values)
+        for step in (4, 6):
+            (run / "checkpoints" / f"step_{step:08d}.pt").unlink()
+        (run / WEIGHTS_NAME).unlink()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
