@@ -1,7 +1,5 @@
 """The notebooks of docs/notebooks run at toy size, and hold outputs of a run."""
 
-from pathlib import Path
-
 import nbformat
 import pytest
 

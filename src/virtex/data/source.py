@@ -184,8 +184,8 @@ def _sharded(
     distant = [one for one in manifests if is_url(one.root)]
     if distant and remote is None:
         raise ConfigError(
-            f"{distant[0].folder} lists shards at {quoted(distant[0].root)}, which virtex pretrain, "
-            "data check, pack and tokenizer alone read from afar. For this command, copy the "
+            f"{distant[0].folder} lists shards at {quoted(distant[0].root)}, which virtex "
+            "pretrain, data check, pack and tokenizer alone read from afar. For this command, copy the "
             "shards to a folder, index that by `virtex index FOLDER`, and name FOLDER"
             f"/{DEFAULT_OUT}."
         )
