@@ -8,7 +8,9 @@ MINUTES ?= 8
 OUT ?= gpu-report
 STAMP := $(VENV)/installed
 
-.PHONY: quickstart captioner demo gpu test test-lower lint dist help
+SPELLED := README.md CONTRIBUTING.md CHANGELOG.md Makefile docs src scripts benchmarks
+
+.PHONY: quickstart captioner demo gpu test test-lower lint dist docs docs-links help
 help:
 	@echo "make quickstart   the main job on drawn scenes, minutes on 2 cores; ends with quickstart/report.html"
 	@echo "make captioner    train a small captioner on photographs: CAPTIONS=DIR in COCO's layout, about an hour"
@@ -16,8 +18,9 @@ help:
 	@echo "make gpu          all that a machine with a GPU can tell, in MINUTES=8; ends with OUT=gpu-report/gpu.md"
 	@echo "make test         the test suite"
 	@echo "make test-lower   the same with the oldest versions of the dependencies; downloads 3 GB"
-	@echo "make lint         ruff, mypy, the import rule and the Dockerfile"
+	@echo "make lint         ruff, mypy, the import rule, the Dockerfile and the spelling"
 	@echo "make dist         the wheel and the sdist in dist/, used in bare environments; downloads 3 GB for each Python"
+	@echo "make docs         the documentation site, in docs/_build/html; make docs-links tries its links to the web"
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "virtex needs Python 3.11 or newer; try: make PYTHON=python3.12")'
@@ -57,6 +60,16 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/codespell $(SPELLED)
 
 dist: $(STAMP)
 	$(BIN)/python scripts/build.py
+
+docs: $(STAMP)
+	$(BIN)/python -m scripts.docs.links
+	$(BIN)/python -m scripts.docs.blocks --problems
+	$(BIN)/python -m sphinx -W --keep-going --quiet --builder html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+docs-links: $(STAMP)
+	$(BIN)/python -m sphinx --quiet --builder linkcheck docs docs/_build/links

@@ -44,8 +44,12 @@ def load_backbone(
 ) -> Backbone:
     """Return the backbone that INIT names, in evaluation mode.
 
-    It maps normalised images (B, 3, H, W) to a grid (B, C, h, w). Args: see `open_init` and
-    `build_backbone`.
+    It maps normalised images (B, 3, H, W) to a grid (B, C, h, w).
+
+    Args:
+        init: random, imagenet, a run folder, a checkpoint, a weights file, or a published name.
+        config: Architecture, for an INIT that does not state its own.
+        seed: Random seed of the weights of `random`.
 
     Raises:
         CheckpointError: INIT does not exist, is damaged, or holds another architecture.

@@ -49,6 +49,7 @@ class NeighborConfig:
     """The vote of the nearest training images."""
 
     num_neighbors: int = 20
+    """Number of nearest training images that vote."""
     temperature: float = 0.07
     """Smaller values give the nearest images more weight."""
 
