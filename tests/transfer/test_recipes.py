@@ -6,6 +6,7 @@ nothing of detection, Detectron2's defaults.
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -254,6 +255,19 @@ def test_the_svms_of_voc07_are_the_papers() -> None:
     assert voc07.with_voc_splits(config.data).train_split == "trainval"
     assert voc07.with_voc_splits(config.data).val_split == "test"
     assert voc07.protocol_name(config.data) == "voc07"
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_options_that_a_protocol_prints_can_be_given_back(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, path = PROTOCOLS[name].config, tmp_path / "printed.yaml"
+    flags = ["--config", name, "--init", "RUN", "--out", "OUT", "--data.root", "DIR"]
+    with pytest.raises(SystemExit):
+        parse(config, with_recipes([*flags, "--print_config"], "transfer"), prog="transfer")
+    path.write_text(capsys.readouterr().out)
+    again = parse(config, ["--config", str(path)], prog="transfer")
+    assert again == recipe(name)
 
 
 def test_a_prior_is_subtracted_where_texts_differ_most() -> None:

@@ -127,7 +127,7 @@ def with_names(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
             chosen = find_choice(inner, value[CLASS], key).config_class
             value = named(inner, chosen, with_names(chosen, value.get(OPTIONS, {})))
         elif inner is not None and value is not None:
-            value = with_names(inner, value)
+            value = with_names(inner, value[OPTIONS] if CLASS in value else value)
         result[key] = value
     return result
 
