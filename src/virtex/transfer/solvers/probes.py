@@ -37,11 +37,15 @@ class SgdConfig:
     """The linear layer of the paper's ImageNet-1k protocol."""
 
     epochs: int = 100
+    """Passes over the training images."""
     batch_size: int = 256
+    """Images in a step."""
     lr: float = 0.3
     """Learning rate of the first step; it falls to 0 by a cosine schedule, without warm-up."""
     momentum: float = 0.9
+    """Momentum of SGD."""
     weight_decay: float = 0.0
+    """Weight decay of the layer's weights and bias."""
 
 
 @dataclass(frozen=True)
