@@ -37,6 +37,7 @@ PLACEHOLDERS = {
     "NAME|FILE": "base",
     "RECIPE": "base",
     "FORMAT": "timm",
+    "PATH": "backbone.safetensors",
 }
 """Words of a synopsis, and what may stand in their place."""
 OPTIONAL = re.compile(r"\[--[^\]]*\]")
@@ -61,7 +62,8 @@ class Block:
     @property
     def place(self) -> str:
         """Page and line, as editors take them."""
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
+        inside = self.page.is_relative_to(ROOT)
+        return f"{self.page.relative_to(ROOT) if inside else self.page}:{self.line}"
 
     @property
     def is_run(self) -> bool:

@@ -185,8 +185,8 @@ def _sharded(
     if distant and remote is None:
         raise ConfigError(
             f"{distant[0].folder} lists shards at {quoted(distant[0].root)}, which virtex "
-            "pretrain, data check, pack and tokenizer alone read from afar. For this command, copy the "
-            "shards to a folder, index that by `virtex index FOLDER`, and name FOLDER"
+            "pretrain, data check, pack and tokenizer alone read from afar. For this command, "
+            "copy the shards to a folder, index that by `virtex index FOLDER`, and name FOLDER"
             f"/{DEFAULT_OUT}."
         )
     if needs.captions:

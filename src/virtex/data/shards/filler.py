@@ -49,8 +49,8 @@ PROGRAM = "from virtex.data.shards.filling import main; main()"
 class Order(Protocol):
     """An order that tells ahead which shards it needs."""
 
-    def shards_needed(self, first_step: int, num_steps: int) -> Sequence[tuple[int, int]]:
-        """Return the source and index of the shards of some steps, in order of first use."""
+    def shards_needed(self, first_step: int, num_steps: int) -> Sequence[SourceShard]:
+        """Return the shards of some steps, in order of first use."""
 
 
 class Filler:
