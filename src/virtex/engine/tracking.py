@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from virtex.engine.run import RunConfig
 from virtex.engine.tracked_run import TrackedRun
 from virtex.engine.tracker_process import Job
 from virtex.errors import ConfigError, DataError
+from virtex.version import VERSION
 
 log = logging.getLogger("virtex")
 PATIENCE = 120.0
@@ -43,7 +44,7 @@ LOST = (
 )
 PROGRAM = "virtex.engine.tracker_process"
 ENVIRONMENT = "environment."
-PACKAGES = ("virtex-vision", "torchvision", "timm", "numpy")
+PACKAGES = ("torchvision", "timm", "numpy")
 HINTS = {
     "trackio": "`trackio show --project {project}` opens the dashboard",
     "wandb": "{log_path} has its address; with WANDB_MODE=offline, `wandb sync` sends it later",
@@ -193,10 +194,9 @@ def send_scores(folder: Path, scores: Mapping[str, float], *, step: int) -> None
 
 def facts_of(config: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     """Return the options of a run by their dotted names, then its environment."""
-    environment = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):  # a source tree on PYTHONPATH
-            environment[package] = version(package)
+    environment = {"virtex": VERSION, "python": platform.python_version()}
+    environment |= {"torch": str(torch.__version__)}
+    environment |= {package: version(package) for package in PACKAGES}
     environment["device"] = device.type
     if device.type == "cuda":
         environment["device"] = torch.cuda.get_device_name(device)
