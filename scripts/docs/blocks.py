@@ -26,8 +26,8 @@ Kind = Literal["shell", "python", "text"]
 SHELL = ("bash", "sh", "shell", "console")
 MARK = re.compile(r"<!--\s*(run|not run: *(?P<reason>.+?))\s*-->", re.DOTALL)
 SYSTEM = (
-    "aws", "cat", "cd", "curl", "docker", "export", "find", "git", "grep", "sky", "tensorboard",
-    "ulimit", "wc",
+    "aws", "cat", "cd", "curl", "docker", "export", "find", "git", "grep", "hf", "sky",
+    "tensorboard", "trackio", "ulimit", "wandb", "wc",
 )  # fmt: skip
 """Programs of others, whose options are not checked."""
 PROGRAMS = ("virtex", "python", "make", "pip", "torchrun", "srun", "sbatch", "sh", *SYSTEM)

@@ -131,7 +131,7 @@ def test_shards_of_a_store_are_visited_once_and_give_the_same_page(
 def test_a_store_that_fails_is_no_fault_of_its_images(server: RangedServer, tmp_path: Path) -> None:
     data = remote_data(server, tmp_path, room=12)
     server.fail(10_000)
-    with pytest.raises(DataError, match=f"s3://{BUCKET}/train cannot be had"):
+    with pytest.raises(DataError, match=f"s3://{BUCKET}/train cannot be read"):
         checked(tmp_path / "afar", data=data)
 
 

@@ -213,7 +213,7 @@ def test_every_command_takes_its_switches_and_init_in_every_spelling(command: st
     known = {option.name for option in fields(config_class)}
     needed = {name: value for name, value in NEEDED.items() if name in known}
     if command == "export":
-        needed["out"] = "x.pth"
+        needed |= {"format": "huggingface", "out": "x", "push": "someone/x"}  # of --private
     flags = [f"--{name}={value}" for name, value in needed.items()]
     for name in switches(config_class):
         for spelling, value in [
