@@ -17,7 +17,6 @@ from virtex.data.lanes import check_lanes, default_num_lanes
 from virtex.data.shards.remote import RemoteShards, open_remote
 from virtex.data.source import (
     Needs,
-    check_validation,
     open_source,
     open_whole,
     part_to_train,
@@ -25,6 +24,7 @@ from virtex.data.source import (
 )
 from virtex.data.source_options import check_options, is_manifest
 from virtex.data.tokenizer import Tokenizer
+from virtex.data.validation import check_validation
 from virtex.early_stopping import EarlyStopping
 from virtex.engine.loop import FitResult, fit
 from virtex.engine.optim import warmup_steps

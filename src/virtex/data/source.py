@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from virtex.data.example import Source, Subset
 from virtex.data.layout_search import resolved
 from virtex.data.shards.index_options import DEFAULT_OUT
 from virtex.data.shards.manifest import Manifest, has_manifest, is_url
-from virtex.data.shards.manifest_options import check_apart
 from virtex.data.shards.remote import RemoteShards
 from virtex.data.source_options import Needs, SourceConfig, check_options, is_manifest
 from virtex.data.sources.classes import ClassesSource, check_same_class_folders
@@ -40,6 +39,7 @@ from virtex.data.sources.table import TableSource
 from virtex.data.sources.voc import VocSource
 from virtex.data.sources.voc_splits import has_split
 from virtex.data.sources.webdataset import WebdatasetSource
+from virtex.data.split_folders import Split, root_of, split_of, train_folder, val_folder
 from virtex.data.subsets import (
     FewerCaptions,
     fraction_of_each_class,
@@ -49,11 +49,10 @@ from virtex.data.subsets import (
 )
 from virtex.errors import ConfigError, DataError
 
-__all__ = ["Needs", "SourceConfig", "Split", "check_validation", "open_source", "resolved"]
+__all__ = ["Needs", "SourceConfig", "Split", "open_source", "resolved"]
 
 log = logging.getLogger("virtex")
 
-Split = Literal["train", "val"]
 CAPTIONS = Needs(captions=True)
 Listed = (
     FolderSource | TableSource | WebdatasetSource | ClassesSource | FlickrSource | HuggingFaceSource
@@ -113,25 +112,6 @@ def part_to_train(source: Source, config: SourceConfig) -> Source:
     return source
 
 
-def check_validation(config: SourceConfig) -> None:
-    """Check that validation shards are not trained on, where a manifest lists either.
-
-    A command that trains on nothing may name the same data twice.
-
-    Raises:
-        ConfigError: They are.
-        DataError: A manifest is damaged, or a folder is missing.
-    """
-    if config.source != "webdataset" or config.val_root is None:
-        return
-    train, val = [*map(Path, config.mix)] or [_root_of(config)], config.val_root
-    if not has_manifest(val):
-        val = _val_folder(replace(config, root=val, mix={})) or val
-    if not is_manifest(config):
-        train = [_train_folder(config)]
-    check_apart(train, val)
-
-
 def _open(
     config: SourceConfig, split: Split, needs: Needs, remote: RemoteShards | None
 ) -> Source | None:
@@ -148,12 +128,12 @@ def _open(
             return _open_shards(config, split, needs, remote)
         case "folder" | "webdataset" | "classes":
             return _open_folder(config, split, needs)
-    root, name, is_named = _split_of(config, split)
+    root, name, is_named = split_of(config, split)
     if not is_named and not _has_split(config, root, name, needs):
         return None
     source = _open_split(config, root, name, needs)
     if isinstance(source, InaturalistSource) and split == "train":  # reads the smaller file again
-        val_path = find_annotations(*_split_of(config, "val")[:2])
+        val_path = find_annotations(*split_of(config, "val")[:2])
         if val_path is not None:
             check_same_categories(source, val_path)
     return source
@@ -267,7 +247,7 @@ def _open_split(config: SourceConfig, root: Path, name: str, needs: Needs) -> So
 
 
 def _open_table(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
-    path = _root_of(config)
+    path = root_of(config)
     if split == "val" and config.val_root is not None:
         path = config.val_root
     elif split == "val" and config.val_share == 0:
@@ -285,7 +265,7 @@ def _open_table(config: SourceConfig, split: Split, needs: Needs) -> Source | No
 
 
 def _open_huggingface(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
-    root = _root_of(config) if split == "train" else config.val_root or _root_of(config)
+    root = root_of(config) if split == "train" else config.val_root or root_of(config)
     splits = load_splits(root, config.subset)
     name = choose_split(splits, config, split)
     if name is None:
@@ -304,7 +284,7 @@ def _open_huggingface(config: SourceConfig, split: Split, needs: Needs) -> Sourc
 
 
 def _open_flickr(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
-    root, _, _ = _split_of(config, split)
+    root, _, _ = split_of(config, split)
     train_list, val_list = (_split_list(config, one) for one in get_args(Split))
     if split == "train" and train_list is None and val_list is not None and not config.val_root:
         raise DataError(
@@ -331,7 +311,7 @@ def _open_flickr(config: SourceConfig, split: Split, needs: Needs) -> Source | N
 
 def _split_list(config: SourceConfig, split: Split) -> Path | None:
     """Return the list of a split's images; a DataError says that a named one is missing."""
-    root, name, _ = _split_of(config, split)
+    root, name, _ = split_of(config, split)
     path, option = split_list(root, name), f"{split}_split"
     if path is None and getattr(config, option) is not None:
         raise DataError(
@@ -342,7 +322,7 @@ def _split_list(config: SourceConfig, split: Split) -> Path | None:
 
 
 def _open_folder(config: SourceConfig, split: Split, needs: Needs) -> Source | None:
-    train, val = _train_folder(config), _val_folder(config)
+    train, val = train_folder(config), val_folder(config)
     folder, limit = train if split == "train" else val, config.missing_caption_limit
     if folder is None:
         return None
@@ -375,55 +355,6 @@ def _log_unused(folder: Path, split: Split) -> None:
     )  # fmt: skip
 
 
-def _split_of(config: SourceConfig, split: Split) -> tuple[Path, str, bool]:
-    """Return a split's root and name, and whether it must exist: named, or for training."""
-    root = _root_of(config)
-    if split == "train":
-        return root, config.train_split or "train", True
-    is_named = config.val_root is not None or config.val_split is not None
-    return config.val_root or root, config.val_split or "val", is_named
-
-
-def _train_folder(config: SourceConfig) -> Path:
-    """Return the folder of the training images: a subfolder of the root, or the root.
-
-    Raises:
-        DataError: The named subfolder is missing, or the root holds validation images too.
-    """
-    root = _root_of(config)
-    folder = root / (config.train_split or "train")
-    if folder.is_dir():
-        return folder
-    if config.train_split is not None:
-        raise DataError(f"{folder} is not a folder. Name one in {root} with --data.train_split.")
-    val = root / (config.val_split or "val")
-    if val.is_dir() and config.val_root is None:
-        raise DataError(
-            f"{root} holds {val.name} but no {folder.name}: all of it would be training images, "
-            f"{val.name} included. Name the training images' folder with --data.train_split."
-        )
-    return root
-
-
-def _val_folder(config: SourceConfig) -> Path | None:
-    """Return the folder of the validation images: the training folder if some are held out.
-
-    Raises:
-        DataError: The named folder is missing, or validation images are named twice.
-    """
-    folder = (config.val_root or _root_of(config)) / (config.val_split or "val")
-    if folder.is_dir():
-        if config.val_share > 0:
-            raise DataError(
-                f"{folder} holds validation images, and --data.val_share holds out others. "
-                "Leave --data.val_share out, or name only the training folder with --data.root."
-            )
-        return folder
-    if config.val_split is not None:
-        raise DataError(f"{folder} is not a folder. Name one with --data.val_split.")
-    return _train_folder(config) if config.val_share > 0 else config.val_root
-
-
 def _part_of(source: Listed, config: SourceConfig, split: Split) -> Source:
     """Return the part of a source that belongs to a split; a DataError says that it is empty."""
     if config.val_share == 0:
@@ -437,8 +368,3 @@ def _part_of(source: Listed, config: SourceConfig, split: Split) -> Source:
             f"{split}. Choose another fraction or --data.seed."
         )
     return Subset(source, chosen)
-
-
-def _root_of(config: SourceConfig) -> Path:
-    assert config.root is not None, "check_options requires it"
-    return config.root

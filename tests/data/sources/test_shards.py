@@ -17,12 +17,13 @@ from virtex.data.images import BadImageError
 from virtex.data.shards.index import IndexConfig, index_shards
 from virtex.data.shards.manifest import Manifest
 from virtex.data.shards.records import write_records
-from virtex.data.source import Needs, SourceConfig, _log_unused, check_validation, open_source
+from virtex.data.source import Needs, SourceConfig, _log_unused, open_source
 from virtex.data.source_options import check_options
 from virtex.data.sources.mixed import MixedSource
 from virtex.data.sources.shards import MAX_OPEN, ShardedSource
 from virtex.data.sources.webdataset import WebdatasetSource
 from virtex.data.subsets import FewerCaptions
+from virtex.data.validation import check_validation
 from virtex.errors import ConfigError, DataError
 
 
