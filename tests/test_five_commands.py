@@ -89,7 +89,7 @@ def typed(command: str, folder: Path, options: str = "") -> list[str]:
 
 def test_pairs_become_a_published_model(folder, hub, environment, tmp_path, monkeypatch):
     install, pretrain, transfer, export, demo = commands()
-    assert install == "pip install ."
+    assert install == "pip install '.[demo]'"
     for command, options in (
         (pretrain, TOY),
         (transfer, "--image_size 64 --num_workers 0"),
