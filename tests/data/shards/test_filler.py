@@ -16,15 +16,19 @@ import pytest
 
 from tests.data.shards.ranged_server import RangedServer
 from tests.data.shards.served import digests, manifest_of, write_shards
+from virtex.data.lanes import LaneOrder
 from virtex.data.shards import fetch as fetch_module
 from virtex.data.shards import filling as module
 from virtex.data.shards import retries
 from virtex.data.shards.cache import ShardCache
 from virtex.data.shards.exchange import Exchange, Failure, Window
-from virtex.data.shards.filler import Filler, Locate, look_ahead
+from virtex.data.shards.filler import MARGIN, Filler, Locate, look_ahead
 from virtex.data.shards.filling import Filling, Job
 from virtex.data.shards.locks import is_locked
 from virtex.data.shards.manifest import Manifest, SourceShard
+from virtex.data.shards.remote import open_remote
+from virtex.data.source_options import SourceConfig
+from virtex.distributed import Share
 from virtex.engine.meter import Speed
 from virtex.errors import DataError
 
@@ -342,6 +346,33 @@ def test_without_room_for_shards_in_use_the_wait_is_said_and_ends(
     assert "waits for it" in caplog.text
     with pytest.raises(DataError, match="has no room"):
         filler.locate(0)
+
+
+def test_shards_of_validation_are_not_looked_for_in_the_order_of_training(
+    server: RangedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No step needs them, so the search would try all steps up to the longest horizon."""
+    whole, horizons = manifest_of(server), []
+    every = [whole.shard(index) for index in range(len(whole))]
+    for name, shards in (("train", every[:4]), ("val", every[4:])):
+        Manifest.of(whole.root, shards).write(tmp_path / name)
+    shards_needed = LaneOrder.shards_needed
+
+    def noted(order: LaneOrder, first_step: int, num_steps: int) -> list[SourceShard]:
+        horizons.append(num_steps)
+        assert num_steps <= 4 * MARGIN
+        return shards_needed(order, first_step, num_steps)
+
+    monkeypatch.setattr(LaneOrder, "shards_needed", noted)
+    config = SourceConfig(
+        source="webdataset", root=tmp_path / "train", val_root=tmp_path / "val",
+        cache_dir=tmp_path / "cache",
+    )  # fmt: skip
+    remote = open_remote(config, seed=0, batch_size=4, share=Share(0, 1), num_on_node=1)
+    assert remote is not None
+    remote.follow(0)
+    remote.close()
+    assert horizons
 
 
 def test_the_window_is_what_is_in_use_and_as_much_again() -> None:

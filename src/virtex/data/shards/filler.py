@@ -60,6 +60,7 @@ class Filler:
         manifests: One for each source.
         num_retries: Retries of a read that fails, with exponential back-off.
         margin: Steps ahead of the present one that count as in use.
+        num_ordered: Number of the shards that the order to follow uses; by default all.
 
     Raises:
         ConfigError: The folder of the cache cannot be written or locked.
@@ -72,12 +73,13 @@ class Filler:
         *,
         num_retries: int = NUM_RETRIES,
         margin: int = MARGIN,
+        num_ordered: int | None = None,
     ) -> None:
         self.cache, self.manifests, self.margin = cache, manifests, margin
         self.order: Order | None = None
         self._shown = Window()
         self._owner, self._next_step = os.getpid(), 0
-        self._num_shards = sum(int((one.num_kept > 0).sum()) for one in manifests)
+        self._num_shards = num_used(manifests) if num_ordered is None else num_ordered
         self.exchange, lock = Exchange.create(cache)
         job = Job(cache, tuple(manifests), self.exchange, num_retries, self._owner)
         with lock:  # the child inherits it
@@ -184,11 +186,16 @@ class Locate:
         return f"{quoted(self.manifest.names[place.shard])} at {self.manifest.root}"
 
 
+def num_used(manifests: Sequence[Manifest]) -> int:
+    """Return the number of shards of which an example is kept."""
+    return sum(int((one.num_kept > 0).sum()) for one in manifests)
+
+
 def needed_at_once(
     orders: Iterable[Order], step: int, manifests: Sequence[Manifest], *, margin: int = MARGIN
 ) -> set[SourceShard]:
     """Return the shards in the windows of several processes, for which a cache must have room."""
-    num_shards = sum(map(len, manifests))
+    num_shards = num_used(manifests)
     windows = (look_ahead(one, step, margin=margin, num_shards=num_shards) for one in orders)
     return {place for window in windows for place in window.shards}
 
@@ -197,7 +204,7 @@ def look_ahead(order: Order, step: int, *, margin: int, num_shards: int) -> Wind
     """Return the shards in use from a step on, and about as many of the next ones.
 
     Args:
-        num_shards: Number of all shards.
+        num_shards: Number of all shards that the order uses: a search for more has no early end.
     """
     shards = order.shards_needed(step, margin)
     num_urgent, horizon = len(shards), margin

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from virtex.data.lanes import LaneOrder
 from virtex.data.shards.cache_size import open_cache
-from virtex.data.shards.filler import MARGIN, Filler, Order, needed_at_once
+from virtex.data.shards.filler import MARGIN, Filler, Order, needed_at_once, num_used
 from virtex.data.shards.manifest import Manifest, SourceShard, has_manifest, is_url
 from virtex.data.source_options import SourceConfig
 from virtex.distributed import Share
@@ -98,14 +98,15 @@ def open_remote(
         )
         for rank in range(first, min(first + num_on_node, share.world_size))
     }
+    ordered = [remote[at] for at in sorted({*numbers.values()})]  # not those of validation
     cache = open_cache(
         config.cache_dir,
         config.cache_size,
         remote,
-        needed=needed_at_once(orders.values(), 0, remote),
+        needed=needed_at_once(orders.values(), 0, ordered),
         is_main=share.rank == 0,
     )
-    filler = Filler(cache, remote, num_retries=config.store_retries)
+    filler = Filler(cache, remote, num_retries=config.store_retries, num_ordered=num_used(ordered))
     folders = [one.folder for one in remote if one.folder is not None]
     return RemoteShards(filler, folders, orders[share.rank])
 
