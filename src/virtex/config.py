@@ -19,7 +19,7 @@ import yaml
 from virtex.errors import ConfigError, did_you_mean
 from virtex.options.bounded_yaml import check_plain
 from virtex.options.choices import Layers, choices_of, named, with_names
-from virtex.options.command_line import PRINT, CommandLine, load
+from virtex.options.command_line import PRINT, CommandLine, asks_for_help, load
 from virtex.options.parser import ArgumentParser, parser_for
 from virtex.options.paths import expand, with_paths
 
@@ -53,7 +53,8 @@ def parse(
         parser = parser_for(
             config_class, prog=prog, description=description, positionals=positionals
         )
-        if any(argument.startswith(PRINT) for argument in rewritten):
+        prints = any(argument.startswith(PRINT) for argument in rewritten)
+        if prints and not any(map(asks_for_help, rewritten)):
             _print(parser, config_class, rewritten)
         config = _instantiate(parser, config_class, parser.parse_args(rewritten))
         config = replace(config, **line.rest) if line.rest else config  # type: ignore[type-var]

@@ -189,6 +189,15 @@ def test_printed_options_are_taken_back(capsys: pytest.CaptureFixture[str]) -> N
     assert vars(again.task)["loss"] == "sigmoid"
 
 
+@pytest.mark.parametrize("flags", [["--task.help", "siglip"], ["--help"]])
+def test_help_comes_before_printed_options(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        config.parse(PretrainConfig, ["--print_config", *flags], prog="p")
+    assert "Help for" in (shown := capsys.readouterr().out) or "usage: p" in shown
+
+
 NEEDED = {"init": "random", "out": "x", "folders": "[x]", "rows": "[]", "format": "timm"}
 COMMANDS = {
     "quickstart": QuickstartConfig,

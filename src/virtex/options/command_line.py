@@ -41,6 +41,11 @@ def is_switch(hint: Any) -> bool:
     return hint in (bool, bool | None)
 
 
+def asks_for_help(flag: str) -> bool:
+    """Return whether a rewritten flag prints the help of a command or of a choice."""
+    return flag in HELP or (flag.startswith("--") and flag.partition("=")[0].endswith(".help"))
+
+
 def load(path: Path) -> dict[str, Any]:
     """Return the nested options that a YAML file holds.
 
