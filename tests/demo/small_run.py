@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from virtex.config import to_dict
-from virtex.data.tokenizer import train_tokenizer
+from virtex.data.tokenizer import Tokenizer, train_tokenizer
 from virtex.data.transforms import ImageConfig
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.textual_head import HeadConfig
@@ -21,10 +21,10 @@ IMAGE = ImageConfig(size=64)
 TEXTS = ["a red ball on the table", "two dogs", "the dogs left a ball on the red table"]
 
 
-def write_run(folder: Path, *, max_tokens: int = 100) -> Path:
+def write_run(folder: Path, *, max_tokens: int = 100, tokenizer: Tokenizer | None = None) -> Path:
     torch.manual_seed(0)
     config = CaptioningConfig(head=HeadConfig(hidden_size=64, max_tokens=max_tokens))
-    tokenizer = train_tokenizer(TEXTS, vocab_size=60)
+    tokenizer = tokenizer or train_tokenizer(TEXTS, vocab_size=60)
     task = config.build(Backbone(BACKBONE), TaskData(IMAGE, tokenizer))
     head = task.captioner.head
     with torch.no_grad():

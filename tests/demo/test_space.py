@@ -13,7 +13,9 @@ import yaml
 
 from tests.demo.client import Client
 from tests.demo.image_files import encoded
+from tests.demo.small_run import write_run
 from virtex.cli import main
+from virtex.data.tokenizer import Tokenizer
 from virtex.demo import space
 from virtex.demo.demo_config import DemoConfig
 from virtex.demo.space import requirements, write_space
@@ -82,12 +84,28 @@ def test_requirements_are_pinned_to_what_is_installed():
     assert all(re.fullmatch(r"[\w.-]+(\[\w+\])?==[\w.]+", line) for line in lines[1:])
 
 
+def test_a_vocabulary_of_another_library_is_among_the_requirements(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
+    words = tokenizers.models.WordLevel({"[UNK]": 0, "dogs": 1}, unk_token="[UNK]")
+    vocabulary = Tokenizer(tokenizers.Tokenizer(words).to_str().encode())
+    run = write_run(tmp_path / "run", tokenizer=vocabulary)
+    folder = write_space(DemoConfig(str(run)), tmp_path / "space")
+    lines = (folder / "requirements.txt").read_text().splitlines()
+    assert f"tokenizers=={version('tokenizers')}" in lines
+
+
+def test_a_published_name_needs_its_vocabulary_before_it_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("VIRTEX_MIRROR", str(tmp_path / "no such folder"))
+    with pytest.raises(ConfigError, match="holds no tokenizer"):
+        write_space(DemoConfig("bicaptioning_R_50_L1_H2048"), tmp_path / "space")
+
+
 def test_a_name_of_the_hub_is_named_in_the_card_instead_of_copied(
     run_folder, tmp_path, monkeypatch
 ):
     opened = open_init(run_folder)
     object.__setattr__(opened, "init", "hf-hub:me/model@main")
-    monkeypatch.setattr(space, "open_init", lambda init: opened)
+    monkeypatch.setattr(space, "open_whole_model", lambda init, has_tokenizer: opened)
     target = write_space(DemoConfig("hf-hub:me/model@main"), tmp_path / "space")
     head = yaml.safe_load((target / "README.md").read_text().split("---\n")[1])
     assert head["models"] == ["me/model"]

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from virtex import files
 from virtex.demo.demo_config import DemoConfig
 from virtex.demo.gallery import MAX_SEARCHED, find_images, spread
 from virtex.errors import CheckpointError, ConfigError
-from virtex.predict.loading import load_captioner
+from virtex.predict.loading import load_captioner, open_whole_model
 from virtex.zoo.export.model_card import without_folders
 from virtex.zoo.export.writing import save_run
 from virtex.zoo.hub import HUB
-from virtex.zoo.init import Opened, open_init
+from virtex.zoo.init import Opened
 from virtex.zoo.weights_file import WEIGHTS_NAME
 
 TEMPLATES = Path(__file__).parent / "space_files"
@@ -28,6 +29,8 @@ SOURCE, MODEL, GALLERY = "virtex", "model", "gallery"
 DISTRIBUTIONS = ("virtex-vision", "virtex")
 """Names under which this package may be installed."""
 SERVER = ("starlette", "uvicorn")
+READERS = {".json": ("tokenizers",)}
+"""Optional packages that read a vocabulary, by the suffix of its file."""
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 PORT = 7860
 LARGE_FILES = ("*.safetensors", "*.pth", "*.pt", "*.model")
@@ -44,10 +47,10 @@ def write_space(config: DemoConfig, space: Path) -> Path:
         CheckpointError: `config.init` holds no captioner, or the folder cannot be written.
     """
     _check_empty(space)
-    opened = open_init(config.init)
-    load_captioner(opened, tokenizer=config.tokenizer, device="cpu")
+    opened = open_whole_model(config.init, has_tokenizer=config.tokenizer is not None)
+    vocabulary = load_captioner(opened, tokenizer=config.tokenizer, device="cpu").tokenizer
     images = [] if config.gallery is None else find_images(config.init, config.gallery)
-    pinned = requirements()
+    pinned = requirements(READERS.get(vocabulary.suffix, ()))
     with files.replacing(space, error=CheckpointError, durable=False) as folder:
         folder.mkdir()
         model = _write_model(opened, folder, tokenizer=config.tokenizer)
@@ -66,14 +69,17 @@ def write_space(config: DemoConfig, space: Path) -> Path:
     return space
 
 
-def requirements() -> list[str]:
+def requirements(further: Sequence[str] = ()) -> list[str]:
     """Return the lines of requirements.txt: what this package needs, in the installed versions.
+
+    Args:
+        further: Packages that this model needs, too.
 
     Raises:
         ConfigError: A package is not installed.
     """
     lines, absent = [f"--extra-index-url {CPU_WHEELS}"], []
-    for declared in (*_declared(), *SERVER):
+    for declared in (*_declared(), *SERVER, *further):
         found = re.match(r"[\w.-]+(\[.*?\])?", declared)
         assert found is not None, "a requirement begins with a name"
         try:
