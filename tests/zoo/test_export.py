@@ -30,6 +30,7 @@ from virtex.tasks.base import TaskData
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.zoo.backbones import load_backbone
 from virtex.zoo.export import ExportConfig, export, parse_export
+from virtex.zoo.export.model_card import without_folders
 from virtex.zoo.init import open_init
 from virtex.zoo.models import find
 from virtex.zoo.released import load_released, to_released
@@ -429,6 +430,7 @@ def test_a_card_states_data_recipe_and_only_the_scores_of_these_weights(tmp_path
     ("data", "stated"),
     [
         ({"source": "huggingface", "root": "someone/pairs"}, ["someone/pairs"]),
+        ({"source": "huggingface", "root": "someone/pairs@v1.0"}, ["someone/pairs"]),
         ({"source": "huggingface", "root": "/data/pairs"}, None),
         ({"source": "coco", "root": "someone/COCO"}, None),
     ],
@@ -440,6 +442,17 @@ def test_a_card_names_data_sets_of_the_hub_alone(data, stated, run, tmp_path):
     save_weights(path, weights.state, config=config, tokenizer=weights.tokenizer, step=30)
     card = (exported(path, "huggingface", tmp_path / "model") / "README.md").read_text()
     assert yaml.safe_load(card.split("---\n")[1]).get("datasets") == stated
+
+
+def test_folders_are_cut_wherever_a_config_names_them():
+    mix = {"/home/me/cc3m": 0.7, "s3://bucket/pairs": 0.3}
+    values = {"init": "local-dir:/home/me/backbone", "data": {"mix": mix, "root": None}}
+    assert without_folders(values) == {
+        "init": "backbone",
+        "data": {"mix": {"cc3m": 0.7, "s3://bucket/pairs": 0.3}, "root": None},
+    }
+    same = {"/home/me/train": 0.7, "/home/you/train": 0.3}
+    assert without_folders(same) == {"train (1)": 0.7, "train (2)": 0.3}
 
 
 def test_a_published_config_does_not_contain_folders_of_the_trainer(run, tmp_path):

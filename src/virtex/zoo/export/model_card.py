@@ -85,12 +85,21 @@ def model_card(model: Model, card: CardConfig, *, scores: Sequence[Score]) -> st
 
 
 def without_folders(value: Any) -> Any:
-    """Return plain values, such as a config, with absolute paths cut to their last part."""
+    """Return plain values, such as a config, with absolute paths cut to their last part.
+
+    So are the keys of a mapping, of which those that would be the same get a number.
+    """
     if isinstance(value, Mapping):
-        return {name: without_folders(item) for name, item in value.items()}
+        names = [without_folders(name) for name in value]
+        if len(set(names)) < len(names):
+            names = [f"{name} ({number})" for number, name in enumerate(names, 1)]
+        return dict(zip(names, map(without_folders, value.values()), strict=True))
     if isinstance(value, list):
         return [without_folders(item) for item in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+    if not isinstance(value, str):
+        return value
+    path = Path(value.removeprefix(LOCAL))
+    return path.name if path.is_absolute() else value
 
 
 def _front_matter(model: Model, card: CardConfig, *, captions: bool) -> str:
@@ -112,7 +121,8 @@ def _datasets(data: object) -> list[str]:
     is_on_hub = isinstance(data, Mapping) and data.get("source") == "huggingface"
     if not (is_on_hub and isinstance(root, str)) or Path(root).exists():
         return []
-    return [root] if is_repository_name(root) else []
+    name = root.partition("@")[0]
+    return [name] if is_repository_name(name) else []
 
 
 def _origin(model: Model, published: Published | None) -> str:
