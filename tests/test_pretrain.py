@@ -378,6 +378,14 @@ def test_two_processes_see_the_same_batches_as_one(run: Path, tmp_path: Path) ->
     )
 
 
+def test_a_folder_in_timm_s_layout_is_the_same_from_any_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = small_config(tmp_path / "run", "--init", "local-dir:models/mine")
+    assert config.init == f"local-dir:{tmp_path / 'models' / 'mine'}"
+
+
 def test_a_start_that_failed_does_not_constrain_the_next_one(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(ConfigError, match="warmup_steps"):

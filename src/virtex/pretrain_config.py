@@ -26,6 +26,7 @@ from virtex.tasks import registry
 from virtex.tasks.base import TaskConfig
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.vocabulary import TokenizerConfig
+from virtex.zoo.hub import LOCAL
 from virtex.zoo.init import UNTRAINED
 
 log = logging.getLogger("virtex")
@@ -143,6 +144,8 @@ def with_absolute_paths(config: PretrainConfig) -> PretrainConfig:
 
 def _absolute_init(init: str) -> str:
     """Return INIT with an absolute path, if it names a file or folder."""
+    if init.startswith(LOCAL):
+        return LOCAL + absolute(str(Path(init.removeprefix(LOCAL)).expanduser()))
     path = Path(init).expanduser()
     return absolute(str(path)) if init and init not in UNTRAINED and path.exists() else init
 
