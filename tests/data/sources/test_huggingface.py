@@ -248,7 +248,9 @@ def test_a_name_on_the_hub_is_loaded_with_revision_and_subset(
         (datasets.exceptions.DatasetNotFoundError("gated"), "log in by `hf auth login`"),
         (ConnectionError("no route"), "cannot be reached for a/b"),
         (RuntimeError("Dataset scripts are no longer supported"), "a/b@refs/convert/parquet"),
-        (ValueError("Config name is missing. Pick one of ['x', 'y']"), "--data.subset"),
+        (ValueError("Config name is missing. Pick one of ['x', 'y']"), "has several subsets"),
+        (ValueError("BuilderConfig 'x' not found. Available: ['y']"), "has no such subset"),
+        (ValueError("Data files in the config README.md are elsewhere"), "cannot be read"),
         (KeyError("any other"), "KeyError: 'any other'"),
     ],
 )

@@ -18,6 +18,11 @@ SAVED = (("dataset_dict.json",), ("dataset_info.json", "state.json"))
 """Files that show a folder of `save_to_disk`: of several splits, or of one data set."""
 WHOLE = ""
 """Name of the split of a data set that has none."""
+SUBSET_FAULTS = {
+    "Config name is missing": "has several subsets",
+    "not found. Available": "has no such subset",
+}
+"""Parts of the library's reasons, and what they say of a data set."""
 BATCH = 1000
 """Rows held as Python objects at a time."""
 MAX_REASON = 300
@@ -148,10 +153,9 @@ def _refuse(datasets: Any, root: Path, error: Exception) -> NoReturn:
             f"{root} is made by a script, which is never run. Its files in Parquet may be had as "
             f"--data.root {str(root).partition('@')[0]}@refs/convert/parquet."
         ) from error
-    if "onfig" in reason and isinstance(error, ValueError):
-        raise ConfigError(
-            f"{root} has several subsets ({shown}). Name one with --data.subset."
-        ) from error
+    for words, fault in SUBSET_FAULTS.items():
+        if words in reason and isinstance(error, ValueError):
+            raise ConfigError(f"{root} {fault} ({shown}). Name one with --data.subset.") from error
     raise DataError(
         f"the data set {root} cannot be read ({shown}). Write or download it again, or name "
         "another with --data.root."
