@@ -80,6 +80,8 @@ class Hub:
     """What the stub holds."""
 
     endpoint: str = ""
+    role: str = "write"
+    """Role of the token."""
     repositories: dict[str, Repository] = field(default_factory=dict)
     """Repositories by kind and name, such as `models/someone/name`."""
     lfs: dict[str, bytes] = field(default_factory=dict)
@@ -222,7 +224,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _who_am_i(self) -> None:
         if self._token() == TOKEN:
-            self._send_json({"type": "user", "name": USER, "orgs": [], "auth": {}})
+            auth = {"type": "access_token", "accessToken": {"role": self.state.role}}
+            self._send_json({"type": "user", "name": USER, "orgs": [], "auth": auth})
         else:
             self._refuse(401, "", "Invalid credentials in Authorization header")
 

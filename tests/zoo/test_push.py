@@ -156,6 +156,7 @@ def assert_told(told: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("nobody", r"nobody is logged in. To do so, log in \(`hf auth login`\) or set"),
         ("offline", r"HF_HUB_OFFLINE is set. Unset it, or leave out --push"),
         ("wrong token", r"the hub does not know the token"),
+        ("only reads", r"the token may only read"),
         ("no network", r"Is there a network\? If not, push later"),
         ("public", r"exists and is public, so that a push to it is not private"),
     ],
@@ -175,6 +176,8 @@ def test_who_may_not_push_is_told_before_the_work(
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     elif state == "wrong token":
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    elif state == "only reads":
+        hub.role = "read"
     elif state == "public":
         hub.model(NAME)
     with socket.socket() as unused:

@@ -43,15 +43,19 @@ def check_push(repository: Repository, *, private: bool) -> None:
     """Check, before any work, that somebody is logged in who may push to a repository.
 
     Raises:
-        ConfigError: There is no token or no network, the token is not valid, or the repository is
-            not private but should be.
+        ConfigError: There is no token or no network, the token is not valid or may only read, or
+            the repository is not private but should be.
     """
     with _refusals(repository, ConfigError):
         if get_token() is None:
             raise ConfigError(
                 f"cannot push to {repository}: nobody is logged in. To do so, {LOG_IN}."
             )
-        HfApi().whoami()
+        if _role_of(HfApi().whoami()) == "read":
+            raise ConfigError(
+                f"cannot push to {repository}: the token may only read. Take one that may write to "
+                f"this name: {LOG_IN}."
+            )
         existing = _info(repository)
         if private and existing is not None and not existing.private:
             raise ConfigError(
@@ -104,6 +108,12 @@ def push(
         commit = api.create_commit(repository.name, operations, commit_message=message)
     log.info("pushed %d files: %s", len(names), commit.commit_url)
     return repository.address
+
+
+def _role_of(account: dict[str, Any]) -> str | None:
+    """Return the role of the token, read, write or fineGrained, if the hub states it."""
+    role = (account.get("auth") or {}).get("accessToken", {}).get("role")
+    return role if isinstance(role, str) else None
 
 
 def _info(repository: Repository) -> Any | None:
