@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import logging
 import multiprocessing
 import os
 import shutil
@@ -69,13 +70,19 @@ def is_free(run: Path) -> bool:
 
 
 def test_a_run_sends_options_and_records_and_keeps_its_name(
-    tmp_path: Path, calls: Callable[[], list[list[Any]]]
+    tmp_path: Path,
+    calls: Callable[[], list[list[Any]]],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    toy_fit(toy_task(), RunFolder(tmp_path / "run"), tracked_run(project="birds"))
+    monkeypatch.setattr(logging.getLogger("virtex"), "propagate", True)
+    caplog.set_level(logging.INFO, "virtex")
+    toy_fit(toy_task(), RunFolder(tmp_path / "run"), tracked_run(project="my birds"))
+    assert "trackio show --project 'my birds'" in caplog.text
     (name, options), *others = calls()
     tracked = TrackedRun.read(tmp_path / "run")
     assert tracked is not None
-    assert (name, options["project"], options["resume"]) == ("init", "birds", "allow")
+    assert (name, options["project"], options["resume"]) == ("init", "my birds", "allow")
     assert options["name"] == tracked.name == f"run-{tracked.id}"
     assert options["config"]["environment.device"] == "cpu"
     assert steps_of(others) == [1, 2, 3, 4, 5, 6]

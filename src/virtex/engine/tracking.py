@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -146,7 +147,8 @@ def begin_tracking(
     except (DataError, OSError) as error:
         log.error("%s gets nothing of this run: %s. Training goes on.", run.track, error)
         return None
-    hint = HINTS[run.track].format(project=run.project, log_path=folder / LOG_NAME)
+    project = shlex.quote(run.project)
+    hint = HINTS[run.track].format(project=project, log_path=folder / LOG_NAME)
     log.info("%s shows the run as %s in project %s: %s", run.track, tracked.name, run.project, hint)
     return tracker
 
