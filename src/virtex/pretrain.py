@@ -37,6 +37,7 @@ from virtex.models.backbone import Backbone
 from virtex.pretrain_config import PretrainConfig, parse_pretrain, steps_of, with_steps
 from virtex.resume import check_data, check_files, resumes, with_stored_choices
 from virtex.run_data import RunData
+from virtex.run_monitors import monitors_of
 from virtex.run_steps import RunSteps
 from virtex.run_summary import after_training, before_training
 from virtex.tasks.base import TaskData
@@ -120,6 +121,7 @@ def _pretrain(
         on_checkpoint=steps.keep_best if is_scored else None,
         on_written=None if is_scored else steps.keep_weights,
         is_over=steps.is_over,
+        monitors=monitors_of(config, data.train, tokenizer),
     )
     if distributed.is_main() and result.reason != "interrupted":
         seconds = time.monotonic() - start

@@ -54,6 +54,9 @@ class PretrainRunConfig(RunConfig):
     own choice: TF32 in convolutions, fp32 elsewhere."""
     num_epochs: float | None = None
     """Length of the run as a number of passes over the training images, instead of `num_steps`."""
+    monitors: bool = True
+    """Say once, with what to try, if the run goes wrong: losses, features, captions, gradients and
+    waiting; training does not depend on it."""
     elastic: bool = False
     """Let torchrun go on in another number of processes when a machine is lost or comes back: on
     the same data, but not bit for bit; else its restart waits for as many as before."""

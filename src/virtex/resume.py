@@ -25,7 +25,7 @@ log = logging.getLogger("virtex")
 FREE = (
     "out", "num_samples", "accept_changed_data", "loader.", "run.device", "run.log_every",
     "run.validate_every", "run.checkpoint_every", "run.keep_", "run.tensorboard",
-    "run.elastic", "run.track", "run.project",
+    "run.elastic", "run.track", "run.project", "run.monitors",
     "early_stopping.batch_size", "early_stopping.num_workers",
     "early_stopping.patience",
     "data.root", "data.val_root", "data.image_root", "early_stopping.data.root",

@@ -1,6 +1,7 @@
 """Batches, validation and saving of weights of a pretraining run."""
 
 import logging
+import math
 from collections.abc import Mapping
 
 import torch
@@ -14,6 +15,7 @@ from virtex.data.loader import training_batches, validation_batches
 from virtex.data.shards.remote import RemoteShards
 from virtex.early_stopping import EarlyStopping
 from virtex.engine.evaluation import evaluate
+from virtex.engine.image_probe import FEWEST_EXAMPLES, ImageProbe
 from virtex.engine.run import RunFolder
 from virtex.errors import DataError
 from virtex.pretrain_config import PretrainConfig
@@ -93,13 +95,24 @@ class RunSteps:
             share=distributed.share(),
             config=self.config.loader,
         )
-        numbers = evaluate(self.task, batches, run=self.config.run, device=self.device)
+        probe = self._image_probe()
+        batches_seen = batches if probe is None else probe.keep(batches)
+        numbers = evaluate(self.task, batches_seen, run=self.config.run, device=self.device)
+        if probe is not None:
+            numbers |= probe.numbers(self.task, run=self.config.run, device=self.device)
         if self.samples is not None and self.task.writer is not None:
             try:
                 self.samples.write(self.task.writer, step=step, device=self.device)
             except DataError as error:
                 log.error("step %d has no sample captions: %s Training goes on.", step, error)
         return numbers
+
+    def _image_probe(self) -> ImageProbe | None:
+        assert self.validation is not None
+        run, number = self.config.run, len(self.validation)
+        if not run.monitors or number < FEWEST_EXAMPLES:
+            return None
+        return ImageProbe(math.ceil(number / run.batch_size))
 
     def keep_weights(self, step: int, task_state: Mapping[str, Tensor]) -> None:
         """Write weights.safetensors."""

@@ -13,6 +13,7 @@ from virtex.engine.loop import FitResult, fit
 from virtex.engine.optim import OptimConfig
 from virtex.engine.recording import OnWritten
 from virtex.engine.run import RunConfig, RunFolder, choose_device
+from virtex.monitors.monitors import Monitors
 from virtex.tasks.base import Batch, Task, TaskOutput
 
 SIDE = 8
@@ -85,6 +86,7 @@ def toy_fit(
     on_checkpoint: Callable[[int], None] | None = None,
     on_written: OnWritten | None = None,
     is_over: Callable[[int], bool] | None = None,
+    monitors: Monitors | None = None,
     config: dict[str, Any] | None = None,
 ) -> FitResult:
     """Call `fit` with toy batches."""
@@ -100,4 +102,5 @@ def toy_fit(
         on_checkpoint=on_checkpoint,
         on_written=on_written,
         is_over=is_over,
+        monitors=monitors,
     )

@@ -316,3 +316,16 @@ def test_markdown_shows_the_other_scores_beside_the_headline(tmp_path: Path) -> 
     assert "| init | mask\\_AP, % | seeds | mask\\_AP50 | box\\_AP |" in lines
     assert "| a | **35.0** | 1 | 50.0 | 41.2 |" in lines
     assert "| b | **35.0** | 1 | 50.0 |  |" in lines
+
+
+def test_alarms_are_shown_in_both_formats_and_bounded(run_folder: Path) -> None:
+    with (run_folder / "log.jsonl").open("a") as log:
+        log.write('{"step": 40, "alarm/loss_rises": "the loss rose <b>. Try: a lower optim.lr."}\n')
+        log.write('{"step": 41, "alarm/other": 3, "alarm/third": ["no text"]}\n')
+        log.write(60 * '{"step": 42, "alarm/again": "again"}\n')
+    text, _ = read_page(write_report([run_folder], run_folder))
+    assert "the loss rose &lt;b&gt;. Try: a lower optim.lr." in text
+    markdown = (run_folder / "report.md").read_text(encoding="utf-8")
+    assert "- step 40: the loss rose" in markdown
+    assert "no text" not in markdown
+    assert markdown.count("- step 42: again") == 49

@@ -29,6 +29,7 @@ from virtex.engine.signals import StopSignals
 from virtex.engine.state import TrainingState
 from virtex.engine.step import train_step
 from virtex.models.batch_norm import synchronize
+from virtex.monitors.monitors import Monitors
 from virtex.progress import ProgressBar
 from virtex.tasks.base import Task
 
@@ -62,6 +63,7 @@ def fit(
     on_checkpoint: OnCheckpoint | None = None,
     on_written: OnWritten | None = None,
     is_over: Callable[[int], bool] | None = None,
+    monitors: Monitors | None = None,
 ) -> FitResult:
     """Train a task to step `run.num_steps`, resuming from the folder's newest checkpoint.
 
@@ -79,6 +81,7 @@ def fit(
             thread while training goes on.
         is_over: Called in every process after `on_checkpoint`; the run is complete if it returns
             True in one of them.
+        monitors: Those of the main process, which look at its records.
 
     Raises:
         VirTexError: A loss or weight is not finite; no such state was saved. Or there is no next
@@ -100,7 +103,9 @@ def fit(
         closing(writer),
         closing(batches(state.step)) as stream,
         ProgressBar("step", run.num_steps, unit="steps", start=state.step) as bar,
-        closing(Reporter(state, folder, bar, run=run, optim=optim, config=config)) as reporter,
+        closing(
+            Reporter(state, folder, bar, run=run, optim=optim, config=config, monitors=monitors)
+        ) as reporter,
     ):
         dynamic = task.dynamic if run.compile != "none" else {}
         ahead = BatchesAhead(stream, state.device, run, stop=stop, speed=speed, dynamic=dynamic)

@@ -27,6 +27,8 @@ class LossWindow:
         self.rows: list[Tensor] = []
         self.num_means = 0
         """Number of first rows that are means over all processes already."""
+        self.last_read: dict[str, list[float]] = {}
+        """The finite values of each scalar in the steps that were read last."""
 
     def add(self, scalars: dict[str, Tensor]) -> None:
         """Add one step's scalars, whose names must be the same at every step."""
@@ -69,6 +71,10 @@ class LossWindow:
         self.rows, self.num_means = [], 0
         finite = table.isfinite()
         means = torch.where(finite, table, torch.nan).nanmean(dim=0)
+        self.last_read = {
+            name: column[column.isfinite()].tolist()
+            for name, column in zip(self.names, table.T, strict=True)
+        }
         skipped = {"skipped_steps": float((~finite).sum())} if self.exempt else {}
         return {**dict(zip(self.names, means.tolist(), strict=True)), **skipped}
 

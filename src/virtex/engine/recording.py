@@ -16,7 +16,9 @@ from virtex.engine.run import Record, RunConfig, RunFolder, due
 from virtex.engine.snapshot import Snapshot
 from virtex.engine.state import TrainingState
 from virtex.engine.tracking import Tracker, begin_tracking, facts_of
+from virtex.engine.watching import Watch, gpu_use
 from virtex.errors import CheckpointError, VirTexError
+from virtex.monitors.monitors import Monitors
 from virtex.progress import ProgressBar
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class Reporter:
         run: RunConfig,
         optim: OptimConfig,
         config: Mapping[str, Any],
+        monitors: Monitors | None = None,
     ) -> None:
         self.state, self.folder, self.bar = state, folder, bar
         self.run, self.optim = run, optim
@@ -52,18 +55,22 @@ class Reporter:
             if folder.events is not None:
                 folder.events.log_facts(facts)
             self.tracker = begin_tracking(folder.path, run, step=state.step, facts=facts)
+        self.watch = None if monitors is None else Watch(monitors, folder, step=state.step)
 
     def report_training(self, speed: Speed) -> None:
         """Write the mean losses since the last record, the learning rates and the speed."""
         step = self.state.step
+        use = gpu_use(self.state.device) if self.watch else {}  # before the device is waited for
         means = self.state.losses.read(step)
         scale = lr_scale(self.optim, step=step - 1, num_steps=self.run.num_steps)
+        if self.watch:
+            means |= self.watch.norms(self.state.losses)
         lr = {"lr": self.optim.lr * scale, "backbone_lr": self.optim.backbone_lr * scale}
         self._write(
             {
                 "step": step,
                 **{f"train/{name}": value for name, value in {**means, **lr}.items()},
-                **{f"speed/{name}": value for name, value in speed.read().items()},
+                **{f"speed/{name}": value for name, value in {**speed.read(), **use}.items()},
             }
         )
 
@@ -88,6 +95,8 @@ class Reporter:
             if self.tracker is not None:
                 self.tracker.check()
             show(record, self.bar, num_steps=self.run.num_steps)
+            if self.watch is not None:
+                self.watch.observe(record)
 
 
 def show(record: Record, bar: ProgressBar, *, num_steps: int) -> None:

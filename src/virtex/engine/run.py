@@ -242,6 +242,12 @@ class RunFolder:
         if tensorboard:
             self.events = TensorBoardEvents(self.path / "tensorboard", purge_step=step + 1)
 
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines of log.jsonl."""
+        if self.log_path.exists():
+            with self.log_path.open("rb") as file:
+                yield from file
+
     def log(self, record: Record) -> None:
         """Append a record, with its `step`, to log.jsonl and its numbers to TensorBoard.
 

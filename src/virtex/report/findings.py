@@ -9,11 +9,13 @@ from typing import Any
 
 from virtex import files
 from virtex.errors import DataError, listing, raise_all
+from virtex.monitors.monitors import Alarm
 from virtex.report.charts import Point
 from virtex.report.run_files import (
     Record,
     Report,
     Sample,
+    read_alarms,
     read_config,
     read_log,
     read_samples,
@@ -36,6 +38,8 @@ class Run:
     config: dict[str, Any]
     samples_step: int | None
     samples: tuple[Sample, ...]
+    alarms: tuple[Alarm, ...] = ()
+    """What the monitors saw."""
 
     def series(self, key: str) -> tuple[Point, ...]:
         """Return (step, value) of each record that has a number `key`."""
@@ -119,7 +123,8 @@ def _is_result(path: Path) -> bool:
 
 
 def _read_run(folder: Path, folders: Sequence[Path], report: Report) -> Run:
-    records = read_log(folder / "log.jsonl", report)
+    log = folder / "log.jsonl"
+    records, alarms = read_log(log, report), read_alarms(log)
     config: dict[str, Any] = {}
     step, samples = None, tuple[Sample, ...]()
     try:
@@ -132,7 +137,7 @@ def _read_run(folder: Path, folders: Sequence[Path], report: Report) -> Run:
             step, samples = read_samples(folder / "samples.json", report)
     except DataError as error:
         report(str(error))
-    return Run(_name(folder, folders), folder, records, config, step, samples)
+    return Run(_name(folder, folders), folder, records, config, step, samples, alarms)
 
 
 def _name(folder: Path, folders: Sequence[Path]) -> str:

@@ -54,6 +54,9 @@ def _columns(comparison: Comparison) -> dict[str, list[str]]:
 
 def _run(shown: RunPage) -> list[str]:
     blocks = [f"## Pretraining: {_text(shown.run.name)}", _table(("", ""), shown.facts)]
+    if shown.run.alarms:
+        lines = [f"- step {alarm.step:,}: {_text(alarm.text)}" for alarm in shown.run.alarms]
+        blocks += ["### What went wrong", "\n".join(lines)]
     if shown.run.samples:
         rows = [
             (sample.generated, f"{sample.log_likelihood:.1f}", " / ".join(sample.captions))

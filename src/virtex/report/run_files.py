@@ -7,12 +7,14 @@ What cannot be used is a problem by name, and the rest is kept.
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from virtex import files
 from virtex.errors import ConfigError, DataError, listing
+from virtex.monitors.monitors import PREFIX, Alarm
 from virtex.options.bounded_yaml import check_plain, load_json
 from virtex.options.command_line import load
 from virtex.report.sample_images import data_uri
@@ -38,6 +40,8 @@ MAX_TEXT = 10_000
 """Most characters of a caption."""
 MAX_NAME = 200
 MAX_TIMINGS = 100
+MAX_ALARMS = 50
+"""Most alarms of a run that are shown."""
 
 Record = dict[str, float]
 Report = Callable[[str], None]
@@ -88,6 +92,29 @@ def read_log(path: Path, report: Report) -> tuple[Record, ...]:
     if not records:
         raise DataError(f"{path} holds no complete record of a run")
     return tuple(records)
+
+
+def read_alarms(path: Path) -> tuple[Alarm, ...]:
+    """Return the alarms of a log, the first `MAX_ALARMS`; other lines are left to `read_log`.
+
+    Raises:
+        DataError: The log cannot be read, or is too large.
+    """
+    alarms: list[Alarm] = []
+    for line in _lines(path):
+        if PREFIX.encode() not in line:
+            continue
+        with suppress(ValueError, ConfigError):
+            step = _record(line)["step"]
+            found = load_json(line.decode()).items()
+            alarms += [
+                Alarm(int(step), name.removeprefix(PREFIX), text[:MAX_TEXT])
+                for name, text in found
+                if name.startswith(PREFIX) and isinstance(text, str)
+            ]
+        if len(alarms) >= MAX_ALARMS:
+            break
+    return tuple(alarms[:MAX_ALARMS])
 
 
 def _lines(path: Path) -> Iterator[bytes]:
