@@ -107,7 +107,7 @@ def train(
     """Train past the last checkpoint that is measured, and return the times."""
     times = Times()
 
-    def keep(step: int, task_state: Mapping[str, Tensor]) -> None:
+    def keep(step: int, task_state: Mapping[str, Tensor], _: object = None) -> None:
         path = out / "weights.safetensors"
         save_weights(path, task_state, config={}, tokenizer=None, step=step)
         times.written.append(time.perf_counter())

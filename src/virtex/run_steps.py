@@ -14,16 +14,18 @@ from virtex.data.fault_log import FaultLog
 from virtex.data.loader import training_batches, validation_batches
 from virtex.data.shards.remote import RemoteShards
 from virtex.early_stopping import EarlyStopping
+from virtex.engine import checkpoint
 from virtex.engine.evaluation import evaluate
 from virtex.engine.image_probe import FEWEST_EXAMPLES, ImageProbe
 from virtex.engine.run import RunFolder
+from virtex.engine.weight_average import averaged_state
 from virtex.errors import DataError
 from virtex.pretrain_config import PretrainConfig
 from virtex.run_summary import TimedBatches
 from virtex.sample_panels import PanelWriter
 from virtex.samples import SampleWriter
 from virtex.tasks.base import Task, TaskData
-from virtex.zoo.weights_file import save_weights
+from virtex.zoo.weights_file import AVERAGED_NAME, WEIGHTS_NAME, save_weights
 
 log = logging.getLogger("virtex")
 STOPPED = "early_stopping/stopped_at_step"
@@ -114,22 +116,30 @@ class RunSteps:
             return None
         return ImageProbe(math.ceil(number / run.batch_size))
 
-    def keep_weights(self, step: int, task_state: Mapping[str, Tensor]) -> None:
-        """Write weights.safetensors."""
-        save_weights(
-            self.config.out / "weights.safetensors",
-            task_state,
-            config=config_files.to_dict(self.config),
-            tokenizer=self.data.tokenizer,
-            categories=self.data.categories,
-            step=step,
-        )
+    def keep_weights(
+        self, step: int, task_state: Mapping[str, Tensor], averaged: Mapping[str, Tensor] | None
+    ) -> None:
+        """Write weights.safetensors, and weights_ema.safetensors if there are averaged weights."""
+        for name, state in ((WEIGHTS_NAME, task_state), (AVERAGED_NAME, averaged)):
+            if state is not None:
+                save_weights(
+                    self.config.out / name,
+                    state,
+                    config=config_files.to_dict(self.config),
+                    tokenizer=self.data.tokenizer,
+                    categories=self.data.categories,
+                    step=step,
+                )
 
     def keep_best(self, step: int) -> None:
-        """Write weights.safetensors if no checkpoint scored better in early stopping."""
+        """Write the weights of a step if no checkpoint scored better in early stopping."""
         assert self.early_stopping is not None
         if self.early_stopping.is_best(self.task.backbone, step=step):
-            self.keep_weights(step, self.task.state_dict())
+            averaged = None
+            if self.config.optim.ema_decay:
+                folder = RunFolder(self.config.out).checkpoints
+                averaged = averaged_state(checkpoint.load(folder.at(step)))
+            self.keep_weights(step, self.task.state_dict(), averaged)
 
     def is_over(self, step: int) -> bool:
         """Return whether early stopping ends the run at a step, and record that once."""

@@ -15,6 +15,7 @@ from virtex.data.tokenizer import Tokenizer
 from virtex.engine.device_batches import BatchStream
 from virtex.pretrain_config import PretrainConfig
 from virtex.tasks.base import Batch, Task
+from virtex.zoo.weights_file import AVERAGED_NAME
 
 log = logging.getLogger("virtex")
 NUM_LOOKED_AT = 300
@@ -68,6 +69,7 @@ def after_training(config: PretrainConfig, *, step: int, seconds: float) -> str:
     facts = (
         ("complete", f"{step:,} steps, {duration(seconds)} since this start"),
         ("weights", str(out / "weights.safetensors")),
+        *([("averaged", str(out / AVERAGED_NAME))] if config.optim.ema_decay else []),
         ("next", transfer),
         ("", other),
     )

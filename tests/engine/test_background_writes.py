@@ -69,7 +69,7 @@ def test_training_goes_on_during_a_write_of_the_state_before(
 def test_a_checkpoint_waits_for_the_write_of_the_one_before(folder: RunFolder) -> None:
     events = []
 
-    def on_written(step: int, task_state: dict) -> None:
+    def on_written(step: int, task_state: dict, averaged: None) -> None:
         time.sleep(0.05)
         assert folder.checkpoints.steps()[-1] == step
         events.append((step, threading.current_thread() is threading.main_thread()))
@@ -84,7 +84,7 @@ def test_old_checkpoints_are_removed_after_a_write(
     disk, found = SlowDisk(monkeypatch, num_steps=2), []
     toy_fit(
         toy_task(), folder, replace(EVERY, keep_checkpoints=1), batches=disk.batches,
-        on_written=lambda step, _: found.append(folder.checkpoints.steps()),
+        on_written=lambda step, *_: found.append(folder.checkpoints.steps()),
     )  # fmt: skip
     assert found == [[3], [6], [9], [12]]
 
@@ -92,7 +92,7 @@ def test_old_checkpoints_are_removed_after_a_write(
 def test_the_state_that_is_passed_on_is_that_of_the_checkpoint(folder: RunFolder) -> None:
     weights = {}
 
-    def on_written(step: int, task_state: dict) -> None:
+    def on_written(step: int, task_state: dict, averaged: None) -> None:
         time.sleep(0.02)  # in which training goes on
         weights[step] = {name: value.clone() for name, value in task_state.items()}
 
@@ -133,7 +133,7 @@ def test_an_error_of_training_waits_for_the_write(
 
 
 def test_an_unforeseen_error_of_the_thread_ends_the_run(folder: RunFolder) -> None:
-    def on_written(step: int, task_state: dict) -> None:
+    def on_written(step: int, task_state: dict, averaged: None) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -144,7 +144,7 @@ def test_an_unforeseen_error_of_the_thread_ends_the_run(folder: RunFolder) -> No
 def test_weights_that_cannot_be_written_do_not_end_the_run(
     folder: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def on_written(step: int, task_state: dict) -> None:
+    def on_written(step: int, task_state: dict, averaged: None) -> None:
         if step == 3:
             raise OSError("no space left for the weights")
 

@@ -66,6 +66,7 @@ SETTINGS = {
     "plain": (RUN, OptimConfig(lr=0.05, backbone_lr=0.1)),
     "adamw": (RUN, OptimConfig(optimizer="adamw", lr=0.01, backbone_lr=0.01)),
     "fp16": (replace(RUN, precision="fp16"), OptimConfig(lr=0.05, backbone_lr=0.1)),
+    "ema": (RUN, OptimConfig(lr=0.05, backbone_lr=0.1, ema_decay=0.9)),
     "pieces": (replace(RUN, accumulation_steps=2), OptimConfig(lr=0.05, lookahead_steps=0)),
 }
 

@@ -14,6 +14,7 @@ import torch
 from tests.engine.toy import toy_batches, toy_fit, toy_task
 from virtex import distributed
 from virtex.data.workers import WorkerError
+from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig, RunFolder, choose_device
 from virtex.tasks.base import Batch
 
@@ -39,6 +40,7 @@ def train(
     plain: bool = False,
     fails_at: int | None = None,
     last_step: int = 0,
+    ema_decay: float = 0.0,
     environment: dict[str, str] | None = None,
 ) -> int:
     """Train, save this process's weights in the run folder, and return the exit code.
@@ -65,7 +67,12 @@ def train(
         task = toy_task(width=width, batch_norm=not plain, dropout=0.0 if plain else 0.1)
         ends = last_step if distributed.is_main() else 0
         result = toy_fit(
-            task, RunFolder(out), run, batches=batches, is_over=lambda step: 0 < ends <= step
+            task,
+            RunFolder(out),
+            run,
+            optim=OptimConfig(lr=0.05, backbone_lr=0.1, ema_decay=ema_decay),
+            batches=batches,
+            is_over=lambda step: 0 < ends <= step,
         )
         torch.save(task.state_dict(), out / f"state_of_rank_{distributed.rank()}.pt")
         weights = torch.cat([parameter.detach().flatten() for parameter in task.parameters()])

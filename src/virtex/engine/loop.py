@@ -77,8 +77,8 @@ def fit(
         on_checkpoint: Called in the main process after a scheduled checkpoint is written, and
             again when resuming from one, since a kill may have prevented the first call. Training
             waits for the write and the call.
-        on_written: Called as `on_checkpoint` is, also with the task's state dict of that step, in a
-            thread while training goes on.
+        on_written: Called as `on_checkpoint` is, also with the task's state dict of that step, and
+            that of averaged weights or None, in a thread while training goes on.
         is_over: Called in every process after `on_checkpoint`; the run is complete if it returns
             True in one of them.
         monitors: Those of the main process, which look at its records.

@@ -55,6 +55,9 @@ class OptimConfig:
     """Lookahead: step size of the slow weights towards the fast ones."""
     max_grad_norm: float = 10.0
     """Maximum norm of all gradients together; 0 turns clipping off."""
+    ema_decay: float = 0.0
+    """Decay per step of an exponential moving average (EMA) of the weights, such as 0.999, written
+    to weights_ema.safetensors beside the trained ones; 0 keeps none."""
 
     def __post_init__(self) -> None:
         rules = {
@@ -66,6 +69,7 @@ class OptimConfig:
             "max_grad_norm": (self.max_grad_norm >= 0, "at least 0"),
             "momentum": (0 <= self.momentum < 1, "at least 0 and below 1"),
             "betas": (all(0 <= beta < 1 for beta in self.betas), "at least 0 and below 1"),
+            "ema_decay": (0 <= self.ema_decay < 1, "at least 0 and below 1"),
             "lookahead_alpha": (0 < self.lookahead_alpha <= 1, "above 0 and at most 1"),
             "milestones": (list(self.milestones) == sorted(set(self.milestones)), "ascending"),
         }

@@ -17,6 +17,7 @@ from virtex.engine.snapshot import Snapshot
 from virtex.engine.state import TrainingState
 from virtex.engine.tracking import Tracker, begin_tracking, facts_of
 from virtex.engine.watching import Watch, gpu_use
+from virtex.engine.weight_average import averaged_state
 from virtex.errors import CheckpointError, VirTexError
 from virtex.monitors.monitors import Monitors
 from virtex.progress import ProgressBar
@@ -26,8 +27,9 @@ RETRIES = (2.0, 8.0, 20.0)
 """Seconds before each further try to write the last checkpoint."""
 OnCheckpoint = Callable[[int], None]
 """What is done with the task at a step whose checkpoint is written, while training waits."""
-OnWritten = Callable[[int, Mapping[str, Tensor]], None]
-"""What is done with the task's state dict of a step whose checkpoint is written."""
+OnWritten = Callable[[int, Mapping[str, Tensor], Mapping[str, Tensor] | None], None]
+"""What is done with the task's state dict, and that of averaged weights if there are any, of a step
+whose checkpoint is written."""
 
 
 class Reporter:
@@ -257,7 +259,7 @@ class CheckpointWriter:
             self._write(values)
             self.saved_step = values["step"]
             if self.on_written is not None:
-                self.on_written(values["step"], values["task"])
+                self.on_written(values["step"], values["task"], averaged_state(values))
         except (CheckpointError, OSError) as error:
             log.error("%s Training goes on.", error)
 
@@ -289,6 +291,7 @@ class CheckpointWriter:
     def _call_hooks(self) -> None:
         step = self.state.step
         if (on_written := self.on_written) is not None:
-            distributed.on_main(lambda: on_written(step, self.state.task.state_dict()))
+            values = self.state.state_dict()
+            distributed.on_main(lambda: on_written(step, values["task"], averaged_state(values)))
         if (on_checkpoint := self.on_checkpoint) is not None:
             distributed.on_main(lambda: on_checkpoint(step))

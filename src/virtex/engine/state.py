@@ -15,13 +15,14 @@ from virtex.engine.optim import (
     load_optimizer,
 )
 from virtex.engine.run import RunConfig
+from virtex.engine.weight_average import WeightAverage
 from virtex.errors import CheckpointError, VirTexError, listing
 from virtex.models.state_dict import load_strictly
 from virtex.tasks.base import Task
 
 
 class TrainingState:
-    """A task with its optimizer, slow weights, loss scaler and losses since the last record.
+    """A task with its optimizer, slow and averaged weights, loss scaler and recent losses.
 
     There is no generator state: all random numbers follow from the random seed and the step.
     """
@@ -39,6 +40,7 @@ class TrainingState:
             if optim.lookahead_steps
             else None
         )
+        self.average = WeightAverage(task, decay=optim.ema_decay) if optim.ema_decay else None
         fp16 = run.precision == "fp16"
         self.scaler = GradScaler(device.type, enabled=fp16)
         self.losses = LossWindow(exempt="grad_norm" if fp16 else None)
@@ -52,13 +54,14 @@ class TrainingState:
             "lookahead": self.lookahead.state_dict() if self.lookahead else None,
             "scaler": self.scaler.state_dict(),
             "losses": self.losses.state_dict(),
+            **({"ema": self.average.values} if self.average else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the result of `state_dict`.
 
         Raises:
-            CheckpointError: The task, the optimizer or the use of Lookahead differs.
+            CheckpointError: The task, the optimizer or the use of Lookahead or EMA differs.
         """
         load_strictly(self.task, state["task"], subject="the checkpoint", remedy=REMEDY)
         load_optimizer(self.optimizer, state["optimizer"])
@@ -69,6 +72,13 @@ class TrainingState:
             )
         if self.lookahead:
             self.lookahead.load_state_dict(state["lookahead"])
+        if (self.average is None) != ("ema" not in state):
+            raise CheckpointError(
+                "the checkpoint was written with optim.ema_decay "
+                f"{'0' if self.average else 'above 0'}. {REMEDY}"
+            )
+        if self.average:
+            self.average.load_state_dict(state["ema"])
         if state["scaler"]:  # empty unless the precision was fp16
             self.scaler.load_state_dict(state["scaler"])
         self.losses.load_state_dict(state["losses"], self.device)

@@ -48,6 +48,8 @@ def train_step(
             totals[name] = totals.get(name, 0) + value.detach() / len(outputs)
     norm = update(state, optim)
     task.after_step(state.step, [output.kept for output in outputs])
+    if state.average:  # after the running statistics that some tasks move in `after_step`
+        state.average.update(state.step)
     return {**totals, "grad_norm": norm}
 
 

@@ -27,6 +27,8 @@ FORMAT = "virtex"
 VERSION = 1
 TOKENIZER = "tokenizer"
 WEIGHTS_NAME = "weights.safetensors"
+AVERAGED_NAME = "weights_ema.safetensors"
+"""Name in a run folder of the weights file of averaged weights (optim.ema_decay)."""
 CHECKPOINT_KEYS = {"version", "step", "config", "task"}
 """Keys by which a checkpoint of a run is recognised."""
 
