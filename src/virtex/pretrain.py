@@ -34,7 +34,13 @@ from virtex.engine.tf32 import tf32_kept
 from virtex.engine.tracking import check_tracker
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
-from virtex.pretrain_config import PretrainConfig, parse_pretrain, steps_of, with_steps
+from virtex.pretrain_config import (
+    PretrainConfig,
+    check_freezing,
+    parse_pretrain,
+    steps_of,
+    with_steps,
+)
 from virtex.resume import check_data, check_files, resumes, with_stored_choices
 from virtex.run_data import RunData
 from virtex.run_monitors import monitors_of
@@ -145,7 +151,7 @@ def _first_backbone(config: PretrainConfig, *, resumed: bool) -> tuple[Backbone,
     """
     torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
     backbone = Backbone(config.backbone)
-    backbone.grid_size(config.image.size)
+    _check_backbone(backbone, config)
     if resumed:
         return backbone, None
     init = open_init(config.init)
@@ -221,8 +227,7 @@ def check(config: PretrainConfig) -> None:
     _check_options(config)
     resumes(config, RunFolder(config.out))
     with torch.random.fork_rng(devices=[]):
-        architecture = Backbone(replace(config.backbone, pretrained=False))
-    architecture.grid_size(config.image.size)
+        _check_backbone(Backbone(replace(config.backbone, pretrained=False)), config)
 
 
 def _with_found_layouts(config: PretrainConfig) -> PretrainConfig:
@@ -256,10 +261,18 @@ def _with_whole_backbone(config: PretrainConfig) -> PretrainConfig:
     return replace(config, backbone=backbone)
 
 
+def _check_backbone(backbone: Backbone, config: PretrainConfig) -> None:
+    """Raise ConfigError if the network cannot take the images or the learning rates."""
+    backbone.grid_size(config.image.size)
+    if config.optim.layer_decay != 1:
+        backbone.layer_groups()
+
+
 def _check_options(config: PretrainConfig) -> None:
     """Check the options without building a network."""
     check_batch_size(config.run)
     check_tracker(config.run)
+    check_freezing(config)
     if config.run.sync_batch_norm and config.task.normalizes_in_groups:
         raise ConfigError(
             "run.sync_batch_norm computes BatchNorm's statistics over all images, and this task "
@@ -281,6 +294,11 @@ def _check_options(config: PretrainConfig) -> None:
 def _check_length(config: PretrainConfig) -> None:
     """Check the options that count steps against the length of the run."""
     warmup_steps(config.optim, config.run.num_steps)
+    if (config.optim.unfreeze_at or 0) >= config.run.num_steps:
+        raise ConfigError(
+            f"optim.unfreeze_at {config.optim.unfreeze_at} must be below the run's "
+            f"{config.run.num_steps} steps: lower it, or leave it out to keep the backbone frozen."
+        )
     if config.early_stopping.first_step > config.run.num_steps:
         raise ConfigError(
             f"early_stopping.first_step {config.early_stopping.first_step} is after the last step, "

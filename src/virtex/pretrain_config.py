@@ -17,7 +17,7 @@ from virtex.engine.optim import OptimConfig
 from virtex.engine.run import AnyPrecision, RunConfig, RunFolder
 from virtex.engine.stored_config import stored_config
 from virtex.engine.tf32 import Float32Matmul
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import BackboneConfig
 from virtex.options.dependents import register_dependents
 from virtex.options.paths import absolute, expand, with_paths
@@ -138,6 +138,22 @@ def steps_of(config: PretrainConfig, num_images: int) -> int:
     """Return the number of steps in which each training image is seen `num_epochs` times."""
     assert config.run.num_epochs is not None
     return max(1, math.ceil(config.run.num_epochs * num_images / config.run.batch_size))
+
+
+def check_freezing(config: PretrainConfig) -> None:
+    """Raise ConfigError if options of the optimizer suppose that the backbone is (not) frozen."""
+    problems, is_held = [], config.backbone.frozen or config.backbone.freeze_stages > 0
+    if config.optim.unfreeze_at is not None and not is_held:
+        problems.append(
+            "optim.unfreeze_at ends backbone.frozen or backbone.freeze_stages, and neither is set: "
+            "set one, or leave unfreeze_at out"
+        )
+    if config.optim.layer_decay != 1 and config.backbone.frozen and not config.optim.unfreeze_at:
+        problems.append(
+            "optim.layer_decay is for a backbone that is trained, and backbone.frozen is set: set "
+            "optim.unfreeze_at, or leave one of them out"
+        )
+    raise_all(ConfigError, "the options of freezing contradict each other", problems)
 
 
 def with_absolute_paths(config: PretrainConfig) -> PretrainConfig:

@@ -13,6 +13,7 @@ from virtex.data.example import Source
 from virtex.data.fingerprint import Fingerprint
 from virtex.data.tokenizer import Tokenizer
 from virtex.engine.device_batches import BatchStream
+from virtex.engine.optim import backbone_rates
 from virtex.pretrain_config import PretrainConfig
 from virtex.tasks.base import Batch, Task
 from virtex.zoo.weights_file import AVERAGED_NAME
@@ -47,15 +48,34 @@ def before_training(
         facts["captions"] = f"{_num_captions(train, fingerprint)}{_cut(config, train, tokenizer)}"
         facts["vocabulary"] = f"{tokenizer.vocab_size:,} pieces"
     backbone = sum(parameter.numel() for parameter in task.backbone.parameters())
-    frozen = " (frozen)" if config.backbone.frozen else ""
+    frozen = _frozen(config)
     task_name = config_files.to_dict(config)["task"]["name"]
     facts["parameters"] = (
         f"{_millions(backbone)} in the backbone {config.backbone.name}{frozen}, "
         f"{_millions(_num_in_head(task))} in the head of {task_name}"
     )
+    if config.optim.layer_decay != 1:
+        facts["lr"] = f"{_rates(task, config)} in the backbone from its stem on"
     facts["device"] = f"{_device(device)}, {config.run.precision}, {_processes()}"
     facts["length"] = _length(config, len(train))
     return "\n".join(f"{name:<11} {text}" for name, text in facts.items())
+
+
+def _rates(task: Task, config: PretrainConfig) -> str:
+    """Return the backbone's peak learning rates, those of its first layers first."""
+    return ", ".join(f"{r:.3g}" for r in sorted(set(backbone_rates(task, config.optim).values())))
+
+
+def _frozen(config: PretrainConfig) -> str:
+    """Return what is frozen in the backbone, in brackets."""
+    if config.backbone.frozen:
+        what = "frozen"
+    elif config.backbone.freeze_stages:
+        what = f"the first {config.backbone.freeze_stages} of its groups of layers frozen"
+    else:
+        return ""
+    end = config.optim.unfreeze_at
+    return f" ({what})" if end is None else f" ({what} for {end:,} steps)"
 
 
 def after_training(config: PretrainConfig, *, step: int, seconds: float) -> str:

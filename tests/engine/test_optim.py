@@ -6,6 +6,7 @@ from torch import nn
 
 from tests.engine.toy import ToyTask, toy_batch, toy_task
 from tests.oracles.optim import SlowSgd
+from tests.tasks.small_tasks import build
 from virtex.engine.optim import (
     OptimConfig,
     build_optimizer,
@@ -18,6 +19,9 @@ from virtex.engine.run import RunConfig
 from virtex.engine.state import TrainingState
 from virtex.engine.step import train_step
 from virtex.errors import CheckpointError, ConfigError
+from virtex.models.textual_head import HeadConfig
+from virtex.tasks.base import Task
+from virtex.tasks.captioning import CaptioningConfig
 
 CPU = torch.device("cpu")
 
@@ -42,6 +46,33 @@ def test_frozen_parameters_are_left_out() -> None:
     task = toy_task()
     task.backbone.requires_grad_(False)
     assert names_of(parameter_groups(task, OptimConfig())) == [["head.weight"], ["head.bias"]]
+
+
+def test_each_group_of_layers_has_a_lower_rate_than_the_one_after_it() -> None:
+    task = build(CaptioningConfig(head=HeadConfig(hidden_size=64)))
+    config = OptimConfig(lr=1.0, backbone_lr=0.5, layer_decay=0.5)
+    rates = {
+        name: group["peak_lr"]
+        for group in parameter_groups(task, config)
+        for name, _ in group["params"]
+    }
+    assert rates.keys() == dict(task.named_parameters()).keys()
+    prefix = "captioner.backbone.cnn."
+    assert rates[f"{prefix}conv1.weight"] == rates[f"{prefix}bn1.bias"] == 0.5**5
+    assert [rates[f"{prefix}layer{n}.0.conv1.weight"] for n in (1, 2, 3, 4)] == [
+        0.0625, 0.125, 0.25, 0.5,
+    ]  # fmt: skip
+    assert rates["captioner.head.output_bias"] == 1.0
+
+
+def test_momenta_follow_their_parameters_into_groups_of_layers() -> None:
+    task = build(CaptioningConfig(head=HeadConfig(hidden_size=64)))
+    saved = stepped_optimizer(task, OptimConfig()).state_dict()
+    optimizer = build_optimizer(task, OptimConfig(layer_decay=0.7))
+    load_optimizer(optimizer, saved)
+    found = [state["momentum_buffer"] for state in optimizer.state.values()]
+    assert len(found) == len(list(task.parameters()))
+    assert all(momentum.any() for momentum in found)
 
 
 def test_a_fully_frozen_task_is_refused() -> None:
@@ -183,7 +214,7 @@ def test_adamw_decays_only_what_is_decayed() -> None:
     torch.testing.assert_close(task.head.weight.detach(), before["head.weight"] * (1 - 0.5 * 0.1))
 
 
-def stepped_optimizer(task: ToyTask, config: OptimConfig) -> torch.optim.Optimizer:
+def stepped_optimizer(task: Task, config: OptimConfig) -> torch.optim.Optimizer:
     optimizer = build_optimizer(task, config)
     for number, parameter in enumerate(task.parameters()):
         parameter.grad = torch.arange(parameter.numel()).view_as(parameter).float() + number

@@ -30,4 +30,11 @@ def compile_parts(state: TrainingState, run: RunConfig) -> None:
     state.task.compile(dynamic=False, **options)
     if run.compile == "step":
         state.clip = torch.compile(state.clip, **options)
-        state.optimizer.step = torch.compile(state.optimizer.step, **options)  # type: ignore[method-assign, assignment]
+    compile_optimizer(state, run)
+
+
+def compile_optimizer(state: TrainingState, run: RunConfig) -> None:
+    """Compile the optimizer, if `run.compile` names the whole step."""
+    if run.compile == "step":
+        step = torch.compile(state.optimizer.step, mode=run.compile_mode)
+        state.optimizer.step = step  # type: ignore[method-assign, assignment]

@@ -53,6 +53,13 @@ class Lookahead:
         torch._foreach_lerp_(self.slow, self.fast, [self.alpha * is_due] * len(self.slow))
         torch._foreach_lerp_(self.fast, self.slow, [is_due] * len(self.slow))
 
+    @torch.no_grad()
+    def take_over(self, other: "Lookahead") -> None:
+        """Continue another Lookahead of a part of the same weights; the rest start as they are."""
+        slow = dict(zip(other.fast, other.slow, strict=True))
+        self.slow = [slow.get(fast, own) for fast, own in zip(self.fast, self.slow, strict=True)]
+        self.counter = other.counter
+
     def state_dict(self) -> dict[str, Any]:
         """Return the slow weights and the number of steps since the last synchronisation."""
         return {"slow": self.slow, "counter": int(self.counter)}

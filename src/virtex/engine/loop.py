@@ -4,15 +4,17 @@ Batches come from an iterator that can start at any step; validation and the hoo
 are callables. No operation within a step waits for the device.
 """
 
+import gc
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from virtex import distributed
-from virtex.engine.compiled import compile_parts
+from virtex.engine.compiled import compile_optimizer, compile_parts
 from virtex.engine.device_batches import BatchesAhead, BatchStream
 from virtex.engine.meter import Speed
 from virtex.engine.optim import OptimConfig, lr_scale, set_lr
@@ -118,6 +120,9 @@ def fit(
                 return FitResult(state.step, "interrupted")
             if state.step + 1 < run.num_steps:
                 ahead.fetch()
+            if state.step == optim.unfreeze_at:
+                del model  # whose hooks would average gradients once more
+                model = _unfrozen(state, run)
             set_lr(state.optimizer, lr_scale(optim, step=state.step, num_steps=run.num_steps))
             state.losses.add(train_step(model, pieces, state, run=run, optim=optim))
             speed.count(run.batch_size)
@@ -150,6 +155,14 @@ def _first_state(
     if run.sync_batch_norm:
         synchronize(task, device)
     return TrainingState(task, run=run, optim=optim, device=device)
+
+
+def _unfrozen(state: TrainingState, run: RunConfig) -> nn.Module:
+    """Unfreeze the task's backbone, and return the task that averages all its gradients."""
+    gc.collect()
+    state.unfreeze()
+    compile_optimizer(state, run)
+    return distributed.wrap(state.task)
 
 
 def _is_over(is_over: Callable[[int], bool] | None, step: int) -> bool:

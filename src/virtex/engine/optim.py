@@ -33,6 +33,12 @@ class OptimConfig:
     """Peak learning rate of all parameters outside the backbone."""
     backbone_lr: float = 0.2
     """Peak learning rate of the backbone."""
+    layer_decay: float = 1.0
+    """Factor of the backbone's learning rate from each stage (or block of a ViT) to the one before,
+    such as 0.75 to fine-tune: the last has `backbone_lr`, the stem the lowest; 1 turns it off."""
+    unfreeze_at: int | None = None
+    """Number of steps after which `backbone.frozen` or `backbone.freeze_stages` ends; null never
+    ends it."""
     momentum: float = 0.9
     """Momentum of SGD."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -63,6 +69,8 @@ class OptimConfig:
         rules = {
             "lr": (self.lr >= 0, "at least 0"),
             "backbone_lr": (self.backbone_lr >= 0, "at least 0"),
+            "layer_decay": (0 < self.layer_decay <= 1, "above 0 and at most 1"),
+            "unfreeze_at": (self.unfreeze_at is None or self.unfreeze_at >= 1, "at least 1"),
             "weight_decay": (self.weight_decay >= 0, "at least 0"),
             "warmup_steps": ((self.warmup_steps or 0) >= 0, "at least 0"),
             "lookahead_steps": (self.lookahead_steps >= 0, "at least 0"),
@@ -175,34 +183,52 @@ def build_optimizer(
 
 
 def parameter_groups(task: Task, config: OptimConfig) -> list[dict[str, Any]]:
-    """Group named parameters by (in the backbone or not) and (weight decay or not).
+    """Group named parameters by (in the backbone or not), layers, and (weight decay or not).
 
     Frozen parameters are left out. A parameter with two names (tied weights) counts once, and has
     no weight decay if one of its names is exempt.
     """
     exempt = task.no_weight_decay()
-    in_backbone = set(task.backbone.parameters())
+    peaks = backbone_rates(task, config)
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in task.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
     unknown = exempt.difference(*names.values())
     assert not unknown, f"no_weight_decay names unknown parameters: {sorted(unknown)}"
-    groups: dict[tuple[bool, bool], list[tuple[str, nn.Parameter]]] = {
-        (backbone, decayed): [] for backbone in (True, False) for decayed in (True, False)
-    }
+    groups: dict[tuple[bool, float, bool], list[tuple[str, nn.Parameter]]] = {}
     for parameter, aliases in names.items():
         if parameter.requires_grad:
-            key = parameter in in_backbone, exempt.isdisjoint(aliases)
-            groups[key].append((aliases[0], parameter))
+            key = (
+                parameter in peaks,
+                peaks.get(parameter, config.lr),
+                exempt.isdisjoint(aliases),
+            )
+            groups.setdefault(key, []).append((aliases[0], parameter))
     return [
         {
             "params": members,
-            "peak_lr": config.backbone_lr if backbone else config.lr,
+            "peak_lr": peak,
             "weight_decay": config.weight_decay if decayed else 0.0,
         }
-        for (backbone, decayed), members in groups.items()
-        if members
+        for (_, peak, decayed), members in sorted(groups.items(), key=_in_order, reverse=True)
     ]
+
+
+def _in_order(group: tuple[tuple[bool, float, bool], Any]) -> tuple[bool, float, bool]:
+    """Return what groups are sorted by: the backbone's come first, its last layers' before all."""
+    return group[0]
+
+
+def backbone_rates(task: Task, config: OptimConfig) -> dict[nn.Parameter, float]:
+    """Return the peak learning rate of each of the backbone's parameters."""
+    if config.layer_decay == 1:
+        return dict.fromkeys(task.backbone.parameters(), config.backbone_lr)
+    groups = task.backbone.layer_groups()
+    last = max(groups.values())
+    return {
+        parameter: config.backbone_lr * config.layer_decay ** (last - groups[name])
+        for name, parameter in task.backbone.named_parameters()
+    }
 
 
 def load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:

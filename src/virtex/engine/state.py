@@ -17,6 +17,7 @@ from virtex.engine.optim import (
 from virtex.engine.run import RunConfig
 from virtex.engine.weight_average import WeightAverage
 from virtex.errors import CheckpointError, VirTexError, listing
+from virtex.models.backbone import Backbone
 from virtex.models.state_dict import load_strictly
 from virtex.tasks.base import Task
 
@@ -31,9 +32,18 @@ class TrainingState:
         self, task: Task, *, run: RunConfig, optim: OptimConfig, device: torch.device
     ) -> None:
         self.task, self.device, self.step = task, device, 0
-        compiled_on = device if run.compile == "step" else None
-        self.optimizer = build_optimizer(task, optim, compiled_on=compiled_on)
+        self._optim = optim
+        self._compiled_on = device if run.compile == "step" else None
         self.clip = clip_gradients
+        self._begin()
+        fp16 = run.precision == "fp16"
+        self.scaler = GradScaler(device.type, enabled=fp16)
+        self.losses = LossWindow(exempt="grad_norm" if fp16 else None)
+
+    def _begin(self) -> None:
+        """Set the optimizer, and the slow and averaged weights, of what is trained now."""
+        task, optim = self.task, self._optim
+        self.optimizer = build_optimizer(task, optim, compiled_on=self._compiled_on)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.lookahead = (
             Lookahead(self.parameters, num_steps=optim.lookahead_steps, alpha=optim.lookahead_alpha)
@@ -41,9 +51,19 @@ class TrainingState:
             else None
         )
         self.average = WeightAverage(task, decay=optim.ema_decay) if optim.ema_decay else None
-        fp16 = run.precision == "fp16"
-        self.scaler = GradScaler(device.type, enabled=fp16)
-        self.losses = LossWindow(exempt="grad_norm" if fp16 else None)
+
+    def unfreeze(self) -> None:
+        """Train the whole backbone from now on; what was trained keeps its momenta and averages."""
+        momenta, lookahead, average = self.optimizer.state, self.lookahead, self.average
+        for module in self.task.modules():
+            if isinstance(module, Backbone):
+                module.unfreeze(is_learned=module is self.task.backbone)
+        self._begin()
+        self.optimizer.state.update(momenta)
+        if self.lookahead and lookahead:
+            self.lookahead.take_over(lookahead)
+        if self.average and average:
+            self.average.take_over(average)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state as plain values and tensors."""
@@ -63,6 +83,8 @@ class TrainingState:
         Raises:
             CheckpointError: The task, the optimizer or the use of Lookahead or EMA differs.
         """
+        if self._optim.unfreeze_at is not None and state["step"] > self._optim.unfreeze_at:
+            self.unfreeze()
         load_strictly(self.task, state["task"], subject="the checkpoint", remedy=REMEDY)
         load_optimizer(self.optimizer, state["optimizer"])
         if (self.lookahead is None) != (state["lookahead"] is None):

@@ -11,7 +11,15 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from virtex.errors import CheckpointError, ConfigError, did_you_mean
+from virtex.errors import CheckpointError, ConfigError, did_you_mean, raise_all
+from virtex.models.backbone_groups import (
+    first_groups,
+    has_drop_path,
+    idle_names,
+    layer_groups,
+    modules_of,
+    norm_names,
+)
 from virtex.models.backbone_options import check_options
 from virtex.models.batch_norm import batch_norms
 from virtex.models.feature_grid import grid_of_tokens, probe, reason, stride_of
@@ -40,12 +48,28 @@ class BackboneConfig:
     frozen_norm: bool = False
     """Train neither BatchNorm's weights and biases nor its running statistics, to fine-tune
     published weights with few images in a batch."""
+    freeze_stages: int = 0
+    """Number of the first groups of layers to freeze, as `frozen` freezes all: the stem is the
+    first, each stage of a ResNet or block of a ViT is a further one."""
+    drop_path: float = 0.0
+    """Largest probability with which training drops a residual branch (stochastic depth), rising
+    linearly from 0 in the first block to this in the last."""
     grad_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: the same numbers with
     less memory, in about 1.3 times the time."""
     options: dict[str, bool | int | float | str | list[int] | None] = field(default_factory=dict)
     """Arguments of timm.create_model, e.g. {layers: [1, 1, 1, 1], channels: [32, 64, 128, 256]}.
     A flag or later file that gives another name puts back those of earlier files."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.freeze_stages < 0:
+            problems.append(f"freeze_stages {self.freeze_stages} must be at least 0")
+        if not 0 <= self.drop_path < 1:
+            problems.append(f"drop_path {self.drop_path} must be at least 0 and below 1")
+        if self.drop_path and "drop_path_rate" in self.options:
+            problems.append("drop_path and options.drop_path_rate are the same: give one of them")
+        raise_all(ConfigError, "the backbone options cannot work", problems)
 
 
 register_dependents(BackboneConfig, {"name": lambda name, option: option != "options"})
@@ -78,10 +102,14 @@ class Backbone(nn.Module):
         self.channels_come_last = cells[2] == self.cnn.num_features != cells[0]
         self.num_channels = cells[2] if self.channels_come_last else cells[0]
         self.stride = stride_of(self.cnn, self.own_size, cells[1])
-        self._freeze()
-        if config.grad_checkpointing and not config.frozen:
-            blank = self._blank_image(self.own_size)
-            checkpoint_blocks(self.cnn, lambda: self(blank), name=config.name)
+        self.is_frozen = config.frozen
+        super().train(False)
+        blank = self._blank_image(self.own_size)
+        self._idle = idle_names(self.cnn, lambda: self(blank))
+        self._norms = norm_names(self.cnn, name=config.name) if config.frozen_norm else set()
+        self._held = self._held_parameters()
+        self._set_learning()
+        self._checkpoint_blocks()
         self.train()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -119,30 +147,57 @@ class Backbone(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Set the training mode, except of frozen parts."""
-        super().train(mode and not self.config.frozen)
+        super().train(mode and not self.is_frozen)
+        for module in modules_of(self.cnn, self._held):
+            module.eval()
         if self.config.frozen_norm:
             for layer in batch_norms(self):
                 layer.training = False
         return self
 
-    def _freeze(self) -> None:
-        """Exclude parameters from training that are frozen or do not influence the grid."""
-        parameters = list(self.parameters())
-        with torch.enable_grad():
-            total = self.eval()(self._blank_image(self.own_size)).sum()
-        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.requires_grad_(gradient is not None)
+    def unfreeze(self, *, is_learned: bool = True) -> None:
+        """Train from now on what `frozen` and `freeze_stages` kept; `frozen_norm` stays.
+
+        Args:
+            is_learned: Whether the weights are learned by gradient, not those of a momentum copy.
+        """
+        mode = self.training or self.is_frozen
+        self.is_frozen, self._held = False, set()
+        if is_learned:
+            self._set_learning()
+            self.eval()
+            self._checkpoint_blocks()
+        self.train(mode)
+
+    def layer_groups(self) -> dict[str, int]:
+        """Return the group of layers of each parameter by name: 0 is the stem's.
+
+        Raises:
+            ConfigError: timm knows no groups of this network.
+        """
+        group = timm.models.group_parameters
+        groups = layer_groups(self.cnn, group, name=self.config.name, idle=self._idle)
+        return {f"cnn.{name}": number for name, number in groups.items()}
+
+    def _held_parameters(self) -> set[str]:
+        """Return the names of parameters that are frozen, maybe for a time."""
         if self.config.frozen:
-            self.requires_grad_(False)
-        if self.config.frozen_norm:
-            layers = batch_norms(self)
-            if not layers:
-                raise ConfigError(
-                    f"backbone {self.config.name!r} has no BatchNorm: set frozen_norm to false"
-                )
-            for layer in layers:
-                layer.requires_grad_(False)
+            return {name for name, _ in self.cnn.named_parameters()}
+        if not self.config.freeze_stages:
+            return set()
+        groups = self.layer_groups()
+        held = first_groups(groups, self.config.freeze_stages, name=self.config.name)
+        return {name.removeprefix("cnn.") for name in held}
+
+    def _set_learning(self) -> None:
+        for name, parameter in self.cnn.named_parameters():
+            parameter.requires_grad_(name not in self._idle | self._norms | self._held)
+
+    def _checkpoint_blocks(self) -> None:
+        """Turn gradient checkpointing on, if it is wanted and there are gradients."""
+        if self.config.grad_checkpointing and not self.is_frozen:
+            blank = self._blank_image(self.own_size)
+            checkpoint_blocks(self.cnn, lambda: self(blank), name=self.config.name)
 
     @contextmanager
     def _evaluation(self) -> Iterator[None]:
@@ -294,6 +349,8 @@ def _create(config: BackboneConfig) -> Any:
         )
     check_options(config.name, config.options)
     options = dict(config.options)
+    if config.drop_path:
+        return _with_drop_path(config)
     create = partial(timm.create_model, config.name, pretrained=False, num_classes=0)
     try:
         model = create(**options)
@@ -308,6 +365,22 @@ def _create(config: BackboneConfig) -> Any:
             model = create(dynamic_img_size=True, **options)
             options["dynamic_img_size"] = True
     return _with_published_weights(config.name, options) if config.pretrained else model
+
+
+def _with_drop_path(config: BackboneConfig) -> Any:
+    """Return the network with stochastic depth, which must have an effect."""
+    options = {**config.options, "drop_path_rate": config.drop_path}
+    refusal = (
+        f"backbone {config.name!r} cannot drop residual branches (or has a single block): set "
+        "backbone.drop_path to 0, or choose a resnet, convnext, vit, swin, efficientnet..."
+    )
+    try:
+        network = _create(replace(config, drop_path=0.0, options=options))
+    except ConfigError as error:
+        raise ConfigError(f"{refusal} ({error})") from error
+    if not has_drop_path(network):
+        raise ConfigError(refusal)
+    return network
 
 
 def _with_published_weights(name: str, options: dict[str, Any]) -> Any:

@@ -33,9 +33,12 @@ class Initialisation:
     """SHA-256 of the file, if INIT is one."""
 
     def record(self) -> dict[str, Any]:
-        """Return plain values, without options that change no number."""
+        """Return plain values, without options that change no number or are off."""
         values = asdict(self)
         del values["backbone"]["grad_checkpointing"]
+        for name in ("freeze_stages", "drop_path"):
+            if not values["backbone"][name]:
+                del values["backbone"][name]
         return values
 
 
@@ -129,7 +132,7 @@ def _without_memory(architecture: BackboneConfig, opened: Opened) -> Backbone:
 
 
 def architecture_of(opened: Opened, config: BackboneConfig | None = None) -> BackboneConfig:
-    """Return the architecture of an INIT's backbone, frozen and checkpointed as `config` says.
+    """Return the architecture of an INIT's backbone, trained as `config` says.
 
     Args:
         config: The architecture, if INIT does not state it or is to be checked against it.
@@ -152,6 +155,8 @@ def architecture_of(opened: Opened, config: BackboneConfig | None = None) -> Bac
         pretrained=False,
         frozen=training.frozen,
         frozen_norm=training.frozen_norm,
+        freeze_stages=training.freeze_stages,
+        drop_path=training.drop_path,
         grad_checkpointing=training.grad_checkpointing,
     )
 
