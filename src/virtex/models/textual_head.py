@@ -173,6 +173,8 @@ class TextualHead(nn.Module):
         self.decoders = nn.ModuleList(Decoder(config) for _ in range(1 + bidirectional))
         self.output_bias = nn.Parameter(torch.empty(vocab_size))
         self.directions = DIRECTIONS[: len(self.decoders)]
+        self.label_smoothing = 0.0
+        """Share of each target, in training, that is spread evenly over the vocabulary."""
         self.initialize()
 
     @torch.no_grad()
@@ -236,7 +238,13 @@ class TextualHead(nn.Module):
         more: `python -m benchmarks.vocabulary_loss --device cuda` compares them on a GPU.
         """
         logits = self.logits(hidden.flatten(0, 1))  # (R * P, V)
-        losses = cross_entropy(logits, targets.flatten(), ignore_index=PAD_ID, reduction="none")
+        losses = cross_entropy(
+            logits,
+            targets.flatten(),
+            ignore_index=PAD_ID,
+            reduction="none",
+            label_smoothing=self.label_smoothing if self.training else 0.0,
+        )
         return losses.view_as(targets)
 
     def decoder(self, direction: Direction) -> Decoder:

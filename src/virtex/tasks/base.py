@@ -184,10 +184,12 @@ class CaptionTask(Task):
         bidirectional: bool = False,
         original: bool = False,
         num_captions: int = 1,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         vocab_size = data.vocabulary.vocab_size
         self.captioner = Captioner(backbone, head, vocab_size, bidirectional=bidirectional)
+        self.captioner.head.label_smoothing = label_smoothing
         self.encode, self.encode_validation = data.encode_captioned(
             head.max_tokens, original=original, num_captions=num_captions
         )
@@ -225,3 +227,18 @@ class TaskConfig(ABC):
     @abstractmethod
     def build(self, backbone: Backbone, data: TaskData) -> Task:
         """Return the task around a given backbone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithSmoothingConfig(TaskConfig):
+    """Option of tasks whose targets are tokens."""
+
+    label_smoothing: float = 0.0
+    """Share of each target token that training spreads evenly over the vocabulary (Szegedy et al.,
+    2016), against over-confidence on small sets; validation losses are without."""
+
+    def smoothing_problems(self) -> list[str]:
+        """Return the problems of this option."""
+        if 0 <= self.label_smoothing < 1:
+            return []
+        return [f"label_smoothing {self.label_smoothing} must be at least 0 and below 1"]

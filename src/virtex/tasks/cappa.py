@@ -23,16 +23,24 @@ from torch import Tensor
 from virtex.data.captioned import collate_captioned
 from virtex.data.example import Example
 from virtex.data.transforms import normalize
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.packing import Packing, length_multiple, pack_readings
 from virtex.models.textual_head import HeadConfig
-from virtex.tasks.base import Batch, CaptionTask, Encode, Encoded, TaskConfig, TaskData, TaskOutput
+from virtex.tasks.base import (
+    Batch,
+    CaptionTask,
+    Encode,
+    Encoded,
+    TaskData,
+    TaskOutput,
+    WithSmoothingConfig,
+)
 from virtex.tokens import MASK_ID, PAD_ID
 
 
 @dataclass(frozen=True)
-class CapPaConfig(TaskConfig):
+class CapPaConfig(WithSmoothingConfig):
     """Predict captions left to right, and most of them all tokens at once from the image alone."""
 
     writes_captions: ClassVar[bool] = True
@@ -41,11 +49,13 @@ class CapPaConfig(TaskConfig):
     """Probability that a caption is predicted in parallel; 0 is forward captioning."""
 
     def __post_init__(self) -> None:
+        problems = self.smoothing_problems()
         if not 0 <= self.parallel_share < 1:
-            raise ConfigError(
+            problems.append(
                 f"parallel_share {self.parallel_share} must be from 0 to below 1: some captions "
                 "have to be read left to right, or none could be written"
             )
+        raise_all(ConfigError, "the options of CapPa cannot work", problems)
 
     def build(self, backbone: Backbone, data: TaskData) -> "CapPa":
         return CapPa(self, backbone, data)
@@ -55,7 +65,7 @@ class CapPa(CaptionTask):
     """A forward captioner that predicts some captions in parallel."""
 
     def __init__(self, config: CapPaConfig, backbone: Backbone, data: TaskData) -> None:
-        super().__init__(config.head, backbone, data)
+        super().__init__(config.head, backbone, data, label_smoothing=config.label_smoothing)
         self.parallel_prob = config.parallel_share
         self.encode = EncodeParallel(self.encode, self.parallel_prob)
         self.encode_validation = EncodeParallel(self.encode_validation, 0)

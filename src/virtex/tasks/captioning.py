@@ -20,7 +20,15 @@ from virtex.models.backbone import Backbone
 from virtex.models.packing import Direction, Packing, length_multiple, pack_readings
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks import token_loss
-from virtex.tasks.base import Batch, CaptionTask, Encoded, TaskData, TaskOutput, mean_loss
+from virtex.tasks.base import (
+    Batch,
+    CaptionTask,
+    Encoded,
+    TaskData,
+    TaskOutput,
+    WithSmoothingConfig,
+    mean_loss,
+)
 from virtex.tasks.token_loss import WithTokens, WithTokensConfig
 
 MAX_CAPTIONS = 64
@@ -28,7 +36,7 @@ MAX_CAPTIONS = 64
 
 
 @dataclass(frozen=True)
-class CaptioningConfig(WithTokensConfig):
+class CaptioningConfig(WithTokensConfig, WithSmoothingConfig):
     """Predict captions token by token."""
 
     writes_captions: ClassVar[bool] = True
@@ -45,7 +53,7 @@ class CaptioningConfig(WithTokensConfig):
 
     def __post_init__(self) -> None:
         problems = out_of_range(self, {"captions_per_image": (1, MAX_CAPTIONS)})
-        problems += self.token_problems()
+        problems += self.token_problems() + self.smoothing_problems()
         raise_all(ConfigError, "the options of captioning cannot work", problems)
 
     def build(self, backbone: Backbone, data: TaskData) -> "Captioning":
@@ -63,6 +71,7 @@ class Captioning(WithTokens, CaptionTask):
             bidirectional=config.bidirectional,
             original=config.original,
             num_captions=config.captions_per_image,
+            label_smoothing=config.label_smoothing,
         )
         if config.original and config.bidirectional:
             forward, backward = self.captioner.head.decoders

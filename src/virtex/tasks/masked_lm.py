@@ -40,9 +40,9 @@ from virtex.tasks.base import (
     CaptionTask,
     Encode,
     Encoded,
-    TaskConfig,
     TaskData,
     TaskOutput,
+    WithSmoothingConfig,
     mean_loss,
 )
 from virtex.tokens import MASK_ID, NUM_SPECIAL, PAD_ID
@@ -52,7 +52,7 @@ Units = Callable[[Sequence[int]], list[tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
-class MaskedLmConfig(TaskConfig):
+class MaskedLmConfig(WithSmoothingConfig):
     """Predict hidden tokens of a caption from the image and the other tokens."""
 
     head: HeadConfig = field(default_factory=HeadConfig)
@@ -73,7 +73,7 @@ class MaskedLmConfig(TaskConfig):
     mean over each process's targets."""
 
     def __post_init__(self) -> None:
-        problems = []
+        problems = self.smoothing_problems()
         if not 0 < self.mask_prob <= 1:
             problems.append(f"mask_prob {self.mask_prob} must be above 0, up to 1")
         shares = self.mask_token_share, self.random_token_share
@@ -98,7 +98,13 @@ class MaskedLm(CaptionTask):
     """A captioner without its causal mask, which predicts the hidden tokens of captions."""
 
     def __init__(self, config: MaskedLmConfig, backbone: Backbone, data: TaskData) -> None:
-        super().__init__(config.head, backbone, data, original=config.original)
+        super().__init__(
+            config.head,
+            backbone,
+            data,
+            original=config.original,
+            label_smoothing=config.label_smoothing,
+        )
         hide = Hide(config, data.vocabulary.vocab_size, _units(config, data))
         self.encode = EncodeMasked(self.encode, hide)
         self.encode_validation = EncodeMasked(self.encode_validation, hide)
