@@ -225,10 +225,17 @@ class _Gather(torch.autograd.Function):
 
 @torch.no_grad()
 def share_buffers(module: nn.Module) -> None:
-    """Copy the main process's buffers, such as BatchNorm's statistics, to all processes."""
-    if world_size() > 1:
-        for buffer in module.buffers():
-            torch.distributed.broadcast(buffer, 0)
+    """Copy the main process's BatchNorm statistics to all processes.
+
+    Other buffers, such as a queue or a memory bank, are alike on all: tasks move them by what they
+    gather.
+    """
+    if world_size() == 1:
+        return
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            for buffer in layer.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
 
 def any_true(flag: bool, device: torch.device) -> bool:
