@@ -11,8 +11,9 @@ from virtex.data.layouts import write_scenes
 from virtex.engine.loop import FitResult
 from virtex.engine.optim import lr_scale
 from virtex.errors import ConfigError, DataError
-from virtex.models.backbone import Backbone
+from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.transfer import image_classification, training
+from virtex.transfer.features import backbone_digest
 from virtex.transfer.image_classification import ImageClassificationConfig
 from virtex.transfer.image_classification import protocol as protocol_of
 from virtex.transfer.protocol import Result
@@ -133,6 +134,24 @@ def test_nearest_neighbours_beside_it_leave_the_protocol_the_same() -> None:
     assert beside.neighbors is not None
 
 
+def test_options_of_later_versions_that_are_off_leave_the_settings_of_earlier_ones() -> None:
+    config = config_of("imagenet", "--init", "random", "--out", "out")
+    slower = config_of("imagenet", "--init", "random", "--out", "out", "--optim.layer_decay", "0.5")
+    off, on = (protocol_of(each).settings() for each in (config, slower))
+    assert on.keys() - off.keys() == {"layer_decay"}
+    assert not off.keys() & {"ema_decay", "unfreeze_at"}
+
+
+@pytest.mark.parametrize("options", [{"freeze_stages": 2}, {"drop_path": 0.1}])
+def test_how_a_backbone_is_trained_makes_another_training(options: dict) -> None:
+    slim = {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 32]}
+    plain, other = (
+        Backbone(BackboneConfig("resnet18", options=slim, **more)) for more in ({}, options)
+    )
+    other.load_state_dict(plain.state_dict())
+    assert backbone_digest(other) != backbone_digest(plain)
+
+
 def test_freezing_by_the_backbones_own_options_is_refused(colors: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--frozen"):
         image_classification.run(small("finetune", colors, tmp_path, "--backbone.frozen", "true"))
@@ -169,6 +188,7 @@ def test_an_interrupted_training_writes_no_result(
             "lie beyond the 5 steps",
         ),
         (("--run.seed", "3"), "--seed"),
+        (("--optim.ema_decay", "0.9"), "are for pretraining"),
         (("--labels", "0"), "labels 0.0 must be above 0"),
         (("--labels", "0.5", "--shots", "2"), "leave one out"),
         (("--num_seeds", "0"), "num_seeds"),

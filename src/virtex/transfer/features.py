@@ -123,9 +123,12 @@ def extract_splits(
 
 
 def backbone_digest(backbone: Backbone) -> str:
-    """Return a hash of a backbone's architecture, weights and statistics."""
-    name, options = backbone.config.name.partition(".")[0], backbone.config.options
-    return state_digest(backbone.state_dict(), identity=digest([name, options]).encode())
+    """Return a hash of a backbone's architecture, weights and statistics, and how it is trained."""
+    config = backbone.config
+    identity: list[object] = [config.name.partition(".")[0], config.options]
+    if config.freeze_stages or config.drop_path:
+        identity += [config.freeze_stages, config.drop_path]
+    return state_digest(backbone.state_dict(), identity=digest(identity).encode())
 
 
 class _Runner:

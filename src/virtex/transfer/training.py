@@ -71,7 +71,11 @@ class Training:
         run = {name: value for name, value in asdict(self.run).items() if name not in FREE}
         if self.run.float32_matmul == RunConfig.float32_matmul:
             del run["float32_matmul"]  # which results of earlier versions do not name
-        settings = {**run, **asdict(self.optim)}
+        optim = asdict(self.optim)
+        for name in ("layer_decay", "ema_decay", "unfreeze_at"):  # nor these
+            if optim[name] == getattr(OptimConfig, name):
+                del optim[name]
+        settings = {**run, **optim}
         if self.epochs is not None:
             settings |= {"epochs": self.epochs, "drop_epochs": list(self.drop_epochs)}
             del settings["num_steps"]
@@ -153,6 +157,11 @@ def check_training(training: Training) -> None:
             "[] --optim.schedule multistep --optim.milestones` in steps",
         ),
         (length < 1, f"epochs {epochs} must be at least 1"),
+        (
+            bool(optim.ema_decay or optim.unfreeze_at),
+            "optim.ema_decay and optim.unfreeze_at are for pretraining: leave them out, since a "
+            "protocol tests the trained weights",
+        ),
         (
             counts_epochs and run.num_steps != RunConfig.num_steps,
             f"epochs {epochs} and run.num_steps {run.num_steps} both set the length of "
