@@ -34,9 +34,11 @@ from virtex.engine.tf32 import tf32_kept
 from virtex.engine.tracking import check_tracker
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
+from virtex.models.state_dict import load_strictly
 from virtex.pretrain_config import (
     PretrainConfig,
     check_freezing,
+    check_init,
     parse_pretrain,
     steps_of,
     with_steps,
@@ -49,12 +51,17 @@ from virtex.run_summary import after_training, before_training
 from virtex.tasks.base import TaskData
 from virtex.vocabulary import open_tokenizer, stored_tokenizer, with_rule_of
 from virtex.zoo.backbones import start_from, whole_architecture
-from virtex.zoo.init import open_init
+from virtex.zoo.init import Opened, open_init
 from virtex.zoo.own_tokenizer import TOKENIZER_NAME, digest_of, save_own_tokenizer
 
 __all__ = ["PretrainConfig", "check", "parse_pretrain", "pretrain"]
 
 log = logging.getLogger("virtex")
+NOT_SAME_TASK = (
+    "init_parts task needs a run of the same task and sizes: set these as in its config.yaml, or "
+    "leave init_parts out."
+)
+"""Remedy for an INIT of another task."""
 
 
 def pretrain(config: PretrainConfig) -> FitResult:
@@ -85,19 +92,21 @@ def _pretrain(
     resumed: bool,
 ) -> FitResult:
     start = time.monotonic()
-    backbone, init_sha256 = _first_backbone(config, resumed=resumed)
+    backbone, init = _first_backbone(config, resumed=resumed)
     data = _open_data(config, remote)
     run_data = check_data(
-        config, data.train, data.validation, resumed=resumed, init_sha256=init_sha256
+        config, data.train, data.validation, resumed=resumed, init_sha256=init.sha256
     )
     config = _settled(config, num_images=len(data.train))
     early_stopping = _early_stopping(config, device)
-    tokenizer = _vocabulary(config, data.whole, resumed=resumed)
+    tokenizer = _vocabulary(config, data.whole, init, resumed=resumed)
     if tokenizer is not None:
         config = replace(config, tokenizer=with_rule_of(config.tokenizer, tokenizer))
         run_data = run_data.with_file(TOKENIZER_NAME, digest_of(tokenizer))
     task_data = TaskData(config.image, tokenizer, data.train.categories, len(data.train))
     task = config.task.build(backbone, task_data)
+    if config.init_parts == "task" and not resumed:
+        load_strictly(task, init.state, subject=init.path, remedy=NOT_SAME_TASK)
     if distributed.is_main():
         _write_beginning(config, folder, run_data, None if resumed else tokenizer)
         block = before_training(
@@ -144,8 +153,8 @@ class _Data(NamedTuple):
     validation: Source | None
 
 
-def _first_backbone(config: PretrainConfig, *, resumed: bool) -> tuple[Backbone, str | None]:
-    """Return the backbone with its first weights, and the digest of the file that they come from.
+def _first_backbone(config: PretrainConfig, *, resumed: bool) -> tuple[Backbone, Opened]:
+    """Return the backbone with its first weights, and the INIT that they come from.
 
     A resumed run gets its weights from its checkpoint.
     """
@@ -153,10 +162,15 @@ def _first_backbone(config: PretrainConfig, *, resumed: bool) -> tuple[Backbone,
     backbone = Backbone(config.backbone)
     _check_backbone(backbone, config)
     if resumed:
-        return backbone, None
+        return backbone, open_init("random")
     init = open_init(config.init)
+    if config.init_parts == "task" and init.kind != "run":
+        raise ConfigError(
+            f"init_parts task needs the weights of a run of this package, and {config.init} is "
+            "none: name one by --init, or leave init_parts out to initialize the backbone alone"
+        )
     start_from(init, backbone)
-    return backbone, init.sha256
+    return backbone, init
 
 
 @contextmanager
@@ -184,9 +198,13 @@ def _open_data(config: PretrainConfig, remote: RemoteShards | None) -> _Data:
     return _Data(whole, train, validation)
 
 
-def _vocabulary(config: PretrainConfig, whole: Source, *, resumed: bool) -> Tokenizer | None:
+def _vocabulary(
+    config: PretrainConfig, whole: Source, init: Opened, *, resumed: bool
+) -> Tokenizer | None:
     if not config.task.needs.captions:
         return None
+    if config.init_parts == "task" and not resumed:
+        return init.tokenizer or open_tokenizer(config.tokenizer, whole)
     return stored_tokenizer(config.out) if resumed else open_tokenizer(config.tokenizer, whole)
 
 
@@ -273,6 +291,7 @@ def _check_options(config: PretrainConfig) -> None:
     check_batch_size(config.run)
     check_tracker(config.run)
     check_freezing(config)
+    check_init(config)
     if config.run.sync_batch_norm and config.task.normalizes_in_groups:
         raise ConfigError(
             "run.sync_batch_norm computes BatchNorm's statistics over all images, and this task "

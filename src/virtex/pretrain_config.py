@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -85,6 +86,9 @@ class PretrainConfig:
     init: str = "random"
     """Initial weights of the backbone: random, imagenet, a run folder, a weights file, a released
     or torchvision .pth, or a name that `virtex zoo` lists."""
+    init_parts: Literal["backbone", "task"] = "backbone"
+    """Parts that `init` initializes: the backbone, or the whole task, with head or text encoder and
+    the vocabulary of a run of the same task."""
     task: TaskConfig = field(default_factory=CaptioningConfig)
     """Pretext task; `--task.help NAME` lists its options."""
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -138,6 +142,15 @@ def steps_of(config: PretrainConfig, num_images: int) -> int:
     """Return the number of steps in which each training image is seen `num_epochs` times."""
     assert config.run.num_epochs is not None
     return max(1, math.ceil(config.run.num_epochs * num_images / config.run.batch_size))
+
+
+def check_init(config: PretrainConfig) -> None:
+    """Raise ConfigError if `init` cannot name the parts that it is to initialize."""
+    if config.init_parts == "task" and config.tokenizer.tokenizer_path is not None:
+        raise ConfigError(
+            "init_parts task takes the vocabulary of init, and tokenizer.tokenizer_path names "
+            "another: leave one of them out"
+        )
 
 
 def check_freezing(config: PretrainConfig) -> None:

@@ -13,7 +13,7 @@ from virtex.engine.run import RunConfig, RunFolder
 from virtex.errors import ConfigError
 
 RUN = RunConfig(num_steps=6, batch_size=8, device="cpu", checkpoint_every=3, tensorboard=False)
-OPTIM = OptimConfig(lr=0.05, backbone_lr=0.1, lookahead_steps=2)
+OPTIM = OptimConfig(lr=0.05, backbone_lr=0.1, lookahead_steps=2, ema_decay=0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,8 @@ def test_a_compiled_run_resumes_bit_for_bit_and_with_fused_kernels(tmp_path: Pat
     toy_fit(toy_task(), whole, run, optim=OPTIM)
     train_and_die(toy_task(), cut, run, at=4, optim=OPTIM)
     toy_fit(toy_task(), cut, run, optim=OPTIM)
-    assert_identical(content(whole, 6)["task"], content(cut, 6)["task"])
+    for part in ("task", "ema"):
+        assert_identical(content(whole, 6)[part], content(cut, 6)[part])
     assert toy_fit(toy_task(), cut, replace(RUN, num_steps=8), optim=OPTIM).step == 8
 
 
