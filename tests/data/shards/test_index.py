@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +87,6 @@ def ids(manifest: Path) -> list[str]:
         kept += [f"{name}/{records.key(position)}" for position in every]
     assert len(kept) == found.num_all_kept
     return kept
-
-
-@pytest.fixture
-def shards(tmp_path: Path) -> Path:
-    return make_shards(tmp_path / "shards")
-
-
-@pytest.fixture
-def server(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RangedServer]:
-    with RangedServer(shards) as running:
-        running.set_environment(monkeypatch)
-        yield running
 
 
 def test_the_manifest_of_a_folder_lies_in_it(shards: Path) -> None:

@@ -1,30 +1,17 @@
 """An index says what has changed, what it does not know, and what to do; and leaves nothing."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.data.shards.ranged_server import BUCKET, RangedServer
-from tests.data.shards.test_index import FAULTY, contents, ids, index, make_shards
+from tests.data.shards.test_index import FAULTY, contents, ids, index
 from tests.data.sources.layouts import jpeg, write, write_tar
 from virtex import cli
 from virtex.data.shards.store import StoreError
 from virtex.errors import ConfigError, DataError
-
-
-@pytest.fixture
-def shards(tmp_path: Path) -> Path:
-    return make_shards(tmp_path / "shards")
-
-
-@pytest.fixture
-def server(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RangedServer]:
-    with RangedServer(shards) as running:
-        running.set_environment(monkeypatch)
-        yield running
 
 
 def test_a_second_index_says_what_has_changed(
