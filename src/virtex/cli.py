@@ -3,7 +3,6 @@
 Nothing heavy is imported before a command is known, so that `virtex --help` answers at once.
 """
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -22,10 +21,10 @@ from virtex.brief_help import (
     transfer_brief,
     with_one_help,
 )
-from virtex.errors import ConfigError, VirTexError, did_you_mean, limit_of_system, printable
+from virtex.errors import ConfigError, VirTexError, did_you_mean, limit_of_system
 from virtex.launcher import report_to_torchrun
 from virtex.processes import HELP, Requested, choose, split_option
-from virtex.streams import flushed, is_fine, open_missing_streams, say
+from virtex.streams import flushed, is_fine, log_to_stderr, open_missing_streams, say
 from virtex.transfer.protocol_names import ABOUT, TRAINED
 from virtex.version import VERSION
 
@@ -90,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     open_missing_streams()
-    _log_to_stderr()
+    log_to_stderr()
     with suppress(AttributeError):  # another stream in its place
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     with flushed() as output:
@@ -115,22 +114,6 @@ def _exit_code(arguments: list[str]) -> int:
             raise
         say(f"VirTexError: {limit}")
         return 2
-
-
-class _PrintableFormatter(logging.Formatter):
-    """A formatter that escapes the control characters in names and captions."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
-
-
-def _log_to_stderr() -> None:
-    """Print the package's log messages on stderr, without level or time."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_PrintableFormatter("%(message)s"))
-    logger = logging.getLogger("virtex")
-    logger.handlers, logger.propagate = [handler], False
-    logger.setLevel(logging.INFO)
 
 
 def _run(words: list[str]) -> int:

@@ -1,13 +1,14 @@
-"""Standard streams that are closed, full or without a reader."""
+"""Standard streams, which may be closed, full or without a reader, and the log on stderr."""
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
-from virtex.errors import one_line
+from virtex.errors import one_line, printable
 
 READER_GONE = 141
 """Exit code of a command whose output has no reader any more, as of one that SIGPIPE ends."""
@@ -81,3 +82,19 @@ def _discard(stream: TextIO) -> None:
     """Lead a stream to nowhere, so that Python's own flush at exit does not fail."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _PrintableFormatter(logging.Formatter):
+    """A formatter that escapes the control characters in names and captions."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def log_to_stderr() -> None:
+    """Print the package's log messages on stderr, without level or time."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter("%(message)s"))
+    logger = logging.getLogger("virtex")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)

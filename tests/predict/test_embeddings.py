@@ -40,7 +40,7 @@ def embed(run: Path, *arguments: object) -> int:
 def test_the_command_writes_a_row_for_each_image_that_can_be_read(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("virtex.cli._log_to_stderr", lambda: None)
+    monkeypatch.setattr("virtex.cli.log_to_stderr", lambda: None)
     folder = write_images(tmp_path / "images", 4)
     (folder / "cut.jpg").write_bytes(b"\xff\xd8\xff")
     out = tmp_path / "new" / "out.npz"

@@ -340,7 +340,7 @@ def test_nothing_to_index_is_an_error(tmp_path: Path) -> None:
 def test_the_command_prints_the_manifest(
     shards: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "_log_to_stderr", lambda: None)
+    monkeypatch.setattr(cli, "log_to_stderr", lambda: None)
     assert cli.main(["index", str(shards), "--processes", "1"]) == 0
     assert capsys.readouterr().out == f"{shards / '.virtex-manifest'}\n"
     assert cli.main(["index", "ftp://host/shards", "--out", str(shards / "m")]) == 2
