@@ -7,6 +7,8 @@ replaces a value in its cell of parameters; `--check` writes nothing.
 """
 
 import argparse
+import base64
+import io
 import os
 import re
 import sys
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "notebooks"
 TIMEOUT = 3600
@@ -32,8 +35,9 @@ def _checked(command):
 get_ipython().system = _checked
 """
 """IPython ignores the exit code of a command in a cell, and its progress bars are a terminal's."""
-ADDRESSES = re.compile(r"(/[\w.-]+)+/(?=(site-packages|src)/)")
-"""Folders of this machine in outputs."""
+FOLDERS = re.compile(rf"{re.escape(tempfile.gettempdir())}/tmp\w+/")
+"""Folders in which notebooks are executed."""
+PNG, NUM_COLORS = "image/png", 128
 
 
 def set_parameters(notebook: nbformat.NotebookNode, values: Mapping[str, str]) -> None:
@@ -63,12 +67,23 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
 
 
 def clean(notebook: nbformat.NotebookNode) -> None:
-    """Drop times and addresses of this machine, which would differ from one run to the next."""
+    """Drop times, folders of this machine and warnings of libraries, and make images small."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", []):
-            if "text" in output:
-                output["text"] = ADDRESSES.sub("", output["text"])
+        if cell.cell_type == "code":
+            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
+            for output in cell.outputs:
+                if "text" in output:
+                    output["text"] = FOLDERS.sub("", output["text"])
+                if PNG in output.get("data", {}):
+                    output["data"] = {PNG: _with_palette(output["data"][PNG])}
+
+
+def _with_palette(png: str) -> str:
+    """Return a PNG file in base64 with a palette of colors, a sixth of its size."""
+    image, small = Image.open(io.BytesIO(base64.b64decode(png))), io.BytesIO()
+    image.convert("RGB").quantize(NUM_COLORS).save(small, "PNG", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

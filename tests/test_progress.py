@@ -34,6 +34,14 @@ def test_the_bar_shows_title_counts_and_note(terminal: Terminal) -> None:
     assert re.search(r"captions .* 7/20 .*3 \[left\] out", terminal.shown())
 
 
+def test_colors_that_are_forced_make_no_file_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    file = io.StringIO()
+    with ProgressBar("captions", 20, stream=file) as bar:
+        bar.advance(2)
+    assert file.getvalue() == ""
+
+
 def test_the_bar_shows_the_number_it_is_set_to(terminal: Terminal) -> None:
     with ProgressBar("step", 20, unit="steps", stream=terminal) as bar:
         bar.reach(13)

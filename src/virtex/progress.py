@@ -51,8 +51,12 @@ class ProgressBar:
         start: int = 0,
         stream: TextIO | None = None,
     ) -> None:
+        file = cast(TextIO, _Unfailing(stream or sys.stderr))
         self.console = Console(
-            file=cast(TextIO, _Unfailing(stream or sys.stderr)),
+            file=file,
+            force_terminal=None
+            if file.isatty()
+            else False,  # FORCE_COLOR, of CI and Jupyter, would
             quiet=not distributed.is_main(),
             soft_wrap=True,
         )
