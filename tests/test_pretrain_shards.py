@@ -129,9 +129,10 @@ def test_a_start_reads_a_bounded_number_of_examples(
     monkeypatch.setattr(ShardedSource, "_read", counted)
     monkeypatch.setattr("virtex.run_summary.NUM_LOOKED_AT", 20)
     monkeypatch.setattr("virtex.data.sources.shards.NUM_LOOKED_AT", 20)
+    monkeypatch.setattr("virtex.run_monitors.NUM_FROM_SHARDS", 20)
     flags = ("--tokenizer.sample", "50", "--run.num_steps", "1")
     pretrain(options(manifest, tmp_path / "run", *flags))
-    assert 0 <= len(reads) - (50 + 20 + 20 + 4) <= 2  # and what the loader looks at first
+    assert 0 <= len(reads) - (50 + 20 + 20 + 20 + 4) <= 2  # and what the loader looks at first
 
 
 def test_a_mix_trains_and_is_stored(tmp_path: Path) -> None:
