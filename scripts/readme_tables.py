@@ -8,8 +8,6 @@ With `--check` nothing is written, and a table that differs is an error.
 
 import argparse
 import json
-import os
-import platform
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +27,6 @@ def table(quickstart: Path) -> str:
         if one["protocol"] == "multilabel-svm"
     }
     (captions,) = [one["numbers"] for one in results if one["protocol"] == "scene-captions"]
-    seconds = sum(json.loads((quickstart / "timings.json").read_text()).values())
     right, all_right = captions["objects right"], captions["captions all right"]
     rows = [
         (
@@ -39,16 +36,9 @@ def table(quickstart: Path) -> str:
         ),
         ("objects in written captions that are in the scene", "", f"{right:.1f} %"),
         ("captions with objects, all of which are in the scene", "", f"{all_right:.1f} %"),
-        (f"time, {_processor()}", "", f"{seconds // 60:.0f} min {seconds % 60:.0f} s"),
     ]
     head = ["| on held-out scenes | random | pretrained |", "|---|---:|---:|"]
     return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
-
-
-def _processor() -> str:
-    """Return the number of cores and the processor's name."""
-    names = re.findall(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
-    return f"{os.cpu_count()} cores of {names[0] if names else platform.processor()}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
