@@ -52,11 +52,10 @@ class ProgressBar:
         stream: TextIO | None = None,
     ) -> None:
         file = cast(TextIO, _Unfailing(stream or sys.stderr))
+        forced = None if file.isatty() else False  # or FORCE_COLOR, of CI and Jupyter, makes it one
         self.console = Console(
             file=file,
-            force_terminal=None
-            if file.isatty()
-            else False,  # FORCE_COLOR, of CI and Jupyter, would
+            force_terminal=forced,
             quiet=not distributed.is_main(),
             soft_wrap=True,
         )

@@ -22,7 +22,14 @@ def test_every_notebook_has_a_toy_size():
     assert [path.stem for path in PATHS] == sorted(TOY)
 
 
-@pytest.mark.parametrize("name", TOY)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "captions_and_attention",
+        "own_pairs",
+        pytest.param("probe_and_compare", marks=pytest.mark.slow),
+    ],
+)
 def test_a_notebook_runs(tmp_path, monkeypatch, name):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(notebooks.FOLDER / f"{name}.ipynb", as_version=4)

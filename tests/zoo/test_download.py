@@ -1,6 +1,7 @@
 import hashlib
 import io
 import socket
+import sys
 import threading
 import urllib.request
 import zipfile
@@ -193,7 +194,8 @@ def test_several_at_once_download_it_once(path):
 
 
 def test_progress_shows_on_a_terminal(path, monkeypatch, capsys):
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     fetch(Served(CONTENT), path)
     shown = capsys.readouterr().err
     assert "file.pth" in shown
