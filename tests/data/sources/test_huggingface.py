@@ -155,6 +155,27 @@ def test_an_image_that_is_only_a_path_is_read_if_it_is_a_file_here(tmp_path: Pat
         huggingface.HuggingFaceSource(tmp_path, {"train": gone}, "train", needs=CAPTIONS)
 
 
+def test_a_data_set_of_the_hub_names_no_files_outside_of_its_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", str(cache))
+    inside, outside = write(cache / "a.jpg", jpeg(5)), write(tmp_path / "b.jpg", jpeg(6))
+    (cache / "link.jpg").symlink_to(outside)
+    for path in (inside, outside, cache / ".." / "b.jpg", cache / "link.jpg"):
+        data = captioned("x", image=[{"bytes": None, "path": str(path)}])
+        if path == inside:
+            source = huggingface.HuggingFaceSource(
+                Path("someone/pairs"), {"train": data}, "train", needs=CAPTIONS
+            )
+            assert source[0].image == inside
+            continue
+        with pytest.raises(DataError, match=r"neither in the data set nor a file: 1 \(row 0"):
+            huggingface.HuggingFaceSource(
+                Path("someone/pairs"), {"train": data}, "train", needs=CAPTIONS
+            )
+
+
 def test_a_file_larger_than_any_image_is_a_bad_image_and_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from virtex.data.sources.huggingface_columns import (
     item_of,
     texts_in,
 )
-from virtex.data.sources.huggingface_sets import WHOLE, Kind, Rows, kinds_of
+from virtex.data.sources.huggingface_sets import WHOLE, Kind, Rows, cache_folder, kinds_of
 from virtex.errors import ConfigError
 
 MAX_CLASSES = 1_000_000
@@ -69,7 +69,9 @@ class HuggingFaceSource(Source):
             problems.add("It has no rows. Name another split with --data.train_split.")
         problems.check()
         self._images = Rows(dataset, self._columns["image"].column)
-        names, self._sizes = _names_and_sizes(self._images, problems)
+        # A data set of others may name files of its download alone, one's own any file.
+        within = Path(os.sep) if root.is_dir() else cache_folder()
+        names, self._sizes = _names_and_sizes(self._images, problems, within=within)
         self.row_names = PackedStrings(names)
         """The file name of each example's image, which several may share, or its row's number."""
         ids = names if len(set(names)) == len(names) else map(str, range(len(names)))
@@ -163,7 +165,9 @@ def _chosen(choose: Any, named: str | None, kinds: Mapping[str, Kind], problems:
         raise ConfigError(f"{problems.subject}: {error}") from error
 
 
-def _names_and_sizes(images: Rows, problems: Problems) -> tuple[list[str], NDArray[np.int64]]:
+def _names_and_sizes(
+    images: Rows, problems: Problems, *, within: Path
+) -> tuple[list[str], NDArray[np.int64]]:
     """Return each row's file name, or number without one, and the size of its bytes, or -1.
 
     The bytes are not touched.
@@ -181,7 +185,7 @@ def _names_and_sizes(images: Rows, problems: Problems) -> tuple[list[str], NDArr
         paths += found
         sizes.append(compute.fill_null(compute.binary_length(data), -1).to_numpy())
     joined = np.concatenate(sizes)
-    _check_images(paths, joined, problems)
+    _check_images(paths, joined, problems, within=within)
     return [_name(row, path) for row, path in enumerate(paths)], joined
 
 
@@ -190,16 +194,19 @@ def _name(row: int, path: str | None) -> str:
 
 
 def _check_images(
-    paths: Sequence[str | None], sizes: NDArray[np.int64], problems: Problems
+    paths: Sequence[str | None], sizes: NDArray[np.int64], problems: Problems, *, within: Path
 ) -> None:
-    """Add a problem for the rows that have neither bytes nor a path of a file on this machine."""
+    """Add a problem for the rows that have neither bytes nor a path of a file in a folder."""
     outside = {row: paths[row] for row in np.flatnonzero(sizes < 0).tolist()}
     files = {path[1:] for path in outside.values() if path and path.startswith(os.sep)}
     absent = set(absent_files(Path(os.sep), files))
     lost = [
         f"row {row}: {path}"
         for row, path in outside.items()
-        if not path or path[1:] in absent or not path.startswith(os.sep)
+        if not path
+        or path[1:] in absent
+        or not path.startswith(os.sep)
+        or not Path(path).resolve().is_relative_to(within)
     ]
     remedy = "Save the data set with its images, as save_to_disk does, or remove these rows."
     problems.add_all("rows whose image is neither in the data set nor a file", lost, remedy)

@@ -54,6 +54,13 @@ class Kind:
         return f"one of {len(self.classes):,} classes" if self.name == "class" else self.name
 
 
+def cache_folder() -> Path:
+    """Return the folder that holds all files which the library downloads."""
+    from datasets import config
+
+    return Path(config.HF_CACHE_HOME).resolve()
+
+
 class Rows:
     """One column of a split, whose rows are read from memory-mapped files."""
 
