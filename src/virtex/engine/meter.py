@@ -1,5 +1,6 @@
 """Measurements of a run: the losses of its last steps, and its speed."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,8 +28,8 @@ class LossWindow:
         self.rows: list[Tensor] = []
         self.num_means = 0
         """Number of first rows that are means over all processes already."""
-        self.last_read: dict[str, list[float]] = {}
-        """The finite values of each scalar in the steps that were read last."""
+        self.last_read = torch.empty(0, 0)
+        """Scalars of the steps that were read last, by `names`."""
 
     def add(self, scalars: dict[str, Tensor]) -> None:
         """Add one step's scalars, whose names must be the same at every step."""
@@ -67,16 +68,19 @@ class LossWindow:
 
         If `exempt` is set, means are over finite values and `skipped_steps` counts the others.
         """
-        table = self.check(step)
+        table = self.last_read = self.check(step)
         self.rows, self.num_means = [], 0
         finite = table.isfinite()
         means = torch.where(finite, table, torch.nan).nanmean(dim=0)
-        self.last_read = {
-            name: column[column.isfinite()].tolist()
-            for name, column in zip(self.names, table.T, strict=True)
-        }
         skipped = {"skipped_steps": float((~finite).sum())} if self.exempt else {}
         return {**dict(zip(self.names, means.tolist(), strict=True)), **skipped}
+
+    def last_values(self, name: str) -> list[float]:
+        """Return the finite values of one scalar in the steps that were read last."""
+        if name not in self.names or not len(self.last_read):
+            return []
+        column = self.last_read[:, self.names.index(name)]
+        return [value for value in column.tolist() if math.isfinite(value)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scalars since the last record; with them a resumed run logs the same means."""

@@ -25,7 +25,7 @@ class Watch:
 
     def norms(self, losses: LossWindow) -> dict[str, float]:
         """Return the largest gradient norm of the steps read last, and the fraction clipped."""
-        norms, most = losses.last_read.get("grad_norm", []), self.monitors.facts.max_grad_norm
+        norms, most = losses.last_values("grad_norm"), self.monitors.facts.max_grad_norm
         if not norms:
             return {}
         clipped = {"clipped": sum(norm > most for norm in norms) / len(norms)} if most else {}
