@@ -70,7 +70,7 @@ class HuggingFaceSource(Source):
         problems.check()
         self._images = Rows(dataset, self._columns["image"].column)
         # A data set of others may name files of its download alone, one's own any file.
-        within = Path(os.sep) if root.is_dir() else cache_folder()
+        within = None if root.is_dir() else cache_folder()
         names, self._sizes = _names_and_sizes(self._images, problems, within=within)
         self.row_names = PackedStrings(names)
         """The file name of each example's image, which several may share, or its row's number."""
@@ -166,7 +166,7 @@ def _chosen(choose: Any, named: str | None, kinds: Mapping[str, Kind], problems:
 
 
 def _names_and_sizes(
-    images: Rows, problems: Problems, *, within: Path
+    images: Rows, problems: Problems, *, within: Path | None
 ) -> tuple[list[str], NDArray[np.int64]]:
     """Return each row's file name, or number without one, and the size of its bytes, or -1.
 
@@ -194,9 +194,17 @@ def _name(row: int, path: str | None) -> str:
 
 
 def _check_images(
-    paths: Sequence[str | None], sizes: NDArray[np.int64], problems: Problems, *, within: Path
+    paths: Sequence[str | None],
+    sizes: NDArray[np.int64],
+    problems: Problems,
+    *,
+    within: Path | None,
 ) -> None:
-    """Add a problem for the rows that have neither bytes nor a path of a file in a folder."""
+    """Add a problem for the rows that have neither bytes nor a path of a file here.
+
+    Args:
+        within: Folder that the files must lie in; None: they may lie anywhere.
+    """
     outside = {row: paths[row] for row in np.flatnonzero(sizes < 0).tolist()}
     files = {path[1:] for path in outside.values() if path and path.startswith(os.sep)}
     absent = set(absent_files(Path(os.sep), files))
@@ -206,7 +214,7 @@ def _check_images(
         if not path
         or path[1:] in absent
         or not path.startswith(os.sep)
-        or not Path(path).resolve().is_relative_to(within)
+        or (within is not None and not Path(path).resolve().is_relative_to(within))
     ]
     remedy = "Save the data set with its images, as save_to_disk does, or remove these rows."
     problems.add_all("rows whose image is neither in the data set nor a file", lost, remedy)
