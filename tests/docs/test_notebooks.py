@@ -35,6 +35,8 @@ def test_a_notebook_runs(tmp_path, monkeypatch, name):
     notebook = nbformat.read(notebooks.FOLDER / f"{name}.ipynb", as_version=4)
     notebooks.set_parameters(notebook, TOY[name])
     notebooks.execute(notebook, tmp_path)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source]
+    assert [cell.execution_count for cell in cells] == list(range(2, len(cells) + 2))
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
