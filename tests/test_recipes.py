@@ -9,7 +9,8 @@ import pytest
 from virtex import config
 from virtex.models.textual_head import HeadConfig
 from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
-from virtex.study import StudyConfig, planned_runs
+from virtex.study import StudyConfig
+from virtex.study.plan import planned_runs
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.tasks.moco import MocoConfig
 

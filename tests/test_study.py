@@ -10,7 +10,10 @@ from tests.small_run import OPTIONS
 from virtex import cli
 from virtex.config import parse
 from virtex.errors import ConfigError
-from virtex.study import StudyConfig, planned_runs, study, table
+from virtex.study import StudyConfig, study
+from virtex.study.plan import planned_runs
+from virtex.study.table import table
+from virtex.transfer.protocol import Result
 
 RECIPE = {
     "rows": [
@@ -64,7 +67,9 @@ def test_the_table_gives_mean_and_deviation_of_several_seeds(tmp_path: Path) -> 
     config = parsed(tmp_path, rows=RECIPE["rows"][:1])
     study(config)
     runs = planned_runs(config)
-    scores = [json.loads(run.result_path.read_text())["numbers"]["mAP"] for run in runs]
+    scores = [
+        json.loads((run.folder / "result.json").read_text())["numbers"]["mAP"] for run in runs
+    ]
     mean, half = sum(scores) / 2, abs(scores[0] - scores[1]) / 2
     assert scores[0] != scores[1]
     assert f"**{mean:.2f}** ± {2**0.5 * half:.2f} | 2 |" in table(config, runs)
@@ -82,7 +87,7 @@ def test_a_study_does_not_resume_with_other_options(tmp_path: Path) -> None:
     longer = [{"name": "two directions", "pretrain": {"run": {"num_steps": 9}}}]
     with pytest.raises(ConfigError, match="num_steps was 6, now 9"):
         study(parsed(tmp_path, rows=longer))
-    with pytest.raises(ConfigError, match="another image_size"):
+    with pytest.raises(ConfigError, match="image_size 32, now 64"):
         study(parsed(tmp_path, rows=RECIPE["rows"][:2], image_size=64))
 
 
@@ -100,6 +105,13 @@ def test_a_study_does_not_resume_with_other_options(tmp_path: Path) -> None:
         ({"rows": [{"name": "x", "seeds": list(range(501))}]}, "501 runs"),
         ({"rows": [{"name": "+x"}, {"name": "-X"}]}, "name of its own"),
         ({"rows": [{"name": "x", "seeds": [1, 1]}]}, "seeds once"),
+        ({"tune": {"factors": [1, 0]}}, "tune: factors"),
+        ({"tune": {"factors": [1], "held_out": 1.0}}, "tune: held_out"),
+        ({"scores": [{"name": "x", "protocol": "voc08"}]}, "unknown protocol 'voc08'"),
+        ({"scores": [{"name": "x", "options": {"shot": 1}}]}, "score 'x'"),
+        ({"scores": [{"name": "x", "draws": 0}]}, "score 'x': draws 0"),
+        ({"scores": [{"name": "x"}, {"name": "X"}]}, "score 'X': give it a name of its own"),
+        ({"rows": [{"name": "x", "init": "imagenet"}]}, "pretrain: {init"),
         (
             {"rows": [{"name": "y"}, {"name": "x", "pretrain": {"backbone": {"name": "resnet5"}}}]},
             "unknown backbone",
@@ -113,3 +125,47 @@ def test_problems_are_reported_before_anything_runs(
     with pytest.raises(ConfigError, match=part):
         study(parsed(tmp_path, **changes))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_row_s_learning_rate_is_chosen_on_held_out_training_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune = {"factors": [0.5, 2], "num_steps": 3}
+    config = parsed(tmp_path, rows=[RECIPE["rows"][0], {"name": "a", "seeds": [1]}], tune=tune)
+    lines = study(config).read_text().splitlines()
+    results = {
+        factor: Result.read(config.out / "a" / "tuning" / f"factor_{factor:g}" / "result.json")
+        for factor in (0.5, 2)
+    }
+    numbers = {
+        result.numbers["num_train"] + result.numbers["num_test"] for result in results.values()
+    }
+    assert numbers == {60.0}  # all are the target's training images
+    best = max(results, key=lambda factor: results[factor].score)
+    run = planned_runs(config)[-1]
+    stored = yaml.safe_load((run.folder / "config.yaml").read_text())
+    assert stored["optim"]["lr"] == best * run.options.optim.lr
+    assert stored["optim"]["backbone_lr"] == best * run.options.optim.backbone_lr
+    assert stored["run"]["num_steps"] == 6
+    assert f"| {stored['optim']['lr']:.2g} |" in lines[3]
+    assert "| random | 0 |  |" in lines[2]
+    monkeypatch.setattr("virtex.study.tuning.pretrain_in_team", None)  # nothing is left to do
+    assert study(config).read_text().splitlines() == lines
+
+
+def test_scores_are_columns_with_options_of_their_own(tmp_path: Path) -> None:
+    scores = [
+        {"name": "all"},
+        {"name": "few", "options": {"shots": 3, "leave_out_rare": True}, "draws": 2},
+        {"name": "neighbors", "number": "knn_mAP"},
+    ]
+    config = parsed(tmp_path, rows=RECIPE["rows"][:1], scores=scores)
+    lines = study(config).read_text().splitlines()
+    assert lines[0] == "| pretraining | images seen | all | few | neighbors | seeds |"
+    few = config.out / "random" / "seed_1" / "scores" / "few"
+    drawn = [Result.read(few / f"draw_{draw}.json") for draw in (0, 1)]
+    assert [result.seed for result in drawn] == [2, 3]
+    assert {result.data["train"]["drawn"] for result in drawn} == {"shots 3"}
+    scores[1]["options"]["shots"] = 4
+    with pytest.raises(ConfigError, match="shots 3, now 4"):
+        study(parsed(tmp_path, rows=RECIPE["rows"][:1], scores=scores))

@@ -184,13 +184,21 @@ class LinearConfig(TransferConfig):
     neighbors: NeighborConfig = field(default_factory=NeighborConfig)
 
 
-def run(config: LinearConfig) -> list[Result]:
-    """Score a backbone on images of one class each, and write the results."""
-    protocol = LinearProbe(
+def protocol(config: LinearConfig) -> LinearProbe:
+    """Return the protocol that a command describes.
+
+    Raises:
+        ConfigError: Options that cannot work.
+    """
+    return LinearProbe(
         extraction=extraction(config),
         solver=config.solver,
         sgd=config.sgd,
         neighbors=config.neighbors,
         seed=config.seed,
     )
-    return run_protocol(protocol, config, config.data)
+
+
+def run(config: LinearConfig) -> list[Result]:
+    """Score a backbone on images of one class each, and write the results."""
+    return run_protocol(protocol(config), config, config.data)

@@ -228,12 +228,20 @@ def with_voc_splits(data: SourceConfig) -> SourceConfig:
     )
 
 
-def run(config: Voc07Config) -> list[Result]:
-    """Score a backbone on VOC2007 classification (or other data of its kind); write the results."""
-    protocol = MultiLabelSvm(
+def protocol(config: Voc07Config) -> MultiLabelSvm:
+    """Return the protocol that a command describes.
+
+    Raises:
+        ConfigError: Options that cannot work.
+    """
+    return MultiLabelSvm(
         name=protocol_name(config.data),
         extraction=extraction(config),
         leave_out_rare=config.leave_out_rare,
         seed=config.seed,
     )
-    return run_protocol(protocol, config, with_voc_splits(config.data))
+
+
+def run(config: Voc07Config) -> list[Result]:
+    """Score a backbone on VOC2007 classification (or other data of its kind); write the results."""
+    return run_protocol(protocol(config), config, with_voc_splits(config.data))

@@ -1,0 +1,167 @@
+"""What a study will do: the run of each row and seed, checked before anything runs."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from virtex.config import to_dict, with_recipes
+from virtex.errors import ConfigError, listing, out_of_range, raise_all
+from virtex.pretrain import PretrainConfig, parse_pretrain
+from virtex.study.study_config import Row, StudyConfig
+
+MAX_RUNS = 500
+"""Most runs, over all rows and seeds."""
+MAX_NAME = 100
+"""Most characters of a row's name, which becomes a folder's."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run of one row with one random seed."""
+
+    row: Row
+    folder: Path
+    options: PretrainConfig
+    """Options of the pretraining, as the row has them before its learning rate is tuned."""
+
+    @property
+    def seed(self) -> int:
+        """Random seed."""
+        return self.options.run.seed
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the row has a pretraining."""
+        return self.row.pretrain is not None
+
+
+def planned_runs(config: StudyConfig) -> list[Run]:
+    """Return the run of every row and random seed.
+
+    Raises:
+        ConfigError: Options cannot be parsed, rows have the same name, seeds repeat, or `only`
+            names an unknown row.
+    """
+    raise_all(ConfigError, "the study cannot work", _problems(config))
+    chosen_rows(config)
+    return [
+        Run(row, folder, options_of(config, row, seed=seed, out=folder))
+        for row in config.rows
+        for seed in config.seeds_of(row)
+        for folder in [row_folder(config, row) / f"seed_{seed}"]
+    ]
+
+
+def row_folder(config: StudyConfig, row: Row) -> Path:
+    """Return the folder of a row's runs."""
+    return config.out / folder_name(row.name)
+
+
+def folder_name(name: str) -> str:
+    """Return the name of a row or column as that of a folder."""
+    return re.sub(r"\W+", "_", name).lower()
+
+
+def chosen_rows(config: StudyConfig) -> list[str]:
+    """Return the names of the rows to run.
+
+    Raises:
+        ConfigError: `only` is empty or names an unknown row.
+    """
+    names = [row.name for row in config.rows]
+    if config.only is None:
+        return names
+    only = [config.only] if isinstance(config.only, str) else config.only
+    if not only:
+        raise ConfigError(f"only is empty: name rows, or leave it out; rows are {', '.join(names)}")
+    unknown = [name for name in only if name not in names]
+    if unknown:
+        raise ConfigError(f"only: no row is called {listing(unknown)}; rows are {', '.join(names)}")
+    return only
+
+
+def options_of(
+    config: StudyConfig,
+    row: Row,
+    *,
+    seed: int,
+    out: Path,
+    changes: Mapping[str, Any] | None = None,
+) -> PretrainConfig:
+    """Return a row's pretraining options: recipes, then the study's options, then its own.
+
+    Args:
+        changes: Further options, which win over all others.
+    """
+    data = to_dict(config.data)
+    for amount, whole in (("share", 1.0), ("num_captions", None)):
+        if data[amount] == whole:  # so that a recipe may set it
+            del data[amount]
+    own = [{"data": data}, config.pretrain, row.pretrain or {}, {"run": {"seed": seed}}, changes]
+    recipes = [part for name in [*config.recipes, *row.recipes] for part in ("--config", name)]
+    texts = [part for values in own if values for part in ("--config", yaml.safe_dump(values))]
+    try:
+        return parse_pretrain([*with_recipes(recipes, "pretrain"), *texts, "--out", str(out)])
+    except ConfigError as error:
+        raise ConfigError(f"row {row.name!r}: {error}") from error
+
+
+def _problems(config: StudyConfig) -> list[str]:
+    """Return what is wrong with rows, columns, seeds and tuning."""
+    rows, seeds = config.rows, list(map(config.seeds_of, config.rows))
+    if not rows:
+        return [
+            "rows is empty: list at least one, such as `rows: [{name: random, pretrain: null}]`"
+        ]
+    if (num_runs := sum(map(len, seeds))) > MAX_RUNS:
+        return [f"{num_runs:,} runs in all rows are more than {MAX_RUNS}: divide the study"]
+    problems = [*_of_names("row", [row.name for row in rows])]
+    problems += [
+        f"row {row.name[:MAX_NAME]!r}: give seeds of 0 or more, each of its seeds once"
+        for row, own in zip(rows, seeds, strict=True)
+        if not own or len(set(own)) < len(own) or min(own) < 0
+    ]
+    problems += [
+        f"row {row.name[:MAX_NAME]!r} is pretrained: name the weights it begins with in its "
+        "options, `pretrain: {init: ...}`"
+        for row in rows
+        if row.pretrain is not None and row.init != "random"
+    ]
+    problems += _of_names("score", [score.name for score in config.scores])
+    for score in config.scores:
+        problems += [f"score {score.name!r}: {one}" for one in out_of_range(score, RANGES["score"])]
+    return problems + [f"tune: {problem}" for problem in _of_tuning(config)]
+
+
+RANGES: dict[str, dict[str, tuple[float, float]]] = {
+    "score": {"draws": (1, 100)},
+    "tune": {"num_steps": (1, 2**40), "held_out": (0.05, 0.95), "seed": (0, 2**40)},
+}
+
+
+def _of_tuning(config: StudyConfig) -> list[str]:
+    factors = config.tune.factors
+    problems = out_of_range(config.tune, RANGES["tune"])
+    if len(set(factors)) < len(factors) or any(not 0 < factor <= 1000 for factor in factors):
+        problems.append(f"factors {factors} must be above 0, at most 1000, and each given once")
+    return problems
+
+
+def _of_names(kind: str, names: Sequence[str]) -> list[str]:
+    """Return what is wrong with the names of rows or columns, which become those of folders."""
+    folders, problems = list(map(folder_name, names)), []
+    for name, folder in zip(names, folders, strict=True):
+        shown = repr(name[:MAX_NAME])
+        if not folder.strip("_"):
+            problems.append(f"{kind} {shown}: give it a name with letters or digits")
+        if len(name) > MAX_NAME:
+            problems.append(f"{kind} {shown}...: give it a name of at most {MAX_NAME} characters")
+        if folders.count(folder) > 1:
+            problems.append(
+                f"{kind} {shown}: give it a name of its own; only letters and digits count"
+            )
+    return problems

@@ -1,0 +1,75 @@
+"""A study: several pretraining runs, their transfer scores, and a table of these.
+
+The recipe of a study lists the rows of the table, each with the options that differ from the
+study's, and its columns. An interrupted study resumes: runs resume, and existing scores are kept.
+Rows are independent, so that several processes or machines can divide a study by `--only`.
+"""
+
+from pathlib import Path
+
+from virtex import files
+from virtex.pretrain import check
+from virtex.pretrain_team import pretrain_in_team
+from virtex.processes import Requested
+from virtex.study.plan import Run, chosen_rows, planned_runs
+from virtex.study.scores import check_scores, measurements
+from virtex.study.study_config import StudyConfig
+from virtex.study.table import table
+from virtex.study.tuning import check_trials, is_tuned, trials, tune, tuned
+
+TABLE = "table.md"
+
+
+def study(config: StudyConfig, *, processes: Requested = "auto") -> Path:
+    """Run the missing parts of a study, write its table, and return the path of table.md.
+
+    Args:
+        processes: Number of processes that pretrain a row.
+
+    Raises:
+        ConfigError: Options of a row cannot work; raised before anything runs.
+        DataError: The data are missing or broken; for the target, raised before anything runs.
+    """
+    runs = planned_runs(config)
+    check_all(config, runs)
+    names = chosen_rows(config)
+    for row in config.rows:
+        if row.name not in names:
+            continue
+        if is_tuned(config, row):
+            tune(config, row, processes)
+        for run in runs:
+            if run.row is row:
+                carry_out(run, config, processes)
+    path = config.out / TABLE
+    files.write(path, table(config, runs))
+    return path
+
+
+def check_all(config: StudyConfig, runs: list[Run]) -> None:
+    """Check the options of all rows and scores, and that what exists was made with them.
+
+    Raises:
+        ConfigError, DataError: see `study`.
+    """
+    for run in runs:
+        if run.is_pretrained:
+            check(tuned(config, run))
+    for row in config.rows if config.tune.factors else ():
+        for trial in trials(config, row) if is_tuned(config, row) else ():
+            check(trial.options)
+    check_scores(config, runs)
+    check_trials(config)
+
+
+def carry_out(run: Run, config: StudyConfig, processes: Requested) -> None:
+    """Pretrain or resume a run that lacks scores, and measure these."""
+    missing = [one for one in measurements(config, run) if not one.path.exists()]
+    if not missing:
+        return
+    if run.is_pretrained:
+        options = tuned(config, run)
+        if pretrain_in_team(options, processes).reason == "interrupted":
+            raise KeyboardInterrupt
+    for one in missing:
+        one.carry_out()

@@ -1,0 +1,92 @@
+"""The options of a study: its rows, its columns, and how each row's learning rate is chosen."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from virtex.data.source import SourceConfig
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: an initialisation, pretrained once per random seed."""
+
+    name: str
+    """Name in the table."""
+    recipes: list[str] = field(default_factory=list)
+    """Pretraining recipes, applied after the study's."""
+    pretrain: dict[str, Any] | None = field(default_factory=dict)
+    """Pretraining options that differ from the study's; null: no pretraining, `init` itself."""
+    init: str = "random"
+    """Weights that a row without pretraining scores: random, a file, or a published name."""
+    seeds: list[int] | None = None
+    """Random seeds, one run each, instead of the study's."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A column of the table: a protocol of `virtex transfer`, with options of its own."""
+
+    name: str
+    """Name in the table."""
+    protocol: str = "voc07"
+    """Name of the protocol."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the protocol that differ from the study's: {shots: 5}, {data: {root: DIR}}."""
+    number: str | None = None
+    """Number of the result to show, such as knn_top1; by default the protocol's headline."""
+    draws: int = 1
+    """Repetitions with other random seeds, of which the table takes the mean: for few labels."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Choice of each row's learning rates, by short runs scored on the target's training images."""
+
+    factors: list[float] = field(default_factory=list)
+    """Factors of the row's optim.lr and optim.backbone_lr to try; none: rates stay as they are."""
+    num_steps: int = 400
+    """Steps of each short run, whose schedule is as long."""
+    protocol: Literal["voc07", "linear"] = "voc07"
+    """voc07: an SVM per class, for images with several labels; linear: a linear classifier."""
+    held_out: float = 0.5
+    """Fraction of the target's training images that score; the rest are trained on. Its test images
+    take no part."""
+    seed: int = 0
+    """Random seed of the short runs and of the images held out."""
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Options of `virtex study`; rows, scores, recipes and pretrain belong in a recipe."""
+
+    out: Path
+    """Folder of the runs, the results and table.md; an existing study is resumed."""
+    rows: list[Row]
+    """Rows of the table, in order."""
+    scores: list[Score] = field(default_factory=list)
+    """Columns of the table; by default VOC07 on `target`."""
+    tune: Tuning = field(default_factory=Tuning)
+    recipes: list[str] = field(default_factory=list)
+    """Pretraining recipes of all rows."""
+    pretrain: dict[str, Any] = field(default_factory=dict)
+    """Pretraining options of all rows."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """Random seeds of every row that has none of its own; the table shows mean and standard
+    deviation."""
+    image_size: int = 224
+    """Side of the images in the transfer on frozen features, in pixels."""
+    data: SourceConfig = field(default_factory=SourceConfig)
+    """Data of the pretraining."""
+    target: SourceConfig = field(default_factory=lambda: SourceConfig(source="voc"))
+    """Data of the scores: for VOC07 any source with several labels per image."""
+    num_workers: int = 2
+    """Worker processes that decode images for the transfer, and threads that fit SVMs."""
+    leave_out_rare: bool = False
+    """VOC07: leave out classes with too few images in `target`, instead of raising an error."""
+    only: list[str] | str | None = None
+    """Row to run, or a list of rows; the table shows all existing scores."""
+
+    def seeds_of(self, row: Row) -> list[int]:
+        """Return the random seeds of a row."""
+        return self.seeds if row.seeds is None else row.seeds

@@ -1,0 +1,148 @@
+"""The learning rate of each row: short runs, scored on a part of the target's training images.
+
+Every row gets the same grid of factors and the same number of steps. The images that score were
+held out of the target's training images, so that its test images choose nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from virtex import distributed
+from virtex.data.example import Source, Subset
+from virtex.data.source import Needs, open_source
+from virtex.data.subsets import held_out
+from virtex.errors import ConfigError
+from virtex.pretrain import PretrainConfig
+from virtex.pretrain_team import pretrain_in_team
+from virtex.processes import Requested
+from virtex.study.plan import Run, options_of, row_folder
+from virtex.study.study_config import Row, StudyConfig
+from virtex.transfer import linear, voc07
+from virtex.transfer.protocol import Protocol, Result
+from virtex.zoo.backbones import build_backbone, origin_of
+from virtex.zoo.init import open_init
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A short run of a row with one factor of its learning rates."""
+
+    factor: float
+    options: PretrainConfig
+
+    @property
+    def path(self) -> Path:
+        """Path of the trial's score."""
+        return self.options.out / "result.json"
+
+
+def is_tuned(config: StudyConfig, row: Row) -> bool:
+    """Return whether the learning rates of a row are chosen among several."""
+    return bool(config.tune.factors) and row.pretrain is not None
+
+
+def trials(config: StudyConfig, row: Row) -> Iterator[Trial]:
+    """Yield the trials of a row."""
+    folder, tune = row_folder(config, row) / "tuning", config.tune
+    for factor in tune.factors:
+        changes = {"run": {"num_steps": tune.num_steps, "num_epochs": None}}
+        out = folder / f"factor_{factor:g}"
+        options = options_of(config, row, seed=tune.seed, out=out, changes=changes)
+        yield Trial(factor, scaled(options, factor))
+
+
+def scaled(options: PretrainConfig, factor: float) -> PretrainConfig:
+    """Return options with both learning rates times a factor."""
+    lr, backbone_lr = options.optim.lr, options.optim.backbone_lr
+    optim = replace(options.optim, lr=factor * lr, backbone_lr=factor * backbone_lr)
+    return replace(options, optim=optim)
+
+
+def tuned(config: StudyConfig, run: Run) -> PretrainConfig:
+    """Return the options of a run with the best factor so far; without trials as the row has them.
+
+    Equal scores prefer the first factor.
+    """
+    if not is_tuned(config, run.row):
+        return run.options
+    scores = {
+        trial.factor: Result.read(trial.path).score
+        for trial in trials(config, run.row)
+        if trial.path.exists()
+    }
+    return scaled(run.options, max(scores, key=scores.__getitem__)) if scores else run.options
+
+
+def tune(config: StudyConfig, row: Row, processes: Requested) -> None:
+    """Carry out the missing trials of a row."""
+    for trial in trials(config, row):
+        if trial.path.exists():
+            continue
+        if pretrain_in_team(trial.options, processes).reason == "interrupted":
+            raise KeyboardInterrupt
+        _score(config, trial).write(trial.path)
+
+
+def _score(config: StudyConfig, trial: Trial) -> Result:
+    chosen = _protocol(config, trial.options.out)
+    train, test = _halves(config)
+    opened = open_init(str(trial.options.out))
+    with distributed.process_group(chosen.device):
+        backbone = build_backbone(opened)
+        origin = origin_of(opened, backbone.config).record()
+        return chosen.run(backbone, train=train, test=test, initialisation=origin)
+
+
+def check_trials(config: StudyConfig) -> None:
+    """Check the data that choose the learning rates, and existing trials.
+
+    Raises:
+        ConfigError: Options or data of an existing trial differ.
+        DataError: The training images are too few to be divided.
+    """
+    if not config.tune.factors:
+        return
+    train, test = _halves(config)
+    _protocol(config, config.out).check(train, test)
+    expected = {"train": train.identity(), "test": test.identity()}
+    for row in config.rows:
+        for trial in trials(config, row) if is_tuned(config, row) else ():
+            if trial.path.exists() and Result.read(trial.path).data != expected:
+                raise ConfigError(
+                    f"{trial.path} was measured on other data: remove it, or give --out a new "
+                    "folder."
+                )
+
+
+def _protocol(config: StudyConfig, out: Path) -> Protocol:
+    """Return the protocol that scores the trials, on frozen features."""
+    size, num_workers = config.image_size, config.num_workers
+    if config.tune.protocol == "linear":
+        of_one_class = linear.LinearConfig(
+            init="random", out=out, image_size=size, num_workers=num_workers
+        )
+        return linear.protocol(of_one_class)
+    of_several = voc07.Voc07Config(
+        init="random",
+        out=out,
+        data=config.target,
+        image_size=size,
+        num_workers=num_workers,
+        leave_out_rare=config.leave_out_rare,
+    )
+    return voc07.protocol(of_several)
+
+
+def _halves(config: StudyConfig) -> tuple[Source, Source]:
+    """Return the target's training images in two parts: to train on, and held out to score."""
+    target = config.target
+    if config.tune.protocol == "voc07":
+        target = voc07.with_voc_splits(target)
+    whole = open_source(target, split="train", needs=Needs(labels=True))
+    assert whole is not None, "every source has training images"
+    ids = map(whole.image_id, range(len(whole)))
+    is_held = held_out(ids, config.tune.held_out, seed=config.tune.seed)
+    return Subset(whole, np.flatnonzero(~is_held)), Subset(whole, np.flatnonzero(is_held))
