@@ -1,10 +1,9 @@
 """What a study will do: the run of each row and seed, checked before anything runs."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -48,17 +47,18 @@ def planned_runs(config: StudyConfig) -> list[Run]:
     """
     raise_all(ConfigError, "the study cannot work", _problems(config))
     chosen_rows(config)
-    return [
-        Run(row, folder, options_of(config, row, seed=seed, out=folder))
-        for row in config.rows
-        for seed in config.seeds_of(row)
-        for folder in [row_folder(config, row) / f"seed_{seed}"]
-    ]
+    runs = []
+    for row in config.rows:
+        options = _options(config, row)  # parsed once
+        for seed in config.seeds_of(row):
+            folder = config.out / folder_name(row.name) / f"seed_{seed}"
+            runs.append(Run(row, folder, with_seed(options, seed, out=folder)))
+    return runs
 
 
-def row_folder(config: StudyConfig, row: Row) -> Path:
-    """Return the folder of a row's runs."""
-    return config.out / folder_name(row.name)
+def with_seed(options: PretrainConfig, seed: int, *, out: Path) -> PretrainConfig:
+    """Return the options of a run with another random seed and folder."""
+    return replace(options, out=out, run=replace(options.run, seed=seed))
 
 
 def folder_name(name: str) -> str:
@@ -84,28 +84,18 @@ def chosen_rows(config: StudyConfig) -> list[str]:
     return only
 
 
-def options_of(
-    config: StudyConfig,
-    row: Row,
-    *,
-    seed: int,
-    out: Path,
-    changes: Mapping[str, Any] | None = None,
-) -> PretrainConfig:
-    """Return a row's pretraining options: recipes, then the study's options, then its own.
-
-    Args:
-        changes: Further options, which win over all others.
-    """
+def _options(config: StudyConfig, row: Row) -> PretrainConfig:
+    """Return a row's pretraining options: recipes, then the study's options, then its own."""
     data = to_dict(config.data)
     for amount, whole in (("share", 1.0), ("num_captions", None)):
         if data[amount] == whole:  # so that a recipe may set it
             del data[amount]
-    own = [{"data": data}, config.pretrain, row.pretrain or {}, {"run": {"seed": seed}}, changes]
+    own = [{"data": data}, config.pretrain, row.pretrain or {}]
     recipes = [part for name in [*config.recipes, *row.recipes] for part in ("--config", name)]
     texts = [part for values in own if values for part in ("--config", yaml.safe_dump(values))]
     try:
-        return parse_pretrain([*with_recipes(recipes, "pretrain"), *texts, "--out", str(out)])
+        arguments = [*with_recipes(recipes, "pretrain"), *texts, "--out", str(config.out)]
+        return parse_pretrain(arguments)
     except ConfigError as error:
         raise ConfigError(f"row {row.name!r}: {error}") from error
 

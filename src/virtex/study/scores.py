@@ -5,8 +5,8 @@ one of this study.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -72,11 +72,13 @@ def measurements(config: StudyConfig, run: Run) -> Iterator[Measurement]:
         ConfigError: Unknown protocols, or options that a protocol does not have.
     """
     for score in scores_of(config):
+        options = _options(config, run, score)  # parsed once
         for draw in range(score.draws):
-            yield Measurement(run, score, _options(config, run, score, draw))
+            path, seed = _path(config, run, score, draw), run.seed * score.draws + draw
+            yield Measurement(run, score, replace(options, seed=seed, out=path))
 
 
-def check_scores(config: StudyConfig, runs: list[Run]) -> None:
+def check_scores(config: StudyConfig, runs: Sequence[Run]) -> None:
     """Check the options and data of all scores, and that existing ones have the same.
 
     Raises:
@@ -124,14 +126,13 @@ def _number(result: Result, score: Score) -> float:
     return result.numbers[name]
 
 
-def _options(config: StudyConfig, run: Run, score: Score, draw: int) -> CommandConfig:
+def _options(config: StudyConfig, run: Run, score: Score) -> CommandConfig:
     """Return the options of a protocol: its recipe, the study's options, then the score's own."""
     if score.protocol not in PROTOCOLS:
         hint = did_you_mean(score.protocol, PROTOCOLS)
         raise ConfigError(f"score {score.name!r}: unknown protocol {score.protocol!r}. {hint}")
     config_class = PROTOCOLS[score.protocol].config
-    whole = {**_shared(config, config_class), **_start(run)}
-    whole |= {"seed": run.seed * score.draws + draw, "out": str(_path(config, run, score, draw))}
+    whole = {**_shared(config, config_class), **_start(run), "out": str(run.folder)}
     texts = [part for one in (whole, score.options) for part in ("--config", yaml.safe_dump(one))]
     try:
         arguments = with_recipes(["--config", score.protocol, *texts], "transfer")

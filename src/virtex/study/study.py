@@ -5,9 +5,11 @@ study's, and its columns. An interrupted study resumes: runs resume, and existin
 Rows are independent, so that several processes or machines can divide a study by `--only`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from virtex import files
+from virtex.engine.run import RunFolder
 from virtex.pretrain import check
 from virtex.pretrain_team import pretrain_in_team
 from virtex.processes import Requested
@@ -15,7 +17,7 @@ from virtex.study.plan import Run, chosen_rows, planned_runs
 from virtex.study.scores import check_scores, measurements
 from virtex.study.study_config import StudyConfig
 from virtex.study.table import table
-from virtex.study.tuning import check_trials, is_tuned, trials, tune, tuned
+from virtex.study.tuning import check_trials, trials, tune, tuned
 
 TABLE = "table.md"
 
@@ -33,43 +35,41 @@ def study(config: StudyConfig, *, processes: Requested = "auto") -> Path:
     runs = planned_runs(config)
     check_all(config, runs)
     names = chosen_rows(config)
-    for row in config.rows:
-        if row.name not in names:
-            continue
-        if is_tuned(config, row):
-            tune(config, row, processes)
-        for run in runs:
-            if run.row is row:
-                carry_out(run, config, processes)
+    for run in runs:
+        if run.row.name in names:
+            carry_out(run, config, processes)
     path = config.out / TABLE
     files.write(path, table(config, runs))
     return path
 
 
-def check_all(config: StudyConfig, runs: list[Run]) -> None:
+def check_all(config: StudyConfig, runs: Sequence[Run]) -> None:
     """Check the options of all rows and scores, and that what exists was made with them.
 
     Raises:
         ConfigError, DataError: see `study`.
     """
+    checked: set[str] = set()
     for run in runs:
-        if run.is_pretrained:
-            check(tuned(config, run))
-    for row in config.rows if config.tune.factors else ():
-        for trial in trials(config, row) if is_tuned(config, row) else ():
-            check(trial.options)
+        planned = [trial.options for trial in trials(config, run)]
+        planned += [tuned(config, run)] if run.is_pretrained else []
+        for options in planned:
+            # options that differ in seed, rate and length alone cannot work, or do, together
+            if run.row.name not in checked or RunFolder(options.out).has_begun():
+                check(options)
+                checked.add(run.row.name)
     check_scores(config, runs)
-    check_trials(config)
+    check_trials(config, runs)
 
 
 def carry_out(run: Run, config: StudyConfig, processes: Requested) -> None:
-    """Pretrain or resume a run that lacks scores, and measure these."""
+    """Tune, pretrain or resume a run that lacks scores, and measure these."""
     missing = [one for one in measurements(config, run) if not one.path.exists()]
     if not missing:
         return
     if run.is_pretrained:
-        options = tuned(config, run)
-        if pretrain_in_team(options, processes).reason == "interrupted":
+        tune(config, run, processes)
+        if pretrain_in_team(tuned(config, run), processes).reason == "interrupted":
             raise KeyboardInterrupt
     for one in missing:
         one.carry_out()

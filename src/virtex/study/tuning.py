@@ -4,7 +4,7 @@ Every row gets the same grid of factors and the same number of steps. The images
 held out of the target's training images, so that its test images choose nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from virtex import distributed
 from virtex.data.example import Source, Subset
 from virtex.data.source import Needs, open_source
 from virtex.data.subsets import held_out
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, listing
 from virtex.pretrain import PretrainConfig
 from virtex.pretrain_team import pretrain_in_team
 from virtex.processes import Requested
-from virtex.study.plan import Run, options_of, row_folder
+from virtex.study.plan import Run, with_seed
 from virtex.study.study_config import Row, StudyConfig
 from virtex.transfer import linear, voc07
 from virtex.transfer.protocol import Protocol, Result
@@ -44,14 +44,20 @@ def is_tuned(config: StudyConfig, row: Row) -> bool:
     return bool(config.tune.factors) and row.pretrain is not None
 
 
-def trials(config: StudyConfig, row: Row) -> Iterator[Trial]:
-    """Yield the trials of a row."""
-    folder, tune = row_folder(config, row) / "tuning", config.tune
-    for factor in tune.factors:
-        changes = {"run": {"num_steps": tune.num_steps, "num_epochs": None}}
-        out = folder / f"factor_{factor:g}"
-        options = options_of(config, row, seed=tune.seed, out=out, changes=changes)
-        yield Trial(factor, scaled(options, factor))
+def trials(config: StudyConfig, run: Run) -> list[Trial]:
+    """Return the trials of a run's row, which all of its runs share; none if it is not tuned."""
+    if not is_tuned(config, run.row):
+        return []
+    length = replace(run.options.run, num_steps=config.tune.num_steps, num_epochs=None)
+    short = replace(run.options, run=length)
+    folder = run.folder.parent / "tuning"
+    return [
+        Trial(
+            factor,
+            with_seed(scaled(short, factor), config.tune.seed, out=folder / f"factor_{factor:g}"),
+        )
+        for factor in config.tune.factors
+    ]
 
 
 def scaled(options: PretrainConfig, factor: float) -> PretrainConfig:
@@ -66,19 +72,17 @@ def tuned(config: StudyConfig, run: Run) -> PretrainConfig:
 
     Equal scores prefer the first factor.
     """
-    if not is_tuned(config, run.row):
-        return run.options
     scores = {
         trial.factor: Result.read(trial.path).score
-        for trial in trials(config, run.row)
+        for trial in trials(config, run)
         if trial.path.exists()
     }
     return scaled(run.options, max(scores, key=scores.__getitem__)) if scores else run.options
 
 
-def tune(config: StudyConfig, row: Row, processes: Requested) -> None:
-    """Carry out the missing trials of a row."""
-    for trial in trials(config, row):
+def tune(config: StudyConfig, run: Run, processes: Requested) -> None:
+    """Carry out the missing trials of a run's row."""
+    for trial in trials(config, run):
         if trial.path.exists():
             continue
         if pretrain_in_team(trial.options, processes).reason == "interrupted":
@@ -96,11 +100,11 @@ def _score(config: StudyConfig, trial: Trial) -> Result:
         return chosen.run(backbone, train=train, test=test, initialisation=origin)
 
 
-def check_trials(config: StudyConfig) -> None:
+def check_trials(config: StudyConfig, runs: Sequence[Run]) -> None:
     """Check the data that choose the learning rates, and existing trials.
 
     Raises:
-        ConfigError: Options or data of an existing trial differ.
+        ConfigError: Data of an existing trial differ.
         DataError: The training images are too few to be divided.
     """
     if not config.tune.factors:
@@ -108,13 +112,12 @@ def check_trials(config: StudyConfig) -> None:
     train, test = _halves(config)
     _protocol(config, config.out).check(train, test)
     expected = {"train": train.identity(), "test": test.identity()}
-    for row in config.rows:
-        for trial in trials(config, row) if is_tuned(config, row) else ():
-            if trial.path.exists() and Result.read(trial.path).data != expected:
-                raise ConfigError(
-                    f"{trial.path} was measured on other data: remove it, or give --out a new "
-                    "folder."
-                )
+    paths = {trial.path for run in runs for trial in trials(config, run)}
+    wrong = [path for path in paths if path.exists() and Result.read(path).data != expected]
+    if wrong:
+        raise ConfigError(
+            f"{listing(wrong)}: measured on other data. Remove them, or give --out a new folder."
+        )
 
 
 def _protocol(config: StudyConfig, out: Path) -> Protocol:
