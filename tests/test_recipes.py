@@ -10,7 +10,8 @@ from virtex import config
 from virtex.models.textual_head import HeadConfig
 from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
 from virtex.study import StudyConfig
-from virtex.study.plan import planned_runs
+from virtex.study.plan import left_out, planned_runs
+from virtex.study.scores import measurements
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.tasks.moco import MocoConfig
 
@@ -108,7 +109,11 @@ def test_a_study_s_rows_are_valid(path: Path, tmp_path: Path) -> None:
     flags = ["--config", path.stem, "--out", str(tmp_path), "--data.source", "scenes"]
     flags = [*flags, "--target.root", "x"]
     options = config.parse(StudyConfig, config.with_recipes(flags, "study"), prog="study")
+    options = replace(options, roots=dict.fromkeys(left_out(options), tmp_path))
     runs = planned_runs(options)
+    for run in runs:
+        measured = {one.score.name for one in measurements(options, run)}
+        assert {score.name for score in options.scores} - measured <= {"captions"}
     assert len(runs) >= len(options.rows)
     if path.stem == "paper_data_efficiency":
         shares = [(run.options.data.share, run.options.data.num_captions) for run in runs[1:]]

@@ -157,11 +157,13 @@ def test_scores_are_columns_with_options_of_their_own(tmp_path: Path) -> None:
     scores = [
         {"name": "all"},
         {"name": "few", "options": {"shots": 3, "leave_out_rare": True}, "draws": 2},
-        {"name": "neighbors", "number": "knn_mAP"},
+        {"name": "both", "numbers": ["mAP", "knn_mAP"]},
     ]
     config = parsed(tmp_path, rows=RECIPE["rows"][:1], scores=scores)
     lines = study(config).read_text().splitlines()
-    assert lines[0] == "| pretraining | images seen | all | few | neighbors | seeds |"
+    assert (
+        lines[0] == "| pretraining | images seen | all | few | both, mAP | both, knn_mAP | seeds |"
+    )
     few = config.out / "random" / "seed_1" / "scores" / "few"
     drawn = [Result.read(few / f"draw_{draw}.json") for draw in (0, 1)]
     assert [result.seed for result in drawn] == [2, 3]
@@ -169,3 +171,41 @@ def test_scores_are_columns_with_options_of_their_own(tmp_path: Path) -> None:
     scores[1]["options"]["shots"] = 4
     with pytest.raises(ConfigError, match="shots 3, now 4"):
         study(parsed(tmp_path, rows=RECIPE["rows"][:1], scores=scores))
+
+
+def test_rows_and_columns_whose_data_are_not_given_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--num_train", "60", "--num_val", "20", "--image_size", "64", "--layout", "imagenet"]
+    assert cli.main(["scenes", "--out", str(tmp_path / "classes"), *few]) == 0
+    rows = [
+        RECIPE["rows"][0] | {"seeds": [0]},
+        {"name": "labels", "root": "labels", "annotation_hours": 12},
+    ]
+    rows[1]["pretrain"] = {"task": "label_classification", "data": {"source": "classes"}}
+    linear = {"name": "linear", "protocol": "linear", "root": "labels"}
+    linear["options"] = {"neighbors": {"num_neighbors": 3}}
+    changes = {"rows": rows, "scores": [{"name": "mAP"}, linear]}
+    lines = study(parsed(tmp_path, **changes)).read_text().splitlines()
+    assert "--roots.labels DIR" in capsys.readouterr().err
+    assert lines[0] == "| pretraining | images seen | mAP | seeds |"
+    assert len(lines) == 3
+    roots = {"labels": str(tmp_path / "classes")}
+    lines = study(parsed(tmp_path, **changes, roots=roots)).read_text().splitlines()
+    assert lines[0] == "| pretraining | images seen | annotation hours | mAP | linear | seeds |"
+    assert lines[3].startswith("| labels | 48 | 12 | ")
+    with pytest.raises(ConfigError, match="roots names photos, which no row or score has"):
+        study(parsed(tmp_path, **changes, roots={"photos": "."}))
+
+
+def test_the_best_checkpoint_is_scored_where_the_study_says_so(tmp_path: Path) -> None:
+    rows = [{"name": "a", "pretrain": {"run": {"checkpoint_every": 3}}}]
+    study(parsed(tmp_path, rows=rows, best_from=0))
+    folder = tmp_path / "out" / "a" / "seed_0"
+    scores = {
+        result.initialisation["step"]: result.score
+        for result in map(Result.read, (folder / "results").glob("*.json"))
+    }
+    assert sorted(scores) == [3, 6]
+    best = max(scores, key=scores.__getitem__)
+    assert Result.read(folder / "result.json").initialisation["step"] == best

@@ -210,13 +210,14 @@ BRIEFS: dict[str, Brief] = {
                 "--data.root DIR": "folder of the pretraining data",
                 "--target.source SOURCE": "layout of the data that score the rows; voc by default",
                 "--target.root DIR": "folder of the data that score the rows",
+                "--roots DICT": "folders of further data: '{imagenet: DIR, coco: DIR}'",
                 "--image_size 224": "side of the images in the transfer, in pixels",
                 **PROCESSES,
                 "--num_workers 2": "processes that decode images",
             }
         },
-        "Recipes: tasks_small, paper_tasks, paper_width, paper_depth, paper_backbone, "
-        "paper_data_efficiency.",
+        "Recipes: tasks_small, paper_baselines, paper_tasks, paper_width, paper_depth, "
+        "paper_backbone, paper_data_efficiency, paper_annotation_cost.",
     ),
 }
 DATA_COMMANDS: dict[str, Brief] = {

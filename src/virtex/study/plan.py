@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -26,6 +27,8 @@ class Run:
     folder: Path
     options: PretrainConfig
     """Options of the pretraining, as the row has them before its learning rate is tuned."""
+    start: str = "random"
+    """Weights that are scored where there is no pretraining."""
 
     @property
     def seed(self) -> int:
@@ -48,12 +51,28 @@ def planned_runs(config: StudyConfig) -> list[Run]:
     raise_all(ConfigError, "the study cannot work", _problems(config))
     chosen_rows(config)
     runs = []
-    for row in config.rows:
+    for row in rows_of(config):
         options = _options(config, row)  # parsed once
         for seed in config.seeds_of(row):
             folder = config.out / folder_name(row.name) / f"seed_{seed}"
-            runs.append(Run(row, folder, with_seed(options, seed, out=folder)))
+            start = row.init if row.root is None else str(config.roots[row.root])
+            runs.append(Run(row, folder, with_seed(options, seed, out=folder), start))
     return runs
+
+
+def rows_of(config: StudyConfig) -> list[Row]:
+    """Return the rows whose data are given."""
+    return [row for row in config.rows if row.root is None or row.root in config.roots]
+
+
+def left_out(config: StudyConfig) -> list[str]:
+    """Return the names in `roots` that rows and scores need and that are not given."""
+    return sorted(_root_names(config) - {*config.roots})
+
+
+def _root_names(config: StudyConfig) -> set[str]:
+    names = {row.root for row in config.rows} | {score.root for score in config.scores}
+    return {name for name in names if name is not None}
 
 
 def with_seed(options: PretrainConfig, seed: int, *, out: Path) -> PretrainConfig:
@@ -72,7 +91,7 @@ def chosen_rows(config: StudyConfig) -> list[str]:
     Raises:
         ConfigError: `only` is empty or names an unknown row.
     """
-    names = [row.name for row in config.rows]
+    names = [row.name for row in rows_of(config)]
     if config.only is None:
         return names
     only = [config.only] if isinstance(config.only, str) else config.only
@@ -91,6 +110,10 @@ def _options(config: StudyConfig, row: Row) -> PretrainConfig:
         if data[amount] == whole:  # so that a recipe may set it
             del data[amount]
     own = [{"data": data}, config.pretrain, row.pretrain or {}]
+    if row.root is not None and row.pretrain is not None:  # the layout is that of the row's recipes
+        own = [config.pretrain, row.pretrain or {}, {"data": {"root": str(config.roots[row.root])}}]
+    if config.best_from is not None and row.pretrain is not None:
+        own.append({"early_stopping": _early_stopping(config)})
     recipes = [part for name in [*config.recipes, *row.recipes] for part in ("--config", name)]
     texts = [part for values in own if values for part in ("--config", yaml.safe_dump(values))]
     try:
@@ -98,6 +121,18 @@ def _options(config: StudyConfig, row: Row) -> PretrainConfig:
         return parse_pretrain(arguments)
     except ConfigError as error:
         raise ConfigError(f"row {row.name!r}: {error}") from error
+
+
+def _early_stopping(config: StudyConfig) -> dict[str, Any]:
+    """Return the choice of the best checkpoint by VOC07 on the study's target."""
+    return {
+        "protocol": "voc07",
+        "first_step": config.best_from,
+        "data": to_dict(config.target),
+        "image_size": config.image_size,
+        "num_workers": config.num_workers,
+        "leave_out_rare": config.leave_out_rare,
+    }
 
 
 def _problems(config: StudyConfig) -> list[str]:
@@ -121,6 +156,12 @@ def _problems(config: StudyConfig) -> list[str]:
         for row in rows
         if row.pretrain is not None and row.init != "random"
     ]
+    known = ", ".join(sorted(_root_names(config))) or "none"
+    problems += [
+        f"roots names {name}, which no row or score has; they have {known}"
+        for name in sorted({*config.roots} - _root_names(config))
+    ]
+    problems += out_of_range(config, {"best_from": (0, 2**40)})
     problems += _of_names("score", [score.name for score in config.scores])
     for score in config.scores:
         problems += [f"score {score.name!r}: {one}" for one in out_of_range(score, RANGES["score"])]

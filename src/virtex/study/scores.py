@@ -16,6 +16,7 @@ import yaml
 from virtex import files
 from virtex.config import flat, parse, to_dict, with_recipes
 from virtex.data.source import SourceConfig
+from virtex.engine.inference import InferenceConfig
 from virtex.errors import ConfigError, did_you_mean, listing, raise_all
 from virtex.options.bounded_yaml import load_json
 from virtex.study.plan import Run, folder_name
@@ -26,6 +27,8 @@ from virtex.transfer.protocol import MAX_BYTES, Result
 from virtex.transfer.protocols import PROTOCOLS
 from virtex.zoo.init import UNTRAINED
 
+OF_CAPTIONS = ("captioning", "retrieval", "zero-shot")
+"""Protocols of a whole model, which reads captions."""
 FREE = ("init", "out", "backbone", "batch_size", "device", "num_workers", "loader.", "data.")
 """Options, or prefixes of options, that a stored score may differ in: the data are compared by
 their content."""
@@ -58,9 +61,9 @@ class Measurement:
 
 
 def scores_of(config: StudyConfig) -> list[Score]:
-    """Return the columns of the table, by default VOC07 alone."""
+    """Return the columns of the table whose data are given, by default VOC07 alone."""
     if config.scores:
-        return config.scores
+        return [one for one in config.scores if one.root is None or one.root in config.roots]
     headline, source = voc07.MultiLabelSvm.headline, config.target.source
     return [Score(f"VOC07 {headline}" if source == "voc" else f"{headline} on {source}")]
 
@@ -72,6 +75,8 @@ def measurements(config: StudyConfig, run: Run) -> Iterator[Measurement]:
         ConfigError: Unknown protocols, or options that a protocol does not have.
     """
     for score in scores_of(config):
+        if not _fits(score, run):
+            continue
         options = _options(config, run, score)  # parsed once
         for draw in range(score.draws):
             path, seed = _path(config, run, score, draw), run.seed * score.draws + draw
@@ -103,27 +108,54 @@ def check_scores(config: StudyConfig, runs: Sequence[Run]) -> None:
     raise_all(ConfigError, about, problems)
 
 
+def columns(config: StudyConfig) -> list[str]:
+    """Return the names of the table's columns."""
+    return [name for score in scores_of(config) for name in _columns_of(score)]
+
+
 def numbers_of(config: StudyConfig, run: Run) -> dict[str, float]:
-    """Return the scores of a run that exist with all their draws, by the names of their columns."""
-    found: dict[str, list[float | None]] = {}
+    """Return the scores of a run that exist with all their draws, by the names of their columns.
+
+    Raises:
+        ConfigError: A result has no number of the name that a score gives.
+    """
+    results: dict[str, list[Result | None]] = {}
     for one in measurements(config, run):
-        number = _number(Result.read(one.path), one.score) if one.path.exists() else None
-        found.setdefault(one.score.name, []).append(number)
-    return {
-        name: fmean(number for number in numbers if number is not None)
-        for name, numbers in found.items()
-        if None not in numbers
-    }
+        result = Result.read(one.path) if one.path.exists() else None
+        results.setdefault(one.score.name, []).append(result)
+    numbers = {}
+    for score in scores_of(config):
+        drawn = [result for result in results.get(score.name, []) if result is not None]
+        if len(drawn) == score.draws:
+            for column, name in _columns_of(score).items():
+                numbers[column] = fmean(_number(result, name) for result in drawn)
+    return numbers
 
 
-def _number(result: Result, score: Score) -> float:
-    name = score.number or result.headline
+def _columns_of(score: Score) -> dict[str, str]:
+    """Return the names of a score's numbers by the names of their columns."""
+    if len(score.numbers) <= 1:
+        return {score.name: "".join(score.numbers)}
+    return {f"{score.name}, {name}": name for name in score.numbers}
+
+
+def _number(result: Result, name: str) -> float:
+    name = name or result.headline
     if name not in result.numbers:
         raise ConfigError(
-            f"score {score.name!r}: {result.protocol} gives no number {name!r}; it gives "
-            f"{listing(result.numbers)}."
+            f"{result.protocol} gives no number {name!r}; it gives {listing(result.numbers)}."
         )
     return result.numbers[name]
+
+
+def _fits(score: Score, run: Run) -> bool:
+    """Return whether a protocol can score a run: one of captions needs a model that has them."""
+    if score.protocol not in OF_CAPTIONS:
+        return True
+    if not run.is_pretrained:
+        return run.start not in UNTRAINED
+    writes = run.options.task.writes_captions
+    return writes or (score.protocol != "captioning" and run.options.task.needs.captions)
 
 
 def _options(config: StudyConfig, run: Run, score: Score) -> CommandConfig:
@@ -133,6 +165,8 @@ def _options(config: StudyConfig, run: Run, score: Score) -> CommandConfig:
         raise ConfigError(f"score {score.name!r}: unknown protocol {score.protocol!r}. {hint}")
     config_class = PROTOCOLS[score.protocol].config
     whole = {**_shared(config, config_class), **_start(run), "out": str(run.folder)}
+    if score.root is not None:  # the layout is that of the protocol's recipe
+        whole["data"] = {"root": str(config.roots[score.root])}
     texts = [part for one in (whole, score.options) for part in ("--config", yaml.safe_dump(one))]
     try:
         arguments = with_recipes(["--config", score.protocol, *texts], "transfer")
@@ -146,7 +180,9 @@ def _shared(config: StudyConfig, config_class: type) -> dict[str, Any]:
     """Return the study's options that a protocol has."""
     shared: dict[str, Any] = {"data": to_dict(config.target)}
     if issubclass(config_class, TransferConfig):
-        shared |= {"image_size": config.image_size, "num_workers": config.num_workers}
+        shared["image_size"] = config.image_size
+    if issubclass(config_class, InferenceConfig):
+        shared["num_workers"] = config.num_workers
     else:
         shared["loader"] = {"num_workers": config.num_workers}
     if issubclass(config_class, voc07.Voc07Config):
@@ -158,8 +194,8 @@ def _start(run: Run) -> dict[str, Any]:
     """Return the weights that are scored, with an architecture where they have none."""
     if run.is_pretrained:
         return {"init": str(run.folder)}
-    start: dict[str, Any] = {"init": run.row.init}
-    if run.row.init in UNTRAINED:
+    start: dict[str, Any] = {"init": run.start}
+    if run.start in UNTRAINED:
         start["backbone"] = to_dict(run.options.backbone)
     return start
 

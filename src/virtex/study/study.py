@@ -5,6 +5,7 @@ study's, and its columns. An interrupted study resumes: runs resume, and existin
 Rows are independent, so that several processes or machines can divide a study by `--only`.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from virtex.engine.run import RunFolder
 from virtex.pretrain import check
 from virtex.pretrain_team import pretrain_in_team
 from virtex.processes import Requested
-from virtex.study.plan import Run, chosen_rows, planned_runs
+from virtex.study.plan import Run, chosen_rows, left_out, planned_runs
 from virtex.study.scores import check_scores, measurements
 from virtex.study.study_config import StudyConfig
 from virtex.study.table import table
 from virtex.study.tuning import check_trials, trials, tune, tuned
 
+log = logging.getLogger("virtex")
 TABLE = "table.md"
 
 
@@ -33,6 +35,11 @@ def study(config: StudyConfig, *, processes: Requested = "auto") -> Path:
         DataError: The data are missing or broken; for the target, raised before anything runs.
     """
     runs = planned_runs(config)
+    if absent := left_out(config):
+        log.warning(
+            "rows and columns whose data are not given are left out: --roots.%s DIR",
+            " DIR, --roots.".join(absent),
+        )
     check_all(config, runs)
     names = chosen_rows(config)
     for run in runs:

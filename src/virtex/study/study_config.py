@@ -21,6 +21,11 @@ class Row:
     """Weights that a row without pretraining scores: random, a file, or a published name."""
     seeds: list[int] | None = None
     """Random seeds, one run each, instead of the study's."""
+    annotation_hours: float | None = None
+    """Hours of work that the row's annotations took, for a column of the table."""
+    root: str | None = None
+    """Name in `roots` of the pretraining data's folder, instead of `data.root`, or without
+    pretraining of the weights, instead of `init`; a row for which none is given is left out."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,12 @@ class Score:
     """Name of the protocol."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the protocol that differ from the study's: {shots: 5}, {data: {root: DIR}}."""
-    number: str | None = None
-    """Number of the result to show, such as knn_top1; by default the protocol's headline."""
+    numbers: list[str] = field(default_factory=list)
+    """Numbers of the result, one column each, such as [mask_AP, box_AP]; by default the protocol's
+    headline."""
+    root: str | None = None
+    """Name in `roots` of the data's folder, instead of `target`; a column whose folder is not given
+    is left out."""
     draws: int = 1
     """Repetitions with other random seeds, of which the table takes the mean: for few labels."""
 
@@ -80,6 +89,11 @@ class StudyConfig:
     """Data of the pretraining."""
     target: SourceConfig = field(default_factory=lambda: SourceConfig(source="voc"))
     """Data of the scores: for VOC07 any source with several labels per image."""
+    roots: dict[str, Path] = field(default_factory=dict)
+    """Folders of further data, by the names that rows and scores have for them: {imagenet: DIR}."""
+    best_from: int | None = None
+    """First step of the checkpoints of which each run keeps the best by VOC07 on `target`; the
+    paper's is 300,000. By default the last checkpoint is scored."""
     num_workers: int = 2
     """Worker processes that decode images for the transfer, and threads that fit SVMs."""
     leave_out_rare: bool = False

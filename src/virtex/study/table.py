@@ -6,34 +6,37 @@ from statistics import fmean, stdev
 from virtex.engine.run import RunFolder
 from virtex.resume import with_stored_choices
 from virtex.study.plan import Run
-from virtex.study.scores import numbers_of, scores_of
+from virtex.study.scores import columns, numbers_of
 from virtex.study.study_config import StudyConfig
 from virtex.study.tuning import is_tuned, tuned
+
+ABOUT = ("images seen", "annotation hours", "learning rate")
+"""Columns before the scores, each left out where no row has it."""
 
 
 def table(config: StudyConfig, runs: Sequence[Run]) -> str:
     """Return a line for each row with scores: mean and deviation, the best mean in bold."""
-    columns = [score.name for score in scores_of(config)]
+    names = columns(config)
     scored: dict[str, list[tuple[Run, dict[str, float]]]] = {}
     for run in runs:
         if numbers := numbers_of(config, run):
             scored.setdefault(run.row.name, []).append((run, numbers))
     values = {
-        row: {column: _column([numbers for _, numbers in own], column) for column in columns}
+        row: {column: _column([numbers for _, numbers in own], column) for column in names}
         for row, own in scored.items()
     }
     best = {
         column: max((fmean(row[column]) for row in values.values() if row[column]), default=0.0)
-        for column in columns
+        for column in names
     }
-    rates = ["learning rate"] if config.tune.factors else []
-    lines = [_line(["pretraining", "images seen", *rates, *columns, "seeds"])]
-    lines.append("|---|" + "---:|" * (len(columns) + len(rates) + 2))
+    about = {name: _about(config, own[0][0]) for name, own in scored.items()}
+    headings = [key for key in ABOUT if any(of_row[key] for of_row in about.values())]
+    lines = [_line(["pretraining", *headings, *names, "seeds"])]
+    lines.append("|---|" + "---:|" * (len(headings) + len(names) + 1))
     for name, own in scored.items():
-        run, _ = own[0]
-        shown = [_cell(values[name][column], best=best[column]) for column in columns]
-        rate = [_rate(config, run)] if rates else []
-        lines.append(_line([name, f"{_num_images(run):,}", *rate, *shown, str(len(own))]))
+        cells = [about[name][key] for key in headings]
+        cells += [_cell(values[name][column], best=best[column]) for column in names]
+        lines.append(_line([name, *cells, str(len(own))]))
     return "\n".join(lines) + "\n"
 
 
@@ -54,9 +57,15 @@ def _cell(values: Sequence[float], *, best: float) -> str:
     return f"{text} ± {stdev(values):.2f}" if len(values) > 1 else text
 
 
-def _rate(config: StudyConfig, run: Run) -> str:
-    """Return the learning rate that was chosen, if there was a choice."""
-    return f"{tuned(config, run).optim.lr:.2g}" if is_tuned(config, run.row) else ""
+def _about(config: StudyConfig, run: Run) -> dict[str, str]:
+    """Return what the table says of a row beside its scores, under the names in ABOUT."""
+    hours, rate = run.row.annotation_hours, tuned(config, run).optim.lr
+    texts = (
+        f"{_num_images(run):,}",
+        f"{hours:,g}" if hours is not None else "",
+        f"{rate:.2g}" if is_tuned(config, run.row) else "",
+    )
+    return dict(zip(ABOUT, texts, strict=True))
 
 
 def _num_images(run: Run) -> int:
