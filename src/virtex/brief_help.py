@@ -82,7 +82,7 @@ BRIEFS: dict[str, Brief] = {
                 "--run.seed N": "random seed",
             },
         },
-        "Recipes to begin with: quickstart, cpu_small, gpu_small, and the paper's base; "
+        "Recipes to begin with: own_data, own_data_gpu, quickstart, and the paper's base; "
         "docs/pretraining.md lists all.",
     ),
     "tokenizer": Brief(

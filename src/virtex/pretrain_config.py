@@ -34,11 +34,11 @@ log = logging.getLogger("virtex")
 
 MAX_EPOCHS = 1_000_000
 NO_RECIPE = (
-    "no --config is given: sizes and steps are the paper's, for 8 GPUs. cpu_small is a recipe for "
-    "2 CPU cores, gpu_small for one GPU."
+    "no --config is given: sizes and steps are the paper's, for 8 GPUs. own_data is a recipe for "
+    "2 CPU cores, own_data_gpu for one GPU."
 )
 EXAMPLE = (
-    "virtex pretrain --config cpu_small --data.source folder --data.root IMAGES --out RUN; "
+    "virtex pretrain --config own_data --data.source folder --data.root IMAGES --out RUN; "
     "`virtex pretrain --out RUN` resumes it, and `virtex pretrain --help` lists all options."
 )
 

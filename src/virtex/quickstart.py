@@ -102,7 +102,7 @@ def next_steps(run: Path) -> list[tuple[str, str]]:
         ("Try the captioner in the browser", f"virtex demo {run}"),
         (
             "Pretrain on your own images and captions (IMAGES: photo.jpg beside photo.txt)",
-            "virtex pretrain --config cpu_small --data.source folder --data.root IMAGES "
+            "virtex pretrain --config own_data --data.source folder --data.root IMAGES "
             "--data.val_share 0.05 --out RUN",
         ),
         (
