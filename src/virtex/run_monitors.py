@@ -54,6 +54,7 @@ def monitors_of(
         and not (isinstance(config.task, ContrastiveConfig) and distributed.world_size() > 1),
         max_grad_norm=config.optim.max_grad_norm,
         follows_norm=config.optim.optimizer == "sgd",
+        num_workers=config.loader.num_workers,
     )
     alarms = {} if repeated is None else {"duplicate_captions": f"{repeated}. {ALL_ALIKE}"}
     return Monitors(facts, alarms)

@@ -142,14 +142,47 @@ def test_a_spike_of_the_norm_is_named() -> None:
         assert list(observed(Monitors(Facts()), records)) == names
 
 
-def test_waiting_for_data_is_named_and_a_gpu_that_rests_only_without_it() -> None:
-    def speed(wait: float, use: float) -> list[dict[str, float]]:
-        numbers = {"speed/data_wait": wait, "speed/gpu_use": use}
-        return [{**record, **numbers} for record in train_records(falling(6, 4, 20))]
+def speed_records(waits: Values, use: float | None = None) -> list[dict[str, float]]:
+    """Records of training with the waits for data, and the use of a GPU if there is one."""
+    numbers = {} if use is None else {"speed/gpu_use": use}
+    records = train_records(falling(6, 4, len(waits)))
+    return [
+        {**record, "speed/data_wait": wait, **numbers}
+        for record, wait in zip(records, waits, strict=True)
+    ]
 
-    assert list(observed(Monitors(Facts()), speed(0.7, 0.2))) == ["waits_for_data"]
-    assert list(observed(Monitors(Facts()), speed(0.1, 0.2))) == ["gpu_rests"]
-    assert not observed(Monitors(Facts()), speed(0.1, 0.9))
+
+def test_waiting_for_data_is_named_and_a_gpu_that_rests_only_without_it() -> None:
+    def named(wait: float, use: float) -> list[str]:
+        return list(observed(Monitors(Facts()), speed_records([wait] * 20, use)))
+
+    assert named(0.7, 0.2) == ["waits_for_data"]
+    assert named(0.1, 0.2) == ["gpu_rests"]
+    assert named(0.1, 0.9) == []
+    assert named(0.7, 0.95) == []  # the data come in time for a busy GPU
+
+
+def test_a_run_that_rarely_waits_is_not_named_for_a_busy_moment_of_the_machine() -> None:
+    usual = [0.15, 0.3, 0.2, 0.25, 0.3]
+    for number_of_stalls in (0, 2):
+        waits = [*usual * 3, *[1.0] * number_of_stalls, *usual * 3]
+        assert not observed(Monitors(Facts(num_workers=0)), speed_records(waits))
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "seen"),
+    [
+        (0, "reading and decoding images, by the training process itself"),
+        (2, "waiting for data"),
+        (None, "waiting for data"),
+    ],
+)
+def test_the_advice_for_slow_data_says_which_process_decodes(
+    num_workers: int | None, seen: str
+) -> None:
+    monitors = Monitors(Facts(num_workers=num_workers))
+    alarms = [alarm for r in speed_records([0.6] * 20) for alarm in monitors.observe(r)]
+    assert alarms[0].text.startswith(f"60% of the time is spent {seen}. Try: raise loader.num_")
 
 
 def test_an_alarm_is_raised_again_only_after_it_was_over() -> None:

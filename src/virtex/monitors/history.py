@@ -37,6 +37,8 @@ class Facts:
     """Norm to which gradients are clipped; 0 for none."""
     follows_norm: bool = True
     """Whether an update is as large as its gradient: SGD's is, AdamW divides the size out."""
+    num_workers: int | None = None
+    """Processes that decode images; without any the training process does. None: not known."""
 
     @property
     def first_step(self) -> int:

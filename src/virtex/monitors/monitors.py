@@ -83,7 +83,11 @@ MONITORS = (
         "optim.max_grad_norm",
     ),
     Monitor(norm_spikes, "if it comes again: a longer optim.warmup_steps or a lower optim.lr"),
-    Monitor(waits_for_data, "raise loader.num_workers, or store smaller images"),
+    Monitor(
+        waits_for_data,
+        "raise loader.num_workers by the number of free cores, or store smaller images, as virtex "
+        "pack does",
+    ),
     Monitor(
         gpu_rests, "raise run.batch_size, or set run.compile task: the host queues too small steps"
     ),

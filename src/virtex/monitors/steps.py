@@ -1,5 +1,6 @@
 """Monitors of the steps: gradients, and what the hardware waits for."""
 
+from collections.abc import Sequence
 from statistics import fmean, median
 
 from virtex.monitors.history import FEWEST, Facts, History
@@ -13,6 +14,8 @@ WAITS = 0.5
 """Fraction of time waiting for data from which data take more time than training."""
 GPU_IDLE = 0.5
 """Fraction of time below which a GPU computes less than it rests."""
+GPU_BUSY = 0.9
+"""Fraction of time from which a GPU has no use for more data, though the host waits for them."""
 STARTS = 1
 """First records that do not count: workers and kernels start."""
 
@@ -40,19 +43,30 @@ def norm_spikes(history: History, facts: Facts) -> str | None:
 
 
 def waits_for_data(history: History, facts: Facts) -> str | None:
-    """Return what is seen if the steps wait for data most of the time."""
-    del facts
-    values = history.window("speed/data_wait", after=history.step("speed/data_wait", STARTS - 1))
-    if not values or fmean(values) < WAITS:
+    """Return what is seen if the steps wait for data most of the time.
+
+    The median passes over a moment in which the machine, or a disk of the network, had other work.
+    """
+    values, uses = (_after_start(history, name) for name in ("data_wait", "gpu_use"))
+    if not values or median(values) < WAITS or (uses and median(uses) >= GPU_BUSY):
         return None
-    return f"{fmean(values):.0%} of the time is spent waiting for data"
+    share = f"{median(values):.0%} of the time is spent"
+    if facts.num_workers == 0:
+        return f"{share} reading and decoding images, by the training process itself"
+    return f"{share} waiting for data"
 
 
 def gpu_rests(history: History, facts: Facts) -> str | None:
     """Return what is seen if the GPU rests most of the time, and not for lack of data."""
     if waits_for_data(history, facts):
         return None
-    values = history.window("speed/gpu_use", after=history.step("speed/gpu_use", STARTS - 1))
+    values = _after_start(history, "gpu_use")
     if not values or fmean(values) >= GPU_IDLE:
         return None
     return f"the GPU computes {fmean(values):.0%} of the time"
+
+
+def _after_start(history: History, name: str) -> Sequence[float]:
+    """Return the last window of a number of the speed, without the first records."""
+    name = f"speed/{name}"
+    return history.window(name, after=history.step(name, STARTS - 1))
