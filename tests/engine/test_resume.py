@@ -8,7 +8,7 @@ import torch
 
 from tests.engine.processes import exit_codes, launch, wait_for_file
 from tests.engine.toy import toy_batches, toy_fit, toy_task
-from tests.engine.toy_run import toy_config
+from tests.engine.toy_run import toy_config, toy_optim
 from virtex.engine import checkpoint
 from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig, RunFolder
@@ -140,5 +140,28 @@ def test_a_process_killed_while_it_trains_resumes_bit_for_bit(tmp_path: Path) ->
         assert step <= max(cut.checkpoints.steps()) < 40
     assert exit_codes(launch(cut.path)) == [0]
     toy_fit(toy_task(), whole, toy_config())
+    assert_identical(content(whole, 40), content(cut, 40))
+    assert log_without_speed(whole) == log_without_speed(cut)
+
+
+STEM = "backbone.cnn.conv1.weight"
+
+
+def test_a_process_killed_before_and_after_it_unfreezes_resumes_bit_for_bit(tmp_path: Path) -> None:
+    whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
+    options = {"frozen_stages": 2, "unfreeze_at": 22, "ema_decay": 0.5}
+    first, moved = toy_task(frozen_stages=2).state_dict()[STEM], []
+    for step in (6, 24):
+        process = launch(cut.path, sleep=0.01, **options)
+        wait_for_file(cut.checkpoints.at(step), process)
+        process.kill()
+        assert exit_codes(process) == [-signal.SIGKILL]
+        newest = max(cut.checkpoints.steps())
+        assert newest < 40
+        moved.append(not torch.equal(content(cut, newest)["task"][STEM], first))
+    assert moved == [False, True]
+    assert exit_codes(launch(cut.path, **options)) == [0]
+    optim = toy_optim(ema_decay=0.5, unfreeze_at=22)
+    toy_fit(toy_task(frozen_stages=2), whole, toy_config(), optim=optim)
     assert_identical(content(whole, 40), content(cut, 40))
     assert log_without_speed(whole) == log_without_speed(cut)

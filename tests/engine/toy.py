@@ -13,6 +13,7 @@ from virtex.engine.loop import FitResult, fit
 from virtex.engine.optim import OptimConfig
 from virtex.engine.recording import OnWritten
 from virtex.engine.run import RunConfig, RunFolder, choose_device
+from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.monitors.monitors import Monitors
 from virtex.tasks.base import Batch, Task, TaskOutput
 
@@ -20,12 +21,30 @@ SIDE = 8
 
 
 class ToyTask(Task):
-    """A convolution and a linear layer that regress the mean brightness of an image."""
+    """A convolution and a linear layer that regress the mean brightness of an image.
 
-    def __init__(self, *, width: int = 8, dropout: float = 0.1, batch_norm: bool = True) -> None:
+    Args:
+        frozen_stages: Number of the first stages that are frozen of a slim ResNet, which then
+            stands in place of the convolution; 0 for the convolution.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 8,
+        dropout: float = 0.1,
+        batch_norm: bool = True,
+        frozen_stages: int = 0,
+    ) -> None:
         super().__init__()
-        norm = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
-        self.backbone = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), norm)  # type: ignore[assignment]
+        if frozen_stages:
+            sizes = {"layers": [1] * 4, "channels": [width] * 4}
+            self.backbone = Backbone(
+                BackboneConfig("resnet18", freeze_stages=frozen_stages, options=sizes)
+            )
+        else:
+            norm = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
+            self.backbone = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), norm)  # type: ignore[assignment]
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, 1)
         self.steps_seen: list[int] = []
@@ -38,7 +57,8 @@ class ToyTask(Task):
         return TaskOutput(loss, {"toy_square": loss.detach(), "toy_absolute": error.abs().mean()})
 
     def no_weight_decay(self) -> set[str]:
-        return {"head.bias", "backbone.0.bias"}
+        own = {"backbone.0.bias"} if isinstance(self.backbone, nn.Sequential) else set()
+        return {"head.bias", *own}
 
     def after_step(self, step: int, kept: Sequence[Mapping[str, Tensor]]) -> None:
         self.steps_seen.append(step)

@@ -31,6 +31,11 @@ def toy_config(*, num_steps: int = 40) -> RunConfig:
     )
 
 
+def toy_optim(*, ema_decay: float = 0.0, unfreeze_at: int | None = None) -> OptimConfig:
+    """Return the options of the optimizer."""
+    return OptimConfig(lr=0.05, backbone_lr=0.1, ema_decay=ema_decay, unfreeze_at=unfreeze_at)
+
+
 def train(
     out: Path,
     *,
@@ -41,6 +46,8 @@ def train(
     fails_at: int | None = None,
     last_step: int = 0,
     ema_decay: float = 0.0,
+    frozen_stages: int = 0,
+    unfreeze_at: int | None = None,
     environment: dict[str, str] | None = None,
 ) -> int:
     """Train, save this process's weights in the run folder, and return the exit code.
@@ -49,6 +56,8 @@ def train(
         sleep: Seconds before each batch.
         fails_at: Step at which the last process has no batch.
         last_step: Step at which the main process ends the run; 0 for none.
+        frozen_stages: See `ToyTask`.
+        unfreeze_at: Step at which they are trained, too.
         plain: Omit dropout and BatchNorm, so that two processes compute the same as one.
         environment: Environment variables to set, as torchrun does.
     """
@@ -64,13 +73,16 @@ def train(
             yield batch
 
     with distributed.process_group(choose_device(run.device)):
-        task = toy_task(width=width, batch_norm=not plain, dropout=0.0 if plain else 0.1)
+        dropout = 0.0 if plain else 0.1
+        task = toy_task(
+            width=width, batch_norm=not plain, dropout=dropout, frozen_stages=frozen_stages
+        )
         ends = last_step if distributed.is_main() else 0
         result = toy_fit(
             task,
             RunFolder(out),
             run,
-            optim=OptimConfig(lr=0.05, backbone_lr=0.1, ema_decay=ema_decay),
+            optim=toy_optim(ema_decay=ema_decay, unfreeze_at=unfreeze_at),
             batches=batches,
             is_over=lambda step: 0 < ends <= step,
         )
