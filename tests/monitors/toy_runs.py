@@ -79,9 +79,10 @@ FAILURES = {
     ),
 }
 
-TRUE_ALARMS = {"fashion_masked_lm": {"ignores_image"}}
+TRUE_ALARMS = {"fashion_masked_lm": {"ignores_image"}, "fashion_icmlm": {"ignores_image"}}
 """Alarms of runs in which nothing was seeded. A product's name has 6 words, one of them hidden: for
-500 steps a masked language model guesses it from the others, not the image (a rise of 0.02 %)."""
+500 steps a masked language model guesses it from the others, not the image (a rise of 0.02 % for
+masked_lm, of -0.4 % for icmlm)."""
 
 
 def plain(root: Path, folder: Path) -> None:

@@ -67,8 +67,8 @@ MONITORS = (
     ),
     Monitor(
         ignores_image,
-        "the image is not used: check that captions belong to their images, and try "
-        "task.token_weight 1, which teaches the backbone beside a decoder",
+        "the image is not used: check that captions belong to their images, and try bicaptioning "
+        "with task.token_weight 1, which teaches the backbone beside a decoder",
         at_validation=True,
     ),
     Monitor(
