@@ -82,6 +82,8 @@ class Hub:
     endpoint: str = ""
     role: str = "write"
     """Role of the token."""
+    organisations: list[str] = field(default_factory=list)
+    """Names of the organisations that its user is in."""
     repositories: dict[str, Repository] = field(default_factory=dict)
     """Repositories by kind and name, such as `models/someone/name`."""
     lfs: dict[str, bytes] = field(default_factory=dict)
@@ -225,7 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _who_am_i(self) -> None:
         if self._token() == TOKEN:
             auth = {"type": "access_token", "accessToken": {"role": self.state.role}}
-            self._send_json({"type": "user", "name": USER, "orgs": [], "auth": auth})
+            orgs = [{"type": "org", "name": name} for name in self.state.organisations]
+            self._send_json({"type": "user", "name": USER, "orgs": orgs, "auth": auth})
         else:
             self._refuse(401, "", "Invalid credentials in Authorization header")
 
@@ -236,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = f"{self.state.endpoint}/{'' if kind == 'models' else kind + '/'}{name}"
         if self._token() != TOKEN:
             self._refuse(401, "", "Invalid username or password.")
-        elif not name.startswith(f"{USER}/"):
+        elif wanted["organization"] not in (None, USER, *self.state.organisations):
             self._refuse(403, "", f"You don't have the rights to create a model under {name}")
         elif f"{kind}/{name}" in self.state.repositories:
             self._send_json({"error": "You already created this model repo", "url": url}, 409)

@@ -190,10 +190,22 @@ def test_who_may_not_push_is_told_before_the_work(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_name_of_others_is_refused_and_the_folder_stays(
+def test_a_name_of_others_is_refused_before_the_work(
     hub: Hub, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    hub.organisations = ["our-group"]
     assert pushed(run, tmp_path / "out", name="others/captioner") == 2
+    assert_told(r"token is of someone, our-group, and may not write to names of others", capsys)
+    assert not (tmp_path / "out").exists()
+    assert hub.repositories == {}
+    assert pushed(run, tmp_path / "out", name="our-group/captioner") == 0
+
+
+def test_a_folder_stays_where_the_hub_refuses_a_name_that_it_seemed_to_allow(
+    hub: Hub, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.failures["/api/repos/create"] = 403
+    assert pushed(run, tmp_path / "out") == 2
     assert_told(r"the token has not the right .*may write to this name.*out is written", capsys)
     assert (tmp_path / "out" / "README.md").is_file()
     assert hub.repositories == {}

@@ -17,7 +17,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from virtex import files
-from virtex.errors import CheckpointError, ConfigError
+from virtex.errors import CheckpointError, ConfigError, listing
 from virtex.zoo.hub_client import (
     LOG_IN,
     TIMEOUT,
@@ -43,18 +43,25 @@ def check_push(repository: Repository, *, private: bool) -> None:
     """Check, before any work, that somebody is logged in who may push to a repository.
 
     Raises:
-        ConfigError: There is no token or no network, the token is not valid or may only read, or
-            the repository is not private but should be.
+        ConfigError: There is no token or no network, the token is not valid, may only read or is
+            of others than the repository's owner, or the repository is not private but should be.
     """
     with _refusals(repository, ConfigError):
         if get_token() is None:
             raise ConfigError(
                 f"cannot push to {repository}: nobody is logged in. To do so, {LOG_IN}."
             )
-        if _role_of(HfApi().whoami()) == "read":
+        account = HfApi().whoami()
+        if _role_of(account) == "read":
             raise ConfigError(
                 f"cannot push to {repository}: the token may only read. Take one that may write to "
                 f"this name: {LOG_IN}."
+            )
+        owner, owners = repository.name.partition("/")[0], _owners_for(account)
+        if owner.lower() not in (name.lower() for name in owners):
+            raise ConfigError(
+                f"cannot push to {repository}: the token is of {listing(owners)}, and may not "
+                f"write to names of {owner}. Push to a name of theirs; or {LOG_IN}."
             )
         existing = _info(repository)
         if private and existing is not None and not existing.private:
@@ -114,6 +121,15 @@ def _role_of(account: dict[str, Any]) -> str | None:
     """Return the role of the token, read, write or fineGrained, if the hub states it."""
     role = (account.get("auth") or {}).get("accessToken", {}).get("role")
     return role if isinstance(role, str) else None
+
+
+def _owners_for(account: dict[str, Any]) -> list[str]:
+    """Return whose names an account may write to: its own, and those of its organisations."""
+    token = (account.get("auth") or {}).get("accessToken") or {}
+    scopes = (token.get("fineGrained") or {}).get("scoped") or []
+    entities = [account, *(account.get("orgs") or []), *(one.get("entity") or {} for one in scopes)]
+    names = [str(entity.get("name", "")).partition("/")[0] for entity in entities]
+    return list(dict.fromkeys(name for name in names if name))
 
 
 def _info(repository: Repository) -> Any | None:
