@@ -51,7 +51,7 @@ from virtex.run_summary import after_training, before_training
 from virtex.tasks.base import TaskData
 from virtex.vocabulary import open_tokenizer, stored_tokenizer, with_rule_of
 from virtex.zoo.backbones import start_from, whole_architecture
-from virtex.zoo.init import Opened, open_init
+from virtex.zoo.init import Opened, open_init, open_init_in_all
 from virtex.zoo.own_tokenizer import TOKENIZER_NAME, digest_of, save_own_tokenizer
 
 __all__ = ["PretrainConfig", "check", "parse_pretrain", "pretrain"]
@@ -163,7 +163,7 @@ def _first_backbone(config: PretrainConfig, *, resumed: bool) -> tuple[Backbone,
     _check_backbone(backbone, config)
     if resumed:
         return backbone, open_init("random")
-    init = open_init(config.init)
+    init = open_init_in_all(config.init)
     if config.init_parts == "task" and init.kind != "run":
         raise ConfigError(
             f"init_parts task needs the weights of a run of this package, and {config.init} is "

@@ -1,18 +1,24 @@
 """Models on the hub, by its stub: at a revision, of one commit, bounded, and refused in words."""
 
+import os
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
 from tests.hub_stub import Hub, Repository, serving_hub, use_hub
+from tests.tasks.two_processes import in_processes
 from tests.zoo.timm_folder import RESNET, written
+from virtex import distributed
 from virtex.errors import CheckpointError
 from virtex.models.backbone import BackboneConfig
 from virtex.zoo.backbones import load_backbone, whole_architecture
+from virtex.zoo.init import open_init_in_all
 
 
 @pytest.fixture
@@ -120,3 +126,27 @@ def test_the_cache_serves_where_the_hub_does_not_answer(
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
         with pytest.raises(CheckpointError, match=r"Connect.*Is there a network\? If not, fetch"):
             load_backbone("hf-hub:someone/small@v1")
+
+
+def open_in_all(environment: dict[str, str], out: Path) -> None:
+    """Open the INIT in a process of a group; the second one comes to it after another push."""
+    for name, value in environment.items():
+        setattr(constants, name, value)
+    huggingface_hub.hf_api.api.endpoint = environment["ENDPOINT"]
+    os.environ["no_proxy"] = "127.0.0.1"
+    found = open_init_in_all("hf-hub:someone/small")
+    (out / f"rank_{distributed.rank()}").write_text(f"{found.init} {found.path.parent.name}")
+
+
+def test_all_processes_of_a_run_read_the_commit_that_the_main_one_finds(
+    hub: Hub, tmp_path: Path
+) -> None:
+    repository = hub.model("someone/small")
+    commit = repository.commit(repository.commits[1].files)
+    names = ("ENDPOINT", "HUGGINGFACE_CO_URL_TEMPLATE", "HF_HUB_CACHE")
+    environment = {name: getattr(constants, name) for name in names}
+    in_processes(2, partial(open_in_all, environment, tmp_path))
+    texts = [(tmp_path / f"rank_{rank}").read_text() for rank in range(2)]
+    assert texts == [f"hf-hub:someone/small {commit.sha}"] * 2
+    newest = [one for one in hub.requests if one == "GET /api/models/someone/small"]
+    assert len(newest) == 1

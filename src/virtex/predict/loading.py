@@ -16,7 +16,7 @@ from virtex.predict.predictor import Predictor
 from virtex.tasks.base import Task, TaskData
 from virtex.tasks.contrastive import Contrastive, ContrastiveConfig
 from virtex.zoo import models
-from virtex.zoo.init import UNTRAINED, Opened, open_init
+from virtex.zoo.init import UNTRAINED, Opened, open_init_in_all
 from virtex.zoo.released import load_released
 
 NO_TOKENIZER = (
@@ -89,7 +89,7 @@ def load_embedder(
     if not isinstance(init, Opened):
         if models.find(init) is not None:
             raise CheckpointError(NO_EMBEDDER.format(init=init))
-        init = open_init(init)
+        init = open_init_in_all(init)
     if init.kind != "run":
         raise CheckpointError(NO_EMBEDDER.format(init=init.init))
     if not isinstance(init.trained.task, ContrastiveConfig):
@@ -154,7 +154,7 @@ def open_whole_model(init: str | Path | Opened, *, has_tokenizer: bool) -> Opene
         )
     if published is not None and not has_tokenizer:
         raise ConfigError(NO_TOKENIZER.format(what=published.name))
-    return open_init(init)
+    return open_init_in_all(init)
 
 
 def build_task(opened: Opened) -> tuple[Task, TaskData]:

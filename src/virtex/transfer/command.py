@@ -24,7 +24,7 @@ from virtex.zoo.backbones import (
     origin_of,
     whole_architecture,
 )
-from virtex.zoo.init import UNTRAINED, open_init
+from virtex.zoo.init import UNTRAINED, open_init_in_all
 
 log = logging.getLogger("virtex")
 
@@ -163,7 +163,7 @@ def architecture(config: CommandConfig) -> BackboneConfig | None:
             f"backbone_from gives `--init random` its architecture; with init {config.init!r}"
             f"{' and backbone.*' if config.backbone else ''} it has no effect. Leave one out."
         )
-    return architecture_of(open_init(config.backbone_from))
+    return architecture_of(open_init_in_all(config.backbone_from))
 
 
 def run_protocol(protocol: Protocol, config: CommandConfig, data: SourceConfig) -> list[Result]:
@@ -178,7 +178,7 @@ def run_protocol(protocol: Protocol, config: CommandConfig, data: SourceConfig) 
     config.check()
     with distributed.process_group(protocol.device):
         train, test = open_splits(data, protocol.needs)
-        opened, named = open_init(config.init), architecture(config)
+        opened, named = open_init_in_all(config.init), architecture(config)
         results = []
         for seed in range(config.seed, config.seed + config.num_seeds):
             backbone = build_backbone(opened, config=named, seed=seed)

@@ -52,6 +52,15 @@ def folder_of(name: str, *, config_only: bool = False) -> Path:
     return fetch_files(repository, [(WEIGHTS_NAME,), *contents], max_bytes=MAX_BYTES)
 
 
+def pinned(name: str) -> str:
+    """Return the name of a model on the hub at the commit that its revision is now, downloaded.
+
+    Raises:
+        CheckpointError: It cannot be downloaded.
+    """
+    return f"{name.partition('@')[0]}@{folder_of(name).name}"
+
+
 def timm_weights(folder: Path) -> Path | None:
     """Return the weights of a network in timm's layout, if a folder holds one."""
     if not (folder / CONFIG_NAME).is_file():

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from virtex import distributed
 from virtex.config import from_dict
 from virtex.data.tokenizer import Tokenizer
 from virtex.data.transforms import ImageConfig
@@ -130,6 +131,21 @@ def open_init(init: str | Path) -> Opened:
         return _opened(text)
     except OSError as error:
         raise CheckpointError(f"cannot read {error.filename or text}: {error.strerror}.") from error
+
+
+def open_init_in_all(init: str | Path) -> Opened:
+    """Read the file that INIT names in all processes of a run, which all call this.
+
+    The main process alone asks the hub for a revision, so that all read the same commit even while
+    somebody pushes another.
+
+    Raises:
+        CheckpointError: See `open_init`.
+    """
+    text = str(init)
+    if distributed.world_size() == 1 or not text.startswith(hub.HUB):
+        return open_init(text)
+    return replace(open_init(distributed.on_main(lambda: hub.pinned(text))), init=text)
 
 
 def _opened(text: str) -> Opened:
