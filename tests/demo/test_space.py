@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import re
@@ -126,6 +127,25 @@ def test_a_folder_of_others_is_refused_and_an_own_one_written_again(
     assert {path.name for path in again.iterdir()} >= {".git", "app.py", "virtex", "model"}
     assert not (again / "virtex" / "gone.py").exists()
     assert not (again / "gallery").exists()
+
+
+def test_an_app_of_an_earlier_version_is_replaced_and_an_edited_one_is_not(
+    folder, run_folder, tmp_path, capsys
+):
+    again = shutil.copytree(folder, tmp_path / "again")
+    app = again / "app.py"
+    now = app.read_bytes()
+    other = b'"""The app of another version."""\n'
+    marked = f"{space.WRITTEN}{hashlib.sha256(other).hexdigest()}\n".encode() + other
+    for earlier in (marked, (space.TEMPLATES / "app.py").read_bytes()):  # the first had no mark
+        app.write_bytes(earlier)
+        assert main(["demo", str(run_folder), "--space", str(again)]) == 0
+        assert app.read_bytes() == now
+    for edited in (now + b"# mine\n", marked + b"# mine\n"):
+        app.write_bytes(edited)
+        assert main(["demo", str(run_folder), "--space", str(again)]) == 2
+        assert "did not write it" in capsys.readouterr().err
+        assert app.read_bytes() == edited
 
 
 def test_options_of_a_server_are_refused(tmp_path):

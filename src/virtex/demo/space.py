@@ -1,5 +1,6 @@
 """A folder that runs as a hosted demo: a Space of the Hugging Face hub, or any container."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -33,6 +34,10 @@ READERS = {".json": ("tokenizers",)}
 """Optional packages that read a vocabulary, by the suffix of its file."""
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 PORT = 7860
+WRITTEN = "# Written by `virtex demo --space`, which replaces it unless it is edited: sha256 "
+"""First line of the app, which ends with a digest of the others."""
+UNMARKED = frozenset({"a4c34a86ccae6875b2fd604ca9c18f0d334adccfe492966ab211eb7b36539d9b"})
+"""Digests of the apps that versions without that line wrote."""
 LARGE_FILES = ("*.safetensors", "*.pth", "*.pt", "*.model")
 
 
@@ -56,7 +61,7 @@ def write_space(config: DemoConfig, space: Path) -> Path:
         model = _write_model(opened, folder, tokenizer=config.tokenizer)
         values = {**model, "max_upload_mb": config.max_upload_mb}
         _write(folder / "model.json", json.dumps(values, indent=2) + "\n")
-        shutil.copy(TEMPLATES / APP, folder / APP)
+        (folder / APP).write_bytes(_app())
         _write(folder / CARD, _card(config.init, space.absolute().name))
         _write(folder / "requirements.txt", "\n".join([*pinned, ""]))
         _write(folder / DOCKERFILE, _dockerfile())
@@ -112,14 +117,29 @@ def _check_empty(space: Path) -> None:
     """Raise a ConfigError if a folder holds anything but an earlier demo, and hidden files."""
     if not space.exists():
         return
-    app = space / APP
-    is_own = app.is_file() and app.read_bytes() == (TEMPLATES / APP).read_bytes()
+    is_own = _is_own(space / APP)
     is_empty = space.is_dir() and all(path.name.startswith(".") for path in space.iterdir())
     if not (is_own or is_empty):
         raise ConfigError(
             f"--space {space} is there already, and `virtex demo --space` did not write it. Name a "
             "new folder."
         )
+
+
+def _app() -> bytes:
+    """Return the app, in whose first line a later version sees that nobody has edited it."""
+    content = (TEMPLATES / APP).read_bytes()
+    return WRITTEN.encode() + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def _is_own(app: Path) -> bool:
+    """Return whether this or an earlier version wrote an app as it is."""
+    if not app.is_file():
+        return False
+    content = app.read_bytes()
+    first, _, rest = content.partition(b"\n")
+    digest = hashlib.sha256(rest).hexdigest()
+    return first == f"{WRITTEN}{digest}".encode() or hashlib.sha256(content).hexdigest() in UNMARKED
 
 
 def _write_model(opened: Opened, folder: Path, *, tokenizer: Path | None) -> dict[str, str | None]:
