@@ -65,6 +65,18 @@ def test_auto_finds_a_saved_set_and_a_dictionary_of_splits(tmp_path: Path) -> No
         assert len(open_source(SourceConfig(root=root), split="train")) == 1
 
 
+def test_a_saved_set_or_split_without_rows_says_so(tmp_path: Path) -> None:
+    none, one = make_set({"caption": TEXT}, caption=[]), captioned("a cat")
+    root = saved(tmp_path / "none", none)
+    assert "cannot be read: it has no rows" in error_of(root)
+    both = datasets.DatasetDict({"train": one, "validation": none})
+    assert "split validation has no rows" in error_of(saved(tmp_path / "both", both))
+    selected = saved(tmp_path / "selected", one.select([]))
+    assert "it has no rows" in error_of(selected)
+    nothing = saved(tmp_path / "nothing", datasets.DatasetDict({}))
+    assert "has no split at all. Save it again, with a split train" in error_of(nothing)
+
+
 SENTENCES = [[{"raw": "a cat", "id": 1}, {"raw": "the cat", "id": 2}], [{"raw": "dogs", "id": 3}]]
 
 

@@ -4,17 +4,21 @@ Nothing of a data set is run: `datasets` reads files of fixed formats alone sinc
 images stay encoded.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from virtex.data.checks import quoted
-from virtex.errors import ConfigError, DataError, VirTexError
+from virtex.errors import ConfigError, DataError, VirTexError, listing
 
 HUB_NAME = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>.+))?")
-SAVED = (("dataset_dict.json",), ("dataset_info.json", "state.json"))
+STATE = "state.json"
+"""File of `save_to_disk` that names the files of a set's rows."""
+SAVED = (("dataset_dict.json",), ("dataset_info.json", STATE))
 """Files that show a folder of `save_to_disk`: of several splits, or of one data set."""
 WHOLE = ""
 """Name of the split of a data set that has none."""
@@ -141,6 +145,11 @@ def _load(datasets: Any, root: Path, subset: str | None) -> Any:
 
 def _refuse(datasets: Any, root: Path, error: Exception) -> NoReturn:
     """Raise what an error of the library means to the user."""
+    if empty := _splits_without_rows(root):
+        raise DataError(
+            f"the data set {root} cannot be read: {listing(empty)} has no rows, for which the "
+            "library finds no file. Save it again with rows, or without that split."
+        ) from error
     reason = " ".join(str(error).split())
     shown = f"{type(error).__name__}: {quoted(reason, limit=MAX_REASON)}"
     if isinstance(error, datasets.exceptions.DatasetNotFoundError):
@@ -167,6 +176,16 @@ def _refuse(datasets: Any, root: Path, error: Exception) -> NoReturn:
         f"the data set {root} cannot be read ({shown}). Write or download it again, or name "
         "another with --data.root."
     ) from error
+
+
+def _splits_without_rows(root: Path) -> list[str]:
+    """Return what `save_to_disk` wrote no rows of: the whole set, or splits of it."""
+    empty = []
+    for path in (root / STATE, *sorted(root.glob(f"*/{STATE}"))) if is_saved_set(root) else ():
+        with suppress(OSError, ValueError, AttributeError):
+            if json.loads(path.read_bytes()).get("_data_files") == []:
+                empty.append("it" if path.parent == root else f"split {quoted(path.parent.name)}")
+    return empty
 
 
 def _kind(feature: Any) -> Kind:

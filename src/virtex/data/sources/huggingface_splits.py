@@ -57,6 +57,8 @@ def _named(splits: Collection[str], name: str, root: Path | None, option: str) -
         return name
     if WHOLE in splits:
         raise ConfigError(f"{root} has no splits: leave --data.{option} out.")
+    if not splits:
+        raise ConfigError(f"{root} has no split at all. Save it again, with a split {name}.")
     there = listing([quoted(one) for one in splits], limit=MAX_SHOWN)
     raise ConfigError(
         f"{root} has no split {quoted(name)}, it has {there}. Name one with --data.{option}."
