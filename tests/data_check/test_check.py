@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.sources.hub_sets import captioned, datasets
 from tests.data.sources.layouts import jpeg, real_data, write, write_tar
 from tests.drawn_images import write_classes
 from virtex import cli
@@ -145,6 +146,16 @@ def test_a_manifest_for_other_captions_leaves_the_images_to_check(tmp_path: Path
     assert "captions cannot be read" in page
     assert "was indexed without captions" in " ".join(page.split())
     assert counts["train"] == {"small": 1}
+
+
+def test_one_fault_of_two_splits_is_said_once(tmp_path: Path) -> None:
+    one = captioned("a cat")
+    root = tmp_path / "set"
+    datasets.DatasetDict({"train": one, "validation": one}).save_to_disk(root)
+    source = SourceConfig(source="huggingface", root=root, caption_column="nope")
+    page = " ".join(check_data(CheckConfig(data=source)).split())
+    assert page.count("captions cannot be read") == 1
+    assert page.count("There is no column nope") == 1
 
 
 def test_images_with_classes_alone_are_checked(tmp_path: Path) -> None:

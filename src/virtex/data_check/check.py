@@ -1,6 +1,7 @@
 """`virtex data check`: a page on what is in a source, and lists of what to leave out."""
 
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from virtex.errors import DataError, one_line, printable
 
 PATHS = frozenset({"folder", "classes"})
 """Layouts whose images are listed by path; those of the others have ids in files of their own."""
+SPLIT_NAME = re.compile(r" \(split [^)]*\)")
 OWN_NAMES = PATHS | {"webdataset"}
 """Layouts whose ids are names in the folder of a split: another split's may be other images."""
 
@@ -93,11 +95,13 @@ def _title(config: CheckConfig) -> str:
 
 
 def _notes(checks: Sequence[SplitCheck]) -> list[str]:
-    """Return what opening the splits logged, once each."""
-    notes = dict.fromkeys(note for check in checks for note in check.opened.notes)
+    """Return what opening the splits logged, once each, also if each names its split."""
+    notes: dict[str, str] = {}
+    for note in (note for check in checks for note in check.opened.notes):
+        notes.setdefault(SPLIT_NAME.sub("", note), note)
     if not notes:
         return []
-    lines = [line for note in notes for line in printable(note).split("\n")]
+    lines = [line for note in notes.values() for line in printable(note).split("\n")]
     return ["", *(part for line in lines for part in textwrap.wrap(line, WIDTH))]
 
 
