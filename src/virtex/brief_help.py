@@ -64,7 +64,7 @@ BRIEFS: dict[str, Brief] = {
                 "--task NAME": "pretext task: bicaptioning, captioning, masked_lm, icmlm, cappa, "
                 "token_classification, superclass, label_classification, clip, superclip, siglip, "
                 "moco, pirl, instance_segmentation",
-                "--task.help NAME": "list the options of a task",
+                "--task.help NAME": "options of a task; --run.help, --optim.help, ... of a group",
                 "--backbone.name NAME": "timm network: resnet50, convnext_tiny, "
                 "vit_small_patch16_224, ...",
             },

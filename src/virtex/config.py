@@ -20,7 +20,7 @@ from virtex.errors import ConfigError, did_you_mean
 from virtex.options.bounded_yaml import check_plain
 from virtex.options.choices import Layers, choices_of, named, with_names
 from virtex.options.command_line import PRINT, CommandLine, asks_for_help, load
-from virtex.options.parser import ArgumentParser, parser_for
+from virtex.options.parser import ArgumentParser, group_help, parser_for
 from virtex.options.paths import expand, with_paths
 
 Config = TypeVar("Config")
@@ -50,6 +50,10 @@ def parse(
     try:
         line = CommandLine(config_class, positionals=positionals)
         rewritten = line.rewritten(arguments)
+        for name, group in line.groups_of_help.items():
+            print(group_help(group, name, prog=prog), end="")
+        if line.groups_of_help:
+            raise SystemExit(0)
         parser = parser_for(
             config_class, prog=prog, description=description, positionals=positionals
         )

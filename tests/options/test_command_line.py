@@ -198,6 +198,31 @@ def test_help_comes_before_printed_options(
     assert "Help for" in (shown := capsys.readouterr().out) or "usage: p" in shown
 
 
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [
+        ("run", "num_steps"),
+        ("data", "root"),
+        ("optim", "backbone_lr"),
+        ("image", "size"),
+        ("backbone", "freeze_stages"),
+        ("loader", "num_workers"),
+        ("task.head", "hidden_size"),
+    ],
+)
+def test_a_group_lists_its_options_with_their_meaning(
+    group: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        config.parse(PretrainConfig, [f"--{group}.help"], prog="p")
+    assert not ended.value.code
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: p [--{group}.OPTION value ...]")
+    flags = [line.split()[0] for line in shown.splitlines() if line.startswith("  --")]
+    assert f"--{group}.{option}" in flags
+    assert all(flag.startswith(f"--{group}") for flag in flags)
+
+
 NEEDED = {"init": "random", "out": "x", "folders": "[x]", "rows": "[]", "format": "timm"}
 COMMANDS = {
     "quickstart": QuickstartConfig,

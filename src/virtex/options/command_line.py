@@ -80,6 +80,8 @@ class CommandLine:
         """Text of each flag."""
         self.chosen: list[str] = []
         """Flags that choose, with what the names fix and put back; they come before all others."""
+        self.groups_of_help: dict[str, type] = {}
+        """Groups of options whose help is requested, and their classes."""
         self.rest: dict[str, tuple[Any, ...]] = {}
         """Arguments that `*name` takes. They stay out of the parser, whose YAML has no word for a
         file name that is not UTF-8."""
@@ -191,7 +193,8 @@ class CommandLine:
         if base is None:
             raise ConfigError(self._unknown(f"--{name}"))
         if not choices_of(base):
-            return f"--{name}.help"
+            self.groups_of_help[name] = base
+            return HELP[1]
         if not text:
             text = rest.pop(0) if rest and not rest[0].startswith("-") else ""
         return f"--{name}.help={find_choice(base, text, name).class_path}"

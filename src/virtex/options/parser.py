@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 from virtex.options.choices import choices_of
 from virtex.options.command_line import is_switch
 
-__all__ = ["ArgumentParser", "HelpFormatter", "parser_for"]
+__all__ = ["ArgumentParser", "HelpFormatter", "group_help", "parser_for"]
 
 set_parsing_settings(
     docstring_parse_attribute_docstrings=True, instantiate_subclass_spec_in_any=False
@@ -36,6 +36,19 @@ def parser_for(
     parser.add_argument("--config", action="config", help="YAML file; may be given several times")
     parser.add_class_arguments(config_class)
     return parser
+
+
+def group_help(config_class: type, name: str, *, prog: str) -> str:
+    """Return the help of the options under `--NAME.`, those of one group's config class."""
+    parser = ArgumentParser(
+        prog=prog,
+        usage=f"{prog} [--{name}.OPTION value ...]",
+        add_help=False,
+        exit_on_error=False,
+        formatter_class=HelpFormatter,
+    )
+    parser.add_class_arguments(config_class, name)
+    return parser.format_help()
 
 
 class HelpFormatter(DefaultHelpFormatter):
