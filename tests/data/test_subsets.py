@@ -1,5 +1,6 @@
 import gzip
 import time
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,12 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision.datasets import ImageFolder
 
 from tests.data.sources.layouts import ANY_TEXT
 from virtex.data.example import Example, Source, Subset
+from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.subsets import (
     FewerCaptions,
     few_shots,
+    first_of_each_class,
     fraction_of_each_class,
     held_out,
     labeled_fraction,
@@ -77,6 +81,52 @@ def test_a_fraction_of_each_class_keeps_their_proportions(
     assert ids(subset) == sorted(ids(subset), key=int)
     whole = fraction_of_each_class(Classes(200), min(1, 2 * fraction), seed=0)
     assert set(ids(subset)) <= set(ids(whole))
+
+
+def released_subset(root: Path, percentage: float) -> list[str]:
+    """Restatement of what the released ImageNetDataset keeps: torchvision's list, cut by class."""
+    folder = ImageFolder(str(root))
+    label_to_indices: dict[int, list[int]] = defaultdict(list)
+    for index, target in enumerate(folder.targets):
+        label_to_indices[target].append(index)
+    for label in label_to_indices:
+        retain = int(len(label_to_indices[label]) * (percentage / 100))
+        label_to_indices[label] = label_to_indices[label][:retain]
+    kept = [index for indices in label_to_indices.values() for index in indices]
+    return [str(Path(folder.imgs[index][0]).relative_to(root)) for index in kept]
+
+
+@pytest.mark.parametrize("percentage", [10, 20, 50, 7, 29])
+def test_the_first_of_each_class_are_the_released_subset(tmp_path: Path, percentage: int) -> None:
+    rng = np.random.default_rng(percentage)
+    for name, size in {"n01": 100, "n02": 73, "n010": 59, "N03": 31}.items():
+        folder = tmp_path / "train" / name
+        folder.mkdir(parents=True)
+        for number in rng.choice(20_000, size, replace=False).tolist():
+            (folder / f"{name}_{number}.JPEG").touch()
+    config = SourceConfig(
+        source="classes", root=tmp_path, share=percentage / 100, share_draw="first"
+    )
+    labels = Needs(labels=True)
+    source = open_source(config, split="train", needs=labels)
+    assert source is not None
+    found = [source.image_id(index) for index in range(len(source))]
+    assert found == released_subset(tmp_path / "train", percentage)
+    other_seed = open_source(replace(config, seed=7), split="train", needs=labels)
+    assert other_seed is not None
+    assert other_seed.identity() == source.identity()
+
+
+def test_a_class_of_which_the_first_images_are_none_is_named() -> None:
+    with pytest.raises(DataError, match=r"leaves no image of one. Give a larger share"):
+        first_of_each_class(OneClass(9), 0.1)
+
+
+class OneClass(Numbers):
+    """As Numbers, all in one class."""
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        return (0,)
 
 
 class Labeled(Numbers):

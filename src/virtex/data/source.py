@@ -42,6 +42,7 @@ from virtex.data.sources.webdataset import WebdatasetSource
 from virtex.data.split_folders import Split, root_of, split_of, train_folder, val_folder
 from virtex.data.subsets import (
     FewerCaptions,
+    first_of_each_class,
     fraction_of_each_class,
     held_out,
     listed,
@@ -104,7 +105,9 @@ def open_whole(
 
 def part_to_train(source: Source, config: SourceConfig) -> Source:
     """Return the part of the whole training data that `share` and `num_captions` choose."""
-    if config.share < 1:
+    if config.share < 1 and config.share_draw == "first":
+        source = first_of_each_class(source, config.share)
+    elif config.share < 1:
         draw = fraction_of_each_class if config.source in WITH_ONE_LABEL else random_fraction
         source = draw(source, config.share, seed=config.seed)
     if config.num_captions is not None:

@@ -76,10 +76,13 @@ class SourceConfig:
     image_size: int = 96
     """Side of the drawn images in pixels, for scenes."""
     seed: int = 0
-    """Random seed of the drawn scenes, of `val_share` and of `share`."""
+    """Random seed of the drawn scenes, of `val_share` and of a random `share`."""
     share: float = 1.0
     """Fraction of the training images to use (classes, inaturalist: of each class); a smaller
     fraction is part of every larger one."""
+    share_draw: Literal["random", "first"] = "random"
+    """Which images `share` takes: random ones, or in class folders the first of each class by file
+    name, rounded down, as the released code's subsets of ImageNet."""
     keep: Path | None = None
     """List of the training images to use, ids one a line (.txt or .txt.gz), as `virtex data check
     --write_good` writes it; the vocabulary is trained on their captions too."""
@@ -143,7 +146,7 @@ OPTIONS: dict[str, frozenset[str]] = {
     "huggingface": IN_FOLDERS
     | {"image_column", "caption_column", "label_column", "subset", "missing_caption_limit"},
     "webdataset": IN_FOLDERS | {"missing_caption_limit", "caption_keys", *OF_MANIFEST},
-    "classes": IN_FOLDERS,
+    "classes": IN_FOLDERS | {"share_draw"},
     "inaturalist": IN_FOLDERS - {"val_share"},
     "voc": IN_FOLDERS - {"val_share"} | {"bad_object_limit"},
 }

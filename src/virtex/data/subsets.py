@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtex.data.example import Example, Source, Subset
-from virtex.errors import DataError
+from virtex.errors import DataError, listing
 
 log = logging.getLogger("virtex")
 
@@ -116,6 +116,30 @@ def fraction_of_each_class(source: Source, fraction: float, *, seed: int) -> Sub
     ranks = np.arange(len(source)) - np.repeat(starts, sizes)  # within the class
     chosen = by_class[ranks < np.repeat(limits, sizes)]
     return Subset(source, np.sort(chosen))
+
+
+def first_of_each_class(source: Source, fraction: float) -> Subset:
+    """Return the first examples of each class in the order of `source`, a fraction rounded down.
+
+    These are the released code's subsets of ImageNet (ImageNetDataset in its versions 0.9 to 1.2),
+    where a class folder is listed by file name and the random seed has no effect.
+
+    Raises:
+        DataError: A class would have no example.
+    """
+    classes = np.fromiter((source.labels(index)[0] for index in range(len(source))), np.int64)
+    sizes = np.bincount(classes)
+    limits = np.asarray([int(size * fraction) for size in sizes.tolist()])
+    if empty := [source.categories[label] for label in np.flatnonzero(sizes * (limits == 0))]:
+        raise DataError(
+            f"--data.share {fraction:g} with --data.share_draw first leaves no image of "
+            f"{listing(empty)}. Give a larger share, or --data.share_draw random, which takes at "
+            "least one of each class."
+        )
+    by_class = np.argsort(classes, kind="stable")
+    starts = np.cumsum(sizes) - sizes
+    ranks = np.arange(len(source)) - np.repeat(starts, sizes)  # within the class
+    return Subset(source, np.sort(by_class[ranks < np.repeat(limits, sizes)]))
 
 
 def labeled_fraction(source: Source, fraction: float, *, seed: int) -> Subset:
