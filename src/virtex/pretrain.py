@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,6 +26,7 @@ from virtex.data.source_options import check_options, is_manifest
 from virtex.data.tokenizer import Tokenizer
 from virtex.data.validation import check_validation
 from virtex.early_stopping import EarlyStopping
+from virtex.engine import checkpoint
 from virtex.engine.loop import FitResult, fit
 from virtex.engine.optim import warmup_steps
 from virtex.engine.precision import FASTER, agreed_precision
@@ -33,8 +34,8 @@ from virtex.engine.run import RunFolder, check_batch_size, choose_device
 from virtex.engine.tf32 import tf32_kept
 from virtex.engine.tracking import check_tracker
 from virtex.errors import ConfigError
+from virtex.first_weights import fill_task, first_backbone
 from virtex.models.backbone import Backbone
-from virtex.models.state_dict import load_strictly
 from virtex.pretrain_config import (
     PretrainConfig,
     check_freezing,
@@ -50,18 +51,13 @@ from virtex.run_steps import RunSteps
 from virtex.run_summary import after_training, before_training
 from virtex.tasks.base import TaskData
 from virtex.vocabulary import open_tokenizer, stored_tokenizer, with_rule_of
-from virtex.zoo.backbones import start_from, whole_architecture
-from virtex.zoo.init import Opened, open_init, open_init_in_all
+from virtex.zoo.backbones import whole_architecture
+from virtex.zoo.init import Opened
 from virtex.zoo.own_tokenizer import TOKENIZER_NAME, digest_of, save_own_tokenizer
 
 __all__ = ["PretrainConfig", "check", "parse_pretrain", "pretrain"]
 
 log = logging.getLogger("virtex")
-NOT_SAME_TASK = (
-    "init_parts task needs a run of the same task and sizes: set these as in its config.yaml, or "
-    "leave init_parts out."
-)
-"""Remedy for an INIT of another task."""
 
 
 def pretrain(config: PretrainConfig) -> FitResult:
@@ -92,7 +88,8 @@ def _pretrain(
     resumed: bool,
 ) -> FitResult:
     start = time.monotonic()
-    backbone, init = _first_backbone(config, resumed=resumed)
+    backbone, init = first_backbone(config, resumed=resumed)
+    _check_backbone(backbone, config)
     data = _open_data(config, remote)
     run_data = check_data(
         config, data.train, data.validation, resumed=resumed, init_sha256=init.sha256
@@ -105,10 +102,12 @@ def _pretrain(
         run_data = run_data.with_file(TOKENIZER_NAME, digest_of(tokenizer))
     task_data = TaskData(config.image, tokenizer, data.train.categories, len(data.train))
     task = config.task.build(backbone, task_data)
-    if config.init_parts == "task" and not resumed:
-        load_strictly(task, init.state, subject=init.path, remedy=NOT_SAME_TASK)
+    first = None if resumed else fill_task(task, init, config)
+    new_tokenizer = None if resumed else tokenizer
+    distributed.on_main(lambda: _write_beginning(config, folder, run_data, new_tokenizer))
+    _write_first(config, folder, first)
+    del first  # which holds all weights twice
     if distributed.is_main():
-        _write_beginning(config, folder, run_data, None if resumed else tokenizer)
         block = before_training(
             config,
             task,
@@ -117,7 +116,7 @@ def _pretrain(
             tokenizer=tokenizer,
             fingerprint=run_data.train,
             device=device,
-            step=max(folder.checkpoints.steps(), default=0) if resumed else 0,
+            step=max(folder.checkpoints.steps(), default=0),
         )
         log.info("%s", block)
     steps = RunSteps(
@@ -151,26 +150,6 @@ class _Data(NamedTuple):
     """The training data before a part of them is chosen."""
     train: Source
     validation: Source | None
-
-
-def _first_backbone(config: PretrainConfig, *, resumed: bool) -> tuple[Backbone, Opened]:
-    """Return the backbone with its first weights, and the INIT that they come from.
-
-    A resumed run gets its weights from its checkpoint.
-    """
-    torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
-    backbone = Backbone(config.backbone)
-    _check_backbone(backbone, config)
-    if resumed:
-        return backbone, open_init("random")
-    init = open_init_in_all(config.init)
-    if config.init_parts == "task" and init.kind != "run":
-        raise ConfigError(
-            f"init_parts task needs the weights of a run of this package, and {config.init} is "
-            "none: name one by --init, or leave init_parts out to initialize the backbone alone"
-        )
-    start_from(init, backbone)
-    return backbone, init
 
 
 @contextmanager
@@ -232,6 +211,14 @@ def _write_beginning(
     if tokenizer is not None:
         save_own_tokenizer(tokenizer, config.out)
     run_data.write(config.out)
+
+
+def _write_first(config: PretrainConfig, folder: RunFolder, values: dict[str, Any] | None) -> None:
+    """Write the checkpoint of a training of other software, from which the run goes on."""
+    if values is not None:
+        path = folder.checkpoints.at(values["step"])
+        stored = {**values, "config": config_files.to_dict(config)}
+        distributed.on_main(lambda: checkpoint.save(path, stored))
 
 
 def check(config: PretrainConfig) -> None:

@@ -86,9 +86,10 @@ class PretrainConfig:
     init: str = "random"
     """Initial weights of the backbone: random, imagenet, a run folder, a weights file, a released
     or torchvision .pth, or a name that `virtex zoo` lists."""
-    init_parts: Literal["backbone", "task"] = "backbone"
-    """Parts that `init` initializes: the backbone, or the whole task, with head or text encoder and
-    the vocabulary of a run of the same task."""
+    init_parts: Literal["backbone", "task", "training"] = "backbone"
+    """Parts that `init` initializes: the backbone; the whole task, with head or text encoder, of a
+    run of the same task (and its vocabulary) or a released model; or the whole training, which goes
+    on: weights, optimizer, loss scaler and step of a training checkpoint of the released code."""
     task: TaskConfig = field(default_factory=CaptioningConfig)
     """Pretext task; `--task.help NAME` lists its options."""
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -145,12 +146,20 @@ def steps_of(config: PretrainConfig, num_images: int) -> int:
 
 
 def check_init(config: PretrainConfig) -> None:
-    """Raise ConfigError if `init` cannot name the parts that it is to initialize."""
-    if config.init_parts == "task" and config.tokenizer.tokenizer_path is not None:
-        raise ConfigError(
-            "init_parts task takes the vocabulary of init, and tokenizer.tokenizer_path names "
-            "another: leave one of them out"
+    """Raise ConfigError if options contradict the parts that `init` is to initialize."""
+    parts, problems = config.init_parts, []
+    if parts != "backbone" and config.init in UNTRAINED:
+        wanted = "a run, or of a released model" if parts == "task" else "a released training"
+        problems.append(
+            f"init_parts {parts} needs the weights of {wanted}, and {config.init} is none: name "
+            "one by --init, or leave init_parts out to initialize the backbone alone"
         )
+    if parts == "training" and config.optim.unfreeze_at is not None:
+        problems.append(
+            "optim.unfreeze_at changes what is trained, and init_parts training goes on with what "
+            "was: leave one of them out"
+        )
+    raise_all(ConfigError, "the options of init cannot work", problems)
 
 
 def check_freezing(config: PretrainConfig) -> None:

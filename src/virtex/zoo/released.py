@@ -28,6 +28,11 @@ and token classification those of multi-label classification."""
 CNN = "visual.cnn."
 CAPTIONER = "captioner."
 """Prefix of a Captioner's names in the state dict of a task."""
+OTHER_TASK = (
+    ". Set backbone, task, its head and the vocabulary as they were when the file was trained, or "
+    "leave init_parts out to start from its backbone alone."
+)
+"""Remedy for a file of another task or size than the options say."""
 RENAMED = {
     "backbone.": "visual.",
     "head.decoders.0.": "textual.transformer.",
@@ -226,8 +231,26 @@ def _check_published(captioner: Captioner, opened: Opened) -> None:
         )
 
 
-def _fill(model: nn.Module, opened: Opened) -> None:
+def load_released_task(task: nn.Module, opened: Opened) -> None:
+    """Load the model of an opened released file into a pretext task, backbone and head.
+
+    Raises:
+        CheckpointError: The file holds no released model, a backbone alone, or a model of another
+            task or of other sizes.
+    """
+    if released_kind(opened.state, opened.path) == "backbone":
+        raise CheckpointError(
+            f"{opened.path} holds a backbone alone, not a whole task: leave init_parts out to "
+            "start from it."
+        )
+    _fill(task, opened, remedy=OTHER_TASK)
+
+
+def _fill(model: nn.Module, opened: Opened, *, remedy: str = "") -> None:
     """Load released weights into a model.
+
+    Args:
+        remedy: End of the message about names and shapes that differ.
 
     Raises:
         CheckpointError: Names or shapes differ, or the copies of a shared weight do.
@@ -242,7 +265,7 @@ def _fill(model: nn.Module, opened: Opened) -> None:
     }
     problems = differences(expected, {name: tuple(value.shape) for name, value in released.items()})
     if problems:
-        raise CheckpointError(f"{path} is no whole released model: {problems}")
+        raise CheckpointError(f"{path} is no whole released model: {problems}{remedy}")
     for theirs, ours in layout.items():
         if theirs not in expected:
             continue

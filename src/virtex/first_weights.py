@@ -1,0 +1,84 @@
+"""What a new run starts from: INIT's backbone, its whole task, or the training in its file."""
+
+from typing import Any
+
+import torch
+
+from virtex.errors import CheckpointError, ConfigError
+from virtex.models.backbone import Backbone
+from virtex.models.state_dict import load_strictly
+from virtex.pretrain_config import PretrainConfig
+from virtex.tasks.base import Task
+from virtex.zoo.backbones import start_from
+from virtex.zoo.init import Opened, open_init, open_init_in_all
+from virtex.zoo.released import load_released_task
+from virtex.zoo.released_resume import released_checkpoint
+
+NOT_SAME_TASK = (
+    "init_parts task needs a run of the same task and sizes: set these as in its config.yaml, or "
+    "leave init_parts out."
+)
+"""Remedy for an INIT of another task."""
+
+
+def first_backbone(config: PretrainConfig, *, resumed: bool) -> tuple[Backbone, Opened]:
+    """Return the backbone with its first weights, and the INIT that they come from.
+
+    A resumed run gets its weights from its checkpoint.
+
+    Raises:
+        CheckpointError: INIT cannot be read, or does not fit.
+        ConfigError: INIT has not the parts that are to be initialized.
+    """
+    torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
+    backbone = Backbone(config.backbone)
+    if resumed:
+        return backbone, open_init("random")
+    init = open_init_in_all(config.init)
+    _check_parts(config, init)
+    start_from(init, backbone)
+    return backbone, init
+
+
+def fill_task(task: Task, init: Opened, config: PretrainConfig) -> dict[str, Any] | None:
+    """Load the parts of a new run's task that INIT has beside the backbone.
+
+    Returns:
+        The values of a checkpoint to go on from, if INIT is a training that does.
+
+    Raises:
+        CheckpointError: INIT does not fit the task.
+        ConfigError: Options differ from those of a training that is to go on.
+    """
+    if config.init_parts == "training":
+        return released_checkpoint(task, init, run=config.run, optim=config.optim)
+    if config.init_parts == "task" and init.kind == "run":
+        load_strictly(task, init.state, subject=init.path, remedy=NOT_SAME_TASK)
+    elif config.init_parts == "task":
+        load_released_task(task, init)
+    return None
+
+
+def _check_parts(config: PretrainConfig, init: Opened) -> None:
+    """Raise an error unless INIT has the parts, and a vocabulary of one origin."""
+    parts, vocabulary = config.init_parts, config.tokenizer.tokenizer_path
+    if parts == "backbone":
+        return
+    if init.kind == "run" and parts == "training":
+        raise CheckpointError(
+            f"init_parts training goes on with a training checkpoint of the released code, and "
+            f"{config.init} is a run of this package. Resume it by `virtex pretrain --out` and its "
+            "folder, or give --init_parts task to start a new run from its weights."
+        )
+    if init.kind == "run" and vocabulary is not None:
+        raise ConfigError(
+            "init_parts task takes the vocabulary of init, and tokenizer.tokenizer_path names "
+            "another: leave one of them out"
+        )
+    if init.kind == "foreign" and config.task.needs.captions and vocabulary is None:
+        raise ConfigError(
+            f"init_parts {parts} needs the vocabulary with which {config.init} was trained, since "
+            "the file holds none: give --tokenizer.tokenizer_path, the .model file that the "
+            "released code was given as DATA.TOKENIZER_MODEL (coco_10k.model), or leave init_parts "
+            "out to start from its backbone alone"
+        )
