@@ -58,6 +58,8 @@ def test_a_released_files_textual_head_and_backbone_initialize_a_run(
     for name, value in expected.items():
         is_learned = not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
         assert torch.equal(found[name], value) is is_learned, name
+    with pytest.raises(CheckpointError, match=r"a run of this package. Resume it by"):
+        run(tmp_path / "other", tmp_path, "--init_parts=training", vocabulary=False)
 
 
 def test_a_released_training_goes_on_and_is_resumed(
@@ -104,9 +106,3 @@ def test_what_has_not_the_parts_is_refused_with_what_to_give(
     with pytest.raises(CheckpointError, match=r"holds a backbone alone, not a whole task"):
         run(tmp_path / "run", path, "--init_parts=task")
     assert not (tmp_path / "run" / "checkpoints").exists()
-
-
-def test_a_run_of_this_package_is_resumed_in_its_folder(released: Path, tmp_path: Path) -> None:
-    run(tmp_path, released, *STILL)
-    with pytest.raises(CheckpointError, match=r"a run of this package. Resume it by"):
-        run(tmp_path / "other", tmp_path, "--init_parts=training", vocabulary=False)
