@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from tests.transfer.conftest import Noise
-from virtex.data.example import Subset
+from virtex.data.example import Example, Subset
 from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.transfer import features
 from virtex.transfer.features import Extraction, extract_features
+from virtex.transfer.image_batches import WholeTransform
 
 QUICK = Extraction(image_size=32, batch_size=4, num_workers=0)
 
@@ -136,3 +137,33 @@ def test_a_backbone_keeps_the_digest_under_which_features_and_trainings_were_sto
             value.copy_(torch.arange(value.numel()).reshape(value.shape))
     stored = "726d41e9577862a7584f964f9a2a07b2f6475aba9c22960b687e5b8e5410d347"
     assert features.backbone_digest(small) == stored
+
+
+def test_layers_and_whole_images_have_features_of_their_own(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    cached, source = replace(QUICK, cache=tmp_path, image_size=64), Noise(5, bad=(1,))
+    plain = extract_features(backbone, source, cached).values
+    whole = extract_features(backbone, source, replace(cached, whole_image=True)).values
+    early = extract_features(backbone, source, replace(cached, layer="stage1")).values
+    wide = extract_features(backbone, source, replace(cached, feature_size=128)).values
+    assert plain.shape == whole.shape == (4, 32)
+    assert np.abs(plain - whole).max() > 1e-3
+    assert (early.shape, wide.shape) == ((4, 8), (4, 128))
+    np.testing.assert_allclose(wide.reshape(4, 32, 4).mean(2), plain, rtol=1e-4, atol=1e-5)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_whole_image_is_squeezed_into_the_square() -> None:
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[:, 40:] = 200
+    squeezed = WholeTransform(20)(Example("one", pixels))
+    assert squeezed.shape == (3, 20, 20)
+    assert (int(squeezed[:, :, :9].max()), int(squeezed[:, :, 11:].min())) == (0, 200)
+
+
+def test_settings_of_earlier_results_are_unchanged() -> None:
+    assert Extraction().settings() == {"image_size": 224, "precision": "fp32"}
+    settings = Extraction(layer="stage2", feature_size=8192, whole_image=True).settings()
+    assert settings["layer"] == "stage2"
+    assert (settings["feature_size"], settings["whole_image"]) == (8192, True)

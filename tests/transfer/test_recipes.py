@@ -20,6 +20,7 @@ from virtex.transfer.solvers import svm
 VARIANTS = {
     "imagenet_moco": "imagenet",
     "imagenet_multistep": "imagenet",
+    "voc07_8192": "voc07",
     "coco_segmentation_1x": "coco-segmentation",
     "lvis_segmentation_imagenet": "lvis-segmentation",
 }
@@ -155,10 +156,21 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "voc07": {
         "data.source": "voc",
         "image_size": 224,
+        "whole_image": False,
+        "layer": "last",
+        "feature_size": None,
         "precision": "fp32",
         "leave_out_rare": False,
         "labels": 1.0,
         "shots": None,
+    },
+    "voc07_8192": {
+        "data.source": "voc",
+        "image_size": 224,
+        "whole_image": True,
+        "layer": "stage4",
+        "feature_size": 8192,
+        "leave_out_rare": False,
     },
     "captioning": {
         "data.source": "coco",

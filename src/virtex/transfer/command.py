@@ -16,6 +16,7 @@ from virtex.data.transforms import MAX_SIDE
 from virtex.engine.inference import InferenceConfig
 from virtex.errors import ConfigError, DataError, listing, out_of_range, raise_all
 from virtex.models.backbone import BackboneConfig
+from virtex.models.layer_features import LAST, layer_problems
 from virtex.transfer.features import Extraction
 from virtex.transfer.protocol import Protocol, Result
 from virtex.zoo.backbones import (
@@ -120,12 +121,21 @@ class TransferConfig(InferenceConfig, LabelledConfig):
 
     image_size: int = 224
     """Side of the centre crop, in pixels; the short side is resized to image_size * 256 / 224."""
+    whole_image: bool = False
+    """Resize the whole image to a square of image_size instead, with nothing cropped."""
+    layer: str = LAST
+    """Layer of the backbone whose features are scored: last, or stage1, stage2, ... (layer1 to
+    layer4 of a ResNet, the blocks of a ViT)."""
+    feature_size: int | None = None
+    """Number of features to which the layer's grid is pooled, about: 8192 gives 6 x 6, 4 x 4, 3 x 3
+    and 2 x 2 cells of a ResNet-50's stages; null: the mean over all cells."""
     bad_image_limit: float = 0.01
     """Largest fraction of the images (of 1,000 at least) that may be unreadable."""
 
     def problems(self) -> list[str]:
         sizes = out_of_range(self, {"image_size": (1, MAX_SIDE)})
-        return [*super().problems(), *self.inference_problems(), *sizes]
+        layers = layer_problems(self.layer, self.feature_size)
+        return [*super().problems(), *self.inference_problems(), *sizes, *layers]
 
 
 def extraction(config: TransferConfig) -> Extraction:
@@ -144,6 +154,9 @@ def extraction(config: TransferConfig) -> Extraction:
         device=device,
         bad_image_limit=config.bad_image_limit,
         cache=config.folder / "features",
+        layer=config.layer,
+        feature_size=config.feature_size,
+        whole_image=config.whole_image,
     )
 
 

@@ -20,6 +20,7 @@ from virtex.data.transforms import ImageConfig, normalize
 from virtex.engine.run import Precision, autocast
 from virtex.errors import DataError
 from virtex.models.backbone import Backbone
+from virtex.models.layer_features import LAST, LayerFeatures
 from virtex.models.state_dict import state_digest
 from virtex.progress import ProgressBar
 from virtex.transfer.image_batches import image_batches
@@ -46,17 +47,27 @@ class Extraction:
     """Largest fraction of bad images."""
     cache: Path | None = None
     """Folder of the cache; None caches nothing."""
+    layer: str = LAST
+    """Layer whose grid is pooled: last, or stage1, stage2, ..."""
+    feature_size: int | None = None
+    """Number of features to which the grid is pooled, about; None: the mean of its cells."""
+    whole_image: bool = False
+    """Resize the whole image to a square, with nothing cropped."""
 
     def settings(self) -> dict[str, Any]:
-        """Return what may change the features, as plain values."""
-        return {"image_size": self.image_size, "precision": self.precision}
+        """Return what may change the features, as plain values, without options left out."""
+        usual = {"image_size": self.image_size, "precision": self.precision}
+        others = {name: getattr(self, name) for name in ("layer", "feature_size", "whole_image")}
+        return usual | {
+            name: value for name, value in others.items() if value != getattr(Extraction, name)
+        }
 
 
 class Features(NamedTuple):
     """Pooled features of the readable images of a source, and their labels."""
 
     values: NDArray[np.float32]
-    """(N, C)"""
+    """(N, F)"""
     indices: NDArray[np.int64]
     """(N,) ascending indices into the source."""
     labels: NDArray[np.int64]
@@ -77,7 +88,7 @@ NOTHING = Features(np.zeros((0, 0), np.float32), np.zeros(0, np.int64), NO_PAIRS
 def extract_features(
     backbone: Backbone, source: Source, extraction: Extraction, *, name: str = "images"
 ) -> Features:
-    """Return the backbone's globally pooled grid for each image of a source, in its order.
+    """Return the pooled grid of the backbone's layer for each image of a source, in its order.
 
     An image that cannot be read has no row, as `indices` shows. A copy of the backbone runs, in
     evaluation mode. Processes share the work; the main one gets the features, the others no rows.
@@ -86,10 +97,10 @@ def extract_features(
         name: Name of the images in the progress bar.
 
     Raises:
-        ConfigError: The backbone takes no images of that size.
+        ConfigError: The backbone takes no images of that size, or has no such layer.
         DataError: Too many bad images.
     """
-    backbone.grid_size(extraction.image_size)
+    run = _Runner(backbone, source, extraction, name)
     spans = [
         range(start, min(start + CHUNK, len(source))) for start in range(0, len(source), CHUNK)
     ]
@@ -98,7 +109,6 @@ def extract_features(
     if folder and distributed.is_main():
         kept = [_load(_chunk_path(folder, span)) for span in spans]
     missing = distributed.gather_objects([chunk is None for chunk in kept])[0]
-    run = _Runner(backbone, source, extraction, name)
     with run.progress:
         for k in np.flatnonzero(missing):
             chunk = kept[k] = run(spans[k])
@@ -138,12 +148,17 @@ class _Runner:
         self, backbone: Backbone, source: Source, extraction: Extraction, name: str
     ) -> None:
         self.source, self.extraction = source, extraction
-        self.backbone = copy.deepcopy(backbone).eval().requires_grad_(False)
-        self.backbone.to(extraction.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = LayerFeatures(
+            copy.deepcopy(backbone).eval().requires_grad_(False),
+            layer=extraction.layer,
+            feature_size=extraction.feature_size,
+            image_size=extraction.image_size,
+        ).eval()
+        self.network.to(extraction.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.progress = ProgressBar(f"features of {name}", len(source))
 
     def __call__(self, span: range) -> Features:
-        width, offset = self.backbone.num_channels, torch.tensor([span.start, 0])
+        width, offset = self.network.num_features, torch.tensor([span.start, 0])
         own = [NOTHING._replace(values=np.zeros((0, width), np.float32))]
         for batch in self._batches(span):
             tables = (
@@ -167,14 +182,14 @@ class _Runner:
         images = normalize(images.to(device, non_blocking=True))
         images = images.contiguous(memory_format=torch.channels_last)
         with autocast(self.extraction.precision, device):
-            grid = self.backbone(images)  # (B, C, h, w)
-        return grid.float().mean((2, 3)).cpu()  # (B, C)
+            return self.network(images).cpu()  # (B, F)
 
     def _batches(self, span: range) -> Iterator[Batch]:
         config = self.extraction
         return image_batches(
             Subset(self.source, span),
             ImageConfig(size=config.image_size),
+            whole_image=config.whole_image,
             batch_size=config.batch_size,
             loader=LoaderConfig(
                 num_workers=config.num_workers, bad_image_limit=config.bad_image_limit

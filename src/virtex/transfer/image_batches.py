@@ -1,6 +1,7 @@
 """Batches of a source's images as validation preprocesses them, for frozen models."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -9,17 +10,24 @@ from torch import Tensor
 
 from virtex import distributed
 from virtex.data.example import Example, Source
+from virtex.data.images import Box, open_image
 from virtex.data.loader import Batch, LoaderConfig, validation_batches
-from virtex.data.transforms import ImageConfig, ValidationTransform
+from virtex.data.transforms import VALIDATION_SURPLUS, ImageConfig, ValidationTransform, resize
 
 
 def image_batches(
-    source: Source, image: ImageConfig, *, batch_size: int, loader: LoaderConfig
+    source: Source,
+    image: ImageConfig,
+    *,
+    batch_size: int,
+    loader: LoaderConfig,
+    whole_image: bool = False,
 ) -> Iterator[Batch]:
     """Yield this process's share of the images; those that cannot be read are left out.
 
     Args:
         batch_size: Images of a batch, over all processes.
+        whole_image: Whether to resize the whole image to the square, with nothing cropped.
 
     Yields:
         `image` (B, 3, H, W) uint8; `index` (B,) into the source; `labels` (M, 2), pairs of index
@@ -28,9 +36,10 @@ def image_batches(
     Raises:
         DataError: Too many bad images.
     """
+    transform = WholeTransform(image.size) if whole_image else ValidationTransform(image)
     batches = validation_batches(
         source,
-        partial(_encode, ValidationTransform(image)),
+        partial(_encode, transform),
         _collate,
         batch_size=batch_size,
         share=distributed.share(),
@@ -42,8 +51,25 @@ def image_batches(
         yield batch
 
 
+@dataclass(frozen=True)
+class WholeTransform:
+    """Resize of the whole image to a square, whatever its aspect ratio."""
+
+    size: int
+    """Side of the square, in pixels."""
+
+    def __call__(self, example: Example) -> Tensor:
+        """Return the image (3, size, size) uint8."""
+        file = open_image(example.image, name=example.location)
+        whole = Box(0, 0, file.height, file.width)
+        pixels = file.decode(whole, min_size=VALIDATION_SURPLUS * self.size)  # (h, w, 3)
+        return resize(pixels, height=self.size, width=self.size)
+
+
 def _encode(
-    transform: ValidationTransform, example: Example, generator: np.random.Generator
+    transform: ValidationTransform | WholeTransform,
+    example: Example,
+    generator: np.random.Generator,
 ) -> Batch:
     """Return an image with its labels, since reading the example again may be slow."""
     del generator

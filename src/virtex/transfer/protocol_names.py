@@ -11,7 +11,8 @@ ABOUT: dict[str, str] = {
         "PASCAL VOC 2007 classification: an SVM for each class on frozen features, mean average "
         "precision. Needs --data.root VOCdevkit (VOC2007: JPEGImages, ImageSets/Main), trainval "
         "and test unless --data.train_split and --data.val_split name others. Any source with "
-        "several labels an image works: coco, lvis, scenes."
+        "several labels an image works: coco, lvis, scenes. Variant: --config voc07_8192 --layer "
+        "stage4 (VirTex before v1.0, stages compared)."
     ),
     "linear": (
         "A linear classifier, and nearest neighbours, on features that are computed once. Needs "
