@@ -25,6 +25,7 @@ from virtex.data.source import Needs, SourceConfig
 from virtex.data.transforms import ImageConfig
 from virtex.models.decoding import DecodingConfig
 from virtex.predict.loading import load_captioner, open_whole_model
+from virtex.transfer.blind import OtherImages, mean_losses
 from virtex.transfer.caption_generation import GeneratedCaption, Generation, captions_of
 from virtex.transfer.metrics.captioning import (
     Tokenized,
@@ -70,7 +71,10 @@ class CaptioningProtocolConfig(WholeModelConfig):
     max_steps: int | None = None
     """Longest caption, in tokens; by default 30, or the longest that the model can write."""
     seed: int = 0
-    """Random seed of nucleus sampling."""
+    """Random seed of nucleus sampling, and of blind's choice of images."""
+    blind: bool = False
+    """Score each image's captions and likelihoods against another image of the split as well:
+    blind_CIDEr-D, loss, blind_loss. What differs is what the model sees."""
     metrics: tuple[Literal["cider", "bleu", "rouge", "meteor", "spice"], ...] = (
         "cider",
         "bleu",
@@ -102,6 +106,7 @@ def run(config: CaptioningProtocolConfig) -> list[Result]:
 def _measure(
     config: CaptioningProtocolConfig, source: Source, device: torch.device
 ) -> Measured | None:
+    others = OtherImages(source, seed=config.seed) if config.blind else None
     opened = open_whole_model(config.init, has_tokenizer=config.tokenizer is not None)
     predictor = load_captioner(opened, tokenizer=config.tokenizer, device=device)
     initialisation = record_of(opened, config.tokenizer)
@@ -111,12 +116,16 @@ def _measure(
     captions = captions_of(
         source, predictor, generation, folder=config.folder, model=initialisation
     )
+    blind = mean_losses(source, others, predictor, generation) if others else {}
     if not distributed.is_main():
         return None
+    if others:
+        scores = scores_of(others.replaced(captions), source, config.metrics)
+        blind |= {f"blind_{name}": value for name, value in scores.items()}
     return Measured(
         protocol="captioning",
         headline=HEADLINES[config.metrics[0]],
-        numbers=numbers(captions, source, config.metrics),
+        numbers=numbers(captions, source, config.metrics) | blind,
         settings={**generation.settings(), "metrics": list(config.metrics)},
         initialisation=initialisation,
         as_in_paper=as_in_paper(generation, source),
@@ -168,21 +177,40 @@ def numbers(
     Raises:
         DataError: Captions of images that the source does not have.
     """
-    examples = (source[index] for index in range(len(source)))
-    references = {
-        example.image_id: example.captions for example in examples if example.image_id in captions
-    }
-    tokenized = tokenize({name: one.caption for name, one in captions.items()}, references)
-    scores: dict[str, float] = {}
-    for name in dict.fromkeys(metrics):
-        scores |= SCORES[name](tokenized)
+    tokenized = _tokenized(captions, source)
     report = degeneracy(tokenized.candidates)
     return {
-        **{name: 100 * value for name, value in scores.items()},
+        **_scores(tokenized, metrics),
         **{name: value * (1 if name in COUNTS else 100) for name, value in report.items()},
         "num_images": float(len(captions)),
         "num_bad": float(len(source) - len(captions)),
     }
+
+
+def scores_of(
+    captions: Mapping[str, GeneratedCaption], source: Source, metrics: Sequence[str]
+) -> dict[str, float]:
+    """Return the scores of captions by image id, in percent.
+
+    Raises:
+        DataError: Captions of images that the source does not have.
+    """
+    return _scores(_tokenized(captions, source), metrics)
+
+
+def _tokenized(captions: Mapping[str, GeneratedCaption], source: Source) -> Tokenized:
+    examples = (source[index] for index in range(len(source)))
+    references = {
+        example.image_id: example.captions for example in examples if example.image_id in captions
+    }
+    return tokenize({name: one.caption for name, one in captions.items()}, references)
+
+
+def _scores(tokenized: Tokenized, metrics: Sequence[str]) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    for name in dict.fromkeys(metrics):
+        scores |= SCORES[name](tokenized)
+    return {name: 100 * value for name, value in scores.items()}
 
 
 SCORES: dict[str, Callable[[Tokenized], dict[str, float]]] = {
