@@ -22,6 +22,7 @@ from virtex.models.backbone_groups import (
 )
 from virtex.models.backbone_options import check_options
 from virtex.models.batch_norm import batch_norms
+from virtex.models.blind import BLIND, build_blind
 from virtex.models.feature_grid import grid_of_tokens, probe, reason, stride_of
 from virtex.models.grad_checkpointing import checkpoint_blocks
 from virtex.options.dependents import register_dependents
@@ -40,7 +41,8 @@ class BackboneConfig:
 
     name: str = "resnet50"
     """A timm model with a feature grid, convolutional or ViT: resnet50, resnet101, wide_resnet50_2,
-    convnext_tiny, vit_small_patch16_224... `resnet50.tv_in1k` also names published weights."""
+    convnext_tiny, vit_small_patch16_224... `resnet50.tv_in1k` also names published weights; `blind`
+    sees nothing, as a control."""
     pretrained: bool = False
     """Start from timm's published weights instead of random ones."""
     frozen: bool = False
@@ -341,7 +343,10 @@ def imagenet_weights(name: str) -> str:
 
 
 def _create(config: BackboneConfig) -> Any:
-    """Return the timm network without its classifier."""
+    """Return the timm network without its classifier, or the one that sees nothing."""
+    if config.name == BLIND:
+        has_options = bool(config.options or config.drop_path)
+        return build_blind(has_options=has_options, pretrained=config.pretrained)
     if not timm.is_model(config.name):
         hint = did_you_mean(config.name, timm.list_models(), few=True)
         raise ConfigError(
