@@ -14,8 +14,9 @@ from virtex.data.layouts import write_scenes
 from virtex.engine.optim import lr_scale
 from virtex.errors import ConfigError, DataError
 from virtex.transfer import detection
-from virtex.transfer.detection import DetectionProtocolConfig, ground_truth_of, with_objects
+from virtex.transfer.detection import DetectionProtocolConfig
 from virtex.transfer.protocol import Result
+from virtex.transfer.scored_objects import ground_truth_of, with_objects
 
 SMALL = """
 backbone: {name: resnet18, options: {layers: [1, 1, 1, 1], channels: [8, 8, 16, 16]}}
@@ -108,6 +109,12 @@ def test_a_protocol_runs_from_files_to_a_result(
     assert (result.numbers["num_train"], result.numbers["num_test"]) == (10, 6)
     (path,) = tmp_path.glob("*.json")
     assert Result.read(path).numbers == result.numbers
+    (trained,) = tmp_path.glob("training/*")
+    again = small(recipe, layouts[LAYOUTS[recipe]], tmp_path / "again", "--init", str(trained))
+    (tested,) = detection.run(replace(again, backbone=None, evaluate_only=True))
+    assert {**tested.numbers, "num_train": 10.0} == result.numbers
+    assert (tested.protocol, tested.headline) == (result.protocol, result.headline)
+    assert not (tmp_path / "again" / "training").exists()
 
 
 @pytest.mark.parametrize(

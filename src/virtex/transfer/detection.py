@@ -14,30 +14,39 @@ from functools import partial
 from itertools import chain
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from pycocotools import mask as run_lengths
 
 from virtex import distributed
 from virtex.data.checks import check_same_classes
-from virtex.data.example import Example, Source, Subset
-from virtex.data.masks import compressed_mask
+from virtex.data.example import Source
 from virtex.data.source import Needs, SourceConfig, resolved
 from virtex.data.subsets import repeat_factors
 from virtex.data.transforms import ImageConfig
-from virtex.errors import ConfigError, DataError
+from virtex.engine.run import choose_device
+from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
 from virtex.models.batch_norm import estimate_statistics
-from virtex.models.region_heads import Detections
 from virtex.tasks.base import Batch, TaskData
 from virtex.tasks.detection import Detection, DetectionConfig
 from virtex.transfer.command import CommandConfig, run_protocol
 from virtex.transfer.features import backbone_digest, data_identity
 from virtex.transfer.metrics.detection import coco_scores, lvis_scores
-from virtex.transfer.metrics.objects import DetectedObjects, GroundTruth, RunLengths, encode_masks
+from virtex.transfer.metrics.objects import DetectedObjects, GroundTruth
 from virtex.transfer.metrics.voc_detection import voc_scores
 from virtex.transfer.protocol import Protocol, Result
+from virtex.transfer.scored_objects import (
+    check_objects,
+    detected_objects,
+    ground_truth_of,
+    with_objects,
+)
+from virtex.transfer.trained_detector import (
+    TEST_ONLY,
+    check_classes,
+    load_detector,
+    options_of,
+    save_detector,
+)
 from virtex.transfer.training import (
     Training,
     TrainingOptions,
@@ -47,11 +56,12 @@ from virtex.transfer.training import (
     run_training,
     trainable_copy,
 )
+from virtex.transfer.whole_model import Measured, open_val_images, run_whole_model
+from virtex.zoo.backbones import origin_of
+from virtex.zoo.init import UNTRAINED, open_init
 
 DETECTOR = 2
 """Version of the detectors; raise it where the same options would mean other weights or numbers."""
-TEST_ONLY = ("score_threshold", "num_detections", "num_test_candidates", "num_test_proposals")
-"""Options of regions that do not affect the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +79,33 @@ class DetectionProtocolConfig(TrainingOptions, CommandConfig):
     """Fraction of images showing a class, below which its images are repeated (LVIS: 0.001)."""
     num_statistics_batches: int = 200
     """Training batches for estimating BatchNorm's statistics again before the test; 0: none."""
+    evaluate_only: bool = False
+    """Test the detector of INIT and train nothing. INIT is the folder of a finished training,
+    OUT/training/*, its weights file, or a run of instance_segmentation."""
+
+    def open_device(self) -> torch.device:
+        """Return the named device, or raise ConfigError if this machine lacks it."""
+        return choose_device(self.run.device)
 
     def problems(self) -> list[str]:
         problems = super().problems()
+        if self.evaluate_only:
+            problems += self._problems_of_evaluation()
         if self.num_statistics_batches < 0:
             problems.append(f"num_statistics_batches {self.num_statistics_batches} is negative")
         if not 0 <= self.repeat_threshold <= 1:
             problems.append(f"repeat_threshold {self.repeat_threshold} must be from 0 to 1")
+        return problems
+
+    def _problems_of_evaluation(self) -> list[str]:
+        problems = []
+        if self.init in UNTRAINED:
+            problems.append(f"init {self.init} is no detector, which evaluate_only tests")
+        given = [name for name in ("backbone", "backbone_from") if getattr(self, name) is not None]
+        if given:
+            problems.append(f"{' and '.join(given)}: with evaluate_only INIT states the network")
+        if self.num_seeds > 1:
+            problems.append(f"num_seeds {self.num_seeds}: a detector without training has one")
         return problems
 
 
@@ -96,6 +126,12 @@ class DetectionProtocol(Protocol):
             "image_size": config.task.test_size,
             **asdict(config.task),
             **self.training.settings(),
+            **self._own_settings(),
+        }
+
+    def _own_settings(self) -> dict[str, Any]:
+        config = self.config
+        return {
             "frozen_norm": config.frozen_norm,
             "repeat_threshold": config.repeat_threshold,
             "num_statistics_batches": config.num_statistics_batches,
@@ -107,8 +143,16 @@ class DetectionProtocol(Protocol):
 
     def check(self, train: Source, test: Source) -> None:
         check_same_classes(train, test)
-        for source, name in ((train, "training"), (test, "test")):
-            check_objects(source, name)
+        check_objects(train, "training")
+        self.check_test(test)
+
+    def check_test(self, test: Source) -> None:
+        """Refuse test images on which nothing can be scored.
+
+        Raises:
+            ConfigError, DataError: No objects, or a metric that does not fit.
+        """
+        check_objects(test, "test")
         if self.config.metric == "lvis" and not test.frequencies:
             raise ConfigError(
                 "metric lvis needs classes marked rare, common or frequent, which these data have "
@@ -117,11 +161,16 @@ class DetectionProtocol(Protocol):
 
     def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
         train = with_objects(train)
-        task = self._trained(backbone, train, test)
+        numbers = self.tested(self._trained(backbone, train, test), test)
+        return {**numbers, "num_train": float(len(train))} if numbers else {}
+
+    def tested(self, task: Detection, test: Source) -> dict[str, float]:
+        """Return the numbers of a detector on the main process, none on the others."""
+        with_masks = self.config.task.masks
         predictions = predict_all(
             task,
             test,
-            _Detector(task),
+            _Detector(task, with_masks),
             self.training,
             encode=task.encode_image,
             images_at_once=1,  # padding to other images' size would change the detections
@@ -129,13 +178,13 @@ class DetectionProtocol(Protocol):
         if not distributed.is_main():
             return {}
         ground_truth = [
-            ground_truth_of(test[index], size, with_masks=self.config.task.masks)
+            ground_truth_of(test[index], size, with_masks=with_masks)
             for index, (size, _) in predictions.items()
         ]
         detections = [detected for _, detected in predictions.values()]
         scores = self._scores(ground_truth, detections, test)
-        counts = {"num_train": float(len(train)), "num_test": float(len(predictions))}
-        return {**{name: 100 * score for name, score in scores.items()}, **counts}
+        numbers = {name: 100 * score for name, score in scores.items()}
+        return {**numbers, "num_test": float(len(predictions))}
 
     def _trained(self, backbone: Backbone, train: Source, test: Source) -> Detection:
         training = self.training.for_images(len(train), seed=self.seed)
@@ -149,12 +198,21 @@ class DetectionProtocol(Protocol):
         repeats = repeat_factors(train, threshold) if threshold else None
         own = [DETECTOR, training_options(self.config.task), frozen_norm, threshold]
         key = [*own, backbone_digest(backbone), data_identity(train)]
-        run_training(task, training, train=train, test=test, key=key, repeats=repeats)
+        folder = run_training(task, training, train=train, test=test, key=key, repeats=repeats)
         if num_batches:
             run = partial(forward, task, training)
             with closing(batches_of(train, task, training, repeats=repeats)) as batches:
                 pieces = chain.from_iterable(batches)
                 estimate_statistics(task, pieces, run, num_batches=num_batches, seed=self.seed)
+        if distributed.is_main():
+            save_detector(
+                folder,
+                task,
+                self.config.task,
+                training={**training.settings(), "seed": self.seed, **self._own_settings()},
+                categories=train.categories,
+                step=training.run.num_steps,
+            )
         return task
 
     def _scores(
@@ -193,12 +251,16 @@ class _Detector:
     """Sizes (height and width) and detections of the images of a batch."""
 
     task: Detection
+    with_masks: bool
 
     def __call__(self, batch: Batch) -> list[tuple[tuple[int, int], DetectedObjects]]:
         sizes = [(height, width) for height, width in batch["image_sizes"].tolist()]
+        found = self.task.predict(batch)
+        if not self.with_masks:
+            found = [detections._replace(masks=None) for detections in found]
         return [
             (size, detected_objects(detections))
-            for size, detections in zip(sizes, self.task.predict(batch), strict=True)
+            for size, detections in zip(sizes, found, strict=True)
         ]
 
 
@@ -209,79 +271,6 @@ def training_options(task: DetectionConfig) -> dict[str, Any]:
     for name in TEST_ONLY:
         del options["regions"][name]
     return options
-
-
-def check_objects(source: Source, name: str) -> None:
-    """Check that there are objects to detect.
-
-    Raises:
-        DataError: Every object is a crowd or marked difficult, or there are none.
-    """
-    for index in range(len(source)):
-        if source.labels(index):
-            example = source[index]
-            none = (False,) * len(example.box_labels)
-            marks = zip(example.crowd or none, example.difficult or none, strict=True)
-            if not all(crowd or difficult for crowd, difficult in marks):
-                return
-    raise DataError(
-        f"none of the {len(source):,} {name} images has an object to detect: there are none, or "
-        "only crowds and difficult ones. Give annotations with objects."
-    )
-
-
-def with_objects(source: Source) -> Source:
-    """Return the images with objects; the others would teach nothing but the background.
-
-    Difficult objects count: they are trained on, although an image whose only objects of a class
-    are difficult does not have the label of that class.
-    """
-    shown = [
-        index
-        for index in range(len(source))
-        if source.labels(index) or any(source[index].difficult)
-    ]
-    return source if len(shown) == len(source) else Subset(source, shown)
-
-
-def detected_objects(detections: Detections) -> DetectedObjects:
-    """Return the detections in an image as arrays, with masks as run lengths."""
-    masks = detections.masks
-    return DetectedObjects(
-        boxes=detections.boxes.float().cpu().numpy(),
-        labels=detections.labels.cpu().numpy() - 1,
-        scores=detections.scores.float().cpu().numpy(),
-        masks=None if masks is None else encode_masks(masks.cpu().numpy()),
-    )
-
-
-def ground_truth_of(example: Example, size: tuple[int, int], *, with_masks: bool) -> GroundTruth:
-    """Return the ground truth of an image of a height and width."""
-    boxes = np.zeros((0, 4), np.float32) if example.boxes is None else example.boxes
-    none = (False,) * len(boxes)
-    masks = [compressed_mask(mask, *size) for mask in example.masks] if with_masks else None
-    return GroundTruth(
-        size=size,
-        boxes=boxes,
-        labels=np.asarray(example.box_labels, np.int64),
-        areas=_areas(example, boxes, masks),
-        crowd=np.asarray(example.crowd or none, np.bool_),
-        difficult=np.asarray(example.difficult or none, np.bool_),
-        masks=masks,
-        absent_labels=example.absent_labels,
-        incomplete_labels=example.incomplete_labels,
-    )
-
-
-def _areas(
-    example: Example, boxes: NDArray[np.float32], masks: Sequence[RunLengths] | None
-) -> NDArray[np.floating]:
-    """Return areas (M,) of the annotations, or else of the masks, or else of the boxes."""
-    if example.areas is not None:
-        return example.areas
-    if masks:
-        return np.asarray([run_lengths.area(mask) for mask in masks], np.float64)
-    return (boxes[:, 2:] - boxes[:, :2]).prod(1)
 
 
 def protocol(config: DetectionProtocolConfig) -> DetectionProtocol:
@@ -305,7 +294,47 @@ def protocol_name(config: DetectionProtocolConfig) -> str:
 
 
 def run(config: DetectionProtocolConfig) -> list[Result]:
-    """Train a detector on a backbone, test it, and write the results."""
+    """Train a detector on a backbone, or take that of INIT, test it, and write the results."""
     needs = Needs(objects=True, masks=config.task.masks)
     config = replace(config, data=resolved(config.data, needs))
+    if config.evaluate_only:
+        open_images = partial(open_val_images, config.data, needs, purpose="test")
+        return run_whole_model(config, open_images, partial(_evaluate, config))
     return run_protocol(protocol(config), config, config.data)
+
+
+def _network_options(task: DetectionConfig) -> dict[str, Any]:
+    """Return the options of a detector that is not trained, as plain values."""
+    options = asdict(task)
+    del options["train_sizes"], options["flip_prob"]
+    return options
+
+
+def _evaluate(
+    config: DetectionProtocolConfig, test: Source, device: torch.device
+) -> Measured | None:
+    """Return the scores of the detector of INIT on test images."""
+    del device  # that of the training options
+    own = protocol(config)
+    own.check_test(test)
+    opened = open_init(config.init)
+    options = options_of(opened, config.task)
+    check_classes(opened, test)
+    numbers = own.tested(load_detector(opened, options), test)
+    if not numbers:
+        return None
+    return Measured(
+        protocol=own.name,
+        headline=own.headline,
+        numbers=numbers,
+        settings={
+            "detector": DETECTOR,
+            "metric": config.metric,
+            "image_size": options.test_size,
+            **_network_options(options),
+            "scores_masks": config.task.masks,
+            "precision": own.training.run.precision,
+            "evaluate_only": True,
+        },
+        initialisation=origin_of(opened).record(),
+    )

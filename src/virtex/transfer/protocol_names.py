@@ -37,24 +37,26 @@ ABOUT: dict[str, str] = {
         "COCO instance segmentation: Mask R-CNN on a feature pyramid fine-tuned for 180,000 "
         "steps, AP of masks and boxes. Needs --data.root DIR with train2017/, val2017/ and "
         "annotations/instances_{train,val}2017.json. --config coco_segmentation_1x takes half the"
-        " steps."
+        " steps. --evaluate_only tests a finished detector again."
     ),
     "lvis-segmentation": (
         "LVIS v1 instance segmentation: as COCO, rare classes repeated, 300 detections, AP by "
         "frequency. Needs --data.root DIR with COCO's train2017/ and val2017/ and "
         "annotations/lvis_v1_{train,val}.json. From ImageNet's weights: --config "
-        "lvis_segmentation_imagenet."
+        "lvis_segmentation_imagenet. --evaluate_only tests a finished detector again."
     ),
     "voc-detection": (
         "PASCAL VOC detection, trained on 07+12 trainval, tested on 07 test: Faster R-CNN C4 "
         "fine-tuned for 24,000 steps. Needs --data.root VOCdevkit with VOC2007 and VOC2012; other"
-        " splits by --data.train_split and --data.val_split."
+        " splits by --data.train_split and --data.val_split. --evaluate_only tests a finished "
+        "detector again."
     ),
     "captioning": (
         "Captions of the validation images by the run itself, beam 5, scored by CIDEr-D, BLEU and"
         " ROUGE-L; with Java and pycocoevalcap --metrics takes meteor and spice as well. Needs "
         "a run that learned to write, and --data.root DIR with val2017/ and "
-        "annotations/captions_val2017.json, or any other caption source with a validation split."
+        "annotations/captions_val2017.json, or any other caption source with a validation split. "
+        "--blind scores it against other images too."
     ),
     "zero-shot": (
         "Classification without training: the class whose name fits an image best, by a "

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -42,8 +42,22 @@ class Measured(NamedTuple):
     as_in_paper: bool = False
 
 
+class OnDevice(Protocol):
+    """Options of a measurement on a device, whatever they are called."""
+
+    @property
+    def out(self) -> Path: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    def check(self) -> None: ...
+
+    def open_device(self) -> torch.device: ...
+
+
 def run_whole_model(
-    config: WholeModelConfig,
+    config: OnDevice,
     open_images: Callable[[], Source],
     measure: Callable[[Source, torch.device], Measured | None],
 ) -> list[Result]:
