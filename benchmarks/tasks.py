@@ -2,6 +2,7 @@
 
 Prints the time of a full step (loss, backward pass, SGD update, `after_step`) as a multiple of the
 bare backbone's step on as many images of the same size, at the same precision and channels-last.
+The backbone is a ResNet-50, or ViT-S/16 for prefix LM, unless --backbone names another.
 The batches are drawn scenes with captions and a vocabulary of 1,500 pieces, without the time of
 loading. Text heads are L1 H1024, other sizes are each task's defaults. The steps alternate, and
 ratios are of medians.
@@ -34,6 +35,7 @@ from virtex.tasks.detection import InstanceSegmentationConfig
 from virtex.tasks.masked_lm import MaskedLmConfig
 from virtex.tasks.moco import MocoConfig
 from virtex.tasks.pirl import PirlConfig
+from virtex.tasks.prefix_lm import PrefixLmConfig
 
 VOCAB_SIZE = 1_500
 NUM_SCENES = 4_000
@@ -43,6 +45,7 @@ TASKS: dict[str, TaskConfig] = {
     "masked LM": MaskedLmConfig(),
     "ICMLM": MaskedLmConfig(masked_words="concepts"),
     "CapPa": CapPaConfig(),
+    "prefix LM": PrefixLmConfig(),
     "token classification": TokenClassificationConfig(),
     "token classification, BCE": TokenClassificationConfig(loss="bce"),
     "SuperClass": TokenClassificationConfig(idf=True),
@@ -53,12 +56,14 @@ TASKS: dict[str, TaskConfig] = {
     "PIRL": PirlConfig(),
     "instance segmentation": InstanceSegmentationConfig(),
 }
+BACKBONES = {"prefix LM": "vit_small_patch16_224"}
+"""Backbones of the tasks that do not train a ResNet-50."""
 Step = Callable[[], None]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--backbone")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=3)
@@ -77,19 +82,24 @@ def main() -> None:
     captions = (caption for index in range(NUM_SCENES) for caption in source[index].captions)
     tokenizer = train_tokenizer(captions, vocab_size=VOCAB_SIZE)
     for name in arguments.only:
-        task, batch = prepare(TASKS[name], source, tokenizer, arguments)
-        ratio, seconds = compare(task, batch, arguments)
+        backbone = arguments.backbone or BACKBONES.get(name, "resnet50")
+        task, batch = prepare(TASKS[name], backbone, source, tokenizer, arguments)
+        ratio, seconds = compare(task, batch, backbone, arguments)
         print(f"{name}: x {ratio:.2f} ({seconds:.2f} s)", flush=True)
 
 
 def prepare(
-    config: TaskConfig, source: Source, tokenizer: Tokenizer, arguments: argparse.Namespace
+    config: TaskConfig,
+    backbone: str,
+    source: Source,
+    tokenizer: Tokenizer,
+    arguments: argparse.Namespace,
 ) -> tuple[Task, Batch]:
     """Return a task and a batch for it."""
     image = ImageConfig(size=arguments.size)
     data = TaskData(image, tokenizer, source.categories, len(source))
     torch.manual_seed(0)
-    task = config.build(Backbone(BackboneConfig(arguments.backbone)), data)
+    task = config.build(Backbone(BackboneConfig(backbone)), data)
     encoded = []
     for index in range(arguments.batch):
         rng = np.random.default_rng(index)
@@ -99,9 +109,11 @@ def prepare(
     return task, to_device(batch, task_device(task), channels_last=True)
 
 
-def compare(task: Task, batch: Batch, arguments: argparse.Namespace) -> tuple[float, float]:
+def compare(
+    task: Task, batch: Batch, backbone: str, arguments: argparse.Namespace
+) -> tuple[float, float]:
     """Return the time of the task's step, as a multiple of the bare backbone's and in seconds."""
-    bare = Backbone(BackboneConfig(arguments.backbone))
+    bare = Backbone(BackboneConfig(backbone))
     bare.to(device=arguments.device, memory_format=torch.channels_last)
     shape = arguments.batch, 3, arguments.size, arguments.size
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=arguments.device)

@@ -1,5 +1,7 @@
 """Each pretext task at the size of a test: what it adds to tests/small_run.py's options."""
 
+from typing import Any
+
 import yaml
 
 HEAD = {"head": {"hidden_size": 64, "dropout": 0.0}}
@@ -12,6 +14,7 @@ TASKS: dict[str, dict[str, object]] = {
     "masked_lm": {"name": "masked_lm", **HEAD},
     "icmlm": {"name": "icmlm", **HEAD},
     "cappa": {"name": "cappa", **HEAD},
+    "prefix_lm": {"name": "prefix_lm"},
     "token_classification": {"name": "token_classification"},
     "token_classification_bce": {"name": "token_classification", "loss": "bce"},
     "superclass": {"name": "superclass"},
@@ -24,8 +27,14 @@ TASKS: dict[str, dict[str, object]] = {
     "siglip": {"name": "siglip", **TEXT},
 }
 """What a test calls the task, and its options."""
+SMALL_VIT: dict[str, Any] = {
+    "name": "vit_tiny_patch16_224",
+    "options": {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2},
+}
+"""Options of the backbone of a task that needs a ViT."""
+BACKBONES = {"prefix_lm": {"backbone": SMALL_VIT}}
 
 
 def task_flags(name: str) -> list[str]:
-    """The command-line flags that choose a task."""
-    return ["--config", yaml.safe_dump({"task": TASKS[name]})]
+    """The command-line flags that choose a task, and a backbone if it needs one of its own."""
+    return ["--config", yaml.safe_dump({"task": TASKS[name], **BACKBONES.get(name, {})})]

@@ -106,7 +106,7 @@ def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", TASKS)
 def test_one_and_two_processes_agree(name: str, by_two: Path, tmp_path: Path) -> None:
     """On a backbone without BatchNorm, whose statistics are each process's own."""
-    pretrain(small_config(tmp_path / "one", *task_flags(name), *WITHOUT_BATCH_NORM))
+    pretrain(small_config(tmp_path / "one", *WITHOUT_BATCH_NORM, *task_flags(name)))
     one, two = (records(run, "train/loss") for run in (tmp_path / "one", by_two / name))
     assert two == pytest.approx(one, rel=SAME)
 
@@ -117,7 +117,7 @@ def main() -> None:
     with distributed.process_group(torch.device("cpu")):
         for name in TASKS:
             out = Path(sys.argv[1]) / name
-            pretrain(small_config(out, *task_flags(name), *WITHOUT_BATCH_NORM))
+            pretrain(small_config(out, *WITHOUT_BATCH_NORM, *task_flags(name)))
 
 
 if __name__ == "__main__":

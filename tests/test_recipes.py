@@ -20,12 +20,14 @@ SIZES = """
 data: {source: scenes, num_images: 60, num_val_images: 4, image_size: 64}
 tokenizer: {vocab_size: 200}
 image: {size: 64}
-backbone: {options: {layers: [1, 1, 1, 1], channels: [8, 8, 16, 16]}}
 run: {batch_size: 4, num_steps: 2, validate_every: 0, checkpoint_every: 0, device: cpu,
   tensorboard: false}
 loader: {num_workers: 0}
 num_samples: 0
 """
+SMALL_RESNET = "backbone: {options: {layers: [1, 1, 1, 1], channels: [8, 8, 16, 16]}}\n"
+SMALL_NETWORKS = {"prefix_lm": "backbone: {options: {embed_dim: 32, depth: 2, num_heads: 2}}\n"}
+"""Sizes of the recipes whose network is not a ResNet."""
 PRECISION = "run: {precision: fp32}\n"  # fp16 is for GPUs
 TASK_SIZES = {
     "head": {"hidden_size": 64, "num_heads": 1},
@@ -42,14 +44,16 @@ def recipe(name: str, out: Path, *arguments: str) -> PretrainConfig:
 
 def small(name: str, out: Path) -> PretrainConfig:
     """The recipe with small sizes."""
-    flags = ["--config", name, "--out", str(out), "--config", SIZES, "--config", PRECISION]
+    network = SMALL_NETWORKS.get(name, SMALL_RESNET)
+    sizes = ["--config", SIZES, "--config", network, "--config", PRECISION]
+    flags = ["--config", name, "--out", str(out), *sizes]
     options = parse_pretrain(flags)
-    sizes = {
+    task_sizes = {
         field: replace(getattr(options.task, field), **size) if isinstance(size, dict) else size
         for field, size in TASK_SIZES.items()
         if hasattr(options.task, field)
     }
-    return replace(options, task=replace(options.task, **sizes))
+    return replace(options, task=replace(options.task, **task_sizes))
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -267,8 +267,9 @@ def _with_whole_backbone(config: PretrainConfig) -> PretrainConfig:
 
 
 def _check_backbone(backbone: Backbone, config: PretrainConfig) -> None:
-    """Raise ConfigError if the network cannot take the images or the learning rates."""
+    """Raise ConfigError if the network cannot take the images, the task or the learning rates."""
     backbone.grid_size(config.image.size)
+    config.task.check_backbone(backbone)
     if config.optim.layer_decay != 1:
         backbone.layer_groups()
 

@@ -18,6 +18,7 @@ from virtex.tasks.contrastive import ContrastiveConfig, sigmoid_loss, softmax_lo
 from virtex.tasks.masked_lm import MaskedLmConfig
 from virtex.tasks.moco import MocoConfig
 from virtex.tasks.pirl import PirlConfig, noise_contrastive_loss
+from virtex.tasks.prefix_lm import PrefixLmConfig
 
 VOCABULARY = 30
 
@@ -48,6 +49,7 @@ def test_of_a_decoder_it_is_the_entropy_of_single_tokens() -> None:
     for task, names in (
         (CaptioningConfig(bidirectional=True), ["captioning_forward", "captioning_backward"]),
         (CapPaConfig(), ["autoregressive", "parallel"]),
+        (PrefixLmConfig(), ["loss"]),
     ):
         for name in names:
             assert value(task, name, captions=sample) == pytest.approx(after_first, abs=0.01)

@@ -159,6 +159,6 @@ def alarms_of(run: Path) -> dict[str, tuple[int, str]]:
 
 def train(task: str, data: Path, out: Path, options: str = "") -> dict[str, tuple[int, str]]:
     """Train a task, and return its alarms, but for that of the machine's other work."""
-    flags = [*task_flags(task), "--config", OPTIONS, "--data.root", str(data)]
+    flags = ["--config", OPTIONS, *task_flags(task), "--data.root", str(data)]
     pretrain(small_config(out, *flags, *(["--config", f"{options}\n"] if options else [])))
     return {name: alarm for name, alarm in alarms_of(out).items() if name != "waits_for_data"}

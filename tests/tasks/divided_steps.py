@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.models.small import SLIM
-from tests.tasks.small_tasks import SCENES, tokenizer
+from tests.tasks.small_tasks import SCENES, small_backbone, tokenizer
 from virtex import distributed
 from virtex.data.transforms import ImageConfig
 from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig
 from virtex.engine.state import TrainingState
 from virtex.engine.step import train_step
-from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.models.backbone import Backbone
 from virtex.tasks.base import Batch, Task, TaskConfig, TaskData
 
 ORDERS = [range(8), [3, 6, 1, 3, 0, 7, 5, 2]]
@@ -63,9 +62,9 @@ def steps_of(config: TaskConfig, num_pieces: int) -> list[Step]:
 def small_task(config: TaskConfig) -> Task:
     """A task on a backbone without BatchNorm, but for MoCo, which has it in groups."""
     torch.manual_seed(0)
-    options = SLIM if config.normalizes_in_groups else {**SLIM, "norm_layer": "groupnorm1"}
+    options = {} if config.normalizes_in_groups else {"norm_layer": "groupnorm1"}
     data = TaskData(ImageConfig(size=64), tokenizer(), SCENES.categories, len(SCENES))
-    return config.build(Backbone(BackboneConfig("resnet18", options=options)), data).train()
+    return config.build(Backbone(small_backbone(config, **options)), data).train()
 
 
 def pieces_of(task: Task, step: int, num_pieces: int) -> list[Batch]:

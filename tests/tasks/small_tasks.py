@@ -6,11 +6,13 @@ import numpy as np
 import torch
 
 from tests.models.small import SLIM
+from tests.task_options import SMALL_VIT
 from virtex.data.sources.scenes import ScenesSource
 from virtex.data.tokenizer import Tokenizer, train_tokenizer
 from virtex.data.transforms import ImageConfig
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.tasks.base import Batch, Task, TaskConfig, TaskData, TaskOutput
+from virtex.tasks.prefix_lm import PrefixLmConfig
 
 IMAGE = ImageConfig(size=32)
 SCENES = ScenesSource(8, image_size=64)
@@ -26,7 +28,14 @@ def build(config: TaskConfig, *, categories: tuple[str, ...] = SCENES.categories
     """A task whose initial weights are always the same."""
     torch.manual_seed(0)
     data = TaskData(IMAGE, tokenizer(), categories, len(SCENES))
-    return config.build(Backbone(BackboneConfig("resnet18", options=SLIM)), data)
+    return config.build(Backbone(small_backbone(config)), data)
+
+
+def small_backbone(config: TaskConfig, **options: str) -> BackboneConfig:
+    """A slim ResNet with these options, or a small ViT for the task that needs one."""
+    if isinstance(config, PrefixLmConfig):
+        return BackboneConfig(**SMALL_VIT)
+    return BackboneConfig("resnet18", options=SLIM | options)
 
 
 def scenes_batch(task: Task, indices: range = range(4)) -> Batch:

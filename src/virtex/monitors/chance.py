@@ -20,6 +20,7 @@ from virtex.tasks.contrastive import ContrastiveConfig
 from virtex.tasks.masked_lm import MaskedLmConfig
 from virtex.tasks.moco import MocoConfig
 from virtex.tasks.pirl import PirlConfig
+from virtex.tasks.prefix_lm import PrefixLmConfig
 from virtex.tasks.token_loss import distinct_tokens
 from virtex.tokens import NUM_SPECIAL
 
@@ -51,6 +52,8 @@ def chance_losses(
         case CapPaConfig():
             names = ["autoregressive"] + ["parallel"] * (task.parallel_share > 0)
             return _next_tokens(names, captions)
+        case PrefixLmConfig():
+            return _next_tokens(["loss"], captions)
         case MaskedLmConfig(masked_words="tokens"):
             ordinary = [tokens[tokens >= NUM_SPECIAL] for tokens in captions]
             return _entropies(["loss"], [np.ones(len(t)) for t in ordinary], ordinary)

@@ -224,6 +224,10 @@ class TaskConfig(ABC):
     """Whether BatchNorm's statistics have to differ between groups of images, so that computing
     them over all processes would undo what the task does."""
 
+    def check_backbone(self, backbone: Backbone) -> None:
+        """Raise ConfigError if the task cannot train this network; called before data are read."""
+        del backbone
+
     @abstractmethod
     def build(self, backbone: Backbone, data: TaskData) -> Task:
         """Return the task around a given backbone."""

@@ -10,6 +10,7 @@ from virtex.tasks.detection import InstanceSegmentationConfig
 from virtex.tasks.masked_lm import MaskedLmConfig
 from virtex.tasks.moco import MocoConfig
 from virtex.tasks.pirl import PirlConfig
+from virtex.tasks.prefix_lm import PrefixLmConfig
 
 TASKS: dict[str, Choice] = {
     "bicaptioning": Choice(CaptioningConfig, {"bidirectional": True}),
@@ -17,6 +18,7 @@ TASKS: dict[str, Choice] = {
     "masked_lm": Choice(MaskedLmConfig, {"masked_words": "tokens"}),
     "icmlm": Choice(MaskedLmConfig, {"masked_words": "concepts"}),
     "cappa": Choice(CapPaConfig),
+    "prefix_lm": Choice(PrefixLmConfig),
     "token_classification": Choice(TokenClassificationConfig, {"idf": False}),
     "superclass": Choice(TokenClassificationConfig, {"idf": True}),
     "label_classification": Choice(LabelClassificationConfig),
