@@ -253,6 +253,11 @@ def test_options_choose_an_architecture_and_neither_files_nor_absurd_sizes(name,
         Backbone(BackboneConfig("resnet18", options={name: value}))
 
 
+def test_dropping_tokens_inside_a_network_is_refused_with_what_thins_its_grid():
+    with pytest.raises(ConfigError, match=r"patch_drop_rate 0\.5: .* no grid.* task\.grid_share"):
+        Backbone(BackboneConfig("vit_tiny_patch16_224", options={"patch_drop_rate": 0.5}))
+
+
 def test_an_option_that_the_network_does_not_have_is_named():
     with pytest.raises(ConfigError, match=r"output_strid is no .* Did you mean output_stride"):
         Backbone(BackboneConfig("resnet18", options={"output_strid": 16}))

@@ -47,6 +47,11 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         for option, value in options.items()
         if not _is_bounded(value, MAX_DEPTH if DEPTH.search(option) else MAX_NUMBER)
     ]
+    if options.get("patch_drop_rate"):
+        problems.append(
+            f"patch_drop_rate {options['patch_drop_rate']}: the tokens that are left make no grid. "
+            "Leave it out; task.grid_share of captioning drops cells after the backbone"
+        )
     raise_all(ConfigError, f"backbone.options of {name!r} cannot work", sorted(problems))
 
 
