@@ -6,10 +6,11 @@ and the time of a step (forward and backward pass, SGD update), without and with
 """
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from benchmarks.step import seconds, training_step
@@ -40,7 +41,7 @@ def compare(name: str, arguments: argparse.Namespace) -> str:
         backbone.to(memory_format=torch.channels_last)
         loss = partial(mean_of_grid, backbone, images)
         steps[str(grad_checkpointing)] = training_step(backbone, loss, bf16=arguments.bf16)
-        sizes.append(kept_megabytes(backbone, images, bf16=arguments.bf16))
+        sizes.append(kept_megabytes(backbone, partial(backbone, images), bf16=arguments.bf16))
     before, after = seconds(steps, rounds=arguments.rounds).values()
     return (
         f"{sizes[0]:,.0f} MB, checkpointed {sizes[1]:,.0f} MB (x {sizes[1] / sizes[0]:.2f}) | "
@@ -52,9 +53,9 @@ def mean_of_grid(backbone: Backbone, images: Tensor) -> Tensor:
     return backbone(images).mean()
 
 
-def kept_megabytes(backbone: Backbone, images: Tensor, *, bf16: bool) -> float:
+def kept_megabytes(module: nn.Module, forward: Callable[[], Tensor], *, bf16: bool) -> float:
     """Return the size of what a forward pass keeps, each storage once and without parameters."""
-    parameters = {parameter.data_ptr() for parameter in backbone.parameters()}
+    parameters = {parameter.data_ptr() for parameter in module.parameters()}
     kept: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
@@ -67,8 +68,8 @@ def kept_megabytes(backbone: Backbone, images: Tensor, *, bf16: bool) -> float:
         saved_tensors_hooks(count, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=bf16),
     ):
-        grid = backbone(images)  # held, so that no storage is freed and used again
-    del grid
+        output = forward()  # held, so that no storage is freed and used again
+    del output
     return sum(kept.values()) / 1e6
 
 

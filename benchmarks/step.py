@@ -77,14 +77,16 @@ def steps(hidden_size: int, arguments: argparse.Namespace, *, bf16: bool) -> dic
     return {name: training_step(models[name], losses[name], bf16=bf16) for name in arguments.kinds}
 
 
-def seconds(kinds: dict[str, Step], *, rounds: int) -> dict[str, float]:
+def seconds(
+    kinds: dict[str, Step], *, rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Return the median time of each kind of step, after a warm-up step."""
     times: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(1 + rounds):
         for name, step in kinds.items():
-            start = time.perf_counter()
+            start = clock()
             step()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 

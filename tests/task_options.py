@@ -11,6 +11,7 @@ TASKS: dict[str, dict[str, object]] = {
     "captioning": {"name": "captioning", **HEAD},
     "bicaptioning": {"name": "bicaptioning", **HEAD},
     "bicaptioning_tokens": {"name": "bicaptioning", "token_weight": 0.5, **HEAD},
+    "bicaptioning_share": {"name": "bicaptioning", "grid_share": 0.5, **HEAD},
     "masked_lm": {"name": "masked_lm", **HEAD},
     "icmlm": {"name": "icmlm", **HEAD},
     "cappa": {"name": "cappa", **HEAD},

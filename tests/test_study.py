@@ -82,6 +82,12 @@ def test_a_row_may_have_data_of_its_own(tmp_path: Path) -> None:
     assert run.options.run.seed == 3
 
 
+def test_a_row_may_name_a_task_with_options(tmp_path: Path) -> None:
+    rows = [{"name": "thin", "pretrain": {"task": {"name": "bicaptioning", "grid_share": 0.3}}}]
+    [run] = planned_runs(parsed(tmp_path, rows=rows))
+    assert run.options.task.grid_share == 0.3
+
+
 def test_a_study_does_not_resume_with_other_options(tmp_path: Path) -> None:
     study(parsed(tmp_path, rows=RECIPE["rows"][:2]))
     longer = [{"name": "two directions", "pretrain": {"run": {"num_steps": 9}}}]

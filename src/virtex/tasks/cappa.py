@@ -29,18 +29,18 @@ from virtex.models.packing import Packing, length_multiple, pack_readings
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import (
     Batch,
-    CaptionTask,
     Encode,
     Encoded,
     TaskData,
     TaskOutput,
     WithSmoothingConfig,
 )
+from virtex.tasks.grid_share import WithGridShare, WithGridShareConfig
 from virtex.tokens import MASK_ID, PAD_ID
 
 
 @dataclass(frozen=True)
-class CapPaConfig(WithSmoothingConfig):
+class CapPaConfig(WithSmoothingConfig, WithGridShareConfig):
     """Predict captions left to right, and most of them all tokens at once from the image alone."""
 
     writes_captions: ClassVar[bool] = True
@@ -49,7 +49,7 @@ class CapPaConfig(WithSmoothingConfig):
     """Probability that a caption is predicted in parallel; 0 is forward captioning."""
 
     def __post_init__(self) -> None:
-        problems = self.smoothing_problems()
+        problems = self.smoothing_problems() + self.grid_problems()
         if not 0 <= self.parallel_share < 1:
             problems.append(
                 f"parallel_share {self.parallel_share} must be from 0 to below 1: some captions "
@@ -61,7 +61,7 @@ class CapPaConfig(WithSmoothingConfig):
         return CapPa(self, backbone, data)
 
 
-class CapPa(CaptionTask):
+class CapPa(WithGridShare):
     """A forward captioner that predicts some captions in parallel."""
 
     def __init__(self, config: CapPaConfig, backbone: Backbone, data: TaskData) -> None:
@@ -71,6 +71,7 @@ class CapPa(CaptionTask):
         self.encode_validation = EncodeParallel(self.encode_validation, 0)
         self.collate = partial(collate, multiple=length_multiple(config.head.max_tokens))
         self.dynamic = {"rows": 0, "inputs": 1, "targets": 1}
+        self.thin(config.grid_share, data)
 
     def forward(self, batch: Batch) -> TaskOutput:
         """Return the mean over captions of both kinds of each caption's mean over its tokens.
@@ -78,7 +79,7 @@ class CapPa(CaptionTask):
         Validation predicts each caption in both ways; its loss is the sum of the two means,
         weighted by the probabilities of training: the expectation of the training loss.
         """
-        grid = self.backbone(normalize(batch["image"]))
+        grid = self.seen(self.backbone(normalize(batch["image"])), batch)
         return self._train(grid, batch) if self.training else self._validate(grid, batch)
 
     def token_losses(self, grid: Tensor, batch: Batch, parallel: Tensor) -> Tensor:

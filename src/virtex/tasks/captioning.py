@@ -22,13 +22,13 @@ from virtex.models.textual_head import HeadConfig
 from virtex.tasks import token_loss
 from virtex.tasks.base import (
     Batch,
-    CaptionTask,
     Encoded,
     TaskData,
     TaskOutput,
     WithSmoothingConfig,
     mean_loss,
 )
+from virtex.tasks.grid_share import WithGridShare, WithGridShareConfig
 from virtex.tasks.token_loss import WithTokens, WithTokensConfig
 
 MAX_CAPTIONS = 64
@@ -36,7 +36,7 @@ MAX_CAPTIONS = 64
 
 
 @dataclass(frozen=True)
-class CaptioningConfig(WithTokensConfig, WithSmoothingConfig):
+class CaptioningConfig(WithTokensConfig, WithSmoothingConfig, WithGridShareConfig):
     """Predict captions token by token."""
 
     writes_captions: ClassVar[bool] = True
@@ -53,14 +53,14 @@ class CaptioningConfig(WithTokensConfig, WithSmoothingConfig):
 
     def __post_init__(self) -> None:
         problems = out_of_range(self, {"captions_per_image": (1, MAX_CAPTIONS)})
-        problems += self.token_problems() + self.smoothing_problems()
+        problems += self.token_problems() + self.smoothing_problems() + self.grid_problems()
         raise_all(ConfigError, "the options of captioning cannot work", problems)
 
     def build(self, backbone: Backbone, data: TaskData) -> "Captioning":
         return Captioning(self, backbone, data)
 
 
-class Captioning(WithTokens, CaptionTask):
+class Captioning(WithTokens, WithGridShare):
     """A captioner, trained in each direction that it reads."""
 
     def __init__(self, config: CaptioningConfig, backbone: Backbone, data: TaskData) -> None:
@@ -86,12 +86,13 @@ class Captioning(WithTokens, CaptionTask):
         self.dynamic = {"rows": 0, "inputs": 1, "targets": 1}
         if self.token_loss:
             self.dynamic[token_loss.NAME] = 1
+        self.thin(config.grid_share, data)
 
     def forward(self, batch: Batch) -> TaskOutput:
         grid = self.backbone(normalize(batch["image"]))  # (B, C, h, w)
         packing = Packing(batch["rows"], batch["places"])
         losses = self.captioner.next_token_losses(
-            grid, batch["inputs"], batch["targets"], packing
+            self.seen(grid, batch), batch["inputs"], batch["targets"], packing
         )  # (R, P)
         means = mean_loss(losses, batch["num_targets"])  # (R,)
         names = [f"captioning_{direction}" for direction in self.captioner.head.directions]

@@ -37,7 +37,6 @@ from virtex.models.packing import Packing, layout, length_multiple, num_packed, 
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import (
     Batch,
-    CaptionTask,
     Encode,
     Encoded,
     TaskData,
@@ -45,6 +44,7 @@ from virtex.tasks.base import (
     WithSmoothingConfig,
     mean_loss,
 )
+from virtex.tasks.grid_share import WithGridShare, WithGridShareConfig
 from virtex.tokens import MASK_ID, NUM_SPECIAL, PAD_ID
 
 Units = Callable[[Sequence[int]], list[tuple[int, ...]]]
@@ -52,7 +52,7 @@ Units = Callable[[Sequence[int]], list[tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
-class MaskedLmConfig(WithSmoothingConfig):
+class MaskedLmConfig(WithSmoothingConfig, WithGridShareConfig):
     """Predict hidden tokens of a caption from the image and the other tokens."""
 
     head: HeadConfig = field(default_factory=HeadConfig)
@@ -73,7 +73,7 @@ class MaskedLmConfig(WithSmoothingConfig):
     mean over each process's targets."""
 
     def __post_init__(self) -> None:
-        problems = self.smoothing_problems()
+        problems = self.smoothing_problems() + self.grid_problems()
         if not 0 < self.mask_prob <= 1:
             problems.append(f"mask_prob {self.mask_prob} must be above 0, up to 1")
         shares = self.mask_token_share, self.random_token_share
@@ -94,7 +94,7 @@ class MaskedLmConfig(WithSmoothingConfig):
         return MaskedLm(self, backbone, data)
 
 
-class MaskedLm(CaptionTask):
+class MaskedLm(WithGridShare):
     """A captioner without its causal mask, which predicts the hidden tokens of captions."""
 
     def __init__(self, config: MaskedLmConfig, backbone: Backbone, data: TaskData) -> None:
@@ -111,6 +111,7 @@ class MaskedLm(CaptionTask):
         self.collate = partial(collate, multiple=length_multiple(config.head.max_tokens))
         self.counts = () if config.original else ("num_targets",)
         self.dynamic = {"rows": 0, "inputs": 0, "chosen": 0, "targets": 0}
+        self.thin(config.grid_share, data)
 
     @property
     def writer(self) -> None:
@@ -119,7 +120,7 @@ class MaskedLm(CaptionTask):
     def forward(self, batch: Batch) -> TaskOutput:
         """Return the mean over all targets; 0 if there are none, as in captions without text."""
         losses = self.captioner.token_losses(
-            self.backbone(normalize(batch["image"])),
+            self.seen(self.backbone(normalize(batch["image"])), batch),
             batch["inputs"],
             batch["targets"],
             Packing(batch["rows"], batch["places"]).seeing_all(),
