@@ -10,7 +10,7 @@ from virtex.models.state_dict import load_strictly
 from virtex.pretrain_config import PretrainConfig
 from virtex.tasks.base import Task
 from virtex.zoo.backbones import start_from
-from virtex.zoo.init import Opened, open_init, open_init_in_all
+from virtex.zoo.init import Opened
 from virtex.zoo.released import load_released_task
 from virtex.zoo.released_resume import released_checkpoint
 
@@ -21,23 +21,19 @@ NOT_SAME_TASK = (
 """Remedy for an INIT of another task."""
 
 
-def first_backbone(config: PretrainConfig, *, resumed: bool) -> tuple[Backbone, Opened]:
-    """Return the backbone with its first weights, and the INIT that they come from.
-
-    A resumed run gets its weights from its checkpoint.
+def first_backbone(config: PretrainConfig, init: Opened, *, resumed: bool) -> Backbone:
+    """Return the backbone with the weights of an INIT; a resumed run gets its checkpoint's.
 
     Raises:
-        CheckpointError: INIT cannot be read, or does not fit.
+        CheckpointError: INIT does not fit.
         ConfigError: INIT has not the parts that are to be initialized.
     """
     torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
     backbone = Backbone(config.backbone)
-    if resumed:
-        return backbone, open_init("random")
-    init = open_init_in_all(config.init)
-    _check_parts(config, init)
-    start_from(init, backbone)
-    return backbone, init
+    if not resumed:
+        _check_parts(config, init)
+        start_from(init, backbone)
+    return backbone
 
 
 def fill_task(task: Task, init: Opened, config: PretrainConfig) -> dict[str, Any] | None:

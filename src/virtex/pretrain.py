@@ -36,6 +36,7 @@ from virtex.engine.tracking import check_tracker
 from virtex.errors import ConfigError
 from virtex.first_weights import fill_task, first_backbone
 from virtex.models.backbone import Backbone
+from virtex.models.backbone_config import FROM_INIT
 from virtex.pretrain_config import (
     PretrainConfig,
     check_freezing,
@@ -51,8 +52,8 @@ from virtex.run_steps import RunSteps
 from virtex.run_summary import after_training, before_training
 from virtex.tasks.base import TaskData
 from virtex.vocabulary import open_tokenizer, stored_tokenizer, with_rule_of
-from virtex.zoo.backbones import whole_architecture
-from virtex.zoo.init import Opened
+from virtex.zoo.backbones import architecture_to_train, whole_architecture
+from virtex.zoo.init import Opened, open_init, open_init_in_all
 from virtex.zoo.own_tokenizer import TOKENIZER_NAME, digest_of, save_own_tokenizer
 
 __all__ = ["PretrainConfig", "check", "parse_pretrain", "pretrain"]
@@ -68,15 +69,17 @@ def pretrain(config: PretrainConfig) -> FitResult:
         DataError: The data are missing or broken.
         CheckpointError: Weights or checkpoints cannot be read.
     """
-    config = _with_whole_backbone(config)
     device, folder = choose_device(config.run.device), RunFolder(config.out)
     with distributed.process_group(device), tf32_kept():
+        init = open_init_in_all("random" if folder.has_begun() else config.init)
         config = _with_lanes(with_stored_choices(_with_found_layouts(config), folder))
+        config = _with_whole_backbone(config, folder, init)
         config = _with_precision(config, folder, device)
         _check_options(config)
         distributed.on_main(lambda: files.check_out(config.out, is_file=False))
         with folder.locked(), _remote_shards(config) as remote:
-            return _pretrain(config, folder, device, remote, resumed=resumes(config, folder))
+            resumed = resumes(config, folder)
+            return _pretrain(config, folder, device, remote, init, resumed=resumed)
 
 
 def _pretrain(
@@ -84,11 +87,12 @@ def _pretrain(
     folder: RunFolder,
     device: torch.device,
     remote: RemoteShards | None,
+    init: Opened,
     *,
     resumed: bool,
 ) -> FitResult:
     start = time.monotonic()
-    backbone, init = first_backbone(config, resumed=resumed)
+    backbone = first_backbone(config, init, resumed=resumed)
     _check_backbone(backbone, config)
     data = _open_data(config, remote)
     run_data = check_data(
@@ -227,10 +231,13 @@ def check(config: PretrainConfig) -> None:
     Raises:
         ConfigError: Options cannot work, or differ from those of the existing run.
     """
-    config = _with_whole_backbone(config)
-    config = _with_lanes(with_stored_choices(_with_found_layouts(config), RunFolder(config.out)))
+    folder = RunFolder(config.out)
+    config = _with_lanes(with_stored_choices(_with_found_layouts(config), folder))
+    is_named = config.backbone.name != FROM_INIT
+    init = open_init("random" if is_named or folder.has_begun() else config.init)
+    config = _with_whole_backbone(config, folder, init)
     _check_options(config)
-    resumes(config, RunFolder(config.out))
+    resumes(config, folder)
     with torch.random.fork_rng(devices=[]):
         _check_backbone(Backbone(replace(config.backbone, pretrained=False)), config)
 
@@ -260,10 +267,12 @@ def _with_precision(
     return replace(config, run=replace(config.run, precision=precision))
 
 
-def _with_whole_backbone(config: PretrainConfig) -> PretrainConfig:
-    """Return the config with the architecture that is stored: of a folder, for the image size."""
-    backbone = whole_architecture(config.backbone, image_size=config.image.size)
-    return replace(config, backbone=backbone)
+def _with_whole_backbone(config: PretrainConfig, folder: RunFolder, init: Opened) -> PretrainConfig:
+    """Return the config with the architecture that is stored: of INIT, for the image size."""
+    size = config.image.size
+    if folder.has_begun():
+        return replace(config, backbone=whole_architecture(config.backbone, image_size=size))
+    return replace(config, backbone=architecture_to_train(init, config.backbone, image_size=size))
 
 
 def _check_backbone(backbone: Backbone, config: PretrainConfig) -> None:

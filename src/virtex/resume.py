@@ -16,6 +16,8 @@ from virtex.engine.run import RunFolder
 from virtex.engine.stored_config import stored_config
 from virtex.errors import ConfigError, DataError, VirTexError, raise_all
 from virtex.launcher import num_restarts
+from virtex.models.backbone import BackboneConfig
+from virtex.models.backbone_config import FROM_INIT
 from virtex.pretrain_config import LAST, PretrainConfig, with_absolute_paths, with_steps
 from virtex.run_data import RunData
 from virtex.zoo.init import open_init
@@ -49,24 +51,37 @@ AUTO = "auto"
 def with_stored_choices(config: PretrainConfig, folder: RunFolder) -> PretrainConfig:
     """Return options with what was settled when the run began, if it has.
 
-    That is the precision that `auto` stood for, the number of steps that the epochs gave, and the
-    number of lanes.
+    That is the precision that `auto` stood for, the number of steps that the epochs gave, the
+    number of lanes, and the network and its normalization, if these are those of `init`.
 
     Raises:
         ConfigError: The run began with another number of epochs, or with one of steps.
     """
     in_lanes = config.data.num_lanes is None and is_manifest(config.data)
+    takes_init = config.backbone.name == FROM_INIT or config.backbone.image_mean is None
     is_open = config.run.num_epochs is not None or config.run.precision == AUTO or in_lanes
-    if not is_open or not folder.has_begun():
+    if not (is_open or takes_init) or not folder.has_begun():
         return config
     whole = stored_config(folder, last=LAST)
     stored = whole["run"]
+    if takes_init:
+        first = config_files.from_dict(BackboneConfig, whole.get("backbone", {}))
+        config = replace(config, backbone=_with_network(config.backbone, first))
     if in_lanes:
         num_lanes = whole["data"].get("num_lanes")
         config = replace(config, data=replace(config.data, num_lanes=num_lanes))
     if config.run.precision == AUTO:
         config = replace(config, run=replace(config.run, precision=stored["precision"]))
     return config if config.run.num_epochs is None else _with_steps_of(config, folder, stored)
+
+
+def _with_network(backbone: BackboneConfig, first: BackboneConfig) -> BackboneConfig:
+    """Return options with the network and normalization of a run, where `init` is to state them."""
+    if backbone.name == FROM_INIT:
+        backbone = replace(backbone, name=first.name, options=first.options)
+    if backbone.image_mean is None:
+        backbone = replace(backbone, image_mean=first.image_mean, image_std=first.image_std)
+    return backbone
 
 
 def _with_steps_of(

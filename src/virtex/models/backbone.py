@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -11,7 +11,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from virtex.errors import CheckpointError, ConfigError, did_you_mean, raise_all
+from virtex.errors import CheckpointError, ConfigError, did_you_mean
+from virtex.models.backbone_config import BackboneConfig
 from virtex.models.backbone_groups import (
     first_groups,
     has_drop_path,
@@ -25,7 +26,16 @@ from virtex.models.batch_norm import batch_norms
 from virtex.models.blind import BLIND, build_blind
 from virtex.models.feature_grid import grid_of_tokens, probe, reason, stride_of
 from virtex.models.grad_checkpointing import checkpoint_blocks
-from virtex.options.dependents import register_dependents
+from virtex.models.renormalization import Renormalization, own_normalization
+
+__all__ = [
+    "Backbone",
+    "BackboneConfig",
+    "fitted_to",
+    "imagenet_weights",
+    "native_size",
+    "published_normalization",
+]
 
 log = logging.getLogger("virtex")
 
@@ -35,50 +45,11 @@ PAPERS_TAG = "tv_in1k"
 """timm's tag of torchvision's first weights, from which the paper's baselines start."""
 
 
-@dataclass(frozen=True)
-class BackboneConfig:
-    """Architecture and initialization of the backbone."""
-
-    name: str = "resnet50"
-    """A timm model with a feature grid, convolutional or ViT: resnet50, resnet101, wide_resnet50_2,
-    convnext_tiny, vit_small_patch16_224... `resnet50.tv_in1k` also names published weights; `blind`
-    sees nothing, as a control."""
-    pretrained: bool = False
-    """Start from timm's published weights instead of random ones."""
-    frozen: bool = False
-    """Train neither the weights nor BatchNorm's running statistics."""
-    frozen_norm: bool = False
-    """Train neither BatchNorm's weights and biases nor its running statistics, to fine-tune
-    published weights with few images in a batch."""
-    freeze_stages: int = 0
-    """Number of the first groups of layers to freeze, as `frozen` freezes all: the stem is the
-    first, each stage of a ResNet or block of a ViT is a further one."""
-    drop_path: float = 0.0
-    """Largest probability with which training drops a residual branch (stochastic depth), rising
-    linearly from 0 in the first block to this in the last."""
-    grad_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: the same numbers with
-    less memory, in about 1.3 times the time."""
-    options: dict[str, bool | int | float | str | list[int] | None] = field(default_factory=dict)
-    """Arguments of timm.create_model, e.g. {layers: [1, 1, 1, 1], channels: [32, 64, 128, 256]}.
-    A flag or later file that gives another name puts back those of earlier files."""
-
-    def __post_init__(self) -> None:
-        problems = []
-        if self.freeze_stages < 0:
-            problems.append(f"freeze_stages {self.freeze_stages} must be at least 0")
-        if not 0 <= self.drop_path < 1:
-            problems.append(f"drop_path {self.drop_path} must be at least 0 and below 1")
-        if self.drop_path and "drop_path_rate" in self.options:
-            problems.append("drop_path and options.drop_path_rate are the same: give one of them")
-        raise_all(ConfigError, "the backbone options cannot work", problems)
-
-
-register_dependents(BackboneConfig, {"name": lambda name, option: option != "options"})
-
-
 class Backbone(nn.Module):
     """A network from normalized images (B, 3, H, W) to feature grids (B, C, h, w).
+
+    Images are normalized by ImageNet's mean and deviation whatever the network; one whose config
+    has others changes them itself.
 
     Parameter names begin with `cnn.`; a ResNet's continue with torchvision's names. timm
     initializes the last BatchNorm of each residual block with zero, as in the paper.
@@ -97,6 +68,9 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         self.cnn = _create(config)
+        self.renormalize: nn.Module = nn.Identity()
+        if config.image_mean is not None and config.image_std is not None:
+            self.renormalize = Renormalization(config.image_mean, config.image_std)
         self.own_size, grid, self.is_sequence = probe(
             self.cnn, name=config.name, options=config.options
         )
@@ -116,6 +90,7 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the grid (B, C, h, w) of images (B, 3, H, W)."""
+        images = self.renormalize(images)
         if self.is_sequence:
             return grid_of_tokens(self.cnn, images)
         grid = self.cnn.forward_features(images)
@@ -271,7 +246,7 @@ class Backbone(nn.Module):
         if list(strides) == [self.stride]:
             return [self(images)]
         deepest = {stage["reduction"]: index for index, stage in enumerate(self.cnn.feature_info)}
-        indices = [deepest[stride] for stride in strides]
+        indices, images = [deepest[stride] for stride in strides], self.renormalize(images)
         if strides[-1] != self.stride:
             return self.cnn.forward_intermediates(
                 images, indices=indices, stop_early=True, intermediates_only=True
@@ -340,6 +315,12 @@ def imagenet_weights(name: str) -> str:
         return papers
     default = getattr(timm.get_pretrained_cfg(name), "tag", "")
     return f"{base}.{default}" if default else name
+
+
+def published_normalization(name: str) -> dict[str, tuple[float, ...]]:
+    """Return the options of a backbone for the images of timm's weights of a name."""
+    known = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return own_normalization(known.mean, known.std) if known is not None else {}
 
 
 def _create(config: BackboneConfig) -> Any:

@@ -138,6 +138,8 @@ def backbone_digest(backbone: Backbone) -> str:
     identity: list[object] = [config.name.partition(".")[0], config.options]
     if config.freeze_stages or config.drop_path:
         identity += [config.freeze_stages, config.drop_path]
+    if config.image_mean is not None:
+        identity += [config.image_mean, config.image_std]
     return state_digest(backbone.state_dict(), identity=digest(identity).encode())
 
 

@@ -10,12 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from virtex.errors import CheckpointError, ConfigError, listing
-from virtex.models.backbone import Backbone, BackboneConfig, fitted_to, imagenet_weights
+from virtex.errors import CheckpointError, ConfigError, listing, raise_all
+from virtex.models.backbone import (
+    Backbone,
+    BackboneConfig,
+    fitted_to,
+    imagenet_weights,
+    published_normalization,
+)
+from virtex.models.backbone_config import FROM_INIT
 from virtex.models.state_dict import check_fits, load_strictly
 from virtex.zoo.foreign import backbone_state, without_prefix
 from virtex.zoo.hub import resolved
-from virtex.zoo.init import Opened, open_init
+from virtex.zoo.init import UNTRAINED, Opened, open_init
 
 log = logging.getLogger("virtex")
 
@@ -36,7 +43,7 @@ class Initialisation:
         """Return plain values, without options that change no number or are off."""
         values = asdict(self)
         del values["backbone"]["grad_checkpointing"]
-        for name in ("freeze_stages", "drop_path"):
+        for name in ("freeze_stages", "drop_path", "image_mean", "image_std"):
             if not values["backbone"][name]:
                 del values["backbone"][name]
         return values
@@ -69,6 +76,53 @@ def whole_architecture(config: BackboneConfig, *, image_size: int) -> BackboneCo
         ConfigError: The network does not take images of that size.
     """
     return fitted_to(resolved(config), image_size)
+
+
+def architecture_to_train(
+    opened: Opened, config: BackboneConfig, *, image_size: int
+) -> BackboneConfig:
+    """Return the architecture that starts from an INIT, with the normalization of its weights.
+
+    Args:
+        config: What the user requests; the name `init` is the network of the weights.
+
+    Raises:
+        CheckpointError: INIT holds another architecture than `config`, or an unknown one.
+        ConfigError: INIT names no network, or the network takes no images of that size.
+    """
+    if config.name == FROM_INIT:
+        config = _of_weights(opened, config)
+    config = whole_architecture(config, image_size=image_size)
+    if opened.kind != "random":
+        return replace(config, **_normalization(architecture_of(opened, config)))
+    published = published_normalization(config.name) if config.pretrained else {}
+    return _with_normalization(config, published)
+
+
+def _of_weights(opened: Opened, config: BackboneConfig) -> BackboneConfig:
+    """Return a config with the network of an INIT in place of the name `init`."""
+    problems = []
+    if opened.kind in UNTRAINED:
+        problems.append(
+            f"init {opened.init} states no network: name weights by --init, or a network such as "
+            "resnet50 by --backbone.name"
+        )
+    if config.options:
+        problems.append("backbone.options belong to a network that backbone.name names")
+    raise_all(ConfigError, "backbone.name init takes the network of the weights", problems)
+    held = architecture_of(opened)
+    return replace(config, name=held.name, options=held.options)
+
+
+def _normalization(config: BackboneConfig) -> dict[str, Any]:
+    """Return the options of a backbone's own normalization; none if it states none."""
+    given = {"image_mean": config.image_mean, "image_std": config.image_std}
+    return given if config.image_mean is not None else {}
+
+
+def _with_normalization(config: BackboneConfig, images: Mapping[str, Any]) -> BackboneConfig:
+    """Return a config with the normalization of its weights, unless it states another."""
+    return replace(config, **{**images, **_normalization(config)})
 
 
 def start_from(opened: Opened, backbone: Backbone) -> None:
@@ -145,13 +199,16 @@ def architecture_of(opened: Opened, config: BackboneConfig | None = None) -> Bac
         return replace(config or BackboneConfig(), pretrained=False)
     if opened.kind == "imagenet":
         config = config or BackboneConfig()
-        return replace(config, name=imagenet_weights(config.name), pretrained=True)
+        config = replace(config, name=imagenet_weights(config.name), pretrained=True)
+        return _with_normalization(config, published_normalization(config.name))
     held = opened.backbone if opened.kind == "run" else _foreign_architecture(opened, config)
     if config is not None:
         _require_same(held, config, opened.path)
     training = config or BackboneConfig()
+    images = _normalization(training) or _normalization(held)
     return replace(
         held,
+        **images,
         pretrained=False,
         frozen=training.frozen,
         frozen_norm=training.frozen_norm,
@@ -201,5 +258,6 @@ def _require_same(held: BackboneConfig, config: BackboneConfig, path: Path) -> N
     if found != wanted:
         raise CheckpointError(
             f"{path} holds a {found[0]} with options {found[1]}, but {wanted[0]} with options "
-            f"{wanted[1]} was requested. Leave the backbone out to take the file's."
+            f"{wanted[1]} was requested. Leave the backbone out to take the file's; in pretraining "
+            f"give --backbone.name {FROM_INIT}."
         )

@@ -34,8 +34,8 @@ CLASSIFIERS = ("fc.", "head.", "head_dist.", "classifier.", "projection_head.", 
 RESNET_NAMES = ("conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight")
 """Names that all of torchvision's ResNets have."""
 KINDS = (
-    "a state dict of a torchvision or timm network, a checkpoint of MoCo, DINO or VISSL, or a "
-    "released VirTex checkpoint"
+    "a state dict of a torchvision or timm network or of an EfficientNet-Lite of "
+    "EfficientNet-PyTorch, a checkpoint of MoCo, DINO or VISSL, or a released VirTex checkpoint"
 )
 RESNETS: dict[tuple[bool, int, tuple[int, ...]], str] = {
     # whether blocks are bottlenecks, width of the first block, number of blocks in each stage

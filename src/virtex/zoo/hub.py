@@ -12,6 +12,7 @@ from typing import Any
 from virtex.config import from_dict
 from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import BackboneConfig, native_size
+from virtex.models.renormalization import own_normalization
 from virtex.zoo.hub_client import MAX_BYTES, Repository, fetch_files
 from virtex.zoo.models import user_path
 from virtex.zoo.weights_file import WEIGHTS_NAME
@@ -78,9 +79,10 @@ def architecture_in(folder: Path) -> BackboneConfig:
     try:
         with path.open("rb") as file:
             values = json.loads(file.read(MAX_CONFIG_BYTES))
-        config = from_dict(
-            BackboneConfig, {"name": values["architecture"], "options": _options(values)}
-        )
+        known = values.get("pretrained_cfg") or {}
+        images = own_normalization(known.get("mean"), known.get("std"))
+        stated = {"name": values["architecture"], "options": _options(values), **images}
+        config = from_dict(BackboneConfig, stated)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError) as error:

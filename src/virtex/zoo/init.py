@@ -17,10 +17,11 @@ from virtex.data.tokenizer import Tokenizer
 from virtex.data.transforms import ImageConfig
 from virtex.engine.checkpoint import CheckpointFolder
 from virtex.errors import CheckpointError, ConfigError, did_you_mean
-from virtex.models.backbone import BackboneConfig
+from virtex.models.backbone import BackboneConfig, published_normalization
 from virtex.tasks import registry  # noqa: F401 (a config names its task's class)
 from virtex.tasks.base import TaskConfig
 from virtex.zoo import hub, models
+from virtex.zoo.efficientnet_names import from_efficientnet_pytorch
 from virtex.zoo.foreign import backbone_state, infer_resnet, unwrap
 from virtex.zoo.tensor_file import TensorFile, read_tensor_file
 from virtex.zoo.weights_file import WEIGHTS_NAME, is_run, parse_run
@@ -71,7 +72,7 @@ class Opened:
     published: models.Published | None = None
     """Published model whose name INIT is."""
     stated: BackboneConfig | None = None
-    """Architecture of foreign weights that the config.json beside them states."""
+    """Architecture of foreign weights that the config.json beside them, or their names, state."""
 
     @cached_property
     def backbone(self) -> BackboneConfig:
@@ -158,6 +159,9 @@ def _opened(text: str) -> Opened:
         return Opened(text, "run", path, file.sha256, **vars(parse_run(file, path)))
     state = unwrap(file.values, path)
     stated = hub.architecture_in(folder) if path == hub.timm_weights(folder) else None
+    if stated is None and (lite := from_efficientnet_pytorch(state)):
+        name, state = lite
+        stated = from_dict(BackboneConfig, {"name": name, **published_normalization(name)})
     return Opened(text, "foreign", path, file.sha256, state, published=published, stated=stated)
 
 

@@ -105,7 +105,8 @@ def image_tower(backbone: Backbone, *, image_size: int) -> nn.Module:
     try:
         network.reset_classifier(0, global_pool="avg")
         with torch.no_grad():
-            found, expected = network(images), backbone.eval().pooled(images)  # (2, C)
+            expected = backbone.eval().pooled(images)  # (2, C)
+            found = network(backbone.renormalize(images))
         is_same = torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
     except (AttributeError, TypeError, RuntimeError, AssertionError):  # of timm's networks
         is_same = False
@@ -143,7 +144,12 @@ def _config(
         },
         **({"init_logit_bias": FIRST_BIAS} if task.loss == "sigmoid" else {}),
     }
-    images = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bilinear"}
+    backbone = model.backbone.config
+    images = {
+        "mean": backbone.image_mean or IMAGENET_MEAN,
+        "std": backbone.image_std or IMAGENET_STD,
+        "interpolation": "bilinear",
+    }
     return {"model_cfg": values, "preprocess_cfg": {**images, "resize_mode": "shortest"}}
 
 
