@@ -28,6 +28,8 @@ num_samples: 0
 SMALL_RESNET = "backbone: {options: {layers: [1, 1, 1, 1], channels: [8, 8, 16, 16]}}\n"
 SMALL_NETWORKS = {"prefix_lm": "backbone: {options: {embed_dim: 32, depth: 2, num_heads: 2}}\n"}
 """Sizes of the recipes whose network is not a ResNet."""
+TO_ADAPT = ["--backbone.name", "resnet18", "--early_stopping.protocol", "none"]
+"""Flags for a recipe that needs weights and classes (tests/test_adapting.py)."""
 PRECISION = "run: {precision: fp32}\n"  # fp16 is for GPUs
 TASK_SIZES = {
     "head": {"hidden_size": 64, "num_heads": 1},
@@ -47,6 +49,8 @@ def small(name: str, out: Path) -> PretrainConfig:
     network = SMALL_NETWORKS.get(name, SMALL_RESNET)
     sizes = ["--config", SIZES, "--config", network, "--config", PRECISION]
     flags = ["--config", name, "--out", str(out), *sizes]
+    if name.startswith("adapt_"):
+        flags[2:2] = [*TO_ADAPT, "--early_stopping.patience", "0"]
     options = parse_pretrain(flags)
     task_sizes = {
         field: replace(getattr(options.task, field), **size) if isinstance(size, dict) else size
