@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virtex.report.charts import HEIGHT, WIDTH, Series, binned, line_chart, number
+from virtex.report.dot_charts import Measured, dot_chart
 from virtex.report.page import duration
 
 VALUES = st.floats(-1e6, 1e6, allow_subnormal=False)
@@ -18,6 +19,37 @@ def test_every_point_lies_inside_the_chart(values: list[float], from_zero: bool)
         assert chart.left <= x <= WIDTH
         assert 0 <= y <= chart.bottom < HEIGHT
     assert len({tick.label for tick in chart.y_ticks}) == len(chart.y_ticks) > 1
+
+
+@given(
+    st.lists(st.integers(1, 10**9), min_size=1, max_size=10, unique=True),
+    st.floats(0, 100, allow_subnormal=False),
+)
+def test_a_logarithmic_axis_has_few_ticks_and_room_for_deviations(
+    numbers: list[int], deviation: float
+) -> None:
+    points = tuple((float(number), 50.0) for number in sorted(numbers))
+    series = Series("a", points, measured=True, deviations=(deviation,) * len(points))
+    chart = line_chart("Score", [series], over="images", logarithmic=True)
+    places = [x for x, _, _ in chart.lines[0].dots]
+    assert places == sorted(places)
+    assert all(chart.left <= x <= chart.right for x in places)
+    assert all(0 <= y <= chart.bottom for _, *ends in chart.lines[0].whiskers for y in ends)
+    assert 2 <= len({tick.label for tick in chart.x_ticks}) == len(chart.x_ticks) <= 7
+
+
+def test_a_dot_chart_leaves_out_what_has_no_score_and_marks_the_best() -> None:
+    measured = [Measured("a", 20.0, 5.0), Measured("b", None), Measured("c", 30.0)]
+    chart = dot_chart("Score", measured)
+    assert chart is not None
+    first, second = chart.dots
+    assert (first.text, first.is_best, second.text, second.is_best) == (
+        "20.00 ± 5.00", False, "30.00", True,
+    )  # fmt: skip
+    assert first.reach is not None
+    assert 0 <= first.reach[0] < first.at < first.reach[1] < second.at <= 100
+    assert second.reach is None
+    assert dot_chart("Score", measured[1:2]) is None
 
 
 def test_higher_values_are_higher_up_and_later_steps_further_right() -> None:

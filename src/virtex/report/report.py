@@ -1,27 +1,22 @@
 """The report on runs and results: report.md, and a self-contained report.html."""
 
 import logging
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from virtex import files
 from virtex.errors import one_line
-from virtex.report.charts import number
 from virtex.report.comparisons import compare
 from virtex.report.curves import facts, run_charts
 from virtex.report.findings import Run, find
 from virtex.report.markdown import markdown_report
-from virtex.report.page import NextStep, Page, RunPage, duration, signed
+from virtex.report.page import NextStep, Page, RunPage
+from virtex.report.rendering import encoded, rendered
 from virtex.version import VERSION
 
 log = logging.getLogger("virtex")
 
-CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Characters that neither format may hold."""
 MAX_PROBLEMS = 50
 """Most problems that are listed one by one."""
 
@@ -56,8 +51,8 @@ def write_report(
         version=VERSION,
         problems=problems,
     )
-    files.write(out / "report.md", _encoded(markdown_report(page)))
-    files.write(out / "report.html", _encoded(_html(page)))
+    files.write(out / "report.md", encoded(markdown_report(page)))
+    files.write(out / "report.html", rendered("report.html", page))
     return out / "report.html"
 
 
@@ -67,24 +62,6 @@ def _bounded(problems: Sequence[str]) -> tuple[str, ...]:
         *problems[:MAX_PROBLEMS],
         *([f"{rest:,} more files or parts of files"] if rest > 0 else []),
     )
-
-
-def _encoded(text: str) -> bytes:
-    """Return UTF-8 without control characters and half surrogate pairs, which are escaped."""
-    return CONTROLS.sub(lambda found: one_line(found[0]), text).encode("utf-8", "backslashreplace")
-
-
-def _html(page: Page) -> str:
-    environment = Environment(
-        loader=PackageLoader("virtex.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters = {"number": number, "duration": duration, "signed": signed}
-    environment.filters |= filters
-    return environment.get_template("report.html").render(page=page)
 
 
 def _default_steps(runs: Sequence[Run]) -> list[NextStep]:
