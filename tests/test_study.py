@@ -12,6 +12,8 @@ from virtex.config import parse
 from virtex.errors import ConfigError
 from virtex.study import StudyConfig, study
 from virtex.study.plan import planned_runs
+from virtex.study.scores import measurements
+from virtex.study.summary import summarize
 from virtex.study.table import table
 from virtex.transfer.protocol import Result
 
@@ -72,7 +74,7 @@ def test_the_table_gives_mean_and_deviation_of_several_seeds(tmp_path: Path) -> 
     ]
     mean, half = sum(scores) / 2, abs(scores[0] - scores[1]) / 2
     assert scores[0] != scores[1]
-    assert f"**{mean:.2f}** ± {2**0.5 * half:.2f} | 2 |" in table(config, runs)
+    assert f"**{mean:.2f}** ± {2**0.5 * half:.2f} | 2 |" in table(summarize(config, runs))
 
 
 def test_a_row_may_have_data_of_its_own(tmp_path: Path) -> None:
@@ -86,6 +88,20 @@ def test_a_row_may_name_a_task_with_options(tmp_path: Path) -> None:
     rows = [{"name": "thin", "pretrain": {"task": {"name": "bicaptioning", "grid_share": 0.3}}}]
     [run] = planned_runs(parsed(tmp_path, rows=rows))
     assert run.options.task.grid_share == 0.3
+
+
+def test_single_rows_and_scores_may_be_changed_by_name(tmp_path: Path) -> None:
+    config = parsed(
+        tmp_path,
+        rows=[{"name": "a, b", "pretrain": {"run": {"num_steps": 9}}}, {"name": "c"}],
+        scores=[{"name": "few", "options": {"shots": 3}}, {"name": "all"}],
+        row_options={"a, b": {"run": {"num_steps": 7}}},
+        score_options={"few": {"shots": 2}},
+    )
+    runs = planned_runs(config)
+    assert [run.options.run.num_steps for run in runs] == [7, 6]
+    few, whole = measurements(config, runs[0])
+    assert (few.options.shots, whole.options.shots) == (2, None)
 
 
 def test_a_study_does_not_resume_with_other_options(tmp_path: Path) -> None:
@@ -118,6 +134,8 @@ def test_a_study_does_not_resume_with_other_options(tmp_path: Path) -> None:
         ({"scores": [{"name": "x", "draws": 0}]}, "score 'x': draws 0"),
         ({"scores": [{"name": "x"}, {"name": "X"}]}, "score 'X': give it a name of its own"),
         ({"rows": [{"name": "x", "init": "imagenet"}]}, "pretrain: {init"),
+        ({"row_options": {"Random": {}}}, "row 'Random'.*Did you mean random"),
+        ({"score_options": {"x": {}}}, "score 'x', which there is not"),
         (
             {"rows": [{"name": "y"}, {"name": "x", "pretrain": {"backbone": {"name": "resnet5"}}}]},
             "unknown backbone",

@@ -56,7 +56,7 @@ from virtex.zoo.backbones import architecture_to_train, whole_architecture
 from virtex.zoo.init import Opened, open_init, open_init_in_all
 from virtex.zoo.own_tokenizer import TOKENIZER_NAME, digest_of, save_own_tokenizer
 
-__all__ = ["PretrainConfig", "check", "parse_pretrain", "pretrain"]
+__all__ = ["PretrainConfig", "check", "check_inputs", "parse_pretrain", "pretrain"]
 
 log = logging.getLogger("virtex")
 
@@ -240,6 +240,17 @@ def check(config: PretrainConfig) -> None:
     resumes(config, folder)
     with torch.random.fork_rng(devices=[]):
         _check_backbone(Backbone(replace(config.backbone, pretrained=False)), config)
+
+
+def check_inputs(config: PretrainConfig) -> None:
+    """Open the first weights and the data of a run, but no shards that a manifest lists.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: They are missing or broken.
+    """
+    open_init(config.init)
+    if not is_manifest(config.data):
+        _open_data(_with_found_layouts(config), None)
 
 
 def _with_found_layouts(config: PretrainConfig) -> PretrainConfig:

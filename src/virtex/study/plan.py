@@ -1,7 +1,7 @@
 """What a study will do: the run of each row and seed, checked before anything runs."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from virtex.config import to_dict, with_recipes
-from virtex.errors import ConfigError, listing, out_of_range, raise_all
+from virtex.errors import ConfigError, did_you_mean, listing, out_of_range, raise_all
 from virtex.pretrain import PretrainConfig, parse_pretrain
 from virtex.study.study_config import Row, StudyConfig
 
@@ -114,6 +114,7 @@ def _options(config: StudyConfig, row: Row) -> PretrainConfig:
         own = [config.pretrain, row.pretrain or {}, {"data": {"root": str(config.roots[row.root])}}]
     if config.best_from is not None and row.pretrain is not None:
         own.append({"early_stopping": _early_stopping(config)})
+    own.append(config.row_options.get(row.name, {}))
     recipes = [part for name in [*config.recipes, *row.recipes] for part in ("--config", name)]
     texts = [part for values in own if values for part in ("--config", yaml.safe_dump(values))]
     try:
@@ -161,11 +162,24 @@ def _problems(config: StudyConfig) -> list[str]:
         f"roots names {name}, which no row or score has; they have {known}"
         for name in sorted({*config.roots} - _root_names(config))
     ]
+    known_rows, known_scores = [row.name for row in rows], [one.name for one in config.scores]
+    problems += _unknown("row_options", config.row_options, known_rows)
+    problems += _unknown("score_options", config.score_options, known_scores)
     problems += out_of_range(config, {"best_from": (0, 2**40)})
     problems += _of_names("score", [score.name for score in config.scores])
     for score in config.scores:
         problems += [f"score {score.name!r}: {one}" for one in out_of_range(score, RANGES["score"])]
     return problems + [f"tune: {problem}" for problem in _of_tuning(config)]
+
+
+def _unknown(option: str, names: Iterable[str], known: Sequence[str]) -> list[str]:
+    """Return what is wrong with the names for which an option holds options."""
+    kind = option.partition("_")[0]
+    return [
+        f"{option} names the {kind} {name!r}, which there is not. {did_you_mean(name, known)}"
+        for name in names
+        if name not in known
+    ]
 
 
 RANGES: dict[str, dict[str, tuple[float, float]]] = {

@@ -4,8 +4,10 @@ The options of a score lie beside it, so that a score that was measured otherwis
 one of this study.
 """
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -15,23 +17,27 @@ import yaml
 
 from virtex import files
 from virtex.config import flat, parse, to_dict, with_recipes
-from virtex.data.source import SourceConfig
 from virtex.engine.inference import InferenceConfig
-from virtex.errors import ConfigError, did_you_mean, listing, raise_all
-from virtex.options.bounded_yaml import load_json
+from virtex.errors import ConfigError, VirTexError, did_you_mean, listing
 from virtex.study.plan import Run, folder_name
 from virtex.study.study_config import Score, StudyConfig
 from virtex.transfer import voc07
-from virtex.transfer.command import CommandConfig, LabelledConfig, TransferConfig, open_splits
-from virtex.transfer.protocol import MAX_BYTES, Result
+from virtex.transfer.command import CommandConfig, TransferConfig
+from virtex.transfer.protocol import Result
 from virtex.transfer.protocols import PROTOCOLS
-from virtex.zoo.init import UNTRAINED
+from virtex.zoo import models
+from virtex.zoo.init import UNTRAINED, open_init
+from virtex.zoo.released import released_kind
 
 OF_CAPTIONS = ("captioning", "retrieval", "zero-shot")
 """Protocols of a whole model, which reads captions."""
 FREE = ("init", "out", "backbone", "batch_size", "device", "num_workers", "loader.", "data.")
 """Options, or prefixes of options, that a stored score may differ in: the data are compared by
 their content."""
+LOCATIONS = frozenset({"root", "image_root"})
+"""Parts of an identity that name a folder, which each machine may have elsewhere."""
+Identities = Mapping[str, Mapping[str, Any]]
+"""Identities of a score's data by their roles."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Measurement:
 
     def carry_out(self) -> None:
         """Measure, and write the options and the result."""
-        text = json.dumps(_binding(self.options), indent=2) + "\n"
+        text = json.dumps(binding(self.options), indent=2) + "\n"
         files.write(self.options_path, text)
         PROTOCOLS[self.score.protocol].run(self.options)
 
@@ -83,56 +89,51 @@ def measurements(config: StudyConfig, run: Run) -> Iterator[Measurement]:
             yield Measurement(run, score, replace(options, seed=seed, out=path))
 
 
-def check_scores(config: StudyConfig, runs: Sequence[Run]) -> None:
-    """Check the options and data of all scores, and that existing ones have the same.
-
-    Raises:
-        ConfigError: Options cannot work, or data or options of an existing score differ.
-        DataError: The target's data are missing or broken.
-    """
-    planned = [one for run in runs for one in measurements(config, run)]
-    first = {one.score.name: one for one in reversed(planned)}
-    identities = {}
-    for name, one in first.items():
-        one.options.check()
-        if isinstance(one.options, LabelledConfig | TransferConfig):
-            data = _with_splits(one)
-            train, test = open_splits(data)
-            identities[name] = {"train": train.identity(), "test": test.identity()}
-    problems = [
-        f"{one.path} was measured with {what}"
-        for one in planned
-        if one.path.exists() and (what := _difference(one, identities.get(one.score.name)))
-    ]
-    about = "existing scores are of another study: remove them, or give --out a new folder"
-    raise_all(ConfigError, about, problems)
-
-
 def columns(config: StudyConfig) -> list[str]:
     """Return the names of the table's columns."""
-    return [name for score in scores_of(config) for name in _columns_of(score)]
+    return [name for score in scores_of(config) for name in columns_of(score)]
 
 
-def numbers_of(config: StudyConfig, run: Run) -> dict[str, float]:
+def results_of(config: StudyConfig, run: Run) -> dict[str, list[Result | None]]:
+    """Return a result for each draw of a run's scores by their names, None where it is missing."""
+    results: dict[str, list[Result | None]] = {}
+    for score in scores_of(config):
+        if _fits(score, run):
+            paths = [_path(config, run, score, draw) for draw in range(score.draws)]
+            results[score.name] = [Result.read(path) if path.exists() else None for path in paths]
+    return results
+
+
+def numbers_of(
+    config: StudyConfig, results: Mapping[str, Sequence[Result | None]]
+) -> dict[str, float]:
     """Return the scores of a run that exist with all their draws, by the names of their columns.
 
     Raises:
         ConfigError: A result has no number of the name that a score gives.
     """
-    results: dict[str, list[Result | None]] = {}
-    for one in measurements(config, run):
-        result = Result.read(one.path) if one.path.exists() else None
-        results.setdefault(one.score.name, []).append(result)
     numbers = {}
     for score in scores_of(config):
         drawn = [result for result in results.get(score.name, []) if result is not None]
         if len(drawn) == score.draws:
-            for column, name in _columns_of(score).items():
+            for column, name in columns_of(score).items():
                 numbers[column] = fmean(_number(result, name) for result in drawn)
     return numbers
 
 
-def _columns_of(score: Score) -> dict[str, str]:
+def same_data(first: Identities, second: Identities) -> bool:
+    """Return whether data are the same, wherever they lie."""
+    return _without_locations(first) == _without_locations(second)
+
+
+def _without_locations(identities: Identities) -> dict[str, dict[str, Any]]:
+    return {
+        role: {key: value for key, value in identity.items() if key not in LOCATIONS}
+        for role, identity in identities.items()
+    }
+
+
+def columns_of(score: Score) -> dict[str, str]:
     """Return the names of a score's numbers by the names of their columns."""
     if len(score.numbers) <= 1:
         return {score.name: "".join(score.numbers)}
@@ -152,10 +153,31 @@ def _fits(score: Score, run: Run) -> bool:
     """Return whether a protocol can score a run: one of captions needs a model that has them."""
     if score.protocol not in OF_CAPTIONS:
         return True
+    task = run.options.task
+    reads, writes = task.needs.captions, task.writes_captions
     if not run.is_pretrained:
-        return run.start not in UNTRAINED
-    writes = run.options.task.writes_captions
-    return writes or (score.protocol != "captioning" and run.options.task.needs.captions)
+        reads, writes = _captions_of(run.start)
+    return writes or (score.protocol != "captioning" and reads)
+
+
+@functools.cache
+def _captions_of(start: str) -> tuple[bool, bool]:
+    """Return whether the model of an INIT reads captions, and whether it writes them.
+
+    A file that cannot be read has neither: the checks of rows report it.
+    """
+    if start in UNTRAINED:
+        return False, False
+    with suppress(VirTexError):
+        if (published := models.find(start)) is not None:  # which need not be downloaded
+            return published.writes_captions, published.writes_captions
+        opened = open_init(start)
+        if opened.kind == "run":
+            task = opened.trained.task
+            return task.needs.captions, task.writes_captions
+        writes = released_kind(opened.state, opened.path) in ("bicaptioning", "captioning")
+        return writes, writes
+    return False, False
 
 
 def _options(config: StudyConfig, run: Run, score: Score) -> CommandConfig:
@@ -164,15 +186,27 @@ def _options(config: StudyConfig, run: Run, score: Score) -> CommandConfig:
         hint = did_you_mean(score.protocol, PROTOCOLS)
         raise ConfigError(f"score {score.name!r}: unknown protocol {score.protocol!r}. {hint}")
     config_class = PROTOCOLS[score.protocol].config
-    whole = {**_shared(config, config_class), **_start(run), "out": str(run.folder)}
+    whole = {**_shared(config, config_class), "init": "random", "out": str(config.out)}
     if score.root is not None:  # the layout is that of the protocol's recipe
         whole["data"] = {"root": str(config.roots[score.root])}
-    texts = [part for one in (whole, score.options) for part in ("--config", yaml.safe_dump(one))]
+    own = score.options, config.score_options.get(score.name, {})
+    texts = [part for one in (whole, *own) for part in ("--config", yaml.safe_dump(one))]
     try:
-        arguments = with_recipes(["--config", score.protocol, *texts], "transfer")
-        options: CommandConfig = parse(config_class, arguments, prog="virtex transfer")
+        options = _parsed(config_class, "--config", score.protocol, *texts)
     except ConfigError as error:
         raise ConfigError(f"score {score.name!r}: {error}") from error
+    start = {
+        name: value for name, value in _start(run).items() if not any(name in one for one in own)
+    }
+    return replace(options, **start)
+
+
+@functools.lru_cache
+def _parsed(config_class: type, *arguments: str) -> CommandConfig:
+    """Return parsed options, which take a tenth of a second: all runs have the same of a score."""
+    options: CommandConfig = parse(
+        config_class, with_recipes(arguments, "transfer"), prog="virtex transfer"
+    )
     return options
 
 
@@ -196,7 +230,7 @@ def _start(run: Run) -> dict[str, Any]:
         return {"init": str(run.folder)}
     start: dict[str, Any] = {"init": run.start}
     if run.start in UNTRAINED:
-        start["backbone"] = to_dict(run.options.backbone)
+        start["backbone"] = run.options.backbone
     return start
 
 
@@ -206,29 +240,7 @@ def _path(config: StudyConfig, run: Run, score: Score, draw: int) -> Path:
     return run.folder / "scores" / folder_name(score.name) / f"draw_{draw}.json"
 
 
-def _with_splits(one: Measurement) -> SourceConfig:
-    """Return the data that a protocol opens."""
-    data: SourceConfig = one.options.data  # type: ignore[attr-defined]
-    return voc07.with_voc_splits(data) if one.score.protocol == "voc07" else data
-
-
-def _binding(options: CommandConfig) -> dict[str, Any]:
+def binding(options: CommandConfig) -> dict[str, Any]:
     """Return the options that a score depends on, by their dotted names."""
     values = flat(to_dict(options))
     return {name: value for name, value in values.items() if not name.startswith(FREE)}
-
-
-def _difference(one: Measurement, identity: Mapping[str, Any] | None) -> str:
-    """Return the first difference of an existing score from a planned one; empty for none."""
-    result, now = Result.read(one.path), _binding(one.options)
-    # whole data alone have an identity that does not depend on the seed
-    is_whole = "drawn" not in result.data.get("train", {})
-    if is_whole and identity is not None and result.data != identity:
-        return "other data"
-    before = dict(result.settings)
-    if one.options_path.exists():
-        before = load_json(files.read_text(one.options_path, most=MAX_BYTES), "options")
-    for name, value in json.loads(json.dumps(now)).items():
-        if name in before and before[name] != value:
-            return f"{name} {before[name]}, now {value}"
-    return ""

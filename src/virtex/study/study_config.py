@@ -80,6 +80,11 @@ class StudyConfig:
     """Pretraining recipes of all rows."""
     pretrain: dict[str, Any] = field(default_factory=dict)
     """Pretraining options of all rows."""
+    row_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Pretraining options of single rows by their names, which win over all others: {bicaptioning:
+    {run: {num_steps: 100}}} changes a row of a recipe without a copy of it."""
+    score_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Options of single columns by the names of their scores, which win over all others."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Random seeds of every row that has none of its own; the table shows mean and standard
     deviation."""

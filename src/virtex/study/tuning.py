@@ -19,6 +19,7 @@ from virtex.pretrain import PretrainConfig
 from virtex.pretrain_team import pretrain_in_team
 from virtex.processes import Requested
 from virtex.study.plan import Run, with_seed
+from virtex.study.scores import same_data
 from virtex.study.study_config import Row, StudyConfig
 from virtex.transfer import linear, voc07
 from virtex.transfer.protocol import Protocol, Result
@@ -113,7 +114,9 @@ def check_trials(config: StudyConfig, runs: Sequence[Run]) -> None:
     _protocol(config, config.out).check(train, test)
     expected = {"train": train.identity(), "test": test.identity()}
     paths = {trial.path for run in runs for trial in trials(config, run)}
-    wrong = [path for path in paths if path.exists() and Result.read(path).data != expected]
+    wrong = [
+        path for path in paths if path.exists() and not same_data(Result.read(path).data, expected)
+    ]
     if wrong:
         raise ConfigError(
             f"{listing(wrong)}: measured on other data. Remove them, or give --out a new folder."

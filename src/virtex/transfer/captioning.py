@@ -99,8 +99,12 @@ class CaptioningProtocolConfig(WholeModelConfig):
 
 def run(config: CaptioningProtocolConfig) -> list[Result]:
     """Caption the val split, score the captions, and write both; see `run_whole_model`."""
-    open_images = partial(open_val_images, config.data, Needs(captions=True), purpose="caption")
-    return run_whole_model(config, open_images, partial(_measure, config))
+    return run_whole_model(config, partial(test_images, config), partial(_measure, config))
+
+
+def test_images(config: CaptioningProtocolConfig) -> Source:
+    """Open and check the images of `run`."""
+    return open_val_images(config.data, Needs(captions=True), purpose="caption")
 
 
 def _measure(

@@ -207,6 +207,18 @@ def run_protocol(protocol: Protocol, config: CommandConfig, data: SourceConfig) 
     return results
 
 
+def open_data(protocol: Protocol, config: CommandConfig, data: SourceConfig) -> dict[str, Source]:
+    """Open the images of a measurement by their roles, and check them as it will.
+
+    Raises:
+        ConfigError, DataError: Invalid options or data.
+    """
+    whole, test = open_splits(data, protocol.needs)
+    train = with_fewer_labels(whole, config, seed=config.seed)
+    protocol.check(train, test)
+    return {"train": train, "test": test}
+
+
 def with_fewer_labels(train: Source, config: CommandConfig, *, seed: int) -> Source:
     """Return the training images that `labels` or `shots` draw; by default all."""
     if not isinstance(config, LabelledConfig):

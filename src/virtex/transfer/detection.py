@@ -28,7 +28,7 @@ from virtex.models.backbone import Backbone
 from virtex.models.batch_norm import estimate_statistics
 from virtex.tasks.base import Batch, TaskData
 from virtex.tasks.detection import Detection, DetectionConfig
-from virtex.transfer.command import CommandConfig, run_protocol
+from virtex.transfer.command import CommandConfig, open_data, run_protocol
 from virtex.transfer.features import backbone_digest, data_identity
 from virtex.transfer.metrics.detection import coco_scores, lvis_scores
 from virtex.transfer.metrics.objects import DetectedObjects, GroundTruth
@@ -293,13 +293,34 @@ def protocol_name(config: DetectionProtocolConfig) -> str:
     return f"{config.data.source}-{'segmentation' if config.task.masks else 'detection'}"
 
 
+def open_images(config: DetectionProtocolConfig) -> dict[str, Source]:
+    """Open and check the images of `run`, by their roles."""
+    config = _with_layout(config)
+    if not config.evaluate_only:
+        return open_data(protocol(config), config, config.data)
+    test = _test_images(config)
+    protocol(config).check_test(test)
+    return {"test": test}
+
+
+def _test_images(config: DetectionProtocolConfig) -> Source:
+    return open_val_images(config.data, _needs(config), purpose="test")
+
+
+def _needs(config: DetectionProtocolConfig) -> Needs:
+    return Needs(objects=True, masks=config.task.masks)
+
+
+def _with_layout(config: DetectionProtocolConfig) -> DetectionProtocolConfig:
+    """Return the options with the layout that `auto` stands for."""
+    return replace(config, data=resolved(config.data, _needs(config)))
+
+
 def run(config: DetectionProtocolConfig) -> list[Result]:
     """Train a detector on a backbone, or take that of INIT, test it, and write the results."""
-    needs = Needs(objects=True, masks=config.task.masks)
-    config = replace(config, data=resolved(config.data, needs))
+    config = _with_layout(config)
     if config.evaluate_only:
-        open_images = partial(open_val_images, config.data, needs, purpose="test")
-        return run_whole_model(config, open_images, partial(_evaluate, config))
+        return run_whole_model(config, partial(_test_images, config), partial(_evaluate, config))
     return run_protocol(protocol(config), config, config.data)
 
 

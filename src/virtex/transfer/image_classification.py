@@ -24,7 +24,7 @@ from virtex.data.transforms import ImageConfig, normalize
 from virtex.models.backbone import Backbone
 from virtex.tasks.base import Batch, TaskData
 from virtex.tasks.classification import Classification, LabelClassificationConfig
-from virtex.transfer.command import LabelledConfig, run_protocol
+from virtex.transfer.command import LabelledConfig, open_data, run_protocol
 from virtex.transfer.features import Extraction, backbone_digest, data_identity
 from virtex.transfer.linear import (
     check_single_label_data,
@@ -191,6 +191,11 @@ def _is_imagenet(data: SourceConfig) -> bool:
     folders = Path(data.root / (data.train_split or "train")).glob("[!.]*")
     names = [folder.name for folder in folders]
     return len(names) == 1000 and all(WORDNET_ID.fullmatch(name) for name in names)
+
+
+def open_images(config: ImageClassificationConfig) -> dict[str, Source]:
+    """Open and check the images of `run`, by their roles."""
+    return open_data(protocol(config), config, config.data)
 
 
 def run(config: ImageClassificationConfig) -> list[Result]:

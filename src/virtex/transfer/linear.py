@@ -23,6 +23,7 @@ from virtex.transfer.command import (
     TransferConfig,
     check_single_labels,
     extraction,
+    open_data,
     run_protocol,
 )
 from virtex.transfer.features import Extraction, Features, extract_splits
@@ -197,6 +198,11 @@ def protocol(config: LinearConfig) -> LinearProbe:
         neighbors=config.neighbors,
         seed=config.seed,
     )
+
+
+def open_images(config: LinearConfig) -> dict[str, Source]:
+    """Open and check the images of `run`, by their roles."""
+    return open_data(protocol(config), config, config.data)
 
 
 def run(config: LinearConfig) -> list[Result]:

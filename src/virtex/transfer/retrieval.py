@@ -51,10 +51,11 @@ class RetrievalConfig(MatchingProtocolConfig):
 
 def run(config: RetrievalConfig) -> list[Result]:
     """Rank the val split both ways, and write the result; see `run_whole_model`."""
-    return run_whole_model(config, partial(_open_images, config), partial(_measure, config))
+    return run_whole_model(config, partial(test_images, config), partial(_measure, config))
 
 
-def _open_images(config: RetrievalConfig) -> Source:
+def test_images(config: RetrievalConfig) -> Source:
+    """Open and check the images of `run`."""
     source = open_val_images(config.data, Needs(captions=True), purpose="rank")
     return drawn_images(source, config)
 

@@ -28,7 +28,7 @@ from virtex.data.source import Needs, SourceConfig, resolved
 from virtex.data.sources.voc_splits import DEFAULT_YEAR, parse_splits, voc_folder
 from virtex.errors import DataError, listing, raise_all
 from virtex.models.backbone import Backbone
-from virtex.transfer.command import TransferConfig, extraction, run_protocol
+from virtex.transfer.command import TransferConfig, extraction, open_data, run_protocol
 from virtex.transfer.features import CPU, Extraction, Features, extract_splits
 from virtex.transfer.metrics.classification import average_precisions
 from virtex.transfer.protocol import Protocol, Result
@@ -240,6 +240,11 @@ def protocol(config: Voc07Config) -> MultiLabelSvm:
         leave_out_rare=config.leave_out_rare,
         seed=config.seed,
     )
+
+
+def open_images(config: Voc07Config) -> dict[str, Source]:
+    """Open and check the images of `run`, by their roles."""
+    return open_data(protocol(config), config, with_voc_splits(config.data))
 
 
 def run(config: Voc07Config) -> list[Result]:

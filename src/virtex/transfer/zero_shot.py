@@ -62,10 +62,11 @@ class ZeroShotConfig(MatchingProtocolConfig):
 
 def run(config: ZeroShotConfig) -> list[Result]:
     """Classify the val split, and write the result; see `run_whole_model`."""
-    return run_whole_model(config, partial(_drawn_images, config), partial(_measure, config))
+    return run_whole_model(config, partial(test_images, config), partial(_measure, config))
 
 
-def _drawn_images(config: ZeroShotConfig) -> Source:
+def test_images(config: ZeroShotConfig) -> Source:
+    """Open and check the images of `run`."""
     source = open_images(config.data)
     check_single_labels(source, "test")
     return drawn_images(source, config)

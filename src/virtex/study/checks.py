@@ -1,0 +1,148 @@
+"""Checks of a study before its first row runs: of options, data and weights."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from virtex import files
+from virtex.config import to_dict
+from virtex.engine.run import RunFolder
+from virtex.errors import ConfigError, VirTexError, raise_all
+from virtex.options.bounded_yaml import load_json
+from virtex.predict.loading import open_whole_model
+from virtex.pretrain import check, check_inputs
+from virtex.study.plan import Run, chosen_rows
+from virtex.study.scores import Identities, Measurement, binding, measurements, same_data
+from virtex.study.study_config import StudyConfig
+from virtex.study.tuning import check_trials, trials, tuned
+from virtex.transfer.protocol import MAX_BYTES, Result, digest
+from virtex.transfer.protocols import PROTOCOLS
+from virtex.transfer.whole_model import WholeModelConfig
+from virtex.zoo.backbones import build_backbone
+from virtex.zoo.init import UNTRAINED, open_init
+
+
+@dataclass
+class Mistakes:
+    """Errors of several rows and columns, which are raised together."""
+
+    errors: list[VirTexError] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def of(self, subject: str) -> Iterator[None]:
+        """Collect the error that the block raises."""
+        try:
+            yield
+        except VirTexError as error:
+            self.errors.append(error)
+            self.texts.append(f"{subject}: {error}")
+
+    def raise_all(self) -> None:
+        """Raise all errors as one, of the first one's kind."""
+        if self.errors:
+            raise_all(type(self.errors[0]), "the study cannot work", self.texts)
+
+
+def check_all(config: StudyConfig, runs: Sequence[Run]) -> None:
+    """Check the options, data and weights of all rows and columns, and what exists against them.
+
+    Data and weights of rows that have all their scores, or are not to run, are not opened.
+
+    Raises:
+        VirTexError: All that is wrong.
+    """
+    mistakes, names = Mistakes(), chosen_rows(config)
+    of_runs = [(run, list(measurements(config, run))) for run in runs]
+    _check_options(config, runs, mistakes)
+    unfinished = [
+        (run, own)
+        for run, own in of_runs
+        if run.row.name in names and not all(one.path.exists() for one in own)
+    ]
+    _check_rows(unfinished, mistakes)
+    planned = [one for _, own in of_runs for one in own]
+    identities = _check_scores(planned, mistakes)
+    with mistakes.of("tune"):
+        check_trials(config, runs)
+    mistakes.raise_all()
+    _check_existing(planned, identities)
+
+
+def _check_options(config: StudyConfig, runs: Sequence[Run], mistakes: Mistakes) -> None:
+    """Check each row's pretraining options, and all that has begun against them."""
+    checked: set[str] = set()
+    for run in runs:
+        planned = [trial.options for trial in trials(config, run)]
+        planned += [tuned(config, run)] if run.is_pretrained else []
+        for options in planned:
+            # options that differ in seed, rate and length alone cannot work, or do, together
+            if run.row.name not in checked or RunFolder(options.out).has_begun():
+                checked.add(run.row.name)
+                with mistakes.of(f"row {run.row.name!r}"):
+                    check(options)
+
+
+def _check_rows(runs: Sequence[tuple[Run, Sequence[Measurement]]], mistakes: Mistakes) -> None:
+    """Open the data of each pretraining once, and the weights that are scored without any."""
+    opened: set[str] = set()
+    for run, planned in runs:
+        options = run.options
+        key = digest([run.start, to_dict(options.backbone)])
+        if run.is_pretrained:
+            key = digest([to_dict(options.data), str(options.task.needs), options.init])
+        if key not in opened:
+            opened.add(key)
+            with mistakes.of(f"row {run.row.name!r}"):
+                _open_inputs(run, planned)
+
+
+def _open_inputs(run: Run, planned: Sequence[Measurement]) -> None:
+    """Open what a run begins with."""
+    if run.is_pretrained:
+        check_inputs(run.options)
+        return
+    named = run.options.backbone if run.start in UNTRAINED else None
+    build_backbone(open_init(run.start), config=named)
+    for one in planned:
+        if isinstance(one.options, WholeModelConfig):
+            open_whole_model(run.start, has_tokenizer=one.options.tokenizer is not None)
+
+
+def _check_scores(planned: Sequence[Measurement], mistakes: Mistakes) -> dict[str, Identities]:
+    """Check the options and data of each column once, and return the identities of these."""
+    identities: dict[str, Identities] = {}
+    for name, one in {one.score.name: one for one in reversed(planned)}.items():
+        with mistakes.of(f"score {name!r}"):
+            one.options.check()
+            sources = PROTOCOLS[one.score.protocol].open_images(one.options)
+            identities[name] = {role: source.identity() for role, source in sources.items()}
+    return identities
+
+
+def _check_existing(planned: Sequence[Measurement], identities: dict[str, Identities]) -> None:
+    """Raise ConfigError if scores exist that were measured with other options or data."""
+    problems = [
+        f"{one.path} was measured with {what}"
+        for one in planned
+        if one.path.exists() and (what := _difference(one, identities[one.score.name]))
+    ]
+    about = "existing scores are of another study: remove them, or give --out a new folder"
+    raise_all(ConfigError, about, problems)
+
+
+def _difference(one: Measurement, identities: Identities) -> str:
+    """Return the first difference of an existing score from a planned one; empty for none."""
+    result, now = Result.read(one.path), binding(one.options)
+    # data that a seed draws have another identity for each
+    is_whole = not any("drawn" in identity for identity in result.data.values())
+    if is_whole and not same_data(result.data, identities):
+        return "other data"
+    before = dict(result.settings)
+    if one.options_path.exists():
+        before = load_json(files.read_text(one.options_path, most=MAX_BYTES), "options")
+    for name, value in json.loads(json.dumps(now)).items():
+        if name in before and before[name] != value:
+            return f"{name} {before[name]}, now {value}"
+    return ""

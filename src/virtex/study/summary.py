@@ -1,0 +1,173 @@
+"""What a study has found so far, and what is missing."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from virtex.config import to_dict
+from virtex.engine.run import RunFolder
+from virtex.errors import DataError
+from virtex.report.dot_charts import Measured
+from virtex.resume import with_stored_choices
+from virtex.run_data import RunData
+from virtex.study.plan import Run, left_out
+from virtex.study.scores import columns_of, numbers_of, results_of, scores_of
+from virtex.study.study_config import StudyConfig
+from virtex.study.tuning import is_tuned, tuned
+from virtex.transfer.protocol import Result
+
+ABOUT = ("images seen", "annotation hours", "learning rate")
+"""Columns before the scores, each left out where no row has it."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A result, and the row, score and draw that it is of."""
+
+    row: str
+    score: str
+    draw: int
+    seed: int
+    """Random seed of the run."""
+    result: Result
+
+
+@dataclass(frozen=True)
+class ScoredRow:
+    """A row of the table with at least one score."""
+
+    name: str
+    about: dict[str, str]
+    """Texts under the names in `ABOUT`."""
+    values: dict[str, list[float]]
+    """Scores by column, one for each seed that has it."""
+    num_seeds: int
+    data: str = ""
+    """Task, and number of captions of each image, of rows that learn the same from their images."""
+    num_images: int | None = None
+    """Number of training images; None without pretraining."""
+
+    def measured(self, column: str) -> Measured:
+        """Return mean and standard deviation of a column."""
+        values = self.values[column]
+        if not values:
+            return Measured(self.name, None)
+        return Measured(self.name, fmean(values), stdev(values) if len(values) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The table of a study as values."""
+
+    headings: list[str]
+    """Those of `ABOUT` that rows have."""
+    columns: dict[str, bool]
+    """Names of the scores' columns, and whether it is the first of its score."""
+    rows: list[ScoredRow]
+    origins: list[Origin]
+    missing: list[str]
+    """What is to be measured, a line for each run that lacks something."""
+
+    def best(self, column: str) -> float | None:
+        """Return the highest mean of a column; None where all of several rows have the same."""
+        means = [mean for row in self.rows if (mean := row.measured(column).mean) is not None]
+        if not means or (len(means) > 1 and min(means) == max(means)):
+            return None
+        return max(means)
+
+
+def summarize(config: StudyConfig, runs: Sequence[Run]) -> Summary:
+    """Read the scores that exist.
+
+    Raises:
+        ConfigError, DataError: A result cannot be read, or lacks a number that a score names.
+    """
+    columns = {
+        column: index == 0
+        for score in scores_of(config)
+        for index, column in enumerate(columns_of(score))
+    }
+    scored: dict[str, list[tuple[Run, dict[str, float]]]] = {}
+    origins, missing = list[Origin](), list[str]()
+    for run in runs:
+        results = results_of(config, run)
+        origins += _origins(run, results)
+        if lacking := [name for name, drawn in results.items() if None in drawn]:
+            missing.append(f"{run.row.name}, seed {run.seed}: {', '.join(lacking)}")
+        if numbers := numbers_of(config, results):
+            scored.setdefault(run.row.name, []).append((run, numbers))
+    rows = [_row(config, name, own, list(columns)) for name, own in scored.items()]
+    missing += [f"rows and columns of --roots.{name} DIR" for name in left_out(config)]
+    headings = [key for key in ABOUT if any(row.about[key] for row in rows)]
+    return Summary(headings, columns, rows, origins, missing)
+
+
+def num_images_seen(run: Run) -> int:
+    """Return the number of images that a pretraining sees."""
+    if not run.is_pretrained:
+        return 0
+    options = with_stored_choices(run.options, RunFolder(run.folder)).run
+    return options.num_steps * options.batch_size
+
+
+def task_of(run: Run) -> str:
+    """Return the name of a run's pretext task."""
+    task = to_dict(run.options)["task"]
+    name = str(task.get("name") or task.get("class_path", ""))
+    return name.rpartition(".")[2].removesuffix("Config")
+
+
+def _origins(run: Run, results: dict[str, list[Result | None]]) -> list[Origin]:
+    return [
+        Origin(run.row.name, score, draw, run.seed, result)
+        for score, drawn in results.items()
+        for draw, result in enumerate(drawn)
+        if result is not None
+    ]
+
+
+def _row(
+    config: StudyConfig, name: str, own: Sequence[tuple[Run, dict[str, float]]], columns: list[str]
+) -> ScoredRow:
+    first = own[0][0]
+    return ScoredRow(
+        name,
+        _about(config, first),
+        {
+            column: [numbers[column] for _, numbers in own if column in numbers]
+            for column in columns
+        },
+        len(own),
+        _what_is_learned(first),
+        _num_images(first),
+    )
+
+
+def _about(config: StudyConfig, run: Run) -> dict[str, str]:
+    """Return what the table says of a row beside its scores, under the names in ABOUT."""
+    hours, rate = run.row.annotation_hours, tuned(config, run).optim.lr
+    texts = (
+        f"{num_images_seen(run):,}",
+        f"{hours:,g}" if hours is not None else "",
+        f"{rate:.2g}" if is_tuned(config, run.row) else "",
+    )
+    return dict(zip(ABOUT, texts, strict=True))
+
+
+def _what_is_learned(run: Run) -> str:
+    if not run.is_pretrained:
+        return ""
+    number = run.options.data.num_captions
+    captions = "" if number is None else f", {number} caption{'s' * (number != 1)} an image"
+    return f"{task_of(run)}{captions}"
+
+
+def _num_images(run: Run) -> int | None:
+    """Return the number of training images that a run recorded; None without such a record."""
+    if not run.is_pretrained:
+        return None
+    with suppress(DataError, ValueError, KeyError):  # a damaged record costs a figure its point
+        data = RunData.read(run.folder)
+        return None if data is None else int(data.train["images"])
+    return None
