@@ -342,12 +342,12 @@ def _study(arguments: list[str]) -> int:
         known = ", ".join(path.stem for path in recipe_paths("study"))
         raise ConfigError(f"virtex study needs a recipe or a file first; recipes are {known}.")
     requested, arguments = split_option(arguments, default="auto")
-    from virtex.study import StudyConfig, study
+    from virtex.study import PAGE, StudyConfig, study
 
     rest = with_recipes(["--config", *arguments] if has_name else arguments, "study")
     config = parse(StudyConfig, rest, prog="virtex study", description=HELP)
     path = study(config, processes=requested)
-    print(f"{path.read_text()}\n{path}")
+    print(f"{path.read_text()}\n{path}\n{path.with_name(PAGE)}")
     return 0
 
 

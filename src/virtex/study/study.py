@@ -1,4 +1,4 @@
-"""A study: several pretraining runs, their transfer scores, and a table of these.
+"""A study: several pretraining runs, their transfer scores, and a table and a page of these.
 
 The recipe of a study lists the rows of the table, each with the options that differ from the
 study's, and its columns. An interrupted study resumes: runs resume, and existing scores are kept.
@@ -13,6 +13,7 @@ from virtex import files
 from virtex.pretrain_team import pretrain_in_team
 from virtex.processes import Requested
 from virtex.study.checks import check_all
+from virtex.study.page import study_page
 from virtex.study.plan import Run, chosen_rows, left_out, planned_runs
 from virtex.study.scores import measurements
 from virtex.study.study_config import StudyConfig
@@ -21,13 +22,14 @@ from virtex.study.table import table
 from virtex.study.tuning import tune, tuned
 
 log = logging.getLogger("virtex")
-TABLE = "table.md"
+TABLE, PAGE = "table.md", "report.html"
 
 
 def study(config: StudyConfig, *, processes: Requested = "auto") -> Path:
     """Run the missing parts of a study, and return the path of its table, table.md.
 
-    The table is written after each run, so that an interrupted study has it too.
+    The table and the page, report.html, are written after each run, so that an interrupted study
+    has them too.
 
     Args:
         processes: Number of processes that pretrain a row.
@@ -51,8 +53,9 @@ def study(config: StudyConfig, *, processes: Requested = "auto") -> Path:
 
 
 def write(config: StudyConfig, runs: Sequence[Run]) -> Path:
-    """Write the table of the scores that exist, and return its path."""
+    """Write the table and the page of the scores that exist, and return the table's path."""
     summary = summarize(config, runs)
+    files.write(config.out / PAGE, study_page(summary, runs, title=config.out.resolve().name))
     path = config.out / TABLE
     files.write(path, table(summary))
     return path

@@ -70,7 +70,7 @@ class StudyConfig:
     """Options of `virtex study`; rows, scores, recipes and pretrain belong in a recipe."""
 
     out: Path
-    """Folder of the runs, the results and table.md; an existing study is resumed."""
+    """Folder of the runs, the results, table.md and report.html; an existing study is resumed."""
     rows: list[Row]
     """Rows of the table, in order."""
     scores: list[Score] = field(default_factory=list)
