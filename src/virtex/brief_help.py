@@ -201,10 +201,11 @@ BRIEFS: dict[str, Brief] = {
     ),
     "study": Brief(
         "virtex study NAME|FILE --out STUDY [--option value ...]",
-        "A table of experiments: pretrains and scores what is missing, then writes STUDY/table.md.",
+        "A table of experiments: pretrains and scores what is missing, then writes STUDY/table.md "
+        "and STUDY/report.html.",
         {
             "Options": {
-                "--out STUDY": "folder of the runs, the results and the table",
+                "--out STUDY": "folder of the runs, the results, the table and its page",
                 "--only ROW": 'run one row, or a list: \'["one", "two"]\'',
                 "--data.source SOURCE": "layout of the pretraining data",
                 "--data.root DIR": "folder of the pretraining data",
@@ -217,7 +218,8 @@ BRIEFS: dict[str, Brief] = {
             }
         },
         "Recipes: tasks_small, paper_baselines, paper_tasks, paper_width, paper_depth, "
-        "paper_backbone, paper_data_efficiency, paper_annotation_cost.",
+        "paper_backbone, paper_data_efficiency, paper_annotation_cost; "
+        "paper_toy tries paper_baselines in minutes.",
     ),
 }
 DATA_COMMANDS: dict[str, Brief] = {
