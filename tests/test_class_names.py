@@ -13,7 +13,8 @@ from virtex import load_captioner
 from virtex.config import parse, to_dict, with_recipes
 from virtex.errors import CheckpointError
 from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
-from virtex.study import StudyConfig, planned_runs
+from virtex.study import StudyConfig
+from virtex.study.plan import planned_runs
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.tasks.classification import TokenClassificationConfig
 from virtex.zoo.init import open_init

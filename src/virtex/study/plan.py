@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from virtex.config import to_dict, with_recipes
+from virtex.engine.run import RunFolder
 from virtex.errors import ConfigError, did_you_mean, listing, out_of_range, raise_all
 from virtex.pretrain import PretrainConfig, parse_pretrain
 from virtex.study.study_config import Row, StudyConfig
@@ -52,9 +53,10 @@ def planned_runs(config: StudyConfig) -> list[Run]:
     chosen_rows(config)
     runs = []
     for row in rows_of(config):
-        options = _options(config, row)  # parsed once
+        shared = _options(config, row, config.out)  # parsed once
         for seed in config.seeds_of(row):
             folder = config.out / folder_name(row.name) / f"seed_{seed}"
+            options = _options(config, row, folder) if _keeps_defaults(config, folder) else shared
             start = row.init if row.root is None else str(config.roots[row.root])
             runs.append(Run(row, folder, with_seed(options, seed, out=folder), start))
     return runs
@@ -103,8 +105,19 @@ def chosen_rows(config: StudyConfig) -> list[str]:
     return only
 
 
-def _options(config: StudyConfig, row: Row) -> PretrainConfig:
-    """Return a row's pretraining options: recipes, then the study's options, then its own."""
+def _keeps_defaults(config: StudyConfig, folder: Path) -> bool:
+    """Return whether a run goes on with the defaults that it began with, of an earlier version.
+
+    Where rates are tuned, those of the run are no defaults, which would be scaled again.
+    """
+    return RunFolder(folder).has_begun() and not config.tune.factors
+
+
+def _options(config: StudyConfig, row: Row, out: Path) -> PretrainConfig:
+    """Return a row's pretraining options: recipes, then the study's options, then its own.
+
+    Those of a run in `out` are the defaults.
+    """
     data = to_dict(config.data)
     for amount, whole in (("share", 1.0), ("num_captions", None)):
         if data[amount] == whole:  # so that a recipe may set it
@@ -118,7 +131,7 @@ def _options(config: StudyConfig, row: Row) -> PretrainConfig:
     recipes = [part for name in [*config.recipes, *row.recipes] for part in ("--config", name)]
     texts = [part for values in own if values for part in ("--config", yaml.safe_dump(values))]
     try:
-        arguments = [*with_recipes(recipes, "pretrain"), *texts, "--out", str(config.out)]
+        arguments = [*with_recipes(recipes, "pretrain"), *texts, "--out", str(out)]
         return parse_pretrain(arguments)
     except ConfigError as error:
         raise ConfigError(f"row {row.name!r}: {error}") from error
