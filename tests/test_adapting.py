@@ -100,3 +100,11 @@ def test_weights_that_state_no_network_are_refused_before_any_work(
     config = adapted("adapt_captions", tmp_path / "run", *given, *words)
     with pytest.raises(ConfigError, match=message):
         check(config)
+
+
+def test_a_recipe_without_classes_says_how_to_name_them(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"folder by --early_stopping\.data\.root, or train"):
+        adapted("adapt_captions", tmp_path / "run", "--init", weights)
+    flags = ["--early_stopping.protocol=none"]
+    flags += [f"--early_stopping.{name}=0" for name in ("patience", "first_step")]
+    check(adapted("adapt_captions", tmp_path / "run", "--init", weights, *flags))

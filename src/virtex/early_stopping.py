@@ -53,6 +53,11 @@ class EarlyStoppingConfig:
         problems = out_of_range(self, ranges)
         if self.protocol == "none" and (self.patience or self.first_step):
             problems.append("patience and first_step need a protocol: give voc07 or linear")
+        if self.protocol != "none" and self.data.source == "classes" and self.data.root is None:
+            problems.append(
+                "no classes are named: give their folder by --early_stopping.data.root, or train "
+                "without them by --early_stopping.protocol none --early_stopping.patience 0"
+            )
         raise_all(ConfigError, "the options of early stopping cannot work", problems)
 
 
