@@ -217,8 +217,8 @@ BRIEFS: dict[str, Brief] = {
                 "--num_workers 2": "processes that decode images",
             }
         },
-        "Recipes: tasks_small, paper_baselines, paper_tasks, paper_width, paper_depth, "
-        "paper_backbone, paper_data_efficiency, paper_annotation_cost; "
+        "Recipes: tasks_small, orderings_small, paper_baselines, paper_tasks, paper_width, "
+        "paper_depth, paper_backbone, paper_data_efficiency, paper_annotation_cost; "
         "paper_toy tries paper_baselines in minutes.",
     ),
 }
