@@ -1,6 +1,7 @@
 """Features of a stage: the right grid, pooled as a slow twin pools it, and to the known sizes."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -88,6 +89,15 @@ def test_the_stages_of_a_vit_are_its_blocks() -> None:
     vit.cnn.blocks[1].register_forward_hook(lambda *call: found.append(call[2]))
     features = features_of(vit, "stage2", image_size=64)(torch.randn(2, 3, 64, 64))
     torch.testing.assert_close(features, found[-1][:, 1:].mean(1))
+
+
+@pytest.mark.parametrize("layer", ["stage2", "last"])
+def test_images_are_in_the_networks_own_normalization(slim: Backbone, layer: str) -> None:
+    torch.manual_seed(0)
+    own = Backbone(replace(SLIM, image_mean=(0.5, 0.4, 0.3), image_std=(0.5, 0.5, 0.4))).eval()
+    images = torch.randn(2, 3, SIZE, SIZE)
+    expected = features_of(slim, layer)(own.renormalize(images))
+    torch.testing.assert_close(features_of(own, layer)(images), expected)
 
 
 def test_deeper_stages_are_not_run(slim: Backbone) -> None:

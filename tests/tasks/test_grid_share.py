@@ -146,6 +146,14 @@ def test_a_share_is_a_number_of_cells_of_at_least_one(
     assert num_seen(share, num_cells) == expected
 
 
+def test_a_share_that_drops_no_cell_is_refused() -> None:
+    with pytest.raises(ConfigError, match="32 px has 1 cells, all of which would be seen"):
+        CaptioningConfig(head=HEAD, grid_share=0.3).build(
+            Backbone(BackboneConfig("resnet18", options=SLIM)),
+            TaskData(ImageConfig(size=32), tokenizer()),
+        )
+
+
 @pytest.mark.parametrize("kind", [type(config) for config in CONFIGS])
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])
 def test_a_share_is_above_0_and_up_to_1(kind: type[WithGridShareConfig], share: float) -> None:

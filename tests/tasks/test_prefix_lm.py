@@ -91,11 +91,15 @@ def test_all_see_the_prefix_and_text_sees_text_up_to_itself() -> None:
     ]
 
 
+@pytest.mark.parametrize("mean", [None, (0.5, 0.5, 0.5)])
 @pytest.mark.parametrize("kind", VITS)
-def test_an_image_has_the_features_that_it_has_without_text(kind: str) -> None:
+def test_an_image_has_the_features_that_it_has_without_text(
+    kind: str, mean: tuple[float, float, float] | None
+) -> None:
     name, options = VITS[kind]
     torch.manual_seed(0)
-    backbone = Backbone(BackboneConfig(name, options=WIDTH | options)).eval()
+    config = BackboneConfig(name, options=WIDTH | options, image_mean=mean, image_std=mean)
+    backbone = Backbone(config).eval()
     images, text = torch.randn(2, 3, 64, 64), torch.randn(2, 5, 32)
     prefix, _ = read_prefix_and_text(backbone, images, text)
     other, _ = read_prefix_and_text(backbone, images, 10 * text)

@@ -7,9 +7,6 @@ from virtex.options.dependents import register_dependents
 
 FROM_INIT = "init"
 """Name that stands for the network of the weights that `--init` names."""
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Mean and standard deviation of ImageNet's color channels, by which callers normalize images."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class BackboneConfig:
             problems.append("drop_path and options.drop_path_rate are the same: give one of them")
         if (self.image_mean is None) != (self.image_std is None):
             problems.append("image_mean and image_std belong together: give both or none")
-        if self.image_std is not None and min(self.image_std) <= 0:
+        if self.image_std is not None and not all(deviation > 0 for deviation in self.image_std):
             problems.append(f"image_std {self.image_std} must be above 0")
         raise_all(ConfigError, "the backbone options cannot work", problems)
 

@@ -83,7 +83,10 @@ class LayerFeatures(nn.Module):
             return self.backbone(images)
         cnn: Any = self.backbone.cnn
         (grid,) = cnn.forward_intermediates(
-            images, indices=[self.index], stop_early=True, intermediates_only=True
+            self.backbone.renormalize(images),
+            indices=[self.index],
+            stop_early=True,
+            intermediates_only=True,
         )
         return grid
 

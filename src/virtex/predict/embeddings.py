@@ -74,4 +74,4 @@ def pooled(backbone: Backbone, images: Tensor, *, precision: Precision = "fp32")
 
 def image_config(opened: Opened) -> ImageConfig:
     """Return how an INIT's images became network inputs: of a run as in training, else at 224."""
-    return opened.trained.image if opened.kind == "run" else ImageConfig()
+    return opened.image

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from virtex.data.example import Example
+from virtex.errors import ConfigError
 from virtex.tasks.base import (
     Batch,
     CaptionTask,
@@ -59,6 +60,12 @@ class WithGridShare(CaptionTask):
         if share == 1:
             return
         num_cells = math.prod(self.backbone.grid_size(data.image.size))
+        if num_seen(share, num_cells) == num_cells:
+            raise ConfigError(
+                f"grid_share {share}: the grid of images of {data.image.size} px has {num_cells} "
+                "cells, all of which would be seen. Give larger images or a smaller share, or "
+                "leave grid_share out."
+            )
         self.encode = EncodeCells(self.encode, num_cells, num_seen(share, num_cells))
         self.collate = CollateCells(self.collate)
 

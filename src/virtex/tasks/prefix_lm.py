@@ -139,7 +139,7 @@ def read_prefix_and_text(backbone: Backbone, images: Tensor, text: Tensor) -> tu
     """
     network = backbone.cnn
     first, *others = network.blocks
-    prefix = after_first_block(network, images)  # (B, N, D)
+    prefix = after_first_block(network, backbone.renormalize(images))  # (B, N, D)
     tokens = torch.cat([prefix, first(text, is_causal=True)], 1)  # (B, N + T, D)
     sizes = prefix.shape[1], text.shape[1]
     visible = prefix_mask(*sizes, device=tokens.device)

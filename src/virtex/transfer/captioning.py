@@ -123,6 +123,7 @@ def _measure(
     blind = mean_losses(source, others, predictor, generation) if others else {}
     if not distributed.is_main():
         return None
+    blind_setting = {"blind": True} if others else {}  # so that neither result replaces the other
     if others:
         scores = scores_of(others.replaced(captions), source, config.metrics)
         blind |= {f"blind_{name}": value for name, value in scores.items()}
@@ -130,7 +131,7 @@ def _measure(
         protocol="captioning",
         headline=HEADLINES[config.metrics[0]],
         numbers=numbers(captions, source, config.metrics) | blind,
-        settings={**generation.settings(), "metrics": list(config.metrics)},
+        settings={**generation.settings(), "metrics": list(config.metrics), **blind_setting},
         initialisation=initialisation,
         as_in_paper=as_in_paper(generation, source),
     )

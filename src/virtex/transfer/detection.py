@@ -58,7 +58,7 @@ from virtex.transfer.training import (
 )
 from virtex.transfer.whole_model import Measured, open_val_images, run_whole_model
 from virtex.zoo.backbones import origin_of
-from virtex.zoo.init import UNTRAINED, open_init
+from virtex.zoo.init import UNTRAINED, open_init_in_all
 
 DETECTOR = 2
 """Version of the detectors; raise it where the same options would mean other weights or numbers."""
@@ -338,7 +338,7 @@ def _evaluate(
     del device  # that of the training options
     own = protocol(config)
     own.check_test(test)
-    opened = open_init(config.init)
+    opened = open_init_in_all(config.init)
     options = options_of(opened, config.task)
     check_classes(opened, test)
     numbers = own.tested(load_detector(opened, options), test)

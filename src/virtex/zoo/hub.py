@@ -79,7 +79,7 @@ def architecture_in(folder: Path) -> BackboneConfig:
     try:
         with path.open("rb") as file:
             values = json.loads(file.read(MAX_CONFIG_BYTES))
-        known = values.get("pretrained_cfg") or {}
+        known = values.get("pretrained_cfg") or values  # timm's older files are flat
         images = own_normalization(known.get("mean"), known.get("std"))
         stated = {"name": values["architecture"], "options": _options(values), **images}
         config = from_dict(BackboneConfig, stated)

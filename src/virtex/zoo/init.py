@@ -91,6 +91,23 @@ class Opened:
         except (ConfigError, KeyError, TypeError) as error:
             raise self._unreadable("backbone", error) from error
 
+    @property
+    def holds_task(self) -> bool:
+        """Whether there is a pretext task beside the backbone, which a detector's file lacks."""
+        return self.kind == "run" and "task" in self.config
+
+    @cached_property
+    def image(self) -> ImageConfig:
+        """Options of the images of a run, the defaults where none are stated.
+
+        Raises:
+            CheckpointError: The run's config has no valid options of images.
+        """
+        try:
+            return from_dict(ImageConfig, self.config.get("image", {}))
+        except (ConfigError, TypeError) as error:
+            raise self._unreadable("image", error) from error
+
     @cached_property
     def trained(self) -> Trained:
         """Options of the backbone, the task and the images of a run.

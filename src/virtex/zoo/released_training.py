@@ -97,7 +97,13 @@ def _parsed(values: Mapping[str, Any]) -> ReleasedTraining:
 
 
 def _moments_of(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a parameter's state, with AdamW's count of steps as a number."""
+    """Return a parameter's state, with AdamW's count of steps as a number.
+
+    Raises:
+        ValueError: One of AdamW's two moments is missing.
+    """
+    if ("exp_avg" in state) != ("exp_avg_sq" in state):
+        raise ValueError("a parameter has one of AdamW's moments without the other")
     return {**state, "step": float(state["step"])} if "exp_avg" in state else dict(state)
 
 
@@ -196,4 +202,4 @@ def _is_same(now: Any, before: Any) -> bool:
         return len(now) == len(before) and all(map(_is_same, now, before))
     if _is_number(now) and _is_number(before):
         return math.isclose(now, before, rel_tol=TOLERANCE)
-    return bool(now == before)
+    return type(now) is type(before) and bool(now == before)

@@ -4,6 +4,7 @@ The names for detectron2 are those of its tools/convert-torchvision-to-d2.py. Th
 pickle; this module writes a torch file, which detectron2 reads as well and which runs no code.
 """
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from virtex.zoo.released import load_released, load_released_classifier, release
 PROBE_SIZE = 64
 TOLERANCE = 1e-4
 """Largest allowed difference from torchvision's network, absolute and relative."""
+log = logging.getLogger("virtex")
 BLOCK = re.compile(r"layer(\d)\.(\d+)\.(.+)")
 PARTS = {
     r"^bn(\d)\.": r"conv\1.norm.",
@@ -33,7 +35,17 @@ PARTS = {
 
 
 def timm_state(backbone: Backbone) -> dict[str, Tensor]:
-    """Return the state dict of timm.create_model(name, num_classes=0, **options)."""
+    """Return the state dict of timm.create_model(name, num_classes=0, **options).
+
+    It states no normalization: a warning names one that is not ImageNet's.
+    """
+    if backbone.config.image_mean is not None:
+        log.warning(
+            "this network's images are normalized by mean %s and deviation %s, which bare weights "
+            "do not state: give --backbone.image_mean and --backbone.image_std with them, or "
+            "export --format huggingface",
+            backbone.config.image_mean, backbone.config.image_std,
+        )  # fmt: skip
     return {name: value.detach() for name, value in backbone.cnn.state_dict().items()}
 
 

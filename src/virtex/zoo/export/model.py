@@ -23,12 +23,12 @@ class Model:
     @property
     def is_run(self) -> bool:
         """Whether INIT is a run, which holds the whole task."""
-        return self.opened.kind == "run"
+        return self.opened.holds_task
 
     @property
     def image(self) -> ImageConfig:
         """How images became network inputs in training."""
-        return self.opened.trained.image if self.is_run else ImageConfig()
+        return self.opened.image
 
     @property
     def writes_captions(self) -> bool:
@@ -57,6 +57,7 @@ def open_model(init: str, *, config: BackboneConfig | None = None) -> Model:
     check_finite(backbone.cnn.state_dict(), init)
     if opened.kind == "run":
         check_finite(opened.state, init)
+    if opened.holds_task:
         opened.trained  # noqa: B018 (raises an error, before anything is written, if it cannot be read)
     return Model(backbone, opened)
 

@@ -24,7 +24,7 @@ NO_SCORES_OF_OTHERS = "None was measured by this package.\n"
 PAPER = """Karan Desai and Justin Johnson, "VirTex: Learning Visual Representations from Textual
 Annotations", CVPR 2021, arXiv:2006.06666"""
 IMAGES = """`images` (B, 3, H, W) are RGB, normalised with the mean and standard deviation that
-config.json holds, ImageNet's."""
+config.json holds."""
 OPEN_CLIP = """import open_clip
 
 model, preprocess = open_clip.create_model_from_pretrained("{name}")
