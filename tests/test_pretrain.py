@@ -47,7 +47,10 @@ def final_state(run: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("recipe", config.recipe_paths("pretrain"), ids=lambda path: path.stem)
 def test_every_recipe_builds_its_task(recipe: Path, tmp_path: Path) -> None:
-    options = parse_pretrain(["--config", recipe.stem, "--out", str(tmp_path), "--data.root", "x"])
+    flags = ["--config", recipe.stem, "--out", str(tmp_path), "--data.root", "x"]
+    if recipe.stem.startswith("adapt_"):  # whose network and classes the user names
+        flags += ["--early_stopping.data.root", "x", "--backbone.name", "resnet18"]
+    options = parse_pretrain(flags)
     tokenizer = train_tokenizer(["a dog on the grass", "two cats"], vocab_size=24)
     task = options.task.build(
         Backbone(options.backbone), TaskData(options.image, tokenizer, ("dog", "cat"), 10)

@@ -65,8 +65,7 @@ BRIEFS: dict[str, Brief] = {
                 "prefix_lm, token_classification, superclass, label_classification, clip, "
                 "superclip, siglip, moco, pirl, instance_segmentation",
                 "--task.help NAME": "options of a task; --run.help, --optim.help, ... of a group",
-                "--backbone.name NAME": "timm network: resnet50, convnext_tiny, "
-                "vit_small_patch16_224, ...",
+                "--backbone.name NAME": "timm network: resnet50, convnext_tiny, vit_...",
             },
             "Training": {
                 "--run.num_steps N": "steps of the whole run",
@@ -82,8 +81,7 @@ BRIEFS: dict[str, Brief] = {
                 "--run.seed N": "random seed",
             },
         },
-        "Recipes to begin with: own_data, own_data_gpu, quickstart, and the paper's base; "
-        "docs/pretraining.md lists all.",
+        "Recipes to begin with: own_data, own_data_gpu, adapt_captions, and the paper's base.",
     ),
     "tokenizer": Brief(
         "virtex tokenizer --out FILE.model --data.source SOURCE --data.root DIR",
