@@ -124,8 +124,8 @@ class TransferConfig(InferenceConfig, LabelledConfig):
     whole_image: bool = False
     """Resize the whole image to a square of image_size instead, with nothing cropped."""
     layer: str = LAST
-    """Layer of the backbone whose features are scored: last, or stage1, stage2, ... (layer1 to
-    layer4 of a ResNet, the blocks of a ViT)."""
+    """Layer of the backbone whose features are scored: last, or stage1, stage2, ... (stage1 is
+    layer1 of a ResNet, or the first block of a ViT)."""
     feature_size: int | None = None
     """Number of features to which the layer's grid is pooled, about: 8192 gives 6 x 6, 4 x 4, 3 x 3
     and 2 x 2 cells of a ResNet-50's stages; null: the mean over all cells."""
