@@ -13,8 +13,8 @@ from virtex.data.masks import Placement, box_around, unpack_masks
 from virtex.data.object_transforms import WholeImageTransform, place_in_square
 from virtex.data.objects import ObjectCollate, encode_objects, find_objects, flip_objects
 from virtex.data.sources.scenes.scenes_source import run_lengths
-from virtex.data.transforms import IMAGENET_MEAN
 from virtex.errors import DataError
+from virtex.imagenet import IMAGENET_MEAN
 
 
 def test_a_flip_moves_all_alike_and_twice_is_the_identity():

@@ -26,8 +26,9 @@ from virtex.data.masks import (
     pack_masks,
 )
 from virtex.data.segmentations import BadMaskError
-from virtex.data.transforms import IMAGENET_MEAN, resize
+from virtex.data.transforms import resize
 from virtex.errors import DataError
+from virtex.imagenet import IMAGENET_MEAN
 
 CUT = 0.5
 """Least pixels outside the crop for a box to count as cut."""

@@ -19,9 +19,8 @@ from virtex.data.color_jitter import jitter_colors, to_gray
 from virtex.data.example import Example
 from virtex.data.images import Box, Pixels, open_image
 from virtex.errors import ConfigError, out_of_range, raise_all
+from virtex.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 CROP_TRIES = 10
 TRAINING_SURPLUS = 0.9
 """Least fraction of the output's size that decoding a JPEG at 1/2, 1/4 or 1/8 must leave. Such a

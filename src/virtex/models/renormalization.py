@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from virtex.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from virtex.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Renormalization(nn.Module):

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from virtex import files
-from virtex.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ImageConfig
+from virtex.data.transforms import ImageConfig
 from virtex.errors import CheckpointError, ConfigError
+from virtex.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from virtex.models.backbone import Backbone
 from virtex.zoo.backbones import origin_of
 from virtex.zoo.export import open_clip_layout

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from virtex.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from virtex.errors import CheckpointError, ConfigError
+from virtex.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from virtex.models.backbone import Backbone, native_size
 from virtex.models.text_encoder import TextEncoderConfig
 from virtex.tasks.contrastive import FIRST_BIAS, ContrastiveConfig
