@@ -15,6 +15,7 @@ from virtex.study.plan import planned_runs
 from virtex.study.scores import measurements
 from virtex.study.summary import summarize
 from virtex.study.table import table
+from virtex.study.tuning import trials
 from virtex.transfer.protocol import Result
 
 RECIPE = {
@@ -233,3 +234,11 @@ def test_the_best_checkpoint_is_scored_where_the_study_says_so(tmp_path: Path) -
     assert sorted(scores) == [3, 6]
     best = max(scores, key=scores.__getitem__)
     assert Result.read(folder / "result.json").initialisation["step"] == best
+
+
+def test_the_target_s_test_images_take_no_part_in_trials(tmp_path: Path) -> None:
+    tune = {"factors": [1], "num_steps": 2}
+    [run] = planned_runs(config := parsed(tmp_path, rows=[{"name": "a"}], tune=tune, best_from=4))
+    [trial] = trials(config, run)
+    assert run.options.early_stopping.first_step == 4
+    assert trial.options.early_stopping.protocol == "none"

@@ -46,11 +46,15 @@ def is_tuned(config: StudyConfig, row: Row) -> bool:
 
 
 def trials(config: StudyConfig, run: Run) -> list[Trial]:
-    """Return the trials of a run's row, which all of its runs share; none if it is not tuned."""
+    """Return the trials of a run's row, which all of its runs share; none if it is not tuned.
+
+    They end with their last checkpoint: the best one is chosen by the target's test images.
+    """
     if not is_tuned(config, run.row):
         return []
     length = replace(run.options.run, num_steps=config.tune.num_steps, num_epochs=None)
-    short = replace(run.options, run=length)
+    last = replace(run.options.early_stopping, protocol="none", first_step=0, patience=0)
+    short = replace(run.options, run=length, early_stopping=last)
     folder = run.folder.parent / "tuning"
     return [
         Trial(
