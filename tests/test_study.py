@@ -10,12 +10,12 @@ from tests.small_run import OPTIONS
 from virtex import cli
 from virtex.config import parse
 from virtex.errors import ConfigError
-from virtex.study import StudyConfig, study
+from virtex.study import StudyConfig, study, tuning
 from virtex.study.plan import planned_runs
 from virtex.study.scores import measurements
 from virtex.study.summary import summarize
 from virtex.study.table import table
-from virtex.study.tuning import trials
+from virtex.study.tuning import Trial, check_trials, trials
 from virtex.transfer.protocol import Result
 
 RECIPE = {
@@ -242,3 +242,28 @@ def test_the_target_s_test_images_take_no_part_in_trials(tmp_path: Path) -> None
     [trial] = trials(config, run)
     assert run.options.early_stopping.first_step == 4
     assert trial.options.early_stopping.protocol == "none"
+
+
+def write_trial(config: StudyConfig, trial: Trial, **changes: object) -> None:
+    """Write a result as if the trial had been scored."""
+    protocol, (train, test) = tuning._protocol(config, trial.options.out), tuning._halves(config)
+    values = {
+        "protocol": protocol.name, "headline": protocol.headline, "settings": protocol.settings(),
+        "numbers": {protocol.headline: 1.0}, "initialisation": {"init": "x"}, "seed": 0,
+        "data": {"train": train.identity(), "test": test.identity()},
+        "versions": {}, "device": "cpu", "seconds": 1.0,
+    }  # fmt: skip
+    Result(**{**values, **changes}).write(trial.path)
+
+
+def test_trials_scored_with_other_settings_are_refused(tmp_path: Path) -> None:
+    rows, tune = [{"name": "a"}], {"factors": [1], "num_steps": 2}
+    [run] = planned_runs(config := parsed(tmp_path, rows=rows, tune=tune))
+    write_trial(config, *trials(config, run))
+    check_trials(config, [run])
+    for changes, what in (
+        ({"image_size": 64}, "image_size 32, now 64"),
+        ({"target": {**RECIPE["target"], "num_images": 50}}, "other data"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            check_trials(parsed(tmp_path, rows=rows, tune=tune, **changes), [run])

@@ -4,6 +4,7 @@ Every row gets the same grid of factors and the same number of steps. The images
 held out of the target's training images, so that its test images choose nothing.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from virtex import distributed
 from virtex.data.example import Source, Subset
 from virtex.data.source import Needs, open_source
 from virtex.data.subsets import held_out
-from virtex.errors import ConfigError, listing
+from virtex.errors import ConfigError, raise_all
 from virtex.pretrain import PretrainConfig
 from virtex.pretrain_team import pretrain_in_team
 from virtex.processes import Requested
@@ -109,22 +110,37 @@ def check_trials(config: StudyConfig, runs: Sequence[Run]) -> None:
     """Check the data that choose the learning rates, and existing trials.
 
     Raises:
-        ConfigError: Data of an existing trial differ.
+        ConfigError: An existing trial was scored on other data, or otherwise.
         DataError: The training images are too few to be divided.
     """
     if not config.tune.factors:
         return
     train, test = _halves(config)
-    _protocol(config, config.out).check(train, test)
+    chosen = _protocol(config, config.out)
+    chosen.check(train, test)
     expected = {"train": train.identity(), "test": test.identity()}
     paths = {trial.path for run in runs for trial in trials(config, run)}
-    wrong = [
-        path for path in paths if path.exists() and not same_data(Result.read(path).data, expected)
-    ]
-    if wrong:
-        raise ConfigError(
-            f"{listing(wrong)}: measured on other data. Remove them, or give --out a new folder."
-        )
+    problems = []
+    for path in sorted(path for path in paths if path.exists()):
+        result = Result.read(path)
+        what = "other data" if not same_data(result.data, expected) else _difference(result, chosen)
+        problems += [f"{path} was measured with {what}"] if what else []
+    about = "existing trials are of another study: remove them, or give --out a new folder"
+    raise_all(ConfigError, about, problems)
+
+
+def _difference(result: Result, chosen: Protocol) -> str:
+    """Return the first difference of a trial's protocol from that of the study; empty for none."""
+    before = {"protocol": result.protocol, **result.settings}
+    now = json.loads(json.dumps({"protocol": chosen.name, **chosen.settings()}))
+    return next(
+        (
+            f"{name} {before.get(name)}, now {now.get(name)}"
+            for name in [*now, *(before.keys() - now.keys())]
+            if before.get(name) != now.get(name)
+        ),
+        "",
+    )
 
 
 def _protocol(config: StudyConfig, out: Path) -> Protocol:
