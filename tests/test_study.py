@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from tests.small_run import OPTIONS
 from virtex import cli
 from virtex.config import parse
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, DataError
 from virtex.study import StudyConfig, study, tuning
 from virtex.study.plan import planned_runs
 from virtex.study.scores import measurements
@@ -246,7 +247,8 @@ def test_the_target_s_test_images_take_no_part_in_trials(tmp_path: Path) -> None
 
 def write_trial(config: StudyConfig, trial: Trial, **changes: object) -> None:
     """Write a result as if the trial had been scored."""
-    protocol, (train, test) = tuning._protocol(config, trial.options.out), tuning._halves(config)
+    train, test = tuning._halves(config)
+    protocol = tuning._protocol(config, trial.options.out, num_train=len(train))
     values = {
         "protocol": protocol.name, "headline": protocol.headline, "settings": protocol.settings(),
         "numbers": {protocol.headline: 1.0}, "initialisation": {"init": "x"}, "seed": 0,
@@ -267,3 +269,37 @@ def test_trials_scored_with_other_settings_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=what):
             check_trials(parsed(tmp_path, rows=rows, tune=tune, **changes), [run])
+
+
+def of_classes(tmp_path: Path, *classes: int) -> StudyConfig:
+    """A study tuned by a linear probe, on images of these classes."""
+    for index, label in enumerate(classes):
+        for split in ("train", "val"):
+            path = tmp_path / "classes" / split / f"class_{label}" / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (8 * index, 8 * label, 0)).save(path)
+    tune = {"factors": [1, 2], "num_steps": 2, "protocol": "linear"}
+    target = {"source": "classes", "root": str(tmp_path / "classes")}
+    return parsed(tmp_path, rows=[{"name": "a"}], tune=tune, target=target)
+
+
+def test_a_linear_probe_of_few_images_needs_no_option_to_choose_rates(tmp_path: Path) -> None:
+    config = of_classes(tmp_path, *[index % 2 for index in range(30)])
+    check_trials(config, planned_runs(config))
+
+
+def test_images_held_out_must_show_the_classes_of_the_others(tmp_path: Path) -> None:
+    config = of_classes(tmp_path, *range(30))
+    with pytest.raises(DataError, match="classes of the images held out"):
+        check_trials(config, planned_runs(config))
+
+
+def test_rates_that_score_the_same_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = of_classes(tmp_path, *[index % 2 for index in range(30)])
+    [run] = planned_runs(config)
+    for trial in trials(config, run):
+        write_trial(config, trial)
+    tuning.tune(config, run, "auto")
+    assert "row 'a': all of its learning rates score the same" in caplog.text

@@ -5,6 +5,7 @@ held out of the target's training images, so that its test images choose nothing
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from virtex import distributed
 from virtex.data.example import Source, Subset
 from virtex.data.source import Needs, open_source
 from virtex.data.subsets import held_out
-from virtex.errors import ConfigError, raise_all
+from virtex.errors import ConfigError, DataError, raise_all
 from virtex.pretrain import PretrainConfig
 from virtex.pretrain_team import pretrain_in_team
 from virtex.processes import Requested
@@ -24,8 +25,11 @@ from virtex.study.scores import same_data
 from virtex.study.study_config import Row, StudyConfig
 from virtex.transfer import linear, voc07
 from virtex.transfer.protocol import Protocol, Result
+from virtex.transfer.solvers.probes import NeighborConfig
 from virtex.zoo.backbones import build_backbone, origin_of
 from virtex.zoo.init import open_init
+
+log = logging.getLogger("virtex")
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,17 @@ def tuned(config: StudyConfig, run: Run) -> PretrainConfig:
 
     Equal scores prefer the first factor.
     """
-    scores = {
+    scores = _scores(config, run)
+    return scaled(run.options, max(scores, key=scores.__getitem__)) if scores else run.options
+
+
+def _scores(config: StudyConfig, run: Run) -> dict[float, float]:
+    """Return the scores so far by their factors."""
+    return {
         trial.factor: Result.read(trial.path).score
         for trial in trials(config, run)
         if trial.path.exists()
     }
-    return scaled(run.options, max(scores, key=scores.__getitem__)) if scores else run.options
 
 
 def tune(config: StudyConfig, run: Run, processes: Requested) -> None:
@@ -94,11 +103,17 @@ def tune(config: StudyConfig, run: Run, processes: Requested) -> None:
         if pretrain_in_team(trial.options, processes).reason == "interrupted":
             raise KeyboardInterrupt
         _score(config, trial).write(trial.path)
+    if len(set(_scores(config, run).values())) == 1 < len(config.tune.factors):
+        log.warning(
+            "row %r: all of its learning rates score the same, so the first factor, %g, is taken",
+            run.row.name,
+            config.tune.factors[0],
+        )
 
 
 def _score(config: StudyConfig, trial: Trial) -> Result:
-    chosen = _protocol(config, trial.options.out)
     train, test = _halves(config)
+    chosen = _protocol(config, trial.options.out, num_train=len(train))
     opened = open_init(str(trial.options.out))
     with distributed.process_group(chosen.device):
         backbone = build_backbone(opened)
@@ -111,13 +126,14 @@ def check_trials(config: StudyConfig, runs: Sequence[Run]) -> None:
 
     Raises:
         ConfigError: An existing trial was scored on other data, or otherwise.
-        DataError: The training images are too few to be divided.
+        DataError: The training images are too few to be divided, or their parts show other classes.
     """
     if not config.tune.factors:
         return
     train, test = _halves(config)
-    chosen = _protocol(config, config.out)
+    chosen = _protocol(config, config.out, num_train=len(train))
     chosen.check(train, test)
+    _check_held_out(config, train, test)
     expected = {"train": train.identity(), "test": test.identity()}
     paths = {trial.path for run in runs for trial in trials(config, run)}
     problems = []
@@ -127,6 +143,22 @@ def check_trials(config: StudyConfig, runs: Sequence[Run]) -> None:
         problems += [f"{path} was measured with {what}"] if what else []
     about = "existing trials are of another study: remove them, or give --out a new folder"
     raise_all(ConfigError, about, problems)
+
+
+def _check_held_out(config: StudyConfig, train: Source, test: Source) -> None:
+    """Raise DataError if most images that score are of classes that the other part lacks."""
+    if config.tune.protocol != "linear":  # voc07 checks each class itself
+        return
+    known = {train.labels(index)[0] for index in range(len(train))}
+    labels = [test.labels(index)[0] for index in range(len(test))]
+    lacking = [label for label in labels if label not in known]
+    if 2 * len(lacking) > len(labels):
+        raise DataError(
+            f"{len(set(lacking))} of the {len(set(labels))} classes of the images held out have no "
+            f"other training image, and these are {len(lacking)} of the {len(labels)} images: no "
+            "rate would look better than another. Give more images of each class, another "
+            "tune.held_out or tune.seed, or no tune.factors."
+        )
 
 
 def _difference(result: Result, chosen: Protocol) -> str:
@@ -143,12 +175,14 @@ def _difference(result: Result, chosen: Protocol) -> str:
     )
 
 
-def _protocol(config: StudyConfig, out: Path) -> Protocol:
+def _protocol(config: StudyConfig, out: Path, *, num_train: int) -> Protocol:
     """Return the protocol that scores the trials, on frozen features."""
     size, num_workers = config.image_size, config.num_workers
     if config.tune.protocol == "linear":
+        usual = NeighborConfig()
+        neighbors = replace(usual, num_neighbors=min(usual.num_neighbors, num_train))
         of_one_class = linear.LinearConfig(
-            init="random", out=out, image_size=size, num_workers=num_workers
+            init="random", out=out, image_size=size, num_workers=num_workers, neighbors=neighbors
         )
         return linear.protocol(of_one_class)
     of_several = voc07.Voc07Config(
