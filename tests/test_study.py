@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.small_run import OPTIONS
 from virtex import cli
-from virtex.config import parse
+from virtex.config import parse, to_dict
 from virtex.errors import ConfigError, DataError
 from virtex.study import StudyConfig, study, tuning
 from virtex.study.plan import planned_runs
@@ -303,3 +303,25 @@ def test_rates_that_score_the_same_are_named(
         write_trial(config, trial)
     tuning.tune(config, run, "auto")
     assert "row 'a': all of its learning rates score the same" in caplog.text
+
+
+def test_a_row_that_has_begun_keeps_its_factors(tmp_path: Path) -> None:
+    rows = [{"name": "a", "pretrain": {"run": {"num_steps": 1}}}]
+    tune = {"factors": [0.5, 2], "num_steps": 2}
+    changes = {"rows": rows, "tune": tune}
+    [run] = planned_runs(config := parsed(tmp_path, **changes))
+    for trial in trials(config, run):
+        write_trial(config, trial)
+    options_path = run.folder.parent / "tuning" / "options.json"
+    for is_known in (True, False):  # and as earlier versions left it
+        study(config)
+        assert options_path.exists()
+        if not is_known:
+            options_path.unlink()
+        for other in ([0.5, 2, 3], [0.5], []):
+            with pytest.raises(ConfigError, match=r"(?s)keep `tune` as it was.*row 'a'.*, now "):
+                study(parsed(tmp_path, **changes | {"tune": {**tune, "factors": other}}))
+    study(config)
+    options_path.write_text(json.dumps(to_dict(config.tune)))
+    with pytest.raises(ConfigError, match="num_steps 2, now 3"):
+        study(parsed(tmp_path, **changes | {"tune": {**tune, "num_steps": 3}}))

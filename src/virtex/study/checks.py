@@ -15,7 +15,7 @@ from virtex.pretrain import check, check_inputs
 from virtex.study.plan import Run, chosen_rows
 from virtex.study.scores import Identities, Measurement, binding, measurements, same_data
 from virtex.study.study_config import StudyConfig
-from virtex.study.tuning import check_trials, trials, tuned
+from virtex.study.tuning import check_grids, check_trials, trials, tuned
 from virtex.transfer.protocol import MAX_BYTES, Result, digest
 from virtex.transfer.protocols import PROTOCOLS
 from virtex.transfer.whole_model import WholeModelConfig
@@ -53,6 +53,7 @@ def check_all(config: StudyConfig, runs: Sequence[Run]) -> None:
     Raises:
         VirTexError: All that is wrong.
     """
+    check_grids(config, runs)
     mistakes, names = Mistakes(), chosen_rows(config)
     of_runs = [(run, list(measurements(config, run))) for run in runs]
     _check_options(config, runs, mistakes)

@@ -12,24 +12,29 @@ from pathlib import Path
 
 import numpy as np
 
-from virtex import distributed
+from virtex import distributed, files
+from virtex.config import to_dict
 from virtex.data.example import Source, Subset
 from virtex.data.source import Needs, open_source
 from virtex.data.subsets import held_out
-from virtex.errors import ConfigError, DataError, raise_all
+from virtex.engine.run import RunFolder
+from virtex.errors import ConfigError, DataError, listing, raise_all
+from virtex.options.bounded_yaml import load_json
 from virtex.pretrain import PretrainConfig
 from virtex.pretrain_team import pretrain_in_team
 from virtex.processes import Requested
 from virtex.study.plan import Run, with_seed
 from virtex.study.scores import same_data
-from virtex.study.study_config import Row, StudyConfig
+from virtex.study.study_config import Row, StudyConfig, Tuning
 from virtex.transfer import linear, voc07
-from virtex.transfer.protocol import Protocol, Result
+from virtex.transfer.protocol import MAX_BYTES, Protocol, Result
 from virtex.transfer.solvers.probes import NeighborConfig
 from virtex.zoo.backbones import build_backbone, origin_of
 from virtex.zoo.init import open_init
 
 log = logging.getLogger("virtex")
+OPTIONS = "options.json"
+"""File beside the trials of a row, with the options of `tune`."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +65,12 @@ def trials(config: StudyConfig, run: Run) -> list[Trial]:
     length = replace(run.options.run, num_steps=config.tune.num_steps, num_epochs=None)
     last = replace(run.options.early_stopping, protocol="none", first_step=0, patience=0)
     short = replace(run.options, run=length, early_stopping=last)
-    folder = run.folder.parent / "tuning"
     return [
         Trial(
             factor,
-            with_seed(scaled(short, factor), config.tune.seed, out=folder / f"factor_{factor:g}"),
+            with_seed(
+                scaled(short, factor), config.tune.seed, out=_folder(run) / f"factor_{factor:g}"
+            ),
         )
         for factor in config.tune.factors
     ]
@@ -95,8 +101,48 @@ def _scores(config: StudyConfig, run: Run) -> dict[float, float]:
     }
 
 
+def check_grids(config: StudyConfig, runs: Sequence[Run]) -> None:
+    """Raise ConfigError for rows that have begun with other factors or options of `tune`.
+
+    A tuned row whose folder has no options, of an earlier version, is known by its trials alone.
+    """
+    problems: dict[str, str] = {}
+    for run in runs:
+        if run.row.name not in problems and (what := _other_grid(config, run)):
+            problems[run.row.name] = f"row {run.row.name!r} {what}"
+    about = (
+        "the learning rates of rows that have begun were chosen otherwise: keep `tune` as it was, "
+        "or give --out a new folder"
+    )
+    raise_all(ConfigError, about, [*problems.values()])
+
+
+def _other_grid(config: StudyConfig, run: Run) -> str:
+    """Return how the tuning of a row that has begun differs from the study's; empty if not."""
+    now = to_dict(config.tune) if is_tuned(config, run.row) else {}
+    path = _folder(run) / OPTIONS
+    if path.exists():
+        stored = load_json(files.read_text(path, most=MAX_BYTES), "options")
+        before = {**to_dict(Tuning()), **stored}
+        changes = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+        return ", ".join(f"{name} {before.get(name)}, now {now.get(name)}" for name in changes)
+    has_begun = RunFolder(run.folder).has_begun()
+    tried = {trial.parent.name for trial in _folder(run).glob("factor_*/result.json")}
+    planned = {trial.options.out.name for trial in trials(config, run)}
+    if tried - planned or (has_begun and tried != planned):
+        return f"tried {listing(sorted(tried)) or 'none'}, now {listing(sorted(planned)) or 'none'}"
+    return ""
+
+
+def _folder(run: Run) -> Path:
+    """Return the folder of the trials of a run's row."""
+    return run.folder.parent / "tuning"
+
+
 def tune(config: StudyConfig, run: Run, processes: Requested) -> None:
     """Carry out the missing trials of a run's row."""
+    if is_tuned(config, run.row):
+        files.write(_folder(run) / OPTIONS, json.dumps(to_dict(config.tune), indent=2) + "\n")
     for trial in trials(config, run):
         if trial.path.exists():
             continue
