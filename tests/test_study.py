@@ -220,6 +220,8 @@ def test_rows_and_columns_whose_data_are_not_given_are_left_out(
     lines = study(parsed(tmp_path, **changes, roots=roots)).read_text().splitlines()
     assert lines[0] == "| pretraining | images seen | annotation hours | mAP | linear | seeds |"
     assert lines[3].startswith("| labels | 48 | 12 | ")
+    with pytest.raises(ConfigError, match=r"row 'labels': give --roots.labels DIR"):
+        planned_runs(parsed(tmp_path, **changes, only="labels"))
     with pytest.raises(ConfigError, match="roots names photos, which no row or score has"):
         study(parsed(tmp_path, **changes, roots={"photos": "."}))
 

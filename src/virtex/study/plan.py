@@ -99,6 +99,11 @@ def chosen_rows(config: StudyConfig) -> list[str]:
     only = [config.only] if isinstance(config.only, str) else config.only
     if not only:
         raise ConfigError(f"only is empty: name rows, or leave it out; rows are {', '.join(names)}")
+    roots = {row.name: row.root for row in config.rows if row.name not in names}
+    if absent := [
+        f"row {name!r}: give --roots.{roots[name]} DIR" for name in only if name in roots
+    ]:
+        raise_all(ConfigError, "only names rows whose data are not given", absent)
     unknown = [name for name in only if name not in names]
     if unknown:
         raise ConfigError(f"only: no row is called {listing(unknown)}; rows are {', '.join(names)}")
