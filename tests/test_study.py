@@ -192,7 +192,7 @@ def test_scores_are_columns_with_options_of_their_own(tmp_path: Path) -> None:
     )
     few = config.out / "random" / "seed_1" / "scores" / "few"
     drawn = [Result.read(few / f"draw_{draw}.json") for draw in (0, 1)]
-    assert [result.seed for result in drawn] == [2, 3]
+    assert [result.seed for result in drawn] == [1, 1001]
     assert {result.data["train"]["drawn"] for result in drawn} == {"shots 3"}
     scores[1]["options"]["shots"] = 4
     with pytest.raises(ConfigError, match="shots 3, now 4"):

@@ -34,6 +34,8 @@ OF_CAPTIONS = ("captioning", "retrieval", "zero-shot")
 FREE = ("init", "out", "backbone", "batch_size", "device", "num_workers", "loader.", "data.")
 """Options, or prefixes of options, that a stored score may differ in: the data are compared by
 their content."""
+DRAW_STRIDE = 1000
+"""Difference of the random seeds of two draws, which no two runs have in common below it."""
 LOCATIONS = frozenset({"root", "image_root"})
 """Parts of an identity that name a folder, which each machine may have elsewhere."""
 Identities = Mapping[str, Mapping[str, Any]]
@@ -85,7 +87,7 @@ def measurements(config: StudyConfig, run: Run) -> Iterator[Measurement]:
             continue
         options = _options(config, run, score)  # parsed once
         for draw in range(score.draws):
-            path, seed = _path(config, run, score, draw), run.seed * score.draws + draw
+            path, seed = _path(config, run, score, draw), run.seed + DRAW_STRIDE * draw
             yield Measurement(run, score, replace(options, seed=seed, out=path))
 
 

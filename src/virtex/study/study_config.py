@@ -45,7 +45,8 @@ class Score:
     """Name in `roots` of the data's folder, instead of `target`; a column whose folder is not given
     is left out."""
     draws: int = 1
-    """Repetitions with other random seeds, of which the table takes the mean: for few labels."""
+    """Repetitions, of which the table takes the mean: for few labels. The random seed is the row's
+    and 1000 more for each further one, so that more can be added to a finished study."""
 
 
 @dataclass(frozen=True)
