@@ -133,6 +133,11 @@ def test_a_study_does_not_resume_with_other_options(tmp_path: Path) -> None:
         ({"tune": {"factors": [1], "held_out": 1.0}}, "tune: held_out"),
         ({"scores": [{"name": "x", "protocol": "voc08"}]}, "unknown protocol 'voc08'"),
         ({"scores": [{"name": "x", "options": {"shot": 1}}]}, "score 'x'"),
+        (
+            {"scores": [{"name": "x", "options": {"init": "random"}}]},
+            "score 'x'.* has init: weights",
+        ),
+        ({"scores": [{"name": "x"}], "score_options": {"x": {"seed": 1}}}, "has seed.*draws"),
         ({"scores": [{"name": "x", "draws": 0}]}, "score 'x': draws 0"),
         ({"scores": [{"name": "x"}, {"name": "X"}]}, "score 'X': give it a name of its own"),
         ({"rows": [{"name": "x", "init": "imagenet"}]}, "pretrain: {init"),

@@ -12,12 +12,21 @@ from virtex.config import to_dict, with_recipes
 from virtex.engine.run import RunFolder
 from virtex.errors import ConfigError, did_you_mean, listing, out_of_range, raise_all
 from virtex.pretrain import PretrainConfig, parse_pretrain
-from virtex.study.study_config import Row, StudyConfig
+from virtex.study.study_config import Row, Score, StudyConfig
 
 MAX_RUNS = 500
 """Most runs, over all rows and seeds."""
 MAX_NAME = 100
 """Most characters of a row's name, which becomes a folder's."""
+
+OF_ROWS = "weights and their architecture are those of each row, by its init or pretrain"
+OF_DRAWS = "random seeds are those of the rows, and `draws` of the score repeats it with others"
+RESERVED = {
+    **dict.fromkeys(("init", "backbone", "backbone_from"), OF_ROWS),
+    **dict.fromkeys(("seed", "num_seeds"), OF_DRAWS),
+    "out": "a study has a path for each result",
+}
+"""Options of a protocol that a score has no say in, and what has."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +195,8 @@ def _problems(config: StudyConfig) -> list[str]:
     problems += out_of_range(config, {"best_from": (0, 2**40)})
     problems += _of_names("score", [score.name for score in config.scores])
     for score in config.scores:
-        problems += [f"score {score.name!r}: {one}" for one in out_of_range(score, RANGES["score"])]
+        own = [*out_of_range(score, RANGES["score"]), *_of_options(config, score)]
+        problems += [f"score {score.name!r}: {one}" for one in own]
     return problems + [f"tune: {problem}" for problem in _of_tuning(config)]
 
 
@@ -198,6 +208,13 @@ def _unknown(option: str, names: Iterable[str], known: Sequence[str]) -> list[st
         for name in names
         if name not in known
     ]
+
+
+def _of_options(config: StudyConfig, score: Score) -> list[str]:
+    """Return what is wrong with the names of a score's options."""
+    given = {**score.options, **config.score_options.get(score.name, {})}
+    names = {name.partition(".")[0] for name in given} & RESERVED.keys()
+    return [f"options has {name}: {RESERVED[name]}" for name in sorted(names)]
 
 
 RANGES: dict[str, dict[str, tuple[float, float]]] = {

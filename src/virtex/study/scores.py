@@ -35,7 +35,7 @@ FREE = ("init", "out", "backbone", "batch_size", "device", "num_workers", "loade
 """Options, or prefixes of options, that a stored score may differ in: the data are compared by
 their content."""
 DRAW_STRIDE = 1000
-"""Difference of the random seeds of two draws, which no two runs have in common below it."""
+"""Distance of the random seeds of two draws, larger than the seeds of rows usually are."""
 LOCATIONS = frozenset({"root", "image_root"})
 """Parts of an identity that name a folder, which each machine may have elsewhere."""
 Identities = Mapping[str, Mapping[str, Any]]
@@ -197,10 +197,7 @@ def _options(config: StudyConfig, run: Run, score: Score) -> CommandConfig:
         options = _parsed(config_class, "--config", score.protocol, *texts)
     except ConfigError as error:
         raise ConfigError(f"score {score.name!r}: {error}") from error
-    start = {
-        name: value for name, value in _start(run).items() if not any(name in one for one in own)
-    }
-    return replace(options, **start)
+    return replace(options, **_start(run))
 
 
 @functools.lru_cache
