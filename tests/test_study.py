@@ -12,6 +12,7 @@ from virtex import cli
 from virtex.config import parse, to_dict
 from virtex.errors import ConfigError, DataError
 from virtex.study import StudyConfig, study, tuning
+from virtex.study.checks import check_all
 from virtex.study.plan import planned_runs
 from virtex.study.scores import measurements
 from virtex.study.summary import summarize
@@ -332,3 +333,15 @@ def test_a_row_that_has_begun_keeps_its_factors(tmp_path: Path) -> None:
     options_path.write_text(json.dumps(to_dict(config.tune)))
     with pytest.raises(ConfigError, match="num_steps 2, now 3"):
         study(parsed(tmp_path, **changes | {"tune": {**tune, "num_steps": 3}}))
+
+
+def test_mistakes_of_all_rows_and_scores_are_reported_together(tmp_path: Path) -> None:
+    rows = [{"name": name, "pretrain": {"run": {name: 1}}} for name in ("a", "b")]
+    with pytest.raises(ConfigError, match=r"(?s)- row 'a': .*- row 'b': "):
+        planned_runs(parsed(tmp_path, rows=rows))
+    rows = [{"name": name, "pretrain": {"backbone": {"name": name}}} for name in ("r5", "r6")]
+    scores = [{"name": name, "options": {name: 1}} for name in ("c", "d")]
+    names = ("score 'c'", "score 'd'", "row 'r5'", "row 'r6'")
+    config = parsed(tmp_path, rows=rows, scores=scores)
+    with pytest.raises(ConfigError, match="(?s)" + ".*".join(f"- {name}: " for name in names)):
+        check_all(config, planned_runs(config))

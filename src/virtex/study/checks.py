@@ -1,19 +1,26 @@
 """Checks of a study before its first row runs: of options, data and weights."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from virtex import files
 from virtex.config import to_dict
 from virtex.engine.run import RunFolder
-from virtex.errors import ConfigError, VirTexError, raise_all
+from virtex.errors import ConfigError, raise_all
 from virtex.options.bounded_yaml import load_json
 from virtex.predict.loading import open_whole_model
 from virtex.pretrain import check, check_inputs
+from virtex.study.mistakes import Mistakes
 from virtex.study.plan import Run, chosen_rows
-from virtex.study.scores import Identities, Measurement, binding, measurements, same_data
+from virtex.study.scores import (
+    Identities,
+    Measurement,
+    binding,
+    measurements,
+    options_of,
+    same_data,
+    scores_of,
+)
 from virtex.study.study_config import StudyConfig
 from virtex.study.tuning import check_grids, check_trials, trials, tuned
 from virtex.transfer.protocol import MAX_BYTES, Result, digest
@@ -21,28 +28,6 @@ from virtex.transfer.protocols import PROTOCOLS
 from virtex.transfer.whole_model import WholeModelConfig
 from virtex.zoo.backbones import build_backbone
 from virtex.zoo.init import UNTRAINED, open_init
-
-
-@dataclass
-class Mistakes:
-    """Errors of several rows and columns, which are raised together."""
-
-    errors: list[VirTexError] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-
-    @contextmanager
-    def of(self, subject: str) -> Iterator[None]:
-        """Collect the error that the block raises."""
-        try:
-            yield
-        except VirTexError as error:
-            self.errors.append(error)
-            self.texts.append(f"{subject}: {error}")
-
-    def raise_all(self) -> None:
-        """Raise all errors as one, of the first one's kind."""
-        if self.errors:
-            raise_all(type(self.errors[0]), "the study cannot work", self.texts)
 
 
 def check_all(config: StudyConfig, runs: Sequence[Run]) -> None:
@@ -55,7 +40,11 @@ def check_all(config: StudyConfig, runs: Sequence[Run]) -> None:
     """
     check_grids(config, runs)
     mistakes, names = Mistakes(), chosen_rows(config)
-    of_runs = [(run, list(measurements(config, run))) for run in runs]
+    for score in scores_of(config):
+        with mistakes.of(f"score {score.name!r}"):
+            options_of(config, score)
+    can_score = not mistakes.errors
+    of_runs = [(run, list(measurements(config, run)) if can_score else []) for run in runs]
     _check_options(config, runs, mistakes)
     unfinished = [
         (run, own)

@@ -12,6 +12,7 @@ from virtex.config import to_dict, with_recipes
 from virtex.engine.run import RunFolder
 from virtex.errors import ConfigError, did_you_mean, listing, out_of_range, raise_all
 from virtex.pretrain import PretrainConfig, parse_pretrain
+from virtex.study.mistakes import Mistakes
 from virtex.study.study_config import Row, Score, StudyConfig
 
 MAX_RUNS = 500
@@ -60,14 +61,22 @@ def planned_runs(config: StudyConfig) -> list[Run]:
     """
     raise_all(ConfigError, "the study cannot work", _problems(config))
     chosen_rows(config)
-    runs = []
+    runs, mistakes = list[Run](), Mistakes()
     for row in rows_of(config):
-        shared = _options(config, row, config.out)  # parsed once
-        for seed in config.seeds_of(row):
-            folder = config.out / folder_name(row.name) / f"seed_{seed}"
-            options = _options(config, row, folder) if _keeps_defaults(config, folder) else shared
-            start = row.init if row.root is None else str(config.roots[row.root])
-            runs.append(Run(row, folder, with_seed(options, seed, out=folder), start))
+        with mistakes.of(f"row {row.name!r}"):
+            runs += _runs_of(config, row)
+    mistakes.raise_all()
+    return runs
+
+
+def _runs_of(config: StudyConfig, row: Row) -> list[Run]:
+    """Return the run of each random seed of a row."""
+    runs, shared = [], _options(config, row, config.out)  # parsed once
+    for seed in config.seeds_of(row):
+        folder = config.out / folder_name(row.name) / f"seed_{seed}"
+        options = _options(config, row, folder) if _keeps_defaults(config, folder) else shared
+        start = row.init if row.root is None else str(config.roots[row.root])
+        runs.append(Run(row, folder, with_seed(options, seed, out=folder), start))
     return runs
 
 
@@ -144,11 +153,7 @@ def _options(config: StudyConfig, row: Row, out: Path) -> PretrainConfig:
     own.append(config.row_options.get(row.name, {}))
     recipes = [part for name in [*config.recipes, *row.recipes] for part in ("--config", name)]
     texts = [part for values in own if values for part in ("--config", yaml.safe_dump(values))]
-    try:
-        arguments = [*with_recipes(recipes, "pretrain"), *texts, "--out", str(out)]
-        return parse_pretrain(arguments)
-    except ConfigError as error:
-        raise ConfigError(f"row {row.name!r}: {error}") from error
+    return parse_pretrain([*with_recipes(recipes, "pretrain"), *texts, "--out", str(out)])
 
 
 def _early_stopping(config: StudyConfig) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def measurements(config: StudyConfig, run: Run) -> Iterator[Measurement]:
     for score in scores_of(config):
         if not _fits(score, run):
             continue
-        options = _options(config, run, score)  # parsed once
+        options = replace(options_of(config, score), **_start(run))
         for draw in range(score.draws):
             path, seed = _path(config, run, score, draw), run.seed + DRAW_STRIDE * draw
             yield Measurement(run, score, replace(options, seed=seed, out=path))
@@ -182,22 +182,22 @@ def _captions_of(start: str) -> tuple[bool, bool]:
     return False, False
 
 
-def _options(config: StudyConfig, run: Run, score: Score) -> CommandConfig:
-    """Return the options of a protocol: its recipe, the study's options, then the score's own."""
+def options_of(config: StudyConfig, score: Score) -> CommandConfig:
+    """Return the options of a protocol: its recipe, the study's options, then the score's own.
+
+    Raises:
+        ConfigError: An unknown protocol, or options that it does not have.
+    """
     if score.protocol not in PROTOCOLS:
         hint = did_you_mean(score.protocol, PROTOCOLS)
-        raise ConfigError(f"score {score.name!r}: unknown protocol {score.protocol!r}. {hint}")
+        raise ConfigError(f"unknown protocol {score.protocol!r}. {hint}")
     config_class = PROTOCOLS[score.protocol].config
     whole = {**_shared(config, config_class), "init": "random", "out": str(config.out)}
     if score.root is not None:  # the layout is that of the protocol's recipe
         whole["data"] = {"root": str(config.roots[score.root])}
     own = score.options, config.score_options.get(score.name, {})
     texts = [part for one in (whole, *own) for part in ("--config", yaml.safe_dump(one))]
-    try:
-        options = _parsed(config_class, "--config", score.protocol, *texts)
-    except ConfigError as error:
-        raise ConfigError(f"score {score.name!r}: {error}") from error
-    return replace(options, **_start(run))
+    return _parsed(config_class, "--config", score.protocol, *texts)
 
 
 @functools.lru_cache

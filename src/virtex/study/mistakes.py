@@ -1,0 +1,29 @@
+"""Errors of several rows and columns of a study, which are raised together."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from virtex.errors import VirTexError, raise_all
+
+
+@dataclass
+class Mistakes:
+    """Errors of several rows and columns, which are raised together."""
+
+    errors: list[VirTexError] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def of(self, subject: str) -> Iterator[None]:
+        """Collect the error that the block raises."""
+        try:
+            yield
+        except VirTexError as error:
+            self.errors.append(error)
+            self.texts.append(f"{subject}: {error}")
+
+    def raise_all(self) -> None:
+        """Raise all errors as one, of the first one's kind."""
+        if self.errors:
+            raise_all(type(self.errors[0]), "the study cannot work", self.texts)
