@@ -1,11 +1,15 @@
 """A study end to end on a few drawn scenes."""
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests.small_run import OPTIONS
 from virtex import cli
@@ -345,3 +349,33 @@ def test_mistakes_of_all_rows_and_scores_are_reported_together(tmp_path: Path) -
     config = parsed(tmp_path, rows=rows, scores=scores)
     with pytest.raises(ConfigError, match="(?s)" + ".*".join(f"- {name}: " for name in names)):
         check_all(config, planned_runs(config))
+
+
+def test_a_score_of_other_weights_is_refused(tmp_path: Path) -> None:
+    def of(**row: object) -> StudyConfig:
+        return parsed(tmp_path, rows=[{"name": "a", "pretrain": None, **row}])
+
+    first, second = (tmp_path / f"{name}.safetensors" for name in "ab")
+    for value, path in enumerate((first, second)):
+        save_file({"x": torch.full((1,), value)}, path)
+    study(of())
+    study(of())
+    slim = {"name": "resnet18", "options": {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}}
+    pretrain = RECIPE["pretrain"] | {"backbone": slim}
+    with pytest.raises(ConfigError, match=r"backbone.options .*16, 16.*, now .*8, 8\]"):
+        study(parsed(tmp_path, rows=[{"name": "a", "pretrain": None}], pretrain=pretrain))
+    with pytest.raises(ConfigError, match=f"init random, now {first}"):
+        study(of(init=str(first)))
+    with pytest.raises(ConfigError, match="init random, now a pretraining"):
+        study(of(pretrain={}))
+    result = Result.read(path := tmp_path / "out" / "a" / "seed_0" / "result.json")
+    origin = {"init": str(first), "sha256": hashlib.sha256(first.read_bytes()).hexdigest()}
+    replace(result, initialisation=origin).write(path)
+    study(of(init=str(first)))
+    with pytest.raises(ConfigError, match=r"a.safetensors of SHA-256 .*, now .*b.safetensors"):
+        study(of(init=str(second)))
+    moved = second.rename(first)
+    with pytest.raises(ConfigError, match=r"a.safetensors of SHA-256 .*, now .*a.safetensors"):
+        study(of(init=str(moved)))
+    moved.unlink()
+    study(of(init=str(moved)))  # weights of a finished row need not be there

@@ -1,12 +1,16 @@
 """Checks of a study before its first row runs: of options, data and weights."""
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from virtex import files
 from virtex.config import to_dict
 from virtex.engine.run import RunFolder
-from virtex.errors import ConfigError, raise_all
+from virtex.errors import ConfigError, VirTexError, raise_all
 from virtex.options.bounded_yaml import load_json
 from virtex.predict.loading import open_whole_model
 from virtex.pretrain import check, check_inputs
@@ -23,10 +27,11 @@ from virtex.study.scores import (
 )
 from virtex.study.study_config import StudyConfig
 from virtex.study.tuning import check_grids, check_trials, trials, tuned
+from virtex.transfer.command import architecture
 from virtex.transfer.protocol import MAX_BYTES, Result, digest
 from virtex.transfer.protocols import PROTOCOLS
 from virtex.transfer.whole_model import WholeModelConfig
-from virtex.zoo.backbones import build_backbone
+from virtex.zoo.backbones import architecture_of, build_backbone, origin_of
 from virtex.zoo.init import UNTRAINED, open_init
 
 
@@ -113,18 +118,22 @@ def _check_scores(planned: Sequence[Measurement], mistakes: Mistakes) -> dict[st
 
 def _check_existing(planned: Sequence[Measurement], identities: dict[str, Identities]) -> None:
     """Raise ConfigError if scores exist that were measured with other options or data."""
-    problems = [
-        f"{one.path} was measured with {what}"
-        for one in planned
-        if one.path.exists() and (what := _difference(one, identities[one.score.name]))
-    ]
+    sha256_of = functools.cache(_sha256_of)
+    problems = []
+    for one in planned:
+        if one.path.exists():
+            result = Result.read(one.path)
+            what = _difference(one, result, identities[one.score.name])
+            what = what or _other_weights(one.run, result.initialisation, sha256_of)
+            what = what or _other_backbone(one, result.initialisation)
+            problems += [f"{one.path} was measured with {what}"] if what else []
     about = "existing scores are of another study: remove them, or give --out a new folder"
     raise_all(ConfigError, about, problems)
 
 
-def _difference(one: Measurement, identities: Identities) -> str:
+def _difference(one: Measurement, result: Result, identities: Identities) -> str:
     """Return the first difference of an existing score from a planned one; empty for none."""
-    result, now = Result.read(one.path), binding(one.options)
+    now = binding(one.options)
     # data that a seed draws have another identity for each
     is_whole = not any("drawn" in identity for identity in result.data.values())
     if is_whole and not same_data(result.data, identities):
@@ -136,3 +145,42 @@ def _difference(one: Measurement, identities: Identities) -> str:
         if name in before and before[name] != value:
             return f"{name} {before[name]}, now {value}"
     return ""
+
+
+def _other_weights(
+    run: Run, recorded: Mapping[str, Any], sha256_of: Callable[[str], str | None]
+) -> str:
+    """Return how the recorded origin of weights differs from that of a row; empty if not.
+
+    A pretraining is checked by its options, and the weights of a finished row may be gone.
+    """
+    before, now = str(recorded["init"]), run.start
+    if run.is_pretrained:
+        return f"init {before}, now a pretraining" if before in UNTRAINED else ""
+    if before == now and (now in UNTRAINED or not Path(now).exists()):
+        return ""
+    if {before, now} & UNTRAINED.keys():
+        return f"init {before}, now {now}"
+    first, second = recorded.get("sha256"), sha256_of(now)
+    if first == second and first is not None:
+        return ""
+    return f"init {before} of SHA-256 {first}, now {now} of SHA-256 {second}"
+
+
+def _other_backbone(one: Measurement, recorded: Mapping[str, Any]) -> str:
+    """Return how the recorded network differs from that of a row whose weights state none."""
+    before = recorded.get("backbone")
+    if one.run.is_pretrained or one.run.start not in UNTRAINED or before is None:
+        return ""
+    opened = open_init(one.run.start)
+    planned = origin_of(opened, architecture_of(opened, architecture(one.options))).record()
+    now = json.loads(json.dumps(planned["backbone"]))
+    changed = [name for name in now if name in before and before[name] != now[name]]
+    return ", ".join(f"backbone.{name} {before[name]}, now {now[name]}" for name in changed)
+
+
+def _sha256_of(init: str) -> str | None:
+    """Return the SHA-256 of the weights that INIT names; None if they cannot be read."""
+    with suppress(VirTexError):
+        return open_init(init).sha256
+    return None
