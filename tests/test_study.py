@@ -379,3 +379,15 @@ def test_a_score_of_other_weights_is_refused(tmp_path: Path) -> None:
         study(of(init=str(moved)))
     moved.unlink()
     study(of(init=str(moved)))  # weights of a finished row need not be there
+
+
+def test_a_number_that_a_protocol_does_not_give_leaves_its_column_empty(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [RECIPE["rows"][0] | {"seeds": [0]}]
+    scores = [{"name": "both", "numbers": ["mAP", "mAPP"]}]
+    lines = study(parsed(tmp_path, rows=rows, scores=scores)).read_text().splitlines()
+    assert lines[0] == "| pretraining | images seen | both, mAP | both, mAPP | seeds |"
+    assert lines[2].endswith(" |  | 1 |")
+    assert caplog.text.count("has no number 'mAPP'") == 1
+    assert "it gives mAP, " in caplog.text

@@ -6,6 +6,7 @@ one of this study.
 
 import functools
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from virtex.zoo import models
 from virtex.zoo.init import UNTRAINED, open_init
 from virtex.zoo.released import released_kind
 
+log = logging.getLogger("virtex")
 OF_CAPTIONS = ("captioning", "retrieval", "zero-shot")
 """Protocols of a whole model, which reads captions."""
 FREE = ("init", "out", "backbone", "batch_size", "device", "num_workers", "loader.", "data.")
@@ -111,15 +113,17 @@ def numbers_of(
 ) -> dict[str, float]:
     """Return the scores of a run that exist with all their draws, by the names of their columns.
 
-    Raises:
-        ConfigError: A result has no number of the name that a score gives.
+    Those that a protocol does not give are left out, with a warning.
     """
     numbers = {}
     for score in scores_of(config):
         drawn = [result for result in results.get(score.name, []) if result is not None]
         if len(drawn) == score.draws:
             for column, name in columns_of(score).items():
-                numbers[column] = fmean(_number(result, name) for result in drawn)
+                if all((name or one.headline) in one.numbers for one in drawn):
+                    numbers[column] = fmean(one.numbers[name or one.headline] for one in drawn)
+                else:
+                    _warn_of_number(score.name, name, listing(drawn[0].numbers, limit=20))
     return numbers
 
 
@@ -142,13 +146,11 @@ def columns_of(score: Score) -> dict[str, str]:
     return {f"{score.name}, {name}": name for name in score.numbers}
 
 
-def _number(result: Result, name: str) -> float:
-    name = name or result.headline
-    if name not in result.numbers:
-        raise ConfigError(
-            f"{result.protocol} gives no number {name!r}; it gives {listing(result.numbers)}."
-        )
-    return result.numbers[name]
+@functools.cache  # once, not after each run
+def _warn_of_number(score: str, number: str, given: str) -> None:
+    log.warning(
+        "score %r has no number %r, so its cells stay empty; it gives %s", score, number, given
+    )
 
 
 def _fits(score: Score, run: Run) -> bool:

@@ -81,7 +81,7 @@ def summarize(config: StudyConfig, runs: Sequence[Run]) -> Summary:
     """Read the scores that exist.
 
     Raises:
-        ConfigError, DataError: A result cannot be read, or lacks a number that a score names.
+        DataError: A result cannot be read.
     """
     columns = {
         column: index == 0
