@@ -18,7 +18,7 @@ from virtex.errors import ConfigError, DataError
 from virtex.study import StudyConfig, study, tuning
 from virtex.study.checks import check_all
 from virtex.study.plan import planned_runs
-from virtex.study.scores import measurements
+from virtex.study.scores import empty_cells, measurements
 from virtex.study.summary import summarize
 from virtex.study.table import table
 from virtex.study.tuning import Trial, check_trials, trials
@@ -391,3 +391,9 @@ def test_a_number_that_a_protocol_does_not_give_leaves_its_column_empty(
     assert lines[2].endswith(" |  | 1 |")
     assert caplog.text.count("has no number 'mAPP'") == 1
     assert "it gives mAP, " in caplog.text
+
+
+def test_cells_of_rows_without_captions_stay_empty(tmp_path: Path) -> None:
+    scores = [{"name": "mAP"}, {"name": "captions", "protocol": "captioning"}]
+    config = parsed(tmp_path, scores=scores)
+    assert empty_cells(config, planned_runs(config)) == {"captions": ["random"]}

@@ -164,6 +164,15 @@ def _fits(score: Score, run: Run) -> bool:
     return writes or (score.protocol != "captioning" and reads)
 
 
+def empty_cells(config: StudyConfig, runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Return the names of the rows that a score cannot measure, by the names of such scores."""
+    empty: dict[str, list[str]] = {}
+    for score in scores_of(config):
+        if rows := [run.row.name for run in runs if not _fits(score, run)]:
+            empty[score.name] = list(dict.fromkeys(rows))
+    return empty
+
+
 @functools.cache
 def _captions_of(start: str) -> tuple[bool, bool]:
     """Return whether the model of an INIT reads captions, and whether it writes them.

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from virtex import files
+from virtex.errors import listing
 from virtex.pretrain_team import pretrain_in_team
 from virtex.processes import Requested
 from virtex.study.checks import check_all
 from virtex.study.page import study_page
 from virtex.study.plan import Run, chosen_rows, left_out, planned_runs
-from virtex.study.scores import measurements
+from virtex.study.scores import empty_cells, measurements
 from virtex.study.study_config import StudyConfig
 from virtex.study.summary import summarize
 from virtex.study.table import table
@@ -45,6 +46,10 @@ def study(config: StudyConfig, *, processes: Requested = "auto") -> Path:
             " DIR, --roots.".join(absent),
         )
     check_all(config, runs)
+    for score, rows in empty_cells(config, runs).items():
+        log.info(
+            "score %r needs captions, so its cells stay empty for %s", score, listing(rows, limit=8)
+        )
     names = chosen_rows(config)
     for run in runs:
         if run.row.name in names and carry_out(run, config, processes):
