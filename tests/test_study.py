@@ -8,20 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from PIL import Image
 from safetensors.torch import save_file
 
 from tests.small_run import OPTIONS
 from virtex import cli
-from virtex.config import parse, to_dict
-from virtex.errors import ConfigError, DataError
-from virtex.study import StudyConfig, study, tuning
+from virtex.config import parse
+from virtex.errors import ConfigError
+from virtex.study import StudyConfig, study
 from virtex.study.checks import check_all
 from virtex.study.plan import planned_runs
 from virtex.study.scores import empty_cells, measurements
 from virtex.study.summary import summarize
 from virtex.study.table import table
-from virtex.study.tuning import Trial, check_trials, trials
 from virtex.transfer.protocol import Result
 
 RECIPE = {
@@ -163,32 +161,6 @@ def test_problems_are_reported_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_row_s_learning_rate_is_chosen_on_held_out_training_images(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tune = {"factors": [0.5, 2], "num_steps": 3}
-    config = parsed(tmp_path, rows=[RECIPE["rows"][0], {"name": "a", "seeds": [1]}], tune=tune)
-    lines = study(config).read_text().splitlines()
-    results = {
-        factor: Result.read(config.out / "a" / "tuning" / f"factor_{factor:g}" / "result.json")
-        for factor in (0.5, 2)
-    }
-    numbers = {
-        result.numbers["num_train"] + result.numbers["num_test"] for result in results.values()
-    }
-    assert numbers == {60.0}  # all are the target's training images
-    best = max(results, key=lambda factor: results[factor].score)
-    run = planned_runs(config)[-1]
-    stored = yaml.safe_load((run.folder / "config.yaml").read_text())
-    assert stored["optim"]["lr"] == best * run.options.optim.lr
-    assert stored["optim"]["backbone_lr"] == best * run.options.optim.backbone_lr
-    assert stored["run"]["num_steps"] == 6
-    assert f"| {stored['optim']['lr']:.2g} |" in lines[3]
-    assert "| random | 0 |  |" in lines[2]
-    monkeypatch.setattr("virtex.study.tuning.pretrain_in_team", None)  # nothing is left to do
-    assert study(config).read_text().splitlines() == lines
-
-
 def test_scores_are_columns_with_options_of_their_own(tmp_path: Path) -> None:
     scores = [
         {"name": "all"},
@@ -247,96 +219,6 @@ def test_the_best_checkpoint_is_scored_where_the_study_says_so(tmp_path: Path) -
     assert sorted(scores) == [3, 6]
     best = max(scores, key=scores.__getitem__)
     assert Result.read(folder / "result.json").initialisation["step"] == best
-
-
-def test_the_target_s_test_images_take_no_part_in_trials(tmp_path: Path) -> None:
-    tune = {"factors": [1], "num_steps": 2}
-    [run] = planned_runs(config := parsed(tmp_path, rows=[{"name": "a"}], tune=tune, best_from=4))
-    [trial] = trials(config, run)
-    assert run.options.early_stopping.first_step == 4
-    assert trial.options.early_stopping.protocol == "none"
-
-
-def write_trial(config: StudyConfig, trial: Trial, **changes: object) -> None:
-    """Write a result as if the trial had been scored."""
-    train, test = tuning._halves(config)
-    protocol = tuning._protocol(config, trial.options.out, num_train=len(train))
-    values = {
-        "protocol": protocol.name, "headline": protocol.headline, "settings": protocol.settings(),
-        "numbers": {protocol.headline: 1.0}, "initialisation": {"init": "x"}, "seed": 0,
-        "data": {"train": train.identity(), "test": test.identity()},
-        "versions": {}, "device": "cpu", "seconds": 1.0,
-    }  # fmt: skip
-    Result(**{**values, **changes}).write(trial.path)
-
-
-def test_trials_scored_with_other_settings_are_refused(tmp_path: Path) -> None:
-    rows, tune = [{"name": "a"}], {"factors": [1], "num_steps": 2}
-    [run] = planned_runs(config := parsed(tmp_path, rows=rows, tune=tune))
-    write_trial(config, *trials(config, run))
-    check_trials(config, [run])
-    for changes, what in (
-        ({"image_size": 64}, "image_size 32, now 64"),
-        ({"target": {**RECIPE["target"], "num_images": 50}}, "other data"),
-    ):
-        with pytest.raises(ConfigError, match=what):
-            check_trials(parsed(tmp_path, rows=rows, tune=tune, **changes), [run])
-
-
-def of_classes(tmp_path: Path, *classes: int) -> StudyConfig:
-    """A study tuned by a linear probe, on images of these classes."""
-    for index, label in enumerate(classes):
-        for split in ("train", "val"):
-            path = tmp_path / "classes" / split / f"class_{label}" / f"{index}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (32, 32), (8 * index, 8 * label, 0)).save(path)
-    tune = {"factors": [1, 2], "num_steps": 2, "protocol": "linear"}
-    target = {"source": "classes", "root": str(tmp_path / "classes")}
-    return parsed(tmp_path, rows=[{"name": "a"}], tune=tune, target=target)
-
-
-def test_a_linear_probe_of_few_images_needs_no_option_to_choose_rates(tmp_path: Path) -> None:
-    config = of_classes(tmp_path, *[index % 2 for index in range(30)])
-    check_trials(config, planned_runs(config))
-
-
-def test_images_held_out_must_show_the_classes_of_the_others(tmp_path: Path) -> None:
-    config = of_classes(tmp_path, *range(30))
-    with pytest.raises(DataError, match="classes of the images held out"):
-        check_trials(config, planned_runs(config))
-
-
-def test_rates_that_score_the_same_are_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    config = of_classes(tmp_path, *[index % 2 for index in range(30)])
-    [run] = planned_runs(config)
-    for trial in trials(config, run):
-        write_trial(config, trial)
-    tuning.tune(config, run, "auto")
-    assert "row 'a': all of its learning rates score the same" in caplog.text
-
-
-def test_a_row_that_has_begun_keeps_its_factors(tmp_path: Path) -> None:
-    rows = [{"name": "a", "pretrain": {"run": {"num_steps": 1}}}]
-    tune = {"factors": [0.5, 2], "num_steps": 2}
-    changes = {"rows": rows, "tune": tune}
-    [run] = planned_runs(config := parsed(tmp_path, **changes))
-    for trial in trials(config, run):
-        write_trial(config, trial)
-    options_path = run.folder.parent / "tuning" / "options.json"
-    for is_known in (True, False):  # and as earlier versions left it
-        study(config)
-        assert options_path.exists()
-        if not is_known:
-            options_path.unlink()
-        for other in ([0.5, 2, 3], [0.5], []):
-            with pytest.raises(ConfigError, match=r"(?s)keep `tune` as it was.*row 'a'.*, now "):
-                study(parsed(tmp_path, **changes | {"tune": {**tune, "factors": other}}))
-    study(config)
-    options_path.write_text(json.dumps(to_dict(config.tune)))
-    with pytest.raises(ConfigError, match="num_steps 2, now 3"):
-        study(parsed(tmp_path, **changes | {"tune": {**tune, "num_steps": 3}}))
 
 
 def test_mistakes_of_all_rows_and_scores_are_reported_together(tmp_path: Path) -> None:
