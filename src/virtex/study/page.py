@@ -153,12 +153,14 @@ def _logs(runs: Sequence[Run], problems: list[str]) -> list[_Log]:
 
 
 def _log(run: Run, records: Sequence[Record]) -> _Log | None:
+    """Return the preferred loss of a run of which there is more than one value, if there is any."""
     batch_size = with_stored_choices(run.options, RunFolder(run.folder)).run.batch_size
-    for key, kind in LOSSES.items():
-        points = {batch_size * one["step"]: one[key] for one in records if key in one}
-        if points:
-            return _Log(run.row.name, f"{task_of(run)}, {kind} loss", points)
-    return None
+    logs = [
+        _Log(run.row.name, f"{task_of(run)}, {kind} loss", points)
+        for key, kind in LOSSES.items()
+        if (points := {batch_size * one["step"]: one[key] for one in records if key in one})
+    ]
+    return next((log for log in logs if len(log.points) > 1), logs[0] if logs else None)
 
 
 def _curves(logs: Sequence[_Log]) -> tuple[Chart, ...]:

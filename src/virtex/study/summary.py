@@ -89,15 +89,19 @@ def summarize(config: StudyConfig, runs: Sequence[Run]) -> Summary:
         for index, column in enumerate(columns_of(score))
     }
     scored: dict[str, list[tuple[Run, dict[str, float]]]] = {}
-    origins, missing = list[Origin](), list[str]()
+    origins, lacking = list[Origin](), dict[tuple[str, str], list[str]]()
     for run in runs:
         results = results_of(config, run)
         origins += _origins(run, results)
-        if lacking := [name for name, drawn in results.items() if None in drawn]:
-            missing.append(f"{run.row.name}, seed {run.seed}: {', '.join(lacking)}")
+        if names := ", ".join(name for name, drawn in results.items() if None in drawn):
+            lacking.setdefault((run.row.name, names), []).append(str(run.seed))
         if numbers := numbers_of(config, results):
             scored.setdefault(run.row.name, []).append((run, numbers))
     rows = [_row(config, name, own, list(columns)) for name, own in scored.items()]
+    missing = [
+        f"{row}, seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}: {names}"
+        for (row, names), seeds in lacking.items()
+    ]
     missing += [f"rows and columns of --roots.{name} DIR" for name in left_out(config)]
     headings = [key for key in ABOUT if any(row.about[key] for row in rows)]
     return Summary(headings, columns, rows, origins, missing)
