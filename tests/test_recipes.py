@@ -26,7 +26,8 @@ loader: {num_workers: 0}
 num_samples: 0
 """
 SMALL_RESNET = "backbone: {options: {layers: [1, 1, 1, 1], channels: [8, 8, 16, 16]}}\n"
-SMALL_NETWORKS = {"prefix_lm": "backbone: {options: {embed_dim: 32, depth: 2, num_heads: 2}}\n"}
+SMALL_VIT = "backbone: {options: {embed_dim: 32, depth: 2, num_heads: 2}}\n"
+SMALL_NETWORKS = {"prefix_lm": SMALL_VIT, "cpu_small_vit": SMALL_VIT}
 """Sizes of the recipes whose network is not a ResNet."""
 TO_ADAPT = ["--backbone.name", "resnet18", "--early_stopping.protocol", "none"]
 """Flags for a recipe that needs weights and classes (tests/test_adapting.py)."""

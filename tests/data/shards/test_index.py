@@ -363,7 +363,7 @@ def test_a_killed_index_leaves_no_process_and_goes_on(
     command = [sys.executable, "-m", "virtex.cli", "index", f"s3://{BUCKET}", "--processes", "2"]
     running = subprocess.Popen([*command, "--out", str(tmp_path / "out")], start_new_session=True)
     for _ in range(400):
-        if list((tmp_path / "out").rglob("*.safetensors")) or running.poll() is not None:
+        if list((tmp_path / "out").glob("records/*/*.safetensors")) or running.poll() is not None:
             break
         time.sleep(0.05)
     running.kill()
