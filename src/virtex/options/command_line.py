@@ -29,6 +29,7 @@ from virtex.options.choices import (
     is_text,
     item_class,
 )
+from virtex.options.mappings import Mappings
 from virtex.options.paths import expand
 
 HELP, PRINT = ("-h", "--help"), "--print_config"
@@ -73,6 +74,7 @@ class CommandLine:
 
     def __init__(self, config_class: type, *, positionals: Sequence[str] = ()) -> None:
         self.layers = Layers(config_class)
+        self.mappings = Mappings(config_class)
         self.positionals = positionals
         self.fixed: dict[str, tuple[str, dict[str, Any]]] = {}
         """Name of each choice that a flag makes, and what that fixes, by the choice's path."""
@@ -147,6 +149,8 @@ class CommandLine:
         if inner is not None or item_class(option.hint) is not None:
             values = self.layers.value(option, _parsed(text, name, may_be_file=True), name)
             text = json.dumps(values, ensure_ascii=False)
+        elif mapping := self.mappings.add_flag(name, _value(text)):
+            name, text = mapping, json.dumps(self.mappings.values[mapping], ensure_ascii=False)
         elif not is_text(option.hint):
             check_text(text, name)
             _, prefix, own = self.layers.owner_at(name)
@@ -184,7 +188,8 @@ class CommandLine:
             values = _mapping(_parsed(text, "--config"), "--config")
         else:
             values = load(Path(expand(text)))
-        return json.dumps(self.layers.checked(values), ensure_ascii=False) + "\n"
+        values = self.mappings.add(self.layers.checked(values))
+        return json.dumps(values, ensure_ascii=False) + "\n"
 
     def _help(self, name: str, text: str, rest: list[str]) -> str:
         """Return the flag for the help of a choice, or of a group of options."""
