@@ -209,15 +209,17 @@ BRIEFS: dict[str, Brief] = {
                 "--data.root DIR": "folder of the pretraining data",
                 "--target.source SOURCE": "layout of the data that score the rows; voc by default",
                 "--target.root DIR": "folder of the data that score the rows",
+                "--init INIT": "weights of the rows that begin with given ones",
+                "--pretrain.OPTION VALUE": "an option of the pretraining of all rows",
                 "--roots DICT": "folders of further data: '{imagenet: DIR, coco: DIR}'",
                 "--image_size 224": "side of the images in the transfer, in pixels",
                 **PROCESSES,
                 "--num_workers 2": "processes that decode images",
             }
         },
-        "Recipes: tasks_small, orderings_small, paper_baselines, paper_tasks, paper_width, "
-        "paper_depth, paper_backbone, paper_data_efficiency, paper_annotation_cost; "
-        "paper_toy tries paper_baselines in minutes.",
+        "Recipes: domain, domain_pairs, tasks_small, orderings_small, paper_baselines, "
+        "paper_tasks, paper_width, paper_depth, paper_backbone, paper_data_efficiency, "
+        "paper_annotation_cost; paper_toy tries paper_baselines in minutes.",
     ),
 }
 DATA_COMMANDS: dict[str, Brief] = {

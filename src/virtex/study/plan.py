@@ -1,7 +1,7 @@
 """What a study will do: the run of each row and seed, checked before anything runs."""
 
-import re
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,24 +10,14 @@ import yaml
 
 from virtex.config import to_dict, with_recipes
 from virtex.engine.run import RunFolder
-from virtex.errors import ConfigError, did_you_mean, listing, out_of_range, raise_all
+from virtex.errors import ConfigError, listing, raise_all
+from virtex.models.backbone_config import FROM_INIT, BackboneConfig
 from virtex.pretrain import PretrainConfig, parse_pretrain
 from virtex.study.mistakes import Mistakes
-from virtex.study.study_config import Row, Score, StudyConfig
-
-MAX_RUNS = 500
-"""Most runs, over all rows and seeds."""
-MAX_NAME = 100
-"""Most characters of a row's name, which becomes a folder's."""
-
-OF_ROWS = "weights and their architecture are those of each row, by its init or pretrain"
-OF_DRAWS = "random seeds are those of the rows, and `draws` of the score repeats it with others"
-RESERVED = {
-    **dict.fromkeys(("init", "backbone", "backbone_from"), OF_ROWS),
-    **dict.fromkeys(("seed", "num_seeds"), OF_DRAWS),
-    "out": "a study has a path for each result",
-}
-"""Options of a protocol that a score has no say in, and what has."""
+from virtex.study.problems import problems_of
+from virtex.study.study_config import GIVEN, TARGET, Row, StudyConfig, folder_name
+from virtex.zoo.backbones import architecture_to_train
+from virtex.zoo.init import open_init
 
 
 @dataclass(frozen=True)
@@ -59,7 +49,7 @@ def planned_runs(config: StudyConfig) -> list[Run]:
         ConfigError: Options cannot be parsed, rows have the same name, seeds repeat, or `only`
             names an unknown row.
     """
-    raise_all(ConfigError, "the study cannot work", _problems(config))
+    raise_all(ConfigError, "the study cannot work", problems_of(config))
     chosen_rows(config)
     runs, mistakes = list[Run](), Mistakes()
     for row in rows_of(config):
@@ -75,34 +65,34 @@ def _runs_of(config: StudyConfig, row: Row) -> list[Run]:
     for seed in config.seeds_of(row):
         folder = config.out / folder_name(row.name) / f"seed_{seed}"
         options = _options(config, row, folder) if _keeps_defaults(config, folder) else shared
-        start = row.init if row.root is None else str(config.roots[row.root])
-        runs.append(Run(row, folder, with_seed(options, seed, out=folder), start))
+        options = with_seed(options, seed, out=folder)
+        runs.append(Run(row, folder, options, _start(config, row)))
     return runs
+
+
+def _start(config: StudyConfig, row: Row) -> str:
+    """Return the weights that a row begins with."""
+    if row.pretrain is None and row.root is not None:
+        return str(config.roots[row.root])
+    if row.init == GIVEN:
+        assert config.init is not None, "the study's options were checked"
+        return config.init
+    return row.init
 
 
 def rows_of(config: StudyConfig) -> list[Row]:
     """Return the rows whose data are given."""
-    return [row for row in config.rows if row.root is None or row.root in config.roots]
+    return [row for row in config.rows if row.root in (None, TARGET, *config.roots)]
 
 
 def left_out(config: StudyConfig) -> list[str]:
     """Return the names in `roots` that rows and scores need and that are not given."""
-    return sorted(_root_names(config) - {*config.roots})
-
-
-def _root_names(config: StudyConfig) -> set[str]:
-    names = {row.root for row in config.rows} | {score.root for score in config.scores}
-    return {name for name in names if name is not None}
+    return sorted(config.root_names() - {*config.roots})
 
 
 def with_seed(options: PretrainConfig, seed: int, *, out: Path) -> PretrainConfig:
     """Return the options of a run with another random seed and folder."""
     return replace(options, out=out, run=replace(options.run, seed=seed))
-
-
-def folder_name(name: str) -> str:
-    """Return the name of a row or column as that of a folder."""
-    return re.sub(r"\W+", "_", name).lower()
 
 
 def chosen_rows(config: StudyConfig) -> list[str]:
@@ -145,15 +135,36 @@ def _options(config: StudyConfig, row: Row, out: Path) -> PretrainConfig:
     for amount, whole in (("share", 1.0), ("num_captions", None)):
         if data[amount] == whole:  # so that a recipe may set it
             del data[amount]
-    own = [{"data": data}, config.pretrain, row.pretrain or {}]
-    if row.root is not None and row.pretrain is not None:  # the layout is that of the row's recipes
-        own = [config.pretrain, row.pretrain or {}, {"data": {"root": str(config.roots[row.root])}}]
+    own = [{"data": data}, _network(config), config.pretrain, row.pretrain or {}]
+    if row.root == TARGET:
+        own[0] = {"data": to_dict(config.target)}
+    elif row.root is not None and row.pretrain is not None:  # the layout is that of its recipes
+        own = [*own[1:], {"data": {"root": str(config.roots[row.root])}}]
+    if row.pretrain is not None and row.init != "random":
+        own.append({"init": _start(config, row)})
     if config.best_from is not None and row.pretrain is not None:
         own.append({"early_stopping": _early_stopping(config)})
     own.append(config.row_options.get(row.name, {}))
     recipes = [part for name in [*config.recipes, *row.recipes] for part in ("--config", name)]
     texts = [part for values in own if values for part in ("--config", yaml.safe_dump(values))]
     return parse_pretrain([*with_recipes(recipes, "pretrain"), *texts, "--out", str(out)])
+
+
+def _network(config: StudyConfig) -> dict[str, Any]:
+    """Return the options of the network of the study's `init`, if it decides on the network."""
+    names_backbone = "name" in config.pretrain.get("backbone", {})
+    if config.init is None or names_backbone:
+        return {}
+    return {"backbone": dict(_network_of(config.init, config.image_size))}
+
+
+@functools.cache
+def _network_of(init: str, image_size: int) -> Mapping[str, Any]:
+    """Return the options of the network of an INIT and of the normalization of its images."""
+    requested = BackboneConfig(name=FROM_INIT)
+    backbone = architecture_to_train(open_init(init), requested, image_size=image_size)
+    names = ("name", "options", "image_mean", "image_std")
+    return {name: value for name, value in to_dict(backbone).items() if name in names}
 
 
 def _early_stopping(config: StudyConfig) -> dict[str, Any]:
@@ -166,87 +177,3 @@ def _early_stopping(config: StudyConfig) -> dict[str, Any]:
         "num_workers": config.num_workers,
         "leave_out_rare": config.leave_out_rare,
     }
-
-
-def _problems(config: StudyConfig) -> list[str]:
-    """Return what is wrong with rows, columns, seeds and tuning."""
-    rows, seeds = config.rows, list(map(config.seeds_of, config.rows))
-    if not rows:
-        return [
-            "rows is empty: list at least one, such as `rows: [{name: random, pretrain: null}]`"
-        ]
-    if (num_runs := sum(map(len, seeds))) > MAX_RUNS:
-        return [f"{num_runs:,} runs in all rows are more than {MAX_RUNS}: divide the study"]
-    problems = [*_of_names("row", [row.name for row in rows])]
-    problems += [
-        f"row {row.name[:MAX_NAME]!r}: give seeds of 0 or more, each of its seeds once"
-        for row, own in zip(rows, seeds, strict=True)
-        if not own or len(set(own)) < len(own) or min(own) < 0
-    ]
-    problems += [
-        f"row {row.name[:MAX_NAME]!r} is pretrained: name the weights it begins with in its "
-        "options, `pretrain: {init: ...}`"
-        for row in rows
-        if row.pretrain is not None and row.init != "random"
-    ]
-    known = ", ".join(sorted(_root_names(config))) or "none"
-    problems += [
-        f"roots names {name}, which no row or score has; they have {known}"
-        for name in sorted({*config.roots} - _root_names(config))
-    ]
-    known_rows, known_scores = [row.name for row in rows], [one.name for one in config.scores]
-    problems += _unknown("row_options", config.row_options, known_rows)
-    problems += _unknown("score_options", config.score_options, known_scores)
-    problems += out_of_range(config, {"best_from": (0, 2**40)})
-    problems += _of_names("score", [score.name for score in config.scores])
-    for score in config.scores:
-        own = [*out_of_range(score, RANGES["score"]), *_of_options(config, score)]
-        problems += [f"score {score.name!r}: {one}" for one in own]
-    return problems + [f"tune: {problem}" for problem in _of_tuning(config)]
-
-
-def _unknown(option: str, names: Iterable[str], known: Sequence[str]) -> list[str]:
-    """Return what is wrong with the names for which an option holds options."""
-    kind = option.partition("_")[0]
-    return [
-        f"{option} names the {kind} {name!r}, which there is not. {did_you_mean(name, known)}"
-        for name in names
-        if name not in known
-    ]
-
-
-def _of_options(config: StudyConfig, score: Score) -> list[str]:
-    """Return what is wrong with the names of a score's options."""
-    given = {**score.options, **config.score_options.get(score.name, {})}
-    names = {name.partition(".")[0] for name in given} & RESERVED.keys()
-    return [f"options has {name}: {RESERVED[name]}" for name in sorted(names)]
-
-
-RANGES: dict[str, dict[str, tuple[float, float]]] = {
-    "score": {"draws": (1, 100)},
-    "tune": {"num_steps": (1, 2**40), "held_out": (0.05, 0.95), "seed": (0, 2**40)},
-}
-
-
-def _of_tuning(config: StudyConfig) -> list[str]:
-    factors = config.tune.factors
-    problems = out_of_range(config.tune, RANGES["tune"])
-    if len(set(factors)) < len(factors) or any(not 0 < factor <= 1000 for factor in factors):
-        problems.append(f"factors {factors} must be above 0, at most 1000, and each given once")
-    return problems
-
-
-def _of_names(kind: str, names: Sequence[str]) -> list[str]:
-    """Return what is wrong with the names of rows or columns, which become those of folders."""
-    folders, problems = list(map(folder_name, names)), []
-    for name, folder in zip(names, folders, strict=True):
-        shown = repr(name[:MAX_NAME])
-        if not folder.strip("_"):
-            problems.append(f"{kind} {shown}: give it a name with letters or digits")
-        if len(name) > MAX_NAME:
-            problems.append(f"{kind} {shown}...: give it a name of at most {MAX_NAME} characters")
-        if folders.count(folder) > 1:
-            problems.append(
-                f"{kind} {shown}: give it a name of its own; only letters and digits count"
-            )
-    return problems

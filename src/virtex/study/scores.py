@@ -20,8 +20,8 @@ from virtex import files
 from virtex.config import flat, parse, to_dict, with_recipes
 from virtex.engine.inference import InferenceConfig
 from virtex.errors import ConfigError, VirTexError, did_you_mean, listing
-from virtex.study.plan import Run, folder_name
-from virtex.study.study_config import Score, StudyConfig
+from virtex.study.plan import Run
+from virtex.study.study_config import Score, StudyConfig, folder_name
 from virtex.transfer import voc07
 from virtex.transfer.command import CommandConfig, TransferConfig
 from virtex.transfer.protocol import Result

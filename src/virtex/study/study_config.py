@@ -1,10 +1,14 @@
 """The options of a study: its rows, its columns, and how each row's learning rate is chosen."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from virtex.data.source import SourceConfig
+
+GIVEN, TARGET = "given", "target"
+"""An `init` of rows that stands for the study's, and a `root` for the target's training images."""
 
 
 @dataclass(frozen=True)
@@ -18,14 +22,16 @@ class Row:
     pretrain: dict[str, Any] | None = field(default_factory=dict)
     """Pretraining options that differ from the study's; null: no pretraining, `init` itself."""
     init: str = "random"
-    """Weights that a row without pretraining scores: random, a file, or a published name."""
+    """Weights that the row begins with: random, a file, a published name, or `given`, the study's
+    `init`."""
     seeds: list[int] | None = None
     """Random seeds, one run each, instead of the study's."""
     annotation_hours: float | None = None
     """Hours of work that the row's annotations took, for a column of the table."""
     root: str | None = None
     """Name in `roots` of the pretraining data's folder, instead of `data.root`, or without
-    pretraining of the weights, instead of `init`; a row for which none is given is left out."""
+    pretraining of the weights, instead of `init`; a row for which none is given is left out.
+    `target` is the study's `target`, without its test images."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,9 @@ class StudyConfig:
     """Pretraining recipes of all rows."""
     pretrain: dict[str, Any] = field(default_factory=dict)
     """Pretraining options of all rows."""
+    init: str | None = None
+    """Weights of rows whose `init` is `given`. All rows, random ones too, have their network and
+    the normalization of its images, unless `pretrain` names a backbone."""
     row_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Pretraining options of single rows by their names, which win over all others: {bicaptioning:
     {run: {num_steps: 100}}} changes a row of a recipe without a copy of it."""
@@ -110,3 +119,13 @@ class StudyConfig:
     def seeds_of(self, row: Row) -> list[int]:
         """Return the random seeds of a row."""
         return self.seeds if row.seeds is None else row.seeds
+
+    def root_names(self) -> set[str]:
+        """Return the names in `roots` that rows and scores have."""
+        names = {row.root for row in self.rows} | {score.root for score in self.scores}
+        return {name for name in names if name is not None and name != TARGET}
+
+
+def folder_name(name: str) -> str:
+    """Return the name of a row or column as that of a folder."""
+    return re.sub(r"\W+", "_", name).lower()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, stdev
 
 from virtex.config import to_dict
@@ -44,7 +45,7 @@ class ScoredRow:
     """Scores by column, one for each seed that has it."""
     num_seeds: int
     data: str = ""
-    """Task, and number of captions of each image, of rows that learn the same from their images."""
+    """Task, captions of each image and first weights, of rows that learn the same from images."""
     num_images: int | None = None
     """Number of training images; None without pretraining."""
 
@@ -164,7 +165,8 @@ def _what_is_learned(run: Run) -> str:
         return ""
     number = run.options.data.num_captions
     captions = "" if number is None else f", {number} caption{'s' * (number != 1)} an image"
-    return f"{task_of(run)}{captions}"
+    weights = "" if run.start == "random" else f", from {Path(run.start).stem}"
+    return f"{task_of(run)}{captions}{weights}"
 
 
 def _num_images(run: Run) -> int | None:

@@ -1,0 +1,115 @@
+"""What is wrong with the options of a study, before its rows are parsed."""
+
+from collections.abc import Iterable, Sequence
+
+from virtex.errors import did_you_mean, listing, out_of_range
+from virtex.study.study_config import GIVEN, TARGET, Row, Score, StudyConfig, folder_name
+
+MAX_RUNS = 500
+"""Most runs, over all rows and seeds."""
+MAX_NAME = 100
+"""Most characters of a row's name, which becomes a folder's."""
+
+OF_ROWS = "weights and their architecture are those of each row, by its init or pretrain"
+OF_DRAWS = "random seeds are those of the rows, and `draws` of the score repeats it with others"
+RESERVED = {
+    **dict.fromkeys(("init", "backbone", "backbone_from"), OF_ROWS),
+    **dict.fromkeys(("seed", "num_seeds"), OF_DRAWS),
+    "out": "a study has a path for each result",
+}
+"""Options of a protocol that a score has no say in, and what has."""
+
+
+def problems_of(config: StudyConfig) -> list[str]:
+    """Return what is wrong with rows, columns, seeds and tuning."""
+    rows, seeds = config.rows, list(map(config.seeds_of, config.rows))
+    if not rows:
+        return [
+            "rows is empty: list at least one, such as `rows: [{name: random, pretrain: null}]`"
+        ]
+    if (num_runs := sum(map(len, seeds))) > MAX_RUNS:
+        return [f"{num_runs:,} runs in all rows are more than {MAX_RUNS}: divide the study"]
+    problems = [*_of_names("row", [row.name for row in rows])]
+    problems += [
+        f"row {row.name[:MAX_NAME]!r}: give seeds of 0 or more, each of its seeds once"
+        for row, own in zip(rows, seeds, strict=True)
+        if not own or len(set(own)) < len(own) or min(own) < 0
+    ]
+    problems += [f"row {row.name[:MAX_NAME]!r}: {what}" for row in rows for what in _of_start(row)]
+    if config.init is None and (named := [row.name for row in rows if row.init == GIVEN]):
+        problems.append(
+            f"rows {listing(named)} begin with given weights: give --init, a file, a run or a "
+            "published name"
+        )
+    known = ", ".join(sorted(config.root_names())) or "none"
+    problems += [
+        f"roots names {name}, which no row or score has; they have {known}"
+        for name in sorted({*config.roots} - config.root_names())
+    ]
+    known_rows, known_scores = [row.name for row in rows], [one.name for one in config.scores]
+    problems += _unknown("row_options", config.row_options, known_rows)
+    problems += _unknown("score_options", config.score_options, known_scores)
+    problems += out_of_range(config, {"best_from": (0, 2**40)})
+    problems += _of_names("score", [score.name for score in config.scores])
+    for score in config.scores:
+        own = [*out_of_range(score, RANGES["score"]), *_of_options(config, score)]
+        problems += [f"score {score.name!r}: {one}" for one in own]
+    return problems + [f"tune: {problem}" for problem in _of_tuning(config)]
+
+
+def _of_start(row: Row) -> list[str]:
+    """Return what is wrong with the weights or data that a row begins with."""
+    if row.pretrain is None and row.root == TARGET:
+        return [f"root {TARGET} is data to train on, and this row has no pretraining"]
+    if row.pretrain is None and row.root is not None and row.init != "random":
+        return ["without pretraining, root and init both name weights: leave one of them out"]
+    if row.pretrain is not None and row.init != "random" and "init" in row.pretrain:
+        return ["init and pretrain.init both name weights: leave one of them out"]
+    return []
+
+
+def _unknown(option: str, names: Iterable[str], known: Sequence[str]) -> list[str]:
+    """Return what is wrong with the names for which an option holds options."""
+    kind = option.partition("_")[0]
+    return [
+        f"{option} names the {kind} {name!r}, which there is not. {did_you_mean(name, known)}"
+        for name in names
+        if name not in known
+    ]
+
+
+def _of_options(config: StudyConfig, score: Score) -> list[str]:
+    """Return what is wrong with the names of a score's options."""
+    given = {**score.options, **config.score_options.get(score.name, {})}
+    names = {name.partition(".")[0] for name in given} & RESERVED.keys()
+    return [f"options has {name}: {RESERVED[name]}" for name in sorted(names)]
+
+
+RANGES: dict[str, dict[str, tuple[float, float]]] = {
+    "score": {"draws": (1, 100)},
+    "tune": {"num_steps": (1, 2**40), "held_out": (0.05, 0.95), "seed": (0, 2**40)},
+}
+
+
+def _of_tuning(config: StudyConfig) -> list[str]:
+    factors = config.tune.factors
+    problems = out_of_range(config.tune, RANGES["tune"])
+    if len(set(factors)) < len(factors) or any(not 0 < factor <= 1000 for factor in factors):
+        problems.append(f"factors {factors} must be above 0, at most 1000, and each given once")
+    return problems
+
+
+def _of_names(kind: str, names: Sequence[str]) -> list[str]:
+    """Return what is wrong with the names of rows or columns, which become those of folders."""
+    folders, problems = list(map(folder_name, names)), []
+    for name, folder in zip(names, folders, strict=True):
+        shown = repr(name[:MAX_NAME])
+        if not folder.strip("_"):
+            problems.append(f"{kind} {shown}: give it a name with letters or digits")
+        if len(name) > MAX_NAME:
+            problems.append(f"{kind} {shown}...: give it a name of at most {MAX_NAME} characters")
+        if folders.count(folder) > 1:
+            problems.append(
+                f"{kind} {shown}: give it a name of its own; only letters and digits count"
+            )
+    return problems

@@ -1,0 +1,132 @@
+"""Rows of a study that begin with given weights, or learn from the target."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.small_run import small_config
+from tests.test_study import RECIPE, parsed
+from virtex import cli, config
+from virtex.errors import ConfigError
+from virtex.pretrain import pretrain
+from virtex.study import StudyConfig, study
+from virtex.study.plan import planned_runs
+
+ROWS = [
+    {"name": "random", "pretrain": None},
+    {"name": "weights", "pretrain": None, "init": "given"},
+    {"name": "captions"},
+    {"name": "weights, then captions", "init": "given"},
+    {"name": "labels", "root": "target", "pretrain": {"task": "label_classification"}},
+]
+SLIM = "{layers: [1, 1, 1, 1], channels: [8, 8, 16, 24]}"
+NORMALIZATION = ["--backbone.image_mean", "[0.5, 0.5, 0.5]", "--backbone.image_std", "[1, 1, 1]"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights") / "run"
+    short = ["--run.num_steps", "1", "--optim.warmup_steps", "0"]
+    pretrain(small_config(folder, "--backbone.options", SLIM, *NORMALIZATION, *short))
+    return folder / "weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes") / "classes"
+    few = ["--num_train", "60", "--num_val", "20", "--image_size", "64", "--layout", "imagenet"]
+    assert cli.main(["scenes", "--out", str(folder), *few]) == 0
+    return folder
+
+
+def of(tmp_path: Path, **changes: object) -> StudyConfig:
+    """The options of a study of ROWS, in which no backbone is named."""
+    own = {name: value for name, value in RECIPE["pretrain"].items() if name != "backbone"}
+    return parsed(tmp_path, **{"rows": ROWS, "pretrain": own, **changes})
+
+
+def test_all_rows_have_the_network_of_the_given_weights(tmp_path: Path, weights: Path) -> None:
+    runs = planned_runs(of(tmp_path, init=str(weights)))
+    backbones = [run.options.backbone for run in runs]
+    assert all(one.options["channels"] == [8, 8, 16, 24] for one in backbones)
+    assert {one.image_mean for one in backbones} == {(0.5, 0.5, 0.5)}
+    given = str(weights)
+    assert [run.start for run in runs] == ["random", given, "random", given, "random"]
+    assert [run.options.init for run in runs[2:]] == ["random", given, "random"]
+    named = of(tmp_path, init=str(weights), pretrain=RECIPE["pretrain"])
+    assert planned_runs(named)[0].options.backbone.options["channels"] == [8, 8, 16, 16]
+
+
+def test_rows_begin_with_the_given_weights_and_learn_from_the_target(
+    tmp_path: Path, weights: Path, classes: Path
+) -> None:
+    linear = {"name": "linear", "protocol": "linear"}
+    linear["options"] = {"neighbors": {"num_neighbors": 3}}
+    target = {"source": "classes", "root": str(classes)}
+    rows = [row for row in ROWS if row["name"] not in ("random", "captions")]
+    options = of(tmp_path, init=str(weights), target=target, scores=[linear], rows=rows)
+    lines = study(options).read_text().splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:]] == ["0", "48", "48"]
+    out = options.out
+    scored = json.loads((out / "weights/seed_0/scores/linear/draw_0.json").read_text())
+    assert scored["initialisation"]["init"] == str(weights)
+    begun = yaml.safe_load((out / "weights_then_captions/seed_0/config.yaml").read_text())
+    assert begun["init"] == str(weights)
+    labels = yaml.safe_load((out / "labels/seed_0/config.yaml").read_text())
+    assert labels["data"]["root"] == str(classes)
+    assert labels["data"]["source"] == "classes"
+    study(options)  # nothing is missing, and what exists is the study's
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"rows": ROWS[:2]}, "rows weights begin with given weights: give --init"),
+        ({"init": "random"}, "init random states no network"),
+        ({"rows": [{"name": "x", "pretrain": None, "root": "target"}]}, "'x': root target is data"),
+        (
+            {"rows": [{"name": "x", "init": "given", "pretrain": {"init": "y"}}], "init": "z"},
+            "'x': init and pretrain.init both name weights",
+        ),
+        (
+            {"rows": [{"name": "x", "pretrain": None, "init": "y", "root": "z"}]},
+            "'x': without pretraining, root and init both name weights",
+        ),
+        ({"init": "nowhere.safetensors"}, "nowhere.safetensors"),
+    ],
+)
+def test_contradictory_weights_are_refused(
+    tmp_path: Path, changes: dict[str, object], part: str
+) -> None:
+    with pytest.raises((ConfigError, cli.VirTexError), match=part):
+        study(of(tmp_path, **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_flags_and_files_change_single_options_of_a_shipped_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "longer.yaml"
+    path.write_text(
+        "extends: tasks_small\n"
+        "pretrain: {run: {num_steps: 7, log_every: 1}}\n"
+        "row_options: {CLIP: {run: {num_steps: 9}}}\n"
+    )
+    flags = ["--config", str(path), "--out", "x", "--pretrain.run.num_steps", "8"]
+    flags += ["--pretrain", "{num_samples: 3}", "--row_options.CLIP.optim.lr", "1e-3"]
+    options = config.parse(StudyConfig, config.with_recipes(flags, "study"), prog="study")
+    assert options.pretrain["image"] == {"size": 64}
+    run = options.pretrain["run"]
+    assert (run["num_steps"], run["log_every"], run["batch_size"]) == (8, 1, 64)
+    assert options.pretrain["num_samples"] == 3
+    assert options.row_options == {"CLIP": {"run": {"num_steps": 9}, "optim": {"lr": 1e-3}}}
+
+
+def test_a_mapping_that_names_another_choice_replaces_the_earlier_one(tmp_path: Path) -> None:
+    path = tmp_path / "wide.yaml"
+    path.write_text(
+        "rows: []\npretrain: {backbone: {name: resnet18, options: {layers: [1, 1, 1, 1]}}}\n"
+    )
+    flags = ["--config", str(path), "--out", "x", "--pretrain", "{backbone: {name: resnet50}}"]
+    options = config.parse(StudyConfig, config.with_recipes(flags, "study"), prog="study")
+    assert options.pretrain == {"backbone": {"name": "resnet50"}}
