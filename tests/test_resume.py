@@ -11,11 +11,12 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests.small_run import OPTIONS
 from virtex.engine import checkpoint, precision
 from virtex.errors import ConfigError, DataError
-from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
+from virtex.pretrain import PretrainConfig, check, parse_pretrain, pretrain
 from virtex.zoo.init import open_init
 
 DATA = (
@@ -201,8 +202,61 @@ def test_initial_weights_may_lie_elsewhere(whole: Path, tmp_path: Path) -> None:
     pretrain(options(whole / "data", tmp_path / "run", "--init", str(first)))
     first.rename(other)
     assert pretrain(options(whole / "data", tmp_path / "run", "--init", str(other))).step == 3
-    with pytest.raises(ConfigError, match="init was"):
+    with pytest.raises(ConfigError, match=r"init was .* leave it out"):
         pretrain(options(whole / "data", tmp_path / "run", "--init", "random"))
+
+
+@pytest.fixture(scope="module")
+def started(whole: Path) -> Path:
+    """A folder with weights, a vocabulary, and a run that began with both."""
+    folder = whole / "started"
+    (folder / "files").mkdir(parents=True)
+    shutil.copy(whole / "run" / "weights.safetensors", folder / "files" / "first.safetensors")
+    shutil.copy(whole / "run" / "tokenizer.model", folder / "files" / "words.model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        pretrain(started_with(whole, folder, "files"))
+    return folder
+
+
+def started_with(whole: Path, folder: Path, files: str, *arguments: str) -> PretrainConfig:
+    given = f"--init={files}/first.safetensors", f"--tokenizer.tokenizer_path={files}/words.model"
+    return options(whole / "data", folder / "run", *given, *arguments)
+
+
+def test_files_that_a_run_began_with_may_be_out_of_sight(
+    whole: Path, started: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = (started / "run" / "config.yaml").read_text()
+    monkeypatch.chdir(tmp_path)
+    for files in ("files", "../files", "."):
+        given = started_with(whole, started, files)
+        check(given)
+        assert pretrain(given).step == 3
+        assert (started / "run" / "config.yaml").read_text() == stored
+
+
+def test_files_that_were_moved_are_known_by_their_names(
+    whole: Path, started: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(started)
+    (started / "files").rename(started / "moved")
+    check(started_with(whole, started, "files"))
+    with pytest.raises(ConfigError, match=r"init was .*\n.*tokenizer_path was"):
+        check(started_with(whole, started, "other"))
+    (started / "moved").rename(started / "files")
+
+
+def test_other_weights_of_the_same_name_are_refused(
+    whole: Path, started: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(started / "files", tmp_path / "files")
+    check(started_with(whole, started, "files"))
+    weights = open_init(started / "run").state
+    save_file({name: weight.clone() for name, weight in weights.items()}, "files/first.safetensors")
+    with pytest.raises(ConfigError, match="init was"):
+        check(started_with(whole, started, "files"))
 
 
 def test_epochs_become_steps_that_stay_the_same_on_resume(tmp_path: Path) -> None:

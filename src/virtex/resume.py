@@ -20,7 +20,8 @@ from virtex.models.backbone import BackboneConfig
 from virtex.models.backbone_config import FROM_INIT
 from virtex.pretrain_config import LAST, PretrainConfig, with_absolute_paths, with_steps
 from virtex.run_data import RunData
-from virtex.zoo.init import open_init
+from virtex.zoo.hub import LOCAL
+from virtex.zoo.init import UNTRAINED, open_init
 
 log = logging.getLogger("virtex")
 
@@ -52,7 +53,8 @@ def with_stored_choices(config: PretrainConfig, folder: RunFolder) -> PretrainCo
     """Return options with what was settled when the run began, if it has.
 
     That is the precision that `auto` stood for, the number of steps that the epochs gave, the
-    number of lanes, and the network and its normalization, if these are those of `init`.
+    number of lanes, the network and its normalization, if these are those of `init`, and the paths
+    of first weights and vocabulary, if there are none at those given: it needs them no longer.
 
     Raises:
         ConfigError: The run began with another number of epochs, or with one of steps.
@@ -60,10 +62,12 @@ def with_stored_choices(config: PretrainConfig, folder: RunFolder) -> PretrainCo
     in_lanes = config.data.num_lanes is None and is_manifest(config.data)
     takes_init = config.backbone.name == FROM_INIT or config.backbone.image_mean is None
     is_open = config.run.num_epochs is not None or config.run.precision == AUTO or in_lanes
-    if not (is_open or takes_init) or not folder.has_begun():
+    lacks_file = _is_missing(config.init) or _is_missing(config.tokenizer.tokenizer_path)
+    if not (is_open or takes_init or lacks_file) or not folder.has_begun():
         return config
     whole = stored_config(folder, last=LAST)
     stored = whole["run"]
+    config = _with_stored_paths(config, whole)
     if takes_init:
         first = config_files.from_dict(BackboneConfig, whole.get("backbone", {}))
         config = replace(config, backbone=_with_network(config.backbone, first))
@@ -73,6 +77,36 @@ def with_stored_choices(config: PretrainConfig, folder: RunFolder) -> PretrainCo
     if config.run.precision == AUTO:
         config = replace(config, run=replace(config.run, precision=stored["precision"]))
     return config if config.run.num_epochs is None else _with_steps_of(config, folder, stored)
+
+
+def _with_stored_paths(config: PretrainConfig, stored: Mapping[str, Any]) -> PretrainConfig:
+    """Return options with a run's first weights and vocabulary where the files have gone.
+
+    That is where no file is at a path that, seen from the working directory, is the end of the
+    run's own: the file was moved, or the command is given in another directory.
+    """
+    init = stored.get("init", "random")
+    if _is_missing(config.init) and _is_end(config.init, init):
+        config = replace(config, init=init)
+    vocabulary = stored.get("tokenizer", {}).get("tokenizer_path") or ""
+    if _is_missing(path := config.tokenizer.tokenizer_path) and _is_end(str(path), vocabulary):
+        config = replace(
+            config, tokenizer=replace(config.tokenizer, tokenizer_path=Path(vocabulary))
+        )
+    return config
+
+
+def _is_missing(path: Path | str | None) -> bool:
+    """Return whether an option names a file or folder that does not exist."""
+    return path not in (None, *UNTRAINED) and not Path(str(path).removeprefix(LOCAL)).exists()
+
+
+def _is_end(path: str, whole: str) -> bool:
+    """Return whether a path, seen from the working directory, is the end of an absolute one."""
+    earlier = Path(whole.removeprefix(LOCAL))
+    seen = Path(os.path.relpath(path.removeprefix(LOCAL))).parts
+    parts = tuple(part for part in seen if part != "..")
+    return bool(parts) and earlier.is_absolute() and earlier.parts[-len(parts) :] == parts
 
 
 def _with_network(backbone: BackboneConfig, first: BackboneConfig) -> BackboneConfig:
@@ -141,7 +175,8 @@ def resumes(config: PretrainConfig, folder: RunFolder) -> bool:
 def _change(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return in words how an option changed."""
     if name != LANES or None not in (before.get(name), now.get(name)):
-        return f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
+        remedy = " (a run that has begun needs no --init: leave it out)" if name == "init" else ""
+        return f"{name} was {before.get(name)!r}, now {now.get(name)!r}{remedy}"
     kinds = [
         "a folder of shards, in a permutation of all examples"
         if options.get(name) is None
