@@ -16,11 +16,10 @@ from virtex import distributed
 from virtex.data.source import SourceConfig
 from virtex.errors import CheckpointError, ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
+from virtex.transfer.choosing import choosing_data, choosing_protocol
 from virtex.transfer.command import open_splits
 from virtex.transfer.features import Extraction
-from virtex.transfer.linear import LinearProbe
-from virtex.transfer.protocol import Protocol, Result
-from virtex.transfer.voc07 import MultiLabelSvm, protocol_name, with_voc_splits
+from virtex.transfer.protocol import Result
 
 log = logging.getLogger("virtex")
 
@@ -65,8 +64,8 @@ class EarlyStopping:
     """A transfer protocol with its data, and the scores of checkpoints in RUN/results."""
 
     def __init__(self, config: EarlyStoppingConfig, folder: Path, device: torch.device) -> None:
-        data = with_voc_splits(config.data) if config.protocol == "voc07" else config.data
-        self.train, self.test = open_splits(data)
+        assert config.protocol != "none"
+        self.train, self.test = open_splits(choosing_data(config.protocol, config.data))
         log.info("early stopping: %s on %s", config.protocol, self.test.identity())
         extraction = Extraction(
             image_size=config.image_size,
@@ -74,13 +73,13 @@ class EarlyStopping:
             num_workers=config.num_workers,
             device=device,
         )
-        self.protocol: Protocol = LinearProbe(extraction=extraction)
-        if config.protocol == "voc07":
-            self.protocol = MultiLabelSvm(
-                name=protocol_name(config.data),
-                extraction=extraction,
-                leave_out_rare=config.leave_out_rare,
-            )
+        self.protocol = choosing_protocol(
+            config.protocol,
+            extraction,
+            data=config.data,
+            num_train=len(self.train),
+            leave_out_rare=config.leave_out_rare,
+        )
         self.protocol.check(self.train, self.test)
         self.folder = folder
         self.first_step, self.patience = config.first_step, config.patience

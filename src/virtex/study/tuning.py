@@ -26,9 +26,9 @@ from virtex.processes import Requested
 from virtex.study.plan import Run, with_seed
 from virtex.study.scores import same_data
 from virtex.study.study_config import Row, StudyConfig, Tuning
-from virtex.transfer import linear, voc07
+from virtex.transfer.choosing import choosing_data, choosing_protocol
+from virtex.transfer.command import TransferConfig, extraction
 from virtex.transfer.protocol import MAX_BYTES, Protocol, Result
-from virtex.transfer.solvers.probes import NeighborConfig
 from virtex.zoo.backbones import build_backbone, origin_of
 from virtex.zoo.init import open_init
 
@@ -223,30 +223,21 @@ def _difference(result: Result, chosen: Protocol) -> str:
 
 def _protocol(config: StudyConfig, out: Path, *, num_train: int) -> Protocol:
     """Return the protocol that scores the trials, on frozen features."""
-    size, num_workers = config.image_size, config.num_workers
-    if config.tune.protocol == "linear":
-        usual = NeighborConfig()
-        neighbors = replace(usual, num_neighbors=min(usual.num_neighbors, num_train))
-        of_one_class = linear.LinearConfig(
-            init="random", out=out, image_size=size, num_workers=num_workers, neighbors=neighbors
-        )
-        return linear.protocol(of_one_class)
-    of_several = voc07.Voc07Config(
-        init="random",
-        out=out,
+    shared = TransferConfig(
+        init="random", out=out, image_size=config.image_size, num_workers=config.num_workers
+    )
+    return choosing_protocol(
+        config.tune.protocol,
+        extraction(shared),
         data=config.target,
-        image_size=size,
-        num_workers=num_workers,
+        num_train=num_train,
         leave_out_rare=config.leave_out_rare,
     )
-    return voc07.protocol(of_several)
 
 
 def _halves(config: StudyConfig) -> tuple[Source, Source]:
     """Return the target's training images in two parts: to train on, and held out to score."""
-    target = config.target
-    if config.tune.protocol == "voc07":
-        target = voc07.with_voc_splits(target)
+    target = choosing_data(config.tune.protocol, config.target)
     whole = open_source(target, split="train", needs=Needs(labels=True))
     assert whole is not None, "every source has training images"
     ids = map(whole.image_id, range(len(whole)))

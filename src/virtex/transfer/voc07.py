@@ -234,11 +234,14 @@ def protocol(config: Voc07Config) -> MultiLabelSvm:
     Raises:
         ConfigError: Options that cannot work.
     """
+    svm = svm_on(config.data, extraction(config), leave_out_rare=config.leave_out_rare)
+    return replace(svm, seed=config.seed)
+
+
+def svm_on(data: SourceConfig, extraction: Extraction, *, leave_out_rare: bool) -> MultiLabelSvm:
+    """Return the protocol under the name that it has on these data."""
     return MultiLabelSvm(
-        name=protocol_name(config.data),
-        extraction=extraction(config),
-        leave_out_rare=config.leave_out_rare,
-        seed=config.seed,
+        name=protocol_name(data), extraction=extraction, leave_out_rare=leave_out_rare
     )
 
 
