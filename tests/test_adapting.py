@@ -103,7 +103,7 @@ def test_weights_that_state_no_network_are_refused_before_any_work(
 
 
 def test_a_recipe_without_classes_says_how_to_name_them(weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"folder by --early_stopping\.data\.root, or train"):
+    with pytest.raises(ConfigError, match=r"folder by --early_stopping\.data\.root DIR"):
         adapted("adapt_captions", tmp_path / "run", "--init", weights)
     flags = ["--early_stopping.protocol=none"]
     flags += [f"--early_stopping.{name}=0" for name in ("patience", "first_step")]

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.small_run import small_config
+from virtex.config import from_dict
 from virtex.early_stopping import EarlyStoppingConfig, num_since_best
 from virtex.errors import ConfigError
 from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
 from virtex.transfer.protocol import Result
 from virtex.zoo.init import open_init
 
-DATA = {"num_images": 60, "num_val_images": 40, "image_size": 64}
+DATA = {"source": "scenes", "num_images": 60, "num_val_images": 40, "image_size": 64}
 FLAGS = [
     "--early_stopping.protocol=voc07", "--early_stopping.image_size=32",
     "--early_stopping.leave_out_rare", "--num_samples=0",
@@ -86,10 +87,35 @@ def test_checkpoints_before_the_first_step_are_kept_and_not_scored(tmp_path: Pat
     assert len(list((out / "results").iterdir())) == 3
 
 
-@pytest.mark.parametrize("value", [{"patience": -1}, {"first_step": -1}])
+@pytest.mark.parametrize("value", [{"patience": -1}, {"first_step": -1}, {"batch_size": 0}])
 def test_numbers_out_of_range_are_refused(value: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="must be at least 0"):
+    with pytest.raises(ConfigError, match=r"must be at least [01]"):
         EarlyStoppingConfig("voc07", **value)
+
+
+WITH_LABELS = ("auto", "coco", "lvis", "huggingface", "classes", "inaturalist", "voc")
+
+
+@pytest.mark.parametrize("protocol", ["voc07", "linear"])
+@pytest.mark.parametrize("source", WITH_LABELS)
+def test_a_protocol_without_images_says_how_to_name_them(source: str, protocol: str) -> None:
+    given = {"protocol": protocol, "data": {"source": source}}
+    with pytest.raises(ConfigError, match=r"give their folder by --early_stopping\.data\.root DIR"):
+        from_dict(EarlyStoppingConfig, given)
+    named = from_dict(EarlyStoppingConfig, {**given, "data": {"source": "scenes"}})
+    assert named.with_found_layout() == named
+
+
+def test_images_without_labels_and_folders_without_images_are_refused(tmp_path: Path) -> None:
+    for source, message in (
+        ("folder", "labels are needed"),
+        ("auto", r"--early_stopping\.data\.\*.*data\.source"),
+    ):
+        data = {"source": source, "root": str(tmp_path)}
+        config = from_dict(EarlyStoppingConfig, {"protocol": "linear", "data": data})
+        with pytest.raises(ConfigError, match=message) as caught:
+            config.with_found_layout()
+        assert "the data of early stopping" in str(caught.value)
 
 
 def test_patience_without_a_protocol_and_a_first_step_too_late_are_refused(tmp_path: Path) -> None:

@@ -274,7 +274,7 @@ def test_the_weights_file_alone_captions_and_gives_the_backbone(run: Path, tmp_p
 def test_early_stopping_keeps_the_best_checkpoint_s_weights(tmp_path: Path) -> None:
     out = tmp_path / "run"
     protocol = ["--early_stopping.protocol", "voc07", "--early_stopping.image_size", "64"]
-    data = {"num_images": 300, "num_val_images": 200, "image_size": 64}
+    data = {"source": "scenes", "num_images": 300, "num_val_images": 200, "image_size": 64}
     data_flags = [text for name, value in data.items()
                   for text in (f"--early_stopping.data.{name}", str(value))]  # fmt: skip
     options = small_config(out, *protocol, "--early_stopping.leave_out_rare", "true", *data_flags)

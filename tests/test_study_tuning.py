@@ -50,6 +50,12 @@ def test_the_target_s_test_images_take_no_part_in_trials(tmp_path: Path) -> None
     assert trial.options.early_stopping.protocol == "none"
 
 
+def test_checkpoints_are_chosen_on_a_target_that_is_given(tmp_path: Path) -> None:
+    target = {"source": "voc"}
+    with pytest.raises(ConfigError, match=r"best_from .* give --target\.root"):
+        planned_runs(parsed(tmp_path, rows=[{"name": "a"}], target=target, best_from=4))
+
+
 def write_trial(config: StudyConfig, trial: Trial, **changes: object) -> None:
     """Write a result as if the trial had been scored."""
     train, test = tuning._halves(config)

@@ -5,16 +5,19 @@ and used it for all other tasks too; it trained to the end. `patience` ends a ru
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 
 from virtex import distributed
-from virtex.data.source import SourceConfig
-from virtex.errors import CheckpointError, ConfigError, out_of_range, raise_all
+from virtex.data.source import Needs, SourceConfig, resolved
+from virtex.data.source_options import check_options
+from virtex.data.transforms import MAX_SIDE
+from virtex.errors import CheckpointError, ConfigError, VirTexError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
 from virtex.transfer.choosing import choosing_data, choosing_protocol
 from virtex.transfer.command import open_splits
@@ -22,6 +25,18 @@ from virtex.transfer.features import Extraction
 from virtex.transfer.protocol import Result
 
 log = logging.getLogger("virtex")
+
+
+LABELS = Needs(labels=True)
+RANGES: dict[str, tuple[float, float]] = {
+    "first_step": (0, 2**40), "patience": (0, 2**40),
+    "image_size": (1, MAX_SIDE), "batch_size": (1, 2**20), "num_workers": (0, 1024),
+}  # fmt: skip
+NO_DATA = (
+    "protocol {0.protocol} has no images (data.source {0.data.source}): give their folder by "
+    "--early_stopping.data.root DIR, score on drawn scenes by --early_stopping.data.source scenes, "
+    "or leave the last checkpoint by --early_stopping.protocol none --early_stopping.patience 0"
+)
 
 
 @dataclass(frozen=True)
@@ -48,16 +63,36 @@ class EarlyStoppingConfig:
     """Number of scored checkpoints without a better score after which the run ends; 0: never."""
 
     def __post_init__(self) -> None:
-        ranges = {"first_step": (0, 2**40), "patience": (0, 2**40)}
-        problems = out_of_range(self, ranges)
+        problems = out_of_range(self, RANGES)
         if self.protocol == "none" and (self.patience or self.first_step):
             problems.append("patience and first_step need a protocol: give voc07 or linear")
-        if self.protocol != "none" and self.data.source == "classes" and self.data.root is None:
-            problems.append(
-                "no classes are named: give their folder by --early_stopping.data.root, or train "
-                "without them by --early_stopping.protocol none --early_stopping.patience 0"
-            )
+        is_named = self.data.root is not None or self.data.mix or self.data.source == "scenes"
+        if self.protocol != "none" and not is_named:
+            problems.append(NO_DATA.format(self))
         raise_all(ConfigError, "the options of early stopping cannot work", problems)
+
+    def with_found_layout(self) -> Self:
+        """Return options with the layout that `auto` stands for in the protocol's data.
+
+        Raises:
+            ConfigError: The data have no known layout, or options that cannot work.
+        """
+        if self.protocol == "none":
+            return self
+        with _naming_options():
+            data = resolved(self.data, LABELS)
+            check_options(data, LABELS)
+        return replace(self, data=data)
+
+
+@contextmanager
+def _naming_options() -> Iterator[None]:
+    """Say in errors of the protocol's data, which name --data options, which these are here."""
+    try:
+        yield
+    except VirTexError as error:
+        about = "the data of early stopping (here --data.* is --early_stopping.data.*)"
+        raise type(error)(f"{about}: {error}") from error
 
 
 class EarlyStopping:
@@ -65,7 +100,8 @@ class EarlyStopping:
 
     def __init__(self, config: EarlyStoppingConfig, folder: Path, device: torch.device) -> None:
         assert config.protocol != "none"
-        self.train, self.test = open_splits(choosing_data(config.protocol, config.data))
+        with _naming_options():
+            self.train, self.test = open_splits(choosing_data(config.protocol, config.data))
         log.info("early stopping: %s on %s", config.protocol, self.test.identity())
         extraction = Extraction(
             image_size=config.image_size,

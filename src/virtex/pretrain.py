@@ -16,7 +16,6 @@ from virtex.data.example import Source
 from virtex.data.lanes import check_lanes, default_num_lanes
 from virtex.data.shards.remote import RemoteShards, open_remote
 from virtex.data.source import (
-    Needs,
     open_source,
     open_whole,
     part_to_train,
@@ -255,10 +254,8 @@ def check_inputs(config: PretrainConfig) -> None:
 
 def _with_found_layouts(config: PretrainConfig) -> PretrainConfig:
     """Return the options with the layouts that `auto` stands for, which the run records."""
-    scored = config.early_stopping
-    if scored.protocol != "none":
-        scored = replace(scored, data=resolved(scored.data, Needs(labels=True)))
-    return replace(config, data=resolved(config.data, config.task.needs), early_stopping=scored)
+    data = resolved(config.data, config.task.needs)
+    return replace(config, data=data, early_stopping=config.early_stopping.with_found_layout())
 
 
 def _with_lanes(config: PretrainConfig) -> PretrainConfig:

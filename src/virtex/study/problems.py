@@ -22,39 +22,49 @@ RESERVED = {
 
 def problems_of(config: StudyConfig) -> list[str]:
     """Return what is wrong with rows, columns, seeds and tuning."""
-    rows, seeds = config.rows, list(map(config.seeds_of, config.rows))
-    if not rows:
+    if not config.rows:
         return [
             "rows is empty: list at least one, such as `rows: [{name: random, pretrain: null}]`"
         ]
-    if (num_runs := sum(map(len, seeds))) > MAX_RUNS:
+    if (num_runs := sum(len(config.seeds_of(row)) for row in config.rows)) > MAX_RUNS:
         return [f"{num_runs:,} runs in all rows are more than {MAX_RUNS}: divide the study"]
-    problems = [*_of_names("row", [row.name for row in rows])]
-    problems += [
-        f"row {row.name[:MAX_NAME]!r}: give seeds of 0 or more, each of its seeds once"
-        for row, own in zip(rows, seeds, strict=True)
-        if not own or len(set(own)) < len(own) or min(own) < 0
-    ]
-    problems += [f"row {row.name[:MAX_NAME]!r}: {what}" for row in rows for what in _of_start(row)]
-    if config.init is None and (named := [row.name for row in rows if row.init == GIVEN]):
-        problems.append(
-            f"rows {listing(named)} begin with given weights: give --init, a file, a run or a "
-            "published name"
-        )
-    known = ", ".join(sorted(config.root_names())) or "none"
-    problems += [
-        f"roots names {name}, which no row or score has; they have {known}"
-        for name in sorted({*config.roots} - config.root_names())
-    ]
-    known_rows, known_scores = [row.name for row in rows], [one.name for one in config.scores]
-    problems += _unknown("row_options", config.row_options, known_rows)
-    problems += _unknown("score_options", config.score_options, known_scores)
+    problems = [*_of_rows(config), *_of_roots(config)]
+    problems += _unknown("row_options", config.row_options, [row.name for row in config.rows])
+    problems += _unknown("score_options", config.score_options, [one.name for one in config.scores])
     problems += out_of_range(config, {"best_from": (0, 2**40)})
+    if config.best_from is not None and config.target.source != "scenes" and not config.target.root:
+        problems.append("best_from chooses checkpoints on target: give --target.root DIR")
     problems += _of_names("score", [score.name for score in config.scores])
     for score in config.scores:
         own = [*out_of_range(score, RANGES["score"]), *_of_options(config, score)]
         problems += [f"score {score.name!r}: {one}" for one in own]
     return problems + [f"tune: {problem}" for problem in _of_tuning(config)]
+
+
+def _of_rows(config: StudyConfig) -> list[str]:
+    """Return what is wrong with the names, seeds and weights of rows."""
+    problems = _of_names("row", [row.name for row in config.rows])
+    for row in config.rows:
+        seeds, own = config.seeds_of(row), _of_start(row)
+        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            own.append("give seeds of 0 or more, each of its seeds once")
+        problems += [f"row {row.name[:MAX_NAME]!r}: {one}" for one in own]
+    named = [row.name for row in config.rows if row.init == GIVEN]
+    if named and config.init is None:
+        problems.append(
+            f"rows {listing(named)} begin with given weights: give --init, a file, a run or a "
+            "published name"
+        )
+    return problems
+
+
+def _of_roots(config: StudyConfig) -> list[str]:
+    names = config.root_names()
+    known = listing(sorted(names), limit=20) or "none"
+    return [
+        f"roots names {name}, which no row or score has; they have {known}"
+        for name in sorted({*config.roots} - names)
+    ]
 
 
 def _of_start(row: Row) -> list[str]:
