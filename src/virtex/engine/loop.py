@@ -33,9 +33,10 @@ from virtex.engine.step import train_step
 from virtex.models.batch_norm import synchronize
 from virtex.monitors.monitors import Monitors
 from virtex.progress import ProgressBar
-from virtex.tasks.base import Task
+from virtex.tasks.base import Batch, Task
 
 CPU = torch.device("cpu")
+Reason = Literal["finished", "stopped", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class FitResult:
     """The number of finished steps, and the reason why training ended."""
 
     step: int
-    reason: Literal["finished", "stopped", "interrupted"]
+    reason: Reason
     """stopped: complete before the last step, as `is_over` said."""
 
     @property
@@ -111,37 +112,78 @@ def fit(
     ):
         dynamic = task.dynamic if run.compile != "none" else {}
         ahead = BatchesAhead(stream, state.device, run, stop=stop, speed=speed, dynamic=dynamic)
-        while state.step < run.num_steps:
-            stop.beat()
-            pieces = ahead.take()
+        loop = _Loop(
+            state, model, run, optim, stop, ahead, speed, bar, writer, reporter, validate, is_over
+        )
+        del model  # of which the loop alone may hold a reference
+        reason = loop.train()
+    if reason != "interrupted":
+        distributed.share_buffers(task)
+    return FitResult(state.step, reason)
+
+
+@dataclass
+class _Loop:
+    """The steps of a run, and what is done between them."""
+
+    state: TrainingState
+    model: nn.Module
+    """The task, wrapped so that processes average its gradients."""
+    run: RunConfig
+    optim: OptimConfig
+    stop: StopSignals
+    ahead: BatchesAhead
+    speed: Speed
+    bar: ProgressBar
+    writer: CheckpointWriter
+    reporter: Reporter
+    validate: Callable[[int], Record] | None
+    is_over: Callable[[int], bool] | None
+
+    def train(self) -> Reason:
+        """Train to the last step, or until there is no next batch or the run is complete."""
+        while self.state.step < self.run.num_steps:
+            self.stop.beat()
+            pieces = self.ahead.take()
             if pieces is None:
-                stop.is_saving = True
-                writer.save_and_raise(ahead.failure)
-                return FitResult(state.step, "interrupted")
-            if state.step + 1 < run.num_steps:
-                ahead.fetch()
-            if state.step == optim.unfreeze_at:
-                del model  # whose hooks would average gradients once more
-                model = _unfrozen(state, run)
-            set_lr(state.optimizer, lr_scale(optim, step=state.step, num_steps=run.num_steps))
-            state.losses.add(train_step(model, pieces, state, run=run, optim=optim))
-            speed.count(run.batch_size)
-            bar.reach(state.step)
-            if due(state.step, run.log_every, run.num_steps):
-                reporter.report_training(speed)
-            with speed.pause():
-                stop.beat()
-                if validate and due(state.step, run.validate_every, run.num_steps):
-                    distributed.share_buffers(task)
-                    reporter.report_validation(validate)
-                if due(state.step, run.checkpoint_every, run.num_steps):
-                    writer.save_scheduled()
-                    if state.step < run.num_steps and _is_over(is_over, state.step):
-                        writer.finish()
-                        distributed.share_buffers(task)
-                        return FitResult(state.step, "stopped")
-    distributed.share_buffers(task)
-    return FitResult(state.step, "finished")
+                self.stop.is_saving = True
+                self.writer.save_and_raise(self.ahead.failure)
+                return "interrupted"
+            if self.state.step + 1 < self.run.num_steps:
+                self.ahead.fetch()
+            self._take_step(pieces)
+            if self._is_due(self.run.log_every):
+                self.reporter.report_training(self.speed)
+            with self.speed.pause():
+                self.stop.beat()
+                if self.validate and self._is_due(self.run.validate_every):
+                    distributed.share_buffers(self.state.task)
+                    self.reporter.report_validation(self.validate)
+                if self._is_due(self.run.checkpoint_every):
+                    self.writer.save_scheduled()
+                    if self.state.step < self.run.num_steps and self._is_complete():
+                        return "stopped"
+        return "finished"
+
+    def _take_step(self, pieces: list[Batch]) -> None:
+        state, run, optim = self.state, self.run, self.optim
+        if state.step == optim.unfreeze_at:
+            del self.model  # whose hooks would average gradients once more
+            self.model = _unfrozen(state, run)
+        set_lr(state.optimizer, lr_scale(optim, step=state.step, num_steps=run.num_steps))
+        state.losses.add(train_step(self.model, pieces, state, run=run, optim=optim))
+        self.speed.count(run.batch_size)
+        self.bar.reach(state.step)
+
+    def _is_due(self, every: int) -> bool:
+        return due(self.state.step, every, self.run.num_steps)
+
+    def _is_complete(self) -> bool:
+        """Return whether the run ends here, and if so wait until its checkpoint is written."""
+        if not _is_over(self.is_over, self.state.step):
+            return False
+        self.writer.finish()
+        return True
 
 
 def _first_state(

@@ -142,45 +142,54 @@ def check_training(training: Training) -> None:
     Raises:
         ConfigError: All problems.
     """
-    run, optim, epochs, drops = training.run, training.optim, training.epochs, training.drop_epochs
-    counts_epochs, length = epochs is not None, run.num_steps if epochs is None else epochs
-    own = drops if counts_epochs else optim.milestones
-    cuts, unit = ("drop_epochs", "epochs") if counts_epochs else ("optim.milestones", "steps")
-    checks = [
-        (
-            run.seed != RunConfig.seed,
-            "the seed of a protocol is `--seed`, not run.seed: leave run.seed out",
-        ),
-        (
-            bool(drops) and not counts_epochs,
-            f"drop_epochs {list(drops)} count in epochs: with `--epochs null` give `--drop_epochs "
-            "[] --optim.schedule multistep --optim.milestones` in steps",
-        ),
-        (length < 1, f"epochs {epochs} must be at least 1"),
-        (
-            bool(optim.ema_decay or optim.unfreeze_at),
-            "optim.ema_decay and optim.unfreeze_at are for pretraining: leave them out, since a "
-            "protocol tests the trained weights",
-        ),
-        (
-            counts_epochs and run.num_steps != RunConfig.num_steps,
-            f"epochs {epochs} and run.num_steps {run.num_steps} both set the length of "
-            "the training: give `--epochs null` to count in steps",
-        ),
-        (
-            counts_epochs and bool(optim.milestones),
-            "optim.milestones counts in steps: give drop_epochs, or `--epochs null`",
-        ),
-        (list(drops) != sorted(set(drops)), f"drop_epochs {list(drops)} must rise"),
-        (
-            bool(own) and max(own) >= length > 0,
-            f"{cuts} {list(own)} lie beyond the {length} {unit} of this training, so that the "
-            "learning rate would never fall; give others",
-        ),
-    ]
-    problems = [text for is_wrong, text in checks if is_wrong]
+    problems = _problems_of_options(training) + _problems_of_length(training)
     raise_all(ConfigError, "the training options cannot work", problems)
-    check_tracker(run)
+    check_tracker(training.run)
+
+
+def _problems_of_options(training: Training) -> list[str]:
+    """Return what is wrong with options that a protocol has no use for, or has others for."""
+    optim, epochs, drops = training.optim, training.epochs, training.drop_epochs
+    problems = []
+    if training.run.seed != RunConfig.seed:
+        problems.append("the seed of a protocol is `--seed`, not run.seed: leave run.seed out")
+    if drops and epochs is None:
+        problems.append(
+            f"drop_epochs {list(drops)} count in epochs: with `--epochs null` give `--drop_epochs "
+            "[] --optim.schedule multistep --optim.milestones` in steps"
+        )
+    if optim.ema_decay or optim.unfreeze_at:
+        problems.append(
+            "optim.ema_decay and optim.unfreeze_at are for pretraining: leave them out, since a "
+            "protocol tests the trained weights"
+        )
+    if epochs is not None and optim.milestones:
+        problems.append("optim.milestones counts in steps: give drop_epochs, or `--epochs null`")
+    return problems
+
+
+def _problems_of_length(training: Training) -> list[str]:
+    """Return what is wrong with the length, and with where the learning rate is cut."""
+    num_steps, epochs, drops = training.run.num_steps, training.epochs, training.drop_epochs
+    length, cuts, name, unit = num_steps, training.optim.milestones, "optim.milestones", "steps"
+    if epochs is not None:
+        length, cuts, name, unit = epochs, drops, "drop_epochs", "epochs"
+    problems = []
+    if length < 1:
+        problems.append(f"epochs {epochs} must be at least 1")
+    if epochs is not None and num_steps != RunConfig.num_steps:
+        problems.append(
+            f"epochs {epochs} and run.num_steps {num_steps} both set the length of the training: "
+            "give `--epochs null` to count in steps"
+        )
+    if list(drops) != sorted(set(drops)):
+        problems.append(f"drop_epochs {list(drops)} must rise")
+    if cuts and max(cuts) >= length > 0:
+        problems.append(
+            f"{name} {list(cuts)} lie beyond the {length} {unit} of this training, so that the "
+            "learning rate would never fall; give others"
+        )
+    return problems
 
 
 def run_training(

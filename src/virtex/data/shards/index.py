@@ -233,14 +233,7 @@ def _remove_others(folder: Path, names: set[str]) -> None:
 
 def _write(place: _Place, selection: Selection, pool: Executor | None) -> None:
     """Write the manifests from the facts of all shards, and say what is in them."""
-    shares = sample_shares(place.shards)
-    tasks = [
-        Gathering(
-            facts_path(place.out, one.name), one, one.stamp, share, selection, place.reading
-        )
-        for one, share in zip(place.shards, shares, strict=True)
-    ]  # fmt: skip
-    is_local = place.store.folder is not None
+    tasks = _gatherings(place, selection)
     gathered = map(gather, tasks) if pool is None else pool.map(gather, tasks, chunksize=4)
     if selection.keep is not None:
         facts_of = partial(facts_path, place.out)
@@ -251,7 +244,7 @@ def _write(place: _Place, selection: Selection, pool: Executor | None) -> None:
         tracked(gathered, "writing the manifest", len(tasks), unit="shards"),
         reading=place.reading,
         has_val=bool(selection.val_share),
-        is_local=is_local,
+        is_local=place.store.folder is not None,
     )
     beside = place.out.with_name(place.out.name + VAL_SUFFIX)
     if not selection.val_share and has_manifest(beside):
@@ -259,15 +252,32 @@ def _write(place: _Place, selection: Selection, pool: Executor | None) -> None:
     _report(manifest, place, weight=sum(each.facts.stat().st_size for each in tasks))
     if val is not None:
         log.info("%s examples held out for validation, in %s", f"{val.num_all_kept:,}", beside)
-    if not manifest.num_all_kept:
-        is_faulty = sum(manifest.fault_counts.values()) == manifest.num_examples.sum()
-        reason = f"{place.out / FAULTS} says why"
-        other_keys = _other_keys(place) if is_faulty else ""
-        if not is_faulty and selection.keep is not None:
-            reason = f"--keep lists faulty ones alone; {reason}"
-        elif not is_faulty:
-            reason = "--val_share holds out all"
-        raise DataError(f"no example at {place.store.root} is kept: {reason}.{other_keys}")
+    _check_kept(manifest, place, selection)
+
+
+def _gatherings(place: _Place, selection: Selection) -> list[Gathering]:
+    """Return what is to be gathered of each shard."""
+    shares = sample_shares(place.shards)
+    return [
+        Gathering(
+            facts_path(place.out, one.name), one, one.stamp, share, selection, place.reading
+        )
+        for one, share in zip(place.shards, shares, strict=True)
+    ]  # fmt: skip
+
+
+def _check_kept(manifest: Manifest, place: _Place, selection: Selection) -> None:
+    """Raise DataError if no example is kept; says why."""
+    if manifest.num_all_kept:
+        return
+    is_faulty = sum(manifest.fault_counts.values()) == manifest.num_examples.sum()
+    reason = f"{place.out / FAULTS} says why"
+    other_keys = _other_keys(place) if is_faulty else ""
+    if not is_faulty and selection.keep is not None:
+        reason = f"--keep lists faulty ones alone; {reason}"
+    elif not is_faulty:
+        reason = "--val_share holds out all"
+    raise DataError(f"no example at {place.store.root} is kept: {reason}.{other_keys}")
 
 
 def _report(manifest: Manifest, place: _Place, *, weight: int) -> None:

@@ -6,6 +6,7 @@ ahead of the loader's workers.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from virtex.data.lanes import LaneOrder
@@ -83,20 +84,17 @@ def open_remote(
     if not remote:
         return None
     numbers = {at: remote.index(one) for at, one in enumerate(train) if one in remote}
-    first = share.rank - share.rank % num_on_node
+    order_of = partial(
+        LaneOrder,
+        [one.num_kept for one in train],
+        seed=seed,
+        batch_size=batch_size,
+        num_lanes=config.num_lanes,
+        weights=[*config.mix.values()] or None,
+    )
     orders = {
-        rank: _RemoteOrder(
-            LaneOrder(
-                [one.num_kept for one in train],
-                seed=seed,
-                batch_size=batch_size,
-                num_lanes=config.num_lanes,
-                weights=[*config.mix.values()] or None,
-                share=Share(rank, share.world_size),
-            ),
-            numbers,
-        )
-        for rank in range(first, min(first + num_on_node, share.world_size))
+        rank: _RemoteOrder(order_of(share=Share(rank, share.world_size)), numbers)
+        for rank in _ranks_on_node(share, num_on_node)
     }
     ordered = [remote[at] for at in sorted({*numbers.values()})]  # not those of validation
     cache = open_cache(
@@ -109,6 +107,12 @@ def open_remote(
     filler = Filler(cache, remote, num_retries=config.store_retries, num_ordered=num_used(ordered))
     folders = [one.folder for one in remote if one.folder is not None]
     return RemoteShards(filler, folders, orders[share.rank])
+
+
+def _ranks_on_node(share: Share, num_on_node: int) -> range:
+    """Return the ranks of the processes that share this process's node."""
+    first = share.rank - share.rank % num_on_node
+    return range(first, min(first + num_on_node, share.world_size))
 
 
 @dataclass(frozen=True)
