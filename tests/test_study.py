@@ -65,7 +65,7 @@ def test_a_study_runs_what_is_missing_and_writes_its_table(
         "random", "two directions", "one direction",
     ]  # fmt: skip
     assert "| mAP on scenes |" in lines[0]
-    assert sum("**" in line for line in lines) == 1
+    assert not any("**" in line for line in lines)  # all lie within the first one's deviation
     config = json.loads((out / "one_direction" / "seed_0" / "result.json").read_text())
     assert config["initialisation"]["step"] == 6
 

@@ -14,6 +14,8 @@ from virtex.run_data import RunData
 from virtex.study import StudyConfig
 from virtex.study.plan import Run, planned_runs
 from virtex.study.study import write
+from virtex.study.summary import Column, ScoredRow, Summary, summarize
+from virtex.transfer.directions import Direction
 from virtex.transfer.protocol import Result
 
 NUMBERS = {"mAP": 40.0, "knn_mAP": 20.0}
@@ -142,3 +144,26 @@ def test_the_page_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(DataError, match="No space left"):
         write(config, planned_runs(config))
     assert (config.out / "report.html").read_text() == before
+
+
+def bold_rows(direction: Direction, means: dict[str, list[float]]) -> set[str]:
+    """Return the rows that are bold in a column of these scores."""
+    rows = [ScoredRow(name, {}, {"x": values}, len(values)) for name, values in means.items()]
+    column = Column("x", True, direction)
+    return Summary([], [column], rows, [], []).best(column)
+
+
+def test_the_best_is_bold_with_what_lies_within_its_deviation() -> None:
+    means = {"a": [50.0, 54.0], "b": [51.0], "c": [20.0, 80.0], "d": [40.0, 40.0], "e": []}
+    assert bold_rows("higher", means) == {"a", "b", "c"}  # 52 with a deviation of 2.83
+    assert bold_rows("lower", means) == {"d"}
+    assert bold_rows("neither", means) == set()
+    assert bold_rows("higher", {"a": [50.0, 54.0], "b": [51.0]}) == set()  # not told apart
+    assert bold_rows("higher", {"a": [50.0], "b": [49.99]}) == {"a"}
+
+
+def test_a_number_of_which_a_lower_one_is_better_has_an_arrow(tmp_path: Path) -> None:
+    scores = [{"name": "captions", "numbers": ["mAP", "blind_loss"]}]
+    config = parsed(tmp_path, rows=[RANDOM], scores=scores)
+    headings = [column.heading for column in summarize(config, planned_runs(config)).columns]
+    assert headings == ["captions, mAP", "captions, blind_loss ↓"]

@@ -40,7 +40,7 @@ def test_a_logarithmic_axis_has_few_ticks_and_room_for_deviations(
 
 def test_a_dot_chart_leaves_out_what_has_no_score_and_marks_the_best() -> None:
     measured = [Measured("a", 20.0, 5.0), Measured("b", None), Measured("c", 30.0)]
-    chart = dot_chart("Score", measured)
+    chart = dot_chart("Score", measured, best={"c"})
     assert chart is not None
     first, second = chart.dots
     assert (first.text, first.is_best, second.text, second.is_best) == (
@@ -49,7 +49,7 @@ def test_a_dot_chart_leaves_out_what_has_no_score_and_marks_the_best() -> None:
     assert first.reach is not None
     assert 0 <= first.reach[0] < first.at < first.reach[1] < second.at <= 100
     assert second.reach is None
-    assert dot_chart("Score", measured[1:2]) is None
+    assert dot_chart("Score", measured[1:2], best=()) is None
 
 
 def test_higher_values_are_higher_up_and_later_steps_further_right() -> None:

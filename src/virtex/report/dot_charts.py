@@ -1,6 +1,6 @@
 """Horizontal dot charts: a score for each name, with its deviation, on one axis."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from virtex.report.charts import Tick, axis
@@ -54,10 +54,11 @@ class Measured:
         return [] if self.mean is None else [self.mean - half, self.mean + half]
 
 
-def dot_chart(title: str, measured: Sequence[Measured]) -> DotChart | None:
-    """Lay out a chart of scores, of which the highest are the best; None without any."""
-    means = [one.mean for one in measured if one.mean is not None]
-    if not means:
+def dot_chart(
+    title: str, measured: Sequence[Measured], *, best: Collection[str]
+) -> DotChart | None:
+    """Lay out a chart of scores, with the names of the best; None without any."""
+    if all(one.mean is None for one in measured):
         return None
     ticks, to_x = axis([end for one in measured for end in one.ends], 0.0, WHOLE, widen=True)
     dots = tuple(
@@ -66,7 +67,7 @@ def dot_chart(title: str, measured: Sequence[Measured]) -> DotChart | None:
             one.text,
             to_x(one.mean),
             None if one.deviation is None else (to_x(one.ends[0]), to_x(one.ends[1])),
-            is_best=one.mean == max(means) > min(means),
+            is_best=one.name in best,
         )
         for one in measured
         if one.mean is not None

@@ -14,7 +14,7 @@ from virtex.report.rendering import rendered
 from virtex.report.run_files import Record, read_log
 from virtex.resume import with_stored_choices
 from virtex.study.plan import Run
-from virtex.study.summary import ScoredRow, Summary, task_of
+from virtex.study.summary import Column, ScoredRow, Summary, task_of
 from virtex.transfer.protocol import digest
 from virtex.version import VERSION
 
@@ -71,7 +71,7 @@ def study_page(summary: Summary, runs: Sequence[Run], *, title: str) -> bytes:
     problems: list[str] = []
     curves = _curves(_logs(runs, problems))
     main, further = (
-        [column for column, is_main in summary.columns.items() if is_main == wanted]
+        [column for column in summary.columns if column.is_main == wanted]
         for wanted in (True, False)
     )
     results = [one.result for one in summary.origins]
@@ -80,7 +80,7 @@ def study_page(summary: Summary, runs: Sequence[Run], *, title: str) -> bytes:
         summary=summary,
         scores=_score_charts(summary, main),
         further_scores=_score_charts(summary, further),
-        efficiency=_efficiency(summary.rows, main),
+        efficiency=_efficiency(summary.rows, [column.name for column in main]),
         curves=curves,
         origins=_origin_lines(summary),
         data={_hash(one.data): _data_text(one.data) for one in results},
@@ -90,8 +90,15 @@ def study_page(summary: Summary, runs: Sequence[Run], *, title: str) -> bytes:
     return rendered("study.html", page, package="virtex.study")
 
 
-def _score_charts(summary: Summary, columns: Sequence[str]) -> tuple[DotChart, ...]:
-    charts = (dot_chart(name, [row.measured(name) for row in summary.rows]) for name in columns)
+def _score_charts(summary: Summary, columns: Sequence[Column]) -> tuple[DotChart, ...]:
+    charts = (
+        dot_chart(
+            column.heading,
+            [row.measured(column.name) for row in summary.rows],
+            best=summary.best(column),
+        )
+        for column in columns
+    )
     return tuple(chart for chart in charts if chart is not None)
 
 

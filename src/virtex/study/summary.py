@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 from virtex.config import to_dict
 from virtex.engine.run import RunFolder
@@ -16,6 +17,7 @@ from virtex.study.plan import Run, left_out
 from virtex.study.scores import columns_of, numbers_of, results_of, scores_of
 from virtex.study.study_config import StudyConfig
 from virtex.study.tuning import is_tuned, tuned
+from virtex.transfer.directions import Direction, direction_of
 from virtex.transfer.protocol import Result
 
 ABOUT = ("images seen", "annotation hours", "learning rate")
@@ -57,25 +59,48 @@ class ScoredRow:
         return Measured(self.name, fmean(values), stdev(values) if len(values) > 1 else None)
 
 
+class Column(NamedTuple):
+    """A column of the table, a number of a score."""
+
+    name: str
+    is_main: bool
+    """Whether it is the first of its score."""
+    direction: Direction
+    """Whether a higher or a lower number is better."""
+
+    @property
+    def heading(self) -> str:
+        """The name, with an arrow where a lower number is better."""
+        return f"{self.name} ↓" if self.direction == "lower" else self.name
+
+
 @dataclass(frozen=True)
 class Summary:
     """The table of a study as values."""
 
     headings: list[str]
     """Those of `ABOUT` that rows have."""
-    columns: dict[str, bool]
-    """Names of the scores' columns, and whether it is the first of its score."""
+    columns: list[Column]
     rows: list[ScoredRow]
     origins: list[Origin]
     missing: list[str]
     """What is to be measured, a line for each run that lacks something."""
 
-    def best(self, column: str) -> float | None:
-        """Return the highest mean of a column; None where all of several rows have the same."""
-        means = [mean for row in self.rows if (mean := row.measured(column).mean) is not None]
-        if not means or (len(means) > 1 and min(means) == max(means)):
-            return None
-        return max(means)
+    def best(self, column: Column) -> set[str]:
+        """Return the names of the rows with a column's best mean, or one within its deviation.
+
+        There are none where all of several rows have such a mean, or no number is better.
+        """
+        means = {
+            row.name: (measured.mean, measured.deviation or 0.0)
+            for row in self.rows
+            if (measured := row.measured(column.name)).mean is not None
+        }
+        if not means or column.direction == "neither":
+            return set()
+        best, deviation = (max if column.direction == "higher" else min)(means.values())
+        near = {name for name, (mean, _) in means.items() if abs(mean - best) <= deviation}
+        return near if len(near) < len(means) or len(means) == 1 else set()
 
 
 def summarize(config: StudyConfig, runs: Sequence[Run]) -> Summary:
@@ -84,11 +109,6 @@ def summarize(config: StudyConfig, runs: Sequence[Run]) -> Summary:
     Raises:
         DataError: A result cannot be read.
     """
-    columns = {
-        column: index == 0
-        for score in scores_of(config)
-        for index, column in enumerate(columns_of(score))
-    }
     scored: dict[str, list[tuple[Run, dict[str, float]]]] = {}
     origins, lacking = list[Origin](), dict[tuple[str, str], list[str]]()
     for run in runs:
@@ -98,7 +118,9 @@ def summarize(config: StudyConfig, runs: Sequence[Run]) -> Summary:
             lacking.setdefault((run.row.name, names), []).append(str(run.seed))
         if numbers := numbers_of(config, results):
             scored.setdefault(run.row.name, []).append((run, numbers))
-    rows = [_row(config, name, own, list(columns)) for name, own in scored.items()]
+    columns = _columns(config, origins)
+    column_names = [column.name for column in columns]
+    rows = [_row(config, name, own, column_names) for name, own in scored.items()]
     missing = [
         f"{row}, seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}: {names}"
         for (row, names), seeds in lacking.items()
@@ -106,6 +128,16 @@ def summarize(config: StudyConfig, runs: Sequence[Run]) -> Summary:
     missing += [f"rows and columns of --roots.{name} DIR" for name in left_out(config)]
     headings = [key for key in ABOUT if any(row.about[key] for row in rows)]
     return Summary(headings, columns, rows, origins, missing)
+
+
+def _columns(config: StudyConfig, origins: Sequence[Origin]) -> list[Column]:
+    """Return the columns of all scores, each with the direction of its number."""
+    headlines = {one.score: one.result.headline for one in origins}
+    return [
+        Column(name, index == 0, direction_of(number or headlines.get(score.name, "")))
+        for score in scores_of(config)
+        for index, (name, number) in enumerate(columns_of(score).items())
+    ]
 
 
 def num_images_seen(run: Run) -> int:

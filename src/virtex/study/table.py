@@ -7,14 +7,17 @@ from virtex.study.summary import Summary
 
 
 def table(summary: Summary) -> str:
-    """Return a line for each row with scores: mean and deviation, the best mean in bold."""
-    names, headings = list(summary.columns), summary.headings
-    best = {column: summary.best(column) for column in names}
+    """Return a line for each row with scores: mean and deviation, the best means in bold."""
+    columns, headings = summary.columns, summary.headings
+    best = {column: summary.best(column) for column in columns}
+    names = [column.heading for column in columns]
     lines = [_line(["pretraining", *headings, *names, "seeds"])]
     lines.append("|---|" + "---:|" * (len(headings) + len(names) + 1))
     for row in summary.rows:
         cells = [row.about[key] for key in headings]
-        cells += [_cell(row.measured(column), best=best[column]) for column in names]
+        cells += [
+            _cell(row.measured(column.name), is_best=row.name in best[column]) for column in columns
+        ]
         lines.append(_line([row.name, *cells, str(row.num_seeds)]))
     return "\n".join(lines) + "\n"
 
@@ -24,8 +27,8 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(escaped)} |"
 
 
-def _cell(measured: Measured, *, best: float | None) -> str:
-    mean, *deviation = measured.text.split(" ", 1)
-    if measured.mean is None or measured.mean != best:
+def _cell(measured: Measured, *, is_best: bool) -> str:
+    if not is_best:
         return measured.text
+    mean, *deviation = measured.text.split(" ", 1)
     return " ".join([f"**{mean}**", *deviation])
