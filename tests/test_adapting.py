@@ -102,6 +102,15 @@ def test_weights_that_state_no_network_are_refused_before_any_work(
         check(config)
 
 
+def test_a_check_of_a_named_network_opens_no_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("virtex.pretrain.open_init", opened.append)
+    check(small_config(tmp_path / "run", "--init", str(tmp_path / "weights.pth")))
+    assert opened == []
+
+
 def test_a_recipe_without_classes_says_how_to_name_them(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"folder by --early_stopping\.data\.root DIR"):
         adapted("adapt_captions", tmp_path / "run", "--init", weights)

@@ -230,16 +230,15 @@ def _say_what_ended(config: PretrainConfig, result: FitResult, *, seconds: float
 
 
 def check(config: PretrainConfig) -> None:
-    """Check the options as far as possible without reading data.
+    """Check the options as far as possible without reading data, or weights whose network is named.
 
     Raises:
         ConfigError: Options cannot work, or differ from those of the existing run.
     """
     folder = RunFolder(config.out)
     config = settled(config, folder)
-    is_named = config.backbone.name != FROM_INIT
-    init = open_init("random" if is_named or folder.has_begun() else config.init)
-    config = with_whole_backbone(config, None if folder.has_begun() else init)
+    from_init = config.backbone.name == FROM_INIT and not folder.has_begun()
+    config = with_whole_backbone(config, open_init(config.init) if from_init else None)
     check_options(config)
     resumes(config, folder)
     with torch.random.fork_rng(devices=[]):
