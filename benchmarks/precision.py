@@ -7,6 +7,7 @@ ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2.
 """
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import torch
 
 from virtex.data.source import open_source
 from virtex.data.tokenizer import train_tokenizer
-from virtex.engine.loop import to_device
+from virtex.engine.device_batches import to_device
 from virtex.engine.optim import build_optimizer
 from virtex.engine.precision import choose_precision
 from virtex.engine.run import autocast, choose_device
@@ -31,6 +32,7 @@ Step = Callable[[], None]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipes", nargs="+", default=["quickstart", "cpu_small"])
+    parser.add_argument("--backbones", nargs="+", help="timm networks in place of the recipes' own")
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
@@ -38,22 +40,24 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
-    print(f"{device}: auto is {choose_precision('auto', device)}", flush=True)
-    for name in arguments.recipes:
-        config = recipe(name)
+    for name, backbone in itertools.product(arguments.recipes, arguments.backbones or [None]):
+        config = recipe(name, backbone)
         batch, data = prepared(config, device)
         steps = {
             precision: training_step(config, batch, data, precision)
             for precision in arguments.precision
         }
         seconds = medians(steps, device, rounds=arguments.rounds)
-        speeds = [f"{name} {config.run.batch_size / value:.0f}" for name, value in seconds.items()]
-        print(f"{name}, images/s: {', '.join(speeds)}", flush=True)
+        speeds = [f"{key} {config.run.batch_size / value:.0f}" for key, value in seconds.items()]
+        automatic = choose_precision("auto", device, network=Backbone(config.backbone))
+        what = ", ".join(filter(None, (name, backbone)))
+        print(f"{what}, images/s: {', '.join(speeds)}; auto is {automatic}", flush=True)
 
 
-def recipe(name: str) -> PretrainConfig:
+def recipe(name: str, backbone: str | None) -> PretrainConfig:
     """Return a recipe's options, for drawn scenes of its image size."""
     arguments = ["--config", name, "--data.source", "scenes", "--out", "unused"]
+    arguments += [] if backbone is None else ["--backbone.name", backbone]
     size = str(parse_pretrain(arguments).image.size)
     scenes = ["--data.num_images", str(NUM_SCENES), "--data.image_size", size]
     return parse_pretrain([*arguments, *scenes])

@@ -63,7 +63,6 @@ def pretrain(config: PretrainConfig) -> FitResult:
         init = open_init_in_all("random" if folder.has_begun() else config.init)
         config = settled(config, folder)
         config = with_whole_backbone(config, None if folder.has_begun() else init)
-        config = with_precision(config, folder, device)
         check_options(config)
         distributed.on_main(lambda: files.check_out(config.out, is_file=False))
         with folder.locked(), _remote_shards(config) as remote:
@@ -83,6 +82,7 @@ def _pretrain(
     start = time.monotonic()
     backbone = first_backbone(config, init, resumed=resumed)
     check_backbone(backbone, config)
+    config = with_precision(config, folder, device, backbone)
     whole, train, validation = _open_data(config, remote)
     run_data = check_data(config, train, validation, resumed=resumed, init_sha256=init.sha256)
     config = in_steps(config, num_images=len(train))

@@ -49,7 +49,8 @@ class PretrainRunConfig(RunConfig):
 
     precision: AnyPrecision = "auto"
     """Precision of the forward and backward passes; auto: bf16 if the device is fast at it, else
-    fp32; a run keeps it when it is resumed elsewhere. Weights are always fp32."""
+    fp32, and on a CPU fp32 for MobileNet, EfficientNet and the like. A run keeps it when it is
+    resumed elsewhere. Weights are always fp32."""
     float32_matmul: Float32Matmul = "high"
     """Products of fp32 numbers on NVIDIA GPUs: high is TF32, highest is fp32, default is torch's
     own choice: TF32 in convolutions, fp32 elsewhere."""

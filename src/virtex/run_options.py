@@ -52,11 +52,13 @@ def _with_lanes(config: PretrainConfig) -> PretrainConfig:
 
 
 def with_precision(
-    config: PretrainConfig, folder: RunFolder, device: torch.device
+    config: PretrainConfig, folder: RunFolder, device: torch.device, backbone: Backbone
 ) -> PretrainConfig:
-    """Return the options with the precision that `auto` stands for on the hardware at hand."""
+    """Return the options with what `auto` stands for on the hardware at hand, for a backbone."""
     so = "the run keeps the precision that it began with" if folder.has_begun() else FASTER
-    precision = agreed_precision(config.run.precision, device, option="run.precision", so=so)
+    precision = agreed_precision(
+        config.run.precision, device, network=backbone, option="run.precision", so=so
+    )
     return replace(config, run=replace(config.run, precision=precision))
 
 

@@ -8,6 +8,7 @@ import torch
 from virtex.engine import precision
 from virtex.engine.precision import agreed_precision, choose_precision, is_fast
 from virtex.engine.run import Precision, RunConfig, autocast
+from virtex.models.backbone import Backbone, BackboneConfig
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -111,6 +112,20 @@ def test_processes_of_different_hardware_agree_on_fp32(
     assert agreed_precision("auto", CPU, option="run.precision") == "bf16"
     monkeypatch.setattr(precision.distributed, "gather_objects", lambda own: [own, "fp32"])
     assert agreed_precision("auto", CPU, option="run.precision") == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("mobilenetv3_small_050", "fp32"), ("convnext_atto", "bf16"), ("resnet18", "bf16")],
+)
+def test_auto_is_fp32_where_the_gradients_of_a_network_are_slow_on_a_cpu(
+    cpu: Cpu, name: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Backbone(BackboneConfig(name))
+    assert agreed_precision("auto", CPU, network=network, option="run.precision") == expected
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert choose_precision("auto", GPU, network=network) == "bf16"
+    assert choose_precision("bf16", CPU, network=network) == "bf16"
 
 
 def test_auto_never_reaches_a_forward_pass() -> None:

@@ -6,6 +6,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from virtex import distributed
 from virtex.engine.run import AnyPrecision, Precision
@@ -41,18 +42,25 @@ FASTER = "fp32 is faster here, and `auto` chooses it"
 
 
 def choose_precision(
-    precision: AnyPrecision, device: torch.device, *, option: str = "precision", so: str = FASTER
+    precision: AnyPrecision,
+    device: torch.device,
+    *,
+    network: nn.Module | None = None,
+    option: str = "precision",
+    so: str = FASTER,
 ) -> Precision:
     """Return the named precision; `auto`: bf16 if the device is fast at it, else fp32.
 
     Warns, once, if the device is slow at the named one.
 
     Args:
+        network: What is trained, if it is: a CPU is slow at some in bf16.
         option: Name of the option, for the warning.
         so: What follows for the user, for the warning.
     """
     if precision == "auto":
-        return "bf16" if is_fast("bf16", device) else "fp32"
+        is_slow = network is not None and device.type == "cpu" and _strides_channels(network)
+        return "bf16" if is_fast("bf16", device) and not is_slow else "fp32"
     if not is_fast(precision, device):
         if device.type == "cpu":
             needed = INSTRUCTIONS[precision]
@@ -65,11 +73,26 @@ def choose_precision(
     return precision
 
 
+def _strides_channels(network: nn.Module) -> bool:
+    """Return whether depthwise convolutions have a stride, whose bf16 gradients a CPU is slow at.
+
+    Whole steps of MobileNet and EfficientNet take up to twice as long as in fp32; ConvNeXt, whose
+    depthwise convolutions have no stride, gains from bf16 (docs/benchmarks.md).
+    """
+    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    return any(1 < one.groups == one.in_channels and max(one.stride) > 1 for one in convolutions)
+
+
 def agreed_precision(
-    precision: AnyPrecision, device: torch.device, *, option: str, so: str = FASTER
+    precision: AnyPrecision,
+    device: torch.device,
+    *,
+    network: nn.Module | None = None,
+    option: str,
+    so: str = FASTER,
 ) -> Precision:
     """Return what all processes choose: fp32 where `auto` stands for it on one of them."""
-    own = choose_precision(precision, device, option=option, so=so)
+    own = choose_precision(precision, device, network=network, option=option, so=so)
     return own if len(set(distributed.gather_objects(own))) == 1 else "fp32"
 
 
