@@ -15,9 +15,9 @@ from tests.oracles.caption_scores import slow_bleu, slow_cider_d, slow_common_le
 from virtex.errors import DataError
 from virtex.transfer.metrics.bleu import bleu
 from virtex.transfer.metrics.captioning import caption_scores, cider_of_each, degeneracy
-from virtex.transfer.metrics.cider import cider_d
-from virtex.transfer.metrics.ptb_tokens import ptb_tokens
 from virtex.transfer.metrics.rouge import common_length, rouge_l
+from virtex.words.cider import cider_d
+from virtex.words.ptb_tokens import ptb_tokens
 
 PACKAGE = find_spec("pycocoevalcap")
 WORDS = st.lists(st.sampled_from("abc"), max_size=7)

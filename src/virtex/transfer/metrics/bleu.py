@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from virtex.transfer.metrics.ngrams import LONGEST, Ngram, Words, ngrams
+from virtex.words.ngrams import LONGEST, Ngram, Words, ngrams
 
 TINY, SMALL = 1e-15, 1e-9
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from virtex.errors import DataError, listing, raise_all
 from virtex.transfer.metrics.bleu import bleu
-from virtex.transfer.metrics.cider import cider_d
-from virtex.transfer.metrics.ngrams import Words, ngrams
-from virtex.transfer.metrics.ptb_tokens import ptb_tokens
 from virtex.transfer.metrics.rouge import rouge_l
+from virtex.words.cider import cider_d
+from virtex.words.ngrams import Words, ngrams
+from virtex.words.ptb_tokens import ptb_tokens
 
 TRIGRAM = 3
 

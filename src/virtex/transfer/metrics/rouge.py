@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from virtex.transfer.metrics.ngrams import Words
+from virtex.words.ngrams import Words
 
 BETA = 1.2
 NO_WORDS = ("",)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from virtex.transfer.metrics.ptb_tokens import ptb_tokens
+from virtex.words.ptb_tokens import ptb_tokens
 
 CASES = {
     "A man, a plan; a canal: Panama!": "a man a plan a canal panama",
