@@ -13,11 +13,13 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
 
+from virtex.data.caption_sample import drawn_references
 from virtex.data.example import Source
 from virtex.data.source import SourceConfig, open_source
 from virtex.data.source_options import Needs
@@ -36,6 +38,7 @@ from virtex.tasks.masked_lm import MaskedLmConfig
 from virtex.tasks.moco import MocoConfig
 from virtex.tasks.pirl import PirlConfig
 from virtex.tasks.prefix_lm import PrefixLmConfig
+from virtex.tasks.self_critical import SelfCriticalConfig
 
 VOCAB_SIZE = 1_500
 NUM_SCENES = 4_000
@@ -46,6 +49,7 @@ TASKS: dict[str, TaskConfig] = {
     "ICMLM": MaskedLmConfig(masked_words="concepts"),
     "CapPa": CapPaConfig(),
     "prefix LM": PrefixLmConfig(),
+    "self-critical": SelfCriticalConfig(),
     "token classification": TokenClassificationConfig(),
     "token classification, BCE": TokenClassificationConfig(loss="bce"),
     "SuperClass": TokenClassificationConfig(idf=True),
@@ -97,7 +101,8 @@ def prepare(
 ) -> tuple[Task, Batch]:
     """Return a task and a batch for it."""
     image = ImageConfig(size=arguments.size)
-    data = TaskData(image, tokenizer, source.categories, len(source))
+    references = partial(drawn_references, source, most=NUM_SCENES)
+    data = TaskData(image, tokenizer, source.categories, len(source), references)
     torch.manual_seed(0)
     task = config.build(Backbone(BackboneConfig(backbone)), data)
     encoded = []

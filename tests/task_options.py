@@ -16,6 +16,7 @@ TASKS: dict[str, dict[str, object]] = {
     "icmlm": {"name": "icmlm", **HEAD},
     "cappa": {"name": "cappa", **HEAD},
     "prefix_lm": {"name": "prefix_lm"},
+    "self_critical": {"name": "self_critical", "samples_per_image": 2, **HEAD},
     "token_classification": {"name": "token_classification"},
     "token_classification_bce": {"name": "token_classification", "loss": "bce"},
     "superclass": {"name": "superclass"},

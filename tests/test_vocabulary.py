@@ -11,7 +11,12 @@ from tests.data.shards.ranged_server import BUCKET, RangedServer
 from tests.data.sources.manifests import write_shards
 from tests.small_run import small_config
 from virtex import cli
-from virtex.data.caption_sample import TooManyCaptionsError, all_captions, drawn_captions
+from virtex.data.caption_sample import (
+    TooManyCaptionsError,
+    all_captions,
+    drawn_captions,
+    drawn_references,
+)
 from virtex.data.example import Example, Source
 from virtex.data.shards.index import index_shards
 from virtex.data.shards.index_options import IndexConfig
@@ -118,6 +123,12 @@ def test_a_sample_is_spread_over_all_of_the_data_and_always_the_same(counts: lis
     tenths = Counter(10 * image // len(counts) for image in images)
     assert min(tenths.values()) >= 3
     assert len(tenths) == 10
+
+
+def test_references_are_those_of_images_from_all_parts() -> None:
+    found = drawn_references(Counted([1, 2] * 50), most=10)
+    assert [captions[0].split()[0] for captions in found] == [str(10 * i) for i in range(10)]
+    assert drawn_references(Counted([1, 3]), most=10) == [("0 0",), ("1 0", "1 1", "1 2")]
 
 
 def test_a_small_source_gives_all_its_captions() -> None:

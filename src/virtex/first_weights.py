@@ -49,7 +49,9 @@ def fill_task(task: Task, init: Opened, config: PretrainConfig) -> dict[str, Any
     if config.init_parts == "training":
         return released_checkpoint(task, init, run=config.run, optim=config.optim)
     if config.init_parts == "task" and init.kind == "run":
-        load_strictly(task, init.state, subject=init.path, remedy=NOT_SAME_TASK)
+        load_strictly(
+            task, task.starting_state(init.state), subject=init.path, remedy=NOT_SAME_TASK
+        )
     elif config.init_parts == "task":
         load_released_task(task, init)
     return None

@@ -5,12 +5,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
 from virtex import config as config_files
 from virtex import distributed, files
+from virtex.data.caption_sample import drawn_references
 from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.shards.remote import RemoteShards, open_remote
@@ -48,6 +50,9 @@ from virtex.zoo.own_tokenizer import TOKENIZER_NAME, digest_of, save_own_tokeniz
 __all__ = ["PretrainConfig", "check", "check_inputs", "parse_pretrain", "pretrain"]
 
 log = logging.getLogger("virtex")
+
+MOST_WITH_REFERENCES = 20_000
+"""Images whose captions tell how many images have an n-gram: a few seconds' work."""
 
 
 def pretrain(config: PretrainConfig) -> FitResult:
@@ -89,7 +94,13 @@ def _pretrain(
     early_stopping = _early_stopping(config, device)
     tokenizer = _vocabulary(config, whole, init, resumed=resumed)
     config, run_data = _with_vocabulary(config, run_data, tokenizer)
-    task_data = TaskData(config.image, tokenizer, train.categories, len(train))
+    task_data = TaskData(
+        config.image,
+        tokenizer,
+        train.categories,
+        len(train),
+        references=partial(_references, train),
+    )
     task = config.task.build(backbone, task_data)
     first = None if resumed else fill_task(task, init, config)
     _write_beginning(config, folder, run_data, tokenizer=None if resumed else tokenizer)
@@ -166,6 +177,11 @@ def _vocabulary(
     if config.init_parts == "task" and not resumed:
         return init.tokenizer or open_tokenizer(config.tokenizer, whole)
     return stored_tokenizer(config.out) if resumed else open_tokenizer(config.tokenizer, whole)
+
+
+def _references(train: Source) -> list[tuple[str, ...]]:
+    """Return captions of the training images, which the main process reads."""
+    return distributed.on_main(lambda: drawn_references(train, most=MOST_WITH_REFERENCES))
 
 
 def _early_stopping(config: PretrainConfig, device: torch.device) -> EarlyStopping | None:

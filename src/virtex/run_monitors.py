@@ -21,13 +21,14 @@ from virtex.tasks.contrastive import ContrastiveConfig
 from virtex.tasks.detection import InstanceSegmentationConfig
 from virtex.tasks.moco import MocoConfig
 from virtex.tasks.pirl import PirlConfig
+from virtex.tasks.self_critical import SelfCriticalConfig
 
 NUM_IMAGES = 2000
 """Images whose captions are read for their frequencies: a second's work."""
 NUM_FROM_SHARDS = 500
 """Captions that are read for them from shards, which may be fetched."""
 ALL_ALIKE = "Try: captions that say what each image shows; `virtex data check` lists repeated ones."
-OTHER_LOSSES = (MocoConfig, PirlConfig, InstanceSegmentationConfig)
+OTHER_LOSSES = (MocoConfig, PirlConfig, InstanceSegmentationConfig, SelfCriticalConfig)
 """Tasks whose validation loss is not that of training."""
 
 
@@ -86,7 +87,12 @@ def _num_negatives(config: PretrainConfig, num_images: int) -> int:
 
 
 def _settled_step(config: PretrainConfig, num_images: int) -> int:
-    """Return the step at which a queue holds keys alone, and a bank every image's memory."""
+    """Return the step at which a queue holds keys alone, and a bank every image's memory.
+
+    A loss that is the surplus of sampled captions over a baseline says nothing at any step.
+    """
+    if isinstance(config.task, SelfCriticalConfig):
+        return config.run.num_steps
     if isinstance(config.task, MocoConfig):
         return math.ceil(config.task.queue_size / config.run.batch_size)
     if isinstance(config.task, PirlConfig):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tests.small_run import small_config
 from tests.task_options import task_flags
+from virtex.data.caption_sample import drawn_references
 from virtex.data.example import Source
 from virtex.data.loader import LoaderConfig, training_batches
 from virtex.data.source import SourceConfig, open_source
@@ -63,7 +64,8 @@ def build(name: str, folder: Path) -> tuple[Task, list[list[Batch]]]:
     source, tokenizer = scenes()
     config = small_config(folder, *task_flags(name))
     torch.manual_seed(0)
-    data = TaskData(config.image, tokenizer, source.categories, len(source))
+    references = partial(drawn_references, source, most=len(source))
+    data = TaskData(config.image, tokenizer, source.categories, len(source), references)
     task = config.task.build(Backbone(config.backbone), data)
     batches: Iterator[list[Batch]] = training_batches(
         source,

@@ -18,6 +18,8 @@ from virtex.engine.signals import StopSignals
 pytestmark = pytest.mark.gpu
 GPU = "cuda"
 FIRST_WATCHED, NUM_STEPS = 4, 10
+WAITING = {"self_critical"}
+"""Tasks that score on the host what the device samples."""
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +45,7 @@ def test_waiting_for_the_gpu_is_noticed() -> None:
         torch.ones(1, device=GPU).item()
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [name for name in TASKS if name not in WAITING])
 def test_no_step_waits_for_the_gpu(name: str, tmp_path: Path) -> None:
     """Of the whole loop, from fetching a batch to the update and `after_step`."""
     train(name, tmp_path, device=GPU, num_steps=NUM_STEPS, hook=watch, precision="bf16")

@@ -216,6 +216,17 @@ def test_nan_logits_give_captions_of_nan_log_probability():
     assert generated.log_probs.isnan().all()
 
 
+def test_samples_are_drawn_by_numbers_as_by_the_generator_of_them():
+    model = PrefixModel(VOCAB_SIZE, seed=11)
+    config = DecodingConfig("nucleus", max_steps=6)
+    draws = torch.rand((2, 4, 6), generator=torch.Generator().manual_seed(3))
+    given, drawn = (
+        run(model, config, batch_size=2, num_captions=4, rng=rng)[0]
+        for rng in (draws, torch.Generator().manual_seed(3))
+    )
+    assert torch.equal(given.tokens, drawn.tokens)
+
+
 def test_samples_of_one_image_are_independent_and_have_the_models_log_probability():
     model = PrefixModel(VOCAB_SIZE, seed=11)
     config = DecodingConfig("nucleus", max_steps=6, top_p=0.8, temperature=0.7)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.tasks.small_tasks import SCENES, small_backbone, tokenizer
+from tests.tasks.small_tasks import SCENES, references, small_backbone, tokenizer
 from virtex import distributed
 from virtex.data.transforms import ImageConfig
 from virtex.engine.optim import OptimConfig
@@ -63,7 +63,7 @@ def small_task(config: TaskConfig) -> Task:
     """A task on a backbone without BatchNorm, but for MoCo, which has it in groups."""
     torch.manual_seed(0)
     options = {} if config.normalizes_in_groups else {"norm_layer": "groupnorm1"}
-    data = TaskData(ImageConfig(size=64), tokenizer(), SCENES.categories, len(SCENES))
+    data = TaskData(ImageConfig(size=64), tokenizer(), SCENES.categories, len(SCENES), references)
     return config.build(Backbone(small_backbone(config, **options)), data).train()
 
 

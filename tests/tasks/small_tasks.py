@@ -27,8 +27,13 @@ def tokenizer() -> Tokenizer:
 def build(config: TaskConfig, *, categories: tuple[str, ...] = SCENES.categories) -> Task:
     """A task whose initial weights are always the same."""
     torch.manual_seed(0)
-    data = TaskData(IMAGE, tokenizer(), categories, len(SCENES))
+    data = TaskData(IMAGE, tokenizer(), categories, len(SCENES), references)
     return config.build(Backbone(small_backbone(config)), data)
+
+
+def references() -> list[tuple[str, ...]]:
+    """The captions of all scenes."""
+    return [SCENES.captions(index) for index in range(len(SCENES))]
 
 
 def small_backbone(config: TaskConfig, **options: str) -> BackboneConfig:

@@ -1,4 +1,4 @@
-"""The captions that a vocabulary is trained on: all of a source, or a sample of bounded size."""
+"""Captions that are read before training: all of a source, or a sample of bounded size."""
 
 from collections.abc import Iterator
 
@@ -46,3 +46,15 @@ def drawn_captions(source: Source, *, most: int) -> Iterator[str]:
         first = int(draw * len(captions))
         chosen = (*captions[first:], *captions[:first])
         yield from chosen[: most // num_images]
+
+
+def drawn_references(source: Source, *, most: int) -> list[tuple[str, ...]]:
+    """Return the captions of each of at most `most` images, evenly spaced in the source.
+
+    Those of a source in shards are of bounded number, and each counts as an image of its own.
+    """
+    if source.shard_counts is not None:
+        return [(caption,) for caption in source.sample_captions(most, seed=SEED)]
+    num_images = min(len(source), most)
+    indices = np.arange(num_images) * len(source) // max(num_images, 1)
+    return [tuple(source.captions(index)) for index in indices.tolist()]

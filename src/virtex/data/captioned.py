@@ -1,6 +1,6 @@
 """An image and one or several of its captions as tensors, for tasks that read captions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,18 +22,31 @@ class CaptionedForTraining:
     transform: TrainTransform
     encode_caption: EncodeCaption
     num_captions: int = 1
+    encode_references: Callable[[Sequence[str]], Tensor] | None = None
+    """Function from all captions of an image, flipped with it, to its `references`."""
 
     def __call__(self, example: Example, generator: np.random.Generator) -> dict[str, Tensor]:
         order = _drawn_order(example, generator)
         captions = [example.captions[order[k % len(order)]] for k in range(self.num_captions)]
         image, is_flipped = self.transform.augment(example, generator)
-        if is_flipped:
-            captions = [self.transform.flip_caption(caption) for caption in captions]
+        encoded = {"image": image, **self._tokens(self._like_image(captions, is_flipped))}
+        if self.encode_references is not None:
+            references = self._like_image(example.captions, is_flipped)
+            encoded["references"] = self.encode_references(references)
+        return encoded
+
+    def _like_image(self, captions: Sequence[str], is_flipped: bool) -> Sequence[str]:
+        """Return captions of an image, flipped if it is."""
+        if not is_flipped:
+            return captions
+        return [self.transform.flip_caption(caption) for caption in captions]
+
+    def _tokens(self, captions: Sequence[str]) -> dict[str, Tensor]:
         tokens = [self.encode_caption(caption) for caption in captions]
         if self.num_captions == 1:
-            return {"image": image, "tokens": tokens[0]}
+            return {"tokens": tokens[0]}
         lengths = torch.tensor([len(sequence) for sequence in tokens])
-        return {"image": image, "tokens": torch.cat(tokens), "lengths": lengths}
+        return {"tokens": torch.cat(tokens), "lengths": lengths}
 
 
 @dataclass(frozen=True)

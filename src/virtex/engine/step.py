@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from virtex import distributed
+from virtex.engine.device_batches import mark_dynamic
 from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig, autocast, seed_of_step, seed_step
 from virtex.engine.state import TrainingState
@@ -37,6 +38,9 @@ def train_step(
     seed_step(run.seed, state.step, distributed.rank())
     with autocast(run.precision, state.device):
         pieces = task.prepare_step(pieces, seed=seed_of_step(run.seed, state.step))
+    if run.compile != "none":
+        for piece in pieces:
+            mark_dynamic(piece, task.dynamic)
     pieces = with_mean_counts(pieces, task.counts)
     if isinstance(task, PairwiseTask) and len(pieces) > 1:
         outputs = [backward_in_two_passes(task, pieces, state, run=run)]

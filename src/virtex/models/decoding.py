@@ -65,8 +65,9 @@ class Generated:
         return replace(self, **mapped)
 
 
-Rng = torch.Generator | Sequence[torch.Generator]
-"""One random generator for all images, or one for each."""
+Rng = torch.Generator | Sequence[torch.Generator] | Tensor
+"""One random generator for all images, or one for each; or what these would draw, uniform in
+[0, 1), of shape (B, num_captions, max_steps)."""
 Step = Callable[[Tensor, KeyValueCache], Tensor]
 """Function from last tokens (B, K) and a cache, which it extends, to logits (B, K, V)."""
 
@@ -179,6 +180,9 @@ def _gathered(parts: list[Running], *, config: DecodingConfig, num_captions: int
 def _uniform(rng: Rng | None, size: tuple[int, ...]) -> Tensor:
     if rng is None:
         raise ConfigError("nucleus sampling draws at random: pass rng, a torch.Generator")
+    if isinstance(rng, Tensor):
+        assert rng.shape == size, f"random numbers {tuple(rng.shape)}, must be {size}"
+        return rng
     if not isinstance(rng, torch.Generator):
         assert len(rng) == size[0]
         return torch.stack([_uniform(one, size[1:]) for one in rng])

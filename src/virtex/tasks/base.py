@@ -65,6 +65,9 @@ class TaskData:
     """Names of the classes, if the data has any: a label is an index into them."""
     num_examples: int = 0
     """Number of training examples, for tasks that have a memory of each."""
+    references: Callable[[], Sequence[Sequence[str]]] | None = None
+    """Function that reads the captions of each training image, or of a bounded sample of them, the
+    same in all processes; None where nothing is trained."""
 
     @property
     def vocabulary(self) -> Tokenizer:
@@ -132,6 +135,10 @@ class Task(nn.Module, ABC):
     def writer(self) -> Captioner | None:
         """The model that writes captions, if the task trains one."""
         return None
+
+    def starting_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return what the task takes of the state dict of the run that it starts from: all."""
+        return state
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of the parameters without weight decay."""

@@ -11,6 +11,7 @@ from virtex.tasks.masked_lm import MaskedLmConfig
 from virtex.tasks.moco import MocoConfig
 from virtex.tasks.pirl import PirlConfig
 from virtex.tasks.prefix_lm import PrefixLmConfig
+from virtex.tasks.self_critical import SelfCriticalConfig
 
 TASKS: dict[str, Choice] = {
     "bicaptioning": Choice(CaptioningConfig, {"bidirectional": True}),
@@ -19,6 +20,7 @@ TASKS: dict[str, Choice] = {
     "icmlm": Choice(MaskedLmConfig, {"masked_words": "concepts"}),
     "cappa": Choice(CapPaConfig),
     "prefix_lm": Choice(PrefixLmConfig),
+    "self_critical": Choice(SelfCriticalConfig),
     "token_classification": Choice(TokenClassificationConfig, {"idf": False}),
     "superclass": Choice(TokenClassificationConfig, {"idf": True}),
     "label_classification": Choice(LabelClassificationConfig),
