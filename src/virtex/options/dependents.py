@@ -37,6 +37,17 @@ def register_dependents(
     _RULES[config_class] = Rules(keeps, tuple(exclusive))
 
 
+def excluded_by(given: Mapping[str, Any]) -> set[str]:
+    """Return the names of the options that a mapping replaces by others, of any config class."""
+    return {
+        name
+        for rules in _RULES.values()
+        if any(given.get(one) is not None for one in rules.exclusive)
+        for name in rules.exclusive
+        if name not in given
+    }
+
+
 class Dependents:
     """What the layers of options have set so far, and what a later layer puts back."""
 

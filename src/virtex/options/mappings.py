@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from virtex.options.dependents import excluded_by
+
 
 class Mappings:
     """The options of a config class that hold options of other commands, as they are given.
@@ -47,11 +49,18 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
     if "name" in second and second["name"] != first.get("name"):
         return dict(second)
     both = {
-        key: merged(first[key], value)
+        key: merged(_with_name(first[key]), value)
         for key, value in second.items()
-        if isinstance(value, Mapping) and isinstance(first.get(key), Mapping)
+        if isinstance(value, Mapping) and isinstance(first.get(key), Mapping | str)
     }
-    return {**first, **second, **both}
+    replaced = excluded_by(second)
+    kept = {key: value for key, value in first.items() if key not in replaced}
+    return {**kept, **second, **both}
+
+
+def _with_name(value: Mapping[str, Any] | str) -> Mapping[str, Any]:
+    """Return the options of a choice, which may be given by its name alone: `task: cappa`."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 def _holds_options(hint: Any) -> bool:
