@@ -1,7 +1,9 @@
 """The choice of each row's learning rate in a study, and its refusals."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -9,9 +11,12 @@ from PIL import Image
 
 from tests.test_study import RECIPE, parsed
 from virtex.config import to_dict
+from virtex.data.source import open_source
+from virtex.early_stopping import LABELS
 from virtex.errors import ConfigError, DataError
 from virtex.study import StudyConfig, study, tuning
 from virtex.study.plan import planned_runs
+from virtex.study.study_config import Row
 from virtex.study.tuning import Trial, check_trials, trials
 from virtex.transfer.protocol import Result
 
@@ -92,6 +97,26 @@ def of_classes(tmp_path: Path, *classes: int) -> StudyConfig:
     tune = {"factors": [1, 2], "num_steps": 2, "protocol": "linear"}
     target = {"source": "classes", "root": str(tmp_path / "classes")}
     return parsed(tmp_path, rows=[{"name": "a"}], tune=tune, target=target)
+
+
+def test_a_row_of_the_target_tries_rates_without_the_images_that_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = Row("a", root="target", pretrain={"task": "label_classification"})
+    config = replace(of_classes(tmp_path, *[index % 2 for index in range(30)]), rows=[row])
+    [run] = planned_runs(config)
+    written = SimpleNamespace(write=lambda path: None, reason="finished")
+    monkeypatch.setattr(tuning, "pretrain_in_team", lambda *_: written)
+    monkeypatch.setattr(tuning, "_score", lambda *_: written)
+    tuning.tune(config, run, "auto")
+    trained = open_source(trials(config, run)[0].options.data, split="train", needs=LABELS)
+    ids = [
+        {source.image_id(index) for index in range(len(source))}
+        for source in (trained, tuning._halves(config)[1])
+    ]
+    assert not ids[0] & ids[1]
+    assert len(ids[0] | ids[1]) == 30
+    assert run.options.data.keep is None
 
 
 def test_a_linear_probe_of_few_images_needs_no_option_to_choose_rates(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ FREE = (
 )  # fmt: skip
 """Options, or prefixes of options, that may change on resume: the weights stay the same."""
 BY_FINGERPRINT = (
-    "data.train_split", "data.val_split", "data.num_val_images", "data.image_column",
+    "data.keep", "data.train_split", "data.val_split", "data.num_val_images", "data.image_column",
     "data.caption_column", "data.bad_object_limit", "data.missing_caption_limit",
     "data.mix",
 )  # fmt: skip

@@ -25,7 +25,7 @@ from virtex.pretrain_team import pretrain_in_team
 from virtex.processes import Requested
 from virtex.study.plan import Run, with_seed
 from virtex.study.scores import same_data
-from virtex.study.study_config import Row, StudyConfig, Tuning
+from virtex.study.study_config import TARGET, Row, StudyConfig, Tuning
 from virtex.transfer.choosing import choosing_data, choosing_protocol
 from virtex.transfer.command import TransferConfig, extraction
 from virtex.transfer.protocol import MAX_BYTES, Protocol, Result
@@ -35,6 +35,8 @@ from virtex.zoo.init import open_init
 log = logging.getLogger("virtex")
 OPTIONS = "options.json"
 """File beside the trials of a row, with the options of `tune`."""
+NOT_HELD_OUT = "not_held_out.txt"
+"""File beside the trials of a row that learns from the target, with the ids of its images there."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,17 @@ def is_tuned(config: StudyConfig, row: Row) -> bool:
 def trials(config: StudyConfig, run: Run) -> list[Trial]:
     """Return the trials of a run's row, which all of its runs share; none if it is not tuned.
 
-    They end with their last checkpoint: the best one is chosen by the target's test images.
+    They end with their last checkpoint: the best one is chosen by the target's test images. A row
+    that learns from the target does so without the images that score: it would know their labels.
     """
     if not is_tuned(config, run.row):
         return []
     length = replace(run.options.run, num_steps=config.tune.num_steps, num_epochs=None)
     last = replace(run.options.early_stopping, protocol="none", first_step=0, patience=0)
-    short = replace(run.options, run=length, early_stopping=last)
+    data = run.options.data
+    if run.row.root == TARGET:
+        data = replace(data, keep=_folder(run) / NOT_HELD_OUT)
+    short = replace(run.options, data=data, run=length, early_stopping=last)
     return [
         Trial(
             factor,
@@ -143,6 +149,10 @@ def tune(config: StudyConfig, run: Run, processes: Requested) -> None:
     """Carry out the missing trials of a run's row."""
     if is_tuned(config, run.row):
         files.write(_folder(run) / OPTIONS, json.dumps(to_dict(config.tune), indent=2) + "\n")
+        if run.row.root == TARGET:
+            train, _ = _halves(config)
+            ids = map(train.image_id, range(len(train)))
+            files.write(_folder(run) / NOT_HELD_OUT, "".join(f"{one}\n" for one in ids))
     for trial in trials(config, run):
         if trial.path.exists():
             continue
