@@ -1,6 +1,7 @@
 """Rows of a study that begin with given weights, or learn from the target."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,14 @@ import yaml
 
 from tests.small_run import small_config
 from tests.test_study import RECIPE, parsed
-from virtex import cli, config
+from virtex import cli, config, files
+from virtex.engine.run import RunFolder
 from virtex.errors import ConfigError
 from virtex.pretrain import pretrain
+from virtex.run_data import RunData
 from virtex.study import StudyConfig, study
-from virtex.study.plan import planned_runs
+from virtex.study.checks import _check_first_weights, _sha256_of
+from virtex.study.plan import _network_of, planned_runs
 
 ROWS = [
     {"name": "random", "pretrain": None},
@@ -66,18 +70,25 @@ def test_rows_begin_with_the_given_weights_and_learn_from_the_target(
     linear["options"] = {"neighbors": {"num_neighbors": 3}}
     target = {"source": "classes", "root": str(classes)}
     rows = [row for row in ROWS if row["name"] not in ("random", "captions")]
-    options = of(tmp_path, init=str(weights), target=target, scores=[linear], rows=rows)
+    first = tmp_path / "first.safetensors"
+    first.write_bytes(weights.read_bytes())
+    options = of(tmp_path, init=str(first), target=target, scores=[linear], rows=rows)
     lines = study(options).read_text().splitlines()
     assert [line.split(" | ")[1] for line in lines[2:]] == ["0", "48", "48"]
     out = options.out
     scored = json.loads((out / "weights/seed_0/scores/linear/draw_0.json").read_text())
-    assert scored["initialisation"]["init"] == str(weights)
+    assert scored["initialisation"]["init"] == str(first)
     begun = yaml.safe_load((out / "weights_then_captions/seed_0/config.yaml").read_text())
-    assert begun["init"] == str(weights)
+    assert begun["init"] == str(first)
     labels = yaml.safe_load((out / "labels/seed_0/config.yaml").read_text())
     assert labels["data"]["root"] == str(classes)
     assert labels["data"]["source"] == "classes"
     study(options)  # nothing is missing, and what exists is the study's
+    _network_of.cache_clear()
+    first.unlink()
+    study(options)  # which needs the weights no longer
+    with pytest.raises(cli.VirTexError, match=r"first\.safetensors"):
+        study(replace(options, seeds=[0, 1]))
 
 
 @pytest.mark.parametrize(
@@ -103,6 +114,40 @@ def test_contradictory_weights_are_refused(
     with pytest.raises((ConfigError, cli.VirTexError), match=part):
         study(of(tmp_path, **changes))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_mistake_in_all_rows_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(cli.VirTexError) as raised:
+        planned_runs(of(tmp_path, init="nowhere.safetensors"))
+    text = str(raised.value)
+    assert text.count("no such file") == 1
+    assert "- row 'random', row 'weights', row 'captions' and 2 more: 'nowhere" in text
+
+
+@pytest.mark.parametrize("option", ["backbone", "optim", "run.num_steps"])
+def test_null_is_refused_where_an_option_has_a_value(
+    tmp_path: Path, weights: Path, option: str
+) -> None:
+    text = "null" if "." not in option else "{num_steps: null}"
+    changes = yaml.safe_load(f"{option.partition('.')[0]}: {text}")
+    with pytest.raises(ConfigError, match=f"{option} takes a value, not null"):
+        planned_runs(of(tmp_path, init=str(weights), pretrain=changes))
+
+
+def test_other_weights_at_the_same_path_are_refused(tmp_path: Path, weights: Path) -> None:
+    """Rows that begin later would begin with them."""
+    path = tmp_path / "first.safetensors"
+    path.write_bytes(weights.read_bytes())
+    options = of(tmp_path, init=str(path), rows=[ROWS[3]], seeds=[0, 1])
+    begun = planned_runs(options)[0]
+    RunFolder(begun.folder).write_config(config.to_dict(begun.options))
+    RunData({}, files={"init": files.sha256(path)}).write(begun.folder)
+    files.write(RunFolder(begun.folder).checkpoints.at(1), "")
+    _check_first_weights(begun.options, _sha256_of)
+    with pytest.raises(ConfigError, match="and the file now has SHA-256 1f"):
+        _check_first_weights(begun.options, lambda init: "1f")
+    path.unlink()
+    _check_first_weights(begun.options, lambda init: "1f")
 
 
 def test_flags_and_files_change_single_options_of_a_shipped_recipe(tmp_path: Path) -> None:

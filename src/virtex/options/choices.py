@@ -178,6 +178,8 @@ class Layers:
         """
         inner, value = inner_class(option.hint), option.current(value)
         if value is None:
+            if not _takes_null(option.hint):
+                raise ConfigError(f"{path} takes a value, not null: leave it out for its default")
             return None
         if inner is not None and choices_of(inner):
             return self._choice(inner, option, value, path)
@@ -296,6 +298,11 @@ def _fields(config_class: type) -> dict[str, Option]:
 
 def _parts(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _takes_null(hint: Any) -> bool:
+    """Return whether a field may be null."""
+    return hint is Any or type(None) in _parts(hint)
 
 
 def inner_class(hint: Any) -> type | None:

@@ -13,7 +13,8 @@ from virtex.engine.run import RunFolder
 from virtex.errors import ConfigError, VirTexError, raise_all
 from virtex.options.bounded_yaml import load_json
 from virtex.predict.loading import open_whole_model
-from virtex.pretrain import check, check_inputs
+from virtex.pretrain import PretrainConfig, check, check_inputs
+from virtex.run_data import RunData
 from virtex.study.mistakes import Mistakes
 from virtex.study.plan import Run, chosen_rows
 from virtex.study.scores import (
@@ -67,7 +68,7 @@ def check_all(config: StudyConfig, runs: Sequence[Run]) -> None:
 
 def _check_options(config: StudyConfig, runs: Sequence[Run], mistakes: Mistakes) -> None:
     """Check each row's pretraining options, and all that has begun against them."""
-    checked: set[str] = set()
+    checked, sha256_of = set[str](), functools.cache(_sha256_of)
     for run in runs:
         planned = [trial.options for trial in trials(config, run)]
         planned += [tuned(config, run)] if run.is_pretrained else []
@@ -77,6 +78,23 @@ def _check_options(config: StudyConfig, runs: Sequence[Run], mistakes: Mistakes)
                 checked.add(run.row.name)
                 with mistakes.of(f"row {run.row.name!r}"):
                     check(options)
+                    _check_first_weights(options, sha256_of)
+
+
+def _check_first_weights(options: PretrainConfig, sha256_of: Callable[[str], str | None]) -> None:
+    """Raise ConfigError if the file that a run began with has other content now.
+
+    The run itself needs it no longer, but the study's other rows and seeds would begin with it.
+    """
+    if not (RunFolder(options.out).has_begun() and Path(options.init).exists()):
+        return
+    data = RunData.read(options.out)
+    before, now = data and data.files.get("init"), sha256_of(options.init)
+    if before is not None and now is not None and before != now:
+        raise ConfigError(
+            f"{options.out} began with init {options.init} of SHA-256 {before}, and the file now "
+            f"has SHA-256 {now}: give the weights that it began with, or --out a new folder"
+        )
 
 
 def _check_rows(runs: Sequence[tuple[Run, Sequence[Measurement]]], mistakes: Mistakes) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from virtex.errors import VirTexError, raise_all
+from virtex.errors import VirTexError, listing, raise_all
 
 
 @dataclass
@@ -12,7 +12,8 @@ class Mistakes:
     """Errors of several rows and columns, which are raised together."""
 
     errors: list[VirTexError] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    subjects: dict[str, list[str]] = field(default_factory=dict)
+    """What each text is about: options of all rows are wrong in each of them."""
 
     @contextmanager
     def of(self, subject: str) -> Iterator[None]:
@@ -21,9 +22,10 @@ class Mistakes:
             yield
         except VirTexError as error:
             self.errors.append(error)
-            self.texts.append(f"{subject}: {error}")
+            self.subjects.setdefault(str(error), []).append(subject)
 
     def raise_all(self) -> None:
         """Raise all errors as one, of the first one's kind."""
         if self.errors:
-            raise_all(type(self.errors[0]), "the study cannot work", self.texts)
+            texts = [f"{listing(names)}: {text}" for text, names in self.subjects.items()]
+            raise_all(type(self.errors[0]), "the study cannot work", texts)

@@ -10,14 +10,19 @@ import yaml
 
 from virtex.config import to_dict, with_recipes
 from virtex.engine.run import RunFolder
-from virtex.errors import ConfigError, listing, raise_all
+from virtex.engine.stored_config import stored_config
+from virtex.errors import CheckpointError, ConfigError, listing, raise_all
 from virtex.models.backbone_config import FROM_INIT, BackboneConfig
 from virtex.pretrain import PretrainConfig, parse_pretrain
+from virtex.pretrain_config import LAST
 from virtex.study.mistakes import Mistakes
 from virtex.study.problems import problems_of
 from virtex.study.study_config import GIVEN, TARGET, Row, StudyConfig, folder_name
 from virtex.zoo.backbones import architecture_to_train
 from virtex.zoo.init import open_init
+
+OF_NETWORK = ("name", "options", "image_mean", "image_std")
+"""Options of a backbone that the weights of `init` decide on."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +68,16 @@ def _runs_of(config: StudyConfig, row: Row) -> list[Run]:
     """Return the run of each random seed of a row."""
     runs, shared = [], _options(config, row, config.out)  # parsed once
     for seed in config.seeds_of(row):
-        folder = config.out / folder_name(row.name) / f"seed_{seed}"
+        folder = _folder(config, row, seed)
         options = _options(config, row, folder) if _keeps_defaults(config, folder) else shared
         options = with_seed(options, seed, out=folder)
         runs.append(Run(row, folder, options, _start(config, row)))
     return runs
+
+
+def _folder(config: StudyConfig, row: Row, seed: int) -> Path:
+    """Return the folder of the run of a row and random seed."""
+    return config.out / folder_name(row.name) / f"seed_{seed}"
 
 
 def _start(config: StudyConfig, row: Row) -> str:
@@ -152,10 +162,29 @@ def _options(config: StudyConfig, row: Row, out: Path) -> PretrainConfig:
 
 def _network(config: StudyConfig) -> dict[str, Any]:
     """Return the options of the network of the study's `init`, if it decides on the network."""
-    names_backbone = "name" in config.pretrain.get("backbone", {})
-    if config.init is None or names_backbone:
+    if config.init is None or config.names_network:
         return {}
-    return {"backbone": dict(_network_of(config.init, config.image_size))}
+    try:
+        return {"backbone": dict(_network_of(config.init, config.image_size))}
+    except CheckpointError:
+        if (network := _stored_network(config)) is None:
+            raise
+        return {"backbone": network}
+
+
+def _stored_network(config: StudyConfig) -> dict[str, Any] | None:
+    """Return the options of the network of a row that has begun; None where there is none.
+
+    A study whose rows are done needs the weights no longer, and rows that are not name them.
+    """
+    for row in config.rows:
+        own = {**(row.pretrain or {}), **config.row_options.get(row.name, {})}
+        for seed in config.seeds_of(row) if "backbone" not in own else ():
+            folder = RunFolder(_folder(config, row, seed))
+            if folder.has_begun():
+                stored = stored_config(folder, last=LAST).get("backbone", {})
+                return {name: value for name, value in stored.items() if name in OF_NETWORK}
+    return None
 
 
 @functools.cache
@@ -163,8 +192,7 @@ def _network_of(init: str, image_size: int) -> Mapping[str, Any]:
     """Return the options of the network of an INIT and of the normalization of its images."""
     requested = BackboneConfig(name=FROM_INIT)
     backbone = architecture_to_train(open_init(init), requested, image_size=image_size)
-    names = ("name", "options", "image_mean", "image_std")
-    return {name: value for name, value in to_dict(backbone).items() if name in names}
+    return {name: value for name, value in to_dict(backbone).items() if name in OF_NETWORK}
 
 
 def _early_stopping(config: StudyConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from virtex.errors import did_you_mean, listing, out_of_range
 from virtex.study.study_config import GIVEN, TARGET, Row, Score, StudyConfig, folder_name
+from virtex.zoo.init import UNTRAINED
 
 MAX_RUNS = 500
 """Most runs, over all rows and seeds."""
@@ -54,6 +55,11 @@ def _of_rows(config: StudyConfig) -> list[str]:
         problems.append(
             f"rows {listing(named)} begin with given weights: give --init, a file, a run or a "
             "published name"
+        )
+    if config.init in UNTRAINED and not config.names_network:
+        problems.append(
+            f"init {config.init} states no network: name weights by --init, or a network by "
+            "--pretrain.backbone.name"
         )
     return problems
 

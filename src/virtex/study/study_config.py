@@ -1,6 +1,7 @@
 """The options of a study: its rows, its columns, and how each row's learning rate is chosen."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -119,6 +120,12 @@ class StudyConfig:
     def seeds_of(self, row: Row) -> list[int]:
         """Return the random seeds of a row."""
         return self.seeds if row.seeds is None else row.seeds
+
+    @property
+    def names_network(self) -> bool:
+        """Whether the pretraining options of all rows name their network."""
+        backbone = self.pretrain.get("backbone")
+        return isinstance(backbone, Mapping) and "name" in backbone
 
     def root_names(self) -> set[str]:
         """Return the names in `roots` that rows and scores have."""
