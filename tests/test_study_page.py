@@ -84,6 +84,22 @@ def test_the_page_holds_the_table_the_charts_and_the_origins(tmp_path: Path) -> 
     assert not re.search(r"(?:src|href)\s*=|<script", page)  # self-contained
 
 
+def test_rows_from_other_weights_of_the_same_file_name_are_drawn_apart(tmp_path: Path) -> None:
+    rows = [
+        {"name": f"{share} {run}", "init": f"{run}/weights.safetensors",
+         "pretrain": {"data": {"share": share}}}
+        for run in ("first", "second")
+        for share in (0.5, 1.0)
+    ]  # fmt: skip
+    config = parsed(tmp_path, rows=rows)
+    for run in planned_runs(config):
+        score(run, 30.0)
+        log(run, key="val/loss", num_images=12 if "0.5" in run.row.name else 24)
+    page = page_of(config)
+    assert "bicaptioning, from first" in page
+    assert "bicaptioning, from second" in page
+
+
 def test_losses_of_different_tasks_are_drawn_apart(tmp_path: Path) -> None:
     rows = [*SHARES, {"name": "words", "pretrain": {"task": "token_classification"}}]
     config = parsed(tmp_path, rows=rows)

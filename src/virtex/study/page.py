@@ -104,15 +104,15 @@ def _score_charts(summary: Summary, columns: Sequence[Column]) -> tuple[DotChart
 
 def _efficiency(rows: Sequence[ScoredRow], columns: Sequence[str]) -> tuple[Chart, ...]:
     """Draw scores over the number of training images, where rows of one task differ in it."""
-    groups: dict[str, list[ScoredRow]] = {}
+    groups: dict[tuple[str, str], list[ScoredRow]] = {}
     for row in rows:
         if row.num_images:
-            groups.setdefault(row.data, []).append(row)
+            groups.setdefault((row.data, row.start), []).append(row)
     charts = []
     for column in columns:
         series = [
             one
-            for color, (name, own) in enumerate(groups.items())
+            for color, ((name, _), own) in enumerate(groups.items())
             if (one := _over_images(name, own, column, color % NUM_COLORS))
         ]
         if any(len({number for number, _ in one.points}) > 1 for one in series):

@@ -19,6 +19,7 @@ from virtex.study.study_config import StudyConfig
 from virtex.study.tuning import is_tuned, tuned
 from virtex.transfer.directions import Direction, direction_of
 from virtex.transfer.protocol import Result
+from virtex.zoo.weights_file import WEIGHTS_NAME
 
 ABOUT = ("images seen", "annotation hours", "learning rate")
 """Columns before the scores, each left out where no row has it."""
@@ -48,6 +49,8 @@ class ScoredRow:
     num_seeds: int
     data: str = ""
     """Task, captions of each image and first weights, of rows that learn the same from images."""
+    start: str = "random"
+    """First weights in full: files in several folders may have the same name."""
     num_images: int | None = None
     """Number of training images; None without pretraining."""
 
@@ -177,6 +180,7 @@ def _row(
         },
         len(own),
         _what_is_learned(first),
+        first.options.init if first.is_pretrained else first.start,
         _num_images(first),
     )
 
@@ -197,8 +201,15 @@ def _what_is_learned(run: Run) -> str:
         return ""
     number = run.options.data.num_captions
     captions = "" if number is None else f", {number} caption{'s' * (number != 1)} an image"
-    weights = "" if run.start == "random" else f", from {Path(run.start).stem}"
+    init = run.options.init
+    weights = "" if init == "random" else f", from {_short_name(init)}"
     return f"{task_of(run)}{captions}{weights}"
+
+
+def _short_name(init: str) -> str:
+    """Return the end of an INIT that tells it from others: of a run's weights the run's name."""
+    path = Path(init)
+    return path.parent.name or path.stem if path.name == WEIGHTS_NAME else path.stem
 
 
 def _num_images(run: Run) -> int | None:
