@@ -57,6 +57,18 @@ def fill_task(task: Task, init: Opened, config: PretrainConfig) -> dict[str, Any
     return None
 
 
+def _check_captioner(config: PretrainConfig, init: Opened) -> None:
+    """Raise ConfigError if a task that writes captions is to begin with one that writes none."""
+    held = init.trained.task
+    if not (held.writes_captions or isinstance(held, type(config.task))):
+        raise ConfigError(
+            f"init_parts task needs a captioner, and {config.init} was trained with "
+            f"{type(held).__name__.removesuffix('Config')}, which writes no captions. Give a run "
+            "of bicaptioning, captioning or cappa, or leave init_parts out to start from its "
+            "backbone alone."
+        )
+
+
 def _check_parts(config: PretrainConfig, init: Opened) -> None:
     """Raise an error unless INIT has the parts, and a vocabulary of one origin."""
     parts, vocabulary = config.init_parts, config.tokenizer.tokenizer_path
@@ -73,6 +85,8 @@ def _check_parts(config: PretrainConfig, init: Opened) -> None:
             "init_parts task takes the vocabulary of init, and tokenizer.tokenizer_path names "
             "another: leave one of them out"
         )
+    if init.kind == "run" and config.task.writes_captions:
+        _check_captioner(config, init)
     if init.kind == "foreign" and config.task.needs.captions and vocabulary is None:
         raise ConfigError(
             f"init_parts {parts} needs the vocabulary with which {config.init} was trained, since "

@@ -31,7 +31,7 @@ from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone
 from virtex.models.textual_head import HeadConfig
 from virtex.predict.loading import load_captioner
-from virtex.pretrain import PretrainConfig, pretrain
+from virtex.pretrain import PretrainConfig, check, pretrain
 from virtex.tasks.base import Batch, TaskData
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.tasks.self_critical import (
@@ -273,6 +273,28 @@ def test_it_starts_from_a_captioner_of_another_task(captioner: Path, tmp_path: P
     assert {name for name in before if name.startswith("captioner.")} == set(after)
     assert all(torch.equal(value, before[name]) for name, value in after.items())
     assert load_captioner(tmp_path / "run").captioner.bidirectional
+
+
+def test_the_recipe_goes_over_a_long_run_with_other_regularization(tmp_path: Path) -> None:
+    """What counts steps, or makes the forward pass differ from sampling, is the recipe's own."""
+    long = """
+    backbone: {drop_path: 0.1, frozen: true}
+    optim: {schedule: multistep, milestones: [300000], warmup_steps: 10000, unfreeze_at: 50000}
+    early_stopping: {protocol: linear, data: {source: scenes}, first_step: 300000}
+    run: {num_steps: 500000}
+    """
+    recipes = ["--config", long, "--config", "self_critical", "--init=a_run"]
+    options = small_config(tmp_path / "run", *recipes)
+    check(options)
+    assert options.backbone.drop_path == 0
+
+
+def test_a_model_that_writes_no_captions_is_no_start(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    pretrain(small_config(out, *task_flags("masked_lm"), *SHORT))
+    config = fine_tuned(tmp_path / "fine_tuned", out, "--task.bidirectional=false")
+    with pytest.raises(ConfigError, match="trained with MaskedLm, which writes no captions"):
+        pretrain(config)
 
 
 def test_a_captioner_of_another_kind_is_refused(captioner: Path, tmp_path: Path) -> None:
