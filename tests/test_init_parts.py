@@ -56,6 +56,8 @@ def test_the_averaged_weights_of_a_run_initialize_a_task(first: Path, tmp_path: 
 
 def test_a_run_of_another_task_and_what_is_no_run_are_refused(first: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"does not fit .*needs a run of the same task"):
+        run(tmp_path / "a", "moco", f"--init={first}", "--init_parts=task")
+    with pytest.raises(ConfigError, match=r"needs a captioner, and .* writes no captions"):
         run(tmp_path / "a", "bicaptioning", f"--init={first}", "--init_parts=task")
     with pytest.raises(ConfigError, match=r"random is none: name one by --init"):
         run(tmp_path / "b", "clip", "--init_parts=task")

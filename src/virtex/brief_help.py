@@ -210,7 +210,7 @@ BRIEFS: dict[str, Brief] = {
                 "--target.source SOURCE": "layout of the data that score the rows; voc by default",
                 "--target.root DIR": "folder of the data that score the rows",
                 "--init INIT": "weights of the rows that begin with given ones",
-                "--pretrain.OPTION VALUE": "an option of the pretraining of all rows",
+                "--pretrain DICT": "options of all rows; one is --pretrain.run.num_steps 300",
                 "--roots DICT": "folders of further data: '{imagenet: DIR, coco: DIR}'",
                 "--image_size 224": "side of the images in the transfer, in pixels",
                 **PROCESSES,
