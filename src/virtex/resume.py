@@ -112,7 +112,8 @@ def _is_end(path: str, whole: str) -> bool:
 def _with_network(backbone: BackboneConfig, first: BackboneConfig) -> BackboneConfig:
     """Return options with the network and normalization of a run, where `init` is to state them."""
     if backbone.name == FROM_INIT:
-        backbone = replace(backbone, name=first.name, options=first.options)
+        options = {**first.options, **backbone.options}
+        backbone = replace(backbone, name=first.name, options=options)
     if backbone.image_mean is None:
         backbone = replace(backbone, image_mean=first.image_mean, image_std=first.image_std)
     return backbone

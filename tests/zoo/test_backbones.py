@@ -1,16 +1,18 @@
 """Others' checkpoints as INIT: timm's names, safetensors, and weights put into a given backbone."""
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from tests.zoo.opened import open_backbone
-from virtex.errors import CheckpointError
+from tests.zoo.opened import foreign, open_backbone
+from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
-from virtex.zoo.backbones import start_from
-from virtex.zoo.init import open_init
+from virtex.zoo.backbones import architecture_to_train, build_backbone, start_from
+from virtex.zoo.init import Opened, open_init
 
 CONVNEXT = BackboneConfig(
     "convnext_atto", options={"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}
@@ -111,3 +113,36 @@ def test_a_moco_checkpoint_gives_its_query_encoder(tmp_path):
     torch.save(values, tmp_path / "moco.pth.tar")
     backbone, _ = open_backbone(tmp_path / "moco.pth.tar", config=RESNET)
     assert torch.equal(backbone.cnn.conv1.weight, network.conv1.weight)
+
+
+def a_run():
+    """A run's weights, as if they had been opened."""
+    config = BackboneConfig(RESNET.name, options={**RESNET.options, "channels": [8, 16, 24, 32]})
+    state = {f"backbone.{name}": value for name, value in Backbone(config).state_dict().items()}
+    options = {"backbone": {"name": config.name, "options": config.options}}
+    return Opened("run", "run", Path("run/weights.safetensors"), state=state, config=options)
+
+
+def a_file():
+    """Weights of others, whose names and shapes tell the network."""
+    return foreign(timm.create_model("resnet18").state_dict())
+
+
+@pytest.mark.parametrize("opened", [a_run(), a_file()], ids=["run", "file"])
+def test_weights_start_a_network_with_a_finer_grid(opened):
+    coarse = build_backbone(opened)
+    fine = architecture_to_train(
+        opened, BackboneConfig("init", options={"output_stride": 8}), image_size=64
+    )
+    assert fine.options == {**coarse.config.options, "output_stride": 8}
+    backbone = Backbone(fine)
+    start_from(opened, backbone)
+    assert backbone(images()).shape[2:] == (8, 8)
+    assert coarse(images()).shape[2:] == (2, 2)
+    assert torch.equal(backbone.cnn.conv1.weight, coarse.cnn.conv1.weight)
+
+
+def test_other_options_of_the_network_of_weights_are_refused():
+    options = {"output_stride": 8, "act_layer": "silu"}
+    with pytest.raises(ConfigError, match=r"backbone\.options act_layer belong to a network that"):
+        architecture_to_train(a_run(), BackboneConfig("init", options=options), image_size=64)

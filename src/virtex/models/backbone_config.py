@@ -7,6 +7,8 @@ from virtex.options.dependents import register_dependents
 
 FROM_INIT = "init"
 """Name that stands for the network of the weights that `--init` names."""
+STRIDE_OPTION = "output_stride"
+"""Option of a network that makes its grid finer by dilation, with the same weights."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class BackboneConfig:
     """Standard deviation of each color channel, with `image_mean`."""
     options: dict[str, bool | int | float | str | list[int] | None] = field(default_factory=dict)
     """Arguments of timm.create_model, e.g. {layers: [1, 1, 1, 1], channels: [32, 64, 128, 256]}.
+    Weights given by `--init` determine all but output_stride, which makes the grid finer.
     A flag or later file that gives another name puts back those of earlier files."""
 
     def __post_init__(self) -> None:

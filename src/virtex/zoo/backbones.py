@@ -18,7 +18,7 @@ from virtex.models.backbone import (
     imagenet_weights,
     published_normalization,
 )
-from virtex.models.backbone_config import FROM_INIT
+from virtex.models.backbone_config import FROM_INIT, STRIDE_OPTION
 from virtex.models.state_dict import check_fits, load_strictly
 from virtex.zoo.foreign import backbone_state, without_prefix
 from virtex.zoo.hub import resolved
@@ -107,11 +107,14 @@ def _of_weights(opened: Opened, config: BackboneConfig) -> BackboneConfig:
             f"init {opened.init} states no network: name weights by --init, or a network such as "
             "resnet50 by --backbone.name"
         )
-    if config.options:
-        problems.append("backbone.options belong to a network that backbone.name names")
+    if others := config.options.keys() - {STRIDE_OPTION}:
+        problems.append(
+            f"backbone.options {listing(sorted(others))} belong to a network that backbone.name "
+            f"names; of the network of weights only {STRIDE_OPTION} can be given"
+        )
     raise_all(ConfigError, "backbone.name init takes the network of the weights", problems)
     held = architecture_of(opened)
-    return replace(config, name=held.name, options=held.options)
+    return replace(config, name=held.name, options={**held.options, **config.options})
 
 
 def _normalization(config: BackboneConfig) -> dict[str, Any]:
@@ -204,6 +207,7 @@ def architecture_of(opened: Opened, config: BackboneConfig | None = None) -> Bac
     held = opened.backbone if opened.kind == "run" else _foreign_architecture(opened, config)
     if config is not None:
         _require_same(held, config, opened.path)
+        held = replace(held, options=config.options)
     training = config or BackboneConfig()
     images = _normalization(training) or _normalization(held)
     return replace(
@@ -253,11 +257,16 @@ def _foreign_architecture(opened: Opened, config: BackboneConfig | None) -> Back
 
 
 def _require_same(held: BackboneConfig, config: BackboneConfig, path: Path) -> None:
-    """Check that two architectures are the same, whatever weights timm's tag names."""
-    found, wanted = ((c.name.partition(".")[0], c.options) for c in (held, config))
+    """Check that two architectures have the same weights, whatever weights timm's tag names."""
+    found, wanted = ((c.name.partition(".")[0], _of_weights_alone(c)) for c in (held, config))
     if found != wanted:
         raise CheckpointError(
             f"{path} holds a {found[0]} with options {found[1]}, but {wanted[0]} with options "
             f"{wanted[1]} was requested. Leave the backbone out to take the file's; in pretraining "
             f"give --backbone.name {FROM_INIT}."
         )
+
+
+def _of_weights_alone(config: BackboneConfig) -> dict[str, Any]:
+    """Return a network's options without the stride of its grid."""
+    return {name: value for name, value in config.options.items() if name != STRIDE_OPTION}
