@@ -1,11 +1,14 @@
 """Probes: each learns what can be learned, agrees with a plainer twin, and repeats itself."""
 
+import operator
+
 import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from virtex.transfer.linear import accuracies
+from virtex.transfer.solvers import probes
 from virtex.transfer.solvers.probes import (
     NeighborConfig,
     SgdConfig,
@@ -49,6 +52,16 @@ def test_logistic_does_not_mind_the_scale_of_a_channel() -> None:
     scaled, same = logistic_scores(TRAIN * scale, LABELS, TEST * scale, num_classes=6, seed=0)
     assert cost == same
     np.testing.assert_allclose(scaled, plain, atol=0.02)
+
+
+@pytest.mark.parametrize("limit", [2, 1000])
+def test_a_fit_short_of_its_optimum_is_said_once_in_a_line(limit, caplog, recwarn, monkeypatch):
+    monkeypatch.setattr(probes, "MAX_ITERATIONS", limit)
+    logistic_scores(TRAIN, LABELS, TEST, num_classes=6, seed=0)
+    expected = ["had not reached its optimum after 2 iterations"] if limit == 2 else []
+    assert len(caplog.messages) == len(expected)
+    assert all(map(operator.contains, caplog.messages, expected))
+    assert not recwarn.list
 
 
 def test_logistic_gives_the_lowest_score_to_a_class_it_never_saw() -> None:

@@ -1,19 +1,22 @@
 """Classifiers that are fitted to labelled features and score test features.
 
-`logistic_scores` minimises L2-regularised cross-entropy on standardised features to its optimum;
-the cost is chosen on a held-out fifth of the training images. `sgd_scores` trains a linear layer as
-Desai and Johnson, "VirTex", CVPR 2021, section 4.2. In `neighbor_scores` the k most similar
-training images vote with weight exp(cosine / temperature), as in Wu et al., "Unsupervised Feature
-Learning via Non-Parametric Instance Discrimination", CVPR 2018, section 3.4; `neighbor_fractions`
-does the same for images of several classes.
+`logistic_scores` minimises L2-regularised cross-entropy on standardised features, to its optimum or
+`MAX_ITERATIONS`; the cost is chosen on a held-out fifth of the training images. `sgd_scores` trains
+a linear layer as Desai and Johnson, "VirTex", CVPR 2021, section 4.2. In `neighbor_scores` the k
+most similar training images vote with weight exp(cosine / temperature), as in Wu et al.,
+"Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018, section 3.4;
+`neighbor_fractions` does the same for images of several classes.
 """
 
+import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
@@ -22,6 +25,8 @@ from torch import Tensor, nn
 COSTS = tuple(float(cost) for cost in np.logspace(-5, 1, 7))
 HELD_OUT = 0.2
 """Fraction of the training images that the cost is chosen on."""
+MAX_ITERATIONS = 1000
+"""Iterations after which a logistic regression stops where it is."""
 LOWEST = -1e6
 SMALL = 200_000_000
 """Products of features and classes below which threads cost more than they gain; on a machine with
@@ -30,6 +35,7 @@ other work, where they wait for each other, twenty times more."""
 Values = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Scores = NDArray[np.floating]
+logger = logging.getLogger("virtex")
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,8 @@ def logistic_scores(
     features = scaler.transform(train_features)
     with threadpool_limits(1 if features.size * num_classes < SMALL else None):
         model = _best_logistic(features, train_labels, seed=seed)
-    log_probs = np.maximum(model.predict_log_proba(scaler.transform(test_features)), LOWEST)
+    with np.errstate(divide="ignore"):  # the log of a probability of 0
+        log_probs = np.maximum(model.predict_log_proba(scaler.transform(test_features)), LOWEST)
     scores = np.full((len(test_features), num_classes), 2 * LOWEST)
     scores[:, model.classes_] = log_probs
     return scores, model.C
@@ -89,13 +96,23 @@ def logistic_scores(
 def _best_logistic(features: Values, labels: Labels, *, seed: int) -> LogisticRegression:
     """Return the fit to all images with the cost that is best for the held-out fifth."""
     fitting, held_out = held_out_split(labels, seed=seed)
-    model = LogisticRegression(C=COSTS[0], max_iter=1000, warm_start=True)
+    model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
     accuracy = {}
-    for cost in COSTS:
-        model.set_params(C=cost).fit(features[fitting], labels[fitting])
-        accuracy[cost] = model.score(features[held_out], labels[held_out])
-    best = max(COSTS, key=lambda cost: accuracy[cost])
-    return LogisticRegression(C=best, max_iter=1000).fit(features, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # said below, of the fit that counts
+        for cost in COSTS:
+            model.set_params(C=cost).fit(features[fitting], labels[fitting])
+            accuracy[cost] = model.score(features[held_out], labels[held_out])
+        best = max(COSTS, key=lambda cost: accuracy[cost])
+        model = LogisticRegression(C=best, max_iter=MAX_ITERATIONS).fit(features, labels)
+    if model.n_iter_.max() >= MAX_ITERATIONS:
+        logger.warning(
+            "the logistic regression of cost %g had not reached its optimum after %s iterations: "
+            "features nearly all alike? `--solver sgd` is another classifier.",
+            best,
+            f"{MAX_ITERATIONS:,}",
+        )
+    return model
 
 
 def held_out_split(labels: Labels, *, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
