@@ -121,3 +121,20 @@ def test_files_that_extend_each_other_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
     with pytest.raises(ConfigError, match="extend each other"):
         config.with_recipes(["--config", str(tmp_path / "a.yaml")], "pretrain")
+
+
+def test_a_parse_leaves_nothing_for_the_next_one(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = ["--out", "a"]
+    first = config.parse(Drawing, plain, prog="draw")
+    changed = ["--shape", "dot", "--pen.width", "3", "--scale", "[1, 2]", "--options.key", "[4]"]
+    config.parse(Drawing, [*plain, *changed], prog="draw")
+    with pytest.raises(SystemExit):
+        config.parse(Drawing, [*plain, "--print_config"], prog="draw")
+    with pytest.raises(ConfigError):
+        config.parse(Drawing, [*plain, "--print_config", "--pen.width", "wide"], prog="draw")
+    capsys.readouterr()
+    config.from_dict(Drawing, {"out": "b", "options": {"key": 1}})
+    second = config.parse(Drawing, plain, prog="draw")
+    assert first == second == Drawing(out=Path("a"))
+    assert first.options is not second.options
+    assert not capsys.readouterr().out

@@ -20,7 +20,7 @@ from virtex.errors import ConfigError, did_you_mean
 from virtex.options.bounded_yaml import check_plain
 from virtex.options.choices import Layers, choices_of, named, with_names
 from virtex.options.command_line import PRINT, CommandLine, asks_for_help, load
-from virtex.options.parser import ArgumentParser, group_help, parser_for
+from virtex.options.parser import ArgumentParser, group_help, parser_for, shared_parser
 from virtex.options.paths import expand, with_paths
 
 Config = TypeVar("Config")
@@ -54,10 +54,11 @@ def parse(
             print(group_help(group, name, prog=prog), end="")
         if line.groups_of_help:
             raise SystemExit(0)
-        parser = parser_for(
-            config_class, prog=prog, description=description, positionals=positionals
-        )
         prints = any(argument.startswith(PRINT) for argument in rewritten)
+        make = parser_for if prints else shared_parser
+        parser = make(
+            config_class, prog=prog, description=description, positionals=tuple(positionals)
+        )
         if prints and not any(map(asks_for_help, rewritten)):
             _print(parser, config_class, rewritten)
         config = _instantiate(parser, config_class, parser.parse_args(rewritten))
@@ -84,7 +85,7 @@ def from_dict(config_class: type[Config], values: Mapping[str, Any]) -> Config:
     """
     try:
         checked = Layers(config_class).checked(values)
-        parser = parser_for(config_class, prog="config")
+        parser = shared_parser(config_class, prog="config")
         return _instantiate(parser, config_class, parser.parse_object(checked))
     except (argparse.ArgumentError, ConfigError, *MISTAKES) as error:
         raise ConfigError(f"not a valid {config_class.__name__}: {error}") from error

@@ -4,6 +4,7 @@ jsonargparse, which is handed options that choices.py has checked.
 
 import argparse
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
@@ -11,7 +12,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 from virtex.options.choices import choices_of
 from virtex.options.command_line import is_switch
 
-__all__ = ["ArgumentParser", "HelpFormatter", "group_help", "parser_for"]
+__all__ = ["ArgumentParser", "HelpFormatter", "group_help", "parser_for", "shared_parser"]
 
 set_parsing_settings(
     docstring_parse_attribute_docstrings=True, instantiate_subclass_spec_in_any=False
@@ -36,6 +37,17 @@ def parser_for(
     parser.add_argument("--config", action="config", help="YAML file; may be given several times")
     parser.add_class_arguments(config_class)
     return parser
+
+
+@lru_cache(maxsize=64)
+def shared_parser(
+    config_class: type, *, prog: str, description: str = "", positionals: tuple[str, ...] = ()
+) -> ArgumentParser:
+    """Return the parser that all parses of these options share: making it takes longer than they.
+
+    Not for `--print_config`, which leaves a mark in its parser where the parse fails.
+    """
+    return parser_for(config_class, prog=prog, description=description, positionals=positionals)
 
 
 def group_help(config_class: type, name: str, *, prog: str) -> str:
