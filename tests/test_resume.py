@@ -96,6 +96,22 @@ def test_another_device_is_no_other_run(cut: Path) -> None:
     assert pretrain(options(cut / "data", cut / "run", "--run.device", "cpu")).step == 3
 
 
+def test_a_run_may_hold_options_of_another_optimizer(
+    whole: Path, cut: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Earlier versions took them; a new run is refused."""
+    path = cut / "run" / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    stored["optim"]["momentum"] = 0.5
+    path.write_text(yaml.safe_dump(stored, sort_keys=False))
+    check(parse_pretrain(["--out", str(cut / "run")]))
+    pretrain(options(cut / "data", cut / "run"))
+    assert_same_end(whole, cut)
+    with pytest.raises(ConfigError, match=r"momentum 0\.5 means nothing to optim\.optimizer adamw"):
+        pretrain(options(cut / "data", cut / "new", "--optim.momentum=0.5"))
+    assert options(cut / "data", cut / "new", "--optim.optimizer=sgd").optim.betas == (0.9, 0.999)
+
+
 def change_caption(data: Path) -> None:
     (data / "train" / "03.txt").write_text("another caption\n")
 

@@ -12,6 +12,7 @@ from virtex import distributed, files
 from virtex.data.example import Source
 from virtex.data.fingerprint import differences, fingerprint
 from virtex.data.source_options import is_manifest
+from virtex.engine.optim import unread
 from virtex.engine.run import RunFolder
 from virtex.engine.stored_config import stored_config
 from virtex.errors import ConfigError, DataError, VirTexError, raise_all
@@ -158,6 +159,8 @@ def resumes(config: PretrainConfig, folder: RunFolder) -> bool:
         names = {name for name in names if name == "task.name" or not name.startswith("task.")}
     if "data.source" in names and AUTO in (before["data.source"], now["data.source"]) and data:
         names.remove("data.source")
+    if not names & {"optim.optimizer", "optim.schedule"}:
+        names -= {f"optim.{name}" for name in unread(config.optim)}
     free = FREE + (BY_FINGERPRINT if data else ()) + (("data.",) * config.accept_changed_data)
     changed = [
         _change(name, before, now)

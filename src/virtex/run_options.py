@@ -10,11 +10,11 @@ from virtex.data.source import resolved
 from virtex.data.source_options import check_options as check_source
 from virtex.data.source_options import is_manifest
 from virtex.data.validation import check_validation
-from virtex.engine.optim import warmup_steps
+from virtex.engine.optim import unread_problems, warmup_steps
 from virtex.engine.precision import FASTER, agreed_precision
 from virtex.engine.run import RunFolder, check_batch_size
 from virtex.engine.tracking import check_tracker
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, raise_all
 from virtex.models.backbone import Backbone
 from virtex.pretrain_config import (
     PretrainConfig,
@@ -97,6 +97,8 @@ def check_options(config: PretrainConfig) -> None:
     check_tracker(config.run)
     check_freezing(config)
     check_init(config)
+    if not RunFolder(config.out).has_begun():  # runs of earlier versions may hold such options
+        raise_all(ConfigError, "the optim options cannot work", unread_problems(config.optim))
     if config.run.sync_batch_norm and config.task.normalizes_in_groups:
         raise ConfigError(
             "run.sync_batch_norm computes BatchNorm's statistics over all images, and this task "

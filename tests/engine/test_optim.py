@@ -14,6 +14,7 @@ from virtex.engine.optim import (
     lr_scale,
     parameter_groups,
     set_lr,
+    unread_problems,
 )
 from virtex.engine.run import RunConfig
 from virtex.engine.state import TrainingState
@@ -275,3 +276,18 @@ def test_momenta_of_another_optimizer_are_refused() -> None:
     adamw = build_optimizer(toy_task(), OptimConfig(optimizer="adamw"))
     with pytest.raises(CheckpointError, match=r"optim\.optimizer"):
         load_optimizer(adamw, saved)
+
+
+@pytest.mark.parametrize(
+    ("options", "problems"),
+    [
+        (OptimConfig(betas=(0.9, 0.98)), ["optim.betas (0.9, 0.98) means nothing to optim.opti"]),
+        (OptimConfig(optimizer="adamw", momentum=0.5), ["optim.momentum 0.5 means nothing to"]),
+        (OptimConfig(gamma=0.5), ["optim.gamma 0.5 means nothing to optim.schedule cosine: leave"]),
+        (OptimConfig(optimizer="adamw", betas=(0.9, 0.98)), []),
+        (OptimConfig(schedule="multistep", milestones=(3,), gamma=0.5, momentum=0.0), []),
+    ],
+)
+def test_options_that_are_not_read_are_problems(options: OptimConfig, problems: list[str]) -> None:
+    found = unread_problems(options)
+    assert [one[: len(start)] for one, start in zip(found, problems, strict=True)] == problems

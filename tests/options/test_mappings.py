@@ -22,6 +22,21 @@ from virtex.study import StudyConfig
             {"run": {"num_steps": 400}},
             {"run": {"num_steps": 400}},
         ),
+        (
+            {"optim": {"optimizer": "adamw", "betas": [0.9, 0.98], "lr": 0.1}},
+            {"optim": {"optimizer": "sgd"}},
+            {"optim": {"optimizer": "sgd", "lr": 0.1}},
+        ),
+        (
+            {"optim": {"optimizer": "adamw", "betas": [0.9, 0.98]}, "optimizer": "adamw"},
+            {"optim": {"optimizer": "adamw"}, "optimizer": "sgd"},
+            {"optim": {"optimizer": "adamw", "betas": [0.9, 0.98]}, "optimizer": "sgd"},
+        ),
+        (
+            {"data": {"source": "scenes", "image_size": 64, "share": 0.5}},
+            {"data": {"source": "folder", "root": "x"}},
+            {"data": {"source": "folder", "root": "x", "share": 0.5}},
+        ),
     ],
 )
 def test_the_second_mapping_wins(first: dict, second: dict, both: dict) -> None:
@@ -33,3 +48,18 @@ def test_a_chain_of_files_keeps_a_task_that_is_given_by_its_name() -> None:
     flags = ["--config", "rows: []\n", *(part for text in layers for part in ("--config", text))]
     found = config.parse(StudyConfig, [*flags, "--out", "x"], prog="study")
     assert found.pretrain == {"task": {"name": "cappa", "head": {"num_layers": 2}}}
+
+
+def test_flags_are_one_layer_whose_order_means_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    recipe = "rows: []\npretrain: {optim: {optimizer: sgd, momentum: 0.5, lr: 0.1}}\n"
+    flags = ["--pretrain.optim.betas=[0.5, 0.9]", "--pretrain.optim.optimizer=adamw"]
+    for given in (flags, flags[::-1]):
+        caplog.clear()
+        arguments = ["--config", recipe, *given, "--out", "x"]
+        found = config.parse(StudyConfig, arguments, prog="study").pretrain
+        assert found == {"optim": {"optimizer": "adamw", "betas": [0.5, 0.9], "lr": 0.1}}
+        [record] = caplog.records
+        path = "pretrain.optim"
+        assert record.getMessage() == (
+            f"left out {path}.momentum 0.5: it was set before {path}.optimizer adamw was named"
+        )

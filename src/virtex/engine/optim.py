@@ -5,8 +5,9 @@ The learning rate is a function of the step alone, so there is no scheduler stat
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -94,15 +95,39 @@ class OptimConfig:
         raise_all(ConfigError, "the optim options cannot work", problems)
 
 
-def _is_used(value: str, option: str) -> bool:
+READERS = {
+    "momentum": ("optimizer", "sgd"),
+    "betas": ("optimizer", "adamw"),
+    "milestones": ("schedule", "multistep"),
+    "gamma": ("schedule", "multistep"),
+}
+"""The optimizer or schedule that alone reads an option."""
+
+
+def _keeps(chooser: str, value: str, option: str) -> bool:
     """Return whether an option has a meaning for an optimizer or a schedule."""
-    users = {"momentum": "sgd", "betas": "adamw", "milestones": "multistep", "gamma": "multistep"}
-    kinds = {"sgd", "adamw"}, {"cosine", "linear", "multistep", "constant"}
-    user = users.get(option, value)
-    return user == value or not any({user, value} <= kind for kind in kinds)
+    return option not in READERS or READERS[option][0] != chooser or READERS[option][1] == value
 
 
-register_dependents(OptimConfig, {"optimizer": _is_used, "schedule": _is_used})
+register_dependents(
+    OptimConfig, {chooser: partial(_keeps, chooser) for chooser in ("optimizer", "schedule")}
+)
+
+
+def unread(config: OptimConfig) -> list[str]:
+    """Return the names of the options that the optimizer and the schedule do not read."""
+    return [name for name, (chooser, value) in READERS.items() if getattr(config, chooser) != value]
+
+
+def unread_problems(config: OptimConfig, *, read: Collection[str] = ()) -> list[str]:
+    """Return a problem for each option that is set and not read, except for those in `read`."""
+    return [
+        f"optim.{name} {getattr(config, name)} means nothing to optim.{chooser} "
+        f"{getattr(config, chooser)}: leave it out, or give --optim.{chooser} {value}"
+        for name, (chooser, value) in READERS.items()
+        if name in unread(config) and name not in read
+        if getattr(config, name) != getattr(OptimConfig, name)
+    ]
 
 
 def warmup_steps(config: OptimConfig, num_steps: int) -> int:

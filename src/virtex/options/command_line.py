@@ -110,6 +110,7 @@ class CommandLine:
         self._check_choices()
         resets = [*self.chosen, *self._resets()]
         self.layers.dependents.report()
+        self.mappings.report()
         return [*result, *resets, *flags, *self._positional(free)]
 
     def _resets(self) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from virtex.errors import ConfigError
 
 log = logging.getLogger("virtex")
+LEFT_OUT = "left out %s %s: it was set before %s was named"
 Keeps = Callable[[Any, str], bool]
 """Function of an option's new value and another option: whether the other one stays as it was."""
 
@@ -46,6 +47,25 @@ def excluded_by(given: Mapping[str, Any]) -> set[str]:
         for name in rules.exclusive
         if name not in given
     }
+
+
+def lost_by(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options of a mapping that a second one, by what it names, leaves no meaning.
+
+    Returns:
+        What the second one names, by the name of each option.
+    """
+    lost: dict[str, str] = {}
+    for config_class, rules in _RULES.items():
+        known = _defaults(config_class)
+        if not {*first, *second} <= {field.name for field in fields(config_class)}:
+            continue
+        for option, keeps in rules.keeps.items():
+            now = second.get(option)
+            if now is not None and now != first.get(option, known.get(option)):
+                names = [name for name in first if name not in second and not keeps(now, name)]
+                lost |= dict.fromkeys(names, f"{option} {now}")
+    return lost
 
 
 class Dependents:
@@ -115,7 +135,7 @@ class Dependents:
     def report(self) -> None:
         """Log what an earlier layer set, a later one put back, and none set again."""
         for path, (value, now) in self.dropped.items():
-            log.warning("left out %s %s: it was set before %s was named", path, value, now)
+            log.warning(LEFT_OUT, path, value, now)
         self.dropped.clear()
 
 

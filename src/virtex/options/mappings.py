@@ -1,11 +1,14 @@
 """Options that are mappings of further options: later files and flags add to them, by depth."""
 
+import logging
 import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from virtex.options.dependents import excluded_by
+from virtex.options.dependents import LEFT_OUT, excluded_by, lost_by
+
+log = logging.getLogger("virtex")
 
 
 class Mappings:
@@ -21,16 +24,19 @@ class Mappings:
         self.values: dict[str, dict[str, Any]] = {
             name: {} for name in names if _holds_options(hints[name])
         }
+        self.files, self.flags = dict(self.values), dict(self.values)
+        """What files and what flags gave: flags, in any order, are one layer over all files."""
 
     def add(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return values of which mappings hold what was given before, too."""
+        """Return a file's values, of which mappings hold what earlier ones gave, too."""
         own = {
             name: value
             for name, value in values.items()
             if name in self.values and isinstance(value, Mapping)
         }
         for name, value in own.items():
-            self.values[name] = merged(self.values[name], value)
+            _report(self.files[name], value, name)
+            self.values[name] = self.files[name] = merged(self.files[name], value)
         return {**values, **{name: self.values[name] for name in own}}
 
     def add_flag(self, path: str, value: Any) -> str | None:
@@ -40,22 +46,43 @@ class Mappings:
             return None
         for key in reversed(keys):
             value = {key: value}
-        self.add({name: value})
+        self.flags[name] = merged(self.flags[name], value, one_layer=True)
+        self.values[name] = merged(self.files[name], self.flags[name])
         return name
 
+    def report(self) -> None:
+        """Log what files set that has no meaning for what flags name."""
+        for name, value in self.flags.items():
+            _report(self.files[name], value, name)
 
-def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping with the values of two, of which the second wins."""
+
+def merged(
+    first: Mapping[str, Any], second: Mapping[str, Any], *, one_layer: bool = False
+) -> dict[str, Any]:
+    """Return a mapping with the values of two, of which the second wins.
+
+    Options of the first that have no meaning for what the second names are left out, unless both
+    are parts of one layer, whose order means nothing.
+    """
     if "name" in second and second["name"] != first.get("name"):
         return dict(second)
     both = {
-        key: merged(_with_name(first[key]), value)
+        key: merged(_with_name(first[key]), value, one_layer=one_layer)
         for key, value in second.items()
         if isinstance(value, Mapping) and isinstance(first.get(key), Mapping | str)
     }
-    replaced = excluded_by(second)
+    replaced = excluded_by(second) | ({} if one_layer else lost_by(first, second)).keys()
     kept = {key: value for key, value in first.items() if key not in replaced}
     return {**kept, **second, **both}
+
+
+def _report(first: Mapping[str, Any], second: Mapping[str, Any], path: str) -> None:
+    """Log the options of a mapping that have no meaning for what a second one names."""
+    for name, now in lost_by(first, second).items():
+        log.warning(LEFT_OUT, f"{path}.{name}", first[name], f"{path}.{now}")
+    for key, value in second.items():
+        if isinstance(value, Mapping) and isinstance(first.get(key), Mapping):
+            _report(first[key], value, f"{path}.{key}")
 
 
 def _with_name(value: Mapping[str, Any] | str) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ from virtex.data.loader import LoaderConfig, TrainingBatches, training_batches, 
 from virtex.engine.device_batches import to_device
 from virtex.engine.evaluation import evaluate
 from virtex.engine.loop import fit
-from virtex.engine.optim import OptimConfig
+from virtex.engine.optim import OptimConfig, unread_problems
 from virtex.engine.precision import choose_precision
 from virtex.engine.run import RunConfig, RunFolder, autocast, check_batch_size, choose_device
 from virtex.engine.tf32 import tf32_kept
@@ -150,7 +150,7 @@ def check_training(training: Training) -> None:
 def _problems_of_options(training: Training) -> list[str]:
     """Return what is wrong with options that a protocol has no use for, or has others for."""
     optim, epochs, drops = training.optim, training.epochs, training.drop_epochs
-    problems = []
+    problems = unread_problems(optim, read=("gamma",) if drops else ())
     if training.run.seed != RunConfig.seed:
         problems.append("the seed of a protocol is `--seed`, not run.seed: leave run.seed out")
     if drops and epochs is None:
