@@ -1,8 +1,11 @@
 """Mappings of options, merged by depth."""
 
+from pathlib import Path
+
 import pytest
 
 from virtex import config
+from virtex.errors import ConfigError
 from virtex.options.mappings import merged
 from virtex.study import StudyConfig
 
@@ -63,3 +66,21 @@ def test_flags_are_one_layer_whose_order_means_nothing(caplog: pytest.LogCapture
         assert record.getMessage() == (
             f"left out {path}.momentum 0.5: it was set before {path}.optimizer adamw was named"
         )
+
+
+def test_a_mapping_may_stand_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "more.yaml"
+    path.write_text("optim: {lr: 0.1}\ntask: cappa\n")
+
+    def parse(*flags: str) -> StudyConfig:
+        recipe = "rows: []\npretrain: {optim: {lr: 0.2, backbone_lr: 0.3}}\n"
+        return config.parse(StudyConfig, ["--config", recipe, *flags, "--out=x"], prog="study")
+
+    changed = {"optim": {"lr": 0.1, "backbone_lr": 0.3}, "task": "cappa"}
+    assert parse("--pretrain", str(path)).pretrain == changed
+    assert parse("--pretrain", str(path), "--pretrain.optim.lr=4").pretrain["optim"]["lr"] == 4
+    assert parse("--row_options.a", str(path)).row_options["a"]["optim"] == {"lr": 0.1}
+    assert parse("--pretrain.init", str(path)).pretrain["init"] == str(path)
+    for flag in ("--pretrain", "--row_options.a"):
+        with pytest.raises(ConfigError, match=f"{flag} takes a YAML file of options or a mapping"):
+            parse(flag, "absent.yaml")

@@ -150,7 +150,7 @@ class CommandLine:
         if inner is not None or item_class(option.hint) is not None:
             values = self.layers.value(option, _parsed(text, name, may_be_file=True), name)
             text = json.dumps(values, ensure_ascii=False)
-        elif mapping := self.mappings.add_flag(name, _value(text)):
+        elif mapping := self.mappings.add_flag(name, self._mapped(name, text)):
             name, text = mapping, json.dumps(self.mappings.values[mapping], ensure_ascii=False)
         elif not is_text(option.hint):
             check_text(text, name)
@@ -160,6 +160,18 @@ class CommandLine:
         check_path(option.hint, text, f"--{name}")
         check_literal(option.hint, text, name)
         return [f"--{name}{'+' if appended else ''}={text}"]
+
+    def _mapped(self, name: str, text: str) -> Any:
+        """Return the value of a flag of a mapping of options; all of them may stand in a file."""
+        if not self.mappings.is_mapping(name):
+            return _value(text)
+        value = _parsed(text, name, may_be_file=True)
+        if not isinstance(value, Mapping):
+            raise ConfigError(
+                f"--{name} takes a YAML file of options or a mapping, such as '{{run: {{num_steps: "
+                f"9}}}}', not {text[:80]!r}, which is neither; --{name}.OPTION sets a single one"
+            )
+        return value
 
     def _choice(self, name: str, option: Option, base: type, text: str) -> list[str]:
         """Return flags for a choice by its name, or by a mapping with name and options."""

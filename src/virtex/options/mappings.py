@@ -21,9 +21,8 @@ class Mappings:
     def __init__(self, config_class: type) -> None:
         hints = typing.get_type_hints(config_class)
         names = [one.name for one in fields(config_class)] if is_dataclass(config_class) else []
-        self.values: dict[str, dict[str, Any]] = {
-            name: {} for name in names if _holds_options(hints[name])
-        }
+        self.hints = {name: hints[name] for name in names if _holds_options(hints[name])}
+        self.values: dict[str, dict[str, Any]] = {name: {} for name in self.hints}
         self.files, self.flags = dict(self.values), dict(self.values)
         """What files and what flags gave: flags, in any order, are one layer over all files."""
 
@@ -38,6 +37,14 @@ class Mappings:
             _report(self.files[name], value, name)
             self.values[name] = self.files[name] = merged(self.files[name], value)
         return {**values, **{name: self.values[name] for name in own}}
+
+    def is_mapping(self, path: str) -> bool:
+        """Return whether a flag is for a whole mapping, so that its text may be that of a file."""
+        name, *keys = path.split(".")
+        hint = self.hints.get(name)
+        for _ in keys:
+            hint = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
+        return typing.get_origin(hint) is dict
 
     def add_flag(self, path: str, value: Any) -> str | None:
         """Add the value of a flag; return the name of its mapping, None if it is of none."""
