@@ -27,7 +27,7 @@ from tests.tasks.small_tasks import (
 from virtex.data.example import Example
 from virtex.data.tokenizer import train_tokenizer
 from virtex.data.transforms import ImageConfig, normalize
-from virtex.errors import CheckpointError, ConfigError
+from virtex.errors import CheckpointError, ConfigError, DataError
 from virtex.models.backbone import Backbone
 from virtex.models.textual_head import HeadConfig
 from virtex.predict.loading import load_captioner
@@ -301,3 +301,22 @@ def test_a_captioner_of_another_kind_is_refused(captioner: Path, tmp_path: Path)
     config = fine_tuned(tmp_path / "run", captioner, "--task.bidirectional=false")
     with pytest.raises(CheckpointError, match=r"does not fit .*decoders\.1.*set these as in its"):
         pretrain(config)
+
+
+def test_an_image_is_rewarded_alike_alone_and_in_a_batch() -> None:
+    task = of_letters(max_tokens=4)
+    whole = task.collate([task.encode(one, np.random.default_rng(0)) for one in EXAMPLES])
+    alone = task.collate([task.encode(EXAMPLES[0], np.random.default_rng(0))])
+    (whole,), (alone,) = (task.prepare_step([batch], seed=0) for batch in (whole, alone))
+    assert alone["rewards"].any()
+    assert torch.equal(alone["rewards"][0], whole["rewards"][0])
+    assert torch.equal(alone["advantages"], whole["advantages"][: task.num_samples])
+
+
+@pytest.mark.parametrize("texts", [[("a b", "c")], [("a b", "c"), ("c", "a b")]])
+def test_captions_that_leave_every_reward_at_0_are_refused(texts: list[tuple[str, ...]]) -> None:
+    vocabulary = train_tokenizer(["a b", "c"], vocab_size=20)
+    data = TaskData(UNFLIPPED, vocabulary, references=lambda: texts)
+    backbone = Backbone(small_backbone(CONFIG, norm_layer="groupnorm1"))
+    with pytest.raises(DataError, match=f"the {len(texts)} training images that were read"):
+        CONFIG.build(backbone, data)

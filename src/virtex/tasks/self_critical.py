@@ -6,10 +6,10 @@ section 3: for a sampled caption w with reward r, its CIDEr-D against the image'
     L = - (r(w) - b) log p(w)
 
 estimates the gradient of minus the expected reward. The baseline b is the mean reward of the other
-samples of the image (Luo, "A Better Variant of Self-Critical Sequence Training", 2020, arXiv
-2003.09971), or that of the greedy caption, as in 2017. As in Luo's code the loss is the sum over
-the tokens of all samples of a step, divided by their number, and the end counts as a word, in
-rewards and frequencies: without it captions learn to stop half-way.
+samples of the same image, whatever else is in the batch (Luo, "A Better Variant of Self-Critical
+Sequence Training", 2020, arXiv 2003.09971), or that of the greedy caption, as in 2017. As in Luo's
+code the loss is the sum over the tokens of all samples of a step, divided by their number, and the
+end counts as a word, in rewards and frequencies: without it captions learn to stop half-way.
 
 Captions are sampled in `prepare_step`, where the host waits for the device and scores them: the one
 departure from "a step never waits". The forward pass has them in its batch, and waits for nothing.
@@ -41,7 +41,7 @@ from virtex.data.captions import EncodeCaption
 from virtex.data.example import Example
 from virtex.data.tokenizer import Tokenizer
 from virtex.data.transforms import TrainTransform, normalize
-from virtex.errors import ConfigError, out_of_range, raise_all
+from virtex.errors import ConfigError, DataError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.decoding_config import DecodingConfig
 from virtex.models.packing import Direction, Packing, length_multiple, pack_readings
@@ -219,12 +219,23 @@ class Rewards:
 
     @classmethod
     def of(cls, data: TaskData) -> "Rewards":
-        """Count the n-grams of the training captions."""
+        """Count the n-grams of the training captions.
+
+        Raises:
+            DataError: They are in the captions of every image, so that each reward would be 0.
+        """
         assert data.references is not None
         words = [
             [[*ptb_tokens(caption), END] for caption in captions] for captions in data.references()
         ]
-        return cls(data.vocabulary, Rarity.of(words))
+        rarity = Rarity.of(words)
+        if rarity.is_zero(words):
+            raise DataError(
+                f"self_critical would learn nothing: the {len(words)} training images that were "
+                "read have the same words, or are one, and CIDEr-D, the reward, counts words that "
+                "some images have and others lack. Give images with different captions."
+            )
+        return cls(data.vocabulary, rarity)
 
     def __call__(self, tokens: Tensor, references: Sequence[Sequence[Sequence[str]]]) -> Tensor:
         """Return the rewards (B, S) of captions (B, S, T) against the words of B images."""

@@ -75,6 +75,16 @@ class Rarity(dict[Ngram, float]):
         )
         return rarity
 
+    def is_zero(self, references: Sequence[Sequence[Words]]) -> bool:
+        """Return whether all n-grams of references weigh nothing, so that every score is 0."""
+        return not any(
+            self[ngram]
+            for truths in references
+            for words in truths
+            for length in range(1, LONGEST + 1)
+            for ngram in ngrams(words, length)
+        )
+
     def scores(self, candidates: Sequence[Words], references: Sequence[Words]) -> list[float]:
         """Return CIDEr-D of each of an image's captions against its references, from 0 to 10."""
         truths = [self._weighted(words) for words in references]
