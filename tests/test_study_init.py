@@ -1,6 +1,7 @@
 """Rows of a study that begin with given weights, or learn from the target."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def test_all_rows_have_the_network_of_the_given_weights(tmp_path: Path, weights:
 
 
 def test_rows_begin_with_the_given_weights_and_learn_from_the_target(
-    tmp_path: Path, weights: Path, classes: Path
+    tmp_path: Path, weights: Path, classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     linear = {"name": "linear", "protocol": "linear"}
     linear["options"] = {"neighbors": {"num_neighbors": 3}}
@@ -83,7 +84,14 @@ def test_rows_begin_with_the_given_weights_and_learn_from_the_target(
     labels = yaml.safe_load((out / "labels/seed_0/config.yaml").read_text())
     assert labels["data"]["root"] == str(classes)
     assert labels["data"]["source"] == "classes"
-    study(options)  # nothing is missing, and what exists is the study's
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
+    (tmp_path / "elsewhere").mkdir()
+    for folder in (".", "elsewhere"):  # nothing is missing, and what exists is the study's
+        monkeypatch.chdir(tmp_path / folder)
+        here, init, root = map(os.path.relpath, (out, first, classes))
+        target = replace(options.target, root=Path(root))
+        study(replace(options, out=Path(here), init=init, target=target))
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
     _network_of.cache_clear()
     first.unlink()
     study(options)  # which needs the weights no longer
