@@ -113,7 +113,18 @@ def fit(
         dynamic = task.dynamic if run.compile != "none" else {}
         ahead = BatchesAhead(stream, state.device, run, stop=stop, speed=speed, dynamic=dynamic)
         loop = _Loop(
-            state, model, run, optim, stop, ahead, speed, bar, writer, reporter, validate, is_over
+            state=state,
+            model=model,
+            run=run,
+            optim=optim,
+            stop=stop,
+            ahead=ahead,
+            speed=speed,
+            bar=bar,
+            writer=writer,
+            reporter=reporter,
+            validate=validate,
+            is_over=is_over,
         )
         del model  # of which the loop alone may hold a reference
         reason = loop.train()
@@ -122,7 +133,7 @@ def fit(
     return FitResult(state.step, reason)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Loop:
     """The steps of a run, and what is done between them."""
 
