@@ -17,7 +17,7 @@ from virtex.brief_help import (
 from virtex.config import recipe_paths
 from virtex.data.shards.index_options import IndexConfig
 from virtex.data_check.check_config import CheckConfig
-from virtex.options.choices import Layers
+from virtex.options.layers import Layers
 from virtex.pack.pack_options import PackConfig
 from virtex.predict.caption_files.options import CaptionFilesConfig
 from virtex.predict.embed_options import EmbedFilesConfig

@@ -18,8 +18,9 @@ import yaml
 
 from virtex.errors import ConfigError, did_you_mean
 from virtex.options.bounded_yaml import check_plain
-from virtex.options.choices import Layers, choices_of, named, with_names
+from virtex.options.choices import choices_of, named, with_names
 from virtex.options.command_line import PRINT, CommandLine, asks_for_help, load
+from virtex.options.layers import Layers
 from virtex.options.parser import ArgumentParser, group_help, parser_for, shared_parser
 from virtex.options.paths import expand, with_paths
 

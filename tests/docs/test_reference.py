@@ -13,7 +13,7 @@ from scripts.docs.blocks import ROOT
 from virtex import errors
 from virtex.cli import COMMANDS
 from virtex.config import recipe_paths
-from virtex.options.choices import Layers
+from virtex.options.layers import Layers
 from virtex.transfer.protocol_names import ABOUT
 
 EXTENSION_POINTS = (

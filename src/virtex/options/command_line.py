@@ -17,20 +17,17 @@ from virtex.options.bounded_yaml import MAX_CHARACTERS, check_plain, load_text
 from virtex.options.choices import (
     CLASS,
     OPTIONS,
-    Layers,
     Option,
-    check_fixed,
-    check_literal,
-    check_path,
-    check_text,
     choices_of,
     find_choice,
     inner_class,
     is_text,
     item_class,
 )
+from virtex.options.layers import Layers
 from virtex.options.mappings import Mappings
 from virtex.options.paths import expand
+from virtex.options.values import check_fixed, check_literal, check_path, check_text
 
 HELP, PRINT = ("-h", "--help"), "--print_config"
 DESCRIPTORS = Path("/dev/fd")

@@ -1,5 +1,5 @@
 """The parser of options by the fields of a config class, and its `--help`. The only door to
-jsonargparse, which is handed options that choices.py has checked.
+jsonargparse, which is handed options that layers.py has checked.
 """
 
 import argparse
