@@ -32,7 +32,9 @@ class Row:
     root: str | None = None
     """Name in `roots` of the pretraining data's folder, instead of `data.root`, or without
     pretraining of the weights, instead of `init`; a row for which none is given is left out.
-    `target` is the study's `target`, without its test images."""
+    `target` trains on the study's `target`, its `train_split` (by default train, of VOC too, where
+    voc07 trains on trainval), and logs losses on its `val_split`; the short runs of `tune` leave
+    out the images that score."""
 
 
 @dataclass(frozen=True)
