@@ -50,16 +50,22 @@ def set_parameters(notebook: nbformat.NotebookNode, values: Mapping[str, str]) -
             raise SystemExit(f"{name} is assigned {count} times in the cell of parameters")
 
 
-def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
-    """Execute all cells in a folder; a failing cell, or command of a cell, is an error."""
-    commands = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}
+def execute(
+    notebook: nbformat.NotebookNode, folder: Path, *, commands: str = CHECKED_COMMANDS
+) -> None:
+    """Execute all cells in a folder; a failing cell, or command of a cell, is an error.
+
+    Args:
+        commands: First cell, which says how commands in cells are run.
+    """
+    folder_of_commands = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{folder_of_commands}{os.pathsep}{os.environ['PATH']}"}
     client = NotebookClient(
         notebook, timeout=TIMEOUT, kernel_name="python3", resources={"metadata": {"path": folder}}
     )
     manager = client.create_kernel_manager()
     manager.transport, manager.ip = "ipc", str(folder / ".kernel")  # no port of the network
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(CHECKED_COMMANDS))
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(commands))
     try:
         client.execute(env=environment)
     finally:
