@@ -15,6 +15,7 @@ TASKS: dict[str, dict[str, object]] = {
     "masked_lm": {"name": "masked_lm", **HEAD},
     "icmlm": {"name": "icmlm", **HEAD},
     "cappa": {"name": "cappa", **HEAD},
+    "locca": {"name": "locca", **HEAD},
     "prefix_lm": {"name": "prefix_lm"},
     "self_critical": {"name": "self_critical", "samples_per_image": 2, **HEAD},
     "token_classification": {"name": "token_classification"},

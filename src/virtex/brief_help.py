@@ -62,7 +62,7 @@ BRIEFS: dict[str, Brief] = {
             },
             "Model": {
                 "--task NAME": "pretext task: bicaptioning, captioning, masked_lm, icmlm, cappa, "
-                "prefix_lm, self_critical, token_classification, superclass, "
+                "locca, prefix_lm, self_critical, token_classification, superclass, "
                 "label_classification, clip, superclip, siglip, moco, pirl, instance_segmentation",
                 "--task.help NAME": "options of a task; --run.help, --optim.help, ... of a group",
                 "--backbone.name NAME": "timm network: resnet50, convnext_tiny, vit_...",

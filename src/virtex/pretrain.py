@@ -13,6 +13,7 @@ import torch
 from virtex import config as config_files
 from virtex import distributed, files
 from virtex.data.caption_sample import drawn_references
+from virtex.data.captions import class_words
 from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.shards.remote import RemoteShards, open_remote
@@ -172,11 +173,15 @@ def _open_data(config: PretrainConfig, remote: RemoteShards | None) -> _Data:
 def _vocabulary(
     config: PretrainConfig, whole: Source, init: Opened, *, resumed: bool
 ) -> Tokenizer | None:
-    if not config.task.needs.captions:
+    reads_names = config.task.reads_class_names
+    if not (config.task.needs.captions or reads_names):
         return None
-    if config.init_parts == "task" and not resumed:
-        return init.tokenizer or open_tokenizer(config.tokenizer, whole)
-    return stored_tokenizer(config.out) if resumed else open_tokenizer(config.tokenizer, whole)
+    if resumed:
+        return stored_tokenizer(config.out)
+    if config.init_parts == "task" and init.tokenizer is not None:
+        return init.tokenizer
+    names = [class_words(name) for name in whole.categories] if reads_names else []
+    return open_tokenizer(config.tokenizer, whole, names=names)
 
 
 def _references(train: Source) -> list[tuple[str, ...]]:

@@ -39,7 +39,7 @@ def monitors_of(
     if not (config.run.monitors and distributed.is_main()):
         return None
     indices = range(0, len(train), max(1, len(train) // NUM_IMAGES))
-    captions = [] if tokenizer is None else _sampled(train, indices)
+    captions = _sampled(train, indices) if config.task.needs.captions else []
     repeated = duplicate_captions(captions)
     facts = Facts(
         chance=chance_losses(

@@ -44,8 +44,9 @@ def before_training(
     facts = {"run": f"{config.out}, {_state(step, config.run.num_steps)}"}
     facts["images"] = f"{len(train):,} for training from {_origin(config)}"
     facts["images"] += "" if validation is None else f", {len(validation):,} for validation"
-    if tokenizer is not None:
+    if tokenizer is not None and config.task.needs.captions:
         facts["captions"] = f"{_num_captions(train, fingerprint)}{_cut(config, train, tokenizer)}"
+    if tokenizer is not None:
         facts["vocabulary"] = f"{tokenizer.vocab_size:,} pieces"
     backbone = sum(parameter.numel() for parameter in task.backbone.parameters())
     frozen = _frozen(config)

@@ -1,8 +1,9 @@
 """The vocabulary of a run: trained on captions, or read from a file."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from virtex import distributed
@@ -76,11 +77,17 @@ def write_tokenizer(config: TrainTokenizerConfig) -> None:
     trained.save(config.out)
 
 
-def open_tokenizer(config: TokenizerConfig, source: Source) -> Tokenizer:
-    """Read the named tokenizer, or train one on a source's captions in the main process."""
+def open_tokenizer(
+    config: TokenizerConfig, source: Source, *, names: Sequence[str] = ()
+) -> Tokenizer:
+    """Read the named tokenizer, or train one on a source's captions in the main process.
+
+    Args:
+        names: Other texts to train on, such as the names of classes.
+    """
     if config.tokenizer_path is not None:
         return Tokenizer.load(config.tokenizer_path)
-    trained = _train(config, source) if distributed.is_main() else None
+    trained = _train(config, source, names) if distributed.is_main() else None
     tokenizer = distributed.gather_objects(trained)[0]
     assert tokenizer is not None
     return tokenizer
@@ -120,17 +127,18 @@ def with_rule_of(config: TokenizerConfig, tokenizer: Tokenizer) -> TokenizerConf
     return replace(config, original=tokenizer.original)
 
 
-def _train(config: VocabularyOptions, source: Source) -> Tokenizer:
+def _train(config: VocabularyOptions, source: Source, names: Sequence[str] = ()) -> Tokenizer:
     if source.shard_counts is not None:
-        return _trained_on(source.sample_captions(config.sample, seed=SEED), config)
+        drawn = source.sample_captions(config.sample, seed=SEED)
+        return _trained_on(chain(names, drawn), config)
     try:
-        return _trained_on(all_captions(source, most=config.sample), config)
+        return _trained_on(chain(names, all_captions(source, most=config.sample)), config)
     except TooManyCaptionsError:
         log.info(
             "vocabulary: trained on a sample of %s captions (tokenizer.sample)",
             f"{config.sample:,}",
         )
-        return _trained_on(drawn_captions(source, most=config.sample), config)
+        return _trained_on(chain(names, drawn_captions(source, most=config.sample)), config)
 
 
 def _trained_on(captions: Iterable[str], config: VocabularyOptions) -> Tokenizer:

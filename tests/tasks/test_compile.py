@@ -13,6 +13,7 @@ from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import Batch, Task, TaskConfig
 from virtex.tasks.cappa import CapPaConfig
 from virtex.tasks.captioning import CaptioningConfig
+from virtex.tasks.locca import LocCaConfig
 from virtex.tasks.masked_lm import MaskedLmConfig
 from virtex.tasks.prefix_lm import PrefixLmConfig
 
@@ -23,7 +24,10 @@ CONFIGS = {
     "masked_lm": MaskedLmConfig(head=HEAD),
     "prefix_lm": PrefixLmConfig(),
 }
-TRAINED = ["bicaptioning", "cappa", "prefix_lm"]
+TRAINED = {
+    **{name: CONFIGS[name] for name in ("bicaptioning", "cappa", "prefix_lm")},
+    "locca": LocCaConfig(head=HEAD),
+}
 NUM_BATCHES, BATCH_SIZE = 200, 16
 COMMON = torch.tensor([0.0] * 9 + [4, 46, 161, 200, 192, 142, 95, 59, 35, 22, 14, 9, 6, 4, 3, 2, 2]
                       + [1, 1, 1, 0, 1])  # fmt: skip
@@ -87,7 +91,7 @@ def test_long_captions_compile_at_most_four_graphs() -> None:
     assert counter.frame_count == len(lengths) <= 4
 
 
-@pytest.mark.parametrize("config", [CONFIGS[name] for name in TRAINED], ids=TRAINED)
+@pytest.mark.parametrize("config", TRAINED.values(), ids=TRAINED.keys())
 def test_losses_and_gradients_are_the_uncompiled_ones(config: TaskConfig) -> None:
     task = build(config)
     batch = scenes_batch(task)

@@ -10,10 +10,12 @@ from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import WithSmoothingConfig
 from virtex.tasks.cappa import CapPaConfig
 from virtex.tasks.captioning import CaptioningConfig
+from virtex.tasks.locca import LocCaConfig
 from virtex.tasks.masked_lm import MaskedLmConfig
 from virtex.tokens import PAD_ID
 
 HEAD = HeadConfig(hidden_size=64, dropout=0.0)
+KINDS = [CaptioningConfig, CapPaConfig, LocCaConfig, MaskedLmConfig]
 
 
 def test_a_share_of_each_target_is_spread_over_the_vocabulary() -> None:
@@ -28,7 +30,7 @@ def test_a_share_of_each_target_is_spread_over_the_vocabulary() -> None:
     assert torch.equal(head.eval().token_losses(hidden, targets), plain)
 
 
-@pytest.mark.parametrize("kind", [CaptioningConfig, CapPaConfig, MaskedLmConfig])
+@pytest.mark.parametrize("kind", KINDS)
 def test_training_is_smoothed_and_validation_is_not(kind: type[WithSmoothingConfig]) -> None:
     plain, smoothed = build(kind(head=HEAD)), build(kind(head=HEAD, label_smoothing=0.2))
     batch = scenes_batch(plain)
@@ -36,7 +38,7 @@ def test_training_is_smoothed_and_validation_is_not(kind: type[WithSmoothingConf
     assert torch.equal(smoothed.eval()(batch).loss, plain.eval()(batch).loss)
 
 
-@pytest.mark.parametrize("kind", [CaptioningConfig, CapPaConfig, MaskedLmConfig])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
 def test_a_share_is_at_least_0_and_below_1(kind: type[WithSmoothingConfig], share: float) -> None:
     with pytest.raises(ConfigError, match="label_smoothing"):

@@ -26,7 +26,7 @@ class CaptionedForTraining:
     """Function from all captions of an image, flipped with it, to its `references`."""
 
     def __call__(self, example: Example, generator: np.random.Generator) -> dict[str, Tensor]:
-        order = _drawn_order(example, generator)
+        order = drawn_order(example, generator)
         captions = [example.captions[order[k % len(order)]] for k in range(self.num_captions)]
         image, is_flipped = self.transform.augment(example, generator)
         encoded = {"image": image, **self._tokens(self._like_image(captions, is_flipped))}
@@ -72,7 +72,7 @@ def collate_captioned(encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]
     return {"image": images, "tokens": tokens, "lengths": lengths}
 
 
-def _drawn_order(example: Example, generator: np.random.Generator) -> list[int]:
+def drawn_order(example: Example, generator: np.random.Generator) -> list[int]:
     """Return the indices of an image's captions in the order in which a step takes them.
 
     The first is drawn by the captions' weights, each next one so from those that are left: the

@@ -39,6 +39,11 @@ class EncodeCaption:
         return torch.tensor([SOS_ID, *ids[: self.max_tokens - 2], EOS_ID])
 
 
+def class_words(name: str) -> str:
+    """Return the words of a class name, in which underscores stand for spaces."""
+    return name.replace("_", " ")
+
+
 def pad_tokens(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Pad B sequences on the right to tokens (B, T), and return their lengths (B,), both int64."""
     lengths = torch.tensor([len(sequence) for sequence in sequences])

@@ -7,6 +7,7 @@ length, or less if the longer side would become too long. The aspect ratio never
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -14,8 +15,19 @@ from torch import Tensor
 from virtex.data.example import Example
 from virtex.data.images import Box, open_image
 from virtex.data.masks import Placement
-from virtex.data.objects import encode_objects, flip_objects, read_objects
+from virtex.data.objects import Objects, encode_objects, flip_objects, read_objects
 from virtex.data.transforms import ImageConfig, flip_and_recolor
+
+
+class PlacedImage(NamedTuple):
+    """An image as the network sees it, with its objects."""
+
+    image: Tensor
+    """(3, h, w) uint8, at most as large as the square input."""
+    objects: Objects
+    image_size: tuple[int, int]
+    """Height and width of the image in its file."""
+    is_flipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,11 @@ class ZoomTransform:
 
     def __call__(self, example: Example, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return the tensors of `encode_objects`."""
+        image, objects, image_size, _ = self.place(example, rng)
+        return encode_objects(image, objects, image_size=image_size, rng=rng)
+
+    def place(self, example: Example, rng: np.random.Generator) -> PlacedImage:
+        """Return the augmented image and its objects."""
         size, (low, high) = self.config.size, self.zoom
         fraction, down, right = rng.random(3).tolist()
         file = open_image(example.image, name=example.location)
@@ -40,7 +57,7 @@ class ZoomTransform:
         image, is_flipped = flip_and_recolor(image, self.config, rng)
         if is_flipped:
             objects = flip_objects(objects, placement.width)
-        return encode_objects(image, objects, image_size=(file.height, file.width), rng=rng)
+        return PlacedImage(image, objects, (file.height, file.width), is_flipped)
 
 
 @dataclass(frozen=True)
@@ -53,10 +70,15 @@ class WholeImageTransform:
 
     def __call__(self, example: Example, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return the tensors of `encode_objects`."""
+        image, objects, image_size, _ = self.place(example)
+        return encode_objects(image, objects, image_size=image_size, rng=rng)
+
+    def place(self, example: Example) -> PlacedImage:
+        """Return the resized image and its objects."""
         file = open_image(example.image, name=example.location)
         placement = place_in_square(file.height, file.width, size=self.size)
         image, objects = read_objects(example, file, placement, with_masks=self.with_masks)
-        return encode_objects(image, objects, image_size=(file.height, file.width), rng=rng)
+        return PlacedImage(image, objects, (file.height, file.width))
 
 
 @dataclass(frozen=True)

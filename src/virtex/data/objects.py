@@ -152,7 +152,7 @@ class ObjectCollate:
         most = max(1, *(len(item["boxes"]) for item in encoded))
         most = -(-most // OBJECTS_MULTIPLE) * OBJECTS_MULTIPLE
         batch = {
-            "image": torch.stack([_pad_image(item["image"], height, width) for item in encoded])
+            "image": torch.stack([pad_image(item["image"], height, width) for item in encoded])
         }
         for name in ("sizes", "image_sizes", "sampling_seed"):
             batch[name] = torch.stack([item[name] for item in encoded])
@@ -172,7 +172,7 @@ class ObjectCollate:
         return height, width
 
 
-def _pad_image(image: Tensor, height: int, width: int) -> Tensor:
+def pad_image(image: Tensor, height: int, width: int) -> Tensor:
     """Pad an image (3, h, w) to (3, height, width) with the mean color, at the right and below."""
     mean = torch.tensor([round(255 * value) for value in IMAGENET_MEAN], dtype=torch.uint8)
     padded = mean[:, None, None].repeat(1, height, width)

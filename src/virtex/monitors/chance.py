@@ -17,6 +17,7 @@ from virtex.tasks.cappa import CapPaConfig
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.tasks.classification import LabelClassificationConfig, TokenClassificationConfig
 from virtex.tasks.contrastive import ContrastiveConfig
+from virtex.tasks.locca import LocCaConfig
 from virtex.tasks.masked_lm import MaskedLmConfig
 from virtex.tasks.moco import MocoConfig
 from virtex.tasks.pirl import PirlConfig
@@ -52,6 +53,8 @@ def chance_losses(
         case CapPaConfig():
             names = ["autoregressive"] + ["parallel"] * (task.parallel_share > 0)
             return _next_tokens(names, captions)
+        case LocCaConfig():
+            return _next_tokens(["caption"], captions)
         case PrefixLmConfig():
             return _next_tokens(["loss"], captions)
         case MaskedLmConfig(masked_words="tokens"):

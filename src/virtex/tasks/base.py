@@ -180,7 +180,11 @@ class PairwiseTask(Task):
 
 
 class CaptionTask(Task):
-    """A pretext task that trains a captioner on images with one or several captions each."""
+    """A pretext task that trains a captioner on images with one or several captions each.
+
+    Args:
+        num_added: Number of tokens of the task's own, behind those of the vocabulary.
+    """
 
     def __init__(
         self,
@@ -192,9 +196,10 @@ class CaptionTask(Task):
         original: bool = False,
         num_captions: int = 1,
         label_smoothing: float = 0.0,
+        num_added: int = 0,
     ) -> None:
         super().__init__()
-        vocab_size = data.vocabulary.vocab_size
+        vocab_size = data.vocabulary.vocab_size + num_added
         self.captioner = Captioner(backbone, head, vocab_size, bidirectional=bidirectional)
         self.captioner.head.label_smoothing = label_smoothing
         self.encode, self.encode_validation = data.encode_captioned(
@@ -227,6 +232,8 @@ class TaskConfig(ABC):
 
     writes_captions: ClassVar[bool] = False
     """Whether the built task has a `writer`."""
+    reads_class_names: ClassVar[bool] = False
+    """Whether the words of the classes' names are targets, so that the vocabulary has them too."""
     normalizes_in_groups: ClassVar[bool] = False
     """Whether BatchNorm's statistics have to differ between groups of images, so that computing
     them over all processes would undo what the task does."""

@@ -7,6 +7,7 @@ from virtex.tasks.captioning import CaptioningConfig
 from virtex.tasks.classification import LabelClassificationConfig, TokenClassificationConfig
 from virtex.tasks.contrastive import ContrastiveConfig
 from virtex.tasks.detection import InstanceSegmentationConfig
+from virtex.tasks.locca import LocCaConfig
 from virtex.tasks.masked_lm import MaskedLmConfig
 from virtex.tasks.moco import MocoConfig
 from virtex.tasks.pirl import PirlConfig
@@ -19,6 +20,7 @@ TASKS: dict[str, Choice] = {
     "masked_lm": Choice(MaskedLmConfig, {"masked_words": "tokens"}),
     "icmlm": Choice(MaskedLmConfig, {"masked_words": "concepts"}),
     "cappa": Choice(CapPaConfig),
+    "locca": Choice(LocCaConfig),
     "prefix_lm": Choice(PrefixLmConfig),
     "self_critical": Choice(SelfCriticalConfig),
     "token_classification": Choice(TokenClassificationConfig, {"idf": False}),
