@@ -34,6 +34,7 @@ from virtex.tasks.captioning import CaptioningConfig
 from virtex.tasks.classification import LabelClassificationConfig, TokenClassificationConfig
 from virtex.tasks.contrastive import ContrastiveConfig
 from virtex.tasks.detection import InstanceSegmentationConfig
+from virtex.tasks.locca import LocCaConfig
 from virtex.tasks.masked_lm import MaskedLmConfig
 from virtex.tasks.moco import MocoConfig
 from virtex.tasks.pirl import PirlConfig
@@ -48,6 +49,7 @@ TASKS: dict[str, TaskConfig] = {
     "masked LM": MaskedLmConfig(),
     "ICMLM": MaskedLmConfig(masked_words="concepts"),
     "CapPa": CapPaConfig(),
+    "LocCa": LocCaConfig(),
     "prefix LM": PrefixLmConfig(),
     "self-critical": SelfCriticalConfig(),
     "token classification": TokenClassificationConfig(),
