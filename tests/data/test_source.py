@@ -354,7 +354,13 @@ def test_options_that_cannot_work_are_named(options: dict[str, Any], part: str) 
         (
             "folder",
             {"needs": Needs(captions=True, objects=True)},
-            "boxes are needed, and --data.source folder has none",
+            "boxes are needed, and --data.source folder has none; these have: coco, scenes.",
+        ),
+        (
+            "voc",
+            {"needs": Needs(objects=True, masks=True, can_do_without="--task.masks false")},
+            "masks are needed, and --data.source voc has none; these have: coco, lvis, scenes. "
+            "--task.masks false does without.",
         ),
     ],
 )

@@ -126,6 +126,8 @@ class Needs(NamedTuple):
     """Classes present in the image."""
     masks: bool = False
     """A mask for each box."""
+    can_do_without: str = ""
+    """Option of the task with which it does without captions or masks, if there is one."""
 
 
 OF_MANIFEST = ("num_lanes", "fault_limit", "mix", "cache_dir", "cache_size", "store_retries")
@@ -171,6 +173,7 @@ NOT_OF_MANIFEST = {
 KEPT = " A run that began with a manifest keeps its lanes, and is resumed with a manifest."
 URL = re.compile(r"(?:^|/)(s3a?|gs|az|azure|adl|abfss?|https?|file):/(?P<rest>.*)")
 """A URL that became a path, which may lie below the working folder."""
+WITH_IMAGES = frozenset(get_args(SourceName))
 WITH_CAPTIONS = frozenset(
     {"scenes", "coco", "karpathy", "flickr", "folder", "table", "webdataset", "huggingface"}
 )
@@ -379,9 +382,11 @@ def _unmet(config: SourceConfig, needs: Needs) -> list[str]:
         ("labels", needs.labels, WITH_LABELS),
         ("masks", needs.masks, WITH_MASKS),
     )
+    meeting = frozenset.intersection(WITH_IMAGES, *(has for _, needed, has in wanted if needed))
+    remedy = f" {needs.can_do_without} does without." if needs.can_do_without else ""
     return [
         f"{what} are needed, and --data.source {config.source} has none; these have: "
-        f"{', '.join(sorted(sources))}."
+        f"{', '.join(sorted(meeting))}.{remedy if what in ('captions', 'masks') else ''}"
         for what, is_needed, sources in wanted
         if is_needed and config.source not in sources
     ]

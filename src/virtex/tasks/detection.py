@@ -48,7 +48,7 @@ class InstanceSegmentationConfig(TaskConfig):
 
     @property
     def needs(self) -> Needs:
-        return Needs(objects=True, masks=self.masks)
+        return Needs(objects=True, masks=self.masks, can_do_without="--task.masks false")
 
     def build(self, backbone: Backbone, data: TaskData) -> "Detection":
         detector = build_mask_rcnn(
@@ -104,7 +104,7 @@ class DetectionConfig(TaskConfig):
 
     @property
     def needs(self) -> Needs:
-        return Needs(objects=True, masks=self.masks)
+        return Needs(objects=True, masks=self.masks, can_do_without="--task.masks false")
 
     def build(self, backbone: Backbone, data: TaskData) -> "Detection":
         test = (self.test_size,), self.max_size, 0.0

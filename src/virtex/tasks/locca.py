@@ -120,7 +120,7 @@ class LocCaConfig(WithSmoothingConfig):
 
     @property
     def needs(self) -> Needs:
-        return Needs(captions=self.caption_weight > 0, objects=True)
+        return Needs(self.caption_weight > 0, True, can_do_without="--task.caption_weight 0")
 
     @property
     def weights(self) -> dict[str, float]:
