@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import Any, NoReturn, TypeVar, cast, get_type_hints
 
 import yaml
 
@@ -86,7 +86,7 @@ def from_dict(config_class: type[Config], values: Mapping[str, Any]) -> Config:
     """
     try:
         checked = Layers(config_class).checked(values)
-        parser = shared_parser(config_class, prog="config")
+        parser = shared_parser(cast(type, config_class), prog="config")
         return _instantiate(parser, config_class, parser.parse_object(checked))
     except (argparse.ArgumentError, ConfigError, *MISTAKES) as error:
         raise ConfigError(f"not a valid {config_class.__name__}: {error}") from error
