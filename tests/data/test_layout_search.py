@@ -175,6 +175,18 @@ def test_without_a_root_scenes_are_drawn() -> None:
     assert resolved(SourceConfig("coco"), CAPTIONS) == SourceConfig("coco")
 
 
+def test_what_a_task_can_do_without_is_no_annotation(tmp_path: Path) -> None:
+    needs = Needs(objects=True, can_do_without="--task.masks false")
+    assert resolved(SourceConfig(root=voc(tmp_path / "voc")), needs).source == "voc"
+    needs = Needs(can_do_without="--task.caption_weight 0")
+    assert resolved(SourceConfig(root=classes(tmp_path / "classes")), needs).source == "classes"
+    needs = Needs(captions=True, objects=True, can_do_without="--task.caption_weight 0")
+    with pytest.raises(ConfigError) as caught:
+        resolved(SourceConfig(root=tmp_path / "voc"), needs)
+    message = str(caught.value)
+    assert "lacks the captions that the task needs. --task.caption_weight 0 does" in message
+
+
 def empty(root: Path) -> Path:
     return root
 

@@ -16,7 +16,15 @@ from typing import NamedTuple
 from virtex.data.checks import head_of, quoted
 from virtex.data.image_files import images_below, is_image
 from virtex.data.shards.manifest import has_manifest
-from virtex.data.source_options import Needs, SourceConfig, SourceName, meets, url_problem
+from virtex.data.source_options import (
+    Needs,
+    SourceConfig,
+    SourceName,
+    lacking,
+    meets,
+    url_problem,
+    without,
+)
 from virtex.data.sources.coco_file import KINDS
 from virtex.data.sources.flickr import flickr_file, is_flickr_file
 from virtex.data.sources.huggingface_sets import HUB_NAME, is_saved_set
@@ -78,11 +86,11 @@ def resolved(config: SourceConfig, needs: Needs) -> SourceConfig:
         return replace(config, source="scenes")
     found = found_layouts(config.root, config, needs)
     fits = [source for source in found if meets(source, needs)]
-    if not any(needs):
+    if not needs.annotations:
         fits = fits[:1]  # all read the same images
     if config.val_root is not None and len(fits) > 1:
         other = found_layouts(config.val_root, config, needs)
-        fits = [source for source in fits if source in other]
+        fits = [source for source in fits if source in other] or fits
     if len(fits) != 1:
         raise ConfigError(_message(config.root, found, fits, needs))
     marks = dict(LAYOUTS)[fits[0]]
@@ -235,8 +243,9 @@ def _message(root: Path, found: list[SourceName], fits: list[SourceName], needs:
     if fits:
         return f"{root} has the layouts {' and '.join(fits)}. {remedy}"
     if found:
-        wanted = [name for name, is_needed in needs._asdict().items() if is_needed]
-        lacks = f"which lacks the {' and '.join(wanted)} that the task needs"
+        lacked = list(dict.fromkeys(what for source in found for what in lacking(source, needs)))
+        lacks = f"which lacks the {' and '.join(lacked)} that the task needs"
+        remedy = f"{without(needs, lacked)} {remedy}".strip()
         return f"{root} has the layout {' and '.join(found)}, {lacks}. {remedy}"
     looked_for = "\n".join(f"- {source}: {marks}" for source, marks in LAYOUTS)
     return (

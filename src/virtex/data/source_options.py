@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Collection
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -129,6 +130,11 @@ class Needs(NamedTuple):
     can_do_without: str = ""
     """Option of the task with which it does without captions or masks, if there is one."""
 
+    @property
+    def annotations(self) -> list[str]:
+        """The names of the annotations that are needed."""
+        return [name for name, is_needed in self._asdict().items() if is_needed is True]
+
 
 OF_MANIFEST = ("num_lanes", "fault_limit", "mix", "cache_dir", "cache_size", "store_retries")
 """Options that have a meaning for a manifest alone."""
@@ -223,8 +229,29 @@ def url_problem(option: str, path: Path) -> str | None:
 
 def meets(source: str, needs: Needs) -> bool:
     """Whether a source can have the annotations that a task needs."""
-    wanted = zip(needs, (WITH_CAPTIONS, WITH_OBJECTS, WITH_LABELS, WITH_MASKS), strict=True)
-    return all(source in sources for is_needed, sources in wanted if is_needed)
+    return not lacking(source, needs)
+
+
+def lacking(source: str, needs: Needs) -> list[str]:
+    """Return the annotations that a task needs and a source cannot have."""
+    return [what for what, sources in _sources_with(needs).items() if source not in sources]
+
+
+def without(needs: Needs, what: Collection[str]) -> str:
+    """Return a sentence on how the task does without annotations; empty if it cannot."""
+    can = needs.can_do_without and not {*what}.isdisjoint({"captions", "masks"})
+    return f" {needs.can_do_without} does without." if can else ""
+
+
+def _sources_with(needs: Needs) -> dict[str, frozenset[str]]:
+    """Return the sources that have each of the annotations that a task needs."""
+    wanted = (
+        ("captions", needs.captions, WITH_CAPTIONS),
+        ("boxes", needs.objects, WITH_OBJECTS),
+        ("labels", needs.labels, WITH_LABELS),
+        ("masks", needs.masks, WITH_MASKS),
+    )
+    return {what: sources for what, is_needed, sources in wanted if is_needed}
 
 
 def _unused(config: SourceConfig) -> list[str]:
@@ -376,17 +403,9 @@ def _splits_of_files(config: SourceConfig) -> list[str]:
 
 def _unmet(config: SourceConfig, needs: Needs) -> list[str]:
     """Return a problem for each need that the source cannot meet."""
-    wanted = (
-        ("captions", needs.captions, WITH_CAPTIONS),
-        ("boxes", needs.objects, WITH_OBJECTS),
-        ("labels", needs.labels, WITH_LABELS),
-        ("masks", needs.masks, WITH_MASKS),
-    )
-    meeting = frozenset.intersection(WITH_IMAGES, *(has for _, needed, has in wanted if needed))
-    remedy = f" {needs.can_do_without} does without." if needs.can_do_without else ""
+    meeting = WITH_IMAGES.intersection(*_sources_with(needs).values())
     return [
         f"{what} are needed, and --data.source {config.source} has none; these have: "
-        f"{', '.join(sorted(meeting))}.{remedy if what in ('captions', 'masks') else ''}"
-        for what, is_needed, sources in wanted
-        if is_needed and config.source not in sources
+        f"{', '.join(sorted(meeting))}.{without(needs, [what])}"
+        for what in lacking(config.source, needs)
     ]

@@ -78,7 +78,7 @@ class PackConfig:
         """Return the options on which the shards depend, beside the data themselves."""
         size = self.shard_bytes or self.shard_size or SHARD_SIZE
         return {
-            "annotations": [name for name, is_needed in self.needs._asdict().items() if is_needed],
+            "annotations": self.needs.annotations,
             "short_side": self.short_side,
             "quality": self.quality,
             "shard_bytes" if self.shard_bytes else "shard_size": size,
