@@ -8,11 +8,13 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
 from multiprocessing import Process
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -355,6 +357,23 @@ def test_a_path_that_cannot_be_written_is_found_before_any_work(
     with pytest.raises(ConfigError, match=rf"(?s)cannot write .*{NO_FOLDERS[name]}"):
         files.check_out(path, is_file=is_file)
     assert sorted(blocked.iterdir()) == before
+
+
+def test_processes_check_a_new_folder_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, make = tmp_path / "new" / "out", tempfile.mkdtemp
+    removals = iter([True, True])
+
+    def other_removes_first(**options: Any) -> str:
+        if next(removals, False):
+            out.rmdir()
+        return make(**options)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", other_removes_first)
+    files.check_out(out, is_file=False)
+    assert next(removals, None) is None
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("is_file", [True, False])

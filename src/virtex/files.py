@@ -41,6 +41,8 @@ DOS_FOLDER = 0x10
 """Bit among the attributes of a zip's entry that makes it a folder."""
 LOCK_POLL = 0.2
 """Seconds between two tries to take a lock."""
+NUM_PROBES = 50
+"""Tries to write into a folder that other processes make and remove at the same time."""
 GRACE = 3600.0
 """Seconds for which a temporary folder without a lock counts as in use."""
 log = logging.getLogger("virtex")
@@ -159,15 +161,26 @@ def check_out(path: Path, *, is_file: bool) -> None:
     with write_errors(path, ConfigError):
         if is_file and path.is_dir():
             raise ConfigError(f"{path} is a folder: give the name of a file to write.")
-        missing = [each for each in (folder, *folder.parents) if not each.exists()]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with _temporary_folder(folder) as inner:
-                (inner / (path.name if is_file else "probe")).write_bytes(b"probe" * 100)
-        finally:
-            for each in missing:
-                with contextlib.suppress(OSError):
-                    each.rmdir()
+        for left in reversed(range(NUM_PROBES)):
+            try:
+                _probe(folder, path.name if is_file else "probe")
+                break
+            except (FileNotFoundError, FileExistsError):  # another process's probe removed it
+                if not left:
+                    raise
+
+
+def _probe(folder: Path, name: str) -> None:
+    """Write a file in a folder that need not exist, and remove what was made."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _temporary_folder(folder) as inner:
+            (inner / name).write_bytes(b"probe" * 100)
+    finally:
+        for each in missing:
+            with contextlib.suppress(OSError):
+                each.rmdir()
 
 
 @contextlib.contextmanager
