@@ -217,9 +217,9 @@ BRIEFS: dict[str, Brief] = {
                 "--num_workers 2": "processes that decode images",
             }
         },
-        "Recipes: domain, domain_pairs, pairs_small, tasks_small, orderings_small, paper_baselines, "
-        "paper_tasks, paper_width, paper_depth, paper_backbone, paper_data_efficiency, "
-        "paper_annotation_cost; paper_toy tries paper_baselines in minutes.",
+        "Recipes: domain, domain_pairs, pairs_small, tasks_small, orderings_small, "
+        "paper_baselines, paper_tasks, paper_width, paper_depth, paper_backbone, "
+        "paper_data_efficiency, paper_annotation_cost; paper_toy tries paper_baselines in minutes.",
     ),
 }
 DATA_COMMANDS: dict[str, Brief] = {
