@@ -89,7 +89,7 @@ def test_a_run_keeps_the_normalization_of_its_weights(tmp_path: Path) -> None:
     [
         ("", "init random states no network: name weights by --init"),
         ("--init imagenet", "init imagenet states no network"),
-        ("--init WEIGHTS --backbone.options.layers [1]", "options belong to a network that"),
+        ("--init WEIGHTS --backbone.options.layers [1]", "layers belong to a network that"),
     ],
 )
 def test_weights_that_state_no_network_are_refused_before_any_work(
