@@ -158,6 +158,19 @@ def test_other_weights_at_the_same_path_are_refused(tmp_path: Path, weights: Pat
     _check_first_weights(begun.options, lambda init: "1f")
 
 
+def test_other_weights_for_begun_rows_are_refused_with_advice_for_a_study(
+    tmp_path: Path, weights: Path
+) -> None:
+    options = of(tmp_path, init=str(weights), rows=[ROWS[3]])
+    begun = planned_runs(options)[0]
+    RunFolder(begun.folder).write_config(config.to_dict(begun.options))
+    files.write(RunFolder(begun.folder).checkpoints.at(1), "")
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(weights.read_bytes())
+    with pytest.raises(ConfigError, match=r"init was .*other.* as a study has to"):
+        study(replace(options, init=str(other)))
+
+
 def test_flags_and_files_change_single_options_of_a_shipped_recipe(tmp_path: Path) -> None:
     path = tmp_path / "longer.yaml"
     path.write_text(

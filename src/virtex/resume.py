@@ -47,6 +47,10 @@ BY_FINGERPRINT = (
 TOKENIZER, CONCEPTS = "tokenizer.tokenizer_path", "task.concepts_path"
 """Options that name files: of the first, a resumed run holds a copy; the second is read again."""
 LANES = "data.num_lanes"
+REMEDIES = {
+    "init": " (a run that has begun needs no --init: leave it out, or give the first one, as a "
+    "study has to)"
+}
 AUTO = "auto"
 
 
@@ -179,8 +183,7 @@ def resumes(config: PretrainConfig, folder: RunFolder) -> bool:
 def _change(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return in words how an option changed."""
     if name != LANES or None not in (before.get(name), now.get(name)):
-        remedy = " (a run that has begun needs no --init: leave it out)" if name == "init" else ""
-        return f"{name} was {before.get(name)!r}, now {now.get(name)!r}{remedy}"
+        return f"{name} was {before.get(name)!r}, now {now.get(name)!r}{REMEDIES.get(name, '')}"
     kinds = [
         "a folder of shards, in a permutation of all examples"
         if options.get(name) is None
