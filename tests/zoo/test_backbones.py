@@ -115,9 +115,9 @@ def test_a_moco_checkpoint_gives_its_query_encoder(tmp_path):
     assert torch.equal(backbone.cnn.conv1.weight, network.conv1.weight)
 
 
-def a_run():
+def a_run(channels=(8, 16, 24, 32)):
     """A run's weights, as if they had been opened."""
-    config = BackboneConfig(RESNET.name, options={**RESNET.options, "channels": [8, 16, 24, 32]})
+    config = BackboneConfig(RESNET.name, options={**RESNET.options, "channels": [*channels]})
     state = {f"backbone.{name}": value for name, value in Backbone(config).state_dict().items()}
     options = {"backbone": {"name": config.name, "options": config.options}}
     return Opened("run", "run", Path("run/weights.safetensors"), state=state, config=options)
@@ -140,6 +140,14 @@ def test_weights_start_a_network_with_a_finer_grid(opened):
     assert backbone(images()).shape[2:] == (8, 8)
     assert coarse(images()).shape[2:] == (2, 2)
     assert torch.equal(backbone.cnn.conv1.weight, coarse.cnn.conv1.weight)
+
+
+def test_a_stride_at_which_weights_do_not_fit_is_refused_with_a_remedy():
+    fine = {**RESNET.options, "output_stride": 8}
+    with pytest.raises(CheckpointError, match=r"downsample.* at output_stride 8: give that of the"):
+        build_backbone(a_run([8, 8, 16, 16]), config=BackboneConfig("resnet18", options=fine))
+    with pytest.raises(ConfigError, match=r"\(AssertionError\)\. .* output_stride .* leave it out"):
+        Backbone(BackboneConfig("resnet18", options={**RESNET.options, "output_stride": 7}))
 
 
 def test_other_options_of_the_network_of_weights_are_refused():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from virtex.errors import CheckpointError, ConfigError, did_you_mean
-from virtex.models.backbone_config import BackboneConfig
+from virtex.models.backbone_config import STRIDE_OPTION, BackboneConfig
 from virtex.models.backbone_groups import (
     first_groups,
     has_drop_path,
@@ -43,6 +43,8 @@ LAST_STAGES = ("layer4", "s4", "stages.3")
 """timm's names of the last stage of a ResNet, a RegNet and a ConvNeXt."""
 PAPERS_TAG = "tv_in1k"
 """timm's tag of torchvision's first weights, from which the paper's baselines start."""
+STRIDES = "output_stride is of most convolutional networks, and 8, 16 or 32: else leave it out."
+"""What an error says of a network that cannot have a stride."""
 
 
 class Backbone(nn.Module):
@@ -341,9 +343,10 @@ def _create(config: BackboneConfig) -> Any:
     try:
         model = create(**options)
     except Exception as error:  # of many kinds, as the options may be anything
+        of_stride = f" {STRIDES}" if STRIDE_OPTION in options else ""
         raise ConfigError(
             f"timm cannot build {config.name!r} with options {options} ({reason(error)}). "
-            "backbone.options takes the keyword arguments of timm.create_model."
+            f"backbone.options takes the keyword arguments of timm.create_model.{of_stride}"
         ) from error
     is_fixed = hasattr(model, "num_prefix_tokens") and model.pretrained_cfg.get("fixed_input_size")
     if is_fixed and "dynamic_img_size" not in options:

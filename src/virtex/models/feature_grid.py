@@ -38,9 +38,9 @@ def probe(model: Any, *, name: str, options: Mapping[str, Any]) -> tuple[int, Te
 
 
 def reason(error: Exception) -> str:
-    """Return an error's type and first line, without a full stop."""
+    """Return an error's type and first line, if it has one, without a full stop."""
     text = str(error).partition("\n")[0].rstrip(".")
-    return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def _probe_sizes(model: Any, options: Mapping[str, Any]) -> list[int]:

@@ -171,10 +171,18 @@ def build_backbone(
         if opened.kind == "run"
         else backbone_state(opened.state, opened.path, network=empty.state_dict())
     )
-    check_fits(empty, state, subject=opened.path)
+    check_fits(empty, state, subject=opened.path, remedy=_remedy(opened, architecture))
     backbone = Backbone(architecture)
     load_strictly(backbone.cnn, state, subject=opened.path)
     return backbone
+
+
+def _remedy(opened: Opened, architecture: BackboneConfig) -> str:
+    """Return what to do where a run's weights do not fit a network of another stride."""
+    stride = architecture.options.get(STRIDE_OPTION)
+    if opened.kind != "run" or stride == opened.backbone.options.get(STRIDE_OPTION):
+        return ""
+    return f"Some blocks have other weights at {STRIDE_OPTION} {stride}: give that of the run."
 
 
 def _without_memory(architecture: BackboneConfig, opened: Opened) -> Backbone:
