@@ -22,7 +22,6 @@ from virtex.data.source_options import (
     SourceName,
     lacking,
     meets,
-    url_problem,
     without,
 )
 from virtex.data.sources.coco_file import KINDS
@@ -32,6 +31,7 @@ from virtex.data.sources.inaturalist import YEAR
 from virtex.data.sources.karpathy import PATTERN, is_karpathy_file
 from virtex.data.sources.lvis import START
 from virtex.data.sources.table import READERS
+from virtex.data.urls import url_problem
 from virtex.errors import ConfigError, listing
 
 log = logging.getLogger("virtex")

@@ -1,7 +1,6 @@
 """The options of a data source, and the check that they fit together."""
 
 import math
-import re
 from collections.abc import Collection
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from virtex.data.shards.manifest import has_manifest
 from virtex.data.shards.manifest_options import mixed_twice
 from virtex.data.shards.retries import MAX_RETRIES, NUM_RETRIES
 from virtex.data.sources.voc_splits import overlap
+from virtex.data.urls import url_problem
 from virtex.errors import ConfigError, raise_all
 from virtex.options.dependents import register_dependents
 from virtex.options.sizes import bytes_of
@@ -177,8 +177,6 @@ NOT_OF_MANIFEST = {
 }
 """Options that have none for a manifest, and what to do instead."""
 KEPT = " A run that began with a manifest keeps its lanes, and is resumed with a manifest."
-URL = re.compile(r"(?:^|/)(s3a?|gs|az|azure|adl|abfss?|https?|file):/(?P<rest>.*)")
-"""A URL that became a path, which may lie below the working folder."""
 WITH_IMAGES = frozenset(get_args(SourceName))
 WITH_CAPTIONS = frozenset(
     {"scenes", "coco", "karpathy", "flickr", "folder", "table", "webdataset", "huggingface"}
@@ -213,18 +211,6 @@ def is_manifest(config: SourceConfig) -> bool:
     if config.source != "webdataset":
         return False
     return bool(config.mix) or (config.root is not None and has_manifest(config.root))
-
-
-def url_problem(option: str, path: Path) -> str | None:
-    """Return what to do about a URL in place of a folder; None if it is none."""
-    found = None if path.exists() else URL.search(str(path))
-    if found is None:
-        return None
-    url = f"{found[1]}://{found['rest'].lstrip('/')}"
-    return (
-        f"--data.{option} {url} is a URL. Write the manifest of its shards by `virtex index {url} "
-        f"--out MANIFEST`, and give --data.{option} MANIFEST."
-    )
 
 
 def meets(source: str, needs: Needs) -> bool:

@@ -14,6 +14,7 @@ import torch
 
 from virtex import files
 from virtex.errors import CheckpointError
+from virtex.zip_damage import zip_damage
 
 VERSION = 1
 REMEDY = "Resume with the config that the run began with, or start a new run folder."
@@ -44,7 +45,7 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"no checkpoint {path}.") from error
     except OSError as error:  # which is no damage
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
-    if damage := files.zip_damage(path):
+    if damage := zip_damage(path):
         raise DamagedError(f"{path} is damaged: {damage}")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)

@@ -21,6 +21,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from virtex import files
 from virtex.errors import CheckpointError
 from virtex.progress import ProgressBar
+from virtex.zip_damage import zip_damage
 
 TIMEOUT = 30.0
 """Timeout of a connection, in seconds."""
@@ -149,7 +150,7 @@ def _check(path: Path, sha256: str | None, first_bytes: tuple[bytes, ...]) -> No
         raise _RefusedError(f"{another}: it begins with {head!r}")
     if sha256 is not None and (found := files.sha256(path)) != sha256:
         raise _RefusedError(f"{another}: its SHA-256 is {found}, not {sha256} as known or recorded")
-    if ZIP in first_bytes and head.startswith(ZIP) and (damage := files.zip_damage(path)):
+    if ZIP in first_bytes and head.startswith(ZIP) and (damage := zip_damage(path)):
         raise _RefusedError(f"the file is damaged: {damage}")
 
 

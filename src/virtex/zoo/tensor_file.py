@@ -21,6 +21,7 @@ from torch import Tensor
 
 from virtex import files
 from virtex.errors import CheckpointError
+from virtex.zip_damage import zip_damage
 
 UNSAFE = re.compile(
     r"(?:Unsupported global: GLOBAL|Trying to load unsupported GLOBAL|Trying to call reduce for) "
@@ -186,7 +187,7 @@ def _refuse_other_kinds(content: bytes, path: Path) -> None:
         )
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{path} is a Git LFS pointer: run `git lfs pull` in its repository.")
-    damage = files.zip_damage(io.BytesIO(content)) if content.startswith(ZIP) else None
+    damage = zip_damage(io.BytesIO(content)) if content.startswith(ZIP) else None
     if damage is not None:
         raise CheckpointError(
             f"{path} is damaged ({damage}), perhaps cut short in transfer: download it again."
