@@ -9,9 +9,9 @@ from tests.real_data import real
 from tests.task_options import TASKS
 
 pytestmark = pytest.mark.slow
-ON_FASHION = [
-    name for name in TASKS if name not in ("label_classification", "instance_segmentation")
-]
+NEED_MORE = ("label_classification", "instance_segmentation", "locca")
+"""Tasks that need labels or boxes, which fashion has not."""
+ON_FASHION = [name for name in TASKS if name not in NEED_MORE]
 
 
 @pytest.fixture(scope="module")
