@@ -21,6 +21,7 @@ import pytest
 from tests.small_disk import files_of_at_most
 from virtex import files
 from virtex.errors import CheckpointError, ConfigError, DataError
+from virtex.zip_damage import zip_damage
 
 BEGIN = "import os, signal, sys; from pathlib import Path; from virtex import files\n"
 DIE_WHILE_WRITING = BEGIN + (
@@ -257,19 +258,19 @@ def test_damage_in_a_zip_is_found(tmp_path: Path) -> None:
     path = tmp_path / "file.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("inner", b"content" * 100)
-    assert files.zip_damage(path) is None
+    assert zip_damage(path) is None
     content = bytearray(path.read_bytes())
     content[300] ^= 1
     path.write_bytes(content)
-    assert files.zip_damage(path) == "wrong checksum in inner"
+    assert zip_damage(path) == "wrong checksum in inner"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("inner", bytes(range(256)) * 100)
     deflated = bytearray(path.read_bytes())
     deflated[45:60] = b"\xff" * 15
     path.write_bytes(deflated)
-    assert "decompressing" in str(files.zip_damage(path))
+    assert "decompressing" in str(zip_damage(path))
     path.write_bytes(content[:100])
-    assert files.zip_damage(path) == "File is not a zip file"
+    assert zip_damage(path) == "File is not a zip file"
 
 
 def irregular_path(kind: str, folder: Path) -> Path:
