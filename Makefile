@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CAPTIONS ?=
 VOC ?=
-MINUTES ?= 8
+MINUTES ?= 12
 OUT ?= gpu-report
 STAMP := $(VENV)/installed
 
@@ -15,7 +15,7 @@ help:
 	@echo "make quickstart   the main job on drawn scenes, minutes on 2 cores; ends with quickstart/report.html"
 	@echo "make captioner    train a small captioner on photographs: CAPTIONS=DIR in COCO's layout, about an hour"
 	@echo "make demo         a page to try what was trained, in the browser"
-	@echo "make gpu          all that a machine with a GPU can tell, in MINUTES=8; ends with OUT=gpu-report/gpu.md"
+	@echo "make gpu          all that a machine with a GPU can tell, in MINUTES=12; ends with OUT=gpu-report/gpu.md"
 	@echo "make test         the test suite"
 	@echo "make test-lower   the same with the oldest versions of the dependencies; downloads 3 GB"
 	@echo "make lint         ruff, mypy, the import rule, the Dockerfile and the spelling"

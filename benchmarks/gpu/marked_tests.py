@@ -1,4 +1,4 @@
-"""The tests marked gpu, in one pytest, whose results are read while it runs."""
+"""The tests marked gpu, by pytest in several processes, whose results are read while they run."""
 
 import os
 import re
@@ -8,16 +8,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.gpu.commands import num_cores
 from benchmarks.gpu.jobs import Events, Job, Row, Skipped
 from benchmarks.gpu.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = re.compile(r"\bmark\.gpu\b")
 RESULT = re.compile(
-    r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)(?: \((.*?)\))? *(?:\[|$)"
+    r"^\[gw\d+\] \[ *\d+%\] (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (\S+::.+?) *$"
 )
 REASON = re.compile(r"^(?:FAILED|ERROR) (\S+::.+?) - (.*)$")
 BAD = ("FAILED", "ERROR")
+MOST_PROCESSES = 6
+"""Processes that share the tests: each has a context on the GPU, and compiles."""
 
 
 def jobs(settings: Settings, events: Events) -> list[Job]:
@@ -34,6 +37,7 @@ def run_tests(seconds: float) -> Iterator[Row]:
     """
     files = sorted(str(path.relative_to(ROOT)) for path in marked_files(ROOT / "tests"))
     command = [sys.executable, "-m", "pytest", "-vv", "-rfE", "--tb=short", "-m", "gpu"]
+    command += ["-n", str(min(MOST_PROCESSES, max(1, num_cores() // 2)))]
     command += ["-p", "no:cacheprovider", "--continue-on-collection-errors", *files]
     process = subprocess.Popen(
         command,
@@ -47,9 +51,9 @@ def run_tests(seconds: float) -> Iterator[Row]:
     assert process.stdout is not None
     for line in process.stdout:  # the parent ends a test that hangs
         print(line, end="", file=sys.stderr, flush=True)
-        if (match := RESULT.match(line)) and match[1] not in results:
-            results[match[1]] = match[2]
-            yield {"test": match[1], "result": match[2].lower(), "why": match[3] or ""}
+        if (match := RESULT.match(line)) and match[2] not in results:
+            results[match[2]] = match[1]
+            yield {"test": match[2], "result": match[1].lower(), "why": ""}
         elif match := REASON.match(line):
             yield {"test": match[1], "result": "because", "why": match[2].strip()[:300]}
         if time.monotonic() > ends:

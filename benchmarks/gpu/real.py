@@ -64,7 +64,7 @@ def _pretrain(settings: Settings, events: Events, seconds: float) -> Iterator[Ro
 def _speed(events: Events) -> float:
     """Return the images/s that the run will reach, as measured before."""
     end_to_end = [float(row["images_per_second"]) for row in events.rows("end_to_end")[:1]]
-    return end_to_end[0] if end_to_end else step_alone(events, "none") or 1000.0
+    return end_to_end[0] if end_to_end else step_alone(events) or 1000.0
 
 
 def steps_in(seconds: float, speed: float, settings: Settings) -> int:

@@ -1,9 +1,7 @@
-"""Training steps of four networks, plain and compiled, each beside its bare backbone's."""
+"""Training steps of four networks, each beside its bare backbone's."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-
-from torch._dynamo.utils import counters
 
 from benchmarks.gpu.jobs import Events, Job, Row
 from benchmarks.gpu.settings import Settings
@@ -18,40 +16,15 @@ from benchmarks.gpu.training import (
     time_task,
 )
 
-COMPILED: tuple[tuple[int, Compile], ...] = (
-    (0, "task"), (2, "task"), (0, "step"), (2, "step"),
-    (1, "task"), (3, "task"), (1, "step"), (3, "step"),
-)  # fmt: skip
-"""Indices of networks and how they are compiled, the most telling first."""
 BARE = "bare"
 
 
 def jobs(settings: Settings, events: Events) -> list[Job]:
-    """Return the jobs of the section: all networks plain, and then as time allows."""
-    earlier = partial(events.rows, "steps")
-    plain = [
+    """Return the jobs of the section: all networks as they are."""
+    return [
         Job(network.name, partial(_plain, network, settings), needs=10, limit=90)
         for network in NETWORKS
     ]
-    compiled = [
-        Job(
-            f"{NETWORKS[index].name}, compile {kind}",
-            partial(_compiled, NETWORKS[index], kind, settings, earlier),
-            needs=5 if settings.is_toy else 25,
-            limit=150,
-        )
-        for index, kind in COMPILED[: 1 if settings.is_toy else None]
-    ]
-    bare = [
-        Job(
-            f"{NETWORKS[index].backbone} bare, compiled",
-            partial(_compiled_bare, NETWORKS[index], settings, earlier),
-            needs=5 if settings.is_toy else 25,
-            limit=120,
-        )
-        for index in ([] if settings.is_toy else [0, 2])
-    ]
-    return plain + compiled[:2] + bare + compiled[2:]
 
 
 def _plain(network: Network, settings: Settings, seconds: float) -> Iterator[Row]:
@@ -64,45 +37,10 @@ def _plain(network: Network, settings: Settings, seconds: float) -> Iterator[Row
     yield row(network, BARE, "none", bare, batch_size=batch_size, beside=bare.step_seconds())
     yield row(
         network, "task", "none", watch, batch_size=batch_size, beside=bare.step_seconds()
-    ) | _reduced(batch_size, settings)
+    ) | reduced(batch_size, settings)
 
 
-def _compiled(
-    network: Network,
-    kind: Compile,
-    settings: Settings,
-    earlier: Callable[[], list[Row]],
-    seconds: float,
-) -> Iterator[Row]:
-    """Yield the figures of a task's compiled step, at the batch size of the plain one."""
-    batch_size, beside = _plain_figures(network, earlier(), settings)
-    counters.clear()
-    time_it = partial(time_task, network, settings, compile=kind)
-    watch, own_size = halving(lambda size: time_it(batch_size=size), batch_size)
-    graphs = {
-        "graphs": int(counters["stats"]["unique_graphs"]),
-        "breaks": sum(counters["graph_break"].values()),
-    }
-    free_memory()
-    if own_size != batch_size or beside is None:
-        bare = time_bare(network, settings, batch_size=own_size, is_compiled=False)
-        beside = bare.step_seconds()
-        free_memory()
-    figures = row(network, "task", kind, watch, batch_size=own_size, beside=beside)
-    yield figures | graphs | _reduced(own_size, settings)
-
-
-def _compiled_bare(
-    network: Network, settings: Settings, earlier: Callable[[], list[Row]], seconds: float
-) -> Iterator[Row]:
-    """Yield the figures of a backbone's compiled step."""
-    batch_size, beside = _plain_figures(network, earlier(), settings)
-    bare = time_bare(network, settings, batch_size=batch_size, is_compiled=True)
-    free_memory()
-    yield row(network, BARE, "task", bare, batch_size=batch_size, beside=beside)
-
-
-def _plain_figures(
+def plain_figures(
     network: Network, earlier: list[Row], settings: Settings
 ) -> tuple[int, float | None]:
     """Return batch size and seconds of the bare step that was measured before, if it was."""
@@ -144,7 +82,7 @@ def row(
     }
 
 
-def _reduced(batch_size: int, settings: Settings) -> Row:
+def reduced(batch_size: int, settings: Settings) -> Row:
     """Return a remark if the batch was halved."""
     if batch_size == settings.batch_size:
         return {}

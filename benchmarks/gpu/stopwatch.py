@@ -28,6 +28,8 @@ class Stopwatch:
     num_windows: int = 3
     count: int = 0
     marks: list[float] = field(default_factory=list)
+    most_memory: int = 0
+    """Bytes that tensors took at most at once on a GPU, from the first mark to the last."""
     began: float = field(default_factory=time.perf_counter)
 
     @property
@@ -47,6 +49,7 @@ class Stopwatch:
             torch.cuda.synchronize(self.device)
             if not self.marks:
                 torch.cuda.reset_peak_memory_stats(self.device)
+            self.most_memory = torch.cuda.max_memory_allocated(self.device)
         self.marks.append(time.perf_counter())
 
     @property
@@ -55,7 +58,13 @@ class Stopwatch:
         return self.marks[0] - self.began
 
     def step_seconds(self) -> float:
-        """Return the seconds of a step in the median window."""
+        """Return the seconds of a step in the median window.
+
+        Raises:
+            RuntimeError: The steps were stopped before a window had ended.
+        """
+        if len(self.marks) < 2:
+            raise RuntimeError(f"stopped before it was measured, after {self.count} steps")
         windows = zip(self.marks, self.marks[1:], strict=False)
         return statistics.median(end - start for start, end in windows) / self.window
 
@@ -63,7 +72,7 @@ class Stopwatch:
         """Return the largest memory that tensors took at once; nothing on a CPU."""
         if self.device.type != "cuda":
             return ""
-        return torch.cuda.max_memory_allocated(self.device) / GIB
+        return self.most_memory / GIB
 
 
 class Timed:

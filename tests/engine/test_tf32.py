@@ -45,6 +45,10 @@ def test_a_run_on_a_cpu_changes_nothing() -> None:
     assert torch.backends.mkldnn.matmul.fp32_precision == before
 
 
+def test_a_gpu_without_an_index_is_the_current_one() -> None:
+    configure_torch(RunConfig(), torch.device("cuda"))
+
+
 def test_what_a_program_has_set_is_put_back() -> None:
     torch.set_float32_matmul_precision("high")
     with tf32_kept():

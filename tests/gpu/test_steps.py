@@ -1,6 +1,7 @@
 """What holds for the training step of every pretext task on a GPU."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from virtex.engine.meter import Speed
 from virtex.engine.run import RunConfig
 from virtex.engine.signals import StopSignals
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, at the first product
 pytestmark = pytest.mark.gpu
 GPU = "cuda"
 FIRST_WATCHED, NUM_STEPS = 4, 10

@@ -167,7 +167,8 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 def configure_torch(config: RunConfig, device: torch.device) -> None:
     """Set this process's GPU, and whether torch uses the fastest or deterministic kernels."""
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        if device.index is not None:  # without one the current GPU is meant
+            torch.cuda.set_device(device)
         set_tf32(config.float32_matmul)
     torch.backends.cudnn.benchmark = config.cudnn_benchmark and not config.deterministic
     if config.deterministic:
