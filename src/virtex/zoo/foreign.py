@@ -37,6 +37,10 @@ KINDS = (
     "a state dict of a torchvision or timm network or of an EfficientNet-Lite of "
     "EfficientNet-PyTorch, a checkpoint of MoCo, DINO or VISSL, or a released VirTex checkpoint"
 )
+NAME_IT = (
+    " A network of timm that is no ResNet must be named, such as --backbone.name "
+    "convnext_tiny, or --pretrain.backbone.name of a study."
+)
 RESNETS: dict[tuple[bool, int, tuple[int, ...]], str] = {
     # whether blocks are bottlenecks, width of the first block, number of blocks in each stage
     (False, 64, (2, 2, 2, 2)): "resnet18",
@@ -133,7 +137,7 @@ def _prefix(
     if not counts:
         raise CheckpointError(
             f"{path} has no known backbone: its keys are {listing(list(state))}; expected "
-            f"{listing(sorted(names))}. Allowed is {KINDS}."
+            f"{listing(sorted(names))}. Allowed is {KINDS}.{NAME_IT if network is None else ''}"
         )
     taken = _preferred([prefix for prefix in counts if _fits(state, prefix, names, network)])
     taken = taken or _preferred([p for p, count in counts.items() if count == len(names)])
