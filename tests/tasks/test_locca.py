@@ -22,7 +22,7 @@ from virtex.data.layouts.layout_writer import write_scenes
 from virtex.data.masks import box_around
 from virtex.data.tokenizer import Tokenizer, train_tokenizer
 from virtex.data.transforms import ImageConfig, normalize
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, DataError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.textual_head import HeadConfig
 from virtex.pretrain import pretrain
@@ -43,11 +43,13 @@ OBJECTS = [
 ]
 
 
-def build(image: ImageConfig = PLAIN, **options: object) -> LocCa:
+def build(
+    image: ImageConfig = PLAIN, *, categories: tuple[str, ...] = CATEGORIES, **options: object
+) -> LocCa:
     torch.manual_seed(0)
     backbone = Backbone(BackboneConfig("resnet18", options=SLIM))
     config = LocCaConfig(**{"head": HEAD, "zoom": (1.0, 1.0), "num_bins": 20, **options})
-    task = config.build(backbone, TaskData(image, TOKENIZER, CATEGORIES))
+    task = config.build(backbone, TaskData(image, TOKENIZER, categories))
     for parameter in task.captioner.head.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return task
@@ -302,3 +304,8 @@ def test_voc_has_no_captions_and_its_vocabulary_is_the_words_of_its_classes(
 def test_coco_gives_captions_and_boxes_together(tmp_path: Path) -> None:
     log = (scenes_run(tmp_path, "coco") / "log.jsonl").read_text()
     assert all(f'"val/{name}"' in log for name in ("caption", "aref_box", "gcap_words"))
+
+
+def test_a_class_without_a_name_is_refused() -> None:
+    with pytest.raises(DataError, match=r"2 of 3 classes .* no words in their names: '', '_'"):
+        build(categories=("dog", "", "_"))

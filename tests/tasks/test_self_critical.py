@@ -313,10 +313,18 @@ def test_an_image_is_rewarded_alike_alone_and_in_a_batch() -> None:
     assert torch.equal(alone["advantages"], whole["advantages"][: task.num_samples])
 
 
-@pytest.mark.parametrize("texts", [[("a b", "c")], [("a b", "c"), ("c", "a b")]])
-def test_captions_that_leave_every_reward_at_0_are_refused(texts: list[tuple[str, ...]]) -> None:
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        ([("a b", "c")], "there is a single training image"),
+        ([("a b", "c"), ("c", "a b")], "all 2 training images that were read have the same words"),
+    ],
+)
+def test_captions_that_leave_every_reward_at_0_are_refused(
+    texts: list[tuple[str, ...]], found: str
+) -> None:
     vocabulary = train_tokenizer(["a b", "c"], vocab_size=20)
     data = TaskData(UNFLIPPED, vocabulary, references=lambda: texts)
     backbone = Backbone(small_backbone(CONFIG, norm_layer="groupnorm1"))
-    with pytest.raises(DataError, match=f"the {len(texts)} training images that were read"):
+    with pytest.raises(DataError, match=found):
         CONFIG.build(backbone, data)

@@ -43,7 +43,7 @@ from virtex.data.object_transforms import WholeImageTransform, ZoomTransform
 from virtex.data.objects import Objects, pad_image
 from virtex.data.source_options import Needs
 from virtex.data.transforms import normalize, swap_left_and_right
-from virtex.errors import ConfigError, out_of_range, raise_all
+from virtex.errors import ConfigError, DataError, listing, out_of_range, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.packing import Packing, length_multiple, pack_readings, pack_tokens
 from virtex.models.textual_head import HeadConfig
@@ -201,9 +201,20 @@ class ReadImage:
 
     @classmethod
     def of(cls, config: LocCaConfig, data: TaskData) -> "ReadImage":
-        """Return the function for a task's options and data."""
+        """Return the function for a task's options and data.
+
+        Raises:
+            DataError: A class has no name, so that its boxes would be read without words.
+        """
         tokenizer, most = data.vocabulary, config.head.max_tokens
         words = [tokenizer.encode(class_words(name)) for name in data.categories]
+        wordless = [repr(name) for name, ids in zip(data.categories, words, strict=True) if not ids]
+        if wordless:
+            raise DataError(
+                f"{len(wordless)} of {len(words)} classes of objects have no words in their names: "
+                f"{listing(wordless)}. locca reads and writes an object's name with its box: name "
+                "these classes."
+            )
         return cls(
             EncodeCaption(tokenizer, max_tokens=most),
             tuple(tuple(ids[: most - FEWEST_TOKENS + 1]) for ids in words),

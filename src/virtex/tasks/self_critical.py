@@ -230,10 +230,15 @@ class Rewards:
         ]
         rarity = Rarity.of(words)
         if rarity.is_zero(words):
+            found = (
+                "there is a single training image"
+                if len(words) == 1
+                else f"the captions of all {len(words)} training images that were read have the "
+                "same words"
+            )
             raise DataError(
-                f"self_critical would learn nothing: the {len(words)} training images that were "
-                "read have the same words, or are one, and CIDEr-D, the reward, counts words that "
-                "some images have and others lack. Give images with different captions."
+                f"self_critical would learn nothing: {found}, and CIDEr-D, the reward, counts "
+                "words that some images have and others lack. Give images with different captions."
             )
         return cls(data.vocabulary, rarity)
 
