@@ -92,7 +92,7 @@ def test_a_torch_file_with_code_or_with_other_things_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="holds no state dict: found 3; expected tensors"):
         open_backbone(path)
     torch.save({"weight": torch.zeros(2)}, path)
-    with pytest.raises(CheckpointError, match="its keys are weight.*must be named"):
+    with pytest.raises(CheckpointError, match=r"its keys are weight.*must be named"):
         open_backbone(path)
     torch.save({"conv1.weight": torch.zeros(2)}, path)
     with pytest.raises(CheckpointError, match="none of torchvision's"):
