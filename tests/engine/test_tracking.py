@@ -269,7 +269,7 @@ def test_wandb_keeps_an_offline_run_with_its_scores(
     first, second = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
     tracked = TrackedRun.read(run)
     assert tracked is not None
-    records = read_wandb(first)
+    records = whole_wandb(first)
     begin = next(record.run for record in records if record.HasField("run"))
     options = {item.key: json.loads(item.value_json) for item in begin.config.update}
     assert (begin.run_id, begin.display_name, begin.project) == (tracked.id, tracked.name, "p")
@@ -287,10 +287,20 @@ def test_wandb_keeps_an_offline_run_with_its_scores(
     ]  # fmt: skip
     summary = [
         (item.key or item.nested_key[0], item.value_json)
-        for record in read_wandb(second)
+        for record in whole_wandb(second)
         for item in record.summary.update
     ]
     assert ("transfer/voc07/mAP", "81.5") in summary
+
+
+def whole_wandb(path: Path) -> list[Any]:
+    """Return the records of an offline run once its end is written, by a process of wandb's own."""
+    end, records = time.monotonic() + 60, read_wandb(path)
+    while not any(record.HasField("exit") for record in records):
+        assert time.monotonic() < end, f"{path} has no end, but {len(records)} records"
+        time.sleep(0.1)
+        records = read_wandb(path)
+    return records
 
 
 def read_wandb(path: Path) -> list[Any]:
