@@ -23,7 +23,7 @@ COMPILED: tuple[tuple[int, Compile], ...] = (
     (1, "task"), (3, "task"), (1, "step"), (3, "step"),
 )  # fmt: skip
 """Indices of networks and how they are compiled, the most telling first."""
-COMPILING = 75
+COMPILING = 120
 """Seconds below which compiling a step and measuring it is not worth beginning."""
 
 
