@@ -53,6 +53,11 @@ SECTIONS = (
         "640 x 480 or those given. `data wait` is the fraction of time spent waiting for a batch.",
     ),
     Section(
+        "profile", "Where a step's time goes", ROOM + "step_profile", 30,
+        "The operations that take most of the device's time in a step, and the time in which the "
+        "host queues a step, which the profiler lengthens.",
+    ),
+    Section(
         "resume", "Resume, bit for bit", ROOM + "exact_resume", 110,
         "40 steps with run.deterministic, and again with the run taken up from step 20 by another "
         "process; weights, momenta and slow weights are compared.",

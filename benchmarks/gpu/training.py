@@ -92,17 +92,23 @@ def stopwatch_of(settings: Settings, device: torch.device) -> Stopwatch:
 
 
 def time_task(
-    network: Network, settings: Settings, *, batch_size: int, compile: Compile
+    network: Network,
+    settings: Settings,
+    *,
+    batch_size: int,
+    compile: Compile,
+    stopwatch: Stopwatch | None = None,
 ) -> Stopwatch:
     """Train a task for some steps in the training loop; return their times.
 
     Args:
         batch_size: Images of this process's part of a step.
+        stopwatch: One of another kind.
     """
     device = choose_device(settings.device)
     task = build_task(network, settings)
     batches = made_up_batches(task, batch_size=batch_size, size=settings.image_size)
-    stopwatch = stopwatch_of(settings, device)
+    stopwatch = stopwatch or stopwatch_of(settings, device)
     run = RunConfig(
         num_steps=stopwatch.num_steps,
         batch_size=batch_size * distributed.world_size(),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import solvers, steps
+from benchmarks.gpu import solvers, step_profile, steps
 from benchmarks.gpu.__main__ import SECTIONS, part_of
 from benchmarks.gpu.commands import speeds
 from benchmarks.gpu.jobs import Events, Skipped
@@ -72,6 +72,19 @@ def test_each_network_is_measured_beside_its_bare_backbone(toy: Settings, events
     batch, seconds = steps.plain_figures(steps.NETWORKS[0], rows, toy)
     assert batch == 4
     assert seconds == pytest.approx(float(rows[0]["ms"]) / 1000)
+
+
+def test_the_operations_of_a_step_are_told(toy: Settings, events: Events) -> None:
+    jobs = step_profile.jobs(toy, events)
+    run_jobs(jobs, events, section="profile", deadline=time.time() + 60)
+    assert events.problems("profile") == []
+    *operations, whole, host = events.rows("profile")
+    times = [float(row["ms"]) for row in operations]
+    assert times == sorted(times, reverse=True)
+    assert sum(float(row["part"]) for row in operations) <= 1
+    convolution = next(row for row in operations if "convolution_backward" in str(row["operation"]))
+    assert convolution["calls"] == 13  # of the toy's one block a stage
+    assert 0 < sum(times) <= float(whole["ms"]) <= float(host["ms"])
 
 
 def test_a_batch_is_halved_until_it_fits() -> None:
