@@ -43,6 +43,7 @@ def draw(axis: Axes, title: str, study: Path, score: str) -> None:
     points: dict[int, list[float]] = {}
     for row in sorted(path for path in study.iterdir() if path.is_dir()):
         seeds = sorted(row.glob("seed_*"))
+        assert seeds, f"{row} has no run"
         numbers = [number_of(seed, score) for seed in seeds]
         images = {images_of(seed) for seed in seeds}
         assert len(images) == 1, f"{row} has runs of {sorted(images)} images"
@@ -52,7 +53,9 @@ def draw(axis: Axes, title: str, study: Path, score: str) -> None:
             axis.text(1, level, row.name.replace("_", " "), color=GRAY, ha="right", va="bottom",
                       transform=axis.get_yaxis_transform())  # fmt: skip
         else:
-            points[images.pop()] = numbers
+            (count,) = images
+            assert count not in points, f"{row} has as many images as another row"
+            points[count] = numbers
     counts = sorted(points)
     means = [fmean(points[count]) for count in counts]
     axis.errorbar(counts, means, deviations(points[count] for count in counts),
@@ -65,8 +68,10 @@ def draw(axis: Axes, title: str, study: Path, score: str) -> None:
 
 def number_of(run: Path, score: str) -> float:
     """Return the headline number of a run's score, the mean of its draws."""
-    drawn = (run / "scores" / score).glob("draw_?.json")
-    paths = [run / f"{score}.json"] if score == "result" else sorted(drawn)
+    drawn = (run / "scores" / score).glob("draw_*.json")
+    paths = [path for path in sorted(drawn) if not path.name.endswith(".options.json")]
+    if score == "result":
+        paths = [run / "result.json"]
     return fmean(Result.read(path).score for path in paths)
 
 

@@ -73,8 +73,8 @@ def _compiled(
         bare = time_bare(network, settings, batch_size=own_size, is_compiled=False)
         beside = bare.step_seconds()
         free_memory()
-    figures = row(network, "task", kind, watch, batch_size=own_size, beside=beside)
-    yield figures | graphs | reduced(own_size, settings)
+    figures = row(network, "task", watch, batch_size=own_size, beside=beside)
+    yield figures | {"compile": kind} | graphs | reduced(own_size, settings)
 
 
 def _compiled_bare(
@@ -84,4 +84,4 @@ def _compiled_bare(
     batch_size, beside = plain_figures(network, earlier(), settings)
     bare = time_bare(network, settings, batch_size=batch_size, is_compiled=True)
     free_memory()
-    yield row(network, BARE, "task", bare, batch_size=batch_size, beside=beside)
+    yield row(network, BARE, bare, batch_size=batch_size, beside=beside) | {"compile": "task"}

@@ -15,7 +15,7 @@ from virtex.engine.run import RunFolder
 def jobs(settings: Settings, events: Events) -> list[Job]:
     """Return the jobs of the section: the recipe's precision, and fp32."""
     precisions = ["fp32"] if settings.is_toy else ["bf16", "fp32"]
-    needs = 15 if settings.is_toy else 40
+    needs = 15 if settings.is_toy else 75
     return [
         Job(precision, partial(_run, settings, precision), needs=needs, limit=150)
         for precision in precisions

@@ -21,6 +21,10 @@ class Skipped(Exception):  # noqa: N818 (no error)
     """A job that cannot be done here; says why."""
 
 
+class Cut(RuntimeError):  # noqa: N818 (as above)
+    """A measurement that was stopped before it had a figure; no fault if time was up."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One measurement: a function from the seconds that are left to rows."""

@@ -17,8 +17,10 @@ MARK = re.compile(r"\bmark\.gpu\b")
 RESULT = re.compile(
     r"^\[gw\d+\] \[ *\d+%\] (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (\S+::.+?) *$"
 )
-REASON = re.compile(r"^(?:FAILED|ERROR) (\S+::.+?) - (.*)$")
+REASON = re.compile(r"^(?:(?:FAILED|ERROR) (\S+::.+?) -|SKIPPED \[\d+\] (\S+?):) (.*)$")
 BAD = ("FAILED", "ERROR")
+NO_TESTS = 5
+"""Exit code of pytest where it found no test."""
 MOST_PROCESSES = 6
 """Processes that share the tests: each has a context on the GPU, and compiles."""
 
@@ -36,7 +38,7 @@ def run_tests(seconds: float) -> Iterator[Row]:
         AssertionError: Some failed, or time was up.
     """
     files = sorted(str(path.relative_to(ROOT)) for path in marked_files(ROOT / "tests"))
-    command = [sys.executable, "-m", "pytest", "-vv", "-rfE", "--tb=short", "-m", "gpu"]
+    command = [sys.executable, "-m", "pytest", "-vv", "-rfEs", "--tb=short", "-m", "gpu"]
     command += ["-n", str(min(MOST_PROCESSES, max(1, num_cores() // 2)))]
     command += ["-p", "no:cacheprovider", "--continue-on-collection-errors", *files]
     process = subprocess.Popen(
@@ -55,11 +57,16 @@ def run_tests(seconds: float) -> Iterator[Row]:
             results[match[2]] = match[1]
             yield {"test": match[2], "result": match[1].lower(), "why": ""}
         elif match := REASON.match(line):
-            yield {"test": match[1], "result": "because", "why": match[2].strip()[:300]}
+            yield {
+                "test": match[1] or match[2],
+                "result": "because",
+                "why": match[3].strip()[:300],
+            }
         if time.monotonic() > ends:
             process.terminate()
             process.wait()
-            raise AssertionError(f"stopped after {seconds:.0f} s; {len(results)} tests had ended")
+            verdict(list(results.values()), 0)
+            raise Skipped(f"stopped after {seconds:.0f} s; {len(results)} tests had ended")
     code = process.wait()
     verdict(list(results.values()), code)
 
@@ -75,7 +82,7 @@ def verdict(results: list[str], code: int) -> None:
     bad = sum(result in BAD for result in results)
     if bad:
         raise AssertionError(f"{bad} of {len(results)} tests failed")
-    if code != 0 and results:
-        raise AssertionError(f"pytest ended with exit code {code}")
+    if code not in (0, NO_TESTS):
+        raise AssertionError(f"pytest ended with exit code {code}; the log says why")
     if not results or all(result == "SKIPPED" for result in results):
         raise Skipped(f"no GPU: {len(results)} tests skipped" if results else "no test was found")

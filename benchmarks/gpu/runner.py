@@ -14,6 +14,7 @@ from benchmarks.gpu.jobs import Events
 POLL = 0.2
 START_LIMIT = 120.0
 """Seconds within which a section's process must have imported what it needs."""
+TIME_IS_UP = "ended when the section's time was up"
 PATIENCE = 10.0
 """Seconds for a process to end after SIGTERM, before SIGKILL."""
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,8 @@ def run_section(
         deadline: A time of time.time().
         watch: Called several times a second.
     """
+    if time.time() >= deadline:
+        events.add(section.name, "skipped", "(all)", text="no time left")
     while not events.of(section.name, "end") and time.time() < deadline:
         command = [sys.executable, "-m", "benchmarks.gpu.worker", section.module, section.name]
         command += [str(settings), str(events.path), str(deadline)]
@@ -57,7 +60,8 @@ def run_section(
                 _end(process)
         stuck = events.unfinished(section.name)
         if stuck is not None:
-            events.add(section.name, "failed", stuck["job"], text=text)
+            kind = "skipped" if text == TIME_IS_UP else "failed"
+            events.add(section.name, kind, stuck["job"], text=text)
         elif not events.of(section.name, "end"):
             events.add(section.name, "failed", "(start)", text=text)
             break
@@ -76,7 +80,7 @@ def _reason_of_end(
         if job is not None and now > job["time"] + job["limit"]:
             return f"ended after its limit of {job['limit']:.0f} s"
         if now > deadline + PATIENCE / 2:
-            return "ended when the section's time was up"
+            return TIME_IS_UP
         if not events.of(name, "plan") and now > started + START_LIMIT:
             return f"its process did not start within {START_LIMIT:.0f} s"
     code = process.returncode

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu.jobs import Events, Job, Row
 from benchmarks.gpu.settings import Settings
+from benchmarks.gpu.steps import reduced
 from benchmarks.gpu.stopwatch import Stopwatch
 from benchmarks.gpu.training import NETWORKS, Network, free_memory, halving, time_task
 from virtex.engine.run import choose_device
@@ -16,6 +18,8 @@ PROFILED = (0, 3)
 """Indices of networks."""
 NUM_OPERATIONS = 12
 NUM_STEPS = 5
+WAITING = ("cudaDeviceSynchronize", "Command Buffer Full", "Activity Buffer Request")
+"""Entries of the host's time in which it waits for the device, or the profiler works."""
 
 
 class Profiler(Stopwatch):
@@ -27,31 +31,36 @@ class Profiler(Stopwatch):
         self.profile = profile(activities=[ProfilerActivity.CPU, *on_gpu], acc_events=True)
 
     def _mark(self) -> None:
-        super()._mark()
-        if len(self.marks) == 1:
+        if not self.marks:
             self.profile.start()
-        else:
+        super()._mark()
+        if len(self.marks) > 1:
             self.profile.stop()
 
-    def operations(self) -> list[tuple[str, float, int]]:
-        """Return name, milliseconds and calls of each operation, of one step; the longest first."""
+    def rows(self) -> list[Row]:
+        """Return the figures of one step: of its longest operations, of all, and of the host."""
+        seconds = self.step_seconds()  # raises if there was no step
+        averages = self.profile.key_averages()
         kind = "device" if self.device.type == "cuda" else "cpu"
-        found = [
-            (
-                one.key,
-                getattr(one, f"self_{kind}_time_total") / 1000 / NUM_STEPS,
-                one.count // NUM_STEPS,
-            )
-            for one in self.profile.key_averages()
-            if one.key.startswith(("aten::", "Optimizer", "Memcpy"))  # no kernel counts twice
+        times = {
+            one.key: getattr(one, f"self_{kind}_time_total") / 1000 / NUM_STEPS
+            for one in averages
+            if one.device_type == DeviceType.CPU  # their kernels are counted with them
+        }
+        calls = {one.key: one.count // NUM_STEPS for one in averages}
+        longest = sorted(times, key=times.__getitem__, reverse=True)[:NUM_OPERATIONS]
+        whole = sum(times.values())
+        host = sum(one.self_cpu_time_total for one in averages if one.key not in WAITING)
+        return [
+            *(
+                {"operation": name, "ms": times[name], "part": times[name] / whole}
+                | {"calls": calls[name]}
+                for name in longest
+            ),
+            {"operation": "(all)", "ms": whole, "part": 1},
+            {"operation": "(host)", "ms": host / 1000 / NUM_STEPS},
+            {"operation": "(step)", "ms": 1000 * seconds},
         ]
-        return sorted(found, key=lambda one: one[1], reverse=True)
-
-    def host_ms(self) -> float:
-        """Return the milliseconds of a step in which the host works."""
-        total = sum(one.self_cpu_time_total for one in self.profile.key_averages()
-                    if "Synchronize" not in one.key)  # fmt: skip
-        return total / 1000 / NUM_STEPS
 
 
 def jobs(settings: Settings, events: Events) -> list[Job]:
@@ -63,19 +72,14 @@ def jobs(settings: Settings, events: Events) -> list[Job]:
 
 
 def _run(network: Network, settings: Settings, seconds: float) -> Iterator[Row]:
-    """Yield the operations of a step that take longest, and the host's time."""
+    """Yield the operations of a step that take longest, all of them, and the host's time."""
 
     def profiled(batch_size: int) -> Profiler:
         profiler = Profiler(choose_device(settings.device))
         time_task(network, settings, batch_size=batch_size, compile="none", stopwatch=profiler)
         return profiler
 
-    profiler, _ = halving(profiled, settings.batch_size)
-    operations = profiler.operations()
-    whole = sum(ms for _, ms, _ in operations)
-    for name, ms, count in operations[:NUM_OPERATIONS]:
-        yield {"network": network.name, "operation": name, "ms": ms, "part": ms / whole,
-               "calls": count}  # fmt: skip
-    yield {"network": network.name, "operation": "(all)", "ms": whole, "part": 1}
-    yield {"network": network.name, "operation": "(host)", "ms": profiler.host_ms()}
+    profiler, batch_size = halving(profiled, settings.batch_size)
+    for row in profiler.rows():
+        yield {"network": network.name, **row} | reduced(batch_size, settings)
     free_memory()

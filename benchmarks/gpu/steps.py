@@ -8,7 +8,6 @@ from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.stopwatch import Stopwatch
 from benchmarks.gpu.training import (
     NETWORKS,
-    Compile,
     Network,
     free_memory,
     halving,
@@ -34,10 +33,9 @@ def _plain(network: Network, settings: Settings, seconds: float) -> Iterator[Row
     free_memory()
     bare = time_bare(network, settings, batch_size=batch_size, is_compiled=False)
     free_memory()
-    yield row(network, BARE, "none", bare, batch_size=batch_size, beside=bare.step_seconds())
-    yield row(
-        network, "task", "none", watch, batch_size=batch_size, beside=bare.step_seconds()
-    ) | reduced(batch_size, settings)
+    yield row(network, BARE, bare, batch_size=batch_size, beside=bare.step_seconds())
+    figures = row(network, "task", watch, batch_size=batch_size, beside=bare.step_seconds())
+    yield figures | reduced(batch_size, settings)
 
 
 def plain_figures(
@@ -45,11 +43,7 @@ def plain_figures(
 ) -> tuple[int, float | None]:
     """Return batch size and seconds of the bare step that was measured before, if it was."""
     for figures in earlier:
-        if (figures["network"], figures["step"], figures["compile"]) == (
-            network.name,
-            BARE,
-            "none",
-        ):
+        if (figures["network"], figures["step"]) == (network.name, BARE):
             return int(figures["batch"]), float(figures["ms"]) / 1000
     return settings.batch_size, None
 
@@ -57,7 +51,6 @@ def plain_figures(
 def row(
     network: Network,
     step: str,
-    compile: Compile,
     watch: Stopwatch,
     *,
     batch_size: int,
@@ -72,7 +65,6 @@ def row(
     return {
         "network": network.name,
         "step": step,
-        "compile": compile,
         "batch": batch_size,
         "images_per_second": batch_size / seconds,
         "of_bare": beside / seconds if beside else "",

@@ -8,6 +8,7 @@ from typing import Self
 
 import torch
 
+from benchmarks.gpu.jobs import Cut
 from virtex.tasks.base import Batch
 
 GIB = 2**30
@@ -61,10 +62,10 @@ class Stopwatch:
         """Return the seconds of a step in the median window.
 
         Raises:
-            RuntimeError: The steps were stopped before a window had ended.
+            Cut: The steps were stopped before a window had ended.
         """
         if len(self.marks) < 2:
-            raise RuntimeError(f"stopped before it was measured, after {self.count} steps")
+            raise Cut(f"stopped before it was measured, after {self.count} steps")
         windows = zip(self.marks, self.marks[1:], strict=False)
         return statistics.median(end - start for start, end in windows) / self.window
 

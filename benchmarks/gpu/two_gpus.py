@@ -14,10 +14,13 @@ from benchmarks.gpu.training import NETWORKS, time_task
 from virtex import distributed
 from virtex.engine.run import choose_device
 
+NEEDS = 60
+"""Seconds for two starts and their steps."""
+
 
 def jobs(settings: Settings, events: Events) -> list[Job]:
     """Return the one job of the section."""
-    return [Job("DDP", lambda seconds: _run(settings, seconds), needs=15, limit=150)]
+    return [Job("DDP", lambda seconds: _run(settings, seconds), needs=NEEDS, limit=150)]
 
 
 def _run(settings: Settings, seconds: float) -> Iterator[Row]:

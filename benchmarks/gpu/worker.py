@@ -12,7 +12,7 @@ import time
 import traceback
 from pathlib import Path
 
-from benchmarks.gpu.jobs import Events, Job, Skipped
+from benchmarks.gpu.jobs import Cut, Events, Job, Skipped
 from benchmarks.gpu.settings import Settings
 
 
@@ -48,6 +48,7 @@ def run_jobs(jobs: list[Job], events: Events, *, section: str, deadline: float) 
 def run_job(job: Job, events: Events, *, section: str, seconds: float) -> None:
     """Run one job; an error of any kind is noted, and is not the end of the section."""
     print(f"\n== {section}: {job.name}", file=sys.stderr, flush=True)
+    end = time.time() + seconds
     try:
         for row in job.run(seconds):
             events.add(section, "row", job.name, row=row)
@@ -56,7 +57,8 @@ def run_job(job: Job, events: Events, *, section: str, seconds: float) -> None:
         events.add(section, "skipped", job.name, text=str(error))
     except Exception as error:
         traceback.print_exc()
-        events.add(section, "failed", job.name, text=described(error))
+        kind = "skipped" if isinstance(error, Cut) and time.time() >= end else "failed"
+        events.add(section, kind, job.name, text=described(error))
     gc.collect()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import solvers, step_profile, steps
+from benchmarks.gpu import compiled_steps, solvers, step_profile, steps
 from benchmarks.gpu.__main__ import SECTIONS, part_of
 from benchmarks.gpu.commands import speeds
 from benchmarks.gpu.jobs import Events, Skipped
@@ -74,17 +74,29 @@ def test_each_network_is_measured_beside_its_bare_backbone(toy: Settings, events
     assert seconds == pytest.approx(float(rows[0]["ms"]) / 1000)
 
 
-def test_the_operations_of_a_step_are_told(toy: Settings, events: Events) -> None:
+def test_the_operations_of_a_step_are_listed(toy: Settings, events: Events) -> None:
     jobs = step_profile.jobs(toy, events)
     run_jobs(jobs, events, section="profile", deadline=time.time() + 60)
     assert events.problems("profile") == []
-    *operations, whole, host = events.rows("profile")
+    *operations, whole, host, step = events.rows("profile")
     times = [float(row["ms"]) for row in operations]
     assert times == sorted(times, reverse=True)
     assert sum(float(row["part"]) for row in operations) <= 1
     convolution = next(row for row in operations if "convolution_backward" in str(row["operation"]))
     assert convolution["calls"] == 13  # of the toy's one block a stage
-    assert 0 < sum(times) <= float(whole["ms"]) <= float(host["ms"])
+    assert 0 < sum(times) <= float(whole["ms"])
+    assert min(float(host["ms"]), float(step["ms"])) > 0
+
+
+def test_a_compiled_step_is_measured_beside_the_plain_one(toy: Settings, events: Events) -> None:
+    run_jobs(steps.jobs(toy, events)[:1], events, section="steps", deadline=time.time() + 60)
+    jobs = compiled_steps.jobs(toy, events)
+    run_jobs(jobs, events, section="compiled", deadline=time.time() + 60)
+    assert events.problems("compiled") == []
+    (row,) = events.rows("compiled")
+    assert row["compile"] == "task"
+    assert row["breaks"] == 0
+    assert float(row["of_bare"]) > 0
 
 
 def test_a_batch_is_halved_until_it_fits() -> None:
@@ -131,9 +143,15 @@ def test_results_of_pytest_are_read() -> None:
         "FAILED tests/gpu/test_steps.py::test_x - RuntimeError: called a synchronizing"
     )
     assert reason
-    assert reason[2].startswith("RuntimeError")
+    assert reason[1] == "tests/gpu/test_steps.py::test_x"
+    assert reason[3].startswith("RuntimeError")
+    reason = REASON.match("SKIPPED [48] tests/conftest.py:32: this machine has no GPU")
+    assert reason
+    assert reason[2] == "tests/conftest.py:32"
     assert ROOT / "tests/gpu/test_steps.py" in marked_files(ROOT / "tests")
     verdict(["PASSED", "SKIPPED"], 0)
+    with pytest.raises(AssertionError, match="exit code 4"):
+        verdict([], 4)
     with pytest.raises(AssertionError, match="1 of 2 tests failed"):
         verdict(["PASSED", "FAILED"], 1)
     with pytest.raises(Skipped, match="no GPU"):
@@ -144,7 +162,8 @@ def test_the_first_sections_get_what_they_need() -> None:
     assert SECTIONS[-1].seconds == 0
     assert part_of(3600, Section("", "", "", 100)) == 150
     assert part_of(120, Section("", "", "", 100)) == 120
-    assert part_of(480, SECTIONS[-1]) == 480
+    assert part_of(120, Section("", "", "", 100), kept=50) == 70
+    assert part_of(480, SECTIONS[-1], kept=50) == 480
     assert part_of(-1, SECTIONS[0]) == part_of(-1, SECTIONS[-1]) == 0
 
 
