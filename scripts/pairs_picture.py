@@ -1,6 +1,6 @@
 """Draw the picture of docs/own_domain.md: scores over the number of images that were pretrained on.
 
-    python scripts/pairs_picture.py "Product types, linear" STUDY_A/linear "VOC07" STUDY_B/result
+    python -m scripts.pairs_picture "Product types, linear" STUDY_A/linear "VOC07" STUDY_B/result
 
 Each panel is a title and a score of a finished `pairs_small` or `domain_pairs`: the study's folder,
 and the name of the score's folder in that of a run, or `result` in a study without `scores`. Rows
