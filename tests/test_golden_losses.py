@@ -29,13 +29,11 @@ RUNS = {
 TOLERANCE = 1e-4
 """Relative. Older instruction sets (AVX2, SSE4.1, none) move a loss by up to 4e-5; a learning rate
 that is larger by 1 % by 2e-4 or more."""
-TOLERANCE_OF = {"instance_segmentation": 1e-3, "moco": 1e-3, "pirl": 0.01, "siglip": 0.005,
-                "self_critical": 0.005}  # fmt: skip
-"""Rounding grows to 3e-5 in 2 steps or to 1e-3 in 20; the learning rate's 1 % to 4e-3 or 0.1.
-By rounding another token may be sampled."""
-NUM_TIGHT = {"instance_segmentation": 2}
-"""Steps after which another region is proposed, and so another one learned from, where scores are
-equal but for rounding: what follows is compared loosely."""
+TOLERANCE_OF = {"instance_segmentation": 1e-3, "moco": 1e-3, "pirl": 0.01, "siglip": 0.005}
+"""Rounding grows to 3e-5 in 2 steps or to 1e-3 in 20; the learning rate's 1 % to 4e-3 or 0.1."""
+NUM_TIGHT = {"instance_segmentation": 2, "self_critical": 8}
+"""Steps after which another region is proposed, or another token sampled, and so another one
+learned from, where scores are equal but for rounding: what follows is compared loosely."""
 LOOSE = 0.1
 
 
