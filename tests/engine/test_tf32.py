@@ -45,8 +45,12 @@ def test_a_run_on_a_cpu_changes_nothing() -> None:
     assert torch.backends.mkldnn.matmul.fp32_precision == before
 
 
-def test_a_gpu_without_an_index_is_the_current_one() -> None:
-    configure_torch(RunConfig(), torch.device("cuda"))
+def test_a_gpu_without_an_index_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for device in (torch.device("cuda"), torch.device("cuda", 1)):
+        configure_torch(RunConfig(), device)
+    assert chosen == [torch.device("cuda", 1)]
 
 
 def test_what_a_program_has_set_is_put_back() -> None:
