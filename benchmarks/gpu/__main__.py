@@ -34,7 +34,7 @@ ROOM = "benchmarks.gpu."
 MOST = 1.5
 """Multiple of the time that a section needs which it may take."""
 KEPT = 300.0
-"""Seconds that are kept for a pretraining on photographs that are given."""
+"""Seconds that are kept for a pretraining on photographs that are given, at most half of all."""
 SECTIONS = (
     Section("machine", "Machine", ROOM + "machine", 15),
     Section(
@@ -159,8 +159,9 @@ def run_all(settings: Settings, options: argparse.Namespace) -> Events:
     progress = Progress(
         events, end=end, report=lambda: write_report(options.out, SECTIONS, events, facts=facts)
     )
+    is_kept = options.captions and "real" in options.only
+    kept = min(KEPT, 30 * options.minutes) if is_kept else 0.0
     for number, section in enumerate(sections):
-        kept = KEPT if options.captions and "real" in options.only else 0.0
         seconds = part_of(end - time.time(), section, kept=kept)
         progress.begin(section, number, len(sections), seconds=seconds)
         run_section(
