@@ -67,7 +67,7 @@ dist: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -m scripts.docs.links
-	$(BIN)/python -m scripts.docs.blocks --problems
+	$(BIN)/python -m scripts.docs.checks
 	$(BIN)/python -m sphinx -W --keep-going --quiet --builder html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 

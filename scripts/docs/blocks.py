@@ -1,4 +1,4 @@
-"""Blocks of code and commands in Markdown pages, with their lines, and a check of each.
+"""Blocks of code and commands in Markdown pages, with their lines.
 
 A shell block's `virtex` commands go through the real parser, up to the point where work would
 begin; other commands must name what exists. A Python block must compile, and what it imports and
@@ -7,12 +7,11 @@ calls of this package must exist. A comment before a block says more:
     <!-- run -->                      a test executes the block, on toy data
     <!-- not run: needs a GPU -->     nothing is checked
 
-`python -m scripts.docs.blocks` lists the blocks, `--problems` what is wrong with them.
+`python -m scripts.docs.blocks` lists the blocks, `python -m scripts.docs.checks` their problems.
 """
 
 import re
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,21 +156,6 @@ def program_of(words: Sequence[str]) -> str:
     return "sh" if name.endswith(".sh") else name
 
 
-def main(arguments: Sequence[str]) -> int:
-    """List the blocks of all pages, or their problems."""
-    if "--problems" in arguments:
-        from scripts.docs.checks import problems, toy_paths
-
-        every = [block for page in pages() for block in blocks(page)]
-        with toy_paths():
-            found = [problem for block in every for problem in problems(block)]
-        print("\n".join(found) or "no problems")
-        return bool(found)
-    for page in pages():
-        for block in blocks(page):
-            print(f"{block.place}\t{block.kind}\t{block.mark or 'checked'}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    for one in (block for page in pages() for block in blocks(page)):
+        print(f"{one.place}\t{one.kind}\t{one.mark or 'checked'}")

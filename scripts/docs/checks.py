@@ -1,4 +1,7 @@
-"""Checks of the commands and the Python code in a block."""
+"""Checks of the commands and the Python code in a block.
+
+`python -m scripts.docs.checks` lists the problems of all pages.
+"""
 
 import ast
 import contextlib
@@ -6,6 +9,7 @@ import importlib
 import inspect
 import io
 import re
+import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -19,8 +23,10 @@ from scripts.docs.blocks import (
     ROOT,
     SYSTEM,
     Block,
+    blocks,
     commands,
     logical_lines,
+    pages,
     program_of,
 )
 from virtex import cli, config
@@ -233,3 +239,16 @@ def _call_problems(name: str, tree: ast.Module) -> Iterator[str]:
 
 def _exists_if_path(word: str) -> bool:
     return "/" not in word or (ROOT / word.partition("::")[0]).exists()
+
+
+def main() -> int:
+    """List the problems of all pages."""
+    every = [block for page in pages() for block in blocks(page)]
+    with toy_paths():
+        found = [problem for block in every for problem in problems(block)]
+    print("\n".join(found) or "no problems")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
