@@ -35,7 +35,10 @@ SMALL_VIT: dict[str, Any] = {
     "options": {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2},
 }
 """Options of the backbone of a task that needs a ViT."""
-BACKBONES = {"prefix_lm": {"backbone": SMALL_VIT}}
+BACKBONES = {
+    "prefix_lm": {"backbone": SMALL_VIT},
+    "self_critical": {"backbone": {"frozen_norm": True}},
+}
 
 
 def task_flags(name: str) -> list[str]:

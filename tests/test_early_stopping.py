@@ -7,7 +7,8 @@ import pytest
 
 from tests.small_run import small_config
 from virtex.config import from_dict
-from virtex.early_stopping import EarlyStoppingConfig, num_since_best
+from virtex.early_stopping import EarlyStopping, EarlyStoppingConfig, num_since_best
+from virtex.engine.run import RunFolder
 from virtex.errors import ConfigError
 from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
 from virtex.transfer.protocol import Result
@@ -37,22 +38,31 @@ def test_scores_since_the_first_best_one_are_counted(scores: list[float], expect
     assert num_since_best({10 * step: score for step, score in enumerate(scores)}) == expected
 
 
-def scored(out: Path, scores: dict[int, float]) -> Path:
-    """Store scores as though these checkpoints had been scored before a kill."""
-    for step, score in scores.items():
-        Result(
-            protocol="multilabel-svm",
-            headline="mAP",
-            numbers={"mAP": score},
-            settings={},
-            initialisation={"init": str(out), "step": step},
-            data={},
-            seed=0,
-            versions={},
-            device="cpu",
-            seconds=1.0,
-        ).write(out / "results" / f"multilabel-svm-step_{step:08d}.json")
-    return out
+def store(out: Path, step: int, score: float) -> float:
+    """Store and return the score of a checkpoint."""
+    Result(
+        protocol="multilabel-svm",
+        headline="mAP",
+        numbers={"mAP": score},
+        settings={},
+        initialisation={"init": str(out), "step": step},
+        data={},
+        seed=0,
+        versions={},
+        device="cpu",
+        seconds=1.0,
+    ).write(out / "results" / f"multilabel-svm-step_{step:08d}.json")
+    return score
+
+
+def give_scores(monkeypatch: pytest.MonkeyPatch, found: dict[int, float]) -> dict[int, float]:
+    """Give checkpoints these scores by their step; each may be asked for once."""
+
+    def score(self: EarlyStopping, backbone: object, step: int) -> float:
+        return store(self.folder.parent, step, found.pop(step))
+
+    monkeypatch.setattr(EarlyStopping, "_score", score)
+    return found
 
 
 def options(out: Path, *arguments: str) -> PretrainConfig:
@@ -65,9 +75,10 @@ def stops(out: Path) -> list[dict[str, int]]:
 
 
 def test_patience_ends_a_run_which_stays_complete(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    out = scored(tmp_path / "run", {2: 90.0, 4: 10.0, 6: 5.0})
+    out = tmp_path / "run"
+    give_scores(monkeypatch, {2: 90.0, 4: 10.0, 6: 5.0})
     caplog.set_level("INFO", "virtex")
     for resumed in (False, True):
         result = pretrain(options(out, "--early_stopping.patience", "1"))
@@ -79,12 +90,30 @@ def test_patience_ends_a_run_which_stays_complete(
     assert pretrain(parse_pretrain(["--out", str(out), "--early_stopping.patience", "0"])).step == 6
 
 
-def test_checkpoints_before_the_first_step_are_kept_and_not_scored(tmp_path: Path) -> None:
-    out = scored(tmp_path / "run", {2: 99.0, 4: 10.0, 6: 20.0})  # 2: of other options
+def test_checkpoints_before_the_first_step_are_kept_and_not_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    give_scores(monkeypatch, {4: 10.0, 6: 20.0})
     options_ = options(out, "--early_stopping.first_step=3", "--early_stopping.patience=1")
     assert pretrain(options_).reason == "finished"
     assert open_init(out).step == 6
-    assert len(list((out / "results").iterdir())) == 3
+    assert len(list((out / "results").iterdir())) == 2
+
+
+def test_scores_of_weights_that_no_longer_exist_are_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    for step in (2, 4, 6):  # of a run whose checkpoints were removed
+        store(out, step, 99.0)
+    scores = give_scores(monkeypatch, {2: 10.0, 4: 30.0, 6: 20.0})
+    pretrain(options(out))
+    assert (open_init(out).step, scores) == (4, {})
+    RunFolder(out).checkpoints.at(6).unlink()  # as where the newest is damaged
+    scores[6] = 40.0
+    pretrain(options(out))
+    assert (open_init(out).step, scores) == (6, {})
 
 
 @pytest.mark.parametrize("value", [{"patience": -1}, {"first_step": -1}, {"batch_size": 0}])

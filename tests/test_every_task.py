@@ -17,7 +17,7 @@ from virtex import distributed
 from virtex.data.tokenizer import Tokenizer
 from virtex.engine import checkpoint
 from virtex.models.backbone import Backbone
-from virtex.pretrain import parse_pretrain, pretrain
+from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
 from virtex.tasks import registry
 from virtex.zoo.backbones import load_backbone
 from virtex.zoo.init import open_init
@@ -89,6 +89,12 @@ def test_the_backbone_comes_out(learned: Path) -> None:
     assert any(torch.equal(value, next(backbone.parameters())) for value in trained)
 
 
+def without_batch_norm(out: Path, name: str) -> PretrainConfig:
+    """The options of a task on a backbone whose statistics are not each process's own."""
+    flags = [*WITHOUT_BATCH_NORM, *task_flags(name), "--backbone.frozen_norm=false"]
+    return small_config(out, *flags)
+
+
 @pytest.fixture(scope="module")
 def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of each task by two processes, which are started but once."""
@@ -105,8 +111,7 @@ def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_one_and_two_processes_agree(name: str, by_two: Path, tmp_path: Path) -> None:
-    """On a backbone without BatchNorm, whose statistics are each process's own."""
-    pretrain(small_config(tmp_path / "one", *WITHOUT_BATCH_NORM, *task_flags(name)))
+    pretrain(without_batch_norm(tmp_path / "one", name))
     one, two = (records(run, "train/loss") for run in (tmp_path / "one", by_two / name))
     assert two == pytest.approx(one, rel=SAME)
 
@@ -116,8 +121,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with distributed.process_group(torch.device("cpu")):
         for name in TASKS:
-            out = Path(sys.argv[1]) / name
-            pretrain(small_config(out, *WITHOUT_BATCH_NORM, *task_flags(name)))
+            pretrain(without_batch_norm(Path(sys.argv[1]) / name, name))
 
 
 if __name__ == "__main__":

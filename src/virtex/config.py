@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar, cast, get_type_hints
 
 import yaml
 
-from virtex.errors import ConfigError, did_you_mean
+from virtex.errors import ConfigError, did_you_mean, raise_each
 from virtex.options.bounded_yaml import check_plain
 from virtex.options.choices import choices_of, named, with_names
 from virtex.options.command_line import PRINT, CommandLine, asks_for_help, load
@@ -196,10 +196,28 @@ def _recipe_path(name: str, kind: str, *, folder: Path = Path()) -> str:
 
 
 def _instantiate(parser: ArgumentParser, config_class: type[Config], namespace: Any) -> Config:
-    values = parser.instantiate(namespace).as_dict()
+    try:
+        values = parser.instantiate(namespace).as_dict()
+    except ConfigError as error:
+        problems = _problems_of_groups(parser, namespace)
+        raise_each(ConfigError, "several groups of options cannot work", problems)
+        raise error
     values.pop("config", None)
     config = config_class(**values)
     for name, value in flat(to_dict(config)).items():
         if isinstance(value, float | int):
             check_plain(value, name)
     return config
+
+
+def _problems_of_groups(parser: ArgumentParser, namespace: Any) -> list[str]:
+    """Return what is wrong with each group of options, beside defaults of the others."""
+    problems = []
+    for name in namespace.as_dict():
+        one = parser.get_defaults()
+        one[name] = namespace[name]
+        try:
+            parser.instantiate(one)
+        except ConfigError as error:
+            problems.append(str(error))
+    return problems

@@ -125,6 +125,7 @@ class EarlyStopping:
 
         Checkpoints before the first step are not scored, and the last one counts as the best.
         """
+        self.forget_after(step)
         if step < self.first_step:
             return True
         scores = self._scores()
@@ -136,6 +137,12 @@ class EarlyStopping:
             step, self.protocol.name, self.protocol.headline, scores[step], scores[best], best,
         )  # fmt: skip
         return best == step
+
+    def forget_after(self, step: int) -> None:
+        """Remove the scores of later steps, whose weights a run that resumes at this step lacks."""
+        for path in self.folder.glob(f"{self.protocol.name}-step_*.json"):
+            if int(path.stem.rpartition("_")[2]) > step:
+                path.unlink()
 
     def is_over(self, step: int) -> bool:
         """Return whether patience has ended at a step, as the stored scores say."""

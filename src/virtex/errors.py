@@ -107,6 +107,13 @@ def raise_all(kind: type[VirTexError], subject: str, problems: Sequence[str]) ->
         raise kind("\n- ".join([f"{subject}:", *problems]))
 
 
+def raise_each(kind: type[VirTexError], subject: str, problems: Sequence[str]) -> None:
+    """Raise one error of a kind that lists the texts of others, a single one as it stands."""
+    if len(problems) == 1:
+        raise kind(problems[0])
+    raise_all(kind, subject, [text.replace("\n", "\n  ") for text in problems])
+
+
 def out_of_range(values: object, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
     """Return a problem for each named attribute that is below its least or above its most value.
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from virtex import distributed
 from virtex.data.lanes import check_lanes, default_num_lanes
@@ -14,8 +15,9 @@ from virtex.engine.optim import unread_problems, warmup_steps
 from virtex.engine.precision import FASTER, agreed_precision
 from virtex.engine.run import RunFolder, check_batch_size
 from virtex.engine.tracking import check_tracker
-from virtex.errors import ConfigError, raise_all
+from virtex.errors import ConfigError, raise_all, raise_each
 from virtex.models.backbone import Backbone
+from virtex.models.batch_norm import batch_norms
 from virtex.pretrain_config import (
     PretrainConfig,
     check_freezing,
@@ -85,27 +87,81 @@ def in_steps(config: PretrainConfig, *, num_images: int) -> PretrainConfig:
 
 def check_backbone(backbone: Backbone, config: PretrainConfig) -> None:
     """Raise ConfigError if the network cannot take the images, the task or the learning rates."""
-    backbone.grid_size(config.image.size)
+    height, width = backbone.grid_size(config.image.size)
     config.task.check_backbone(backbone)
     if config.optim.layer_decay != 1:
         backbone.layer_groups()
+    norms, run = trained_batch_norms(backbone, config), config.run
+    is_alone = run.piece_size == distributed.world_size() and not (
+        run.sync_batch_norm and distributed.world_size() > 1
+    )
+    problems = []
+    if norms and is_alone and height * width == 1:
+        problems.append(
+            f"BatchNorm cannot train on one image at a time (run.batch_size {run.batch_size} among "
+            f"{distributed.world_size()} processes, in run.accumulation_steps "
+            f"{run.accumulation_steps}) with a grid of 1 x 1 cells (image.size "
+            f"{config.image.size}): give larger pieces, larger images or --backbone.frozen_norm"
+        )
+    if not RunFolder(config.out).has_begun():  # runs of earlier versions may hold such options
+        varying = (["BatchNorm"] if norms else []) + backbone.random_layers()
+        problems += config.task.start_problems(varying)
+    raise_all(ConfigError, "this run would learn nothing or something else", problems)
+
+
+def trained_batch_norms(backbone: Backbone, config: PretrainConfig) -> list[nn.Module]:
+    """Return the BatchNorm layers that normalize by the statistics of a batch at some step."""
+    if config.backbone.frozen_norm:
+        return []
+    norms = batch_norms(backbone)
+    return [norm for norm in norms if norm.training or config.optim.unfreeze_at]
 
 
 def check_options(config: PretrainConfig) -> None:
-    """Check the options without building a network."""
-    check_batch_size(config.run)
+    """Check the options without building a network.
+
+    Raises:
+        ConfigError: All that are wrong.
+    """
+    checks = [
+        _check_batch, _check_tracker, check_freezing, check_init, _check_optim, _check_synchronized,
+        _check_length, _check_source, check_files,
+    ]  # fmt: skip
+    problems = []
+    for check in checks:
+        try:
+            check(config)
+        except ConfigError as error:
+            problems.append(str(error))
+    raise_each(ConfigError, "the options cannot work", problems)
+
+
+def _check_batch(config: PretrainConfig) -> None:
+    run = config.run
+    check_batch_size(run)
+    num_images = run.batch_size // distributed.world_size()
+    problems = config.task.batch_problems(num_images, num_pieces=run.accumulation_steps)
+    raise_all(ConfigError, "the task cannot train on such batches", problems)
+
+
+def _check_tracker(config: PretrainConfig) -> None:
     check_tracker(config.run)
-    check_freezing(config)
-    check_init(config)
+
+
+def _check_optim(config: PretrainConfig) -> None:
     if not RunFolder(config.out).has_begun():  # runs of earlier versions may hold such options
         raise_all(ConfigError, "the optim options cannot work", unread_problems(config.optim))
+
+
+def _check_synchronized(config: PretrainConfig) -> None:
     if config.run.sync_batch_norm and config.task.normalizes_in_groups:
         raise ConfigError(
             "run.sync_batch_norm computes BatchNorm's statistics over all images, and this task "
             "needs those of groups of images, which it shuffles (MoCo, section 3.3). Leave it out."
         )
-    if config.run.num_epochs is None:
-        _check_length(config)
+
+
+def _check_source(config: PretrainConfig) -> None:
     check_source(config.data, config.task.needs)
     check_validation(config.data)
     if is_manifest(config.data) and config.data.num_lanes is not None:
@@ -114,19 +170,31 @@ def check_options(config: PretrainConfig) -> None:
             batch_size=config.run.batch_size,
             num_processes=distributed.world_size(),
         )
-    check_files(config)
 
 
 def _check_length(config: PretrainConfig) -> None:
-    """Check the options that count steps against the length of the run."""
-    warmup_steps(config.optim, config.run.num_steps)
-    if (config.optim.unfreeze_at or 0) >= config.run.num_steps:
-        raise ConfigError(
-            f"optim.unfreeze_at {config.optim.unfreeze_at} must be below the run's "
-            f"{config.run.num_steps} steps: lower it, or leave it out to keep the backbone frozen."
+    """Check the options that count steps against the length of the run, if that is in steps."""
+    if config.run.num_epochs is not None:
+        return
+    num_steps, problems = config.run.num_steps, []
+    try:
+        warmup_steps(config.optim, num_steps)
+    except ConfigError as error:
+        problems.append(str(error))
+    if (config.optim.unfreeze_at or 0) >= num_steps:
+        problems.append(
+            f"optim.unfreeze_at {config.optim.unfreeze_at} must be below the run's {num_steps} "
+            "steps: lower it, or leave it out to keep the backbone frozen"
         )
-    if config.early_stopping.first_step > config.run.num_steps:
-        raise ConfigError(
+    if config.early_stopping.first_step > num_steps:
+        problems.append(
             f"early_stopping.first_step {config.early_stopping.first_step} is after the last step, "
-            f"{config.run.num_steps}: no checkpoint would be scored; give a lower one"
+            f"{num_steps}: no checkpoint would be scored; give a lower one"
         )
+    milestones = config.optim.milestones
+    if milestones and milestones[-1] >= num_steps and not RunFolder(config.out).has_begun():
+        problems.append(
+            f"optim.milestones {list(milestones)} lie beyond the {num_steps} steps of this run, so "
+            "that the learning rate would never fall; give others"
+        )
+    raise_each(ConfigError, "the options do not fit the length of the run", problems)

@@ -16,7 +16,8 @@ from virtex.data.shards.remote import RemoteShards
 from virtex.early_stopping import EarlyStopping
 from virtex.engine import checkpoint
 from virtex.engine.evaluation import evaluate
-from virtex.engine.image_probe import FEWEST_EXAMPLES, ImageProbe
+from virtex.engine.image_probe import FEWEST_EXAMPLES, MAX_BATCHES, ImageProbe
+from virtex.engine.loop import Each
 from virtex.engine.run import RunFolder
 from virtex.engine.weight_average import averaged_state
 from virtex.errors import DataError
@@ -65,6 +66,8 @@ class RunSteps:
         """Return this process's part of the training batches from a step on."""
         if self.remote is not None:
             self.remote.follow(start_step)
+        if self.early_stopping is not None:
+            self.early_stopping.forget_after(start_step)
         stream = training_batches(
             self.train,
             self.task.encode,
@@ -86,20 +89,20 @@ class RunSteps:
             on_step=None if self.remote is None else self.remote.advance,
         )
 
-    def validate(self, step: int) -> dict[str, float]:
+    def validate(self, step: int, each: Each) -> dict[str, float]:
         """Return the validation loss and its parts, and write sample captions."""
         assert self.validation is not None
         batches = validation_batches(
             self.validation,
             self.task.encode_validation,
             self.task.collate,
-            batch_size=self.config.run.batch_size,
+            batch_size=self.config.run.piece_size,
             share=distributed.share(),
             config=self.config.loader,
         )
         probe = self._image_probe()
-        batches_seen = batches if probe is None else probe.keep(batches)
-        numbers = evaluate(self.task, batches_seen, run=self.config.run, device=self.device)
+        batches = each(batches if probe is None else probe.keep(batches))
+        numbers = evaluate(self.task, batches, run=self.config.run, device=self.device)
         if probe is not None:
             numbers |= probe.numbers(self.task, run=self.config.run, device=self.device)
         if self.samples is not None and self.task.writer is not None:
@@ -114,7 +117,8 @@ class RunSteps:
         run, number = self.config.run, len(self.validation)
         if not run.monitors or number < FEWEST_EXAMPLES:
             return None
-        return ImageProbe(math.ceil(number / run.batch_size))
+        most = MAX_BATCHES * run.accumulation_steps
+        return ImageProbe(math.ceil(number / run.piece_size), most=most)
 
     def keep_weights(
         self, step: int, task_state: Mapping[str, Tensor], averaged: Mapping[str, Tensor] | None

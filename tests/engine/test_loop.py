@@ -19,6 +19,7 @@ from virtex.data.workers import WorkerError
 from virtex.engine import checkpoint, recording, signals
 from virtex.engine.device_batches import to_device
 from virtex.engine.evaluation import evaluate
+from virtex.engine.loop import Each
 from virtex.engine.optim import OptimConfig, lr_scale
 from virtex.engine.run import RunConfig, RunFolder
 from virtex.engine.state import TrainingState
@@ -153,9 +154,9 @@ def test_validation_runs_in_evaluation_mode_and_changes_nothing(tmp_path: Path) 
     folder = RunFolder(tmp_path / "watched")
     modes = []
 
-    def validate(step: int) -> dict[str, float]:
+    def validate(step: int, each: Each) -> dict[str, float]:
         modes.append((step, watched.training))
-        return evaluate(watched, [toy_batch(99, batch_size=8)], run=run, device=CPU)
+        return evaluate(watched, each([toy_batch(99, batch_size=8)]), run=run, device=CPU)
 
     run = replace(RUN, validate_every=5)
     toy_fit(watched, folder, run, validate=validate)
@@ -359,3 +360,79 @@ def test_a_run_that_is_over_stays_complete(folder: RunFolder) -> None:
 
 def test_a_run_that_is_over_at_its_last_step_is_finished(folder: RunFolder) -> None:
     assert toy_fit(toy_task(), folder, RUN, is_over=lambda step: step >= 12).reason == "finished"
+
+
+def test_a_validation_that_fails_costs_no_step_and_is_made_up_for(folder: RunFolder) -> None:
+    class BrokenError(DataError):
+        pass
+
+    def validate(step: int, each: Each) -> dict[str, float]:
+        if step == 6 and is_broken:
+            raise BrokenError("7 of 10 images are broken")
+        return {"loss": float(step)}
+
+    run = replace(RUN, validate_every=3, checkpoint_every=4)
+    is_broken = True
+    for _ in range(2):  # the second time it is tried at once
+        with pytest.raises(BrokenError, match=r"are broken\. The 6 finished steps are saved"):
+            toy_fit(toy_task(), folder, run, validate=validate)
+        assert folder.checkpoints.steps()[-1] == 6
+    is_broken = False
+    assert toy_fit(toy_task(), folder, run, validate=validate).reason == "finished"
+    validations = [r for r in records(folder) if "val/loss" in r]
+    assert [(r["step"], r["val/loss"]) for r in validations] == [(3, 3), (6, 6), (9, 9), (12, 12)]
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_signal_ends_a_validation_which_is_made_up_for(folder: RunFolder, last: bool) -> None:
+    run = replace(RUN, validate_every=0 if last else 3, checkpoint_every=0)
+    signalled = RUN.num_steps if last else 3
+    num_batches = []
+
+    def validate(step: int, each: Each) -> dict[str, float]:
+        own = 0
+        for _ in each(toy_batch(index, batch_size=8) for index in range(4)):
+            own += 1
+            if step == signalled and not num_batches:
+                os.kill(os.getpid(), signal.SIGTERM)
+        num_batches.append(own)
+        return {"loss": float(own)}
+
+    result = toy_fit(toy_task(), folder, run, validate=validate)
+    assert (result.step, result.reason, result.exit_code) == (signalled, "interrupted", 143)
+    assert (num_batches, folder.checkpoints.steps()) == ([1], [signalled])
+    assert not folder.has_validation(signalled)
+    assert toy_fit(toy_task(), folder, run, validate=validate).reason == "finished"
+    assert folder.has_validation(signalled)
+    assert toy_fit(toy_task(), folder, run, validate=validate).reason == "finished"
+    assert num_batches == [1, *[4] * (1 if last else 4)]  # and the finished run does nothing more
+
+
+def test_a_checkpoint_is_written_before_the_validation_of_its_step(folder: RunFolder) -> None:
+    def validate(step: int, each: Each) -> dict[str, float]:
+        raise SystemExit  # as a kill does: nothing is saved after it
+
+    run = replace(RUN, validate_every=4, checkpoint_every=4)
+    with pytest.raises(SystemExit):
+        toy_fit(toy_task(), folder, run, validate=validate)
+    assert folder.checkpoints.steps() == [4]
+
+
+def test_logs_of_a_validation_weigh_as_the_task_says() -> None:
+    class Weighed(ToyTask):
+        counts = ("targets",)
+
+        def forward(self, batch: Batch) -> TaskOutput:
+            logs = {"common": batch["common"], "rare": batch["rare"]}
+            loss = logs["common"] + 2 * logs["rare"]
+            weights = {"rare": batch["rare_targets"]}
+            return TaskOutput(loss, logs, weights=weights, terms={"common": 1.0, "rare": 2.0})
+
+    names = ("targets", "common", "rare_targets", "rare")
+    batches = [
+        dict(zip(names, map(torch.tensor, values), strict=True))
+        for values in ((10.0, 1.0, 0.0, 0.0), (30.0, 2.0, 4.0, 5.0))
+    ]
+    assert evaluate(Weighed(), batches, run=RUN, device=CPU) == {
+        "loss": 1.75 + 2 * 5, "common": 1.75, "rare": 5,
+    }  # fmt: skip

@@ -70,6 +70,19 @@ def test_all_processes_save_and_stop_if_one_has_no_next_batch(tmp_path: Path) ->
     ]
 
 
+def test_all_processes_save_and_stop_if_one_has_no_next_batch_of_a_validation(
+    tmp_path: Path,
+) -> None:
+    assert exit_codes(*launch_two(tmp_path, validation_fails=True)) == [2, 2]
+    assert max(RunFolder(tmp_path).checkpoints.steps()) == 8
+    errors = [(tmp_path / f"error_of_rank_{rank}").read_text() for rank in range(2)]
+    saved = "The 8 finished steps are saved: the same command resumes after them."
+    assert errors == [
+        f"process 1 of the run failed: a worker was killed. {saved}",
+        f"a worker was killed. {saved}",
+    ]
+
+
 def test_a_process_whose_partner_is_killed_ends_with_an_error_that_says_so(tmp_path: Path) -> None:
     processes = launch_two(tmp_path, sleep=0.02)
     wait_for_file(RunFolder(tmp_path).checkpoints.at(6), *processes)

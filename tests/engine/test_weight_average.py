@@ -13,7 +13,7 @@ from tests.engine.test_resume import RUN, assert_identical, content
 from tests.engine.toy import ToyTask, toy_batch, toy_fit, toy_task
 from tests.engine.toy_run import toy_config
 from tests.small_run import small_config
-from tests.test_early_stopping import options, scored
+from tests.test_early_stopping import give_scores, options
 from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig, RunFolder
 from virtex.engine.state import TrainingState
@@ -142,8 +142,11 @@ def test_the_averaged_weights_of_a_run_are_an_init(tmp_path: Path) -> None:
     assert load_captioner(path).captioner.bidirectional
 
 
-def test_early_stopping_keeps_the_average_of_the_step_that_it_keeps(tmp_path: Path) -> None:
-    out = scored(tmp_path / "run", {2: 90.0, 4: 10.0, 6: 5.0})
+def test_early_stopping_keeps_the_average_of_the_step_that_it_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    give_scores(monkeypatch, {2: 90.0, 4: 10.0, 6: 5.0})
     pretrain(options(out, "--optim.ema_decay", "0.5"))
     averaged = open_init(out / "weights_ema.safetensors")
     assert averaged.step == open_init(out).step == 2

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from virtex import distributed
-from virtex.engine.loop import FitResult, fit
+from virtex.engine.loop import FitResult, Validate, fit
 from virtex.engine.optim import OptimConfig
 from virtex.engine.recording import OnWritten
 from virtex.engine.run import RunConfig, RunFolder, choose_device
@@ -102,7 +102,7 @@ def toy_fit(
     *,
     optim: OptimConfig | None = None,
     batches: Callable[[int], Generator[list[Batch]]] | None = None,
-    validate: Callable[[int], dict[str, float]] | None = None,
+    validate: Validate | None = None,
     on_checkpoint: Callable[[int], None] | None = None,
     on_written: OnWritten | None = None,
     is_over: Callable[[int], bool] | None = None,

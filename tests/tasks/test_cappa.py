@@ -14,11 +14,12 @@ from tests.tasks.padded_batch import padded_captions
 from virtex.data.example import Example
 from virtex.data.tokenizer import train_tokenizer
 from virtex.data.transforms import ImageConfig, normalize
+from virtex.engine.step import with_mean_counts
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.textual_head import HeadConfig
 from virtex.tasks.base import TaskData
-from virtex.tasks.cappa import CapPaConfig, masked_mean
+from virtex.tasks.cappa import CapPaConfig, means_of_kinds
 from virtex.tasks.captioning import CaptioningConfig
 from virtex.tokens import MASK_ID, PAD_ID
 
@@ -46,7 +47,8 @@ def batch_of(task, parallel: list[bool]):
     batch = task.collate(
         [task.encode(example(text), np.random.default_rng(i)) for i, text in enumerate(CAPTIONS)]
     )
-    return {**batch, "parallel": torch.tensor(parallel)}
+    num_of_kinds = torch.tensor([float(parallel.count(kind)) for kind in (False, True)])
+    return {**batch, "parallel": torch.tensor(parallel), "num_of_kinds": num_of_kinds}
 
 
 def losses_of(task, batch):
@@ -143,11 +145,26 @@ def test_a_batch_of_one_kind_logs_both_names_and_nothing_infinite(parallel: bool
         assert not value.requires_grad
 
 
-def test_the_mean_of_some_is_that_of_all_where_there_are_none() -> None:
-    losses = torch.tensor([1.0, 2.0, 6.0])
-    assert masked_mean(losses, torch.tensor([True, False, True])) == 3.5
-    assert masked_mean(losses, torch.tensor([False] * 3)) == 3
-    assert masked_mean(losses[:0], torch.tensor([], dtype=torch.bool)) == 0
+def test_the_mean_of_a_kind_is_that_of_all_where_a_step_has_none() -> None:
+    losses, counts = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([2.0, 1.0])
+    assert means_of_kinds(losses, torch.tensor([False, True, False]), counts).tolist() == [3.5, 2]
+    all_of_one = means_of_kinds(losses, torch.tensor([False] * 3), torch.tensor([3.0, 0.0]))
+    assert all_of_one.tolist() == [3, 3]
+
+
+def test_small_pieces_log_each_kind_as_the_whole_step_does() -> None:
+    task = build()
+    task.backbone.eval()
+    encoded = [
+        {**task.encode(example(text), np.random.default_rng(i)), "parallel": torch.tensor(i > 0)}
+        for i, text in enumerate(CAPTIONS)
+    ]
+    whole = task(task.collate(encoded)).logs
+    pieces = with_mean_counts([task.collate([one]) for one in encoded], task.counts)
+    logs = [task(piece).logs for piece in pieces]
+    for name in ("autoregressive", "parallel"):
+        torch.testing.assert_close(sum(log[name] for log in logs) / len(logs), whole[name])
+    assert whole["autoregressive"] != whole["parallel"]
 
 
 def test_in_validation_each_caption_is_predicted_in_both_ways() -> None:

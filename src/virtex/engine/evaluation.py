@@ -1,7 +1,8 @@
 """Validation: the mean loss over the examples of all processes."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -9,7 +10,20 @@ from torch import Tensor
 from virtex import distributed
 from virtex.engine.device_batches import to_device
 from virtex.engine.run import RunConfig, autocast
-from virtex.tasks.base import Batch, Task
+from virtex.errors import VirTexError
+from virtex.tasks.base import Batch, PairwiseTask, Task, TaskOutput
+
+
+@dataclass
+class _Sums:
+    """Sums over the batches of a process."""
+
+    names: list[str] = field(default_factory=list)
+    terms: dict[str, float] = field(default_factory=dict)
+    values: list[list[float]] = field(default_factory=list)
+    """Weighted sum and sum of weights of each name."""
+    failure: str | None = None
+    """Text of the error that ended them."""
 
 
 @torch.no_grad()
@@ -18,33 +32,51 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the mean loss and logs over the targets of all processes, in evaluation mode.
 
-    Each batch weighs as its number of targets, the first of `Task.counts`, or of examples. Each
-    process passes its own batches, of any number. The random seed is set first, so that a task with
-    random numbers gives the same result each time.
+    Each batch weighs as its number of targets, the first of `Task.counts`, or of examples, unless
+    the task says otherwise: see `TaskOutput`. Each process passes its own batches, of any number
+    and each a piece of a batch, which a `PairwiseTask` compares whole. The random seed is set
+    first, so that a task with random numbers gives the same result each time.
+
+    Raises:
+        Exception: There is no next batch, or the task fails; in all processes.
     """
     was_training = task.training
     task.eval()
     torch.manual_seed(run.seed)
-    names: list[str] = []
-    rows = []
-    for batch in batches:  # uncompiled, as it would take graphs of its own
-        moved = to_device(batch, device, channels_last=run.channels_last)
+    own, failure = _Sums(), None
+    try:
+        own = _summed(_weighed(task, batches, run=run, device=device))
+    except Exception as error:  # any kind: other processes wait for this one
+        failure = error
+        own.failure = str(error)
+    finally:
+        task.train(was_training)
+    parts = distributed.gather_objects(own)
+    if failure is not None:
+        raise failure
+    for rank, part in enumerate(parts):
+        if part.failure is not None:
+            raise VirTexError(f"process {rank} of the run failed: {part.failure}")
+    return _means(parts)
+
+
+def _weighed(
+    task: Task, batches: Iterable[Batch], *, run: RunConfig, device: torch.device
+) -> Iterator[tuple[TaskOutput, Tensor]]:
+    """Yield the output of each batch and the weight of its loss, a scalar on the device."""
+    num_pieces = run.accumulation_steps if isinstance(task, PairwiseTask) else 1
+    moved = (to_device(batch, device, channels_last=run.channels_last) for batch in batches)
+    while pieces := list(islice(moved, num_pieces)):
+        # uncompiled, as it would take graphs of its own
         with torch.compiler.set_stance("force_eager"), autocast(run.precision, device):
-            output = task(moved)
-        scalars = {"loss": output.loss, **output.logs}
-        names = list(scalars)
-        weight = _weight(moved, task)
-        rows.append(torch.stack([value.detach().float() * weight for value in scalars.values()]))
-        rows[-1] = torch.cat([rows[-1], weight[None]])
-    task.train(was_training)
-    own = torch.stack(rows).cpu().double().sum(0).tolist() if rows else []  # names and weight
-    parts: list[Any] = distributed.gather_objects((names, own))
-    total = sum(sums[-1] for _, sums in parts if sums)
-    names = next((names for names, _ in parts if names), [])
-    return {
-        name: sum(sums[index] for _, sums in parts if sums) / max(total, 1e-9)
-        for index, name in enumerate(names)
-    }
+            output = _compared(task, pieces) if isinstance(task, PairwiseTask) else task(pieces[0])
+        yield output, torch.stack([_weight(piece, task) for piece in pieces]).sum()
+
+
+def _compared(task: PairwiseTask, pieces: list[Batch]) -> TaskOutput:
+    """Return the output of a batch, given its pieces."""
+    embedded = [task.embed(piece) for piece in pieces]
+    return task.compare({name: torch.cat([one[name] for one in embedded]) for name in embedded[0]})
 
 
 def _weight(batch: Batch, task: Task) -> Tensor:
@@ -53,3 +85,29 @@ def _weight(batch: Batch, task: Task) -> Tensor:
         return batch[task.counts[0]].float().mean()
     first = next(iter(batch.values()))
     return torch.full((), float(len(first)), device=first.device)
+
+
+def _summed(outputs: Iterable[tuple[TaskOutput, Tensor]]) -> _Sums:
+    """Return the sums of outputs and their weights."""
+    sums, rows = _Sums(), []
+    for output, weight in outputs:
+        scalars = {"loss": output.loss, **output.logs}
+        weights = torch.stack([output.weights.get(name, weight).float() for name in scalars])
+        values = torch.stack([value.detach().float() for value in scalars.values()])
+        rows.append(torch.stack([values * weights, weights], dim=1))
+        sums.names, sums.terms = list(scalars), output.terms
+    sums.values = torch.stack(rows).cpu().double().sum(0).tolist() if rows else []
+    return sums
+
+
+def _means(parts: list[_Sums]) -> dict[str, float]:
+    """Return the means over all processes, given the sums of each."""
+    parts = [part for part in parts if part.names]
+    if not parts:
+        return {}
+    totals = torch.tensor([part.values for part in parts], dtype=torch.float64).sum(0)
+    means = (totals[:, 0] / totals[:, 1].clamp(min=1e-9)).tolist()
+    numbers = dict(zip(parts[0].names, means, strict=True))
+    if terms := parts[0].terms:
+        numbers["loss"] = sum(factor * numbers[name] for name, factor in terms.items())
+    return numbers

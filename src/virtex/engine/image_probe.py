@@ -26,16 +26,17 @@ class ImageProbe:
 
     Args:
         num_batches: Number of batches of the validation on this process.
+        most: Number of them to keep at most.
     """
 
-    def __init__(self, num_batches: int) -> None:
-        self.every = max(1, num_batches // MAX_BATCHES)
+    def __init__(self, num_batches: int, *, most: int = MAX_BATCHES) -> None:
+        self.every, self.most = max(1, num_batches // most), most
         self.kept: list[Batch] = []
 
     def keep(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yield all batches."""
         for number, batch in enumerate(batches):
-            if number % self.every == 0 and len(self.kept) < MAX_BATCHES:
+            if number % self.every == 0 and len(self.kept) < self.most:
                 self.kept.append(batch)
             yield batch
 
@@ -56,7 +57,7 @@ class ImageProbe:
         was_training = task.training
         task.eval()
         with torch.compiler.set_stance("force_eager"):
-            for batch in islice(self.kept, 1 + MAX_FEATURES // max(1, run.batch_size)):
+            for batch in islice(self.kept, 1 + MAX_FEATURES // max(1, run.piece_size)):
                 images = {"image": batch[image_name(batch)]}
                 moved = to_device(images, device, channels_last=run.channels_last)
                 with autocast(run.precision, device):

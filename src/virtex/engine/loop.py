@@ -5,7 +5,7 @@ are callables. No operation within a step waits for the device.
 """
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -36,6 +36,10 @@ from virtex.progress import ProgressBar
 from virtex.tasks.base import Batch, Task
 
 CPU = torch.device("cpu")
+Each = Callable[[Iterable[Batch]], Iterator[Batch]]
+Validate = Callable[[int, Each], Record]
+"""Function of a step that returns numbers; it reads its batches by an `Each`, which a signal
+ends."""
 Reason = Literal["finished", "stopped", "interrupted"]
 
 
@@ -62,7 +66,7 @@ def fit(
     optim: OptimConfig,
     device: torch.device,
     config: dict[str, Any],
-    validate: Callable[[int], Record] | None = None,
+    validate: Validate | None = None,
     on_checkpoint: OnCheckpoint | None = None,
     on_written: OnWritten | None = None,
     is_over: Callable[[int], bool] | None = None,
@@ -77,6 +81,8 @@ def fit(
             `run.accumulation_steps` pieces. The stream is closed at the end.
         config: Plain values that each checkpoint stores.
         validate: Called in every process, in evaluation mode; its numbers are logged as val/NAME.
+            A checkpoint of the same step is written first. When resuming from one whose numbers
+            are not logged, since a kill or an error prevented that, it is called again.
         on_checkpoint: Called in the main process after a scheduled checkpoint is written, and
             again when resuming from one, since a kill may have prevented the first call. Training
             waits for the write and the call.
@@ -88,16 +94,17 @@ def fit(
 
     Raises:
         VirTexError: A loss or weight is not finite; no such state was saved. Or there is no next
-            batch, as when a worker died; the finished steps were saved.
+            batch, as when a worker died, or a validation failed; the finished steps were saved.
     """
     state = _first_state(task, run, optim, device)
     writer = CheckpointWriter(
         state, folder, run=run, config=config, on_checkpoint=on_checkpoint, on_written=on_written
     )
     writer.resume()
-    if state.step >= run.num_steps:
+    is_validated = validate is None or _is_validated(folder, state.step, run)
+    if is_validated and state.step >= run.num_steps:
         return FitResult(state.step, "finished")
-    if _is_over(is_over, state.step):
+    if is_validated and _is_over(is_over, state.step):
         return FitResult(state.step, "stopped")
     compile_parts(state, run)
     model, speed = distributed.wrap(task), Speed()
@@ -127,7 +134,7 @@ def fit(
             is_over=is_over,
         )
         del model  # of which the loop alone may hold a reference
-        reason = loop.train()
+        reason = loop.train(is_validated=is_validated)
     if reason != "interrupted":
         distributed.share_buffers(task)
     return FitResult(state.step, reason)
@@ -148,18 +155,25 @@ class _Loop:
     bar: ProgressBar
     writer: CheckpointWriter
     reporter: Reporter
-    validate: Callable[[int], Record] | None
+    validate: Validate | None
     is_over: Callable[[int], bool] | None
 
-    def train(self) -> Reason:
-        """Train to the last step, or until there is no next batch or the run is complete."""
+    def train(self, *, is_validated: bool) -> Reason:
+        """Train to the last step, or until there is no next batch or the run is complete.
+
+        Args:
+            is_validated: Whether the validation of the step to begin at needs not be made up for.
+        """
+        if not is_validated:
+            if not self._validated():
+                return "interrupted"
+            if self._is_complete():
+                return "stopped"
         while self.state.step < self.run.num_steps:
             self.stop.beat()
             pieces = self.ahead.take()
             if pieces is None:
-                self.stop.is_saving = True
-                self.writer.save_and_raise(self.ahead.failure)
-                return "interrupted"
+                return self._interrupted(self.ahead.failure)
             if self.state.step + 1 < self.run.num_steps:
                 self.ahead.fetch()
             self._take_step(pieces)
@@ -167,14 +181,39 @@ class _Loop:
                 self.reporter.report_training(self.speed)
             with self.speed.pause():
                 self.stop.beat()
-                if self.validate and self._is_due(self.run.validate_every):
-                    distributed.share_buffers(self.state.task)
-                    self.reporter.report_validation(self.validate)
-                if self._is_due(self.run.checkpoint_every):
+                is_saved = self._is_due(self.run.checkpoint_every)
+                if is_saved:
                     self.writer.save_scheduled()
-                    if self.state.step < self.run.num_steps and self._is_complete():
-                        return "stopped"
+                if self._is_due(self.run.validate_every) and not self._validated():
+                    return "interrupted"
+                if is_saved and self.state.step < self.run.num_steps and self._is_complete():
+                    return "stopped"
         return "finished"
+
+    def _validated(self) -> bool:
+        """Validate if there is something to validate on; return whether no signal ended that."""
+        if self.validate is None:
+            return True
+        task, failure = self.state.task, None
+        numbers: Record = {}
+        distributed.share_buffers(task)
+        task.eval()
+        try:
+            numbers = self.validate(self.state.step, self.stop.each)
+        except Exception as error:  # any kind: the steps before it are worth a checkpoint
+            failure = error
+        task.train()
+        if distributed.any_true(self.stop.requested or failure is not None, CPU):
+            self._interrupted(failure)
+            return False
+        self.reporter.report_validation(numbers)
+        return True
+
+    def _interrupted(self, failure: Exception | None) -> Reason:
+        """Save the finished steps, and raise the failure of this or another process, if any."""
+        self.stop.is_saving = True
+        self.writer.save_and_raise(failure)
+        return "interrupted"
 
     def _take_step(self, pieces: list[Batch]) -> None:
         state, run, optim = self.state, self.run, self.optim
@@ -216,6 +255,13 @@ def _unfrozen(state: TrainingState, run: RunConfig) -> nn.Module:
     state.unfreeze()
     compile_optimizer(state, run)
     return distributed.wrap(state.task)
+
+
+def _is_validated(folder: RunFolder, step: int, run: RunConfig) -> bool:
+    """Return whether the log has the validation of a step, if one was due."""
+    if step == 0 or not due(step, run.validate_every, run.num_steps):
+        return True
+    return distributed.on_main(lambda: folder.has_validation(step))
 
 
 def _is_over(is_over: Callable[[int], bool] | None, step: int) -> bool:

@@ -80,7 +80,11 @@ class OptimConfig:
             "betas": (all(0 <= beta < 1 for beta in self.betas), "at least 0 and below 1"),
             "ema_decay": (0 <= self.ema_decay < 1, "at least 0 and below 1"),
             "lookahead_alpha": (0 < self.lookahead_alpha <= 1, "above 0 and at most 1"),
-            "milestones": (list(self.milestones) == sorted(set(self.milestones)), "ascending"),
+            "gamma": (0 < self.gamma <= 1, "above 0 and at most 1"),
+            "milestones": (
+                list(self.milestones) == sorted({max(1, step) for step in self.milestones}),
+                "at least 1 and ascending",
+            ),
         }
         problems = [
             f"{name} {getattr(self, name)} must be {rule}"

@@ -76,11 +76,8 @@ class Reporter:
             }
         )
 
-    def report_validation(self, validate: Callable[[int], Record]) -> None:
-        """Validate in evaluation mode and write the numbers."""
-        self.state.task.eval()
-        numbers = validate(self.state.step)
-        self.state.task.train()
+    def report_validation(self, numbers: Record) -> None:
+        """Write the numbers of a validation."""
         self._write(
             {"step": self.state.step, **{f"val/{name}": value for name, value in numbers.items()}}
         )

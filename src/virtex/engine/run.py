@@ -115,6 +115,11 @@ class RunConfig:
             )
         raise_all(ConfigError, "the run options cannot work", problems)
 
+    @property
+    def piece_size(self) -> int:
+        """Images of a piece of each batch, of all processes together."""
+        return self.batch_size // self.accumulation_steps
+
 
 def check_batch_size(config: RunConfig) -> None:
     """Raise ConfigError if a batch cannot be split into equal parts."""
@@ -242,6 +247,10 @@ class RunFolder:
                 files.write(self.log_path, b"".join(kept))
         if tensorboard:
             self.events = TensorBoardEvents(self.path / "tensorboard", purge_step=step + 1)
+
+    def has_validation(self, step: int) -> bool:
+        """Whether log.jsonl has a record of the validation of a step."""
+        return any(b'"val/' in line and _step(line) == step for line in self.lines())
 
     def lines(self) -> Iterator[bytes]:
         """Yield the lines of log.jsonl."""

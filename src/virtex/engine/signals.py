@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any, Self, TypeVar
 
@@ -77,6 +77,13 @@ class StopSignals:
         except StopRequested:
             self._waiting = False
             return None
+
+    def each(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield items, none of them None, until a signal is noted; each tells that work goes on."""
+        remaining = iter(items)
+        while (item := self.next(lambda: next(remaining, None))) is not None:
+            self.beat()
+            yield item
 
     def beat(self) -> None:
         """Report that work goes on."""

@@ -40,6 +40,11 @@ class TaskOutput:
     logs: dict[str, Tensor] = field(default_factory=dict)
     kept: dict[str, Tensor] = field(default_factory=dict)
     """Detached tensors that `Task.after_step` gets, such as the keys of a queue."""
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    """Weight of a log in the mean over the batches of a validation, (): its number of targets,
+    where that is neither the first of `Task.counts` nor, without counts, B."""
+    terms: dict[str, float] = field(default_factory=dict)
+    """Coefficients with which logs add up to the loss; needed where their weights differ."""
 
 
 FEWEST_TARGETS = 1e-6
@@ -241,6 +246,20 @@ class TaskConfig(ABC):
     def check_backbone(self, backbone: Backbone) -> None:
         """Raise ConfigError if the task cannot train this network; called before data are read."""
         del backbone
+
+    def batch_problems(self, num_images: int, *, num_pieces: int) -> list[str]:
+        """Return why the task cannot train on a process's images of a batch, in so many pieces."""
+        del num_images, num_pieces
+        return []
+
+    def start_problems(self, varying: Sequence[str]) -> list[str]:
+        """Return why a new run of this task would not learn what it is for.
+
+        Args:
+            varying: Layers of the backbone that compute otherwise in training than in evaluation.
+        """
+        del varying
+        return []
 
     @abstractmethod
     def build(self, backbone: Backbone, data: TaskData) -> Task:

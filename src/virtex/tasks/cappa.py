@@ -34,6 +34,7 @@ from virtex.tasks.base import (
     TaskData,
     TaskOutput,
     WithSmoothingConfig,
+    mean_loss,
 )
 from virtex.tasks.grid_share import WithGridShare, WithGridShareConfig
 from virtex.tokens import MASK_ID, PAD_ID
@@ -70,6 +71,7 @@ class CapPa(WithGridShare):
         self.encode = EncodeParallel(self.encode, self.parallel_prob)
         self.encode_validation = EncodeParallel(self.encode_validation, 0)
         self.collate = partial(collate, multiple=length_multiple(config.head.max_tokens))
+        self.counts = ("num_of_kinds",)
         self.dynamic = {"rows": 0, "inputs": 1, "targets": 1}
         self.thin(config.grid_share, data)
 
@@ -100,12 +102,10 @@ class CapPa(WithGridShare):
         return sums / none.index_add(0, captions, is_target).clamp(min=1)
 
     def _train(self, grid: Tensor, batch: Batch) -> TaskOutput:
-        parallel = batch["parallel"]
-        losses = self.caption_losses(grid, batch, parallel)
-        logs = {"autoregressive": masked_mean(losses.detach(), ~parallel)}
-        if self.parallel_prob:
-            logs["parallel"] = masked_mean(losses.detach(), parallel)
-        return TaskOutput(losses.mean(), logs)
+        losses = self.caption_losses(grid, batch, batch["parallel"])
+        means = means_of_kinds(losses.detach(), batch["parallel"], batch["num_of_kinds"])
+        kinds = ("autoregressive", "parallel") if self.parallel_prob else ("autoregressive",)
+        return TaskOutput(losses.mean(), dict(zip(kinds, means, strict=False)))
 
     def _validate(self, grid: Tensor, batch: Batch) -> TaskOutput:
         probs = {"autoregressive": 1 - self.parallel_prob, "parallel": self.parallel_prob}
@@ -117,13 +117,19 @@ class CapPa(WithGridShare):
         return TaskOutput(torch.stack([probs[kind] * logs[kind] for kind in logs]).sum(), logs)
 
 
-def masked_mean(losses: Tensor, chosen: Tensor) -> Tensor:
-    """Return the mean of the chosen losses (B,), or of all if none is chosen, as NaN ends a run.
+def means_of_kinds(losses: Tensor, parallel: Tensor, num_of_kinds: Tensor) -> Tensor:
+    """Return the mean loss (2,) of captions predicted one by one, and of those in parallel.
 
-    A batch without captions of one kind, one of 10,000 batches of 32, thus logs the other kind.
+    A step without captions of one kind, one of 10,000 steps of 32, gives that of the other kind, as
+    NaN ends a run.
+
+    Args:
+        losses: (B,), of each caption.
+        parallel: (B,) bool.
+        num_of_kinds: (2,), the captions of each kind; see `Task.counts`.
     """
-    chosen = chosen | ~chosen.any()
-    return losses.masked_fill(~chosen, 0).sum() / chosen.sum().clamp(min=1)
+    of_kinds = torch.stack([losses.masked_fill(parallel, 0), losses.masked_fill(~parallel, 0)])
+    return torch.where(num_of_kinds > 0, mean_loss(of_kinds, num_of_kinds), losses.mean())
 
 
 @dataclass(frozen=True)
@@ -139,10 +145,15 @@ class EncodeParallel:
 
 
 def collate(encoded: Sequence[Encoded], *, multiple: int) -> Batch:
-    """Collate images and the tensors of forward `Readings`, with `parallel` (B,) bool."""
+    """Collate images and the tensors of forward `Readings`, with `parallel` (B,) bool.
+
+    `num_of_kinds` (2,) is the number of captions that are not, and that are, predicted in parallel.
+    """
     captioned = collate_captioned(encoded)
     readings = pack_readings(
         captioned["tokens"], captioned["lengths"], ["forward"], multiple=multiple
     )
     parallel = torch.stack([item["parallel"] for item in encoded])
-    return {"image": captioned["image"], **readings._asdict(), "parallel": parallel}
+    num_of_kinds = torch.stack([~parallel, parallel]).sum(1).float()
+    values = {"parallel": parallel, "num_of_kinds": num_of_kinds}
+    return {"image": captioned["image"], **readings._asdict(), **values}

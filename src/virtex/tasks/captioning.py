@@ -97,10 +97,14 @@ class Captioning(WithTokens, WithGridShare):
         means = mean_loss(losses, batch["num_targets"])  # (R,)
         names = [f"captioning_{direction}" for direction in self.captioner.head.directions]
         loss, logs = means.sum(), dict(zip(names, means.detach(), strict=True))
-        if self.token_loss:
-            of_tokens = self.token_loss(grid.mean((2, 3)), batch[token_loss.NAME]).mean()
-            loss, logs["tokens"] = loss + self.token_loss.weight * of_tokens, of_tokens.detach()
-        return TaskOutput(loss, logs)
+        if self.token_loss is None:
+            return TaskOutput(loss, logs)
+        of_images = self.token_loss(grid.mean((2, 3)), batch[token_loss.NAME])  # (B,)
+        terms = {**dict.fromkeys(names, 1.0), "tokens": self.token_loss.weight}
+        loss = loss + self.token_loss.weight * of_images.mean()
+        logs["tokens"] = of_images.detach().mean()
+        weights = {"tokens": loss.new_full((), len(of_images))}
+        return TaskOutput(loss, logs, weights=weights, terms=terms)
 
 
 @dataclass(frozen=True)

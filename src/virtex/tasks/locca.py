@@ -175,17 +175,17 @@ class LocCa(CaptionTask):
 
     def _weighted(self, sums: Tensor, num_targets: Tensor) -> TaskOutput:
         """Return the loss, given sums and numbers of targets of each part, both (5,)."""
-        means = {
-            name: mean_loss(sums[READINGS[name]], num_targets[READINGS[name]].sum())
-            for name in self.weights
-        }
+        weights = {name: num_targets[READINGS[name]].sum() for name in self.weights}
+        means = {name: mean_loss(sums[READINGS[name]], weights[name]) for name in weights}
         loss = torch.stack([self.weights[name] * mean for name, mean in means.items()]).sum()
         logs = {name: mean.detach() for name, mean in means.items()}
         if self.predict_given:
             followed = mean_loss(sums.detach()[:, None], num_targets)  # (5,)
             halves = {"aref": ("aref_box", AREF_BOX), "gcap": ("gcap_words", GCAP_WORDS)}
-            logs |= {key: followed[part] for name, (key, part) in halves.items() if name in means}
-        return TaskOutput(loss, logs)
+            trained = [half for name, half in halves.items() if name in means]
+            logs |= {key: followed[part] for key, part in trained}
+            weights |= {key: num_targets[part] for key, part in trained}
+        return TaskOutput(loss, logs, weights=weights, terms=self.weights)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class MocoConfig(TaskConfig):
 
     def __post_init__(self) -> None:
         problems = out_of_range(
-            self, {"dim": (1, 2**14), "queue_size": (1, 2**24), "group_size": (1, 2**20)}
+            self, {"dim": (1, 2**14), "queue_size": (1, 2**24), "group_size": (2, 2**20)}
         )
         if not 0 <= self.momentum <= 1:
             problems.append(f"momentum {self.momentum} must be from 0 to 1")
@@ -77,6 +77,14 @@ class MocoConfig(TaskConfig):
     @property
     def needs(self) -> Needs:
         return Needs()
+
+    def batch_problems(self, num_images: int, *, num_pieces: int) -> list[str]:
+        try:
+            count_groups(num_images, self.group_size, fewest=fewest_groups())
+            count_groups(num_images // num_pieces, self.group_size)
+        except ConfigError as error:
+            return [str(error)]
+        return []
 
     def build(self, backbone: Backbone, data: TaskData) -> "Moco":
         return Moco(self, backbone, data)
@@ -118,8 +126,7 @@ class Moco(Task):
 
     def encode_keys(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the keys of this process's part of the images in groups, and their statistics."""
-        fewest = 2 if distributed.world_size() == 1 else 1
-        num_groups = count_groups(len(images), self.config.group_size, fewest=fewest)
+        num_groups = count_groups(len(images), self.config.group_size, fewest=fewest_groups())
         return self.key_statistics.encode(self._key, images.tensor_split(num_groups))
 
     def encode_queries(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,6 +177,11 @@ class EncodeTwoViews:
         query, _ = self.transform(example, "", generator)
         key, _ = self.transform(example, "", generator)
         return {"query_image": query, "key_image": key}
+
+
+def fewest_groups() -> int:
+    """Return the least number of groups of keys on a process, so that there are two in all."""
+    return 2 if distributed.world_size() == 1 else 1
 
 
 def count_groups(num_images: int, group_size: int, *, fewest: int = 1) -> int:

@@ -41,7 +41,7 @@ from virtex.data.captions import EncodeCaption
 from virtex.data.example import Example
 from virtex.data.tokenizer import Tokenizer
 from virtex.data.transforms import TrainTransform, normalize
-from virtex.errors import ConfigError, DataError, out_of_range, raise_all
+from virtex.errors import ConfigError, DataError, listing, out_of_range, raise_all
 from virtex.models.backbone import Backbone
 from virtex.models.decoding_config import DecodingConfig
 from virtex.models.packing import Direction, Packing, length_multiple, pack_readings
@@ -95,6 +95,20 @@ class SelfCriticalConfig(TaskConfig):
         if self.baseline not in ("samples", "greedy"):
             problems.append(f"baseline is {self.baseline!r}, must be samples or greedy")
         raise_all(ConfigError, "the options of self-critical training cannot work", problems)
+
+    def start_problems(self, varying: Sequence[str]) -> list[str]:
+        problems = []
+        if self.head.dropout:
+            problems.append(
+                f"task.head.dropout {self.head.dropout} must be 0: captions are sampled without "
+                "dropout, and their gradient is to be that of the same probabilities"
+            )
+        if varying:
+            problems.append(
+                f"{listing(varying)} compute otherwise in training than when captions are sampled: "
+                "freeze BatchNorm by --backbone.frozen_norm, and leave out dropout and drop path"
+            )
+        return problems
 
     def build(self, backbone: Backbone, data: TaskData) -> "SelfCritical":
         return SelfCritical(self, backbone, data)

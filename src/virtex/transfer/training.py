@@ -21,7 +21,7 @@ from virtex.data.example import Source
 from virtex.data.loader import LoaderConfig, TrainingBatches, training_batches, validation_batches
 from virtex.engine.device_batches import to_device
 from virtex.engine.evaluation import evaluate
-from virtex.engine.loop import fit
+from virtex.engine.loop import Each, fit
 from virtex.engine.optim import OptimConfig, unread_problems
 from virtex.engine.precision import choose_precision
 from virtex.engine.run import RunConfig, RunFolder, autocast, check_batch_size, choose_device
@@ -257,7 +257,7 @@ def predict_all(
     Args:
         predict: Maps a batch (B) on the device to B predictions; called in evaluation mode.
         encode: Encoder of an image; by default that of validation.
-        images_at_once: Batch size of each process; by default its share of a training batch.
+        images_at_once: Batch size of each process; by default that of a piece in training.
 
     Returns:
         All predictions in the order of `source` on the main process, none on the others.
@@ -265,7 +265,7 @@ def predict_all(
     device, channels_last = training.device, training.run.channels_last
     task.to(device).eval()
     world_size = distributed.world_size()
-    batch_size = world_size * images_at_once if images_at_once else training.run.batch_size
+    batch_size = world_size * images_at_once if images_at_once else training.run.piece_size
     batches = _validation(source, task, training, encode=encode, batch_size=batch_size)
     own: dict[int, Prediction] = {}
     with torch.inference_mode():
@@ -341,7 +341,10 @@ def _validation(
     )
 
 
-def _loss(task: Task, source: Source, training: Training, step: int) -> dict[str, float]:
+def _loss(
+    task: Task, source: Source, training: Training, step: int, each: Each
+) -> dict[str, float]:
     del step
-    batches = _validation(source, task, training, encode=None, batch_size=training.run.batch_size)
-    return evaluate(task, batches, run=training.run, device=training.device)
+    batch_size = training.run.piece_size
+    batches = _validation(source, task, training, encode=None, batch_size=batch_size)
+    return evaluate(task, each(batches), run=training.run, device=training.device)

@@ -1,0 +1,74 @@
+"""Options of a run that cannot work are refused before work starts, all at once."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.small_run import small_config
+from tests.task_options import task_flags
+from virtex.errors import ConfigError
+from virtex.pretrain import check
+
+MULTISTEP = ("--optim.schedule=multistep",)
+ONE_CELL = ("--image.size=32",)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ([*MULTISTEP, "--optim.milestones=[2]", "--optim.gamma=-3"], "gamma -3.0 must be above 0"),
+        ([*MULTISTEP, "--optim.milestones=[2]", "--optim.gamma=2"], "at most 1"),
+        ([*MULTISTEP, "--optim.milestones=[0,3]"], "milestones .* must be at least 1"),
+        ([*MULTISTEP, "--optim.milestones=[2,6]"], "beyond the 6 steps .* would never fall"),
+        (["--task=moco", "--run.batch_size=2"], "2 images at once .* in 2 groups leave fewer"),
+        (["--task=moco", "--run.accumulation_steps=8"], "1 images at once .* in 1 groups"),
+        (["--task=moco", "--task.group_size=1"], "group_size 1 must be at least 2"),
+        ([*ONE_CELL, "--run.batch_size=1"], "one image at a time .* grid of 1 x 1"),
+        ([*ONE_CELL, "--run.accumulation_steps=8"], r"run.accumulation_steps 8\) with a grid"),
+        (["--task=self_critical"], "dropout 0.1 must be 0"),
+        (["--task=self_critical"], "BatchNorm compute otherwise in training"),
+        (["--task=self_critical", "--backbone.drop_path=0.1"], "BatchNorm, DropPath compute"),
+        (
+            ["--task=self_critical", "--backbone.frozen", "--optim.unfreeze_at=3"],
+            "BatchNorm compute",
+        ),
+    ],
+)
+def test_options_that_cannot_work_are_refused(
+    options: list[str], problem: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        check(small_config(tmp_path / "run", *options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [*MULTISTEP, "--optim.milestones=[1,5]"],
+        ["--task=moco", "--run.batch_size=4"],
+        [*ONE_CELL, "--run.batch_size=1", "--backbone.frozen_norm"],
+        ["--run.batch_size=1"],
+        task_flags("self_critical"),
+    ],
+)
+def test_options_at_the_edge_of_what_works_are_taken(options: list[str], tmp_path: Path) -> None:
+    check(small_config(tmp_path / "run", *options))
+
+
+def test_problems_of_several_groups_are_told_together(tmp_path: Path) -> None:
+    flags = ["--optim.lr=-1", "--run.batch_size=0", "--image.size=0", "--task.token_weight=-1"]
+    with pytest.raises(ConfigError) as caught:
+        small_config(tmp_path / "run", *flags)
+    text = str(caught.value)
+    for problem in ("lr -1", "batch_size 0", "size 0", "token_weight -1"):
+        assert problem in text, text
+    assert text.startswith("several groups of options cannot work:\n- ")
+
+
+def test_contradictions_of_several_options_are_told_together(tmp_path: Path) -> None:
+    flags = ["--run.accumulation_steps=3", "--optim.warmup_steps=10", "--optim.unfreeze_at=7"]
+    with pytest.raises(ConfigError) as caught:
+        check(small_config(tmp_path / "run", *flags))
+    text = str(caught.value)
+    for problem in ("split equally", "warmup_steps 10", "unfreeze_at 7 must", "neither is set"):
+        assert problem in text, text
