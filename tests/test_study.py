@@ -126,7 +126,7 @@ def test_a_study_does_not_resume_with_other_options(tmp_path: Path) -> None:
         ({"only": ""}, "no row is called"),
         ({"rows": []}, "rows is empty"),
         ({"rows": [{"name": ""}]}, "letters or digits"),
-        ({"rows": [{"name": "../x" * 200}]}, "at most 100 characters"),
+        ({"rows": [{"name": "../x" * 200}]}, "at most 100 bytes"),
         ({"rows": [{"name": "x", "seeds": []}]}, "seeds of 0 or more"),
         ({"rows": [{"name": "x", "seeds": [-1]}]}, "seeds of 0 or more"),
         ({"rows": [{"name": "x", "seeds": list(range(501))}]}, "501 runs"),

@@ -26,8 +26,8 @@ SHARES = [
 ]
 
 
-def score(run: Run, value: float, *, sha256: str | None = None) -> None:
-    """Write the result that the default column of a study reads."""
+def score(run: Run, value: float, *, sha256: str | None = None, path: Path | None = None) -> None:
+    """Write the result that the default column of a study reads, or that of another one."""
     Result(
         protocol="voc07",
         headline="mAP",
@@ -39,7 +39,7 @@ def score(run: Run, value: float, *, sha256: str | None = None) -> None:
         versions={"torch": "2.11"},
         device="cpu",
         seconds=1.5,
-    ).write(run.folder / "result.json")
+    ).write(path or run.folder / "result.json")
 
 
 def log(run: Run, *, key: str, num_images: int) -> None:

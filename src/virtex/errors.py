@@ -30,6 +30,10 @@ class LostProcessError(VirTexError):
     """EX_TEMPFAIL of sysexits.h: the same command may succeed."""
 
 
+class DivergedError(VirTexError):
+    """A loss or weight that is not finite: the options of the optimizer do not suit the run."""
+
+
 class ConfigError(VirTexError):
     """Options that cannot work, alone or together."""
 

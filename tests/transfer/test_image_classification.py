@@ -212,11 +212,11 @@ def test_few_shots_are_other_images_for_each_seed(colors: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("recipe", ["imagenet", "finetune"])
-def test_too_few_images_for_the_neighbours_are_refused_before_training(
+def test_too_few_images_are_refused_before_training(
     recipe: str, colors: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="num_neighbors"):
-        image_classification.run(small(recipe, colors, tmp_path, "--shots", "2", "--knn", "true"))
+    with pytest.raises(ConfigError, match="only 3 training images, and 5 are needed"):
+        image_classification.run(small(recipe, colors, tmp_path, "--shots", "1", "--knn", "true"))
     assert not (tmp_path / "training").exists()
 
 

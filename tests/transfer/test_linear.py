@@ -111,10 +111,16 @@ def test_a_fit_that_takes_hours_warns_with_the_remedy_before_it_starts(
     assert ("--solver sgd" in caplog.text) is is_warned
 
 
-def test_too_few_training_images_for_the_neighbors_are_refused(backbone: Backbone) -> None:
+def test_all_training_images_vote_where_they_are_few(backbone: Backbone) -> None:
     source = Noise(6, labels=[(0,), (1,)] * 3)
-    with pytest.raises(ConfigError, match="num_neighbors"):
-        LinearProbe(extraction=QUICK).check(source, source)
+    usual, all_of_them = LinearProbe(extraction=QUICK), NeighborConfig(num_neighbors=6)
+    usual.check(source, source)
+    expected = LinearProbe(extraction=QUICK, neighbors=all_of_them)
+    found = (one.measure(backbone, train=source, test=source) for one in (usual, expected))
+    assert len({numbers["knn_top1"] for numbers in found}) == 1
+    few = Noise(4, labels=[(0,), (1,)] * 2)
+    with pytest.raises(ConfigError, match="only 4 training images, and 5 are needed"):
+        usual.check(few, few)
     probe = LinearProbe(extraction=QUICK, neighbors=NeighborConfig(num_neighbors=1))
     assert probe.measure(backbone, train=source, test=source)["knn_top1"] == 100.0
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from virtex import distributed
-from virtex.errors import VirTexError
+from virtex.errors import DivergedError
 
 Item = TypeVar("Item")
 
@@ -41,7 +41,7 @@ class LossWindow:
         """Return the scalars so far on the CPU, (steps, names), after `step` finished steps.
 
         Raises:
-            VirTexError: A scalar is not finite; names the first such step and its scalars.
+            DivergedError: A scalar is not finite; names the first such step and its scalars.
         """
         if not self.rows:
             return torch.empty(0, len(self.names))
@@ -55,7 +55,7 @@ class LossWindow:
         if bad.any():
             row = int(bad.any(dim=1).nonzero()[0])
             parts = [name for name, flag in zip(self.names, bad[row], strict=True) if flag]
-            raise VirTexError(
+            raise DivergedError(
                 f"training diverged: {' and '.join(parts)} not finite, first at step "
                 f"{step - len(table) + row + 1}. No checkpoint was saved since. Resuming would "
                 "diverge again: start a new run folder with a lower optim.lr and "

@@ -16,7 +16,7 @@ from virtex.engine.optim import (
 )
 from virtex.engine.run import RunConfig
 from virtex.engine.weight_average import WeightAverage
-from virtex.errors import CheckpointError, VirTexError, listing
+from virtex.errors import CheckpointError, DivergedError, listing
 from virtex.models.backbone import Backbone
 from virtex.models.state_dict import load_strictly
 from virtex.tasks.base import Task
@@ -108,14 +108,14 @@ class TrainingState:
 
     @torch.no_grad()
     def check_finite(self) -> None:
-        """Raise VirTexError if a parameter is not finite or a buffer is NaN."""
+        """Raise DivergedError if a parameter is not finite or a buffer is NaN."""
         tensors = [value for value in self.task.state_dict().values() if value.is_floating_point()]
         if not torch.stack([tensor.isnan().any() for tensor in tensors]).any():
             norms = torch._foreach_norm(self.parameters, float("inf"))
             if torch.stack(list(norms)).isfinite().all():
                 return
         bad = [n for n, p in self.task.state_dict().items() if not p.isfinite().all()]
-        raise VirTexError(
+        raise DivergedError(
             f"training diverged: weights that are not finite after step {self.step} in "
             f"{listing(bad)}. They were not saved. Resuming would diverge again: start a new run "
             "folder with a lower optim.lr and optim.backbone_lr, or a longer warm-up."

@@ -57,7 +57,7 @@ def lost_by(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, st
     """
     lost: dict[str, str] = {}
     for config_class, rules in _RULES.items():
-        known = _defaults(config_class)
+        known = plain_defaults(config_class)
         if not {*first, *second} <= {field.name for field in fields(config_class)}:
             continue
         for option, keeps in rules.keeps.items():
@@ -84,7 +84,7 @@ class Dependents:
             ConfigError: The layer gives two options that exclude each other.
         """
         rules = _RULES.get(config_class, NO_RULES)
-        known, default_of = self.values.setdefault(prefix, {}), _defaults(config_class)
+        known, default_of = self.values.setdefault(prefix, {}), plain_defaults(config_class)
         resets: dict[str, Any] = {}
         for option, keeps in rules.keeps.items():
             now = given.get(option)
@@ -118,7 +118,7 @@ class Dependents:
             stays: Options that all choices share.
             to: The name.
         """
-        known, default_of = self.values.setdefault(prefix, {}), _defaults(config_class)
+        known, default_of = self.values.setdefault(prefix, {}), plain_defaults(config_class)
         given = set(given)
         lost = [name for name in known if name not in stays and name not in given]
         return self._put_back(prefix, lost, default_of, f"{prefix.removesuffix('.')} {to}")
@@ -139,7 +139,7 @@ class Dependents:
         self.dropped.clear()
 
 
-def _defaults(config_class: type) -> dict[str, Any]:
+def plain_defaults(config_class: type) -> dict[str, Any]:
     """Return the plain default of each option that has one."""
     defaults = {}
     for field in fields(config_class):

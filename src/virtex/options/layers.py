@@ -21,7 +21,7 @@ from virtex.options.choices import (
     parts_of,
     shared_options,
 )
-from virtex.options.dependents import Dependents
+from virtex.options.dependents import Dependents, plain_defaults
 from virtex.options.values import check_fixed, plain_value, split_choice, takes_null
 
 
@@ -80,7 +80,8 @@ class Layers:
             return self._options(inner, value, path + ".")
         item = item_class(option.hint)
         if item is not None and isinstance(value, list | tuple):
-            return [self._options(item, one, f"{path}.") for one in value]
+            # whole, or the parser would take what an element leaves out from an earlier layer's
+            return [plain_defaults(item) | self._options(item, one, f"{path}.") for one in value]
         return plain_value(option.hint, value, path)
 
     def _options(self, config_class: type, values: object, prefix: str) -> dict[str, Any]:

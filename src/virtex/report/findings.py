@@ -25,6 +25,8 @@ from virtex.transfer.protocol import Result
 
 TRAINING_NAME = re.compile(r"(?:^|/)training/[0-9a-f]{16}/")
 """Path of the training within a protocol, which is named by a hash."""
+SEEDS = "*/seed_*"
+"""Folders of a study's runs."""
 RESULT_NAME = re.compile(r"-[0-9a-f]{8}\.json$")
 
 
@@ -93,6 +95,11 @@ def find(folders: Sequence[Path]) -> Findings:
         raise_all(DataError, subject, problems)
         raise DataError(f"{subject}.")
     return Findings(tuple(runs), tuple(results), timings, tuple(problems))
+
+
+def is_study(folder: Path) -> bool:
+    """Return whether a folder is that of a study, whose page `virtex report` would replace."""
+    return (folder / "table.md").is_file() and any(folder.glob(SEEDS))
 
 
 def _files(folders: Sequence[Path], report: Report) -> list[tuple[Path, str]]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from virtex import files
-from virtex.errors import one_line
+from virtex.errors import DataError, one_line
 from virtex.report.comparisons import compare
 from virtex.report.curves import facts, run_charts
-from virtex.report.findings import Run, find
+from virtex.report.findings import Run, find, is_study
 from virtex.report.markdown import markdown_report
 from virtex.report.page import NextStep, Page, RunPage
 from virtex.report.rendering import encoded, rendered
@@ -36,8 +36,14 @@ def write_report(
         next_steps: Suggestions with their commands; None: those that fit the first run.
 
     Raises:
-        DataError: There is nothing to report, or the report cannot be written.
+        DataError: There is nothing to report, the report cannot be written, or it would replace the
+            page of a study.
     """
+    if is_study(out):
+        raise DataError(
+            f"{out} is the folder of a study, whose page report.html has all its scores: "
+            "give --out another folder"
+        )
     found = find(folders)
     problems = _bounded([one_line(problem) for problem in found.problems])
     for problem in problems:

@@ -2,21 +2,22 @@
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from virtex import files
 from virtex.config import to_dict
+from virtex.data.fingerprint import differences
 from virtex.engine.run import RunFolder
-from virtex.errors import ConfigError, VirTexError, raise_all
+from virtex.errors import ConfigError, DataError, VirTexError, raise_all
 from virtex.options.bounded_yaml import load_json
 from virtex.predict.loading import open_whole_model
 from virtex.pretrain import PretrainConfig, check, check_inputs
 from virtex.run_data import RunData
 from virtex.study.mistakes import Mistakes
-from virtex.study.plan import Run, chosen_rows
+from virtex.study.plan import Run, is_to_run
 from virtex.study.scores import (
     Identities,
     Measurement,
@@ -45,7 +46,7 @@ def check_all(config: StudyConfig, runs: Sequence[Run]) -> None:
         VirTexError: All that is wrong.
     """
     check_grids(config, runs)
-    mistakes, names = Mistakes(), chosen_rows(config)
+    mistakes = Mistakes()
     for score in scores_of(config):
         with mistakes.of(f"score {score.name!r}"):
             options_of(config, score)
@@ -55,7 +56,7 @@ def check_all(config: StudyConfig, runs: Sequence[Run]) -> None:
     unfinished = [
         (run, own)
         for run, own in of_runs
-        if run.row.name in names and not all(one.path.exists() for one in own)
+        if is_to_run(config, run) and not all(one.path.exists() for one in own)
     ]
     _check_rows(unfinished, mistakes)
     planned = [one for _, own in of_runs for one in own]
@@ -63,7 +64,28 @@ def check_all(config: StudyConfig, runs: Sequence[Run]) -> None:
     with mistakes.of("tune"):
         check_trials(config, runs)
     mistakes.raise_all()
+    check_same_images(runs)
     _check_existing(planned, identities)
+
+
+def check_same_images(runs: Sequence[Run]) -> None:
+    """Raise DataError if rows whose options name the same data were trained on different ones."""
+    first: dict[str, tuple[Run, RunData]] = {}
+    problems: dict[str, None] = {}
+    for run in runs:
+        data = RunData.read(run.folder) if run.is_pretrained else None
+        if data is None:
+            continue
+        key = digest([to_dict(run.options.data), str(run.options.task.needs)])
+        other, before = first.setdefault(key, (run, data))
+        if found := differences(before.train, data.train):
+            names = f"rows {other.row.name!r} and {run.row.name!r}"
+            problems[f"{names}: {'; '.join(found)} ({other.folder} and {run.folder})"] = None
+    about = (
+        "data changed while the study ran, and its rows do not compare: give all rows the same, in "
+        "a new --out, or remove the folders of those on other data"
+    )
+    raise_all(DataError, about, [*problems])
 
 
 def _check_options(config: StudyConfig, runs: Sequence[Run], mistakes: Mistakes) -> None:
@@ -127,11 +149,21 @@ def _check_scores(planned: Sequence[Measurement], mistakes: Mistakes) -> dict[st
     """Check the options and data of each column once, and return the identities of these."""
     identities: dict[str, Identities] = {}
     for name, one in {one.score.name: one for one in reversed(planned)}.items():
-        with mistakes.of(f"score {name!r}"):
+        with mistakes.of(f"score {name!r}"), naming_data(one.score.root):
             one.options.check()
             sources = PROTOCOLS[one.score.protocol].open_images(one.options)
             identities[name] = {role: source.identity() for role, source in sources.items()}
     return identities
+
+
+@contextmanager
+def naming_data(root: str | None) -> Iterator[None]:
+    """Say in errors of a score's data, which name --data options, what these are in a study."""
+    try:
+        yield
+    except DataError as error:
+        here = "--data.* is --target.*" if root is None else f"--data.root is --roots.{root}"
+        raise type(error)(f"(here {here}) {error}") from error
 
 
 def _check_existing(planned: Sequence[Measurement], identities: dict[str, Identities]) -> None:
@@ -152,17 +184,13 @@ def _check_existing(planned: Sequence[Measurement], identities: dict[str, Identi
 def _difference(one: Measurement, result: Result, identities: Identities) -> str:
     """Return the first difference of an existing score from a planned one; empty for none."""
     now = binding(one.options)
-    # data that a seed draws have another identity for each
-    is_whole = not any("drawn" in identity for identity in result.data.values())
-    if is_whole and not same_data(result.data, identities):
-        return "other data"
     before = dict(result.settings)
     if one.options_path.exists():
         before = load_json(files.read_text(one.options_path, most=MAX_BYTES), "options")
     for name, value in json.loads(json.dumps(now)).items():
         if name in before and before[name] != value:
             return f"{name} {before[name]}, now {value}"
-    return ""
+    return "" if same_data(result.data, identities) else "other data"
 
 
 def _other_weights(
@@ -174,7 +202,8 @@ def _other_weights(
     """
     before, now = str(recorded["init"]), run.start
     if run.is_pretrained:
-        return f"init {before}, now a pretraining" if before in UNTRAINED else ""
+        is_own = Path(before).parts[-2:] == run.folder.parts[-2:]
+        return "" if is_own else f"init {before}, now a pretraining"
     if before == now and (now in UNTRAINED or not Path(now).exists()):
         return ""
     if {before, now} & UNTRAINED.keys():

@@ -24,8 +24,8 @@ class Mistakes:
             self.errors.append(error)
             self.subjects.setdefault(str(error), []).append(subject)
 
-    def raise_all(self) -> None:
+    def raise_all(self, about: str = "the study cannot work") -> None:
         """Raise all errors as one, of the first one's kind."""
         if self.errors:
             texts = [f"{listing(names)}: {text}" for text, names in self.subjects.items()]
-            raise_all(type(self.errors[0]), "the study cannot work", texts)
+            raise_all(type(self.errors[0]), about, texts)

@@ -1,5 +1,6 @@
 """The page of a study: its table, scores, learning curves, and where each score comes from."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -103,16 +104,18 @@ def _score_charts(summary: Summary, columns: Sequence[Column]) -> tuple[DotChart
 
 
 def _efficiency(rows: Sequence[ScoredRow], columns: Sequence[str]) -> tuple[Chart, ...]:
-    """Draw scores over the number of training images, where rows of one task differ in it."""
-    groups: dict[tuple[str, str], list[ScoredRow]] = {}
+    """Draw scores over the number of training images, where rows differ in nothing else."""
+    groups: dict[str, list[ScoredRow]] = {}
     for row in rows:
         if row.num_images:
-            groups.setdefault((row.data, row.start), []).append(row)
+            groups.setdefault(row.recipe, []).append(row)
+    known = Counter(own[0].data for own in groups.values())
+    names = [own[0].data if known[own[0].data] == 1 else own[0].name for own in groups.values()]
     charts = []
     for column in columns:
         series = [
             one
-            for color, ((name, _), own) in enumerate(groups.items())
+            for color, (name, own) in enumerate(zip(names, groups.values(), strict=True))
             if (one := _over_images(name, own, column, color % NUM_COLORS))
         ]
         if any(len({number for number, _ in one.points}) > 1 for one in series):

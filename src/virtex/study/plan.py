@@ -1,6 +1,7 @@
 """What a study will do: the run of each row and seed, checked before anything runs."""
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from virtex.study.study_config import GIVEN, TARGET, Row, StudyConfig, folder_na
 from virtex.zoo.backbones import architecture_to_train
 from virtex.zoo.init import open_init
 
+SEED = re.compile("seed_([0-9]{1,18})")
 OF_NETWORK = ("name", "options", "image_mean", "image_std")
 """Options of a backbone that the weights of `init` decide on."""
 
@@ -48,7 +50,7 @@ class Run:
 
 
 def planned_runs(config: StudyConfig) -> list[Run]:
-    """Return the run of every row and random seed.
+    """Return the run of every row and random seed, and of others that have a folder.
 
     Raises:
         ConfigError: Options cannot be parsed, rows have the same name, seeds repeat, or `only`
@@ -67,12 +69,23 @@ def planned_runs(config: StudyConfig) -> list[Run]:
 def _runs_of(config: StudyConfig, row: Row) -> list[Run]:
     """Return the run of each random seed of a row."""
     runs, shared = [], _options(config, row, config.out)  # parsed once
-    for seed in config.seeds_of(row):
+    for seed in dict.fromkeys([*config.seeds_of(row), *_found_seeds(config, row)]):
         folder = _folder(config, row, seed)
         options = _options(config, row, folder) if _keeps_defaults(config, folder) else shared
         options = with_seed(options, seed, out=folder)
         runs.append(Run(row, folder, options, _start(config, row)))
     return runs
+
+
+def is_to_run(config: StudyConfig, run: Run) -> bool:
+    """Return whether this call carries a run out: others may have its row, or its random seed."""
+    return run.row.name in chosen_rows(config) and run.seed in config.seeds_of(run.row)
+
+
+def _found_seeds(config: StudyConfig, row: Row) -> list[int]:
+    """Return the random seeds that an earlier call gave, or one elsewhere, in their order."""
+    names = [path.name for path in (config.out / folder_name(row.name)).glob("seed_*")]
+    return sorted(int(found[1]) for name in names if (found := SEED.fullmatch(name)))
 
 
 def _folder(config: StudyConfig, row: Row, seed: int) -> Path:
@@ -155,9 +168,18 @@ def _options(config: StudyConfig, row: Row, out: Path) -> PretrainConfig:
     if config.best_from is not None and row.pretrain is not None:
         own.append({"early_stopping": _early_stopping(config)})
     own.append(config.row_options.get(row.name, {}))
+    if row.times != 1:
+        own.append({"run": _longer(_options(config, replace(row, times=1.0), config.out), row)})
     recipes = [part for name in [*config.recipes, *row.recipes] for part in ("--config", name)]
     texts = [part for values in own if values for part in ("--config", yaml.safe_dump(values))]
     return parse_pretrain([*with_recipes(recipes, "pretrain"), *texts, "--out", str(out)])
+
+
+def _longer(options: PretrainConfig, row: Row) -> dict[str, int | float]:
+    """Return the length of a run as an option, times that of its row."""
+    if options.run.num_epochs is not None:
+        return {"num_epochs": options.run.num_epochs * row.times}
+    return {"num_steps": max(1, round(options.run.num_steps * row.times))}
 
 
 def _network(config: StudyConfig) -> dict[str, Any]:

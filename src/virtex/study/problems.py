@@ -1,15 +1,25 @@
 """What is wrong with the options of a study, before its rows are parsed."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from virtex.errors import did_you_mean, listing, out_of_range
-from virtex.study.study_config import GIVEN, TARGET, Row, Score, StudyConfig, folder_name
+from virtex.errors import CONTROLS, did_you_mean, listing, out_of_range
+from virtex.study.study_config import (
+    DRAW_STRIDE,
+    GIVEN,
+    TARGET,
+    Row,
+    Score,
+    StudyConfig,
+    columns_of,
+    folder_name,
+)
 from virtex.zoo.init import UNTRAINED
 
 MAX_RUNS = 500
 """Most runs, over all rows and seeds."""
 MAX_NAME = 100
-"""Most characters of a row's name, which becomes a folder's."""
+"""Most bytes of a row's name, in UTF-8, which becomes a folder's."""
 
 OF_ROWS = "weights and their architecture are those of each row, by its init or pretrain"
 OF_DRAWS = "random seeds are those of the rows, and `draws` of the score repeats it with others"
@@ -36,8 +46,11 @@ def problems_of(config: StudyConfig) -> list[str]:
     if config.best_from is not None and config.target.source != "scenes" and not config.target.root:
         problems.append("best_from chooses checkpoints on target: give --target.root DIR")
     problems += _of_names("score", [score.name for score in config.scores])
+    problems += _of_columns(config.scores)
     for score in config.scores:
         own = [*out_of_range(score, RANGES["score"]), *_of_options(config, score)]
+        if score.root == TARGET:
+            own.append(f"leave root out: {TARGET} is the data of scores without one")
         problems += [f"score {score.name!r}: {one}" for one in own]
     return problems + [f"tune: {problem}" for problem in _of_tuning(config)]
 
@@ -46,9 +59,11 @@ def _of_rows(config: StudyConfig) -> list[str]:
     """Return what is wrong with the names, seeds and weights of rows."""
     problems = _of_names("row", [row.name for row in config.rows])
     for row in config.rows:
-        seeds, own = config.seeds_of(row), _of_start(row)
+        seeds, own = config.seeds_of(row), [*_of_start(row), *out_of_range(row, RANGES["row"])]
         if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
             own.append("give seeds of 0 or more, each of its seeds once")
+        elif (num_draws := max((one.draws for one in config.scores), default=1)) > 1:
+            own += _of_draws(seeds, num_draws)
         problems += [f"row {row.name[:MAX_NAME]!r}: {one}" for one in own]
     named = [row.name for row in config.rows if row.init == GIVEN]
     if named and config.init is None:
@@ -62,6 +77,27 @@ def _of_rows(config: StudyConfig) -> list[str]:
             "--pretrain.backbone.name"
         )
     return problems
+
+
+def _of_draws(seeds: Sequence[int], num_draws: int) -> list[str]:
+    """Return what is wrong with seeds of which two would draw the same labels."""
+    drawn = Counter(seed + DRAW_STRIDE * draw for seed in seeds for draw in range(num_draws))
+    if max(drawn.values()) == 1:
+        return []
+    return [
+        f"seeds {list(seeds)} draw the same labels twice: {DRAW_STRIDE} times a draw's number is "
+        "added to each, so give seeds that differ in the last three digits"
+    ]
+
+
+def _of_columns(scores: Sequence[Score]) -> list[str]:
+    """Return what is wrong with the names of columns, which those of numbers are part of."""
+    names = [name for score in scores for name in columns_of(score)]
+    return [
+        f"two columns are called {name!r}: give their scores other names"
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
 
 
 def _of_roots(config: StudyConfig) -> list[str]:
@@ -102,6 +138,7 @@ def _of_options(config: StudyConfig, score: Score) -> list[str]:
 
 
 RANGES: dict[str, dict[str, tuple[float, float]]] = {
+    "row": {"times": (0.001, 1000)},
     "score": {"draws": (1, 100)},
     "tune": {"num_steps": (1, 2**40), "held_out": (0.05, 0.95), "seed": (0, 2**40)},
 }
@@ -122,8 +159,12 @@ def _of_names(kind: str, names: Sequence[str]) -> list[str]:
         shown = repr(name[:MAX_NAME])
         if not folder.strip("_"):
             problems.append(f"{kind} {shown}: give it a name with letters or digits")
-        if len(name) > MAX_NAME:
-            problems.append(f"{kind} {shown}...: give it a name of at most {MAX_NAME} characters")
+        if len(name.encode()) > MAX_NAME:
+            problems.append(f"{kind} {shown}...: give it a name of at most {MAX_NAME} bytes")
+        if CONTROLS.search(name):
+            problems.append(
+                f"{kind} {shown}: give it a name without line breaks and control characters"
+            )
         if folders.count(folder) > 1:
             problems.append(
                 f"{kind} {shown}: give it a name of its own; only letters and digits count"

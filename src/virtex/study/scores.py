@@ -20,10 +20,18 @@ from virtex import files
 from virtex.config import flat, parse, to_dict, with_recipes
 from virtex.engine.inference import InferenceConfig
 from virtex.errors import ConfigError, VirTexError, did_you_mean, listing
+from virtex.report.comparisons import RULE
 from virtex.study.plan import Run
-from virtex.study.study_config import Score, StudyConfig, folder_name
+from virtex.study.study_config import (
+    DRAW_STRIDE,
+    Score,
+    StudyConfig,
+    columns_of,
+    folder_name,
+)
 from virtex.transfer import voc07
 from virtex.transfer.command import CommandConfig, TransferConfig
+from virtex.transfer.image_classification import ImageClassificationConfig
 from virtex.transfer.protocol import Result
 from virtex.transfer.protocols import PROTOCOLS
 from virtex.zoo import models
@@ -36,10 +44,10 @@ OF_CAPTIONS = ("captioning", "retrieval", "zero-shot")
 FREE = ("init", "out", "backbone", "batch_size", "device", "num_workers", "loader.", "data.")
 """Options, or prefixes of options, that a stored score may differ in: the data are compared by
 their content."""
-DRAW_STRIDE = 1000
-"""Distance of the random seeds of two draws, larger than the seeds of rows usually are."""
 LOCATIONS = frozenset({"root", "image_root"})
 """Parts of an identity that name a folder, which each machine may have elsewhere."""
+SAMPLE = frozenset({"subset", "subset_sha256"})
+"""Parts of an identity that each seed has otherwise, where images are drawn."""
 Identities = Mapping[str, Mapping[str, Any]]
 """Identities of a score's data by their roles."""
 
@@ -128,22 +136,19 @@ def numbers_of(
 
 
 def same_data(first: Identities, second: Identities) -> bool:
-    """Return whether data are the same, wherever they lie."""
-    return _without_locations(first) == _without_locations(second)
+    """Return whether data are the same, wherever they lie and whichever images a seed draws."""
+    return _comparable(first) == _comparable(second)
 
 
-def _without_locations(identities: Identities) -> dict[str, dict[str, Any]]:
+def _comparable(identities: Identities) -> dict[str, dict[str, Any]]:
     return {
-        role: {key: value for key, value in identity.items() if key not in LOCATIONS}
+        role: {
+            key: value
+            for key, value in identity.items()
+            if key not in LOCATIONS and not (key in SAMPLE and RULE in identity)
+        }
         for role, identity in identities.items()
     }
-
-
-def columns_of(score: Score) -> dict[str, str]:
-    """Return the names of a score's numbers by the names of their columns."""
-    if len(score.numbers) <= 1:
-        return {score.name: "".join(score.numbers)}
-    return {f"{score.name}, {name}": name for name in score.numbers}
 
 
 @functools.cache  # once, not after each run
@@ -225,6 +230,8 @@ def _shared(config: StudyConfig, config_class: type) -> dict[str, Any]:
     shared: dict[str, Any] = {"data": to_dict(config.target)}
     if issubclass(config_class, TransferConfig):
         shared["image_size"] = config.image_size
+    elif issubclass(config_class, ImageClassificationConfig):
+        shared["image"] = {"size": config.image_size}
     if issubclass(config_class, InferenceConfig):
         shared["num_workers"] = config.num_workers
     else:

@@ -13,9 +13,10 @@ from virtex import files
 from virtex.errors import listing
 from virtex.pretrain_team import pretrain_in_team
 from virtex.processes import Requested
-from virtex.study.checks import check_all
+from virtex.study.checks import check_all, check_same_images
+from virtex.study.mistakes import Mistakes
 from virtex.study.page import study_page
-from virtex.study.plan import Run, chosen_rows, left_out, planned_runs
+from virtex.study.plan import Run, is_to_run, left_out, planned_runs
 from virtex.study.scores import empty_cells, measurements
 from virtex.study.study_config import StudyConfig
 from virtex.study.summary import summarize
@@ -38,6 +39,7 @@ def study(config: StudyConfig, *, processes: Requested = "auto") -> Path:
     Raises:
         ConfigError, DataError, CheckpointError: Options, data or weights of rows or columns cannot
             work; raised before anything runs.
+        VirTexError: A part failed, as where training diverged; raised after all others are done.
     """
     runs = planned_runs(config)
     if absent := left_out(config):
@@ -50,11 +52,14 @@ def study(config: StudyConfig, *, processes: Requested = "auto") -> Path:
         log.info(
             "score %r needs captions, so its cells stay empty for %s", score, listing(rows, limit=8)
         )
-    names = chosen_rows(config)
+    failures = Mistakes()
     for run in runs:
-        if run.row.name in names and carry_out(run, config, processes):
+        if is_to_run(config, run) and carry_out(run, config, processes, failures):
+            check_same_images(runs)
             write(config, runs)
-    return write(config, runs)
+    path = write(config, runs)
+    failures.raise_all("some parts failed; all others are done, and the same command tries again")
+    return path
 
 
 def write(config: StudyConfig, runs: Sequence[Run]) -> Path:
@@ -66,8 +71,11 @@ def write(config: StudyConfig, runs: Sequence[Run]) -> Path:
     return path
 
 
-def carry_out(run: Run, config: StudyConfig, processes: Requested) -> bool:
+def carry_out(run: Run, config: StudyConfig, processes: Requested, failures: Mistakes) -> bool:
     """Tune, pretrain or resume a run that lacks scores, and measure these.
+
+    Args:
+        failures: Takes the errors of what fails, which other parts do not need.
 
     Returns:
         Whether it lacked any.
@@ -75,10 +83,16 @@ def carry_out(run: Run, config: StudyConfig, processes: Requested) -> bool:
     missing = [one for one in measurements(config, run) if not one.path.exists()]
     if not missing:
         return False
+    name, before = f"row {run.row.name!r}, seed {run.seed}", len(failures.errors)
     if run.is_pretrained:
-        tune(config, run, processes)
-        if pretrain_in_team(tuned(config, run), processes).reason == "interrupted":
-            raise KeyboardInterrupt
-    for one in missing:
-        one.carry_out()
+        with failures.of(name):
+            tune(config, run, processes)
+            if pretrain_in_team(tuned(config, run), processes).reason == "interrupted":
+                raise KeyboardInterrupt
+    if len(failures.errors) == before:
+        for one in missing:
+            with failures.of(f"{name}, {one.path.stem} of score {one.score.name!r}"):
+                one.carry_out()
+    for error in failures.errors[before:]:
+        log.error("%s failed, and other parts go on: %s", name, error)
     return True

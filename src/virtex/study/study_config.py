@@ -12,6 +12,10 @@ GIVEN, TARGET = "given", "target"
 """An `init` of rows that stands for the study's, and a `root` for the target's training images."""
 
 
+DRAW_STRIDE = 1000
+"""Distance of the random seeds of two draws, larger than the seeds of rows usually are."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of the table: an initialisation, pretrained once per random seed."""
@@ -22,6 +26,9 @@ class Row:
     """Pretraining recipes, applied after the study's."""
     pretrain: dict[str, Any] | None = field(default_factory=dict)
     """Pretraining options that differ from the study's; null: no pretraining, `init` itself."""
+    times: float = 1.0
+    """Factor of the number of steps (or epochs) that the row would have otherwise: for longer
+    training, whatever the length of the others."""
     init: str = "random"
     """Weights that the row begins with: random, a file, a published name, or `given`, the study's
     `init`."""
@@ -138,3 +145,10 @@ class StudyConfig:
 def folder_name(name: str) -> str:
     """Return the name of a row or column as that of a folder."""
     return re.sub(r"\W+", "_", name).lower()
+
+
+def columns_of(score: Score) -> dict[str, str]:
+    """Return the names of a score's numbers by the names of their columns."""
+    if len(score.numbers) <= 1:
+        return {score.name: "".join(score.numbers)}
+    return {f"{score.name}, {name}": name for name in score.numbers}

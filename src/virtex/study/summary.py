@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from virtex.config import to_dict
 from virtex.engine.run import RunFolder
@@ -14,13 +14,15 @@ from virtex.report.dot_charts import Measured
 from virtex.resume import with_stored_choices
 from virtex.run_data import RunData
 from virtex.study.plan import Run, left_out
-from virtex.study.scores import columns_of, numbers_of, results_of, scores_of
-from virtex.study.study_config import StudyConfig
+from virtex.study.scores import numbers_of, results_of, scores_of
+from virtex.study.study_config import StudyConfig, columns_of
 from virtex.study.tuning import is_tuned, tuned
 from virtex.transfer.directions import Direction, direction_of
-from virtex.transfer.protocol import Result
+from virtex.transfer.protocol import Result, digest
 from virtex.zoo.weights_file import WEIGHTS_NAME
 
+AMOUNTS = ("share", "keep")
+"""Options of data that choose how many images there are."""
 ABOUT = ("images seen", "annotation hours", "learning rate")
 """Columns before the scores, each left out where no row has it."""
 
@@ -46,13 +48,20 @@ class ScoredRow:
     """Texts under the names in `ABOUT`."""
     values: dict[str, list[float]]
     """Scores by column, one for each seed that has it."""
-    num_seeds: int
     data: str = ""
-    """Task, captions of each image and first weights, of rows that learn the same from images."""
+    """Task, captions of each image and first weights, for a legend."""
+    recipe: str = ""
+    """Digest of the options but for the share of the images."""
     start: str = "random"
     """First weights in full: files in several folders may have the same name."""
     num_images: int | None = None
     """Number of training images; None without pretraining."""
+
+    @property
+    def seeds(self) -> str:
+        """The number of seeds, or the least and the most if columns differ in it."""
+        numbers = sorted({len(values) for values in self.values.values() if values})
+        return " to ".join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))
 
     def measured(self, column: str) -> Measured:
         """Return mean and standard deviation of a column."""
@@ -147,8 +156,10 @@ def num_images_seen(run: Run) -> int:
     """Return the number of images that a pretraining sees."""
     if not run.is_pretrained:
         return 0
-    options = with_stored_choices(run.options, RunFolder(run.folder)).run
-    return options.num_steps * options.batch_size
+    folder = RunFolder(run.folder)
+    options = with_stored_choices(run.options, folder).run
+    steps = folder.checkpoints.steps()  # fewer than planned where early stopping ended it
+    return min(options.num_steps, max(steps, default=options.num_steps)) * options.batch_size
 
 
 def task_of(run: Run) -> str:
@@ -178,8 +189,8 @@ def _row(
             column: [numbers[column] for _, numbers in own if column in numbers]
             for column in columns
         },
-        len(own),
         _what_is_learned(first),
+        digest(_recipe(first)),
         first.options.init if first.is_pretrained else first.start,
         _num_images(first),
     )
@@ -204,6 +215,22 @@ def _what_is_learned(run: Run) -> str:
     init = run.options.init
     weights = "" if init == "random" else f", from {_short_name(init)}"
     return f"{task_of(run)}{captions}{weights}"
+
+
+def _recipe(run: Run) -> dict[str, Any]:
+    """Return the options of a run by which it learns, whatever the number of images.
+
+    A schedule may be shorter for fewer images, as the paper's is.
+    """
+    options = run.options
+    data = {name: value for name, value in to_dict(options.data).items() if name not in AMOUNTS}
+    parts = ("task", "backbone", "image", "init", "init_parts")
+    return {
+        **{name: value for name, value in to_dict(options).items() if name in parts},
+        "data": data,
+        "optimizer": options.optim.optimizer,
+        "times": run.row.times,
+    }
 
 
 def _short_name(init: str) -> str:

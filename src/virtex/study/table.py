@@ -18,7 +18,7 @@ def table(summary: Summary) -> str:
         cells += [
             _cell(row.measured(column.name), is_best=row.name in best[column]) for column in columns
         ]
-        lines.append(_line([row.name, *cells, str(row.num_seeds)]))
+        lines.append(_line([row.name, *cells, row.seeds]))
     return "\n".join(lines) + "\n"
 
 

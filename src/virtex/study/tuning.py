@@ -18,7 +18,7 @@ from virtex.data.example import Source, Subset
 from virtex.data.source import Needs, open_source
 from virtex.data.subsets import held_out
 from virtex.engine.run import RunFolder
-from virtex.errors import ConfigError, DataError, listing, raise_all
+from virtex.errors import ConfigError, DataError, DivergedError, listing, raise_all
 from virtex.options.bounded_yaml import load_json
 from virtex.pretrain import PretrainConfig
 from virtex.pretrain_team import pretrain_in_team
@@ -50,6 +50,11 @@ class Trial:
     def path(self) -> Path:
         """Path of the trial's score."""
         return self.options.out / "result.json"
+
+    @property
+    def lost_path(self) -> Path:
+        """Path of the error of a trial that diverged, in place of a score."""
+        return self.options.out / "diverged.txt"
 
 
 def is_tuned(config: StudyConfig, row: Row) -> bool:
@@ -146,7 +151,11 @@ def _folder(run: Run) -> Path:
 
 
 def tune(config: StudyConfig, run: Run, processes: Requested) -> None:
-    """Carry out the missing trials of a run's row."""
+    """Carry out the missing trials of a run's row; a rate at which training diverges is lost.
+
+    Raises:
+        DivergedError: Training diverges at all rates.
+    """
     if is_tuned(config, run.row):
         files.write(_folder(run) / OPTIONS, json.dumps(to_dict(config.tune), indent=2) + "\n")
         if run.row.root == TARGET:
@@ -154,12 +163,24 @@ def tune(config: StudyConfig, run: Run, processes: Requested) -> None:
             ids = map(train.image_id, range(len(train)))
             files.write(_folder(run) / NOT_HELD_OUT, "".join(f"{one}\n" for one in ids))
     for trial in trials(config, run):
-        if trial.path.exists():
+        if trial.path.exists() or trial.lost_path.exists():
             continue
-        if pretrain_in_team(trial.options, processes).reason == "interrupted":
-            raise KeyboardInterrupt
+        try:
+            if pretrain_in_team(trial.options, processes).reason == "interrupted":
+                raise KeyboardInterrupt
+        except DivergedError as error:
+            log.warning("row %r, factor %g is lost: %s", run.row.name, trial.factor, error)
+            files.write(trial.lost_path, f"{error}\n")
+            continue
         _score(config, trial).write(trial.path)
-    if len(set(_scores(config, run).values())) == 1 < len(config.tune.factors):
+    planned = trials(config, run)
+    if planned and all(trial.lost_path.exists() for trial in planned):
+        raise DivergedError(
+            f"training diverged at all factors {config.tune.factors} of the learning rates: "
+            "give lower ones by --tune.factors, and --out a new folder"
+        )
+    scores = _scores(config, run)
+    if len(set(scores.values())) == 1 < len(scores):
         log.warning(
             "row %r: all of its learning rates score the same, so the first factor, %g, is taken",
             run.row.name,

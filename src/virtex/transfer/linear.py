@@ -148,7 +148,7 @@ def check_single_label_data(train: Source, test: Source, neighbors: NeighborConf
     """Check that images have one class each, and that a classifier can be fitted to them.
 
     Raises:
-        ConfigError: Too few training images for the neighbours.
+        ConfigError: Too few training images.
         DataError: Other classes in the test, images with no class or several, or a single class.
     """
     check_same_classes(train, test)
@@ -162,15 +162,15 @@ def check_labels(labels: Labels, neighbors: NeighborConfig | None) -> None:
     """Check that a classifier can be fitted to training images.
 
     Raises:
-        ConfigError: Fewer images than neighbours, or too few to hold out a fifth.
+        ConfigError: Too few images to hold out a fifth.
         DataError: A single class.
     """
     if len(np.unique(labels)) < 2:
         raise DataError("all training images are of one class; a classifier needs at least two.")
-    if neighbors and len(labels) < max(neighbors.num_neighbors, round(1 / HELD_OUT)):
+    if neighbors and len(labels) < round(1 / HELD_OUT):
         raise ConfigError(
-            f"neighbors.num_neighbors is {neighbors.num_neighbors}, but there are only "
-            f"{len(labels)} training images. Give more images, or lower it."
+            f"there are only {len(labels)} training images, and {round(1 / HELD_OUT)} are needed, "
+            "of which a fifth is held out to choose the cost: give more images"
         )
 
 

@@ -11,7 +11,7 @@ most similar training images vote with weight exp(cosine / temperature), as in W
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ class NeighborConfig:
     """The vote of the nearest training images."""
 
     num_neighbors: int = 20
-    """Number of nearest training images that vote."""
+    """Number of nearest training images that vote; all do where there are fewer."""
     temperature: float = 0.07
     """Smaller values give the nearest images more weight."""
 
@@ -198,14 +198,13 @@ def neighbor_fractions(
 ) -> NDArray[np.float32]:
     """Return the fraction (M, K) of the nearest training images' weight that shows each class.
 
-    Images may show several classes. All training images vote where they are too few.
+    Images may show several classes.
 
     Args:
         train_features: (N, C)
         present: (N, K) whether a training image shows a class.
         test_features: (M, C)
     """
-    config = replace(config, num_neighbors=min(config.num_neighbors, len(train_features)))
     shown = torch.from_numpy(present).float()  # (N, K)
     fractions = []
     for nearest, weights in _neighbors(train_features, test_features, config, chunk_size):
@@ -219,8 +218,9 @@ def _neighbors(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield for each chunk of test images the nearest training images (m, k) and weights (m, k)."""
     train = nn.functional.normalize(torch.from_numpy(train_features), dim=1)  # (N, C)
+    most = min(config.num_neighbors, len(train))
     for chunk in torch.split(torch.from_numpy(test_features), chunk_size):
         cosines = nn.functional.normalize(chunk, dim=1) @ train.T  # (m, N)
-        nearest = cosines.topk(config.num_neighbors, dim=1)  # (m, k)
+        nearest = cosines.topk(most, dim=1)  # (m, k)
         weights = torch.exp((nearest.values - nearest.values[:, :1]) / config.temperature)
         yield nearest.indices, weights
