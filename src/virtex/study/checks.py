@@ -161,7 +161,7 @@ def naming_data(root: str | None) -> Iterator[None]:
     """Say in errors of a score's data, which name --data options, what these are in a study."""
     try:
         yield
-    except DataError as error:
+    except VirTexError as error:
         here = "--data.* is --target.*" if root is None else f"--data.root is --roots.{root}"
         raise type(error)(f"(here {here}) {error}") from error
 

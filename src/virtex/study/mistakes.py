@@ -12,8 +12,8 @@ class Mistakes:
     """Errors of several rows and columns, which are raised together."""
 
     errors: list[VirTexError] = field(default_factory=list)
-    subjects: dict[str, list[str]] = field(default_factory=dict)
-    """What each text is about: options of all rows are wrong in each of them."""
+    subjects: dict[str, dict[str, None]] = field(default_factory=dict)
+    """What each text is about, in order: options of all rows are wrong in each of them."""
 
     @contextmanager
     def of(self, subject: str) -> Iterator[None]:
@@ -22,7 +22,7 @@ class Mistakes:
             yield
         except VirTexError as error:
             self.errors.append(error)
-            self.subjects.setdefault(str(error), []).append(subject)
+            self.subjects.setdefault(str(error), {})[subject] = None
 
     def raise_all(self, about: str = "the study cannot work") -> None:
         """Raise all errors as one, of the first one's kind."""
