@@ -107,6 +107,9 @@ def test_scores_of_weights_that_no_longer_exist_are_forgotten(
     out = tmp_path / "run"
     for step in (2, 4, 6):  # of a run whose checkpoints were removed
         store(out, step, 99.0)
+    stored = next((out / "results").iterdir())  # what `virtex transfer` writes of a checkpoint
+    other = stored.with_name("multilabel-svm-step_00000009.pt-5e2c8c27.json")
+    other.write_bytes(stored.read_bytes())
     scores = give_scores(monkeypatch, {2: 10.0, 4: 30.0, 6: 20.0})
     pretrain(options(out))
     assert (open_init(out).step, scores) == (4, {})
@@ -114,6 +117,7 @@ def test_scores_of_weights_that_no_longer_exist_are_forgotten(
     scores[6] = 40.0
     pretrain(options(out))
     assert (open_init(out).step, scores) == (6, {})
+    assert other.exists()
 
 
 @pytest.mark.parametrize("value", [{"patience": -1}, {"first_step": -1}, {"batch_size": 0}])

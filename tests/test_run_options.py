@@ -49,6 +49,7 @@ def test_options_that_cannot_work_are_refused(
         [*ONE_CELL, "--run.batch_size=1", "--backbone.frozen_norm"],
         ["--run.batch_size=1"],
         task_flags("self_critical"),
+        [*task_flags("self_critical"), "--backbone.frozen", "--backbone.drop_path=0.1"],
     ],
 )
 def test_options_at_the_edge_of_what_works_are_taken(options: list[str], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from virtex.engine.loop import FitResult
 from virtex.errors import ConfigError, DataError, DivergedError
 from virtex.run_data import RunData
 from virtex.study import StudyConfig, study, tuning
-from virtex.study.checks import check_same_images
+from virtex.study.checks import check_all, check_same_images
 from virtex.study.plan import Run, is_to_run, planned_runs
 from virtex.study.scores import Measurement, measurements, same_data
 from virtex.study.summary import num_images_seen, summarize
@@ -78,6 +78,17 @@ def test_a_row_is_as_many_times_as_long_whatever_the_length(tmp_path: Path) -> N
     assert run.options.run.num_epochs == 5
     with pytest.raises(ConfigError, match=r"times 0\.0 must be at least 0\.001"):
         planned_runs(parsed(tmp_path, rows=[{"name": "b", "times": 0}]))
+
+
+def test_milestones_follow_the_length_of_longer_rows_and_of_trials(tmp_path: Path) -> None:
+    cut = {"optim": {"schedule": "multistep", "milestones": [10, 15]}, "run": {"num_steps": 20}}
+    rows = [{"name": str(times), "times": times, "pretrain": cut} for times in (5, 0.5, 1)]
+    config = parsed(tmp_path, rows=rows, tune={"factors": [1], "num_steps": 5})
+    runs = planned_runs(config)
+    assert [run.options.optim.milestones for run in runs] == [(50, 75), (5, 7), (10, 15)]
+    tried = [trial.options.optim.milestones for run in runs for trial in trials(config, run)]
+    assert tried == [(2, 3), (2, 3), (2, 3)]
+    check_all(config, runs)
 
 
 def test_a_begun_row_that_is_longer_stays_as_it_was(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ and used it for all other tasks too; it trained to the end. `patience` ends a ru
 """
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -140,7 +141,7 @@ class EarlyStopping:
 
     def forget_after(self, step: int) -> None:
         """Remove the scores of later steps, whose weights a run that resumes at this step lacks."""
-        for path in self.folder.glob(f"{self.protocol.name}-step_*.json"):
+        for path in self._paths():
             if int(path.stem.rpartition("_")[2]) > step:
                 path.unlink()
 
@@ -167,9 +168,13 @@ class EarlyStopping:
         result.write(path, error=CheckpointError)  # which does not stop training
         return result.score
 
+    def _paths(self) -> list[Path]:
+        """Return the files of scores; `virtex transfer` may have written others beside them."""
+        form = re.compile(rf"{re.escape(self.protocol.name)}-step_[0-9]{{8,18}}\.json")
+        return sorted(path for path in self.folder.glob("*.json") if form.fullmatch(path.name))
+
     def _scores(self) -> dict[int, float]:
-        paths = self.folder.glob(f"{self.protocol.name}-step_*.json")
-        results = [Result.read(path) for path in sorted(paths)]
+        results = map(Result.read, self._paths())
         scores = {int(result.initialisation["step"]): result.score for result in results}
         return {step: score for step, score in scores.items() if step >= self.first_step}
 

@@ -11,7 +11,7 @@ from virtex.data.source import resolved
 from virtex.data.source_options import check_options as check_source
 from virtex.data.source_options import is_manifest
 from virtex.data.validation import check_validation
-from virtex.engine.optim import unread_problems, warmup_steps
+from virtex.engine.optim import schedule_problems, unread_problems, warmup_steps
 from virtex.engine.precision import FASTER, agreed_precision
 from virtex.engine.run import RunFolder, check_batch_size
 from virtex.engine.tracking import check_tracker
@@ -104,7 +104,7 @@ def check_backbone(backbone: Backbone, config: PretrainConfig) -> None:
             f"{config.image.size}): give larger pieces, larger images or --backbone.frozen_norm"
         )
     if not RunFolder(config.out).has_begun():  # runs of earlier versions may hold such options
-        varying = (["BatchNorm"] if norms else []) + backbone.random_layers()
+        varying = (["BatchNorm"] if norms else []) + random_layers(backbone, config)
         problems += config.task.start_problems(varying)
     raise_all(ConfigError, "this run would learn nothing or something else", problems)
 
@@ -115,6 +115,17 @@ def trained_batch_norms(backbone: Backbone, config: PretrainConfig) -> list[nn.M
         return []
     norms = batch_norms(backbone)
     return [norm for norm in norms if norm.training or config.optim.unfreeze_at]
+
+
+def random_layers(backbone: Backbone, config: PretrainConfig) -> list[str]:
+    """Return the kinds of layers that draw random numbers at some step: dropout, drop path."""
+    dropout = nn.modules.dropout._DropoutNd
+    trained = [one for one in backbone.modules() if one.training or config.optim.unfreeze_at]
+    probs = [
+        (one, one.p if isinstance(one, dropout) else getattr(one, "drop_prob", 0))
+        for one in trained
+    ]
+    return sorted({type(one).__name__ for one, prob in probs if prob})
 
 
 def check_options(config: PretrainConfig) -> None:
@@ -150,7 +161,8 @@ def _check_tracker(config: PretrainConfig) -> None:
 
 def _check_optim(config: PretrainConfig) -> None:
     if not RunFolder(config.out).has_begun():  # runs of earlier versions may hold such options
-        raise_all(ConfigError, "the optim options cannot work", unread_problems(config.optim))
+        problems = unread_problems(config.optim) + schedule_problems(config.optim)
+        raise_all(ConfigError, "the optim options cannot work", problems)
 
 
 def _check_synchronized(config: PretrainConfig) -> None:

@@ -17,8 +17,8 @@ from virtex.early_stopping import EarlyStopping
 from virtex.engine import checkpoint
 from virtex.engine.evaluation import evaluate
 from virtex.engine.image_probe import FEWEST_EXAMPLES, MAX_BATCHES, ImageProbe
-from virtex.engine.loop import Each
 from virtex.engine.run import RunFolder
+from virtex.engine.signals import StopSignals
 from virtex.engine.weight_average import averaged_state
 from virtex.errors import DataError
 from virtex.pretrain_config import PretrainConfig
@@ -89,7 +89,7 @@ class RunSteps:
             on_step=None if self.remote is None else self.remote.advance,
         )
 
-    def validate(self, step: int, each: Each) -> dict[str, float]:
+    def validate(self, step: int, stop: StopSignals) -> dict[str, float]:
         """Return the validation loss and its parts, and write sample captions."""
         assert self.validation is not None
         batches = validation_batches(
@@ -101,8 +101,10 @@ class RunSteps:
             config=self.config.loader,
         )
         probe = self._image_probe()
-        batches = each(batches if probe is None else probe.keep(batches))
+        batches = stop.each(batches if probe is None else probe.keep(batches))
         numbers = evaluate(self.task, batches, run=self.config.run, device=self.device)
+        if stop.has_cut:
+            return {}
         if probe is not None:
             numbers |= probe.numbers(self.task, run=self.config.run, device=self.device)
         if self.samples is not None and self.task.writer is not None:

@@ -19,9 +19,9 @@ from virtex.data.workers import WorkerError
 from virtex.engine import checkpoint, recording, signals
 from virtex.engine.device_batches import to_device
 from virtex.engine.evaluation import evaluate
-from virtex.engine.loop import Each
 from virtex.engine.optim import OptimConfig, lr_scale
 from virtex.engine.run import RunConfig, RunFolder
+from virtex.engine.signals import StopSignals
 from virtex.engine.state import TrainingState
 from virtex.engine.step import train_step
 from virtex.errors import CheckpointError, ConfigError, DataError, VirTexError
@@ -154,9 +154,9 @@ def test_validation_runs_in_evaluation_mode_and_changes_nothing(tmp_path: Path) 
     folder = RunFolder(tmp_path / "watched")
     modes = []
 
-    def validate(step: int, each: Each) -> dict[str, float]:
+    def validate(step: int, stop: StopSignals) -> dict[str, float]:
         modes.append((step, watched.training))
-        return evaluate(watched, each([toy_batch(99, batch_size=8)]), run=run, device=CPU)
+        return evaluate(watched, stop.each([toy_batch(99, batch_size=8)]), run=run, device=CPU)
 
     run = replace(RUN, validate_every=5)
     toy_fit(watched, folder, run, validate=validate)
@@ -366,7 +366,7 @@ def test_a_validation_that_fails_costs_no_step_and_is_made_up_for(folder: RunFol
     class BrokenError(DataError):
         pass
 
-    def validate(step: int, each: Each) -> dict[str, float]:
+    def validate(step: int, stop: StopSignals) -> dict[str, float]:
         if step == 6 and is_broken:
             raise BrokenError("7 of 10 images are broken")
         return {"loss": float(step)}
@@ -389,9 +389,9 @@ def test_a_signal_ends_a_validation_which_is_made_up_for(folder: RunFolder, last
     signalled = RUN.num_steps if last else 3
     num_batches = []
 
-    def validate(step: int, each: Each) -> dict[str, float]:
+    def validate(step: int, stop: StopSignals) -> dict[str, float]:
         own = 0
-        for _ in each(toy_batch(index, batch_size=8) for index in range(4)):
+        for _ in stop.each(toy_batch(index, batch_size=8) for index in range(4)):
             own += 1
             if step == signalled and not num_batches:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -409,7 +409,7 @@ def test_a_signal_ends_a_validation_which_is_made_up_for(folder: RunFolder, last
 
 
 def test_a_checkpoint_is_written_before_the_validation_of_its_step(folder: RunFolder) -> None:
-    def validate(step: int, each: Each) -> dict[str, float]:
+    def validate(step: int, stop: StopSignals) -> dict[str, float]:
         raise SystemExit  # as a kill does: nothing is saved after it
 
     run = replace(RUN, validate_every=4, checkpoint_every=4)

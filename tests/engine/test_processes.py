@@ -73,7 +73,7 @@ def test_all_processes_save_and_stop_if_one_has_no_next_batch(tmp_path: Path) ->
 def test_all_processes_save_and_stop_if_one_has_no_next_batch_of_a_validation(
     tmp_path: Path,
 ) -> None:
-    assert exit_codes(*launch_two(tmp_path, validation_fails=True)) == [2, 2]
+    assert exit_codes(*launch_two(tmp_path, validation="fails")) == [2, 2]
     assert max(RunFolder(tmp_path).checkpoints.steps()) == 8
     errors = [(tmp_path / f"error_of_rank_{rank}").read_text() for rank in range(2)]
     saved = "The 8 finished steps are saved: the same command resumes after them."
@@ -81,6 +81,13 @@ def test_all_processes_save_and_stop_if_one_has_no_next_batch_of_a_validation(
         f"process 1 of the run failed: a worker was killed. {saved}",
         f"a worker was killed. {saved}",
     ]
+
+
+def test_two_processes_end_a_validation_before_they_obey_a_signal_to_one(tmp_path: Path) -> None:
+    assert exit_codes(*launch_two(tmp_path, validation="signalled")) == [143, 143]
+    folder = RunFolder(tmp_path)
+    assert folder.has_validation(8)
+    assert max(folder.checkpoints.steps()) in (8, 9)  # as a step was agreed on before
 
 
 def test_a_process_whose_partner_is_killed_ends_with_an_error_that_says_so(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -15,10 +17,11 @@ import torch
 from tests.engine.toy import toy_batch, toy_batches, toy_fit, toy_task
 from virtex import distributed
 from virtex.data.workers import WorkerError
+from virtex.engine import signals
 from virtex.engine.evaluation import evaluate
-from virtex.engine.loop import Each
 from virtex.engine.optim import OptimConfig
 from virtex.engine.run import RunConfig, RunFolder, choose_device
+from virtex.engine.signals import StopSignals
 from virtex.tasks.base import Batch
 
 
@@ -47,7 +50,7 @@ def train(
     sleep: float = 0.0,
     plain: bool = False,
     fails_at: int | None = None,
-    validation_fails: bool = False,
+    validation: Literal["none", "fails", "signalled"] = "none",
     last_step: int = 0,
     ema_decay: float = 0.0,
     frozen_stages: int = 0,
@@ -59,7 +62,8 @@ def train(
     Args:
         sleep: Seconds before each batch.
         fails_at: Step at which the last process has no batch.
-        validation_fails: Whether the last process has no second batch of the first validation.
+        validation: fails: the last process has no second batch; signalled: the first one gets a
+            signal in a validation that takes longer than a step may.
         last_step: Step at which the main process ends the run; 0 for none.
         frozen_stages: See `ToyTask`.
         unfreeze_at: Step at which they are trained, too.
@@ -69,7 +73,9 @@ def train(
     os.environ.update(environment or {})
     torch.set_num_threads(1)
     run = toy_config(num_steps=num_steps)
-    run = replace(run, validate_every=8 if validation_fails else 0)
+    run = replace(run, validate_every=0 if validation == "none" else 8)
+    if validation == "signalled":
+        signals.BOUND = 0.5
 
     def batches(start_step: int) -> Generator[list[Batch]]:
         for step, batch in enumerate(toy_batches(run.batch_size, start_step), start_step):
@@ -78,14 +84,18 @@ def train(
                 raise WorkerError("a worker was killed")
             yield batch
 
-    def validate(step: int, each: Each) -> dict[str, float]:
+    def validate(step: int, stop: StopSignals) -> dict[str, float]:
         def read() -> Generator[Batch]:
-            for index in range(3):
+            for index in range(6):
                 yield toy_batch(index, batch_size=run.batch_size)
-                if distributed.rank() == distributed.world_size() - 1:
+                if validation == "fails" and distributed.rank() == distributed.world_size() - 1:
                     raise WorkerError("a worker was killed")
+                if validation == "signalled":
+                    time.sleep(0.4)
+                    if index == 0 and distributed.is_main():
+                        os.kill(os.getpid(), signal.SIGTERM)
 
-        return evaluate(task, each(read()), run=run, device=choose_device(run.device))
+        return evaluate(task, stop.each(read()), run=run, device=choose_device(run.device))
 
     with distributed.process_group(choose_device(run.device)):
         dropout = 0.0 if plain else 0.1
@@ -99,7 +109,7 @@ def train(
             run,
             optim=toy_optim(ema_decay=ema_decay, unfreeze_at=unfreeze_at),
             batches=batches,
-            validate=validate if validation_fails else None,
+            validate=None if validation == "none" else validate,
             is_over=lambda step: 0 < ends <= step,
         )
         torch.save(task.state_dict(), out / f"state_of_rank_{distributed.rank()}.pt")

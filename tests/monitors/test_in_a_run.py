@@ -31,7 +31,7 @@ def toy_run(out: Path, run: RunConfig = RUN) -> Path:
     numbers = {"loss": 1.0, "shuffled_rise": 0.0}
     folder = RunFolder(out)
     monitors = Monitors(Facts(), {"duplicate_captions": "many are equal. Try: others."})
-    toy_fit(toy_task(), folder, run, validate=lambda step, each: numbers, monitors=monitors)
+    toy_fit(toy_task(), folder, run, validate=lambda step, stop: numbers, monitors=monitors)
     return out
 
 

@@ -172,7 +172,7 @@ def test_an_interrupted_training_writes_no_result(
     [
         (("--run.num_steps", "10"), "epochs 4 and run.num_steps 10"),
         (("--epochs", "null", "--drop_epochs", "[2]"), "count in epochs"),
-        (("--drop_epochs", "[3, 2]"), "must rise"),
+        (("--drop_epochs", "[3, 2]"), "must be at least 1 and rise"),
         (("--drop_epochs", "[2, 4]"), "lie beyond the 4 epochs"),
         (
             (

@@ -5,7 +5,7 @@ are callables. No operation within a step waits for the device.
 """
 
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -36,10 +36,9 @@ from virtex.progress import ProgressBar
 from virtex.tasks.base import Batch, Task
 
 CPU = torch.device("cpu")
-Each = Callable[[Iterable[Batch]], Iterator[Batch]]
-Validate = Callable[[int, Each], Record]
-"""Function of a step that returns numbers; it reads its batches by an `Each`, which a signal
-ends."""
+Validate = Callable[[int, StopSignals], Record]
+"""Function of a step that returns numbers; it reads its batches by `StopSignals.each`, which a
+signal may cut short: then its numbers are dropped."""
 Reason = Literal["finished", "stopped", "interrupted"]
 
 
@@ -165,8 +164,9 @@ class _Loop:
             is_validated: Whether the validation of the step to begin at needs not be made up for.
         """
         if not is_validated:
-            if not self._validated():
-                return "interrupted"
+            with self.speed.pause():
+                if not self._validated():
+                    return "interrupted"
             if self._is_complete():
                 return "stopped"
         while self.state.step < self.run.num_steps:
@@ -191,7 +191,7 @@ class _Loop:
         return "finished"
 
     def _validated(self) -> bool:
-        """Validate if there is something to validate on; return whether no signal ended that."""
+        """Validate if there is something to validate on; return whether nothing cut that short."""
         if self.validate is None:
             return True
         task, failure = self.state.task, None
@@ -199,11 +199,11 @@ class _Loop:
         distributed.share_buffers(task)
         task.eval()
         try:
-            numbers = self.validate(self.state.step, self.stop.each)
+            numbers = self.validate(self.state.step, self.stop)
         except Exception as error:  # any kind: the steps before it are worth a checkpoint
             failure = error
         task.train()
-        if distributed.any_true(self.stop.requested or failure is not None, CPU):
+        if distributed.any_true(self.stop.has_cut or failure is not None, CPU):
             self._interrupted(failure)
             return False
         self.reporter.report_validation(numbers)

@@ -80,11 +80,7 @@ class OptimConfig:
             "betas": (all(0 <= beta < 1 for beta in self.betas), "at least 0 and below 1"),
             "ema_decay": (0 <= self.ema_decay < 1, "at least 0 and below 1"),
             "lookahead_alpha": (0 < self.lookahead_alpha <= 1, "above 0 and at most 1"),
-            "gamma": (0 < self.gamma <= 1, "above 0 and at most 1"),
-            "milestones": (
-                list(self.milestones) == sorted({max(1, step) for step in self.milestones}),
-                "at least 1 and ascending",
-            ),
+            "milestones": (list(self.milestones) == sorted(set(self.milestones)), "ascending"),
         }
         problems = [
             f"{name} {getattr(self, name)} must be {rule}"
@@ -121,6 +117,21 @@ register_dependents(
 def unread(config: OptimConfig) -> list[str]:
     """Return the names of the options that the optimizer and the schedule do not read."""
     return [name for name, (chooser, value) in READERS.items() if getattr(config, chooser) != value]
+
+
+def schedule_problems(config: OptimConfig) -> list[str]:
+    """Return what is wrong with the milestones and their factor, which earlier versions took."""
+    problems = []
+    if not 0 < config.gamma <= 1:
+        problems.append(f"optim.gamma {config.gamma} must be above 0 and at most 1")
+    if config.milestones and config.milestones[0] < 1:
+        problems.append(f"optim.milestones {list(config.milestones)} must be at least 1")
+    return problems
+
+
+def scaled_milestones(config: OptimConfig, factor: float) -> tuple[int, ...]:
+    """Return the milestones of a run that is `factor` times as long."""
+    return tuple(sorted({max(1, int(step * factor)) for step in config.milestones}))
 
 
 def unread_problems(config: OptimConfig, *, read: Collection[str] = ()) -> list[str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any, Self, TypeVar
 
+from virtex import distributed
 from virtex.data.workers import SIGNALS, kill_all
 
 Item = TypeVar("Item")
@@ -41,6 +42,8 @@ class StopSignals:
     def __init__(self) -> None:
         self.requested = False
         self.is_saving = False
+        self.has_cut = False
+        """Whether a signal has ended the items of `each` before the last one."""
         self._first = self._waiting = 0.0
         self._previous: dict[int, Any] = {}
         self._watch: _Watch | None = None
@@ -79,11 +82,21 @@ class StopSignals:
             return None
 
     def each(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield items, none of them None, until a signal is noted; each tells that work goes on."""
-        remaining = iter(items)
-        while (item := self.next(lambda: next(remaining, None))) is not None:
+        """Yield items, none of them None, and tell with each that work goes on.
+
+        A signal ends them and sets `has_cut`, but not where several processes have items: each has
+        its own number of them, and the others wait for it.
+        """
+        remaining, is_alone = iter(items), distributed.world_size() == 1
+        while (item := self._next(remaining, is_alone=is_alone)) is not None:
             self.beat()
             yield item
+        self.has_cut = self.has_cut or (is_alone and self.requested)
+
+    def _next(self, remaining: Iterator[Item], *, is_alone: bool) -> Item | None:
+        if is_alone:
+            return self.next(lambda: next(remaining, None))
+        return next(remaining, None)
 
     def beat(self) -> None:
         """Report that work goes on."""

@@ -134,17 +134,6 @@ class Backbone(nn.Module):
                 layer.training = False
         return self
 
-    def random_layers(self) -> list[str]:
-        """Return the kinds of layers that draw random numbers in training: dropout, drop path."""
-        dropout = nn.modules.dropout._DropoutNd
-        return sorted(
-            {
-                type(layer).__name__
-                for layer in self.modules()
-                if (layer.p if isinstance(layer, dropout) else getattr(layer, "drop_prob", 0))
-            }
-        )
-
     def unfreeze(self, *, is_learned: bool = True) -> None:
         """Train from now on what `frozen` and `freeze_stages` kept; `frozen_norm` stays.
 

@@ -27,7 +27,7 @@ from virtex.study.scores import (
     same_data,
     scores_of,
 )
-from virtex.study.study_config import StudyConfig
+from virtex.study.study_config import Score, StudyConfig
 from virtex.study.tuning import check_grids, check_trials, trials, tuned
 from virtex.transfer.command import architecture
 from virtex.transfer.protocol import MAX_BYTES, Result, digest
@@ -149,7 +149,7 @@ def _check_scores(planned: Sequence[Measurement], mistakes: Mistakes) -> dict[st
     """Check the options and data of each column once, and return the identities of these."""
     identities: dict[str, Identities] = {}
     for name, one in {one.score.name: one for one in reversed(planned)}.items():
-        with mistakes.of(f"score {name!r}"), naming_data(one.score.root):
+        with mistakes.of(f"score {name!r}"), naming_data(one.score):
             one.options.check()
             sources = PROTOCOLS[one.score.protocol].open_images(one.options)
             identities[name] = {role: source.identity() for role, source in sources.items()}
@@ -157,11 +157,14 @@ def _check_scores(planned: Sequence[Measurement], mistakes: Mistakes) -> dict[st
 
 
 @contextmanager
-def naming_data(root: str | None) -> Iterator[None]:
+def naming_data(score: Score) -> Iterator[None]:
     """Say in errors of a score's data, which name --data options, what these are in a study."""
     try:
         yield
     except VirTexError as error:
+        root, names = score.root, str(error)
+        if "data" in score.options or not any(one in names for one in ("data.", "--data")):
+            raise
         here = "--data.* is --target.*" if root is None else f"--data.root is --roots.{root}"
         raise type(error)(f"(here {here}) {error}") from error
 

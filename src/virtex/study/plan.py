@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from virtex.config import to_dict, with_recipes
+from virtex.engine.optim import scaled_milestones
 from virtex.engine.run import RunFolder
 from virtex.engine.stored_config import stored_config
 from virtex.errors import CheckpointError, ConfigError, listing, raise_all
@@ -169,17 +170,20 @@ def _options(config: StudyConfig, row: Row, out: Path) -> PretrainConfig:
         own.append({"early_stopping": _early_stopping(config)})
     own.append(config.row_options.get(row.name, {}))
     if row.times != 1:
-        own.append({"run": _longer(_options(config, replace(row, times=1.0), config.out), row)})
+        own.append(_longer(_options(config, replace(row, times=1.0), config.out), row))
     recipes = [part for name in [*config.recipes, *row.recipes] for part in ("--config", name)]
     texts = [part for values in own if values for part in ("--config", yaml.safe_dump(values))]
     return parse_pretrain([*with_recipes(recipes, "pretrain"), *texts, "--out", str(out)])
 
 
-def _longer(options: PretrainConfig, row: Row) -> dict[str, int | float]:
-    """Return the length of a run as an option, times that of its row."""
-    if options.run.num_epochs is not None:
-        return {"num_epochs": options.run.num_epochs * row.times}
-    return {"num_steps": max(1, round(options.run.num_steps * row.times))}
+def _longer(options: PretrainConfig, row: Row) -> dict[str, Any]:
+    """Return the length of a run and its milestones as options, times those of its row."""
+    run, optim = options.run, options.optim
+    length: dict[str, Any] = {"num_steps": max(1, round(run.num_steps * row.times))}
+    if run.num_epochs is not None:
+        length = {"num_epochs": run.num_epochs * row.times}
+    longer = scaled_milestones(optim, row.times)
+    return {"run": length, **({"optim": {"milestones": list(longer)}} if longer else {})}
 
 
 def _network(config: StudyConfig) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class StudyConfig:
     """Random seeds of every row that has none of its own; the table shows mean and standard
     deviation."""
     image_size: int = 224
-    """Side of the images in the transfer on frozen features, in pixels."""
+    """Side of the images in the transfer on frozen features and to classes, in pixels."""
     data: SourceConfig = field(default_factory=SourceConfig)
     """Data of the pretraining."""
     target: SourceConfig = field(default_factory=lambda: SourceConfig(source="voc"))

@@ -17,6 +17,7 @@ from virtex.config import to_dict
 from virtex.data.example import Source, Subset
 from virtex.data.source import Needs, open_source
 from virtex.data.subsets import held_out
+from virtex.engine.optim import scaled_milestones
 from virtex.engine.run import RunFolder
 from virtex.errors import ConfigError, DataError, DivergedError, listing, raise_all
 from virtex.options.bounded_yaml import load_json
@@ -75,7 +76,11 @@ def trials(config: StudyConfig, run: Run) -> list[Trial]:
     data = run.options.data
     if run.row.root == TARGET:
         data = replace(data, keep=_folder(run) / NOT_HELD_OUT)
-    short = replace(run.options, data=data, run=length, early_stopping=last)
+    optim = run.options.optim
+    if run.options.run.num_epochs is None:
+        share = config.tune.num_steps / run.options.run.num_steps
+        optim = replace(optim, milestones=scaled_milestones(optim, share))
+    short = replace(run.options, data=data, run=length, optim=optim, early_stopping=last)
     return [
         Trial(
             factor,

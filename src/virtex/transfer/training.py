@@ -21,10 +21,11 @@ from virtex.data.example import Source
 from virtex.data.loader import LoaderConfig, TrainingBatches, training_batches, validation_batches
 from virtex.engine.device_batches import to_device
 from virtex.engine.evaluation import evaluate
-from virtex.engine.loop import Each, fit
-from virtex.engine.optim import OptimConfig, unread_problems
+from virtex.engine.loop import fit
+from virtex.engine.optim import OptimConfig, schedule_problems, unread_problems
 from virtex.engine.precision import choose_precision
 from virtex.engine.run import RunConfig, RunFolder, autocast, check_batch_size, choose_device
+from virtex.engine.signals import StopSignals
 from virtex.engine.tf32 import tf32_kept
 from virtex.engine.tracking import check_tracker
 from virtex.engine.work import work_of_run
@@ -151,6 +152,7 @@ def _problems_of_options(training: Training) -> list[str]:
     """Return what is wrong with options that a protocol has no use for, or has others for."""
     optim, epochs, drops = training.optim, training.epochs, training.drop_epochs
     problems = unread_problems(optim, read=("gamma",) if drops else ())
+    problems += schedule_problems(optim)
     if training.run.seed != RunConfig.seed:
         problems.append("the seed of a protocol is `--seed`, not run.seed: leave run.seed out")
     if drops and epochs is None:
@@ -182,8 +184,8 @@ def _problems_of_length(training: Training) -> list[str]:
             f"epochs {epochs} and run.num_steps {num_steps} both set the length of the training: "
             "give `--epochs null` to count in steps"
         )
-    if list(drops) != sorted(set(drops)):
-        problems.append(f"drop_epochs {list(drops)} must rise")
+    if list(drops) != sorted({max(1, epoch) for epoch in drops}):
+        problems.append(f"drop_epochs {list(drops)} must be at least 1 and rise")
     if cuts and max(cuts) >= length > 0:
         problems.append(
             f"{name} {list(cuts)} lie beyond the {length} {unit} of this training, so that the "
@@ -342,9 +344,9 @@ def _validation(
 
 
 def _loss(
-    task: Task, source: Source, training: Training, step: int, each: Each
+    task: Task, source: Source, training: Training, step: int, stop: StopSignals
 ) -> dict[str, float]:
     del step
     batch_size = training.run.piece_size
     batches = _validation(source, task, training, encode=None, batch_size=batch_size)
-    return evaluate(task, each(batches), run=training.run, device=training.device)
+    return evaluate(task, stop.each(batches), run=training.run, device=training.device)
