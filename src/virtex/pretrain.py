@@ -111,6 +111,7 @@ def _pretrain(
         config, task, task_data, device, train, validation, early_stopping, remote, folder
     )
     _say_what_begins(steps, run_data, folder)
+    _warn_of_milestones(config)
     result = _fit(steps, folder)
     _say_what_ended(config, result, seconds=time.monotonic() - start)
     return result
@@ -242,6 +243,18 @@ def _say_what_begins(steps: RunSteps, run_data: RunData, folder: RunFolder) -> N
             step=max(folder.checkpoints.steps(), default=0),
         )
         log.info("%s", block)
+
+
+def _warn_of_milestones(config: PretrainConfig) -> None:
+    """Warn of milestones that the run does not reach, as where a recipe is tried for few steps."""
+    beyond = [step for step in config.optim.milestones if step >= config.run.num_steps]
+    if beyond and distributed.is_main():
+        log.warning(
+            "optim.milestones %s lie beyond the %d steps of this run: the learning rate will not "
+            "fall there",
+            beyond,
+            config.run.num_steps,
+        )
 
 
 def _say_what_ended(config: PretrainConfig, result: FitResult, *, seconds: float) -> None:

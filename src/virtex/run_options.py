@@ -203,10 +203,4 @@ def _check_length(config: PretrainConfig) -> None:
             f"early_stopping.first_step {config.early_stopping.first_step} is after the last step, "
             f"{num_steps}: no checkpoint would be scored; give a lower one"
         )
-    milestones = config.optim.milestones
-    if milestones and milestones[-1] >= num_steps and not RunFolder(config.out).has_begun():
-        problems.append(
-            f"optim.milestones {list(milestones)} lie beyond the {num_steps} steps of this run, so "
-            "that the learning rate would never fall; give others"
-        )
     raise_each(ConfigError, "the options do not fit the length of the run", problems)
