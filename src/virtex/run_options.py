@@ -1,5 +1,6 @@
 """The options of a run: what `auto`, `init` and epochs stand for, and whether they can work."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -87,26 +88,30 @@ def in_steps(config: PretrainConfig, *, num_images: int) -> PretrainConfig:
 
 def check_backbone(backbone: Backbone, config: PretrainConfig) -> None:
     """Raise ConfigError if the network cannot take the images, the task or the learning rates."""
-    height, width = backbone.grid_size(config.image.size)
+    num_cells = math.prod(backbone.grid_size(config.image.size))
     config.task.check_backbone(backbone)
     if config.optim.layer_decay != 1:
         backbone.layer_groups()
-    norms, run = trained_batch_norms(backbone, config), config.run
-    is_alone = run.piece_size == distributed.world_size() and not (
-        run.sync_batch_norm and distributed.world_size() > 1
-    )
-    problems = []
-    if norms and is_alone and height * width == 1:
-        problems.append(
-            f"BatchNorm cannot train on one image at a time (run.batch_size {run.batch_size} among "
-            f"{distributed.world_size()} processes, in run.accumulation_steps "
-            f"{run.accumulation_steps}) with a grid of 1 x 1 cells (image.size "
-            f"{config.image.size}): give larger pieces, larger images or --backbone.frozen_norm"
-        )
+    norms = trained_batch_norms(backbone, config)
+    problems = _of_single_values(config) if norms and num_cells == 1 else []
     if not RunFolder(config.out).has_begun():  # runs of earlier versions may hold such options
         varying = (["BatchNorm"] if norms else []) + random_layers(backbone, config)
         problems += config.task.start_problems(varying)
-    raise_all(ConfigError, "this run would learn nothing or something else", problems)
+    raise_all(ConfigError, "the network cannot learn so", problems)
+
+
+def _of_single_values(config: PretrainConfig) -> list[str]:
+    """Return what is wrong if BatchNorm gets a single value of each channel to normalize."""
+    run, world_size = config.run, distributed.world_size()
+    is_synchronized = run.sync_batch_norm and world_size > 1
+    if run.piece_size > world_size or is_synchronized:
+        return []
+    return [
+        f"BatchNorm cannot train on one image at a time (run.batch_size {run.batch_size} among "
+        f"{world_size} processes, in run.accumulation_steps {run.accumulation_steps}) with a grid "
+        f"of 1 x 1 cells (image.size {config.image.size}): give larger pieces, larger images or "
+        "--backbone.frozen_norm"
+    ]
 
 
 def trained_batch_norms(backbone: Backbone, config: PretrainConfig) -> list[nn.Module]:
