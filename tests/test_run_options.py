@@ -53,6 +53,7 @@ def test_options_that_cannot_work_are_refused(
 )
 def test_options_at_the_edge_of_what_works_are_taken(options: list[str], tmp_path: Path) -> None:
     check(small_config(tmp_path / "run", *options))
+    assert not (tmp_path / "run").exists()  # a check writes nothing
 
 
 def test_milestones_that_are_not_reached_are_named(
