@@ -49,7 +49,7 @@ gpu: $(STAMP)
 	$(BIN)/python -m benchmarks.gpu --minutes $(MINUTES) --out "$(OUT)" $(if $(CAPTIONS),--captions "$(CAPTIONS)") $(if $(VOC),--voc "$(VOC)")
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-lower:
 	$(PYTHON) scripts/lower_bounds.py $(TESTS)

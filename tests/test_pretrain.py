@@ -274,7 +274,7 @@ def test_the_weights_file_alone_captions_and_gives_the_backbone(run: Path, tmp_p
 def test_early_stopping_keeps_the_best_checkpoint_s_weights(tmp_path: Path) -> None:
     out = tmp_path / "run"
     protocol = ["--early_stopping.protocol", "voc07", "--early_stopping.image_size", "64"]
-    data = {"source": "scenes", "num_images": 300, "num_val_images": 200, "image_size": 64}
+    data = {"source": "scenes", "num_images": 90, "num_val_images": 60, "image_size": 64}
     data_flags = [text for name, value in data.items()
                   for text in (f"--early_stopping.data.{name}", str(value))]  # fmt: skip
     options = small_config(out, *protocol, "--early_stopping.leave_out_rare", "true", *data_flags)
@@ -367,18 +367,6 @@ def test_one_process_trains_in_a_folder_while_others_read_it(tmp_path: Path) -> 
     assert trainer.exitcode == -signal.SIGKILL
     assert pretrain(again).step == 20
     assert len(records(out, "train/loss")) == 20
-
-
-def test_two_processes_see_the_same_batches_as_one(run: Path, tmp_path: Path) -> None:
-    """They differ slightly: BatchNorm and mean losses are computed in each process."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    subprocess.run(
-        [sys.executable, *torchrun, *command(tmp_path, "--out", str(tmp_path / "two"))],
-        check=True, timeout=120, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert records(tmp_path / "two", "train/loss") == pytest.approx(
-        records(run, "train/loss"), rel=0.05
-    )
 
 
 def test_a_folder_in_timm_s_layout_is_the_same_from_any_working_directory(

@@ -31,6 +31,12 @@ from virtex.errors import ConfigError
 NUM_SCENES = 400
 
 
+@pytest.fixture(autouse=True)
+def drawn_anew(monkeypatch):
+    """Scenes that are compared have each been drawn."""
+    monkeypatch.setattr(scenes_source, "_scene", scenes_source._scene.__wrapped__)
+
+
 @pytest.fixture(scope="module")
 def source():
     return ScenesSource(NUM_SCENES)
@@ -81,6 +87,15 @@ def test_a_scene_depends_on_its_index_alone():
     assert longer[3].image_id != first.image_id
     assert same(longer[17], first)
     assert same(longer[17 - 5000], first)
+
+
+def test_a_scene_that_is_read_again_is_not_drawn_again(monkeypatch):
+    monkeypatch.undo()
+    example = ScenesSource(5, seed=11)[3]
+    monkeypatch.setattr(scenes_source, "_draw", None)
+    assert ScenesSource(8, seed=11)[3] is example
+    with pytest.raises(ValueError, match="read-only"):
+        example.image[0, 0] = 0
 
 
 def test_splits_and_seeds_give_other_scenes():

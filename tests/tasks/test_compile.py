@@ -28,7 +28,7 @@ TRAINED = {
     **{name: CONFIGS[name] for name in ("bicaptioning", "cappa", "prefix_lm")},
     "locca": LocCaConfig(head=HEAD),
 }
-NUM_BATCHES, BATCH_SIZE = 200, 16
+NUM_BATCHES, BATCH_SIZE = 100, 16
 COMMON = torch.tensor([0.0] * 9 + [4, 46, 161, 200, 192, 142, 95, 59, 35, 22, 14, 9, 6, 4, 3, 2, 2]
                       + [1, 1, 1, 0, 1])  # fmt: skip
 """Weights of the lengths of COCO's captions, by the number of tokens."""

@@ -198,7 +198,7 @@ def wild_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     ending=st.sampled_from([".csv", ".tsv", ".jsonl", ".parquet"]),
     head=st.sampled_from([b"", b"image,caption\n", b"image\tcaption\nb.jpg", b'{"image": "b.jpg"']),
@@ -214,7 +214,7 @@ def test_corrupt_bytes_raise_only_a_data_error(
         assert str(error).replace("\n", "").isprintable()  # noqa: PT017
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(place=st.integers(0, 10_000), value=st.integers(0, 255))
 def test_a_corrupt_parquet_file_raises_only_a_data_error(
     wild_root: Path, place: int, value: int

@@ -1,6 +1,7 @@
 """Source of drawn scenes."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,20 +63,7 @@ class ScenesSource(Source):
         return self.num_images
 
     def __getitem__(self, index: int) -> Example:
-        key = self._key(index)
-        scene = _draw(key, self.image_size)
-        words = np.random.default_rng((*key, _WORDS))
-        captions = write_captions(scene, number=CAPTIONS_PER_IMAGE, rng=words)
-        labels = _labels_of(scene.plan, scene.objects)
-        return Example(
-            image_id=f"{self.split}-{self.seed}-{key[-1]:07d}",
-            image=scene.pixels,
-            captions=captions,
-            labels=tuple(sorted(set(labels))),
-            boxes=np.array([drawn.box for drawn in scene.objects], np.float32),
-            box_labels=labels,
-            masks=tuple(run_lengths(drawn.mask) for drawn in scene.objects),
-        )
+        return _scene(self._key(index), self.split, self.image_size)
 
     def labels(self, index: int) -> tuple[int, ...]:
         planning = np.random.default_rng((*self._key(index), _PLANNING))
@@ -95,6 +83,25 @@ class ScenesSource(Source):
         if not -self.num_images <= index < self.num_images:
             raise IndexError(f"scene {index} of {self.num_images}")
         return self.seed, _SPLITS[self.split], index % self.num_images
+
+
+@lru_cache(maxsize=128)  # 100 MB at the largest size
+def _scene(key: tuple[int, int, int], split: str, size: int) -> Example:
+    """Return a scene, which a run of few images draws but once."""
+    seed, _, index = key
+    scene = _draw(key, size)
+    scene.pixels.flags.writeable = False
+    words = np.random.default_rng((*key, _WORDS))
+    labels = _labels_of(scene.plan, scene.objects)
+    return Example(
+        image_id=f"{split}-{seed}-{index:07d}",
+        image=scene.pixels,
+        captions=write_captions(scene, number=CAPTIONS_PER_IMAGE, rng=words),
+        labels=tuple(sorted(set(labels))),
+        boxes=np.array([drawn.box for drawn in scene.objects], np.float32),
+        box_labels=labels,
+        masks=tuple(run_lengths(drawn.mask) for drawn in scene.objects),
+    )
 
 
 def _labels_of(plan: ScenePlan, objects: Sequence[VisibleObject]) -> tuple[int, ...]:
