@@ -146,6 +146,17 @@ def test_a_study_does_not_resume_with_other_options(tmp_path: Path) -> None:
         ({"row_options": {"Random": {}}}, "row 'Random'.*Did you mean random"),
         ({"score_options": {"x": {}}}, "score 'x', which there is not"),
         (
+            {"rows": [{"name": "y", "score_recipes": {"x": "imagenet"}}]},
+            "row 'y': score_recipes names the score 'x', which there is not",
+        ),
+        (
+            {
+                "rows": [{"name": "y", "score_recipes": {"x": "imagenet_moc"}}],
+                "scores": [{"name": "x", "protocol": "imagenet"}],
+            },
+            "score 'x', by recipe imagenet_moc of row 'y'.*imagenet_moco",
+        ),
+        (
             {"rows": [{"name": "y"}, {"name": "x", "pretrain": {"backbone": {"name": "resnet5"}}}]},
             "unknown backbone",
         ),

@@ -12,11 +12,12 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from virtex.config import parse, with_recipes
+from virtex.config import parse, recipe_paths, with_recipes
 from virtex.data.layouts import write_scenes
-from virtex.errors import VirTexError
+from virtex.errors import ConfigError, VirTexError
 from virtex.study import StudyConfig, study
-from virtex.study.plan import planned_runs
+from virtex.study.checks import check_all
+from virtex.study.plan import planned_runs, scored_by_last
 from virtex.study.scores import measurements
 from virtex.transfer.protocol import Result
 
@@ -24,6 +25,17 @@ LAYOUTS = ("coco", "lvis", "voc", "imagenet", "inaturalist")
 COLUMNS = ("VOC07", "ImageNet", "iNaturalist", "COCO", "LVIS", "VOC detection", "captions")
 FROZEN = {"VOC07", "ImageNet", "captions"}
 """Columns that train no backbone."""
+CUT_IMAGENET = {f"ImageNet-supervised, {share} %" for share in (10, 20, 50)}
+SHORT = {
+    "paper_annotation_cost": {"MoCo, COCO", "instance segmentation"},
+    "paper_backbone": set(),
+    "paper_baselines": {"MoCo, COCO", "PIRL, COCO", *CUT_IMAGENET},
+    "paper_data_efficiency": set(),
+    "paper_depth": set(),
+    "paper_tasks": {"MoCo", "instance segmentation"},
+    "paper_width": set(),
+}
+"""Rows of each study of the paper with less than the 300,000 steps from which it chooses."""
 IMAGENET = "models--timm--resnet18.tv_in1k"
 REVISION = "0" * 40
 
@@ -37,16 +49,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def arguments(folder: Path, out: Path, *more: str) -> list[str]:
+def arguments(folder: Path, out: Path, *more: str, study: str = "paper_toy") -> list[str]:
     """The command line of a study of the data sets in a folder."""
     roots = [("roots.voc", "voc"), ("data.root", "coco"), ("target.root", "voc")]
     roots += [(f"roots.{name}", name) for name in LAYOUTS if name != "voc"]
     given = [part for option, name in roots for part in (f"--{option}", str(folder / name))]
-    return ["paper_toy", *given, "--out", str(out), *more]
+    return [study, *given, "--out", str(out), *more]
 
 
-def parsed(folder: Path, out: Path, *more: str) -> StudyConfig:
-    line = with_recipes(["--config", *arguments(folder, out, *more)], "study")
+def parsed(folder: Path, out: Path, *more: str, study: str = "paper_toy") -> StudyConfig:
+    line = with_recipes(["--config", *arguments(folder, out, *more, study=study)], "study")
     return parse(StudyConfig, line, prog="virtex study")
 
 
@@ -72,6 +84,64 @@ def test_a_row_is_scored_in_all_columns_of_the_paper(folder: Path, tmp_path: Pat
         "voc07", "linear-augmented", "inaturalist", "coco-segmentation", "lvis-segmentation",
         "voc-detection", "captioning",
     }  # fmt: skip
+
+
+def test_all_studies_of_the_paper_are_planned() -> None:
+    assert SHORT.keys() == {
+        path.stem for path in recipe_paths("study") if path.stem.startswith("paper_")
+    } - {"paper_toy"}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_the_best_checkpoint_is_chosen_where_a_row_is_long_enough(
+    name: str, folder: Path, tmp_path: Path
+) -> None:
+    config = parsed(folder, tmp_path / "out", study=name)
+    runs = [run for run in planned_runs(config) if run.is_pretrained]
+    short = {*scored_by_last(config, runs)}
+    assert short == SHORT[name]
+    for run in runs:
+        chosen = run.options.early_stopping
+        expected = ("none", 0) if run.row.name in short else ("voc07", 300_000)
+        assert (chosen.protocol, chosen.first_step) == expected
+
+
+@pytest.mark.parametrize("name", ["paper_baselines", "paper_tasks"])
+def test_a_study_of_the_paper_can_start_as_it_is(name: str, folder: Path, tmp_path: Path) -> None:
+    own = ["--only", "random", "--leave_out_rare", "true"]
+    config = parsed(folder, tmp_path / "out", *own, study=name)
+    del config.roots["voc"]  # drawn scenes have no VOC2012
+    check_all(config, planned_runs(config))
+
+
+def test_a_row_is_scored_by_the_recipe_that_the_paper_has_for_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    config = parsed(folder, tmp_path / "out", study="paper_baselines")
+    planned = {
+        (run.row.name, one.score.name): one.options
+        for run in planned_runs(config)
+        for one in measurements(config, run)
+    }
+    frozen = {row for (row, score), one in planned.items() if score == "LVIS" and one.frozen_norm}
+    assert frozen == {"ImageNet-supervised", *CUT_IMAGENET}
+    assert frozen == {
+        row
+        for (row, score), one in planned.items()
+        if score == "LVIS" and not one.task.regions.pyramid_norm
+    }
+    steep = {
+        row for (row, score), one in planned.items() if score == "ImageNet" and one.optim.lr == 30
+    }
+    assert steep == {"MoCo, COCO"}
+
+
+def test_a_first_step_after_all_runs_is_refused(folder: Path, tmp_path: Path) -> None:
+    config = parsed(folder, tmp_path / "out", "--best_from", "9")
+    with pytest.raises(
+        ConfigError, match=r"best_from 9 is after the last step of every row, at most 4:"
+    ):
+        planned_runs(config)
 
 
 def test_wrong_data_and_weights_are_reported_together_before_anything_runs(

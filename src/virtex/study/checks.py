@@ -48,8 +48,10 @@ def check_all(config: StudyConfig, runs: Sequence[Run]) -> None:
     check_grids(config, runs)
     mistakes = Mistakes()
     for score in scores_of(config):
-        with mistakes.of(f"score {score.name!r}"):
-            options_of(config, score)
+        for recipe, row in {one.row.score_recipes.get(score.name): one.row for one in runs}.items():
+            of_recipe = f", by recipe {recipe} of row {row.name!r}" if recipe else ""
+            with mistakes.of(f"score {score.name!r}{of_recipe}"):
+                options_of(config, score, row)
     can_score = not mistakes.errors
     of_runs = [(run, list(measurements(config, run)) if can_score else []) for run in runs]
     _check_options(config, runs, mistakes)

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,19 @@ def planned_runs(config: StudyConfig) -> list[Run]:
         with mistakes.of(f"row {row.name!r}"):
             runs += _runs_of(config, row)
     mistakes.raise_all()
+    lengths = {run.row.name: run.options.run.num_steps for run in runs if run.is_pretrained}
+    if lengths and lengths.keys() == {*scored_by_last(config, runs)}:
+        raise ConfigError(
+            f"best_from {config.best_from} is after the last step of every row, at most "
+            f"{max(lengths.values())}: give a lower one, or leave it out to score last checkpoints"
+        )
     return runs
+
+
+def scored_by_last(config: StudyConfig, runs: Sequence[Run]) -> list[str]:
+    """Return the rows whose last checkpoint is scored, as `best_from` is beyond their steps."""
+    short = [run for run in runs if run.is_pretrained and not _has_choice(config, run.options)]
+    return list(dict.fromkeys(run.row.name for run in short)) if config.best_from else []
 
 
 def _runs_of(config: StudyConfig, row: Row) -> list[Run]:
@@ -166,14 +178,27 @@ def _options(config: StudyConfig, row: Row, out: Path) -> PretrainConfig:
         own = [*own[1:], {"data": {"root": str(config.roots[row.root])}}]
     if row.pretrain is not None and row.init != "random":
         own.append({"init": _start(config, row)})
-    if config.best_from is not None and row.pretrain is not None:
-        own.append({"early_stopping": _early_stopping(config)})
     own.append(config.row_options.get(row.name, {}))
     if row.times != 1:
         own.append(_longer(_options(config, replace(row, times=1.0), config.out), row))
     recipes = [part for name in [*config.recipes, *row.recipes] for part in ("--config", name)]
-    texts = [part for values in own if values for part in ("--config", yaml.safe_dump(values))]
-    return parse_pretrain([*with_recipes(recipes, "pretrain"), *texts, "--out", str(out)])
+    named = with_recipes(recipes, "pretrain")
+
+    def parsed(*layers: dict[str, Any]) -> PretrainConfig:
+        texts = [part for one in layers if one for part in ("--config", yaml.safe_dump(one))]
+        return parse_pretrain([*named, *texts, "--out", str(out)])
+
+    options = parsed(*own)
+    if row.pretrain is None or not _has_choice(config, options):
+        return options
+    return parsed({"early_stopping": _early_stopping(config)}, *own)
+
+
+def _has_choice(config: StudyConfig, options: PretrainConfig) -> bool:
+    """Return whether a run has checkpoints from `best_from` on, of which the best is scored."""
+    if config.best_from is None:
+        return False
+    return options.run.num_epochs is not None or options.run.num_steps >= config.best_from
 
 
 def _longer(options: PretrainConfig, row: Row) -> dict[str, Any]:

@@ -64,6 +64,7 @@ def _of_rows(config: StudyConfig) -> list[str]:
             own.append("give seeds of 0 or more, each of its seeds once")
         elif (num_draws := max((one.draws for one in config.scores), default=1)) > 1:
             own += _of_draws(seeds, num_draws)
+        own += _unknown("score_recipes", row.score_recipes, [one.name for one in config.scores])
         problems += [f"row {row.name[:MAX_NAME]!r}: {one}" for one in own]
     named = [row.name for row in config.rows if row.init == GIVEN]
     if named and config.init is None:

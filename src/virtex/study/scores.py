@@ -24,6 +24,7 @@ from virtex.report.comparisons import RULE
 from virtex.study.plan import Run
 from virtex.study.study_config import (
     DRAW_STRIDE,
+    Row,
     Score,
     StudyConfig,
     columns_of,
@@ -95,7 +96,7 @@ def measurements(config: StudyConfig, run: Run) -> Iterator[Measurement]:
     for score in scores_of(config):
         if not _fits(score, run):
             continue
-        options = replace(options_of(config, score), **_start(run))
+        options = replace(options_of(config, score, run.row), **_start(run))
         for draw in range(score.draws):
             path, seed = _path(config, run, score, draw), run.seed + DRAW_STRIDE * draw
             yield Measurement(run, score, replace(options, seed=seed, out=path))
@@ -198,8 +199,8 @@ def _captions_of(start: str) -> tuple[bool, bool]:
     return False, False
 
 
-def options_of(config: StudyConfig, score: Score) -> CommandConfig:
-    """Return the options of a protocol: its recipe, the study's options, then the score's own.
+def options_of(config: StudyConfig, score: Score, row: Row) -> CommandConfig:
+    """Return a protocol's options: its recipe or the row's, the study's, then the score's own.
 
     Raises:
         ConfigError: An unknown protocol, or options that it does not have.
@@ -213,7 +214,8 @@ def options_of(config: StudyConfig, score: Score) -> CommandConfig:
         whole["data"] = {"root": str(config.roots[score.root])}
     own = score.options, config.score_options.get(score.name, {})
     texts = [part for one in (whole, *own) for part in ("--config", yaml.safe_dump(one))]
-    return _parsed(config_class, "--config", score.protocol, *texts)
+    recipe = row.score_recipes.get(score.name, score.protocol)
+    return _parsed(config_class, "--config", recipe, *texts)
 
 
 @functools.lru_cache

@@ -16,7 +16,7 @@ from virtex.processes import Requested
 from virtex.study.checks import check_all, check_same_images
 from virtex.study.mistakes import Mistakes
 from virtex.study.page import study_page
-from virtex.study.plan import Run, is_to_run, left_out, planned_runs
+from virtex.study.plan import Run, is_to_run, left_out, planned_runs, scored_by_last
 from virtex.study.scores import empty_cells, measurements
 from virtex.study.study_config import StudyConfig
 from virtex.study.summary import summarize
@@ -52,6 +52,11 @@ def study(config: StudyConfig, *, processes: Requested = "auto") -> Path:
         log.info(
             "score %r needs captions, so its cells stay empty for %s", score, listing(rows, limit=8)
         )
+    if short := scored_by_last(config, runs):
+        log.info(
+            "best_from %s is after the last step of %s: their last checkpoints are scored",
+            f"{config.best_from:,}", listing(short, limit=8),
+        )  # fmt: skip
     failures = Mistakes()
     for run in runs:
         if is_to_run(config, run) and carry_out(run, config, processes, failures):

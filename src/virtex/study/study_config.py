@@ -34,6 +34,9 @@ class Row:
     `init`."""
     seeds: list[int] | None = None
     """Random seeds, one run each, instead of the study's."""
+    score_recipes: dict[str, str] = field(default_factory=dict)
+    """Recipe of `virtex transfer` by the name of a score, instead of the protocol's own: for
+    weights that a protocol trains otherwise, {LVIS: lvis_segmentation_imagenet}."""
     annotation_hours: float | None = None
     """Hours of work that the row's annotations took, for a column of the table."""
     root: str | None = None
@@ -118,7 +121,7 @@ class StudyConfig:
     """Folders of further data, by the names that rows and scores have for them: {imagenet: DIR}."""
     best_from: int | None = None
     """First step of the checkpoints of which each run keeps the best by VOC07 on `target`; the
-    paper's is 300,000. By default the last checkpoint is scored."""
+    paper's is 300,000. By default, and of a row with fewer steps, the last checkpoint is scored."""
     num_workers: int = 2
     """Worker processes that decode images for the transfer, and threads that fit SVMs."""
     leave_out_rare: bool = False
