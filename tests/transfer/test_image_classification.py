@@ -192,6 +192,7 @@ def test_an_interrupted_training_writes_no_result(
         (("--labels", "0"), "labels 0.0 must be above 0"),
         (("--labels", "0.5", "--shots", "2"), "leave one out"),
         (("--num_seeds", "0"), "num_seeds"),
+        (("--neighbors.temperature", "0"), r"neighbors\.temperature 0\.0 must be at least"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(
@@ -209,6 +210,20 @@ def test_few_shots_are_other_images_for_each_seed(colors: Path, tmp_path: Path) 
     assert {result.numbers["num_train"] for result in results} == {6.0}
     assert len({str(result.data["train"]) for result in results}) > 1
     assert len(list(tmp_path.glob("*.json"))) == 3
+
+
+def test_unreadable_images_end_neighbors_before_training_unless_they_are_allowed(
+    colors: Path, tmp_path: Path
+) -> None:
+    for folder in (colors / "train").iterdir():
+        for path in sorted(folder.iterdir())[:4]:
+            path.write_bytes(b"no image")
+    flags = ["--knn", "true", "--loader.bad_image_limit"]
+    with pytest.raises(DataError, match="12 of 36 examples cannot be read"):
+        image_classification.run(small("imagenet", colors, tmp_path, *flags, "0.01"))
+    assert not (tmp_path / "training").exists()
+    (result,) = image_classification.run(small("imagenet", colors, tmp_path, *flags, "0.1"))
+    assert "knn_top1" in result.numbers
 
 
 @pytest.mark.parametrize("recipe", ["imagenet", "finetune"])

@@ -2,8 +2,10 @@
 
 import logging
 from pathlib import Path
+from typing import Literal
 
 import pytest
+import torch
 
 from tests.transfer.conftest import Noise
 from virtex.config import parse
@@ -48,6 +50,39 @@ def test_colors_are_classified_and_the_result_written(
     assert (result.numbers["num_train"], result.numbers["num_test"]) == (36, 15)
     assert [Result.read(path).numbers for path in out.glob("*.json")] == [result.numbers]
     assert len(list((out / "features").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("sgd.epochs", "0", "at least 1"),
+        ("sgd.batch_size", "0", "at least 1"),
+        ("sgd.lr", "0", "at least 1e-09"),
+        ("sgd.momentum", "1.5", "at most 1"),
+        ("sgd.weight_decay", "-0.1", "at least 0"),
+        ("neighbors.num_neighbors", "0", "at least 1"),
+        ("neighbors.temperature", "0", "at least 1e-09"),
+    ],
+)
+def test_an_option_out_of_range_is_named(
+    option: str, value: str, told: str, colors: Path, tmp_path: Path
+) -> None:
+    line = [*arguments(colors, tmp_path), f"--{option}", value]
+    with pytest.raises(ConfigError, match=f"{option} {value}.* must be {told}"):
+        run(parse(LinearConfig, line, prog="virtex transfer linear"))
+
+
+@pytest.mark.parametrize("solver", ["logistic", "sgd"])
+def test_features_of_a_diverged_backbone_are_refused(
+    solver: Literal["logistic", "sgd"], backbone: Backbone
+) -> None:
+    with torch.no_grad():
+        next(backbone.parameters()).fill_(torch.nan)
+    labels = [(number % 2,) for number in range(6)]
+    train, test = Noise(6, labels=labels), Noise(4, labels=labels[:4])
+    probe = LinearProbe(extraction=QUICK, solver=solver)
+    with pytest.raises(DataError, match="6 training images and 4 test images hold NaN"):
+        probe.measure(backbone, train=train, test=test)
 
 
 def test_a_single_file_can_be_named(colors: Path, tmp_path: Path) -> None:

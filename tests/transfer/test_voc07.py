@@ -1,5 +1,6 @@
 """VOC07 linear against scikit-learn's own cross-validation, on features made up and real."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from virtex.transfer.solvers.svm import svm_scores
 from virtex.transfer.voc07 import (
     NUM_IMAGES,
     MultiLabelSvm,
+    Voc07Config,
     multilabel_targets,
     protocol_name,
     voc07_average_precisions,
@@ -147,6 +149,13 @@ def test_a_folder_of_another_year_is_not_called_voc07(tmp_path: Path, root: str)
     (tmp_path / root / "ImageSets").mkdir(parents=True)
     data = SourceConfig("voc", tmp_path / root, train_split="train", val_split="val")
     assert protocol_name(data) == "multilabel-svm"
+
+
+def test_seeds_that_change_nothing_are_refused(tmp_path: Path) -> None:
+    weights = Voc07Config(init="weights.pth", out=tmp_path, num_seeds=3)
+    assert [problem for problem in weights.problems() if "do not depend on the seed" in problem]
+    for changes in ({"init": "random"}, {"shots": 4}, {"labels": 0.5}, {"num_seeds": 1}):
+        assert replace(weights, **changes).problems() == []
 
 
 def test_other_sources_are_not_called_voc07() -> None:

@@ -125,11 +125,27 @@ def extract_features(
 def extract_splits(
     backbone: Backbone, train: Source, test: Source, extraction: Extraction
 ) -> tuple[Features, Features]:
-    """Return the features of training and test images; see `extract_features`."""
-    return (
-        extract_features(backbone, train, extraction, name="training images"),
-        extract_features(backbone, test, extraction, name="test images"),
-    )
+    """Return the features of training and test images; see `extract_features`.
+
+    Raises:
+        DataError: Too many bad images, or features that are NaN or infinite.
+    """
+    known = extract_features(backbone, train, extraction, name="training images")
+    unknown = extract_features(backbone, test, extraction, name="test images")
+    check_finite(training=known.values, test=unknown.values)
+    return known, unknown
+
+
+def check_finite(**features: NDArray[np.float32]) -> None:
+    """Raise DataError for features (N, C) that are NaN or infinite, by the role of their images."""
+    bad = {name: int((~np.isfinite(values).all(axis=1)).sum()) for name, values in features.items()}
+    if any(bad.values()):
+        counts = " and ".join(f"{number} {name} images" for name, number in bad.items() if number)
+        raise DataError(
+            f"the features of {counts} hold NaN or infinity: no classifier can be trained or "
+            "tested on them. Did pretraining diverge? Look at its loss, or give an earlier "
+            "checkpoint."
+        )
 
 
 def backbone_digest(backbone: Backbone) -> str:

@@ -86,9 +86,9 @@ class ImageClassification(Protocol):
         check_single_label_data(train, test, self.neighbors)
 
     def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
+        neighbors = self._neighbors(backbone, train, test)
         task = self._trained(backbone, train, test)
         predictions = predict_all(task, test, _Ranks(task), self.training)
-        neighbors = self._neighbors(backbone, train, test)
         if not distributed.is_main():
             return {}
         ranks = np.fromiter(predictions.values(), np.int64)
@@ -123,6 +123,7 @@ class ImageClassification(Protocol):
             batch_size=self.training.run.batch_size,
             num_workers=self.training.loader.num_workers,
             device=self.device,
+            bad_image_limit=self.training.loader.bad_image_limit,
             cache=self.training.folder.parent / "features",
         )
         splits = labelled_splits(backbone, train, test, extraction)
@@ -159,6 +160,9 @@ class ImageClassificationConfig(TrainingOptions, LabelledConfig):
     knn: bool = False
     """Score nearest neighbours on the features of the given backbone as well."""
     neighbors: NeighborConfig = field(default_factory=NeighborConfig)
+
+    def problems(self) -> list[str]:
+        return [*super().problems(), *self.neighbors.problems()]
 
 
 def protocol(config: ImageClassificationConfig) -> ImageClassification:

@@ -184,6 +184,9 @@ class LinearConfig(TransferConfig):
     sgd: SgdConfig = field(default_factory=SgdConfig)
     neighbors: NeighborConfig = field(default_factory=NeighborConfig)
 
+    def problems(self) -> list[str]:
+        return [*super().problems(), *self.sgd.problems(), *self.neighbors.problems()]
+
 
 def protocol(config: LinearConfig) -> LinearProbe:
     """Return the protocol that a command describes.

@@ -187,6 +187,15 @@ class Voc07Config(TransferConfig):
     leave_out_rare: bool = False
     """Leave out classes that fewer than three training images or no test image show."""
 
+    def problems(self) -> list[str]:
+        problems = super().problems()
+        if self.num_seeds > 1 and self.init != "random" and self.labels == 1 and not self.shots:
+            problems.append(
+                f"num_seeds {self.num_seeds}, and with all labels the SVMs of given weights do not "
+                "depend on the seed: leave num_seeds out, or draw few labels with labels or shots"
+            )
+        return problems
+
 
 def protocol_name(data: SourceConfig) -> str:
     """Return the protocol's name, which is voc07 on VOC2007 alone."""

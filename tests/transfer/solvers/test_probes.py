@@ -79,6 +79,17 @@ def test_the_held_out_fifth_is_drawn_evenly_from_all_classes() -> None:
     assert held_out.tolist() != held_out_split(labels, seed=4)[1].tolist()
 
 
+def test_the_only_image_of_the_second_class_is_fitted_to() -> None:
+    for number in range(5, 20):
+        labels = np.array([0] * number + [1])
+        fitting, held_out = held_out_split(labels, seed=0)
+        assert number in fitting
+        assert len(held_out) > 0
+        features = np.random.default_rng(0).normal(size=(number + 1, 3)).astype(np.float32)
+        scores, _ = logistic_scores(features, labels, features, num_classes=2, seed=0)
+        assert scores.shape == (number + 1, 2)
+
+
 def test_sgd_repeats_itself_exactly_and_leaves_the_global_generator_alone() -> None:
     config = SgdConfig(epochs=2)
     before = torch.get_rng_state()

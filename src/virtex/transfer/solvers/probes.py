@@ -22,12 +22,16 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from virtex.errors import out_of_range
+
 COSTS = tuple(float(cost) for cost in np.logspace(-5, 1, 7))
 HELD_OUT = 0.2
 """Fraction of the training images that the cost is chosen on."""
 MAX_ITERATIONS = 1000
 """Iterations after which a logistic regression stops where it is."""
 LOWEST = -1e6
+SMALLEST, MOST = 1e-9, 10**9
+"""Bounds of options that have none of their own."""
 SMALL = 200_000_000
 """Products of features and classes below which threads cost more than they gain; on a machine with
 other work, where they wait for each other, twenty times more."""
@@ -53,6 +57,14 @@ class SgdConfig:
     weight_decay: float = 0.0
     """Weight decay of the layer's weights and bias."""
 
+    def problems(self) -> list[str]:
+        """Return what is wrong with the options, by their names on the command line."""
+        ranges = {
+            "epochs": (1, MOST), "batch_size": (1, MOST), "lr": (SMALLEST, MOST),
+            "momentum": (0, 1), "weight_decay": (0, MOST),
+        }  # fmt: skip
+        return [f"sgd.{problem}" for problem in out_of_range(self, ranges)]
+
 
 @dataclass(frozen=True)
 class NeighborConfig:
@@ -62,6 +74,11 @@ class NeighborConfig:
     """Number of nearest training images that vote; all do where there are fewer."""
     temperature: float = 0.07
     """Smaller values give the nearest images more weight."""
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the options, by their names on the command line."""
+        ranges = {"num_neighbors": (1, MOST), "temperature": (SMALLEST, MOST)}
+        return [f"neighbors.{problem}" for problem in out_of_range(self, ranges)]
 
 
 def logistic_scores(
@@ -116,12 +133,18 @@ def _best_logistic(features: Values, labels: Labels, *, seed: int) -> LogisticRe
 
 
 def held_out_split(labels: Labels, *, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return indices to fit on, and the held-out fifth, drawn evenly from all classes."""
+    """Return indices to fit on, and the held-out fifth, drawn evenly from all classes.
+
+    Where one class alone would be left to fit on, the only image of a class is not held out.
+    """
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     every = round(1 / HELD_OUT)
     held_out = np.zeros(len(labels), bool)
     held_out[by_class[every // 2 :: every]] = True
+    if len(np.unique(labels[~held_out])) < 2:
+        numbers = np.bincount(labels)
+        held_out &= numbers[labels] > 1
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 

@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
-from virtex.errors import DataError
 from virtex.transfer.metrics.classification import average_precision
 
 COSTS = (0.01, 0.1, 1.0, 10.0)
@@ -74,11 +73,7 @@ def svm_scores(
 
     Returns:
         (M, K), signed distances from the separating planes, times |w|.
-
-    Raises:
-        DataError: Features that are NaN or infinite.
     """
-    _check_finite(train_features, test_features)
     if device.type == "mps":
         device = torch.device("cpu")
     features = SharedFeatures.from_rows(torch.from_numpy(train_features).to(device))
@@ -90,19 +85,6 @@ def svm_scores(
     weights = weights.cpu()
     test = torch.from_numpy(test_features).double()  # (M, C)
     return (test @ weights[:, :-1].T + weights[:, -1]).numpy()
-
-
-def _check_finite(train_features: NDArray[np.float32], test_features: NDArray[np.float32]) -> None:
-    bad = {
-        name: int((~np.isfinite(values).all(axis=1)).sum())
-        for name, values in (("training", train_features), ("test", test_features))
-    }
-    if any(bad.values()):
-        counts = " and ".join(f"{number} {name} images" for name, number in bad.items() if number)
-        raise DataError(
-            f"the features of {counts} hold NaN or infinity: no SVM can be trained or tested on "
-            "them. Did pretraining diverge? Look at its loss, or give an earlier checkpoint."
-        )
 
 
 @dataclass(frozen=True, eq=False)
