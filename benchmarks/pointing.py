@@ -10,7 +10,7 @@ contain no cell center are left out.
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +73,11 @@ def main() -> None:
     parser.add_argument(
         "--num_images", type=int, default=300, help="number of images, evenly spaced"
     )
+    parser.add_argument(
+        "--image_size", type=int, help="side of the network's input, by default that of training"
+    )
     options = parser.parse_args()
-    predictor = virtex.load_captioner(options.init)
+    predictor = with_image_size(virtex.load_captioner(options.init), options.image_size)
     data = SourceConfig(source="voc", root=options.root, val_split=options.split)
     source = open_source(data, split="val", needs=Needs(objects=True))
     assert source is not None
@@ -89,6 +92,12 @@ def main() -> None:
             f"{direction}: a text that names the class",
             list(named(predictor, examples, source.categories, direction)),
         )
+
+
+def with_image_size(predictor: Predictor, size: int | None) -> Predictor:
+    """Return a predictor of images of another size, and so with maps of more or fewer cells."""
+    image = replace(predictor.image, size=size or predictor.image.size)
+    return Predictor(predictor.captioner, predictor.tokenizer, image, device=predictor.device)
 
 
 def captioned(
