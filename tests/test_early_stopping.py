@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.small_run import small_config
+from tests.zoo.opened import open_backbone
 from virtex.config import from_dict
 from virtex.early_stopping import EarlyStopping, EarlyStoppingConfig, num_since_best
 from virtex.engine.run import RunFolder
@@ -99,6 +100,14 @@ def test_checkpoints_before_the_first_step_are_kept_and_not_scored(
     assert pretrain(options_).reason == "finished"
     assert open_init(out).step == 6
     assert len(list((out / "results").iterdir())) == 2
+
+
+def test_a_score_records_its_weights_as_transfer_does_for_the_run(tmp_path: Path) -> None:
+    pretrain(options(out := tmp_path / "run", "--run.num_steps=2", "--backbone.drop_path=0.1"))
+    _, origin = open_backbone(out)
+    expected = json.loads(json.dumps({**origin.record(), "sha256": None}))
+    (path,) = (out / "results").iterdir()
+    assert Result.read(path).initialisation == expected
 
 
 def test_scores_of_weights_that_no_longer_exist_are_forgotten(

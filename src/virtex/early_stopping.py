@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 
@@ -24,6 +24,8 @@ from virtex.transfer.choosing import choosing_data, choosing_protocol
 from virtex.transfer.command import open_splits
 from virtex.transfer.features import Extraction
 from virtex.transfer.protocol import Result
+from virtex.zoo.backbones import origin_of
+from virtex.zoo.init import Opened
 
 log = logging.getLogger("virtex")
 
@@ -161,12 +163,17 @@ class EarlyStopping:
                 backbone,
                 train=self.train,
                 test=self.test,
-                initialisation={"init": str(self.folder.parent), "step": step},
+                initialisation=self._origin(backbone, step),
             )
         backbone.train(was_training)
         path = self.folder / f"{self.protocol.name}-step_{step:08d}.json"
         result.write(path, error=CheckpointError)  # which does not stop training
         return result.score
+
+    def _origin(self, backbone: Backbone, step: int) -> dict[str, Any]:
+        """Return the record that `virtex transfer --init RUN` makes, without the file's SHA-256."""
+        run = Opened(str(self.folder.parent), "run", step=step, stated=backbone.config)
+        return origin_of(run).record()
 
     def _paths(self) -> list[Path]:
         """Return the files of scores; `virtex transfer` may have written others beside them."""
