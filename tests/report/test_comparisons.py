@@ -1,6 +1,7 @@
 """Comparisons: groups of results, and their names."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from tests.report.conftest import make_result
 from virtex.report.comparisons import compare
@@ -23,6 +24,40 @@ def test_the_same_data_in_another_folder_is_compared() -> None:
     places = [{"train": {"source": "voc", "root": root, "sha256": "1"}} for root in ("/a", "/b")]
     results = [make_result(place["train"]["root"], 1.0, data=place) for place in places]
     assert len(compare(results)) == 1
+
+
+def on(root: str, init: str, score: float, **rest: object) -> Result:
+    return make_result(init, score, data={"train": {"source": "folder", "root": root}}, **rest)
+
+
+def test_one_init_measured_in_two_folders_was_measured_on_two_data_sets() -> None:
+    results = [on("/d/fog", "run", 50.0), on("/d/snow", "run", 70.0), on("/d/fog", "random", 9.0)]
+    fog, snow = compare(results)
+    assert [score.value for score in fog.scores] == [50.0, 9.0]
+    assert [score.value for score in snow.scores] == [70.0]
+    assert (fog.about[:5], snow.about[:6]) == ("d/fog", "d/snow")
+
+
+def test_data_sets_of_the_same_name_are_told_apart_by_their_folders() -> None:
+    results = [on(f"/{name}/d/fog", "run", 50.0) for name in "ab"]
+    assert [group.about.rpartition(" · ")[2] for group in compare(results)] == [
+        "data.train.root /a/d/fog", "data.train.root /b/d/fog",
+    ]  # fmt: skip
+
+
+def test_a_table_over_two_folders_says_which_score_is_of_which() -> None:
+    (group,) = compare([on("/a/voc", "one", 2.0), on("/b/voc", "two", 1.0)])
+    assert group.about.startswith("a/voc, folder layout and b/voc, folder layout")
+    (note,) = group.notes
+    assert note.endswith("is not known: /a/voc (one); /b/voc (two).")
+
+
+def test_two_samples_of_one_seed_are_two_data_sets() -> None:
+    results = [
+        make_result("run", 30.0, data={"train": {"subset": 50, "subset_sha256": digits}})
+        for digits in ("1a", "2b")
+    ]
+    assert [group.about[-9:] for group in compare(results)] == ["sha256 1a", "sha256 2b"]
 
 
 def test_the_best_comes_first_and_is_marked() -> None:
@@ -123,10 +158,76 @@ def test_the_papers_scores_are_shown_for_its_protocol_only() -> None:
     assert [score.init for score in papers.scores] == ["run"]
 
 
-def test_the_best_checkpoint_of_a_run_is_shown_with_its_step() -> None:
+def test_the_best_checkpoint_of_a_run_is_shown_with_its_step_and_the_others_are_named() -> None:
     steps = [start("out/run", score, "r", step=step) for step, score in ((10, 40.0), (20, 45.0))]
     (group,) = compare([*steps, start("random", 20.0, "r", step=None)])
     assert [score.init for score in group.scores] == ["run, step 20", "random"]
+    assert [note.partition(" is: ")[2] for note in group.notes] == ["run, step 10: 40.0 (seed 0)."]
+
+
+def at_step(step: int, score: float, *, seed: int = 0, sha256: str | None = None) -> Result:
+    return replace(start("run", score, "r", step=step, sha256=sha256), seed=seed)
+
+
+def test_one_step_with_all_its_seeds_represents_a_run() -> None:
+    scores = {1000: (50.0, 52.0, 49.0), 2000: (51.0, 50.0, 53.0)}
+    results = [
+        at_step(step, score, seed=seed, sha256=str(step))
+        for step, of_seeds in scores.items()
+        for seed, score in enumerate(of_seeds)
+    ]
+    lucky = at_step(3000, 99.0, sha256="3000")
+    (group,) = compare([*results, lucky])
+    (score,) = group.scores
+    assert (score.init, score.written) == ("run, step 2000", "51.3 ± 1.5")
+    assert [result.seed for result in score.results] == [0, 1, 2]
+    assert "run, step 1000: 50.3 ± 1.5 (seeds 0, 1, 2); run, step 3000: 99.0" in group.notes[0]
+
+
+def test_other_weights_of_the_same_name_and_step_are_another_row() -> None:
+    results = [
+        at_step(1000, 50.0, sha256=16 * "a"),
+        at_step(1000, 70.0, sha256=16 * "b"),
+        at_step(2000, 60.0, sha256=16 * "c"),
+    ]
+    (group,) = compare(results)
+    assert {score.init: score.value for score in group.scores} == {
+        f"run, step 1000 sha256 {12 * 'a'}": 50.0,
+        f"run, step 1000 sha256 {12 * 'b'}": 70.0,
+        "run, step 2000": 60.0,
+    }
+    assert group.notes == ()
+
+
+def test_the_same_name_in_two_folders_of_results_may_be_two_runs() -> None:
+    results = [
+        replace(at_step(1000, 50.0, sha256="a"), folder=Path("/x/first/results")),
+        replace(at_step(2000, 70.0, sha256="b"), folder=Path("/x/second/results")),
+    ]
+    (group,) = compare(results)
+    assert [(score.init, score.value) for score in group.scores] == [
+        ("run (second/results), step 2000", 70.0), ("run (first/results), step 1000", 50.0),
+    ]  # fmt: skip
+    seeds = [replace(one, seed=number, folder=Path(f"/{number}"))
+             for number, one in enumerate(2 * results[:1])]  # fmt: skip
+    assert [len(score.results) for score in compare(seeds)[0].scores] == [2]
+
+
+def test_another_measurement_of_the_same_weights_and_seed_is_named() -> None:
+    (group,) = compare([make_result("a", 20.0), make_result("a", 21.0), make_result("a", 20.0)])
+    assert [score.written for score in group.scores] == ["20.0"]
+    assert [note.partition(" is: ")[2] for note in group.notes] == ["a: 21.0 (seed 0)."]
+
+
+def test_results_of_early_stopping_without_a_network_keep_the_gain_over_random() -> None:
+    def early(step: int, score: float) -> Result:
+        return make_result("run", score, initialisation={"init": "run", "step": step})
+
+    random = start("random", 20.0, "r")
+    for results in ([early(20, 45.0)], [early(10, 45.0), early(20, 40.0)]):
+        measured = at_step(20, results[-1].score, sha256="a")
+        (group,) = compare([*results, measured, random])
+        assert [score.over_random for score in group.scores] == [25.0, None]
 
 
 def test_runs_of_the_same_name_keep_enough_of_the_path_to_be_distinct() -> None:

@@ -318,6 +318,30 @@ def test_markdown_shows_the_other_scores_beside_the_headline(tmp_path: Path) -> 
     assert "| b | **35.0** | 1 | 50.0 |  |" in lines
 
 
+def test_results_of_two_projects_are_all_on_the_page(tmp_path: Path) -> None:
+    for name, score, data in (("a", 50.0, "fog"), ("b", 70.0, "snow")):
+        origin = {"init": "run", "step": 1000, "sha256": name * 64}
+        identity = {"source": "classes", "root": f"/d/{data}", "names_sha256": "1"}
+        result = make_result("run", score, initialisation=origin, data={"test": identity})
+        result.write(tmp_path / name / "results")
+    write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    markdown = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    fog, snow = markdown.split("### ")[1:]
+    assert "d/fog" in fog
+    assert "| run, step 1000 | 50.0 | 1 |" in fog
+    assert "d/snow" in snow
+    assert "| run, step 1000 | 70.0 | 1 |" in snow
+
+
+def test_superseded_checkpoints_are_named_in_both_formats(tmp_path: Path) -> None:
+    for step, score in ((1000, 50.0), (2000, 51.0)):
+        origin = {"init": "run", "step": step, "sha256": str(step)}
+        make_result("run", score, initialisation=origin).write(tmp_path)
+    text, _ = read_page(write_report([tmp_path], tmp_path))
+    for page in (text, (tmp_path / "report.md").read_text(encoding="utf-8")):
+        assert "run, step 1000: 50.0 (seed 0)." in page
+
+
 def test_alarms_are_shown_in_both_formats_and_bounded(run_folder: Path) -> None:
     with (run_folder / "log.jsonl").open("a") as log:
         log.write('{"step": 40, "alarm/loss_rises": "the loss rose <b>. Try: a lower optim.lr."}\n')

@@ -1,18 +1,17 @@
 """Comparisons of results with the same protocol, settings and data."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
+from typing import Any
 
 from virtex.config import flat
 from virtex.report.run_files import data_name
+from virtex.report.same_data import RULE, folders, grouped, grouped_by_data
+from virtex.report.score_rows import Row, mean, rows_of, weights_key
 from virtex.transfer.protocol import Result, digest
 
-LOCATION_OR_SAMPLE = frozenset({"root", "subset_sha256"})
-"""Parts of an identity that same data may differ in: the folder, and the sample of a seed."""
-RULE = "drawn"
-"""Part of an identity that states how a seed samples images; then their number may differ."""
 NOT_PERCENT = frozenset({"CIDEr-D"})
 """Headlines that are not percentages."""
 NOT_SCORES = frozenset(
@@ -24,8 +23,18 @@ REFERENCE_NOTE = (
     "The paper's figures were measured with images resized without antialiasing; ours antialiases, "
     "which is worth about 0.1 mAP on VOC07."
 )
+FOLDERS_NOTE = (
+    "The data lie in several folders with the same file names and annotations; that their images "
+    "are the same is not known: "
+)
+SUPERSEDED_NOTE = (
+    "Not among the scores, since another checkpoint of the run, or another result of the same "
+    "weights and seed, is: "
+)
 MAX_DIFFERENCES = 4
 """Maximum number of settings that distinguish two comparisons."""
+HASH_LENGTH = 12
+"""Digits that are shown of a SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +59,14 @@ class Score:
     @property
     def written(self) -> str:
         """Text of the value, with its deviation."""
-        deviation = "" if self.deviation is None else f" ± {self.deviation:.1f}"
-        return f"{self.value:.1f}{deviation}"
+        return _written(self.results)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The scores of all initialisations under one protocol, with the same settings and data.
 
-    A run with scores of several checkpoints is represented by the best one.
+    A run with scores of several checkpoints is represented by one of them.
     """
 
     protocol: str
@@ -72,6 +80,8 @@ class Comparison:
     """Scores in the paper by name, if settings and data are the paper's."""
     details: tuple[tuple[str, tuple[float | None, ...]], ...]
     """Name of each other number, those like the headline first, and its mean for each score."""
+    notes: tuple[str, ...]
+    """What differs from the paper's figures or between folders, and the results not shown."""
 
     @property
     def main_details(self) -> tuple[tuple[str, tuple[float | None, ...]], ...]:
@@ -83,72 +93,102 @@ class Comparison:
         )
 
     @property
-    def note(self) -> str:
-        """What differs from the paper's figures, where these stand beside ours."""
-        return REFERENCE_NOTE if self.references else ""
-
-    @property
     def axis_end(self) -> float:
         """Value at the right end of the axis."""
         return max(100.0, self.scores[0].value, *self.references.values())
 
 
 def compare(results: Sequence[Result]) -> tuple[Comparison, ...]:
-    """Group comparable results, in the order of each group's first result."""
-
-    def key(result: Result) -> str:
-        return digest([result.settings_hash, _same_data(result), result.headline])
-
-    return _distinguished([_comparison(group) for group in _grouped(results, key)])
-
-
-def _grouped(results: Sequence[Result], key: Callable[[Result], str]) -> list[list[Result]]:
-    groups: dict[str, list[Result]] = {}
-    for result in results:
-        groups.setdefault(key(result), []).append(result)
-    return list(groups.values())
+    """Group results of the same protocol, settings and data."""
+    alike = grouped(results, lambda one: digest([one.settings_hash, one.headline]))
+    groups = [group for same in alike for group in grouped_by_data(same)]
+    return _distinguished([_comparison(group) for group in groups])
 
 
 def _distinguished(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """Add the settings that differ to comparisons that would look the same."""
+    """Add the settings and data that differ to comparisons that would look the same."""
     titles = [(comparison.protocol, comparison.about) for comparison in comparisons]
-    settings = [flat(comparison.scores[0].result.settings) for comparison in comparisons]
-    distinguished = []
-    for comparison, title, own in zip(comparisons, titles, settings, strict=True):
-        group = [one for one, other in zip(settings, titles, strict=True) if other == title]
+    results = [comparison.scores[0].result for comparison in comparisons]
+    own = [flat({**result.settings, "data": result.data}) for result in results]
+    differences = _differences(titles, own)
+    return tuple(
+        replace(comparison, about=" · ".join([comparison.about, *shown]))
+        for comparison, shown in zip(comparisons, differences, strict=True)
+    )
+
+
+def _differences(titles: Sequence[object], values: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return for each title the first few of its values that differ from those of equal titles."""
+    differences = []
+    for title, own in zip(titles, values, strict=True):
+        group = [one for one, other in zip(values, titles, strict=True) if other == title]
         names = dict.fromkeys(name for one in group for name in one)
         differing = [name for name in names if len({str(one.get(name)) for one in group}) > 1]
-        shown = [f"{name} {own.get(name)}" for name in differing[:MAX_DIFFERENCES]]
-        distinguished.append(replace(comparison, about=" · ".join([comparison.about, *shown])))
-    return tuple(distinguished)
+        differences.append([_shown(name, own.get(name)) for name in differing[:MAX_DIFFERENCES]])
+    return differences
+
+
+def _shown(name: str, value: object) -> str:
+    is_hash = name.endswith("sha256") and value is not None
+    return f"{name} {str(value)[:HASH_LENGTH] if is_hash else value}"
 
 
 def _comparison(results: Sequence[Result]) -> Comparison:
-    by_initialisation = _grouped(_best_steps(results), lambda one: digest(one.initialisation))
-    rows = sorted(by_initialisation, key=_mean, reverse=True)
+    rows, superseded = rows_of(results)
     firsts = [row[0] for row in rows]
+    names = _names([row[0] for row in (*rows, *superseded)])
     scores = tuple(
         Score(
             init=name,
             results=tuple(row),
-            value=_mean(row),
+            value=mean(row),
             deviation=stdev(result.score for result in row) if len(row) > 1 else None,
-            is_best=len(rows) > 1 and _mean(row) == _mean(rows[0]),
+            is_best=len(rows) > 1 and mean(row) == mean(rows[0]),
             over_random=_over_random(row, rows),
         )
-        for name, row in zip(_names(firsts), rows, strict=True)
+        for name, row in zip(names[: len(rows)], rows, strict=True)
     )
     first = firsts[0]
+    references = _paper_numbers(firsts)
     return Comparison(
         protocol=first.protocol,
         measured=first.headline if first.headline in NOT_PERCENT else f"{first.headline}, %",
         about=_about(results),
         scores=scores,
-        references=_paper_numbers(firsts),
+        references=references,
         details=tuple(
             (name, tuple(_mean_of(name, row) for row in rows)) for name in _other_numbers(results)
         ),
+        notes=(
+            *([REFERENCE_NOTE] if references else []),
+            *_folders_notes(scores),
+            *_superseded_notes(names[len(rows) :], superseded),
+        ),
     )
+
+
+def _folders_notes(scores: Sequence[Score]) -> list[str]:
+    """Return which scores were measured in which folders, if these differ."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for score in scores:
+        for group in grouped(score.results, folders):
+            names.setdefault(folders(group[0]), []).append(score.init)
+    lines = [f"{' and '.join(roots)} ({', '.join(inits)})" for roots, inits in names.items()]
+    return [f"{FOLDERS_NOTE}{'; '.join(lines)}."] if len(lines) > 1 else []
+
+
+def _superseded_notes(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    lines = [
+        f"{name}: {_written(row)} (seed{'s' if len(row) > 1 else ''} "
+        f"{', '.join(str(result.seed) for result in row)})"
+        for name, row in zip(names, rows, strict=True)
+    ]
+    return [f"{SUPERSEDED_NOTE}{'; '.join(lines)}."] if lines else []
+
+
+def _written(row: Sequence[Result]) -> str:
+    deviation = f" ± {stdev(result.score for result in row):.1f}" if len(row) > 1 else ""
+    return f"{mean(row):.1f}{deviation}"
 
 
 def _other_numbers(results: Sequence[Result]) -> list[str]:
@@ -158,10 +198,6 @@ def _other_numbers(results: Sequence[Result]) -> list[str]:
     others = [name for name in names if name != headline]
     similar = re.compile(re.escape(headline) + (r"(?!\d)" if headline[-1].isdigit() else ""))
     return sorted(others, key=lambda name: not similar.match(name))  # a stable sort
-
-
-def _mean(row: Sequence[Result]) -> float:
-    return fmean(result.score for result in row)
 
 
 def _mean_of(key: str, row: Sequence[Result]) -> float | None:
@@ -185,31 +221,6 @@ def _paper_numbers(results: Sequence[Result]) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _same_data(result: Result) -> dict[str, dict[str, str | int]]:
-    """Return the identity of the data, without their folder and the sample of a seed."""
-    return {
-        role: {
-            key: value
-            for key, value in identity.items()
-            if key not in LOCATION_OR_SAMPLE and not (key == "subset" and RULE in identity)
-        }
-        for role, identity in result.data.items()
-    }
-
-
-def _best_steps(results: Sequence[Result]) -> list[Result]:
-    """Keep the best of several checkpoints of one run, as early stopping does."""
-    best: dict[str, Result] = {}
-    for result in results:
-        origin = result.initialisation
-        if origin.get("step") is not None:
-            origin = {"init": origin["init"]}
-        key = digest([origin, result.seed])
-        if key not in best or result.score > best[key].score:
-            best[key] = result
-    return list(best.values())
-
-
 def _over_random(row: Sequence[Result], rows: Sequence[Sequence[Result]]) -> float | None:
     """Return the difference to the mean of random weights of the same architecture."""
     random = [
@@ -220,7 +231,7 @@ def _over_random(row: Sequence[Result], rows: Sequence[Sequence[Result]]) -> flo
         and _architecture(other) == _architecture(row[0])
     ]
     is_random = row[0].initialisation["init"] == "random"
-    return _mean(row) - _mean(random) if random and not is_random else None
+    return mean(row) - mean(random) if random and not is_random else None
 
 
 def _architecture(result: Result) -> tuple[str, object]:
@@ -230,14 +241,39 @@ def _architecture(result: Result) -> tuple[str, object]:
 
 
 def _names(results: Sequence[Result]) -> list[str]:
-    """Return the shortest distinct name of each initialisation."""
+    """Return the shortest distinct name of each result's weights."""
+    first_of = {weights_key(result): result for result in reversed(results)}
+    names = dict(zip(first_of, _distinct_names(list(first_of.values())), strict=True))
+    return [names[weights_key(result)] for result in results]
+
+
+def _distinct_names(results: Sequence[Result]) -> list[str]:
     inits = [str(result.initialisation["init"]) for result in results]
     steps = [result.initialisation.get("step") for result in results]
-    short = {init: _short(init, set(inits)) for init in inits}
-    names = [f"{short[i]}, step {s}" if s else short[i] for i, s in zip(inits, steps, strict=True)]
+    places = [
+        str(result.folder) if result.folder and step is not None else ""
+        for result, step in zip(results, steps, strict=True)
+    ]
+    names = _told_apart(
+        [_short(init, set(inits)) for init in inits],
+        [f"({_short(place, set(places))})" if place else "" for place in places],
+    )
+    names = [
+        name if step is None else f"{name}, step {step}"
+        for name, step in zip(names, steps, strict=True)
+    ]
+    names = _told_apart(names, [_architecture(result)[0] for result in results])
+    differences = _differences(names, [flat(result.initialisation) for result in results])
+    return _told_apart(names, [", ".join(shown) for shown in differences])
+
+
+def _told_apart(names: Sequence[str], details: Sequence[str]) -> list[str]:
+    """Add to equal names the details in which they differ."""
+    pairs = set(zip(names, details, strict=True))
+    shared = [name for name, _ in pairs]
     return [
-        name if names.count(name) == 1 else f"{name} {_architecture(result)[0]}"
-        for name, result in zip(names, results, strict=True)
+        f"{name} {detail}".rstrip() if shared.count(name) > 1 else name
+        for name, detail in zip(names, details, strict=True)
     ]
 
 
@@ -254,18 +290,22 @@ def _short(path: str, among: set[str]) -> str:
 def _about(results: Sequence[Result]) -> str:
     """Return one line with data, splits, number of images and resolution."""
     first = results[0]
-    train, test = first.data.get("train", {}), first.data.get("test", {})
-    tested = test or train
+    train = first.data.get("train", {})
     size = first.settings.get("image_size")
     counts = [_count(results, name) for name in ("num_train", "num_test", "num_images")]
     parts = [
-        data_name(tested.get("source"), tested.get("root")),
+        " and ".join(dict.fromkeys(_data_name(result) for result in results)),
         first.splits.replace("->", "→"),
         str(train.get(RULE, "")),
         f"{' and '.join(filter(None, counts))} images" if any(counts) else "",
         f"{size} px" if size else "",
     ]
     return " · ".join(part for part in parts if part)
+
+
+def _data_name(result: Result) -> str:
+    tested = result.data.get("test") or result.data.get("train", {})
+    return data_name(tested.get("source"), tested.get("root"))
 
 
 def _count(results: Sequence[Result], name: str) -> str:

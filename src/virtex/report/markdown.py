@@ -36,7 +36,8 @@ def _comparison(comparison: Comparison) -> str:
     empty = [""] * len(columns)
     rows += [(name, f"{value:.1f}", *empty) for name, value in comparison.references.items()]
     table = _table(("init", comparison.measured, *columns), rows, raw=1)
-    parts = [f"### {_text(comparison.protocol)}", _text(comparison.about), table, comparison.note]
+    notes = map(_text, comparison.notes)
+    parts = [f"### {_text(comparison.protocol)}", _text(comparison.about), table, *notes]
     return "\n\n".join(part for part in parts if part)
 
 

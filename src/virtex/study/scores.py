@@ -20,7 +20,7 @@ from virtex import files
 from virtex.config import flat, parse, to_dict, with_recipes
 from virtex.engine.inference import InferenceConfig
 from virtex.errors import ConfigError, VirTexError, did_you_mean, listing
-from virtex.report.comparisons import RULE
+from virtex.report.same_data import RULE
 from virtex.study.plan import Run
 from virtex.study.study_config import (
     DRAW_STRIDE,

@@ -7,7 +7,7 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import NoneType
@@ -52,6 +52,8 @@ class Result:
     """Wall time of the measurement, which is shorter where parts of it were cached."""
     as_in_paper: bool = False
     """Whether settings and data are those of the paper's own figure."""
+    folder: Path | None = field(default=None, compare=False)
+    """Folder of the file that it was read from."""
 
     @property
     def score(self) -> float:
@@ -112,6 +114,7 @@ class Result:
         """
         path = path if path.suffix == ".json" else path / self.file_name
         values = {**asdict(self), "settings_hash": self.settings_hash}
+        del values["folder"]
         files.write(path, json.dumps(values, indent=2) + "\n", error=error)
         return path
 
@@ -130,7 +133,8 @@ class Result:
                 f"{path} is not a transfer result ({error}). Results are the JSON files that "
                 "`virtex transfer` writes; remove or restore this one."
             ) from error
-        return cls(**{name: values[name] for name in RESULT_TYPES if name in values})
+        known = {name: values[name] for name in RESULT_TYPES if name in values}
+        return cls(**known, folder=path.parent.resolve())
 
 
 RESULT_TYPES: dict[str, tuple[type, ...]] = {

@@ -1,0 +1,67 @@
+"""Groups of results on the same data, as far as the records of the data tell."""
+
+from collections.abc import Callable, Hashable, Sequence
+
+from virtex.transfer.protocol import Result, digest
+
+RULE = "drawn"
+"""Part of an identity that states how a seed samples images; then their number may differ."""
+LOCATION_OR_SAMPLE = frozenset({"root", "subset_sha256"})
+"""Parts of an identity that same data may differ in: the folder, and the sample of a seed."""
+
+
+def grouped(results: Sequence[Result], key: Callable[[Result], Hashable]) -> list[list[Result]]:
+    """Return groups of results with the same key, in the order of each group's first result."""
+    groups: dict[Hashable, list[Result]] = {}
+    for result in results:
+        groups.setdefault(key(result), []).append(result)
+    return list(groups.values())
+
+
+def grouped_by_data(results: Sequence[Result]) -> list[list[Result]]:
+    """Return groups of results on the same data.
+
+    An identity holds no pixels, so that data of the same identity in two folders are a data set
+    that was moved, or two of the same file names, such as the corruptions of ImageNet-C. They count
+    as one unless an INIT was measured in both with the same seed. Samples of few labels count
+    as drawn by one rule unless a seed has two.
+    """
+    groups = grouped(results, lambda result: digest(_identity(result)))
+    groups = _split(groups, folders, alike=lambda one: (one.initialisation["init"], one.seed))
+    return _split(groups, _samples, alike=lambda one: one.seed)
+
+
+def folders(result: Result) -> tuple[str, ...]:
+    """Return the different folders of a result's data."""
+    roots = (identity.get("root") for identity in result.data.values())
+    return tuple(dict.fromkeys(str(root) for root in roots if root is not None))
+
+
+def _samples(result: Result) -> tuple[str, ...]:
+    return tuple(str(identity.get("subset_sha256")) for identity in result.data.values())
+
+
+def _split(
+    groups: Sequence[list[Result]],
+    key: Callable[[Result], Hashable],
+    *,
+    alike: Callable[[Result], Hashable],
+) -> list[list[Result]]:
+    """Split by `key` the groups in which results of the same `alike` differ in it."""
+    split = []
+    for group in groups:
+        differ = any(len(set(map(key, same))) > 1 for same in grouped(group, alike))
+        split += grouped(group, key) if differ else [group]
+    return split
+
+
+def _identity(result: Result) -> dict[str, dict[str, str | int]]:
+    """Return the identity of the data, without their folder and the sample of a seed."""
+    return {
+        role: {
+            key: value
+            for key, value in identity.items()
+            if key not in LOCATION_OR_SAMPLE and not (key == "subset" and RULE in identity)
+        }
+        for role, identity in result.data.items()
+    }
