@@ -1,6 +1,7 @@
 """Early stopping: which checkpoint is kept, and when a run ends, by the scores in RUN/results."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from tests.small_run import small_config
 from tests.zoo.opened import open_backbone
 from virtex.config import from_dict
+from virtex.data.layouts import write_scenes
+from virtex.data.sources.scenes import ScenesSource
 from virtex.early_stopping import EarlyStopping, EarlyStoppingConfig, num_since_best
 from virtex.engine.run import RunFolder
 from virtex.errors import ConfigError
@@ -16,6 +19,12 @@ from virtex.transfer.protocol import Result
 from virtex.zoo.init import open_init
 
 DATA = {"source": "scenes", "num_images": 60, "num_val_images": 40, "image_size": 64}
+IDENTITIES = {
+    role: ScenesSource(DATA[number], split=split, image_size=64).identity()
+    for role, split, number in (
+        ("train", "train", "num_images"), ("test", "val", "num_val_images"),
+    )
+}  # fmt: skip
 FLAGS = [
     "--early_stopping.protocol=voc07", "--early_stopping.image_size=32",
     "--early_stopping.leave_out_rare", "--num_samples=0",
@@ -47,7 +56,7 @@ def store(out: Path, step: int, score: float) -> float:
         numbers={"mAP": score},
         settings={},
         initialisation={"init": str(out), "step": step},
-        data={},
+        data=IDENTITIES,
         seed=0,
         versions={},
         device="cpu",
@@ -108,6 +117,25 @@ def test_a_score_records_its_weights_as_transfer_does_for_the_run(tmp_path: Path
     expected = json.loads(json.dumps({**origin.record(), "sha256": None}))
     (path,) = (out / "results").iterdir()
     assert Result.read(path).initialisation == expected
+
+
+def test_checkpoints_are_compared_on_one_set_of_images(tmp_path: Path) -> None:
+    """An easier set would choose the weights."""
+    for layout, seed in (("first", 0), ("other", 1)):
+        write_scenes("voc", tmp_path / layout, num_train=20, num_val=12, image_size=64, seed=seed)
+    shutil.copytree(tmp_path / "first", tmp_path / "moved")
+    own = [flag for flag in FLAGS if ".data." not in flag]
+    own += ["--early_stopping.data.source=voc"]
+
+    def go_on(data: str) -> None:
+        folder = f"--early_stopping.data.root={tmp_path / data}"
+        pretrain(small_config(tmp_path / "run", *own, folder))
+
+    go_on("first")
+    RunFolder(tmp_path / "run").checkpoints.at(6).unlink()
+    with pytest.raises(ConfigError, match=r"scored on other data .*give the same data, or"):
+        go_on("other")
+    go_on("moved")
 
 
 def test_scores_of_weights_that_no_longer_exist_are_forgotten(

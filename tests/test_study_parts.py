@@ -19,10 +19,11 @@ from virtex.run_data import RunData
 from virtex.study import StudyConfig, study, tuning
 from virtex.study.checks import check_all, check_same_images
 from virtex.study.plan import Run, is_to_run, planned_runs
-from virtex.study.scores import Measurement, measurements, same_data
+from virtex.study.scores import Measurement, measurements
 from virtex.study.summary import num_images_seen, summarize
 from virtex.study.table import table
 from virtex.study.tuning import trials, tune, tuned
+from virtex.transfer.identities import same_data
 from virtex.transfer.protocol import Result
 
 RANDOM = {"name": "random", "pretrain": None}

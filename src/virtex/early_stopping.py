@@ -23,6 +23,7 @@ from virtex.models.backbone import Backbone
 from virtex.transfer.choosing import choosing_data, choosing_protocol
 from virtex.transfer.command import open_splits
 from virtex.transfer.features import Extraction
+from virtex.transfer.identities import same_data
 from virtex.transfer.protocol import Result
 from virtex.zoo.backbones import origin_of
 from virtex.zoo.init import Opened
@@ -146,6 +147,25 @@ class EarlyStopping:
         for path in self._paths():
             if int(path.stem.rpartition("_")[2]) > step:
                 path.unlink()
+
+    def begin(self, step: int) -> None:
+        """Take up the scores of a run that begins or resumes at a step.
+
+        The folders of the data may change on resume, and all checkpoints are compared on one set.
+
+        Raises:
+            ConfigError: Scores that were measured on other data.
+        """
+        self.forget_after(step)
+        now = {"train": self.train.identity(), "test": self.test.identity()}
+        for path in self._paths():
+            before = Result.read(path).data
+            if not same_data(before, now):
+                raise ConfigError(
+                    f"the checkpoints so far were scored on other data ({path} names {before}) "
+                    f"than early_stopping.data are now ({now}), and the best of all cannot be "
+                    f"told: give the same data, or remove {self.folder} to choose from here on"
+                )
 
     def is_over(self, step: int) -> bool:
         """Return whether patience has ended at a step, as the stored scores say."""

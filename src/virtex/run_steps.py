@@ -67,7 +67,7 @@ class RunSteps:
         if self.remote is not None:
             self.remote.follow(start_step)
         if self.early_stopping is not None:
-            self.early_stopping.forget_after(start_step)
+            self.early_stopping.begin(start_step)
         stream = training_batches(
             self.train,
             self.task.encode,

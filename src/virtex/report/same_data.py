@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Hashable, Sequence
 
+from virtex.transfer.identities import RULE
 from virtex.transfer.protocol import Result, digest
 
-RULE = "drawn"
-"""Part of an identity that states how a seed samples images; then their number may differ."""
 LOCATION_OR_SAMPLE = frozenset({"root", "subset_sha256"})
 """Parts of an identity that same data may differ in: the folder, and the sample of a seed."""
 

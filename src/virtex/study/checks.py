@@ -19,17 +19,16 @@ from virtex.run_data import RunData
 from virtex.study.mistakes import Mistakes
 from virtex.study.plan import Run, is_to_run
 from virtex.study.scores import (
-    Identities,
     Measurement,
     binding,
     measurements,
     options_of,
-    same_data,
     scores_of,
 )
 from virtex.study.study_config import Score, StudyConfig
 from virtex.study.tuning import check_grids, check_trials, trials, tuned
 from virtex.transfer.command import architecture
+from virtex.transfer.identities import Identities, same_data
 from virtex.transfer.protocol import MAX_BYTES, Result, digest
 from virtex.transfer.protocols import PROTOCOLS
 from virtex.transfer.whole_model import WholeModelConfig

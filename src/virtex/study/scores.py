@@ -20,7 +20,6 @@ from virtex import files
 from virtex.config import flat, parse, to_dict, with_recipes
 from virtex.engine.inference import InferenceConfig
 from virtex.errors import ConfigError, VirTexError, did_you_mean, listing
-from virtex.report.same_data import RULE
 from virtex.study.plan import Run
 from virtex.study.study_config import (
     DRAW_STRIDE,
@@ -45,12 +44,6 @@ OF_CAPTIONS = ("captioning", "retrieval", "zero-shot")
 FREE = ("init", "out", "backbone", "batch_size", "device", "num_workers", "loader.", "data.")
 """Options, or prefixes of options, that a stored score may differ in: the data are compared by
 their content."""
-LOCATIONS = frozenset({"root", "image_root"})
-"""Parts of an identity that name a folder, which each machine may have elsewhere."""
-SAMPLE = frozenset({"subset", "subset_sha256"})
-"""Parts of an identity that each seed has otherwise, where images are drawn."""
-Identities = Mapping[str, Mapping[str, Any]]
-"""Identities of a score's data by their roles."""
 
 
 @dataclass(frozen=True)
@@ -134,22 +127,6 @@ def numbers_of(
                 else:
                     _warn_of_number(score.name, name, listing(drawn[0].numbers, limit=20))
     return numbers
-
-
-def same_data(first: Identities, second: Identities) -> bool:
-    """Return whether data are the same, wherever they lie and whichever images a seed draws."""
-    return _comparable(first) == _comparable(second)
-
-
-def _comparable(identities: Identities) -> dict[str, dict[str, Any]]:
-    return {
-        role: {
-            key: value
-            for key, value in identity.items()
-            if key not in LOCATIONS and not (key in SAMPLE and RULE in identity)
-        }
-        for role, identity in identities.items()
-    }
 
 
 @functools.cache  # once, not after each run

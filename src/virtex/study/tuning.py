@@ -25,10 +25,10 @@ from virtex.pretrain import PretrainConfig
 from virtex.pretrain_team import pretrain_in_team
 from virtex.processes import Requested
 from virtex.study.plan import Run, with_seed
-from virtex.study.scores import same_data
 from virtex.study.study_config import TARGET, Row, StudyConfig, Tuning
 from virtex.transfer.choosing import choosing_data, choosing_protocol
 from virtex.transfer.command import TransferConfig, extraction
+from virtex.transfer.identities import same_data
 from virtex.transfer.protocol import MAX_BYTES, Protocol, Result
 from virtex.zoo.backbones import build_backbone, origin_of
 from virtex.zoo.init import open_init
