@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.sources.layouts import jpeg, write
 from tests.small_run import small_config
 from tests.task_options import task_flags
 from virtex.errors import ConfigError
-from virtex.pretrain import check, pretrain
+from virtex.pretrain import check, check_inputs, parse_pretrain, pretrain
 
 MULTISTEP = ("--optim.schedule=multistep",)
 ONE_CELL = ("--image.size=32",)
@@ -81,3 +82,13 @@ def test_contradictions_of_several_options_are_told_together(tmp_path: Path) -> 
     text = str(caught.value)
     for problem in ("split equally", "warmup_steps 10", "unfreeze_at 7 must", "neither is set"):
         assert problem in text, text
+
+
+def test_validation_images_that_are_trained_on_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "1.jpg", jpeg())
+    write(tmp_path / "2.jpg", jpeg())
+    train = write(tmp_path / "train.csv", "image,caption\n1.jpg,a cat\n2.jpg,a dog\n")
+    val = write(tmp_path / "val.csv", "image,caption\n2.jpg,an animal\n")
+    options = ["--data.root", str(train), "--data.val_root", str(val), "--out", str(tmp_path / "x")]
+    with pytest.raises(ConfigError, match=r"^1 of the 1 validation images would .*2\.jpg\. Name"):
+        check_inputs(parse_pretrain(options))

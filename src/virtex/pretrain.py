@@ -20,6 +20,7 @@ from virtex.data.shards.remote import RemoteShards, open_remote
 from virtex.data.source import open_source, open_whole, part_to_train
 from virtex.data.source_options import is_manifest
 from virtex.data.tokenizer import Tokenizer
+from virtex.data.validation import check_disjoint
 from virtex.early_stopping import EarlyStopping
 from virtex.engine import checkpoint
 from virtex.engine.loop import FitResult, fit
@@ -166,8 +167,10 @@ def _open_data(config: PretrainConfig, remote: RemoteShards | None) -> _Data:
     assert whole is not None  # only validation data may be missing
     train = part_to_train(whole, config.data)
     validation = open_source(config.data, split="val", needs=needs, remote=remote)
-    if validation is not None and train.categories:
-        check_same_classes(train, validation)
+    if validation is not None:
+        check_disjoint(train, validation)
+        if train.categories:
+            check_same_classes(train, validation)
     return _Data(whole, train, validation)
 
 

@@ -309,23 +309,6 @@ def test_all_wrong_options_are_reported_at_once(tmp_path: Path) -> None:
             "the same split, val",
         ),
         (
-            {"source": "voc", "root": Path("x"), "train_split": "trainval"},
-            "Give --data.val_split test",
-        ),
-        (
-            {
-                "source": "voc",
-                "root": Path("x"),
-                "train_split": "2007_trainval+2012_trainval",
-                "val_split": "2012_val",
-            },
-            "VOC's 2012_trainval and 2012_val share images",
-        ),
-        (
-            {"source": "voc", "root": Path("x"), "val_split": "2007_trainval"},
-            "VOC's train and 2007_trainval share images",
-        ),
-        (
             {"source": "folder", "root": Path("x"), "bad_object_limit": 0.1},
             "--data.bad_object_limit 0.1 means nothing to --data.source folder",
         ),

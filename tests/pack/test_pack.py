@@ -1,5 +1,6 @@
 """Any source to shards, and back."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -301,6 +302,17 @@ def test_validation_images_must_be_there_if_they_are_named(root, tmp_path):
         packed(root, tmp_path / "out", split="val")
     packed(root, tmp_path / "out")
     assert {name.partition("/")[0] for name in shards_in(tmp_path / "out")} == {"train"}
+
+
+def test_images_that_would_be_in_both_splits_are_refused(root, tmp_path):
+    data = SourceConfig(source="folder", root=root, val_root=root / "train")
+    config = dataclasses.replace(config_of(root, tmp_path / "out"), data=data)
+    with pytest.raises(ConfigError, match="are trained on"):
+        pack(config, processes=1)
+    (root / "val" / "again.jpg").symlink_to(root / "train" / "00.jpg")
+    write(root / "val" / "again.txt", "a caption")
+    with pytest.raises(ConfigError, match=r"^1 of the \d+ validation images would be trained on"):
+        packed(root, tmp_path / "out")
 
 
 def test_the_command_prints_what_it_packed(root, tmp_path, capsys):

@@ -97,6 +97,17 @@ def test_data_without_a_test_split_are_refused(colors: Path, tmp_path: Path) -> 
         run(parse(LinearConfig, line, prog="virtex transfer linear"))
 
 
+def test_test_images_that_are_trained_on_are_refused(colors: Path, tmp_path: Path) -> None:
+    train, out = colors / "train", tmp_path / "scores"
+    flat = [*arguments(train, out), "--data.val_root", str(train)]
+    split = [*arguments(train, out), "--data.val_root", str(colors)]
+    for line in (flat, [*split, "--data.val_split", "train"]):
+        with pytest.raises(ConfigError, match=r"^36 of the 36 validation images would be trained"):
+            run(parse(LinearConfig, line, prog="virtex transfer linear"))
+    assert not out.exists()
+    run(parse(LinearConfig, split, prog="virtex transfer linear"))
+
+
 def test_labels_stay_with_their_images_where_some_are_bad(backbone: Backbone) -> None:
     source = Noise(5, labels=[(2,), (0,), (1,), (0,), (2,)], bad=(1, 4))
     features = extract_features(backbone, source, QUICK)

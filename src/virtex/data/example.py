@@ -52,6 +52,15 @@ class Example:
         return str(self.image) if isinstance(self.image, Path) else self.image_id
 
 
+class ImageFile(NamedTuple):
+    """Where an image is stored, whatever its id: two sources may have it in common."""
+
+    path: str
+    """File of the image, or the shard or data set that holds it."""
+    position: int = 0
+    """Offset or row of the image in a file of several."""
+
+
 class ShardCounts(NamedTuple):
     """How the examples of a source lie in shards, one behind the other."""
 
@@ -87,6 +96,11 @@ class Source(ABC):
     def image_id(self, index: int) -> str:
         """Return the id of `[index]`, if possible without the cost of the example."""
         return self[index].image_id
+
+    def image_file(self, index: int) -> ImageFile | None:
+        """Return where the image of `[index]` is stored, without reading it; None if unknown."""
+        del index
+        return None
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Return the captions of `[index]`, if possible without the cost of the example."""
@@ -126,6 +140,9 @@ class Subset(Source):
 
     def image_id(self, index: int) -> str:
         return self.source.image_id(int(self.indices[index]))
+
+    def image_file(self, index: int) -> ImageFile | None:
+        return self.source.image_file(int(self.indices[index]))
 
     def captions(self, index: int) -> tuple[str, ...]:
         return self.source.captions(int(self.indices[index]))

@@ -10,7 +10,6 @@ from virtex.data.shards.index_options import DEFAULT_OUT
 from virtex.data.shards.manifest import has_manifest
 from virtex.data.shards.manifest_options import mixed_twice
 from virtex.data.shards.retries import MAX_RETRIES, NUM_RETRIES
-from virtex.data.sources.voc_splits import overlap
 from virtex.data.urls import url_problem
 from virtex.errors import ConfigError, raise_all
 from virtex.options.dependents import register_dependents
@@ -361,12 +360,6 @@ def _contradictions(config: SourceConfig) -> list[str]:
             f"training and validation are the same split, {train}. Give another --data.val_split "
             "or --data.train_split, or a --data.val_root."
         )
-    elif config.source == "voc" and config.val_root is None:
-        problems += [
-            f"VOC's {one} and {other} share images, which would be trained on and tested on. Give "
-            "--data.val_split test, or train on train."
-            for one, other in overlap(train, val)
-        ]
     elif config.source == "karpathy" and config.val_root is None:
         problems += [
             f"the training split {train} and the validation split {val} share {part}, which would "

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from virtex.data.example import Example, Source, Subset
+from virtex.data.example import Example, ImageFile, Source, Subset
 from virtex.errors import DataError, listing
 
 log = logging.getLogger("virtex")
@@ -40,6 +40,9 @@ class FewerCaptions(Source):
 
     def image_id(self, index: int) -> str:
         return self.source.image_id(index)
+
+    def image_file(self, index: int) -> ImageFile | None:
+        return self.source.image_file(index)
 
     def captions(self, index: int) -> tuple[str, ...]:
         return self.source.captions(index)[: self.num_captions]

@@ -23,6 +23,7 @@ from virtex.data.shards.index_options import IndexConfig
 from virtex.data.shards.remote import train_paths, val_paths
 from virtex.data.shards.remote_visit import VisitedShards, visited
 from virtex.data.source import Split, open_source, resolved
+from virtex.data.validation import check_disjoint, check_validation
 from virtex.errors import ConfigError, DataError, VirTexError, one_line
 from virtex.options.sizes import bytes_of
 from virtex.pack.pack_folder import LEFT_OUT, PackFolder, ShardCounts
@@ -260,6 +261,9 @@ def _open(config: PackConfig, remote: VisitedShards | None) -> dict[Split, Sourc
                 "there are no validation images. Name them with --data.val_split, --data.val_root "
                 "or --data.val_share, or leave --split val out."
             )
+    if len(sources) > 1:
+        check_validation(config.data)
+        check_disjoint(sources["train"], sources["val"])
     return sources
 
 

@@ -13,6 +13,7 @@ from virtex.data.example import Indices, Source, Subset
 from virtex.data.source import Needs, SourceConfig, Split, open_source
 from virtex.data.subsets import few_shots, labeled_fraction
 from virtex.data.transforms import MAX_SIDE
+from virtex.data.validation import check_disjoint
 from virtex.engine.inference import InferenceConfig
 from virtex.errors import ConfigError, DataError, listing, out_of_range, raise_all
 from virtex.models.backbone import BackboneConfig
@@ -280,7 +281,7 @@ def open_splits(data: SourceConfig, needs: Needs = Needs(labels=True)) -> tuple[
     """Open the training and the test images.
 
     Raises:
-        ConfigError, DataError: Invalid options or data, or no test split.
+        ConfigError, DataError: Invalid options or data, no test split, or images in both.
     """
     train, test = (open_source(data, split=split, needs=needs) for split in get_args(Split))
     if train is None or test is None:
@@ -288,6 +289,7 @@ def open_splits(data: SourceConfig, needs: Needs = Needs(labels=True)) -> tuple[
             f"there is no test data: name it with data.val_split, data.val_root or data.val_share "
             f"(source {data.source}, root {data.root})."
         )
+    check_disjoint(train, test)
     return train, test
 
 

@@ -16,6 +16,7 @@ from virtex.data.images import decode_image
 from virtex.data.pixels import BadImageError
 from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.sources import huggingface
+from virtex.data.validation import check_disjoint
 from virtex.errors import ConfigError, DataError
 from virtex.pretrain import parse_pretrain, pretrain
 from virtex.zoo.tensor_file import read_tensor_file
@@ -225,6 +226,15 @@ def test_splits_are_found_and_named(tmp_path: Path) -> None:
     assert opened(alone, split="val") is None
     assert first("val", val_root=alone) == "alone"
     assert "has no splits" in error_of(alone, train_split="train")
+
+
+def test_rows_that_are_trained_on_are_no_validation_data(tmp_path: Path) -> None:
+    splits = {name: captioned("a cat", "a dog") for name in ("train", "validation")}
+    root = saved(tmp_path / "set", datasets.DatasetDict(splits))
+    train = opened(root)
+    with pytest.raises(ConfigError, match=r"^2 of the 2 validation images would be trained on"):
+        check_disjoint(train, opened(root / "train", split="val", val_root=root / "train"))
+    check_disjoint(train, opened(root, split="val", val_root=root))
 
 
 def test_a_pickled_source_is_small_and_gives_the_same(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from virtex.data.checks import Problems, only_in_one, sha256_of_strings
-from virtex.data.example import Example, Source
+from virtex.data.example import Example, ImageFile, Source
 from virtex.data.image_files import PassedOver, is_image, subfolders, walk
 from virtex.data.packed import PackedStrings
 from virtex.errors import DataError, raise_all
@@ -47,6 +47,9 @@ class ClassesSource(Source):
     def __getitem__(self, index: int) -> Example:
         name = self.image_ids[index]
         return Example(image_id=name, image=self.root / name, labels=self.labels(index))
+
+    def image_file(self, index: int) -> ImageFile:
+        return ImageFile(f"{self.root}/{self.image_ids[index]}")
 
     def labels(self, index: int) -> tuple[int, ...]:
         return (int(self._labels[index]),)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from virtex.data.checks import Problems, is_caption, paused_collection
-from virtex.data.example import Example, Source
+from virtex.data.example import Example, ImageFile, Source
 from virtex.data.missing_captions import Missing, skip_within_limit, skipped_identity
 from virtex.data.packed import PackedLists
 from virtex.data.source_options import BAD_OBJECT_LIMIT, MISSING_CAPTION_LIMIT
@@ -83,6 +83,9 @@ class CocoSource(Source):
         captions, index = self.captions(index), int(self._kept[index])
         example = replace(self._images[index], captions=captions)
         return example if self._instances is None else self._instances.add_to(example, index)
+
+    def image_file(self, index: int) -> ImageFile:
+        return self._images.file(int(self._kept[index]))
 
     def captions(self, index: int) -> tuple[str, ...]:
         return () if self._captions is None else self._captions[int(self._kept[index])]

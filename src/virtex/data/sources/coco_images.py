@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtex.data.checks import absent_files, path_inside, repaired_paths
-from virtex.data.example import Example
+from virtex.data.example import Example, ImageFile
 from virtex.data.packed import PackedStrings
 from virtex.data.sources.coco_file import CocoFile, id_text, numbers_in
 
@@ -28,6 +28,10 @@ class CocoImages:
 
     def __getitem__(self, index: int) -> Example:
         return Example(image_id=self.ids[index], image=self.folder / self.paths[index])
+
+    def file(self, index: int) -> ImageFile:
+        """Return where an image is stored."""
+        return ImageFile(f"{self.folder}/{self.paths[index]}")
 
     def indices(self) -> dict[str, int]:
         """Return the index of each image by its id."""

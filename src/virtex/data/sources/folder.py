@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from virtex.data.checks import Problems, sha256_of_captions, sha256_of_strings
-from virtex.data.example import Example, Source
+from virtex.data.example import Example, ImageFile, Source
 from virtex.data.image_files import PassedOver, is_image, walk
 from virtex.data.missing_captions import skipped_identity
 from virtex.data.packed import PackedFloats, PackedLists, PackedStrings
@@ -71,6 +71,9 @@ class FolderSource(Source):
         captions = () if self._captions is None else self._captions[index]
         weights = () if self._weights is None else self._weights[index]
         return Example(name, self.root / name, captions, weights)
+
+    def image_file(self, index: int) -> ImageFile:
+        return ImageFile(f"{self.root}/{self.image_ids[index]}")
 
     def identity(self) -> dict[str, str | int]:
         own: dict[str, str | int] = {"source": "folder", "root": str(self.root)}

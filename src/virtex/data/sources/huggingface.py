@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtex.data.checks import Problems, absent_files, is_caption, sha256_of_strings
-from virtex.data.example import Example, Source
+from virtex.data.example import Example, ImageFile, Source
 from virtex.data.missing_captions import Missing, skip_within_limit, skipped_identity
 from virtex.data.packed import PackedLists, PackedStrings, starts_of
 from virtex.data.pixels import MAX_FILE_BYTES, BadImageError
@@ -96,6 +96,9 @@ class HuggingFaceSource(Source):
 
     def image_id(self, index: int) -> str:
         return self.image_ids[index]
+
+    def image_file(self, index: int) -> ImageFile:
+        return ImageFile(str(self.root / self.split), int(self._rows[index]))
 
     def captions(self, index: int) -> tuple[str, ...]:
         return () if self._captions is None else self._captions[index]

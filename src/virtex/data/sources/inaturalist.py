@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtex.data.checks import Problems, only_in_one, paused_collection
-from virtex.data.example import Example, Source
+from virtex.data.example import Example, ImageFile, Source
 from virtex.data.sources.coco_file import CocoFile
 from virtex.data.sources.coco_images import read_images
 from virtex.data.sources.coco_instances import read_categories, read_labels
@@ -41,6 +41,9 @@ class InaturalistSource(Source):
 
     def __getitem__(self, index: int) -> Example:
         return replace(self._images[index], labels=self.labels(index))
+
+    def image_file(self, index: int) -> ImageFile:
+        return self._images.file(index)
 
     def labels(self, index: int) -> tuple[int, ...]:
         return (int(self._labels[index]),)

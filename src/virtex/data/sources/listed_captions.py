@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from virtex.data.checks import Problems, absent_files, is_caption, path_inside
-from virtex.data.example import Example, Source
+from virtex.data.example import Example, ImageFile, Source
 from virtex.data.missing_captions import Missing, skip_within_limit, skipped_identity
 from virtex.data.packed import PackedLists, PackedStrings
 
@@ -60,6 +60,9 @@ class ListedCaptions(Source):
     def __getitem__(self, index: int) -> Example:
         name = self.image_ids[index]
         return Example(image_id=name, image=self.folder / name, captions=self.captions(index))
+
+    def image_file(self, index: int) -> ImageFile:
+        return ImageFile(f"{self.folder}/{self.image_ids[index]}")
 
     def captions(self, index: int) -> tuple[str, ...]:
         return () if self._captions is None else self._captions[index]

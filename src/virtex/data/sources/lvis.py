@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from virtex.data.checks import Problems, paused_collection
-from virtex.data.example import Example, Source
+from virtex.data.example import Example, ImageFile, Source
 from virtex.data.source_options import BAD_OBJECT_LIMIT
 from virtex.data.sources.coco_file import CocoFile, id_text
 from virtex.data.sources.coco_images import read_images
@@ -78,6 +78,9 @@ class LvisSource(Source):
         absent, incomplete = self._absent[index], self._incomplete[index]
         example = replace(example, absent_labels=absent, incomplete_labels=incomplete)
         return self._instances.add_to(example, index)
+
+    def image_file(self, index: int) -> ImageFile:
+        return self._images.file(index)
 
     def labels(self, index: int) -> tuple[int, ...]:
         return () if self._instances is None else self._instances.image_labels[index]

@@ -14,7 +14,7 @@ from virtex.data.checks import (
     quoted,
     repaired_paths,
 )
-from virtex.data.example import Example, Source
+from virtex.data.example import Example, ImageFile, Source
 from virtex.data.missing_captions import Missing, skip_within_limit, skipped_identity
 from virtex.data.packed import PackedLists, PackedStrings
 from virtex.data.source_options import MISSING_CAPTION_LIMIT
@@ -91,6 +91,9 @@ class TableSource(Source):
         name = self.image_ids[index]
         captions = () if self._captions is None else self._captions[index]
         return Example(image_id=name, image=self.image_root / name, captions=captions)
+
+    def image_file(self, index: int) -> ImageFile:
+        return ImageFile(f"{self.image_root}/{self.image_ids[index]}")
 
     def identity(self) -> dict[str, str | int]:
         counts: dict[str, str | int] = {"images": len(self)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from virtex.data.checks import Problems, sha256_of_strings
-from virtex.data.example import Example, Source
+from virtex.data.example import Example, ImageFile, Source
 from virtex.data.packed import PackedStrings
 from virtex.data.source_options import BAD_OBJECT_LIMIT
 from virtex.data.sources.voc_annotations import VocObjects, read_objects
@@ -72,6 +72,10 @@ class VocSource(Source):
             ignored_labels=tuple(np.flatnonzero(self._marks[index] == DIFFICULT).tolist()),
         )
         return example if self._objects is None else self._objects.add_to(example, index)
+
+    def image_file(self, index: int) -> ImageFile:
+        folder = self._folders[self._folder_indices[index]]
+        return ImageFile(f"{folder}/JPEGImages/{self._image_ids[index]}.jpg")
 
     def labels(self, index: int) -> tuple[int, ...]:
         return tuple(np.flatnonzero(self._marks[index] == PRESENT).tolist())

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 SPLITS = ("train", "val", "trainval", "test")
-HALVES = frozenset({"train", "val"})
-"""The splits that make up trainval."""
 DEFAULT_YEAR = "2007"
 
 
@@ -20,31 +18,11 @@ class YearSplit(NamedTuple):
     def __str__(self) -> str:
         return self.name if self.year is None else f"{self.year}_{self.name}"
 
-    def shares_images(self, other: "YearSplit") -> bool:
-        """Return whether the two splits have common images."""
-        if (self.year or DEFAULT_YEAR) != (other.year or DEFAULT_YEAR):
-            return False
-        return bool(self._parts & other._parts)
-
-    @property
-    def _parts(self) -> frozenset[str]:
-        return HALVES if self.name == "trainval" else frozenset({self.name})
-
 
 def parse_splits(text: str) -> tuple[YearSplit, ...]:
     """Return the splits in a text that joins them with +, each with an optional year."""
     found = (re.fullmatch(r"(?:(\d{4})_)?(.*)", part, re.DOTALL) for part in text.split("+"))
     return tuple(YearSplit(*match.groups()) for match in found if match)
-
-
-def overlap(first: str, second: str) -> list[tuple[YearSplit, YearSplit]]:
-    """Return the parts of two (joined) splits that share images."""
-    return [
-        (one, other)
-        for one in parse_splits(first)
-        for other in parse_splits(second)
-        if one.shares_images(other)
-    ]
 
 
 def voc_folder(root: Path, year: str | None) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtex.data.checks import Problems, sha256_of_captions, sha256_of_strings
-from virtex.data.example import Example, Source
+from virtex.data.example import Example, ImageFile, Source
 from virtex.data.image_files import PassedOver, walk
 from virtex.data.missing_captions import skipped_identity
 from virtex.data.packed import PackedFloats, PackedLists, PackedStrings
@@ -96,6 +96,10 @@ class WebdatasetSource(Source):
 
     def image_id(self, index: int) -> str:
         return self.image_ids[index]
+
+    def image_file(self, index: int) -> ImageFile:
+        shard = self._shards[self._shard_indices[index]]
+        return ImageFile(f"{self.root}/{shard}", int(self._offsets[index]))
 
     def captions(self, index: int) -> tuple[str, ...]:
         return () if self._captions is None else self._captions[index]
