@@ -59,6 +59,11 @@ def test_the_same_data_elsewhere_have_the_same_fingerprint() -> None:
     assert differences(before, before) == []
 
 
+def test_runs_from_before_sizes_were_read_know_their_data() -> None:
+    sized = [replace(one, annotated_size=(6, 8)) for one in EXAMPLES]
+    assert fingerprint(Listed(sized), ALL) == fingerprint(Listed(EXAMPLES), ALL)
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -1,17 +1,26 @@
 """The objects of an image: visible ones, flips and batches."""
 
 import dataclasses
+import io
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.data.small_objects import SCENES, example_of, filled, found
 from virtex.data.example import Example
 from virtex.data.images import Box
 from virtex.data.masks import Placement, box_around, unpack_masks
 from virtex.data.object_transforms import WholeImageTransform, place_in_square
-from virtex.data.objects import ObjectCollate, encode_objects, find_objects, flip_objects
+from virtex.data.objects import (
+    ObjectCollate,
+    Objects,
+    encode_objects,
+    find_objects,
+    flip_objects,
+)
 from virtex.data.sources.scenes.scenes_source import run_lengths
 from virtex.errors import DataError
 from virtex.imagenet import IMAGENET_MEAN
@@ -115,6 +124,44 @@ def test_masks_of_another_size_than_their_image_are_an_error():
         find_objects(
             example, place_in_square(30, 20, size=30), image_size=(30, 20), with_masks=True
         )
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_objects_of_an_image_of_another_size_are_an_error(with_masks: bool) -> None:
+    example = example_of(filled(30, 20, (1, 1, 5, 5)), annotated_size=(60.0, 40.0))
+    polygons = ([[1, 1, 5, 1, 5, 5]],)
+    example = dataclasses.replace(example, masks=polygons)
+    place = place_in_square(30, 20, size=30)
+
+    def find(**changes: Any) -> Objects:
+        changed = dataclasses.replace(example, **changes)
+        return find_objects(changed, place, image_size=(30, 20), with_masks=with_masks)
+
+    with pytest.raises(DataError, match=r"is 20 x 30 pixels, and its annotations say 40 x 60: .*"):
+        find()
+    with pytest.raises(DataError, match=r"say 30 x 20: .*, or remove the image's EXIF orientation"):
+        find(annotated_size=(20.0, 30.0))
+    for size in (None, (30.0, 20.0)):
+        assert len(find(annotated_size=size).labels) == 1
+    nothing = np.zeros((0, 4), np.float32)
+    assert not len(find(boxes=nothing, box_labels=(), masks=()).labels)
+
+
+@pytest.mark.parametrize(("size", "is_wrong"), [((40.0, 20.0), False), ((20.0, 40.0), True)])
+def test_objects_are_annotated_in_the_upright_image(
+    size: tuple[float, float], is_wrong: bool
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    file = io.BytesIO()
+    Image.new("RGB", (40, 20)).save(file, "JPEG", exif=exif)
+    example = example_of(filled(40, 20, (1, 1, 5, 5)), image=file.getvalue(), annotated_size=size)
+    transform = WholeImageTransform(40, False)
+    if is_wrong:
+        with pytest.raises(DataError, match="is 20 x 40 pixels, and its annotations say 40 x 20"):
+            transform(example, np.random.default_rng(0))
+    else:
+        assert transform(example, np.random.default_rng(0))["image_sizes"].tolist() == [40, 20]
 
 
 @pytest.mark.parametrize(

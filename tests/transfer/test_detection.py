@@ -1,12 +1,14 @@
 """Detection protocols end to end on drawn scenes in each benchmark's layout, and their parts."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from virtex.config import parse, with_recipes
 from virtex.data.example import Example, Source
@@ -181,6 +183,18 @@ def test_an_image_that_cannot_be_read_is_counted_not_scored(
     sorted((data / "val2017").iterdir())[1].write_bytes(b"no image")
     (result,) = detection.run(small("coco-segmentation", data, tmp_path / "out"))
     assert result.numbers["num_test"] == 3
+
+
+@pytest.mark.parametrize("recipe", LAYOUTS)
+def test_resized_images_with_the_original_annotations_are_refused(
+    recipe: str, layouts: dict[str, Path], tmp_path: Path
+) -> None:
+    data = shutil.copytree(layouts[LAYOUTS[recipe]], tmp_path / "data")
+    for path in data.rglob("*.jpg"):
+        Image.open(path).resize((32, 32)).save(path)
+    config = small(recipe, data, tmp_path / "out", "--task.masks", "false")
+    with pytest.raises(DataError, match="is 32 x 32 pixels, and its annotations say 64 x 64"):
+        detection.run(config)
 
 
 def test_training_data_without_objects_are_refused(tmp_path: Path) -> None:

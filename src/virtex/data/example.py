@@ -45,6 +45,8 @@ class Example:
     """Classes that annotators verified as absent (LVIS's negatives)."""
     incomplete_labels: tuple[int, ...] = ()
     """Classes whose objects do not all have a box (LVIS's `not_exhaustive`)."""
+    annotated_size: tuple[float, float] | None = None
+    """Height and width of the image that the objects were annotated in; None if unknown."""
 
     @property
     def location(self) -> str:

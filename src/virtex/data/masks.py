@@ -99,6 +99,21 @@ def unpack_masks(packed: Tensor, height: int, width: int) -> Tensor:
     return bits.view(len(packed), height, -(-width // 8) * 8)[:, :, :width]
 
 
+def check_annotated_size(example: Example, image_size: tuple[int, int]) -> None:
+    """Raise a DataError if an image has objects, annotated in an image of another size (H, W)."""
+    size = example.annotated_size
+    if size is None or size == image_size or not example.box_labels:
+        return
+    remedy = "use the original images"
+    if size == image_size[::-1]:
+        remedy = "remove the image's EXIF orientation if it has one"
+    raise DataError(
+        f"{example.location} is {image_size[1]} x {image_size[0]} pixels, and its annotations say "
+        f"{size[1]:g} x {size[0]:g}: its boxes may lie elsewhere. Correct the annotations, or "
+        f"{remedy}."
+    )
+
+
 def check_masks(example: Example, image_size: tuple[int, int]) -> None:
     """Raise a DataError unless each box has a mask and run lengths have the image's (H, W)."""
     if len(example.masks) != len(example.box_labels):

@@ -21,6 +21,7 @@ from virtex.data.masks import (
     Mask,
     Placement,
     box_around,
+    check_annotated_size,
     check_masks,
     draw_mask,
     pack_masks,
@@ -69,9 +70,11 @@ def find_objects(
         image_size: Height and width of the whole image.
 
     Raises:
-        DataError: Masks are requested, and are missing, broken or of another size than the image.
+        DataError: The objects were annotated in an image of another size; or masks are requested,
+            and are missing, broken or of another size than the image.
     """
     assert example.boxes is not None, "a task that needs objects gets boxes"
+    check_annotated_size(example, image_size)
     moved = _move(example.boxes, placement)
     limits = np.array([placement.width, placement.height] * 2, np.float32)
     boxes = moved.clip(0, limits)

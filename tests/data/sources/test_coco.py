@@ -62,6 +62,15 @@ def test_instances_give_labels_corners_masks_and_crowd(root: Path) -> None:
     assert nothing.boxes.shape == (0, 4)
 
 
+def test_an_image_has_the_size_of_its_annotations(root: Path) -> None:
+    path = root / "annotations" / "instances_train2017.json"
+    document = json.loads(path.read_text())
+    document["images"][1] |= {"width": 8, "height": 6}
+    path.write_text(json.dumps(document))
+    source = CocoSource(root, split="train", with_instances=True)
+    assert [example.annotated_size for example in source] == [None, (6, 8), None]
+
+
 def test_masks_come_back_as_the_file_gives_them(root: Path) -> None:
     _, instances = coco_documents()
     source = CocoSource(root, split="train2017", with_captions=False, with_instances=True)

@@ -58,6 +58,7 @@ def test_an_image_lists_its_absent_and_incomplete_classes(tmp_path: Path) -> Non
     assert source.categories == ("aerosol_can", "zebra", "otter")
     assert source.frequencies == ("f", "r", "c")
     empty, shown = source
+    assert empty.annotated_size == shown.annotated_size == (6, 8)
     assert (empty.labels, empty.absent_labels, empty.incomplete_labels) == ((), (0, 1), ())
     assert (shown.labels, shown.absent_labels, shown.incomplete_labels) == ((0, 2), (), (2,))
     assert [source.labels(index) for index in (0, 1, -1)] == [(), (0, 2), (0, 2)]

@@ -228,6 +228,22 @@ def test_a_box_outside_its_image_is_bad(
     assert source.identity().get("dropped_objects", 0) == is_bad
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (SIZE, (6, 8)),
+        ("", None),
+        ("<size><width>0</width><height>0</height></size>", None),  # labelImg's for unknown
+    ],
+)
+def test_an_image_has_the_size_of_its_annotations(
+    root: Path, size: str, expected: tuple[int, int] | None
+) -> None:
+    spoil(root, "Annotations/000002.xml", annotation(size, CAT.format(box=BOX.format(1, 2, 5, 6))))
+    source = VocSource(root, split="train", with_boxes=True)
+    assert [example.annotated_size for example in source] == [None, expected]
+
+
 def test_annotations_without_any_object_are_a_problem(root: Path) -> None:
     spoil(root, "Annotations/000001.xml", annotation())
     message = message_of(VocSource, root, split="train", with_boxes=True)

@@ -1,6 +1,7 @@
 """Bad objects: a few are dropped and logged, many are an error."""
 
 import logging
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -35,6 +36,12 @@ def box_faults(
         OUTSIDE: np.any(beyond | missing, axis=1) & ~is_flat,
         "boxes without area": is_flat,
     }
+
+
+def known_size(image_size: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Return a height and width (2,) as numbers; None if they are NaN."""
+    height, width = image_size.tolist()
+    return None if math.isnan(height) else (height, width)
 
 
 def find_good_objects(

@@ -18,6 +18,7 @@ from virtex.data.sources.bad_objects import (
     box_faults,
     dropped_identity,
     find_good_objects,
+    known_size,
 )
 from virtex.data.sources.coco_file import CocoFile, Row, id_text, numbers_in
 from virtex.data.sources.coco_images import read_sizes
@@ -50,6 +51,8 @@ class Instances:
     masks: Masks | None
     image_labels: LabelLists
     """The classes present in each image."""
+    image_sizes: NDArray[np.float64]
+    """Height and width of each image, NaN where the file has none, (N, 2)."""
     num_dropped: int = 0
     """Number of bad objects that were dropped."""
 
@@ -69,6 +72,7 @@ class Instances:
             masks=tuple(masks),
             crowd=crowd if any(crowd) else (),
             areas=None if self.areas is None else self.areas[first:end],
+            annotated_size=known_size(self.image_sizes[index]),
         )
 
     def identity(self) -> dict[str, str | int]:
@@ -117,7 +121,8 @@ def read_instances(
     labels = np.asarray(read_labels(file, rows, categories), np.int32)
     boxes = np.asarray(_read_boxes(file, rows), np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    sizes = read_sizes(file, indices)[images]
+    image_sizes = read_sizes(file, indices)
+    sizes = image_sizes[images]
     instances = Instances(
         categories=tuple(categories.values()),
         boxes=boxes,
@@ -127,6 +132,7 @@ def read_instances(
         areas=_read_areas(file, rows),
         masks=read_masks(file, rows, sizes, limit=None if with_masks else bad_object_limit),
         image_labels=LabelLists.of_pairs(images, labels, num_images=len(indices)),
+        image_sizes=image_sizes,
     )
     kept = find_good_objects(
         _faults(instances, sizes),

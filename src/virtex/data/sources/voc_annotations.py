@@ -19,6 +19,7 @@ from virtex.data.sources.bad_objects import (
     box_faults,
     dropped_identity,
     find_good_objects,
+    known_size,
 )
 from virtex.errors import listing
 from virtex.files import read_regular
@@ -39,7 +40,7 @@ class VocAnnotation(NamedTuple):
     """One annotation file."""
 
     size: tuple[float, float]
-    """Height and width of the image, NaN if the file lacks them."""
+    """Height and width of the image, NaN if the file lacks them or has zeros."""
     objects: list[VocObject]
 
 
@@ -56,6 +57,8 @@ class VocObjects:
     is_difficult: NDArray[np.bool_]
     starts: NDArray[np.int64]
     """Index of each image's first object, and the end, (N + 1,)."""
+    image_sizes: NDArray[np.float64]
+    """Height and width of each image, NaN where its file has none, (N, 2)."""
     num_dropped: int
     """Number of bad objects that were dropped."""
 
@@ -71,6 +74,7 @@ class VocObjects:
             boxes=self.boxes[first:end],
             box_labels=tuple(self.labels[first:end].tolist()),
             difficult=difficult if any(difficult) else (),
+            annotated_size=known_size(self.image_sizes[index]),
         )
 
     def identity(self) -> dict[str, str | int]:
@@ -104,9 +108,9 @@ def read_objects(
     boxes = np.asarray([one.box for one in objects], np.float32).reshape(-1, 4)
     boxes[:, :2] -= 1
     images = np.repeat(np.arange(len(files)), [len(one.objects) for one in annotations])
-    sizes = np.asarray([one.size for one in annotations]).reshape(-1, 2)[images]
+    image_sizes = np.asarray([one.size for one in annotations], np.float64).reshape(-1, 2)
     kept = find_good_objects(
-        box_faults(boxes, sizes),
+        box_faults(boxes, image_sizes[images]),
         lambda index: f"{files[images[index]].name}: {objects[index].name} {objects[index].box}",
         subject="Annotations",
         limit=bad_object_limit,
@@ -117,6 +121,7 @@ def read_objects(
         labels=np.asarray([label_of.get(one.name, -1) for one in objects], np.int32)[kept],
         is_difficult=np.asarray([one.is_difficult for one in objects], np.bool_)[kept],
         starts=starts_of(np.bincount(images[kept], minlength=len(files)).tolist()),
+        image_sizes=image_sizes,
         num_dropped=int((~kept).sum()),
     )
 
@@ -154,11 +159,13 @@ def _parse_all(files: Sequence[Path], problems: Problems) -> list[VocAnnotation]
 
 
 def _parse_size(root: ElementTree.Element) -> tuple[float, float]:
-    """Return the height and width of the image; NaN if there is no <size>."""
+    """Return the height and width of the image; NaN if there is no <size>, or one of 0 x 0."""
     if root.find("size") is None:
         return EMPTY.size
     texts = [root.findtext(f"size/{side}") for side in ("height", "width")]
     height, width = map(_number, texts)
+    if height == width == 0:  # as tools write that do not open the image
+        return EMPTY.size
     if not (0 < height < math.inf and 0 < width < math.inf):
         raise ValueError(f"a <size> whose height and width are {quoted(texts)}")
     return height, width
