@@ -7,6 +7,7 @@ import pytest
 from tests.data.sources.layouts import jpeg, write
 from tests.small_run import small_config
 from tests.task_options import task_flags
+from virtex.engine.run import RunFolder
 from virtex.errors import ConfigError
 from virtex.pretrain import check, check_inputs, parse_pretrain, pretrain
 
@@ -84,7 +85,9 @@ def test_contradictions_of_several_options_are_told_together(tmp_path: Path) -> 
         assert problem in text, text
 
 
-def test_validation_images_that_are_trained_on_are_refused(tmp_path: Path) -> None:
+def test_validation_images_that_are_trained_on_are_refused_unless_a_run_has_begun_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / "1.jpg", jpeg())
     write(tmp_path / "2.jpg", jpeg())
     train = write(tmp_path / "train.csv", "image,caption\n1.jpg,a cat\n2.jpg,a dog\n")
@@ -92,3 +95,6 @@ def test_validation_images_that_are_trained_on_are_refused(tmp_path: Path) -> No
     options = ["--data.root", str(train), "--data.val_root", str(val), "--out", str(tmp_path / "x")]
     with pytest.raises(ConfigError, match=r"^1 of the 1 validation images would .*2\.jpg\. Name"):
         check_inputs(parse_pretrain(options))
+    monkeypatch.setattr(RunFolder, "has_begun", lambda folder: True)
+    check_inputs(parse_pretrain(options))
+    assert "this run began with validation images of its training data: 1 of" in caplog.text

@@ -26,6 +26,7 @@ from virtex.engine import checkpoint
 from virtex.engine.loop import FitResult, fit
 from virtex.engine.run import RunFolder, choose_device
 from virtex.engine.tf32 import tf32_kept
+from virtex.errors import ConfigError
 from virtex.first_weights import fill_task, first_backbone
 from virtex.models.backbone import Backbone
 from virtex.models.backbone_config import FROM_INIT
@@ -168,10 +169,20 @@ def _open_data(config: PretrainConfig, remote: RemoteShards | None) -> _Data:
     train = part_to_train(whole, config.data)
     validation = open_source(config.data, split="val", needs=needs, remote=remote)
     if validation is not None:
-        check_disjoint(train, validation)
+        _check_validation_images(config, train, validation)
         if train.categories:
             check_same_classes(train, validation)
     return _Data(whole, train, validation)
+
+
+def _check_validation_images(config: PretrainConfig, train: Source, validation: Source) -> None:
+    """Refuse validation images that are trained on, which a run of an earlier version may have."""
+    try:
+        check_disjoint(train, validation)
+    except ConfigError as error:
+        if not RunFolder(config.out).has_begun():
+            raise
+        log.warning("this run began with validation images of its training data: %s", error)
 
 
 def _vocabulary(
