@@ -94,3 +94,38 @@ def test_thousands_of_real_captions_get_the_words_that_java_gives(
         if ptb_tokens(text) != answer
     ]
     assert not differ
+
+
+NUMBER = 100_000
+"""Repetitions of a pattern: work that grows with their square would take minutes to hours."""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a_." * NUMBER, ["a", "_"] * NUMBER),
+        ("a+" * NUMBER, ["a", "+"] * NUMBER),
+        ("-a-" * NUMBER, ["a"] * NUMBER),
+        ("..a" * NUMBER, [*["a."] * (NUMBER - 1), "a"]),
+        ("http://" * NUMBER, ["http", "/", "/"] * NUMBER),
+        (f"http://a{'.,' * NUMBER}", ["http", "/", "/", "a."]),
+    ],
+    ids=["dots", "plus", "hyphens", "periods", "web addresses", "end of a web address"],
+)
+def test_long_text_takes_work_in_proportion(text: str, expected: list[str]) -> None:
+    is_expected = ptb_tokens(text) == expected
+    assert is_expected  # lists of a million words are not worth a comparison
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "me.you+all@example.com",
+        f"{'a' * 65}@b",
+        "http://a.b/c,d.html",
+        "https://..a",
+        "http://a.,.b",
+    ],
+)
+def test_an_address_is_one_word(address: str) -> None:
+    assert ptb_tokens(f"see {address}, or not") == ["see", address, "or", "not"]
