@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 import virtex
 from virtex.data.images import decode_image
 from virtex.data.source import SourceConfig, open_source
+from virtex.errors import ConfigError
 from virtex.models.packing import Direction
 from virtex.predict.attention import Weights
 from virtex.predict.predictor import Predictor
@@ -52,12 +53,17 @@ def report(
     maps = word_maps(predictor, images, texts, direction)
     image_maps = np.stack([one.mean(0) for one in maps])  # (B, h, w)
     usual = image_maps.mean(0)  # (h, w)
-    height, width = usual.shape
+    width = usual.shape[1]
+    if usual.size == 1:
+        raise ConfigError(
+            "the model's grid has one cell, whose attention is always 1: there is no map to "
+            "describe. Take a model of larger images, or of a finer grid."
+        )
     print(f"\n{direction}, {len(images)} images: the usual map, as multiples of a uniform one")
     print("\n".join("  " + " ".join(f"{cell:5.2f}" for cell in row) for row in usual * usual.size))
-    halves = usual[:, : width // 2].sum(), usual[:, -(width // 2) :].sum()
+    halves = usual[:, : width // 2].sum(), usual[:, width - width // 2 :].sum()
     print(f"left half {halves[0]:.1%}, right half {halves[1]:.1%}")
-    center = usual[height // 3 : -(height // 3), width // 3 : -(width // 3)]
+    center = center_of(usual)
     print(f"central cells {center.sum():.1%} of attention, {center.size / usual.size:.1%} of cells")
     print(f"entropy of the usual map {entropy(usual) / np.log(usual.size):.3f} of a uniform one's")
     word_adds = np.mean([divergence(one, one.mean(0)).mean() for one in maps])
@@ -66,6 +72,13 @@ def report(
     other = np.stack([one.mean(0) for one in mirrored]).mean(0)
     print(f"correlation with the usual map of mirrored images {correlation(usual, other):.3f}")
     print(f"correlation with its own mirror image {correlation(usual, usual[:, ::-1]):.3f}")
+
+
+def center_of(usual: Weights) -> Weights:
+    """Return a map (h, w) without a third of its rows and columns, rounded down, on each side."""
+    height, width = usual.shape
+    top, left = height // 3, width // 3
+    return usual[top : height - top, left : width - left]
 
 
 def word_maps(
