@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import zipfile
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -88,6 +89,15 @@ def test_images_that_differ_are_all_named() -> None:
     assert "2 images have references and no generated caption" in reported
     assert "2 images have a generated caption and no references" in reported
     assert "(5)" in reported
+
+
+@pytest.mark.parametrize("score", [caption_scores, cider_of_each])
+@pytest.mark.parametrize("wrong", ["two cats", None, [3], ["two cats", None]])
+def test_references_that_are_no_list_of_texts_are_refused(score: Callable, wrong: object) -> None:
+    with pytest.raises(DataError, match=r"1 images have references that are no list .* \(2\)"):
+        score(GENERATED, {**REFERENCES, "2": wrong})
+    with pytest.raises(DataError, match=r"1 images have a generated caption that is no text \(2\)"):
+        score({**GENERATED, "2": ["two cats"]}, REFERENCES)
 
 
 def test_no_images_are_refused() -> None:

@@ -32,7 +32,7 @@ def caption_scores(
         references: The reference captions of the same images.
 
     Raises:
-        DataError: The images differ, or an image has no reference.
+        DataError: The images differ, an image has no reference, or something is no text.
     """
     tokenized = tokenize(generated, references)
     return {**cider_score(tokenized), **bleu_scores(tokenized), **rouge_score(tokenized)}
@@ -67,7 +67,8 @@ def tokenize(generated: Mapping[str, str], references: Mapping[str, Sequence[str
     """Return captions and references as words, in the order of `references`.
 
     Raises:
-        DataError: The images differ, an image has no reference, or there are no images.
+        DataError: The images differ, an image has no reference, something is no text, or there are
+            no images.
     """
     _check(generated, references)
     return Tokenized(
@@ -100,14 +101,28 @@ def _repeats(words: Words, length: int) -> bool:
     return any(count > 1 for count in ngrams(words, length).values())
 
 
+def _is_list_of_texts(texts: object) -> bool:
+    """Return whether references are texts, and not one text, whose elements are its letters."""
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+        return False
+    return all(isinstance(text, str) for text in texts)
+
+
 def _check(generated: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> None:
     if not references and not generated:
         raise DataError("there are no captions to score: no image was given.")
-    empty = {image_id for image_id, texts in references.items() if not texts}
+    listed = {image_id for image_id, texts in references.items() if _is_list_of_texts(texts)}
+    empty = {image_id for image_id in listed if not references[image_id]}
     groups = {
         "images have references and no generated caption": references.keys() - generated.keys(),
         "images have a generated caption and no references": generated.keys() - references.keys(),
         "images have an empty list of references": empty,
+        "images have references that are no list of texts: write ['a dog'] for a single one": (
+            references.keys() - listed
+        ),
+        "images have a generated caption that is no text": {
+            image_id for image_id, text in generated.items() if not isinstance(text, str)
+        },
     }
     raise_all(
         DataError,
