@@ -5,6 +5,8 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import TypeGuard
 
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Characters that end a line, control a terminal, or change the reading direction."""
@@ -131,6 +133,16 @@ def out_of_range(values: object, ranges: Mapping[str, tuple[float, float]]) -> l
         elif value is not None and value > most:
             problems.append(f"{name} {value} must be at most {most:,}")
     return problems
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Return whether a value is a whole number, of Python or NumPy; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value is a real number, of Python or NumPy; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def did_you_mean(

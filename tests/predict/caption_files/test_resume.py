@@ -252,7 +252,14 @@ def test_damaged_settings_are_refused(
     assert out.read_text() == "a row\n"
 
 
-@pytest.mark.parametrize("row", [b'half a row"\n', b"[" * 100_000 + b"\n"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        b'half a row"\n',
+        b"[" * 100_000 + b"\n",
+        b'{"image": ["x"], "caption": "a", "log_likelihood": -1.0}\n',
+    ],
+)
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "json"])
 def test_a_file_that_is_damaged_elsewhere_than_at_its_end_is_refused(
     row: bytes, suffix: str, run: Path, photos: Path, tmp_path: Path

@@ -73,5 +73,45 @@ def test_a_converted_file_that_was_cut_is_refused(write: object, tmp_path: Path)
         path.write_bytes(whole[:cut])
         if write is write_csv and whole[:cut].count(b"\n") and whole[cut - 1 : cut] == b"\n":
             continue  # after a whole row
-        with pytest.raises(ConfigError, match="may have been cut"):
+        with pytest.raises(ConfigError, match="may have been cut or changed"):
             read_converted(path, COLUMNS)
+
+
+VALUES = {
+    "image": (3, None, ["a"], True),
+    "rank": (-0.5, "x", None, True),
+    "caption": (5, None, ["a dog"]),
+    "log_likelihood": ("b", None, True, float("nan"), float("inf"), float("-inf")),
+    "backward_log_likelihood": ({}, float("-inf")),
+}
+"""Values of other types than the columns have."""
+WRONG = [(name, value) for name, values in VALUES.items() for value in values]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_values_of_other_types_are_no_row(name: str, value: object, tmp_path: Path) -> None:
+    path, (first, second) = tmp_path / "c", rows(["a"])
+    path.write_bytes(encode_lines([first, {**second, name: value}]))
+    start = len(encode_lines([first]))
+    with pytest.raises(DataError, match=f"is damaged: what follows byte {start} is no row of"):
+        list(read_lines(path, COLUMNS))
+    if name != "rank":  # which a list has by its order
+        write_json(path, [first, {**second, "image": "b", name: value}], COLUMNS)
+        with pytest.raises(ConfigError, match="cut or changed"):
+            read_converted(path, COLUMNS)
+
+
+@pytest.mark.parametrize("cell", ["nan", "inf", "x", ""])
+def test_cells_that_are_no_finite_numbers_are_no_row(cell: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    write_csv(path, rows(["a"]), COLUMNS)
+    path.write_text(path.read_text().replace("-2.0", cell))
+    with pytest.raises(ConfigError, match="cut or changed"):
+        read_converted(path, COLUMNS)
+
+
+def test_whole_numbers_are_likelihoods(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    changed = [{**row, "log_likelihood": -1} for row in rows(["a"])]
+    path.write_bytes(encode_lines(changed))
+    assert [row for row, _ in read_lines(path, COLUMNS)] == changed

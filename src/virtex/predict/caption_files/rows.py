@@ -10,13 +10,14 @@ import csv
 import io
 import itertools
 import json
+import math
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from virtex.errors import ConfigError, DataError
+from virtex.errors import ConfigError, DataError, is_number
 from virtex.predict.results import Caption
 
 Row = dict[str, Any]
@@ -72,13 +73,26 @@ def read_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[Row, int]]:
                 row = json.loads(line)
             except (ValueError, RecursionError):
                 row = None
-            if not isinstance(row, dict) or list(row) != list(columns):
+            if not _is_row(row, columns):
                 raise DataError(
                     f"{path} is damaged: what follows byte {end} is no row of "
                     f"{', '.join(columns)}. Mend it, {RESTART}."
                 )
             end += len(line)
             yield row, end
+
+
+def _is_row(row: object, columns: Sequence[str]) -> bool:
+    """Return whether a value is an object with these columns in order, each of its type."""
+    if not isinstance(row, dict) or list(row) != list(columns):
+        return False
+    return all(_is_value(value, TYPES[name]) for name, value in row.items())
+
+
+def _is_value(value: object, kind: type) -> bool:
+    if kind is float:  # JSON has neither NaN nor infinity
+        return is_number(value) and abs(value) < math.inf
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def write_json(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> None:
@@ -111,16 +125,19 @@ def read_converted(path: Path, columns: Sequence[str]) -> list[Row]:
     """Return the rows of a file that `write_json` or `write_csv` wrote.
 
     Raises:
-        ConfigError: The file was written by something else, or was cut.
+        ConfigError: The file was written by something else, was cut, or has values of other types.
     """
     text = path.read_bytes().decode("utf-8", "surrogateescape")
     try:
-        rows = list(_json_rows(text) if text.startswith("[") else _csv_rows(text))
+        found = _json_rows(text) if text.startswith("[") else _csv_rows(text)
+        rows = [{name: row[name] for name in columns} for row in found]
         assert text.endswith("\n")
-        return [{name: TYPES[name](row[name]) for name in columns} for row in rows]
+        assert all(_is_row(row, columns) for row in rows)
+        return rows
     except UNREADABLE as error:
         raise ConfigError(
-            f"{path} is no whole file of {', '.join(columns)}; it may have been cut: {RESTART}."
+            f"{path} is no whole file of {', '.join(columns)}; it may have been cut or changed: "
+            f"{RESTART}."
         ) from error
 
 
@@ -133,6 +150,6 @@ def _json_rows(text: str) -> Iterator[Row]:
 def _csv_rows(text: str) -> Iterator[Row]:
     for row in csv.DictReader(io.StringIO(text, newline=""), strict=True):
         yield {
-            name: cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+            name: TYPES[name](cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell)
             for name, cell in row.items()
         }
