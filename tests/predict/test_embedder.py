@@ -147,3 +147,16 @@ def test_the_error_for_another_kind_of_run_says_what_loads_it(run, tokenizer, tm
 def test_an_init_that_is_no_run_has_no_embedder(init):
     with pytest.raises(CheckpointError, match="load_backbone"):
         load_embedder(init)
+
+
+@pytest.mark.parametrize("part", ["image_projection.weight", "text_projection.weight"])
+def test_vectors_that_are_nan_are_an_error(part, tokenizer, images):
+    model = build(CONFIG, tokenizer)
+    with torch.no_grad():
+        model.get_parameter(part)[3] = float("nan")
+    diverged = Embedder(model, tokenizer, IMAGE)
+    with pytest.raises(CheckpointError, match="embeddings are not numbers"):
+        diverged.match(WORDS, MatchingConfig())(pixels(images))
+    embed = diverged.embed_images if "image" in part else diverged.embed_texts
+    with pytest.raises(CheckpointError, match="Take an earlier checkpoint"):
+        embed(images if "image" in part else WORDS)

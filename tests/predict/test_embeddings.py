@@ -8,9 +8,12 @@ import pytest
 import torch
 
 import virtex
-from tests.predict.photo_run import write_images
+from tests.predict.photo_run import save_run, write_images
+from tests.predict.small_captioner import small_task
 from virtex.cli import main
 from virtex.data.images import BadImageError
+from virtex.data.tokenizer import Tokenizer
+from virtex.errors import CheckpointError
 
 
 def test_an_embedding_is_the_mean_of_the_grid_of_the_preprocessed_image(
@@ -79,3 +82,18 @@ def test_too_many_bad_images_write_nothing(
     assert not (tmp_path / "x.npz").exists()
     with pytest.raises(BadImageError):
         virtex.embed(run, folder / "cut.jpg")
+
+
+def test_embeddings_that_are_nan_are_an_error_and_write_nothing(
+    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = small_task(tokenizer)
+    with torch.no_grad():
+        next(task.backbone.parameters()).fill_(float("nan"))
+    run = save_run(tmp_path / "run", task, tokenizer)
+    folder, out = write_images(tmp_path / "images", 2), tmp_path / "out.npz"
+    assert embed(run, folder, "--out", out) == 2
+    assert "embeddings are not numbers" in capsys.readouterr().err
+    assert not out.exists()
+    with pytest.raises(CheckpointError, match="not numbers"):
+        virtex.embed(run, folder / "photo0.png")

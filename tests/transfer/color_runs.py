@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from safetensors import safe_open
+from safetensors.torch import save_file
+
 from tests.transfer.conftest import COLORS, write_colors
 from virtex.pretrain import parse_pretrain, pretrain
 
@@ -48,3 +51,16 @@ def train_on_colors(root: Path, out: Path, task: str) -> Path:
     places = ["--data.root", str(root / "train"), "--out", str(out)]
     pretrain(parse_pretrain(["--config", OPTIONS, "--config", TASKS[task], *places]))
     return out
+
+
+def diverged(run: Path, folder: Path) -> Path:
+    """The folder of a run whose weights of one convolution are NaN."""
+    folder.mkdir()
+    with safe_open(run / "weights.safetensors", "pt") as file:
+        metadata = {key: text for key, text in file.metadata().items() if "checksum" not in key}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, tensor in tensors.items():
+        if name.endswith("layer4.0.conv2.weight"):
+            tensor.fill_(float("nan"))
+    save_file(tensors, folder / "weights.safetensors", metadata=metadata)
+    return folder

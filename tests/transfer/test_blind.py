@@ -5,18 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.small_run import small_config
 from virtex.data.layouts import write_scenes
 from virtex.data.source import SourceConfig
 from virtex.data.sources.coco import CocoSource
-from virtex.errors import DataError
+from virtex.errors import CheckpointError, DataError
 from virtex.predict.loading import load_captioner
 from virtex.pretrain import pretrain
 from virtex.transfer import captioning
-from virtex.transfer.blind import OtherImages, cyclic_permutation
+from virtex.transfer.blind import OtherImages, cyclic_permutation, losses_of
 from virtex.transfer.caption_generation import GeneratedCaption
-from virtex.transfer.captioning import CaptioningProtocolConfig, scores_of
+from virtex.transfer.captioning import CaptioningProtocolConfig, generation_of, scores_of
 
 NUM_IMAGES = 5
 
@@ -111,6 +112,16 @@ def test_images_that_cannot_be_read_leave_both_losses(
     assert result.numbers["image_gain"] == pytest.approx(
         result.numbers["blind_loss"] - result.numbers["loss"]
     )
+
+
+def test_losses_of_a_model_of_nan_are_an_error(config: CaptioningProtocolConfig) -> None:
+    predictor = load_captioner(config.init)
+    with torch.no_grad():
+        predictor.captioner.head.output_bias[5] = float("nan")
+    generation = generation_of(config, image_size=predictor.image.size, max_tokens=12)
+    source = CocoSource(Path(str(config.data.root)), split="val")
+    with pytest.raises(CheckpointError, match="not numbers"):
+        losses_of(source, predictor, generation)
 
 
 def test_one_image_alone_is_refused(config: CaptioningProtocolConfig, tmp_path: Path) -> None:

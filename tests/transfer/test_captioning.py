@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.small_run import small_config
+from tests.transfer.color_runs import diverged
 from tests.transfer.two_processes import measure_by_two
 from virtex.config import parse, with_recipes
 from virtex.data.example import Example, Source
@@ -200,6 +201,58 @@ def test_captions_of_other_images_are_an_error(config: CaptioningProtocolConfig)
     captions_path(config).write_text("[{]")
     with pytest.raises(DataError, match="Remove it"):
         run(config)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"caption": 5},
+        {"caption": None},
+        {"image_id": ["1"]},
+        {"image_id": True},
+        {"log_likelihood": "x"},
+        {"log_likelihood": float("nan")},
+        {"image_id": None},
+    ],
+    ids=str,
+)
+def test_an_edited_cache_is_named_with_the_remedy(
+    config: CaptioningProtocolConfig, changed: dict
+) -> None:
+    run(config)
+    rows = written(config)
+    path = captions_path(config)
+    path.write_text(json.dumps([{**rows[0], **changed}, *rows[1:]]))
+    with pytest.raises(DataError, match=r"does not hold captions .* Remove it"):
+        run(config)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "3", "[3]", "[" * 100_000, '["a"]', "\xff"])
+def test_a_damaged_cache_is_named_with_the_remedy(
+    config: CaptioningProtocolConfig, content: str
+) -> None:
+    run(config)
+    captions_path(config).write_text(content, encoding="latin-1")
+    with pytest.raises(DataError, match=r"does not hold captions .* Remove it"):
+        run(config)
+
+
+def test_a_cache_with_an_image_twice_is_refused(config: CaptioningProtocolConfig) -> None:
+    run(config)
+    rows = written(config)
+    captions_path(config).write_text(json.dumps([*rows, {**rows[0], "caption": "a dog"}]))
+    with pytest.raises(DataError, match="an image occurs twice"):
+        run(config)
+
+
+@pytest.mark.parametrize("nucleus", [None, 0.9])
+def test_captions_of_a_model_of_nan_are_an_error_and_not_cached(
+    config: CaptioningProtocolConfig, tmp_path: Path, nucleus: float | None
+) -> None:
+    init = str(diverged(Path(config.init), tmp_path / "nan"))
+    with pytest.raises(CheckpointError, match="not numbers"):
+        run(replace(config, init=init, nucleus=nucleus))
+    assert not list(config.out.glob("**/*.json"))
 
 
 @pytest.mark.parametrize("nucleus", [None, 0.9])

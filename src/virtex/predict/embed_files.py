@@ -38,7 +38,7 @@ def embed_files(config: EmbedFilesConfig, *, stdin: BinaryIO | None = None) -> P
     Raises:
         ConfigError: The options cannot work, or several processes were started.
         DataError: A path does not exist, too many images are bad, or the file cannot be written.
-        CheckpointError: INIT holds no backbone.
+        CheckpointError: INIT holds no backbone, or an embedding holds NaN or infinity.
     """
     if (number := distributed.num_started()) > 1:
         raise ConfigError(f"{number} processes were started: start one, without torchrun or srun.")

@@ -12,6 +12,7 @@ from virtex.engine.run import Precision, autocast
 from virtex.errors import ConfigError
 from virtex.predict.image_inputs import ImageInputs, as_example, as_list, in_batches
 from virtex.predict.matching import Match, MatchingConfig
+from virtex.predict.results import check_finite
 from virtex.tasks.contrastive import Contrastive
 
 
@@ -43,6 +44,7 @@ class Embedder:
 
         Raises:
             DataError: An image cannot be read, or has a type or shape that is not allowed.
+            CheckpointError: A vector holds NaN or infinity.
         """
         vectors = [torch.zeros(0, self.embedding_size, device=self.device)]
         for batch in in_batches(as_list(images), batch_size):
@@ -55,6 +57,9 @@ class Embedder:
 
         Texts that are too long are cut. The dot product with an image's vector is the cosine
         similarity.
+
+        Raises:
+            CheckpointError: A vector holds NaN or infinity.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         vectors = [torch.zeros(0, self.embedding_size, device=self.device)]
@@ -62,7 +67,8 @@ class Embedder:
             tokens, lengths = pad_tokens([self._encode(text) for text in batch])
             with torch.inference_mode(), autocast(self.precision, self.device):
                 vectors.append(self.model.embed_texts(tokens.to(self.device), lengths))
-        return torch.cat(vectors)
+        check_finite(together := torch.cat(vectors))
+        return together
 
     def match(self, texts: Sequence[str], config: MatchingConfig) -> Match:
         """Return a function from normalised images (B, 3, H, W) to cosine similarities (B, K).
@@ -85,7 +91,9 @@ class Embedder:
 
     def _embed_normalized(self, images: Tensor) -> Tensor:
         with torch.inference_mode(), autocast(self.precision, self.device):
-            return self.model.embed_images(images)
+            vectors = self.model.embed_images(images)
+        check_finite(vectors)
+        return vectors
 
 
 def _refuse_options(config: MatchingConfig) -> None:

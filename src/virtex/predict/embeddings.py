@@ -9,6 +9,7 @@ from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
 from virtex.engine.run import Precision, autocast, choose_device
 from virtex.models.backbone import Backbone
 from virtex.predict.image_inputs import ImageInputs, as_example, as_list, in_batches
+from virtex.predict.results import check_finite
 from virtex.zoo.backbones import build_backbone
 from virtex.zoo.init import Opened, open_init
 
@@ -49,7 +50,8 @@ def embed(
         device: auto (the GPU if there is one), cpu, cuda, cuda:1, mps.
 
     Raises:
-        CheckpointError: INIT cannot be opened or holds no backbone.
+        CheckpointError: INIT cannot be opened or holds no backbone, or an embedding holds NaN or
+            infinity.
         ConfigError: The backbone takes no images of that size, or the device is missing.
         DataError: An image cannot be read, or has a type or shape that is not allowed.
     """
@@ -67,9 +69,15 @@ def embed(
 
 
 def pooled(backbone: Backbone, images: Tensor, *, precision: Precision = "fp32") -> Tensor:
-    """Return the embeddings (B, C) float32, on the CPU, of normalised images (B, 3, H, W)."""
+    """Return the embeddings (B, C) float32, on the CPU, of normalised images (B, 3, H, W).
+
+    Raises:
+        CheckpointError: One holds NaN or infinity.
+    """
     with torch.inference_mode(), autocast(precision, images.device):
-        return backbone.pooled(images).float().cpu()
+        vectors = backbone.pooled(images).float().cpu()
+    check_finite(vectors)
+    return vectors
 
 
 def image_config(opened: Opened) -> ImageConfig:

@@ -14,6 +14,12 @@ from virtex.models.decoding import Generated
 from virtex.models.decoding_config import DecodingConfig
 from virtex.predict.image_inputs import ImageInput
 
+REMEDY = (
+    "its weights are damaged, or its training diverged. Take an earlier checkpoint, or precision "
+    "fp32."
+)
+"""What values that are not numbers mean, and what to do."""
+
 
 @dataclass(frozen=True)
 class Writing:
@@ -139,19 +145,35 @@ def drop_impossible(captions: Sequence[Sequence[Caption]]) -> list[list[Caption]
     Raises:
         CheckpointError: A likelihood is NaN.
     """
-    likelihoods = [one.log_likelihood for of_image in captions for one in of_image]
-    check_not_nan(torch.tensor(likelihoods, dtype=torch.float64))
+    check_captions(captions)
     return [[one for one in of_image if one.log_likelihood > -math.inf] for of_image in captions]
 
 
+def check_captions(captions: Sequence[Sequence[Caption]]) -> None:
+    """Check that no caption's likelihood is NaN.
+
+    Raises:
+        CheckpointError: One is.
+    """
+    likelihoods = [one.log_likelihood for of_image in captions for one in of_image]
+    check_not_nan(torch.tensor(likelihoods, dtype=torch.float64))
+
+
 def check_not_nan(likelihoods: Tensor) -> None:
-    """Check that no likelihood is NaN.
+    """Check that no likelihood is NaN; one of -inf is an impossible text.
 
     Raises:
         CheckpointError: One is.
     """
     if likelihoods.isnan().any():
-        raise CheckpointError(
-            "the model's likelihoods are not numbers (NaN): its weights are damaged, or its "
-            "training diverged. Take an earlier checkpoint, or precision fp32."
-        )
+        raise CheckpointError(f"the model's likelihoods are not numbers (NaN): {REMEDY}")
+
+
+def check_finite(vectors: Tensor) -> None:
+    """Check that embeddings hold neither NaN nor infinity.
+
+    Raises:
+        CheckpointError: They do.
+    """
+    if not vectors.isfinite().all():
+        raise CheckpointError(f"the model's embeddings are not numbers (NaN, infinity): {REMEDY}")

@@ -20,6 +20,7 @@ from virtex.data.transforms import normalize
 from virtex.engine.run import autocast
 from virtex.errors import DataError
 from virtex.predict.predictor import Predictor
+from virtex.predict.results import check_not_nan
 from virtex.progress import tracked
 from virtex.tokens import PAD_ID
 from virtex.transfer.caption_generation import Generation
@@ -102,7 +103,11 @@ def mean_losses(
 
 
 def losses_of(source: Source, predictor: Predictor, generation: Generation) -> dict[int, Losses]:
-    """Return the losses of each readable image's captions, by its index, on every process."""
+    """Return the losses of each readable image's captions, by its index, on every process.
+
+    Raises:
+        CheckpointError: A likelihood is NaN.
+    """
     own: dict[int, Losses] = {}
     batches = image_batches(
         source,
@@ -121,6 +126,7 @@ def losses_of(source: Source, predictor: Predictor, generation: Generation) -> d
         images = batch["image"].to(predictor.device)
         with torch.inference_mode(), autocast(generation.precision, predictor.device):
             scores = _scores(predictor, images, owners, tokens, lengths)  # (C,)
+        check_not_nan(scores)
         counts = (tokens[:, 1:] != PAD_ID).sum(1)  # (C,)
         rows = torch.tensor(owners)
         totals = torch.zeros(len(indices)).index_add(0, rows, -scores).tolist()

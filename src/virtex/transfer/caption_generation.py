@@ -1,6 +1,7 @@
 """Generated captions of all images of a source, cached in a file."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from virtex.engine.run import Precision
 from virtex.errors import DataError
 from virtex.models.decoding import DecodingConfig
 from virtex.predict.predictor import Predictor
-from virtex.predict.results import Writing
+from virtex.predict.results import Writing, check_captions
 from virtex.progress import tracked
 from virtex.transfer.features import data_identity
 from virtex.transfer.image_batches import image_batches
@@ -64,6 +65,7 @@ def captions_of(
 
     Raises:
         DataError: Too many bad images, or a damaged cache.
+        CheckpointError: A likelihood is NaN; nothing is cached then.
     """
     key = digest([generation.settings(), generation.seed, model, data_identity(source)])
     path = folder / "captions" / f"{key}.json"
@@ -99,6 +101,7 @@ def generate(
     for batch in tracked(batches, "captions", len(source), each=generation.batch_size):
         indices = batch["index"].tolist()
         written = writer.write_captions(batch["image"], indices, writing)
+        check_captions(written)
         own |= {
             index: GeneratedCaption(best.text, best.log_likelihood)
             for index, (best,) in zip(indices, written, strict=True)
@@ -112,15 +115,32 @@ def generate(
 def _read(path: Path) -> dict[str, GeneratedCaption]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            str(row["image_id"]): GeneratedCaption(row["caption"], row["log_likelihood"])
-            for row in rows
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not isinstance(rows, list) or not rows:
+            raise ValueError("no list of captions")
+        captions = dict(map(_caption_of, rows))
+        if len(captions) < len(rows):
+            raise ValueError("an image occurs twice")
+        return captions
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
-            f"{path} does not hold captions ({type(error).__name__}: {error}). Remove it, and they "
-            "are generated again."
+            f"{path} does not hold captions ({error}). Remove it, and they are generated again."
         ) from error
+
+
+def _caption_of(row: object) -> tuple[str, GeneratedCaption]:
+    """Return the image id and caption of a row.
+
+    Raises:
+        ValueError: It has no image id, text or likelihood.
+    """
+    match row:
+        case {
+            "image_id": int() | str() as name,
+            "caption": str(text),
+            "log_likelihood": float() | int() as likelihood,
+        } if not isinstance(name, bool) and likelihood < math.inf:  # which NaN is not
+            return str(name), GeneratedCaption(text, likelihood)
+    raise ValueError(f"no caption: {json.dumps(row)[:200]}")
 
 
 def _write(captions: Mapping[str, GeneratedCaption], path: Path) -> None:
