@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from virtex.errors import ConfigError, raise_all
+from virtex.errors import ConfigError, is_integer, is_number, raise_all
 from virtex.tokens import MASK_ID, PAD_ID, SOS_ID
 
 
@@ -40,6 +40,7 @@ class DecodingConfig:
     padding, start and mask may be generated."""
 
     def __post_init__(self) -> None:
+        raise_all(ConfigError, "the decoding options have wrong types", self._type_problems())
         least = dict.fromkeys(("num_beams", "per_node_beams", "max_steps"), 1)
         least |= {"top_k": 0, "no_repeat_ngram": 0}
         problems = [
@@ -64,6 +65,20 @@ class DecodingConfig:
             )
         raise_all(ConfigError, "the decoding options cannot work", problems)
 
+    def _type_problems(self) -> list[str]:
+        values = vars(self)
+        whole = ("num_beams", "per_node_beams", "max_steps", "top_k", "no_repeat_ngram")
+        real = ("top_p", "temperature", "length_penalty", "backward_weight")
+        problems = [
+            f"{name} is {values[name]!r}, must be a {kind} number"
+            for kind, names, test in (("whole", whole, is_integer), ("real", real, is_number))
+            for name in names
+            if not test(values[name])
+        ]
+        if not isinstance(self.original, bool):
+            problems.append(f"original is {self.original!r}, must be True or False")
+        return problems
+
     @property
     def forbidden(self) -> list[int]:
         """Ids of the tokens that are never generated."""
@@ -80,8 +95,10 @@ class DecodingConfig:
             ConfigError: The search does not return that many captions.
         """
         most = {"beam": self.num_beams, "greedy": 1}.get(self.strategy, num_captions)
-        if num_captions < 1:
-            raise ConfigError(f"{num_captions} captions an image requested, must be at least 1")
+        if not is_integer(num_captions) or num_captions < 1:
+            raise ConfigError(
+                f"{num_captions!r} captions an image requested, must be a whole number from 1"
+            )
         if num_captions > most:
             raise ConfigError(
                 f"{num_captions} captions an image requested of strategy {self.strategy}, which "

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from virtex.data.example import Example
 from virtex.data.images import BadImageError
-from virtex.errors import ConfigError, DataError
+from virtex.errors import ConfigError, DataError, is_integer
 
 Item = TypeVar("Item")
 ImageInput = (
@@ -76,10 +76,10 @@ def in_batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     """Yield batches of at most `size` items.
 
     Raises:
-        ConfigError: `size` is below 1.
+        ConfigError: `size` is no number from 1.
     """
-    if size < 1:
-        raise ConfigError(f"batch_size is {size}, must be at least 1")
+    if not is_integer(size) or size < 1:
+        raise ConfigError(f"batch_size is {size!r}, must be a whole number of at least 1")
     for start in range(0, len(items), size):
         yield items[start : start + size]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from virtex.data.tokenizer import Tokenizer
-from virtex.errors import CheckpointError
+from virtex.errors import CheckpointError, ConfigError
 from virtex.models.decoding import Generated
 from virtex.models.decoding_config import DecodingConfig
 from virtex.predict.image_inputs import ImageInput
@@ -32,6 +32,10 @@ class Writing:
     """Words that every caption begins with."""
     seed: int = 0
     """Random seed of the nucleus sampling."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prefix, str):
+            raise ConfigError(f"prefix is {self.prefix!r}, must be a text; '' for none")
 
     def generators(self, keys: Iterable[object]) -> list[torch.Generator] | None:
         """Return a random generator for each image, or None where nothing is sampled.
