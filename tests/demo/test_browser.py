@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.demo.image_files import encoded, png_that_claims
+from tests.demo.small_run import TEXTS, write_run
+from virtex.data.tokenizer import train_tokenizer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 SECONDS = 60
 """The longest that anything may take on a busy machine."""
 EVIL = "<img src=x onerror=hacked=1> ${hacked=1} {{hacked}}"
+PAGE_TEXTS = "dog, child, bicycle, water", "a dog running in the grass"
 WATCHED = """
 import sys
 
@@ -67,8 +70,13 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, run_folder, gallery_folder):
-    server = Server(tmp_path_factory.mktemp("server"), run_folder, gallery_folder)
+def server(tmp_path_factory, gallery_folder):
+    typed = [*PAGE_TEXTS, EVIL]  # which a model takes if it knows their characters
+    run = write_run(
+        tmp_path_factory.mktemp("typed") / "run",
+        tokenizer=train_tokenizer([*TEXTS, *typed], vocab_size=100),
+    )
+    server = Server(tmp_path_factory.mktemp("server"), run, gallery_folder)
     yield server
     server.end(signal.SIGKILL)
 

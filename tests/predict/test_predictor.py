@@ -213,20 +213,58 @@ def test_attend_samples_the_captions_that_caption_samples(predictor, images):
 
 
 def test_labels_that_the_model_cannot_tell_apart_are_refused(predictor, images):
-    with pytest.raises(ConfigError, match="'犬' and '猫' have the same tokens"):
-        predictor.classify(images, ["犬", "dogs", "猫"], templates="a {}")
-    with pytest.raises(ConfigError, match=r"makes a text of 1[0-9] tokens, and the model takes"):
-        predictor.classify(images, ["dogs", "dogs left the red ball on the table"])
+    with pytest.raises(ConfigError, match="'Dogs' and 'dogs' have the same tokens"):
+        predictor.classify(images, ["Dogs", "ball", "dogs"], templates="a {}")
+
+
+def test_labels_that_the_model_does_not_read_whole_are_named_together(predictor, images):
+    labels = ["dogs", "犬", "dog犬s", " ", "\u200b", f"{TEXTS[2]} left"]
+    with pytest.raises(ConfigError) as raised:
+        predictor.classify(images, labels, templates="a {}")
+    reported = str(raised.value)
+    assert "'犬', 'dog犬s': the vocabulary lacks '犬'" in reported
+    assert "--tokenizer.byte_fallback" in reported
+    assert "' ', '\\u200b': without a letter" in reported
+    assert f"'{TEXTS[2]} left': a text of up to 1" in reported
+    assert "'dogs'" not in reported
+    assert "same tokens" not in reported
+    with pytest.raises(ConfigError, match="'a 犬': the vocabulary lacks '犬'"):
+        predictor.search("a 犬", images)
+
+
+def test_unknown_characters_of_a_template_are_those_of_every_label(predictor, images):
+    plain, marked = (
+        predictor.classify(images[0], ["dogs", "ball"], templates=template)[0].scores
+        for template in ("the {}", "the {}犬")
+    )
+    assert len(marked) == len(plain) == 2
+    with pytest.raises(ConfigError, match="'犬': without a letter"):
+        predictor.classify(images[0], ["dogs", "犬"], templates="the {}犬")
+
+
+def test_arguments_of_other_types_are_refused(predictor, images):
     with pytest.raises(ConfigError, match="labels is one text, 'dogs'"):
         predictor.classify(images, "dogs")
     with pytest.raises(ConfigError, match="must be texts"):
         predictor.classify(images, [1, 2])
-    with pytest.raises(ConfigError, match="'' makes a text of 0 tokens"):
+    with pytest.raises(ConfigError, match="'': without a letter"):
         predictor.search("", images)
     with pytest.raises(ConfigError, match="top is 0"):
         predictor.search("dogs", images, top=0)
     with pytest.raises(ConfigError, match="batch_size is 0"):
         predictor.caption(images, batch_size=0)
+    calls = {
+        "batch_size is 2.5": lambda: predictor.caption(images, batch_size=2.5),
+        "top is 2.5": lambda: predictor.search("dogs", images, top=2.5),
+        "text is None": lambda: predictor.search(None, images),
+        "prefix is None": lambda: predictor.caption(images, prefix=None),
+        "2.5 captions": lambda: predictor.captions(images, 2.5, DecodingConfig("nucleus")),
+        r"templates \[None\]": lambda: predictor.classify(images, ["dogs"], templates=[None]),
+        "prior '1'": lambda: MatchingConfig(prior="1"),
+    }
+    for message, call in calls.items():
+        with pytest.raises(ConfigError, match=message):
+            call()
 
 
 def test_a_label_given_twice_gets_its_score_twice(predictor, images):

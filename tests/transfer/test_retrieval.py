@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.transfer.color_runs import TASKS, train_on_colors, write_captioned_colors
+from tests.transfer.color_runs import TASKS, diverged, train_on_colors, write_captioned_colors
 from tests.transfer.two_processes import measure_by_two
 from virtex.data.source import SourceConfig
 from virtex.data.sources.folder import FolderSource
-from virtex.errors import ConfigError, DataError
+from virtex.errors import CheckpointError, ConfigError, DataError
 from virtex.predict.embedder import Embedder
 from virtex.predict.loading import load_matcher
 from virtex.transfer import zero_shot
@@ -93,6 +93,28 @@ def test_the_seed_draws_the_images(config: RetrievalConfig, colors: Path) -> Non
     assert drawn[0] == drawn[1] != drawn[2]
     with pytest.raises(ConfigError, match="num_images 16 of 15 images"):
         run(replace(config, data=data, num_images=16))
+
+
+def test_a_model_of_nan_is_an_error(config: RetrievalConfig, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not numbers"):
+        run(replace(config, init=str(diverged(Path(config.init), tmp_path / "nan"))))
+    assert not list(config.out.glob("*.json"))
+
+
+def test_captions_that_are_read_in_part_are_ranked_and_counted(
+    config: RetrievalConfig, colors: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = Path(shutil.copytree(colors / "single", tmp_path / "single"))
+    paths = sorted(root.glob("*/*.txt"))
+    paths[0].write_text("a photo of a blue wall 犬\n")
+    paths[1].write_text("a photo of a green wall" + " of a wall" * 9 + "\n")
+    (result,) = run(replace(config, data=replace(config.data, val_root=root), prior=0.0))
+    assert result.numbers["num_texts"] == 3
+    assert "1 of 3 captions have characters that the vocabulary lacks" in caplog.text
+    assert "1 of 3 captions are cut to the model's 14 tokens" in caplog.text
+    caplog.clear()
+    run(config)
+    assert "captions" not in caplog.text
 
 
 @pytest.mark.parametrize("init", ["bicaptioning"], indirect=True)

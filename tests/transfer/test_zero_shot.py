@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.oracles.ranking import slow_top_k_accuracy
-from tests.transfer.color_runs import TASKS, train_on_colors, write_captioned_colors
+from tests.transfer.color_runs import TASKS, diverged, train_on_colors, write_captioned_colors
 from virtex import cli
 from virtex.data.example import Source
 from virtex.data.source import SourceConfig
-from virtex.errors import ConfigError, DataError
+from virtex.errors import CheckpointError, ConfigError, DataError
 from virtex.predict.loading import load_captioner
 from virtex.predict.matching import MatchingConfig
 from virtex.transfer.metrics.classification import true_ranks
@@ -94,6 +94,56 @@ def test_accuracy_is_that_of_the_predictor_s_classes(
     )  # fmt: skip
     hits = [one.best == image.parent.name for one, image in zip(found, images, strict=True)]
     assert result.score == pytest.approx(100 * np.mean(hits))
+
+
+def test_names_with_unknown_characters_are_refused(init: str, colors: Path, tmp_path: Path) -> None:
+    path = tmp_path / "names.json"
+    path.write_text(json.dumps({"red": "犬", "blue": "blue", "green": "gr\u20acen"}))
+    with pytest.raises(DataError) as raised:
+        run(config_of(init, colors, tmp_path / "out", class_names=path))
+    assert "'gr€en', '犬': the vocabulary lacks '€', '犬';" in str(raised.value)
+    assert "--class_names" in str(raised.value)
+    assert "byte_fallback" in str(raised.value)
+    assert not list((tmp_path / "out").glob("*.json"))
+
+
+def test_names_that_are_the_same_to_the_model_tie(init: str, colors: Path, tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("blue\nred\nRed\n")
+    (result,) = run(config_of(init, colors, tmp_path, class_names=path))
+    assert result.score == pytest.approx(100 / 3)
+
+
+LONG = "a photo of a red wall of a photo of a blue wall of {}"
+
+
+@pytest.mark.parametrize("init", ["bicaptioning"], indirect=True)
+def test_a_captioner_takes_no_text_that_it_would_cut(
+    init: str, colors: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"'blue', 'green', 'red': a text of up to .* at most 14"):
+        run(config_of(init, colors, tmp_path, templates=(LONG,)))
+
+
+@pytest.mark.parametrize("init", ["contrastive"], indirect=True)
+def test_a_contrastive_run_cuts_texts_as_long_as_classes_differ(
+    init: str, colors: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="'blue', 'green', 'red': the same in the first 14 tokens"):
+        run(config_of(init, colors, tmp_path, templates=(LONG,)))
+    (result,) = (
+        run(config_of(init, colors, tmp_path, templates=(f"{TEMPLATE} of a wall" * 4,)))
+        if False
+        else run(config_of(init, colors, tmp_path, templates=(TEMPLATE + " of a wall" * 4,)))
+    )
+    assert result.score == 100
+
+
+def test_a_model_of_nan_is_an_error(init: str, colors: Path, tmp_path: Path) -> None:
+    damaged = str(diverged(Path(init), tmp_path / "nan"))
+    with pytest.raises(CheckpointError, match="not numbers"):
+        run(config_of(damaged, colors, tmp_path / "out"))
+    assert not list((tmp_path / "out").glob("*.json"))
 
 
 def test_numbers_are_those_counted_by_hand() -> None:

@@ -12,6 +12,8 @@ from virtex.errors import ConfigError
 from virtex.tokens import EOS_ID, PAD_ID, SOS_ID
 
 FEWEST_TOKENS = 3
+NUM_ADDED = 2
+"""Number of tokens that a caption has beside its text: start and end."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class EncodeCaption:
         ids = self.tokenizer.encode(caption)
         if self.original:
             return torch.tensor([SOS_ID, *ids, EOS_ID][: self.max_tokens])
-        return torch.tensor([SOS_ID, *ids[: self.max_tokens - 2], EOS_ID])
+        return torch.tensor([SOS_ID, *ids[: self.max_tokens - NUM_ADDED], EOS_ID])
 
 
 def class_words(name: str) -> str:

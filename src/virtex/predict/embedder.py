@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from virtex.data.captions import EncodeCaption, pad_tokens
+from virtex.data.captions import NUM_ADDED, EncodeCaption, pad_tokens
 from virtex.data.tokenizer import Tokenizer
 from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
 from virtex.engine.run import Precision, autocast
@@ -37,6 +37,7 @@ class Embedder:
         self.model = model.eval().to(device)
         self.device, self.image, self.precision = torch.device(device), image, precision
         self._transform = ValidationTransform(image)
+        self.tokenizer = tokenizer
         self._encode = EncodeCaption(tokenizer, max_tokens=model.text_encoder.config.max_tokens)
 
     def embed_images(self, images: ImageInputs, *, batch_size: int = 32) -> Tensor:
@@ -83,6 +84,11 @@ class Embedder:
             return self._embed_normalized(images) @ vectors.T
 
         return match
+
+    @property
+    def max_text_tokens(self) -> int:
+        """Largest number of tokens of a text, without start and end; more are cut."""
+        return self.model.text_encoder.config.max_tokens - NUM_ADDED
 
     @property
     def embedding_size(self) -> int:

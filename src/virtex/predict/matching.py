@@ -1,14 +1,15 @@
 """Scores of texts for images, by which zero-shot classification and retrieval rank."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
+from virtex.data.tokenizer import Tokenizer
 from virtex.data.transforms import ImageConfig
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, is_number
 from virtex.models.captioner import Captioner
 from virtex.models.packing import DIRECTIONS, Direction
 from virtex.models.text_tree import TextTree, log_likelihoods
@@ -39,8 +40,8 @@ class MatchingConfig:
             raise ConfigError(
                 f"direction {self.direction!r} is none of {', '.join(get_args(Reading))}"
             )
-        if not 0 <= self.prior <= 1:
-            raise ConfigError(f"prior {self.prior} must be from 0 (none) to 1 (all)")
+        if not is_number(self.prior) or not 0 <= self.prior <= 1:
+            raise ConfigError(f"prior {self.prior!r} must be from 0 (none) to 1 (all)")
 
 
 class Matcher(Protocol):
@@ -48,6 +49,12 @@ class Matcher(Protocol):
 
     image: ImageConfig
     device: torch.device
+    tokenizer: Tokenizer
+
+    @property
+    def max_text_tokens(self) -> int:
+        """Largest number of tokens of a text, without start and end."""
+        ...
 
     def match(self, texts: Sequence[str], config: MatchingConfig) -> Match:
         """Return the scores of texts as a function of images; the texts are encoded once.
@@ -90,46 +97,10 @@ def filled(templates: Sequence[str], names: Sequence[str]) -> list[str]:
 
 def template_problems(templates: Sequence[str]) -> list[str]:
     """Return what is wrong with captions that should hold {} for a label."""
-    wrong = [template for template in templates if template.count("{}") != 1]
+    wrong = [one for one in templates if not isinstance(one, str) or one.count("{}") != 1]
     if wrong:
         return [f"templates {wrong} need one {{}} each for the label, as 'a photo of a {{}}' has"]
     return [] if templates else ["there are no templates, such as 'a photo of a {}'"]
-
-
-def check_texts(
-    texts: Mapping[str, Sequence[str]], encode: Callable[[str], list[int]], *, max_tokens: int
-) -> None:
-    """Check that the model reads each text whole, and labels as different tokens.
-
-    Args:
-        texts: The texts of each label.
-        encode: Function from a text to its tokens, without start and end.
-        max_tokens: Largest number of tokens.
-
-    Raises:
-        ConfigError: A text is empty or too long, or the texts of two labels have the same tokens.
-    """
-    rows = {
-        label: tuple(tuple(encode(text)) for text in label_texts)
-        for label, label_texts in texts.items()
-    }
-    lengths = {(label, len(row)): None for label, of_label in rows.items() for row in of_label}
-    problems = [
-        f"{label!r} makes a text of {length} tokens, and the model takes 1 to {max_tokens}"
-        for label, length in lengths
-        if not 1 <= length <= max_tokens
-    ]
-    alike: dict[tuple[tuple[int, ...], ...], list[str]] = {}
-    for label, of_label in rows.items():
-        alike.setdefault(of_label, []).append(repr(label))
-    problems += [
-        f"{' and '.join(same)} have the same tokens: the vocabulary lacks their letters, or has "
-        "them in lower case only"
-        for same in alike.values()
-        if len(same) > 1
-    ]
-    if problems:
-        raise ConfigError("; ".join(problems))
 
 
 class Likelihood:

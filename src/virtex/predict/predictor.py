@@ -1,28 +1,28 @@
 """A captioner in use: images in, captions, likelihoods and attention out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from virtex.data.captions import EncodeCaption, pad_tokens
+from virtex.data.captions import NUM_ADDED, EncodeCaption, pad_tokens
 from virtex.data.tokenizer import Tokenizer
 from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
 from virtex.engine.run import Precision, autocast
-from virtex.errors import ConfigError, DataError
+from virtex.errors import ConfigError, DataError, is_integer, raise_all
 from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig
 from virtex.models.packing import DIRECTIONS, Direction
 from virtex.predict.attention import CaptionAttention, attend_to_captions, caption_tokens
 from virtex.predict.image_inputs import ImageInput, ImageInputs, as_example, as_list, in_batches
+from virtex.predict.label_texts import LabelTexts
 from virtex.predict.matching import (
     DEFAULT_TEMPLATES,
     Likelihood,
     Match,
     MatchingConfig,
     Reading,
-    check_texts,
     decoders_for,
     match_names,
 )
@@ -36,9 +36,6 @@ from virtex.predict.results import (
     decode_captions,
     drop_impossible,
 )
-
-NUM_SPECIAL_TOKENS = 2
-"""Number of special tokens in a caption: start and end."""
 
 
 class Predictor:
@@ -125,6 +122,11 @@ class Predictor:
             keys: Names or indices of the B images, which seed the sampling.
         """
         return self._write(self._grid(images), keys, writing)
+
+    @property
+    def max_text_tokens(self) -> int:
+        """Largest number of tokens of a text, without start and end."""
+        return self.captioner.config.max_tokens - NUM_ADDED
 
     @property
     def default_decoding(self) -> DecodingConfig:
@@ -240,8 +242,9 @@ class Predictor:
             templates: Captions with {} for the label; a label's score is the mean over them.
 
         Raises:
-            ConfigError: There are no labels; the model cannot tell two of them apart; a template
-                has no {}; or the model does not support the options.
+            ConfigError: There are no labels; one is blank, too long, or has characters that the
+                vocabulary lacks; the model cannot tell two of them apart; a template has no {}; or
+                the model does not support the options.
             DataError: An image cannot be read, or has a type or shape that is not allowed.
         """
         if isinstance(labels, str):
@@ -250,9 +253,9 @@ class Predictor:
             raise ConfigError(f"labels {list(labels)} must be texts")
         templates = [templates] if isinstance(templates, str) else templates
         match = match_names(self, labels, templates, matching)
-        self._check_texts(
-            {label: [template.replace("{}", label) for template in templates] for label in labels}
-        )
+        texts = LabelTexts.of(labels, templates, self)
+        problems = [*(texts.unreadable() or texts.alike()), *texts.too_long()]
+        raise_all(ConfigError, f"{len(texts.tokens)} labels cannot be compared", problems)
         results: list[Classification] = []
         for batch in in_batches(as_list(images), batch_size):
             scores = match(self.inputs(batch)).tolist()  # (B, K)
@@ -274,13 +277,17 @@ class Predictor:
             images: Images; or, for several searches of the same ones, their `gallery`.
 
         Raises:
-            ConfigError: The text is empty or too long, `top` is below 1, or the model does not
-                support the options.
+            ConfigError: The text is empty, too long, or has characters that the vocabulary lacks;
+                `top` is no number from 1; or the model does not support the options.
             DataError: An image cannot be read, or has a type or shape that is not allowed.
         """
-        if top < 1:
-            raise ConfigError(f"top is {top}, must be at least 1")
-        self._check_texts({text: [text]})
+        if not is_integer(top) or top < 1:
+            raise ConfigError(f"top is {top!r}, must be a whole number of at least 1")
+        if not isinstance(text, str):
+            raise ConfigError(f"text is {text!r}, must be one text")
+        texts = LabelTexts.of([text], ["{}"], self)
+        problems = [*texts.unreadable(), *texts.too_long()]
+        raise_all(ConfigError, "the text cannot be searched for", problems)
         if not isinstance(images, Gallery):
             images = self.gallery(images, batch_size=batch_size)
         likelihood = self._likelihood([text], matching)
@@ -327,10 +334,6 @@ class Predictor:
         tokens = [self._encode(text).tolist() for text in texts]
         with self._computing():
             return Likelihood(self.captioner, tokens, config, image_size=self.image.size)
-
-    def _check_texts(self, texts: Mapping[str, Sequence[str]]) -> None:
-        max_tokens = self.captioner.config.max_tokens - NUM_SPECIAL_TOKENS
-        check_texts(texts, self.tokenizer.encode, max_tokens=max_tokens)
 
     def _write(self, grid: Tensor, keys: Sequence[object], writing: Writing) -> list[list[Caption]]:
         """Return captions as `write_captions` does, given the feature grid (B, C, h, w)."""

@@ -5,6 +5,7 @@ an image counts if any of its captions is among the first K; each caption ranks 
 captions of several images tie, and a tie counts as ranked before the right one.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,9 @@ from virtex import distributed
 from virtex.data.example import Source
 from virtex.data.source import Needs, SourceConfig
 from virtex.errors import DataError, listing
+from virtex.predict.embedder import Embedder
+from virtex.predict.predictor import Predictor
+from virtex.tokens import UNK_ID
 from virtex.transfer.matching import (
     MatchingProtocolConfig,
     drawn_images,
@@ -28,6 +32,8 @@ from virtex.transfer.matching import (
 from virtex.transfer.metrics.retrieval import best_text_ranks, count_at_least, recall_at_k
 from virtex.transfer.protocol import Result
 from virtex.transfer.whole_model import Measured, open_val_images, run_whole_model
+
+log = logging.getLogger("virtex")
 
 NO_INDICES = np.zeros(0, np.int64)
 
@@ -85,9 +91,30 @@ def texts_of(source: Source, captions_per_image: int) -> Texts:
     return Texts(tuple(text for own in captions for text in own), np.array(owners))
 
 
+def warn_of_partial(texts: Sequence[str], matcher: Predictor | Embedder) -> None:
+    """Log how many captions a model reads in part; captions of other people are taken as they are.
+
+    An unknown token adds nothing to a log-likelihood.
+    """
+    rows = [matcher.tokenizer.encode(text) for text in texts]
+    num_unknown = sum(UNK_ID in row for row in rows)
+    num_cut = sum(len(row) > matcher.max_text_tokens for row in rows)
+    if num_unknown and distributed.is_main():
+        log.warning(
+            "%d of %d captions have characters that the vocabulary lacks, which count nothing",
+            num_unknown, len(rows),
+        )  # fmt: skip
+    if num_cut and distributed.is_main():
+        log.warning(
+            "%d of %d captions are cut to the model's %d tokens",
+            num_cut, len(rows), matcher.max_text_tokens,
+        )  # fmt: skip
+
+
 def _measure(config: RetrievalConfig, source: Source, device: torch.device) -> Measured:
     texts = texts_of(source, config.captions_per_image)
     matcher, initialisation = open_matcher(config, device)
+    warn_of_partial(texts.texts, matcher)
     match = matcher.match(texts.texts, config.matching_of(matcher))
     ranks = rank(list(scored_images(source, match, matcher, config)), texts.owners)
     return Measured(

@@ -23,8 +23,11 @@ from virtex.data.image_files import subfolders
 from virtex.data.source import Needs, SourceConfig, resolved
 from virtex.data.source_options import check_options
 from virtex.data.sources.classes import ClassesSource
-from virtex.errors import DataError, listing
+from virtex.errors import DataError, listing, raise_all
+from virtex.predict.embedder import Embedder
+from virtex.predict.label_texts import LabelTexts
 from virtex.predict.matching import DEFAULT_TEMPLATES, match_names, template_problems
+from virtex.predict.predictor import Predictor
 from virtex.transfer.command import check_single_labels
 from virtex.transfer.matching import (
     MatchingProtocolConfig,
@@ -164,9 +167,32 @@ def _names_in(path: Path, folders: Sequence[str]) -> list[Any]:
     return list(named)
 
 
+def check_names(
+    names: Sequence[str], templates: Sequence[str], matcher: Predictor | Embedder
+) -> None:
+    """Check that a model can compare the names of classes; equal names tie.
+
+    A contrastively trained model cuts long texts, as in its training; a captioner would score a
+    part of them, so it does not take any.
+
+    Raises:
+        DataError: A name is blank, has characters that the vocabulary lacks or makes too long a
+            text, or names are the same once they are cut.
+    """
+    texts = LabelTexts.of(names, templates, matcher)
+    cuts = isinstance(matcher, Embedder)
+    long = texts.alike_once_cut() if cuts else texts.too_long()
+    raise_all(
+        DataError,
+        "names of classes cannot be compared (--class_names FILE gives others)",
+        [*texts.unreadable(), *long],
+    )
+
+
 def _measure(config: ZeroShotConfig, source: Source, device: torch.device) -> Measured | None:
     names = names_of(source.categories, config.class_names)
     matcher, initialisation = open_matcher(config, device)
+    check_names(names, config.templates, matcher)
     match = match_names(matcher, names, config.templates, config.matching_of(matcher))
     labels, ranks = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for indices, scores in scored_images(source, match, matcher, config):
