@@ -93,8 +93,9 @@ def test_validation_images_that_are_trained_on_are_refused_unless_a_run_has_begu
     train = write(tmp_path / "train.csv", "image,caption\n1.jpg,a cat\n2.jpg,a dog\n")
     val = write(tmp_path / "val.csv", "image,caption\n2.jpg,an animal\n")
     options = ["--data.root", str(train), "--data.val_root", str(val), "--out", str(tmp_path / "x")]
+    config = parse_pretrain([*options, "--data.source", "table"])
     with pytest.raises(ConfigError, match=r"^1 of the 1 validation images would .*2\.jpg\. Name"):
-        check_inputs(parse_pretrain(options))
+        check_inputs(config)
     monkeypatch.setattr(RunFolder, "has_begun", lambda folder: True)
-    check_inputs(parse_pretrain(options))
+    check_inputs(config)
     assert "this run began with validation images of its training data: 1 of" in caplog.text

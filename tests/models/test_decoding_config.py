@@ -38,5 +38,5 @@ def test_numbers_of_numpy_are_numbers() -> None:
 
 @pytest.mark.parametrize("number", [2.5, "2", True, 0])
 def test_a_number_of_captions_is_whole(number: object) -> None:
-    with pytest.raises(ConfigError, match="must be a whole number from 1"):
+    with pytest.raises(ConfigError, match="must be a whole number of at least 1"):
         DecodingConfig("nucleus").num_running(number)  # type: ignore[arg-type]

@@ -18,7 +18,8 @@ PRETRAIN = """--data.source scenes --data.num_images 8 --data.num_val_images 4 -
     --image.size 64 --tokenizer.vocab_size 60 --task bicaptioning --task.head.hidden_size 64
     --run.batch_size 4 --run.num_steps 1 --run.device cpu --loader.num_workers 0 --num_samples 0"""
 VOC07 = """transfer voc07 --data.source scenes --data.num_images 40 --data.num_val_images 20
-    --data.image_size 64 --num_workers 0 --batch_size 4 --num_seeds 2 --leave_out_rare"""
+    --data.image_size 64 --num_workers 0 --batch_size 4 --labels 0.9 --num_seeds 2
+    --leave_out_rare"""
 
 
 def words(*texts: str) -> list[str]:

@@ -24,8 +24,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         f"transfer captioning --init RUN {SCENES} {FAST} --out OUT",
         f"transfer retrieval --init RUN {SCENES} {FAST} --out OUT",
-        f"transfer voc07 --init RUN {SCENES} {FAST} --image_size 32 --num_seeds 2 --leave_out_rare"
-        " --data.num_images 40 --data.num_val_images 20 --out OUT",
+        f"transfer voc07 --init RUN {SCENES} {FAST} --image_size 32 --labels 0.9 --num_seeds 2"
+        " --leave_out_rare --data.num_images 40 --data.num_val_images 20 --out OUT",
         "export RUN --format timm --out OUT/model.safetensors",
         "export RUN --format huggingface --out OUT/model",
     ],

@@ -97,7 +97,8 @@ class DecodingConfig:
         most = {"beam": self.num_beams, "greedy": 1}.get(self.strategy, num_captions)
         if not is_integer(num_captions) or num_captions < 1:
             raise ConfigError(
-                f"{num_captions!r} captions an image requested, must be a whole number from 1"
+                f"{num_captions!r} captions an image requested, must be a whole number of at "
+                "least 1"
             )
         if num_captions > most:
             raise ConfigError(
