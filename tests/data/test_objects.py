@@ -120,7 +120,7 @@ def test_data_without_masks_is_an_error_with_a_remedy():
 
 def test_masks_of_another_size_than_their_image_are_an_error():
     example = example_of(filled(20, 30, (1, 1, 5, 5)))
-    with pytest.raises(DataError, match=r"is 20 x 30 pixels, and a mask of it 30 x 20"):
+    with pytest.raises(DataError, match=r"20 x 30 pixels, and a mask of it 30 x 20"):
         find_objects(
             example, place_in_square(30, 20, size=30), image_size=(30, 20), with_masks=True
         )
@@ -137,7 +137,7 @@ def test_objects_of_an_image_of_another_size_are_an_error(with_masks: bool) -> N
         changed = dataclasses.replace(example, **changes)
         return find_objects(changed, place, image_size=(30, 20), with_masks=with_masks)
 
-    with pytest.raises(DataError, match=r"is 20 x 30 pixels, and its annotations say 40 x 60: .*"):
+    with pytest.raises(DataError, match=r"20 x 30 pixels, and its annotations say 40 x 60: .*"):
         find()
     with pytest.raises(DataError, match=r"say 30 x 20: .*, or remove the image's EXIF orientation"):
         find(annotated_size=(20.0, 30.0))
@@ -158,7 +158,7 @@ def test_objects_are_annotated_in_the_upright_image(
     example = example_of(filled(40, 20, (1, 1, 5, 5)), image=file.getvalue(), annotated_size=size)
     transform = WholeImageTransform(40, False)
     if is_wrong:
-        with pytest.raises(DataError, match="is 20 x 40 pixels, and its annotations say 40 x 20"):
+        with pytest.raises(DataError, match="20 x 40 pixels, and its annotations say 40 x 20"):
             transform(example, np.random.default_rng(0))
     else:
         assert transform(example, np.random.default_rng(0))["image_sizes"].tolist() == [40, 20]

@@ -9,7 +9,7 @@ from pycocotools import mask as run_lengths
 from torch import Tensor
 
 from virtex.data.example import Example
-from virtex.data.images import Box
+from virtex.data.images import BadImageError, Box
 from virtex.data.segmentations import (
     FEWEST_COORDINATES,
     BadMaskError,
@@ -100,22 +100,27 @@ def unpack_masks(packed: Tensor, height: int, width: int) -> Tensor:
 
 
 def check_annotated_size(example: Example, image_size: tuple[int, int]) -> None:
-    """Raise a DataError if an image has objects, annotated in an image of another size (H, W)."""
+    """Raise a BadImageError for objects that were annotated in an image of another size (H, W)."""
     size = example.annotated_size
     if size is None or size == image_size or not example.box_labels:
         return
     remedy = "use the original images"
     if size == image_size[::-1]:
         remedy = "remove the image's EXIF orientation if it has one"
-    raise DataError(
-        f"{example.location} is {image_size[1]} x {image_size[0]} pixels, and its annotations say "
-        f"{size[1]:g} x {size[0]:g}: its boxes may lie elsewhere. Correct the annotations, or "
-        f"{remedy}."
+    raise BadImageError(
+        example.location,
+        f"{image_size[1]} x {image_size[0]} pixels, and its annotations say {size[1]:g} x "
+        f"{size[0]:g}: its boxes may lie elsewhere; correct the annotations, or {remedy}",
     )
 
 
 def check_masks(example: Example, image_size: tuple[int, int]) -> None:
-    """Raise a DataError unless each box has a mask and run lengths have the image's (H, W)."""
+    """Check that each box has a mask, and that run lengths have the image's (H, W).
+
+    Raises:
+        BadImageError: Run lengths of another size.
+        DataError: Masks that are missing or broken.
+    """
     if len(example.masks) != len(example.box_labels):
         raise DataError(
             f"{example.location} has {len(example.box_labels)} boxes and {len(example.masks)} "
@@ -128,9 +133,10 @@ def check_masks(example: Example, image_size: tuple[int, int]) -> None:
         raise DataError(f"{example.location} has {error}. Correct the annotations.") from error
     for height, width in sizes:
         if (height, width) != image_size:
-            raise DataError(
-                f"{example.location} is {image_size[1]} x {image_size[0]} pixels, and a mask of it "
-                f"{width} x {height}. Correct the annotations, or use the original images."
+            raise BadImageError(
+                example.location,
+                f"{image_size[1]} x {image_size[0]} pixels, and a mask of it {width} x {height}; "
+                "correct the annotations, or use the original images",
             )
 
 

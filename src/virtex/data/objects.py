@@ -70,8 +70,8 @@ def find_objects(
         image_size: Height and width of the whole image.
 
     Raises:
-        DataError: The objects were annotated in an image of another size; or masks are requested,
-            and are missing, broken or of another size than the image.
+        BadImageError: The objects, or requested masks, are of an image of another size.
+        DataError: Masks are requested, and are missing or broken.
     """
     assert example.boxes is not None, "a task that needs objects gets boxes"
     check_annotated_size(example, image_size)
