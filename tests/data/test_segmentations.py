@@ -71,7 +71,7 @@ def test_broken_run_lengths_are_an_error_and_never_garbage(changes: dict[str, An
     with pytest.raises(BadMaskError):
         compressed_mask(mask, HEIGHT, WIDTH)
     example = example_of(filled(HEIGHT, WIDTH, (1, 1, 5, 5)), masks=(mask,))
-    with pytest.raises(DataError, match=r"Correct the annotations"):
+    with pytest.raises(DataError, match=r"[Cc]orrect the annotations"):
         found(example, WHOLE)
 
 
