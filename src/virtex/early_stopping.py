@@ -23,7 +23,7 @@ from virtex.models.backbone import Backbone
 from virtex.transfer.choosing import choosing_data, choosing_protocol
 from virtex.transfer.command import open_splits
 from virtex.transfer.features import Extraction
-from virtex.transfer.identities import same_data
+from virtex.transfer.identities import identities_of, same_data
 from virtex.transfer.protocol import Result
 from virtex.zoo.backbones import origin_of
 from virtex.zoo.init import Opened
@@ -157,7 +157,7 @@ class EarlyStopping:
             ConfigError: Scores that were measured on other data.
         """
         self.forget_after(step)
-        now = {"train": self.train.identity(), "test": self.test.identity()}
+        now = identities_of(self.train, self.test)
         for path in self._paths():
             before = Result.read(path).data
             if not same_data(before, now):

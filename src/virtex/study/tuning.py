@@ -28,7 +28,7 @@ from virtex.study.plan import Run, with_seed
 from virtex.study.study_config import TARGET, Row, StudyConfig, Tuning
 from virtex.transfer.choosing import choosing_data, choosing_protocol
 from virtex.transfer.command import TransferConfig, extraction
-from virtex.transfer.identities import same_data
+from virtex.transfer.identities import identities_of, same_data
 from virtex.transfer.protocol import MAX_BYTES, Protocol, Result
 from virtex.zoo.backbones import build_backbone, origin_of
 from virtex.zoo.init import open_init
@@ -216,7 +216,7 @@ def check_trials(config: StudyConfig, runs: Sequence[Run]) -> None:
     chosen = _protocol(config, config.out, num_train=len(train))
     chosen.check(train, test)
     _check_held_out(config, train, test)
-    expected = {"train": train.identity(), "test": test.identity()}
+    expected = identities_of(train, test)
     paths = {trial.path for run in runs for trial in trials(config, run)}
     problems = []
     for path in sorted(path for path in paths if path.exists()):

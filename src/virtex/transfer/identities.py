@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from virtex.data.example import Source
+
 Identities = Mapping[str, Mapping[str, Any]]
 """Identity of the data by their role, train or test."""
 RULE = "drawn"
@@ -11,6 +13,11 @@ LOCATIONS = frozenset({"root", "image_root"})
 """Parts of an identity that name a folder, which each machine may have elsewhere."""
 SAMPLE = frozenset({"subset", "subset_sha256"})
 """Parts of an identity that each seed has otherwise, where images are drawn."""
+
+
+def identities_of(train: Source, test: Source) -> dict[str, dict[str, str | int]]:
+    """Return the identities of training and test images, as a result records them."""
+    return {"train": train.identity(), "test": test.identity()}
 
 
 def same_data(first: Identities, second: Identities) -> bool:

@@ -18,6 +18,7 @@ from virtex.data.example import Source
 from virtex.data.source_options import Needs
 from virtex.errors import ConfigError, DataError, VirTexError, listing
 from virtex.options.bounded_yaml import load_json
+from virtex.transfer.identities import identities_of
 from virtex.version import VERSION
 
 if TYPE_CHECKING:  # reading results, as a report does, needs no torch
@@ -238,7 +239,7 @@ class Protocol(ABC):
             numbers=distributed.gather_objects(numbers)[0],
             settings=self.settings(),
             initialisation=dict(initialisation),
-            data={"train": train.identity(), "test": test.identity()},
+            data=identities_of(train, test),
             seed=self.seed,
             versions=versions(),
             device=device_name(self.device),
