@@ -8,15 +8,16 @@ from PIL import Image
 from tests.predict.small_captioner import IMAGE, SLIM, TASK
 from virtex.config import to_dict
 from virtex.data.tokenizer import Tokenizer
+from virtex.data.transforms import ImageConfig
 from virtex.tasks.base import Task
 from virtex.zoo.weights_file import save_weights
 
 
-def save_run(folder: Path, task: Task, tokenizer: Tokenizer) -> Path:
+def save_run(folder: Path, task: Task, tokenizer: Tokenizer, *, image: ImageConfig = IMAGE) -> Path:
     """What training leaves behind."""
     folder.mkdir(parents=True, exist_ok=True)
     named = {"class_path": type(TASK).__name__, "init_args": to_dict(TASK)}
-    config = {"backbone": to_dict(SLIM), "image": to_dict(IMAGE), "task": named}
+    config = {"backbone": to_dict(SLIM), "image": to_dict(image), "task": named}
     path = folder / "weights.safetensors"
     save_weights(path, task.state_dict(), config=config, tokenizer=tokenizer, step=7)
     return folder

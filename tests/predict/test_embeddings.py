@@ -13,7 +13,10 @@ from tests.predict.small_captioner import small_task
 from virtex.cli import main
 from virtex.data.images import BadImageError
 from virtex.data.tokenizer import Tokenizer
+from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
 from virtex.errors import CheckpointError
+from virtex.predict.image_inputs import as_example
+from virtex.tasks.captioning import Captioning
 
 
 def test_an_embedding_is_the_mean_of_the_grid_of_the_preprocessed_image(
@@ -34,6 +37,30 @@ def test_an_embedding_is_the_mean_of_the_grid_of_the_preprocessed_image(
         virtex.embed(run, io.BytesIO(paths[1].read_bytes())), expected[1:2], rtol=1e-4, atol=1e-5
     )
     assert virtex.embed(run, []).shape == (0, backbone.num_channels)
+
+
+@pytest.mark.parametrize("size", [None, 32])
+@pytest.mark.parametrize(
+    "image",
+    [ImageConfig(size=48, validation_resize=48), ImageConfig(size=48, original=True)],
+    ids=["validation_resize", "original"],
+)
+def test_images_are_resized_as_the_run_states_in_python_and_by_the_command(
+    image: ImageConfig, size: int | None, task: Captioning, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    run = save_run(tmp_path / "run", task, tokenizer, image=image)
+    paths = sorted(write_images(tmp_path / "images", 3).glob("*.png"))
+    short_side = size or image.size  # nothing of a square photo is cropped
+    transform = ValidationTransform(ImageConfig(size=short_side, validation_resize=short_side))
+    pixels = torch.stack([transform(as_example(path)) for path in paths])
+    with torch.no_grad():
+        expected = virtex.load_backbone(run)(normalize(pixels)).mean((2, 3))
+    found = virtex.embed(run, paths, image_size=size)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    options = [] if size is None else ["--image_size", size]
+    assert embed(run, *paths, "--out", tmp_path / "out.npz", *options) == 0
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as arrays:
+        np.testing.assert_allclose(arrays["embeddings"], found, rtol=1e-4, atol=1e-5)
 
 
 def embed(run: Path, *arguments: object) -> int:
@@ -84,16 +111,24 @@ def test_too_many_bad_images_write_nothing(
         virtex.embed(run, folder / "cut.jpg")
 
 
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [(float("nan"), "weights that are infinite or NaN"), (3e38, "embeddings are not numbers")],
+)
 def test_embeddings_that_are_nan_are_an_error_and_write_nothing(
-    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weight: float,
+    message: str,
+    tokenizer: Tokenizer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     task = small_task(tokenizer)
     with torch.no_grad():
-        next(task.backbone.parameters()).fill_(float("nan"))
+        next(task.backbone.parameters()).fill_(weight)
     run = save_run(tmp_path / "run", task, tokenizer)
     folder, out = write_images(tmp_path / "images", 2), tmp_path / "out.npz"
     assert embed(run, folder, "--out", out) == 2
-    assert "embeddings are not numbers" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not out.exists()
-    with pytest.raises(CheckpointError, match="not numbers"):
+    with pytest.raises(CheckpointError, match=message):
         virtex.embed(run, folder / "photo0.png")

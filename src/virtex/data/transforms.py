@@ -7,7 +7,7 @@ training crop is chosen before decoding, so that only the part of the file that 
 import functools
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -83,6 +83,11 @@ class ImageConfig:
         if self.validation_resize is not None:
             return self.validation_resize
         return self.size if self.original else round(self.size * 256 / 224)
+
+    def with_size(self, size: int) -> "ImageConfig":
+        """Return the options for another size, with as large a part of a validation image."""
+        short_side = self.validation_resize and round(self.validation_resize * size / self.size)
+        return replace(self, size=size, validation_resize=short_side)
 
 
 @dataclass(frozen=True)

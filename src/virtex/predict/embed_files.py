@@ -8,14 +8,14 @@ from typing import BinaryIO
 import numpy as np
 
 from virtex import distributed, files
-from virtex.data.transforms import ImageConfig, normalize
+from virtex.data.transforms import normalize
 from virtex.engine.precision import choose_precision
 from virtex.engine.run import choose_device
 from virtex.errors import ConfigError, DataError, one_line
 from virtex.predict.caption_files.image_batches import image_batches
 from virtex.predict.caption_files.image_lists import find_images
 from virtex.predict.embed_options import EmbedFilesConfig
-from virtex.predict.embeddings import image_config, pooled
+from virtex.predict.embeddings import pooled
 from virtex.predict.image_inputs import in_batches
 from virtex.progress import ProgressBar
 from virtex.zoo.backbones import build_backbone
@@ -56,9 +56,9 @@ def _embedded(
     device, opened = choose_device(config.device), open_init(config.init)
     precision = choose_precision(config.precision, device)
     backbone = build_backbone(opened).eval().to(device)
-    image = image_config(opened)
+    image = opened.image
     if config.image_size is not None:
-        image = ImageConfig(size=config.image_size)
+        image = image.with_size(config.image_size)
     backbone.grid_size(image.size)
     names, vectors = list[str](), []
     bad: list[tuple[str, str]] = []

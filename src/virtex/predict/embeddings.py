@@ -11,14 +11,15 @@ from virtex.models.backbone import Backbone
 from virtex.predict.image_inputs import ImageInputs, as_example, as_list, in_batches
 from virtex.predict.results import check_finite
 from virtex.zoo.backbones import build_backbone
-from virtex.zoo.init import Opened, open_init
+from virtex.zoo.init import open_init
 
 
 def preprocess(images: ImageInputs, *, size: int = 224) -> Tensor:
     """Return images as a backbone takes them: (B, 3, size, size) float32, normalised.
 
     The short side is resized to size * 256 / 224, with antialiasing, and the center is cropped, as
-    in validation.
+    in validation by default. A run may state another resize (image.validation_resize, or
+    image.original), which `embed` follows if it is given the run.
 
     Args:
         images: Paths, encoded files (bytes or opened), PIL images or uint8 pixels; one or several.
@@ -27,9 +28,7 @@ def preprocess(images: ImageInputs, *, size: int = 224) -> Tensor:
         ConfigError: A size that cannot work.
         DataError: An image cannot be read, or has a type or shape that is not allowed.
     """
-    transform = ValidationTransform(ImageConfig(size=size))
-    pixels = [transform(as_example(image)) for image in as_list(images)]
-    return normalize(torch.stack(pixels)) if pixels else torch.zeros(0, 3, size, size)
+    return _as_in_validation(images, ImageConfig(size=size))
 
 
 def embed(
@@ -44,7 +43,8 @@ def embed(
 
     Args:
         init: An INIT, or a backbone, which several calls can share; it is moved to the device and
-            put into evaluation mode.
+            put into evaluation mode. Images are resized as in validation of an INIT's run, and for
+            a backbone, which states no resize, as by `preprocess`.
         images: See `preprocess`.
         image_size: Side of the network's input; by default that of the run, or 224.
         device: auto (the GPU if there is one), cpu, cuda, cuda:1, mps.
@@ -55,16 +55,17 @@ def embed(
         ConfigError: The backbone takes no images of that size, or the device is missing.
         DataError: An image cannot be read, or has a type or shape that is not allowed.
     """
-    chosen, size = choose_device(str(device)), image_size
+    chosen, image = choose_device(str(device)), ImageConfig()
     if not isinstance(init, Backbone):
         opened = open_init(init)
-        init, size = build_backbone(opened), image_size or image_config(opened).size
-    size = size or ImageConfig().size
-    init.grid_size(size)
+        init, image = build_backbone(opened), opened.image
+    if image_size is not None:
+        image = image.with_size(image_size)
+    init.grid_size(image.size)
     backbone = init.eval().to(chosen)
     vectors = [torch.zeros(0, backbone.num_channels)]
     for batch in in_batches(as_list(images), batch_size):
-        vectors.append(pooled(backbone, preprocess(batch, size=size).to(chosen)))
+        vectors.append(pooled(backbone, _as_in_validation(batch, image).to(chosen)))
     return torch.cat(vectors)
 
 
@@ -80,6 +81,8 @@ def pooled(backbone: Backbone, images: Tensor, *, precision: Precision = "fp32")
     return vectors
 
 
-def image_config(opened: Opened) -> ImageConfig:
-    """Return how an INIT's images became network inputs: of a run as in training, else at 224."""
-    return opened.image
+def _as_in_validation(images: ImageInputs, config: ImageConfig) -> Tensor:
+    """Return images as network inputs (B, 3, size, size) float32, normalised."""
+    transform = ValidationTransform(config)
+    pixels = [transform(as_example(image)) for image in as_list(images)]
+    return normalize(torch.stack(pixels)) if pixels else torch.zeros(0, 3, config.size, config.size)
