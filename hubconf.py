@@ -31,6 +31,10 @@ _SAFETENSORS = {
     "I64": torch.int64,
 }
 """Types of tensors in a .safetensors file."""
+_NORMALIZATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+"""ImageNet's normalization, as a config.json of timm's states it."""
+_HARMLESS = (("num_classes", 0), ("in_chans", 3), ("output_stride", 32))
+"""Options in a config.json that change nothing here."""
 _OLDEST_TORCH = (2, 6)
 """Oldest torch whose weights_only=True runs no code in a file (CVE-2025-32434)."""
 
@@ -43,7 +47,8 @@ def resnet50(pretrained: bool = False, weights: str | None = None, **kwargs):
             are random.
         weights: Path or http(s) address of other weights: a .pth or .safetensors file of a state
             dict with torchvision's names, or a released VirTex or MoCo checkpoint of this
-            architecture; or `hf-hub:OWNER/NAME[@REVISION]`, a public model in timm's layout.
+            architecture; or `hf-hub:OWNER/NAME[@REVISION]`, a public model in timm's layout, whose
+            config.json states ImageNet's normalization and no option that computes something else.
         kwargs: Further arguments of torchvision's ResNet.
     """
     published = "pxgjxcva7oypf12/backbone_bicaptioning_R_50_L1_H2048.pth?dl=1"
@@ -95,7 +100,8 @@ def _filled(model, pretrained, weights, published):
     elif weights is not None:
         source = os.fspath(weights)
         if source.startswith(_HUB):
-            source = _hub_address(source)
+            _check_hub_model(source)
+            source = _hub_address(source, "model.safetensors")
         is_address = source.startswith(("http://", "https://"))
         path = _fetched(source, _own_name(source)) if is_address else source
     else:
@@ -104,12 +110,31 @@ def _filled(model, pretrained, weights, published):
     return model
 
 
-def _hub_address(name):
-    """Return the address of a model's weights on the Hugging Face hub."""
+def _check_hub_model(name):
+    """Refuse a model of the hub whose config.json states another network or normalization."""
+    path = _fetched(address := _hub_address(name, "config.json"), _own_name(address))
+    try:
+        config = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        images = config.get("pretrained_cfg") or config  # timm's older files are flat
+        options = dict(config.get("model_args") or {})
+        stated = {key: tuple(images.get(key, usual)) for key, usual in _NORMALIZATION.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise RuntimeError(f"{address} states no model of timm's: {error}") from error
+    others = {key: value for key, value in options.items() if (key, value) not in _HARMLESS}
+    others |= {key: value for key, value in stated.items() if value != _NORMALIZATION[key]}
+    if others:
+        raise RuntimeError(
+            f"{name} states {others}, and a ResNet of torchvision has no such options and takes "
+            f"images normalised as ImageNet's: load it by virtex.load_backbone({name!r})"
+        )
+
+
+def _hub_address(name, file):
+    """Return the address of a model's file on the Hugging Face hub."""
     repository, _, revision = name.removeprefix(_HUB).partition("@")
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     revision = urllib.parse.quote(revision or "main", safe="")
-    return f"{endpoint}/{urllib.parse.quote(repository)}/resolve/{revision}/model.safetensors"
+    return f"{endpoint}/{urllib.parse.quote(repository)}/resolve/{revision}/{file}"
 
 
 def _refuse_old_torch():
@@ -156,12 +181,20 @@ def _read(path):
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise RuntimeError(f"cannot read {path}: {error}") from error
+    except _OtherKindError as error:
+        raise RuntimeError(f"{path} {error}") from None
     except Exception as error:  # torch raises many kinds, and some advise to load unsafely
+        is_cached = pathlib.Path(path).is_relative_to(torch.hub.get_dir())
+        again = "Remove it, so that it is fetched again" if is_cached else "Give another copy of it"
         raise RuntimeError(
             f"{path} is damaged, no torch file, or holds more than weights "
-            f"({type(error).__name__}): it was not loaded. Remove it and fetch it again, or ask "
-            "its author for the bare state dict."
+            f"({type(error).__name__}): it was not loaded. {again}, or ask its author for the bare "
+            "state dict."
         ) from None
+
+
+class _OtherKindError(Exception):
+    """A whole file that holds something else than a ResNet's weights."""
 
 
 def _read_safetensors(path):
@@ -170,8 +203,16 @@ def _read_safetensors(path):
     start = 8 + int.from_bytes(content[:8], "little")
     entries = json.loads(content[8:start])
     tensors = {}
+    if any(name.startswith("backbone.") for name in entries):
+        raise _OtherKindError(
+            "is a weights file of virtex, which may state other options of the network: write it "
+            "for torchvision by `virtex export FILE --format torchvision --out OUT.pth`"
+        )
     for name, entry in entries.items():
         if name != "__metadata__":
+            if entry["dtype"] not in _SAFETENSORS:
+                kinds = ", ".join(_SAFETENSORS)
+                raise _OtherKindError(f"holds {name} of type {entry['dtype']}; allowed is {kinds}")
             begin, end = (start + offset for offset in entry["data_offsets"])
             values = torch.frombuffer(content[begin:end], dtype=_SAFETENSORS[entry["dtype"]])
             tensors[name] = values.view(entry["shape"])
@@ -202,10 +243,19 @@ def _load(model, values, source):
             n for n in own.keys() & state.keys() if _shape(state[n]) != own[n].shape
         },
     }
+    if not any(problems.values()):
+        problems["not of finite floating-point numbers"] = {
+            n for n in own if own[n].is_floating_point() and not _has_numbers(state[n])
+        }
     found = "; ".join(f"{kind}: {', '.join(sorted(n)[:3])}" for kind, n in problems.items() if n)
     if found:
         raise RuntimeError(f"{source} holds another network: {found}")
     model.load_state_dict(state)
+
+
+def _has_numbers(value):
+    is_plain = value.layout == torch.strided and not value.is_meta and value.is_floating_point()
+    return is_plain and bool(value.isfinite().all())
 
 
 def _shape(value):

@@ -163,8 +163,9 @@ def test_weights_come_from_the_hugging_face_hub(tmp_path, monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", stub.endpoint)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         repository = stub.model("someone/resnet50")
-        repository.refs["v1"] = repository.commit({"model.safetensors": content}).sha
-        repository.commit({"model.safetensors": content[:-1000]})
+        whole = {"model.safetensors": content, "config.json": b'{"architecture": "resnet50"}'}
+        repository.refs["v1"] = repository.commit(whole).sha
+        repository.commit({**whole, "model.safetensors": content[:-1000]})
         model = hub("resnet50", weights="hf-hub:someone/resnet50@v1")
         with pytest.raises(RuntimeError, match="is damaged, no torch file"):
             hub("resnet50", weights="hf-hub:someone/resnet50")
@@ -172,6 +173,54 @@ def test_weights_come_from_the_hugging_face_hub(tmp_path, monkeypatch):
             hub("resnet50", weights="hf-hub:someone/other")
     assert torch.equal(model.layer4[2].bn3.running_var, resnet.layer4[2].bn3.running_var)
     assert torch.equal(model.conv1.weight, resnet.conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"model_args": {"output_stride": 16}}, r"states \{'output_stride': 16\}, and a ResNet"),
+        ({"pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}, r"states \{'mean': \(0.5, 0.5, 0.5\)\}"),
+        ({"std": [0.5, 0.5, 0.5]}, r"'std': .*load it by virtex.load_backbone\('hf-hub:someone/"),
+        ([], "states no model of timm's"),
+    ],
+    ids=["options", "mean", "flat", "list"],
+)
+def test_a_model_of_the_hub_that_computes_something_else_is_refused(
+    stated, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with serving_hub() as stub:
+        monkeypatch.setenv("HF_ENDPOINT", stub.endpoint)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        stub.model("someone/other").commit({"config.json": json.dumps(stated).encode()})
+        with pytest.raises(RuntimeError, match=message):
+            hub("resnet50", weights="hf-hub:someone/other")
+
+
+def test_a_file_of_virtex_or_of_other_types_is_said_to_be_one(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({"backbone.cnn.conv1.weight": torch.ones(1)}, path)
+    with pytest.raises(RuntimeError, match=r"weights file of virtex, .*--format torchvision"):
+        hub("resnet50", weights=path)
+    save_file({"conv1.weight": torch.ones(1, dtype=torch.uint8)}, path)
+    with pytest.raises(RuntimeError, match=r"conv1.weight of type U8; allowed is F32, F16"):
+        hub("resnet50", weights=path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weight: weight.to(torch.int8),
+        lambda weight: weight * float("nan"),
+        torch.Tensor.to_sparse,
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_weights_that_are_no_numbers_are_refused(change, tmp_path):
+    state = hub("resnet50").state_dict()
+    torch.save({**state, "conv1.weight": change(state["conv1.weight"])}, tmp_path / "model.pth")
+    with pytest.raises(RuntimeError, match=r"not of finite floating-point numbers: conv1.weight"):
+        hub("resnet50", weights=tmp_path / "model.pth")
 
 
 def test_two_addresses_of_one_file_name_are_two_files(tmp_path, addresses):
