@@ -54,6 +54,17 @@ def test_the_averaged_weights_of_a_run_initialize_a_task(first: Path, tmp_path: 
     assert not torch.equal(open_init(out).state[name], open_init(first).state[name])
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("text.num_heads=4", "text.num_heads is 4, and"), ("text.causal=false", "causal is False")],
+)
+def test_options_that_make_another_function_of_the_same_weights_are_refused(
+    option: str, message: str, first: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rf"a run of the same task.*\n- task.*{message}"):
+        run(tmp_path / "run", "clip", f"--task.{option}", f"--init={first}", "--init_parts=task")
+
+
 def test_a_run_of_another_task_and_what_is_no_run_are_refused(first: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"does not fit .*needs a run of the same task"):
         run(tmp_path / "a", "moco", f"--init={first}", "--init_parts=task")

@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 
-from virtex.errors import CheckpointError, ConfigError
+from virtex.errors import CheckpointError, ConfigError, raise_all
 from virtex.models.backbone import Backbone
-from virtex.models.state_dict import load_strictly
+from virtex.models.state_dict import check_finite, load_strictly
+from virtex.models.transformer_sizes import TransformerSizes
 from virtex.pretrain_config import PretrainConfig
 from virtex.tasks.base import Task
 from virtex.zoo.backbones import start_from
@@ -46,14 +47,17 @@ def fill_task(task: Task, init: Opened, config: PretrainConfig) -> dict[str, Any
         CheckpointError: INIT does not fit the task.
         ConfigError: Options differ from those of a training that is to go on.
     """
+    if config.init_parts == "backbone":
+        return None
     if config.init_parts == "training":
         return released_checkpoint(task, init, run=config.run, optim=config.optim)
-    if config.init_parts == "task" and init.kind == "run":
+    if init.kind == "run":
         load_strictly(
             task, task.starting_state(init.state), subject=init.path, remedy=NOT_SAME_TASK
         )
-    elif config.init_parts == "task":
+    else:
         load_released_task(task, init)
+    check_finite(task.state_dict(), init.path)
     return None
 
 
@@ -67,6 +71,20 @@ def _check_captioner(config: PretrainConfig, init: Opened) -> None:
             "of bicaptioning, captioning or cappa, or leave init_parts out to start from its "
             "backbone alone."
         )
+
+
+def _check_functions(config: PretrainConfig, init: Opened) -> None:
+    """Raise ConfigError if options that no shape depends on are not those of the weights."""
+    held, wanted = vars(init.trained.task), vars(config.task)
+    problems = [
+        f"task.{part}.{option} is {value}, and {config.init} was trained with {was}"
+        for part, transformer in wanted.items()
+        if isinstance(transformer, TransformerSizes)
+        and isinstance(held.get(part), type(transformer))
+        for option, value in transformer.function().items()
+        if (was := held[part].function()[option]) != value
+    ]
+    raise_all(ConfigError, NOT_SAME_TASK.removesuffix("."), problems)
 
 
 def _check_parts(config: PretrainConfig, init: Opened) -> None:
@@ -87,6 +105,8 @@ def _check_parts(config: PretrainConfig, init: Opened) -> None:
         )
     if init.kind == "run" and config.task.writes_captions:
         _check_captioner(config, init)
+    if init.kind == "run":
+        _check_functions(config, init)
     if init.kind == "foreign" and config.task.needs.captions and vocabulary is None:
         raise ConfigError(
             f"init_parts {parts} needs the vocabulary with which {config.init} was trained, since "

@@ -193,7 +193,7 @@ def test_both_log_likelihoods_are_the_captioners_scores(strategy, prefix, weight
     assert generated.lengths.min() < generated.lengths.max()
 
 
-@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0, -1, 14])
 @pytest.mark.parametrize("strategy", ["beam", "nucleus"])
 def test_captions_are_ranked_as_the_slow_ranking_ranks_them(strategy, length_penalty):
     captioner = small_captioner(seed=4)

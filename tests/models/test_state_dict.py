@@ -37,3 +37,26 @@ def test_a_digest_changes_with_every_name_value_type_and_identity() -> None:
     digests = {state_digest(state), *map(state_digest, others), state_digest(state, b"identity")}
     assert len(digests) == 6
     assert state_digest(dict(reversed(state.items()))) == state_digest(state)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (torch.ones(2, 3, dtype=torch.int8), "1 of type int8, must be floating-point numbers"),
+        (torch.ones(2, 3, dtype=torch.complex64), "1 of type complex64, must be floating-point"),
+        (torch.ones(2, 3).to_sparse(), "1 sparse, must be floating-point numbers: weight"),
+        (torch.ones(2, 3, device="meta"), "1 without values, must be floating-point"),
+    ],
+    ids=["int8", "complex", "sparse", "meta"],
+)
+def test_tensors_that_hold_no_weights_are_named(weight: torch.Tensor, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        load_strictly(nn.Linear(3, 2), {"weight": weight, "bias": torch.ones(2)}, subject="file")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_any_floating_type_are_loaded(kind: torch.dtype) -> None:
+    module = nn.Linear(3, 2)
+    state = {"weight": torch.full((2, 3), 0.5, dtype=kind), "bias": torch.ones(2, dtype=kind)}
+    load_strictly(module, state, subject="file")
+    assert torch.equal(module.weight, torch.full((2, 3), 0.5))

@@ -154,3 +154,55 @@ def test_other_options_of_the_network_of_weights_are_refused():
     options = {"output_stride": 8, "act_layer": "silu"}
     with pytest.raises(ConfigError, match=r"backbone\.options act_layer belong to a network that"):
         architecture_to_train(a_run(), BackboneConfig("init", options=options), image_size=64)
+
+
+def lite0(path):
+    """A file of bare weights in timm's names, which state no normalization."""
+    torch.manual_seed(0)
+    save_file(timm.create_model("tf_efficientnet_lite0", num_classes=0).state_dict(), path)
+    return open_init(path)
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_lite0.in1k"])
+def test_bare_weights_have_the_normalization_of_timms_weights_of_their_name(name, tmp_path):
+    opened, half = lite0(tmp_path / "model.safetensors"), (0.5, 0.5, 0.5)
+    config = BackboneConfig(name)
+    assert build_backbone(opened, config=config).config.image_mean == half
+    trained = architecture_to_train(opened, config, image_size=64)
+    assert (trained.image_mean, trained.image_std) == (half, half)
+    own = BackboneConfig(name, image_mean=(0.4, 0.4, 0.4), image_std=(0.2, 0.2, 0.2))
+    assert build_backbone(opened, config=own).config == own
+
+
+def test_a_name_of_weights_of_several_normalizations_is_told_and_not_guessed(tmp_path, caplog):
+    torch.save(timm.create_model("resnet34").state_dict(), tmp_path / "model.pth")
+    opened = open_init(tmp_path / "model.pth")
+    assert build_backbone(opened, config=BackboneConfig("resnet34")).config.image_mean is None
+    assert "weights resnet34 were trained on images of 2 normalizations" in caplog.text
+    caplog.clear()
+    for config in (None, BackboneConfig("resnet34.tv_in1k")):
+        assert build_backbone(opened, config=config).config.image_mean is None
+    assert "normalizations" not in caplog.text
+
+
+def test_weights_of_another_size_than_timms_have_no_normalization_of_theirs(tmp_path):
+    torch.save(timm_network(VIT).state_dict(), tmp_path / "model.pth")
+    assert build_backbone(open_init(tmp_path / "model.pth"), config=VIT).config.image_mean is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(value, tmp_path):
+    network = timm.create_model("resnet18")
+    with torch.no_grad():
+        network.layer1[0].conv1.weight[0, 0] = value
+    torch.save(network.state_dict(), tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=r"infinite or NaN: layer1\.0\.conv1\.weight\."):
+        open_backbone(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [((123.7, 116.3, 103.5), (58.4, 57.1, 57.4)), ((-0.1, 0, 0), (0, 1, 1))]
+)
+def test_a_normalization_of_pixels_to_255_is_refused(mean, std):
+    with pytest.raises(ConfigError, match=r"image_mean .* from 0 to 1.*\n- image_std"):
+        BackboneConfig(image_mean=mean, image_std=std)

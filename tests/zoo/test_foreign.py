@@ -254,3 +254,18 @@ def test_a_checkpoint_that_contains_itself_ends(tmp_path):
     values |= {"model": values, "net": values, "state_dict": values}
     with pytest.raises(CheckpointError, match="holds no state dict"):
         loaded(values, tmp_path)
+
+
+def test_a_resnet_of_a_plain_file_is_taken_without_a_word(tmp_path, caplog):
+    caplog.set_level("INFO")
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "model.pth")
+    open_backbone(tmp_path / "model.pth")
+    assert "takes the weights" not in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_a_torchscript_file_is_refused_without_advice_to_load_it_unsafely(tmp_path):
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match="holds more than weights: it was not") as error:
+        open_backbone(tmp_path / "model.pth")
+    assert "weights_only" not in str(error.value)

@@ -33,6 +33,7 @@ __all__ = [
     "BackboneConfig",
     "fitted_to",
     "imagenet_weights",
+    "named_normalizations",
     "native_size",
     "published_normalization",
 ]
@@ -323,6 +324,16 @@ def published_normalization(name: str) -> dict[str, tuple[float, ...]]:
     """Return the options of a backbone for the images of timm's weights of a name."""
     known = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     return own_normalization(known.mean, known.std) if known is not None else {}
+
+
+def named_normalizations(name: str) -> list[dict[str, Any]]:
+    """Return the options for the images of timm's weights of a name, each once; at least one.
+
+    A name without a tag stands for all weights of the network that timm publishes.
+    """
+    names = [name] if "." in name else timm.list_pretrained(f"{name}.*")
+    options = [published_normalization(one) for one in names or [name]]
+    return [one for index, one in enumerate(options) if one not in options[:index]]
 
 
 def _create(config: BackboneConfig) -> Any:

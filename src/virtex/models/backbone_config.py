@@ -9,6 +9,8 @@ FROM_INIT = "init"
 """Name that stands for the network of the weights that `--init` names."""
 STRIDE_OPTION = "output_stride"
 """Option of a network that makes its grid finer by dilation, with the same weights."""
+Channels = tuple[float, float, float]
+"""A value of each color channel."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,10 @@ class BackboneConfig:
     grad_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: the same numbers with
     less memory, in about 1.3 times the time."""
-    image_mean: tuple[float, float, float] | None = None
+    image_mean: Channels | None = None
     """Mean of each color channel, from 0 to 1, by which the network's images are normalized; null
     takes what comes with the weights that it starts from, and else ImageNet's."""
-    image_std: tuple[float, float, float] | None = None
+    image_std: Channels | None = None
     """Standard deviation of each color channel, with `image_mean`."""
     options: dict[str, bool | int | float | str | list[int] | None] = field(default_factory=dict)
     """Arguments of timm.create_model, e.g. {layers: [1, 1, 1, 1], channels: [32, 64, 128, 256]}.
@@ -56,9 +58,19 @@ class BackboneConfig:
             problems.append("drop_path and options.drop_path_rate are the same: give one of them")
         if (self.image_mean is None) != (self.image_std is None):
             problems.append("image_mean and image_std belong together: give both or none")
-        if self.image_std is not None and not all(deviation > 0 for deviation in self.image_std):
-            problems.append(f"image_std {self.image_std} must be above 0")
+        problems += _normalization_problems(self.image_mean, self.image_std)
         raise_all(ConfigError, "the backbone options cannot work", problems)
+
+
+def _normalization_problems(mean: Channels | None, std: Channels | None) -> list[str]:
+    """Return the problems of a normalization, whose pixels are from 0 to 1."""
+    problems = []
+    unit = "pixels are from 0 to 1: divide values for pixels from 0 to 255 by 255"
+    if mean is not None and not all(0 <= value <= 1 for value in mean):
+        problems.append(f"image_mean {mean} must be from 0 to 1; {unit}")
+    if std is not None and not all(0 < value <= 1 for value in std):
+        problems.append(f"image_std {std} must be above 0 and at most 1; {unit}")
+    return problems
 
 
 register_dependents(BackboneConfig, {"name": lambda name, option: option != "options"})

@@ -174,7 +174,7 @@ def _gathered(parts: list[Running], *, config: DecodingConfig, num_captions: int
     after_end = ended.cumsum(2) > ended.long()
     lengths = (~after_end).sum(2)  # (B, K)
     generated = Generated(tokens.masked_fill(after_end, PAD_ID), lengths, log_probs)
-    return generated.ranked(log_probs / lengths**config.length_penalty, num_captions)
+    return generated.ranked(log_probs / lengths ** float(config.length_penalty), num_captions)
 
 
 def _uniform(rng: Rng | None, size: tuple[int, ...]) -> Tensor:

@@ -66,5 +66,5 @@ def rerank(
     backward = backward.masked_fill(~found, NEVER)
     weight = config.backward_weight
     both = ((1 - weight) * generated.log_probs + weight * backward).masked_fill(~found, NEVER)
-    scores = both / generated.lengths**config.length_penalty
+    scores = both / generated.lengths ** float(config.length_penalty)
     return replace(generated, backward_log_probs=backward).ranked(scores, num_captions)

@@ -46,7 +46,7 @@ def load_strictly(
         remedy: Sentence of the message that says what to do.
 
     Raises:
-        CheckpointError: Names what is missing, unexpected or of another shape.
+        CheckpointError: Names what is missing, unexpected or of another shape or type.
     """
     check_fits(module, state, subject=subject, remedy=remedy)
     own = module.state_dict()
@@ -60,17 +60,56 @@ def check_fits(
     """Check that `load_strictly` could load a state dict, whatever its values.
 
     Raises:
-        CheckpointError: Names what is missing, unexpected or of another shape.
+        CheckpointError: Names what is missing, unexpected or of another shape or type.
     """
+    own = module.state_dict()
     required = {
         name: tuple(value.shape)
-        for name, value in module.state_dict().items()
+        for name, value in own.items()
         if name in state or not name.endswith(COUNTER)
     }
     problems = differences(required, {name: tuple(value.shape) for name, value in state.items()})
+    if not problems:
+        problems = _no_weights({name: state[name] for name in own.keys() & state.keys()}, own)
     if problems:
         message = f"{subject} does not fit the architecture: {problems}. {remedy}"
         raise CheckpointError(message.rstrip())
+
+
+def check_finite(state: Mapping[str, Tensor], subject: object) -> None:
+    """Check that all weights are finite.
+
+    Raises:
+        CheckpointError: A weight is infinite or NaN; names all of them.
+    """
+    broken = [name for name, value in state.items() if not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"{subject} holds weights that are infinite or NaN: {listing(sorted(broken))}. "
+            "Its training diverged, or the file is damaged: give an earlier checkpoint."
+        )
+
+
+def _no_weights(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Return the tensors that hold no numbers of a network's kind as text, empty if all do."""
+    named = {name: kind for name, value in found.items() if (kind := _kind(value, own[name]))}
+    kinds = sorted({*named.values()})
+    return "; ".join(
+        f"{len(names)} {kind}, must be floating-point numbers: {listing(names)}"
+        for kind in kinds
+        if (names := sorted(name for name in named if named[name] == kind))
+    )
+
+
+def _kind(value: Tensor, own: Tensor) -> str:
+    """Return what a tensor is in place of plain numbers, empty if it is these."""
+    if value.is_meta:
+        return "without values"
+    if value.is_quantized or value.layout != torch.strided:
+        return "quantized" if value.is_quantized else "sparse"
+    if own.is_floating_point() and not value.is_floating_point():
+        return f"of type {value.dtype}".replace("torch.", "")
+    return ""
 
 
 def differences(

@@ -28,6 +28,9 @@ class TextEncoderConfig(TransformerSizes):
     max_tokens: int = 30
     """Maximum length of a caption, start and end token included; longer texts are cut."""
 
+    def function(self) -> dict[str, object]:
+        return {**super().function(), "causal": self.causal}
+
     def __post_init__(self) -> None:
         problems = self.problems()
         raise_all(ConfigError, "the options of the text encoder cannot work", problems)

@@ -39,6 +39,9 @@ class HeadConfig(TransformerSizes):
     max_tokens: int = 30
     """Maximum length of a caption, start and end token included."""
 
+    def function(self) -> dict[str, object]:
+        return {**super().function(), "norm": self.norm}
+
     def __post_init__(self) -> None:
         problems = self.problems()
         if self.norm not in ("post", "pre"):

@@ -30,6 +30,10 @@ class TransformerSizes:
         """Number of attention heads, with 0 resolved."""
         return self.num_heads or self.hidden_size // HEAD_CHANNELS
 
+    def function(self) -> dict[str, object]:
+        """Return the options on which outputs depend and no shape of a weight does."""
+        return {"num_heads": self.heads}
+
     @property
     def feedforward(self) -> int:
         """Width of the feed-forward layers, with 0 resolved."""

@@ -16,15 +16,18 @@ from virtex.models.backbone import (
     BackboneConfig,
     fitted_to,
     imagenet_weights,
+    named_normalizations,
     published_normalization,
 )
 from virtex.models.backbone_config import FROM_INIT, STRIDE_OPTION
-from virtex.models.state_dict import check_fits, load_strictly
+from virtex.models.state_dict import check_finite, check_fits, load_strictly
 from virtex.zoo.foreign import backbone_state, without_prefix
 from virtex.zoo.hub import resolved
 from virtex.zoo.init import UNTRAINED, Opened, open_init
 
 log = logging.getLogger("virtex")
+SAME_WEIGHTS = {STRIDE_OPTION, "img_size", "dynamic_img_size"}
+"""Options with which a network has the weights that timm publishes."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ def load_backbone(
         seed: Random seed of the weights of `random`.
 
     Raises:
-        CheckpointError: INIT does not exist, is damaged, or holds another architecture.
+        CheckpointError: INIT does not exist, is damaged, or holds another architecture, or weights
+            that are infinite or NaN.
         ConfigError: The architecture cannot be built.
     """
     return build_backbone(open_init(init), config=config, seed=seed).eval()
@@ -154,7 +158,8 @@ def build_backbone(
         seed: Random seed of the weights, for INIT `random`.
 
     Raises:
-        CheckpointError: INIT holds another architecture than `config`, or an unknown one.
+        CheckpointError: INIT holds another architecture than `config`, an unknown one, or weights
+            that are infinite or NaN.
         ConfigError: The architecture cannot be built.
     """
     architecture = architecture_of(opened, config)
@@ -174,6 +179,7 @@ def build_backbone(
     check_fits(empty, state, subject=opened.path, remedy=_remedy(opened, architecture))
     backbone = Backbone(architecture)
     load_strictly(backbone.cnn, state, subject=opened.path)
+    check_finite(backbone.cnn.state_dict(), opened.path)
     return backbone
 
 
@@ -254,7 +260,7 @@ def _foreign_architecture(opened: Opened, config: BackboneConfig | None) -> Back
     """Return the architecture of foreign weights: `config` if given, or else by their shapes."""
     published = opened.published
     if config is not None and published is None and opened.stated is None:
-        return config
+        return _with_named_normalization(config, opened.path)
     held = opened.backbone
     if published is not None and held != published.backbone:
         raise CheckpointError(
@@ -262,6 +268,33 @@ def _foreign_architecture(opened: Opened, config: BackboneConfig | None) -> Back
             f"{published.backbone.name}: it is another file. Remove it to download it again."
         )
     return held
+
+
+def _with_named_normalization(config: BackboneConfig, path: Path) -> BackboneConfig:
+    """Return the architecture of bare weights with the normalization of timm's weights of its name.
+
+    It stays ImageNet's where the name is of weights with others each, and where options make the
+    network one of which timm has none.
+    """
+    if config.image_mean is not None or config.options.keys() - SAME_WEIGHTS:
+        return config
+    known = named_normalizations(config.name)
+    if len(known) > 1:
+        log.warning(
+            "%s: timm's weights %s were trained on images of %d normalizations, and ImageNet's is "
+            "taken: name the weights, as in --backbone.name %s.TAG, or give --backbone.image_mean "
+            "and --backbone.image_std",
+            path, config.name, len(known), config.name,
+        )  # fmt: skip
+        return config
+    (images,) = known
+    if images:
+        log.info(
+            "%s: images are normalized by mean %s and deviation %s, as for timm's weights %s; "
+            "--backbone.image_mean and --backbone.image_std give others",
+            path, images["image_mean"], images["image_std"], config.name,
+        )  # fmt: skip
+    return replace(config, **images)
 
 
 def _require_same(held: BackboneConfig, config: BackboneConfig, path: Path) -> None:

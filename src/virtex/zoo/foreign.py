@@ -147,7 +147,7 @@ def _prefix(
             f"{path} holds {len(taken)} networks that fit: {listing(f'{p}*' for p in taken)}. Save "
             "the one that you mean as a file of its own, a state dict without that prefix."
         )
-    if others := [f"{prefix}*" for prefix in counts if prefix not in taken]:
+    if others := [f"{prefix}*" for prefix in counts if not prefix.startswith(taken[0])]:
         log.info("%s: takes the weights %s*, not %s", path, taken[0], listing(others))
     return taken[0]
 

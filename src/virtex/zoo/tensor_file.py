@@ -23,6 +23,11 @@ from virtex import files
 from virtex.errors import CheckpointError
 from virtex.zip_damage import zip_damage
 
+NOT_WEIGHTS = (
+    "%s is damaged or no torch file, or holds more than weights: it was not loaded. Download it "
+    "again, or ask its author for the bare state dict."
+)
+"""Message in place of torch's own, which advises to read the file unsafely."""
 UNSAFE = re.compile(
     r"(?:Unsupported global: GLOBAL|Trying to load unsupported GLOBAL|Trying to call reduce for) "
     r"(\S+)"
@@ -156,16 +161,15 @@ def _parse_torch(content: bytes, path: Path) -> dict[str, Any]:
             values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         unsafe = UNSAFE.search(str(error))
-        if unsafe is None:  # torch's own message advises to read the file unsafely
-            raise CheckpointError(
-                f"{path} is damaged or no torch file, or holds more than weights: it was not "
-                "loaded. Download it again, or ask its author for the bare state dict."
-            ) from error
+        if unsafe is None:
+            raise CheckpointError(NOT_WEIGHTS % path) from error
         raise CheckpointError(
             f"{path} holds more than weights ({unsafe[1]}) and might run code: it was not loaded. "
             "Ask its author for the bare state dict."
         ) from error
     except Exception as error:  # torch raises many types for a damaged file
+        if "weights_only" in str(error):  # as in torch's advice on a TorchScript file
+            raise CheckpointError(NOT_WEIGHTS % path) from error
         raise CheckpointError(f"{path} is damaged or no torch file: {error}") from error
     if not isinstance(values, dict):
         raise CheckpointError(

@@ -11,9 +11,9 @@ from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import BackboneConfig
 from virtex.zoo.export import onnx_graph
 from virtex.zoo.export.layouts import (
+    bare_state,
     detectron2_checkpoint,
     released_checkpoint,
-    timm_state,
     torchvision_state,
 )
 from virtex.zoo.export.model import Model, open_model
@@ -106,7 +106,7 @@ def export(config: ExportConfig) -> Path:
 
 def _write_timm(config: ExportConfig, model: Model) -> None:
     save = save_tensors if config.out.suffix == ".safetensors" else save_torch
-    save(timm_state(model.backbone), config.out)
+    save(bare_state(model.backbone), config.out)
 
 
 def _write_onnx(config: ExportConfig, model: Model) -> None:

@@ -14,10 +14,13 @@ import torchvision
 from torch import Tensor, nn
 
 from virtex.errors import CheckpointError, ConfigError
-from virtex.models.backbone import Backbone
+from virtex.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from virtex.models.backbone import Backbone, named_normalizations
+from virtex.models.renormalization import own_normalization
+from virtex.models.state_dict import check_finite
 from virtex.models.textual_head import HeadConfig
 from virtex.models.transformer_sizes import HEAD_CHANNELS
-from virtex.zoo.export.model import Model, check_finite
+from virtex.zoo.export.model import Model
 from virtex.zoo.foreign import RESNETS, infer_resnet
 from virtex.zoo.released import load_released, load_released_classifier, released_kind, to_released
 
@@ -35,18 +38,25 @@ PARTS = {
 
 
 def timm_state(backbone: Backbone) -> dict[str, Tensor]:
-    """Return the state dict of timm.create_model(name, num_classes=0, **options).
+    """Return the state dict of timm.create_model(name, num_classes=0, **options)."""
+    return {name: value.detach() for name, value in backbone.cnn.state_dict().items()}
 
-    It states no normalization: a warning names one that is not ImageNet's.
+
+def bare_state(backbone: Backbone) -> dict[str, Tensor]:
+    """Return `timm_state` for a file of its own, which states no normalization.
+
+    A warning names one that is not what the network's name implies.
     """
-    if backbone.config.image_mean is not None:
+    config = backbone.config
+    own = own_normalization(config.image_mean, config.image_std)
+    if [own] != named_normalizations(config.name):
         log.warning(
             "this network's images are normalized by mean %s and deviation %s, which bare weights "
             "do not state: give --backbone.image_mean and --backbone.image_std with them, or "
             "export --format huggingface",
-            backbone.config.image_mean, backbone.config.image_std,
+            config.image_mean or IMAGENET_MEAN, config.image_std or IMAGENET_STD,
         )  # fmt: skip
-    return {name: value.detach() for name, value in backbone.cnn.state_dict().items()}
+    return timm_state(backbone)
 
 
 def torchvision_state(backbone: Backbone) -> dict[str, Tensor]:

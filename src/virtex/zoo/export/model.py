@@ -1,14 +1,11 @@
 """The model that is exported."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from virtex.data.transforms import ImageConfig
-from virtex.errors import CheckpointError, listing
 from virtex.models.backbone import Backbone, BackboneConfig
+from virtex.models.state_dict import check_finite
 from virtex.zoo.backbones import build_backbone
 from virtex.zoo.init import Opened, open_init
 
@@ -54,23 +51,8 @@ def open_model(init: str, *, config: BackboneConfig | None = None) -> Model:
     """
     opened = open_init(init)
     backbone = build_backbone(opened, config=config).eval()
-    check_finite(backbone.cnn.state_dict(), init)
     if opened.kind == "run":
         check_finite(opened.state, init)
     if opened.holds_task:
         opened.trained  # noqa: B018 (raises an error, before anything is written, if it cannot be read)
     return Model(backbone, opened)
-
-
-def check_finite(state: Mapping[str, Tensor], init: str) -> None:
-    """Check that all weights are finite.
-
-    Raises:
-        CheckpointError: A weight is infinite or NaN; names all of them.
-    """
-    broken = [name for name, value in state.items() if not value.isfinite().all()]
-    if broken:
-        raise CheckpointError(
-            f"{init} holds weights that are infinite or NaN: {listing(sorted(broken))}. "
-            "Its training diverged, or the file is damaged: export an earlier checkpoint."
-        )

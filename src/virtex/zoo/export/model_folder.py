@@ -47,7 +47,7 @@ def write_model_folder(model: Model, path: Path, *, card: CardConfig) -> list[st
         CheckpointError: The run's config cannot be read, or the folder cannot be written.
     """
     origin = origin_of(model.opened, model.backbone.config)
-    scores = scores_of(origin, model.run_folder) if model.is_run else []
+    scores = scores_of(origin, model.run_folder, weights=model.opened.path) if model.is_run else []
     open_clip = _open_clip(model, card.repository)
     card = replace(card, with_open_clip=open_clip is not None)
     text = model_card(model, card, scores=scores)
