@@ -12,17 +12,18 @@ import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from virtex.errors import out_of_range
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 COSTS = tuple(float(cost) for cost in np.logspace(-5, 1, 7))
 HELD_OUT = 0.2
@@ -99,6 +100,8 @@ def logistic_scores(
     Returns:
         Finite scores (M, K), the lowest for classes without training images, and the cost.
     """
+    from sklearn.preprocessing import StandardScaler  # takes a second, which most runs save
+
     scaler = StandardScaler().fit(train_features)
     features = scaler.transform(train_features)
     with threadpool_limits(1 if features.size * num_classes < SMALL else None):
@@ -110,8 +113,11 @@ def logistic_scores(
     return scores, model.C
 
 
-def _best_logistic(features: Values, labels: Labels, *, seed: int) -> LogisticRegression:
+def _best_logistic(features: Values, labels: Labels, *, seed: int) -> "LogisticRegression":
     """Return the fit to all images with the cost that is best for the held-out fifth."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     fitting, held_out = held_out_split(labels, seed=seed)
     model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
     accuracy = {}

@@ -26,7 +26,6 @@ from typing import NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from virtex.transfer.metrics.classification import average_precision
@@ -156,6 +155,8 @@ def _class_weights(features: SharedFeatures, signs: NDArray[np.int8]) -> Tensor:
 
 def held_out_folds(signs: NDArray[np.int8]) -> NDArray[np.bool_]:
     """Return whether an image is held out of a class's fold (K, F, N), as in scikit-learn."""
+    from sklearn.model_selection import StratifiedKFold
+
     folds = np.zeros((signs.shape[1], NUM_FOLDS, len(signs)), bool)
     for of_class, own in zip(folds, signs.T, strict=True):
         splits = StratifiedKFold(NUM_FOLDS).split(own, own)
