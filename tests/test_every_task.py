@@ -1,11 +1,10 @@
 """What holds for every pretext task: it learns, resumes bit for bit, trains in two processes."""
 
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import torch
 
 from tests.small_run import small_config
 from tests.task_options import TASKS, task_flags
-from virtex import distributed
+from tests.tasks.two_processes import in_processes
 from virtex.data.tokenizer import Tokenizer
 from virtex.engine import checkpoint
 from virtex.models.backbone import Backbone
@@ -99,14 +98,15 @@ def without_batch_norm(out: Path, name: str) -> PretrainConfig:
 def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of each task by two processes, which are started but once."""
     folder = tmp_path_factory.mktemp("two")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [sys.executable, *torchrun, "-m", "tests.test_every_task", str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-        cwd=Path(__file__).parent.parent,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_processes(2, partial(train_each, folder), timeout=300)
     return folder
+
+
+def train_each(folder: Path) -> None:
+    """Train each task, in each process of a group."""
+    for name in TASKS:
+        pretrain(without_batch_norm(folder / name, name))
+    assert "sklearn" not in sys.modules  # which takes a second to import
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -114,16 +114,3 @@ def test_one_and_two_processes_agree(name: str, by_two: Path, tmp_path: Path) ->
     pretrain(without_batch_norm(tmp_path / "one", name))
     one, two = (records(run, "train/loss") for run in (tmp_path / "one", by_two / name))
     assert two == pytest.approx(one, rel=SAME)
-
-
-def main() -> None:
-    """Train each task, in as many processes as torchrun started."""
-    torch.set_num_threads(1)
-    with distributed.process_group(torch.device("cpu")):
-        for name in TASKS:
-            pretrain(without_batch_norm(Path(sys.argv[1]) / name, name))
-    assert "sklearn" not in sys.modules  # which takes a second to import
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Processes that train the toy task, forked from a server that has imported torch."""
+"""Processes that train the toy task, forked from a server that has imported torch and timm."""
 
 import multiprocessing
 import os
@@ -13,7 +13,7 @@ from tests.engine.toy_run import train
 from virtex.errors import VirTexError
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.engine.toy_run"])
+CONTEXT.set_forkserver_preload(["tests.engine.toy_run", "virtex.pretrain"])
 TIMEOUT = 60
 """Seconds after which a process counts as hanging."""
 
@@ -70,10 +70,10 @@ def wait_for_file(path: Path, *processes: BaseProcess) -> None:
         time.sleep(0.002)
 
 
-def exit_codes(*processes: BaseProcess) -> list[int | None]:
+def exit_codes(*processes: BaseProcess, timeout: float = TIMEOUT) -> list[int | None]:
     """Wait for all processes and return their exit codes; None for one that hung."""
     for process in processes:
-        process.join(TIMEOUT)
+        process.join(timeout)
     codes = [process.exitcode for process in processes]
     for process in processes:
         process.kill()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.engine.processes import CONTEXT, exit_codes
+from tests.engine.processes import CONTEXT, TIMEOUT, exit_codes
 from virtex import distributed
 from virtex.engine.step import with_mean_counts
 from virtex.tasks.base import Batch, Task
@@ -33,7 +33,7 @@ def in_two_processes(make: Callable[[], tuple[Task, Batch]], folder: Path) -> li
     return [torch.load(folder / f"rank_{rank}.pt") for rank in range(2)]
 
 
-def in_processes(number: int, function: Callable[[], None]) -> None:
+def in_processes(number: int, function: Callable[[], None], *, timeout: float = TIMEOUT) -> None:
     """Call a function of a module in each process of a group."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -46,7 +46,7 @@ def in_processes(number: int, function: Callable[[], None]) -> None:
     for process in processes:
         process.daemon = True
         process.start()
-    assert exit_codes(*processes) == [0] * number
+    assert exit_codes(*processes, timeout=timeout) == [0] * number
 
 
 def check_gradients(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -288,7 +288,7 @@ def test_two_processes_give_the_result_of_one(damaged: CaptioningProtocolConfig)
     config = replace(damaged, nucleus=0.9)
     alone, together = replace(config, out=config.out / "1"), replace(config, out=config.out / "2")
     (expected,) = run(alone)
-    measure_by_two({"captioning": together}, config.out)
+    measure_by_two({"captioning": together})
     (path,) = together.out.glob("captioning-*.json")
     assert Result.read(path).numbers == pytest.approx(expected.numbers)
     reported = [

@@ -188,7 +188,7 @@ def test_two_processes_rank_what_one_does_but_for_what_cannot_be_read(
         name: replace(one, out=tmp_path / "two")
         for name, one in (("retrieval", retrieval), ("zero-shot", classification))
     }
-    measure_by_two(together, tmp_path)
+    measure_by_two(together)
     found = [Result.read(path) for path in sorted((tmp_path / "two").glob("*.json"))]
     assert [result.numbers for result in found] == [
         pytest.approx(result.numbers) for result in expected

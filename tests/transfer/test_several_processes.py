@@ -1,14 +1,12 @@
 """Protocols by two processes give what one gives."""
 
 import json
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
+from tests.tasks.two_processes import in_processes
 from tests.transfer.conftest import write_colors
 from virtex import distributed
 from virtex.config import parse, with_recipes
@@ -70,6 +68,14 @@ def measure_twice(folder: Path, out: Path) -> dict[str, list[dict[str, float]]]:
     }
 
 
+def measure_in_each(folder: Path) -> None:
+    """Measure in each process of a group; the main one writes the numbers."""
+    once = measure_all(folder, folder / "two")
+    numbers = {"once": once, "twice": measure_twice(folder, folder / "batch_norm")}
+    if distributed.is_main():
+        (folder / "two.json").write_text(json.dumps(numbers))
+
+
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
     """What one process and what two measured."""
@@ -77,13 +83,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
     write_colors(folder / "colors")
     for layout in ("voc", "coco"):
         write_scenes(layout, folder / layout, num_train=24, num_val=10, image_size=64)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [sys.executable, *torchrun, "-m", "tests.transfer.test_several_processes", str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-        cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_processes(2, partial(measure_in_each, folder), timeout=300)
     one = measure_all(folder, folder / "one")
     name = "coco-segmentation"
     one["of two"] = measure(name, OPTIONS[name][1], folder / "coco", folder / "two")
@@ -104,18 +104,3 @@ def test_two_processes_measure_the_weights_that_they_saved(
 ) -> None:
     first, second = both[1]["twice"][name]
     assert first == second
-
-
-def main() -> None:
-    """Measure, in as many processes as torchrun started."""
-    torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
-    with distributed.process_group(torch.device("cpu")):
-        once = measure_all(folder, folder / "two")
-        numbers = {"once": once, "twice": measure_twice(folder, folder / "batch_norm")}
-        if distributed.is_main():
-            (folder / "two.json").write_text(json.dumps(numbers))
-
-
-if __name__ == "__main__":
-    main()
