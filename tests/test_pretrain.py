@@ -52,9 +52,10 @@ def test_every_recipe_builds_its_task(recipe: Path, tmp_path: Path) -> None:
         flags += ["--early_stopping.data.root", "x", "--backbone.name", "resnet18"]
     options = parse_pretrain(flags)
     tokenizer = train_tokenizer(["a dog on the grass", "two cats"], vocab_size=24)
-    task = options.task.build(
-        Backbone(options.backbone), TaskData(options.image, tokenizer, ("dog", "cat"), 10)
-    )
+    data = TaskData(options.image, tokenizer, ("dog", "cat"), 10)
+    reads_numbers = recipe.stem == "prefix_lm"  # when it looks how its ViT attends
+    with torch.device("cpu" if reads_numbers else "meta"):  # which computes and draws no numbers
+        task = options.task.build(Backbone(options.backbone), data)
     assert task.no_weight_decay() <= {name for name, _ in task.named_parameters()}
 
 
