@@ -21,9 +21,9 @@ from virtex.tasks import registry
 from virtex.zoo.backbones import load_backbone
 from virtex.zoo.init import open_init
 
-NUM_LEARNING_STEPS = 40
+NUM_LEARNING_STEPS, CUT_AT = 40, 32
 LONG_ENOUGH = f"""
-run: {{num_steps: {NUM_LEARNING_STEPS}, checkpoint_every: 20, validate_every: 20}}
+run: {{num_steps: {NUM_LEARNING_STEPS}, checkpoint_every: {CUT_AT}, validate_every: {CUT_AT}}}
 optim: {{lr: 0.01, backbone_lr: 0.01}}
 """
 WITHOUT_BATCH_NORM = (
