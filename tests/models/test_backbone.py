@@ -164,7 +164,7 @@ SMALL_OF_ONE_SIZE = {
     "cait_xxs24_224": {"depth": 1, "embed_dim": 24, "num_heads": 2},
     "mixer_s32_224": {},
     "coat_lite_tiny": {"serial_depths": [1] * 4},
-    "levit_128s": {},
+    "levit_128s": {"depth": [1] * 3},
     "volo_d1_224": {},
     "coatnet_nano_rw_224": {"depths": [1] * 4},
     "maxvit_rmlp_nano_rw_256": {"depths": [1] * 4},
