@@ -26,6 +26,15 @@ LONG_ENOUGH = f"""
 run: {{num_steps: {NUM_LEARNING_STEPS}, checkpoint_every: {CUT_AT}, validate_every: {CUT_AT}}}
 optim: {{lr: 0.01, backbone_lr: 0.01}}
 """
+STILL = (
+    "--optim.lr=0",
+    "--optim.backbone_lr=0",
+    "--optim.weight_decay=0",
+    "--run.validate_every=0",
+)
+DRIFTING = {"moco", "pirl", "clip", "siglip", "superclip", "token_classification_bce"}
+"""Tasks whose loss changes by more than 1 % without learning: a queue or bank fills, pieces differ.
+Theirs is compared on the same pieces with that of a run whose weights stay."""
 WITHOUT_BATCH_NORM = (
     "--config",
     """
@@ -56,16 +65,21 @@ def test_every_registered_task_is_tested() -> None:
 def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a task, long enough to learn something."""
     out = tmp_path_factory.mktemp(request.param) / "run"
-    flags = [*task_flags(request.param), "--config", LONG_ENOUGH, "--num_samples", "0"]
-    pretrain(small_config(out, *flags))
+    pretrain(small_config(out, *learning_flags(request.param)))
     return out
 
 
-def test_the_loss_falls_on_scenes(learned: Path) -> None:
-    losses = records(learned, "train/loss")
-    if learned.parent.name.startswith("moco"):
-        losses = losses[4:]  # until real keys fill the queue, the task is too easy
-    assert statistics.fmean(losses[-10:]) < 0.97 * statistics.fmean(losses[:10])
+def learning_flags(name: str) -> list[str]:
+    return [*task_flags(name), "--config", LONG_ENOUGH, "--num_samples", "0"]
+
+
+def test_the_loss_falls_on_scenes(learned: Path, tmp_path: Path) -> None:
+    losses, name = records(learned, "train/loss"), learned.parent.name.removesuffix("0")
+    before = losses[:10]
+    if name in DRIFTING:
+        pretrain(small_config(tmp_path / "run", *learning_flags(name), *STILL))
+        before = records(tmp_path / "run", "train/loss")[-10:]
+    assert statistics.fmean(losses[-10:]) < 0.97 * statistics.fmean(before)
 
 
 def test_a_run_cut_in_two_ends_with_the_same_bits(learned: Path, tmp_path: Path) -> None:
