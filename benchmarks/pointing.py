@@ -10,7 +10,7 @@ contain no cell center are left out.
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +96,7 @@ def main() -> None:
 
 def with_image_size(predictor: Predictor, size: int | None) -> Predictor:
     """Return a predictor of images of another size, and so with maps of more or fewer cells."""
-    image = replace(predictor.image, size=size or predictor.image.size)
+    image = predictor.image.with_size(size or predictor.image.size)
     return Predictor(predictor.captioner, predictor.tokenizer, image, device=predictor.device)
 
 
