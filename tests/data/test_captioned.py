@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from virtex.data.captioned import CaptionedForTraining, collate_captioned
+from virtex.data.captioned import CaptionedForTraining, collate_captioned, drawn_order
 from virtex.data.captions import EncodeCaption
 from virtex.data.example import Example
 from virtex.data.tokenizer import train_tokenizer
@@ -37,3 +37,9 @@ def test_one_caption_is_the_first_of_several(seed: int) -> None:
 
 def test_an_image_with_fewer_captions_repeats_them() -> None:
     assert texts(3, captions=CAPTIONS[:1]) == ["a dog on the right"] * 3
+
+
+def test_captions_without_weights_follow_the_drawn_one_cyclically() -> None:
+    example = Example("1", IMAGE, captions=tuple("abcd"))
+    orders = {tuple(drawn_order(example, np.random.default_rng(seed))) for seed in range(40)}
+    assert orders == {(0, 1, 2, 3), (1, 2, 3, 0), (2, 3, 0, 1), (3, 0, 1, 2)}

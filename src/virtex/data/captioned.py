@@ -14,7 +14,7 @@ from virtex.data.transforms import TrainTransform, ValidationTransform
 
 @dataclass(frozen=True)
 class CaptionedForTraining:
-    """A function from an example to its augmented image and random captions.
+    """A function from an example to its augmented image and captions in their `drawn_order`.
 
     Several captions are `tokens` one after another, with their `lengths`.
     """
@@ -75,8 +75,10 @@ def collate_captioned(encoded: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]
 def drawn_order(example: Example, generator: np.random.Generator) -> list[int]:
     """Return the indices of an image's captions in the order in which a step takes them.
 
-    The first is drawn by the captions' weights, each next one so from those that are left: the
-    order of exponential times whose rates are the weights.
+    Without weights, the first is drawn, and the captions that follow it come next, cyclically: of
+    four captions, the first and the third are never a pair. With weights, the first is drawn by
+    them, and each next one so from those that are left, which is the order of exponential times
+    whose rates are the weights.
     """
     number = len(example.captions)
     if not example.caption_weights:
