@@ -10,6 +10,7 @@ from virtex.data.checks import (
     Problems,
     absent_files,
     is_caption,
+    lines_of,
     path_inside,
     paused_collection,
     quoted,
@@ -73,6 +74,15 @@ def test_a_path_is_inside_only_if_it_stays_there(name: str, inside: str | None) 
 def test_no_path_leaves_the_root(name: str) -> None:
     inside = path_inside("/data/set", name)
     assert inside is None or not inside.startswith(("/", "..", "./"))
+
+
+@pytest.mark.parametrize(
+    "letter", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]
+)
+def test_lines_end_at_line_breaks_alone(letter: str) -> None:
+    assert lines_of(f"a{letter}b\n\nc\r\nd\re") == [f"a{letter}b", "", "c", "d", "e"]
+    assert lines_of("a\n") == ["a"]
+    assert lines_of("") == []
 
 
 def test_absent_files_are_found_in_any_folder(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from virtex.pack.pack_options import PackConfig
 
 NUM_TRAIN, NUM_VAL = 50, 7
 CAPTIONS = {3: "zwei Hunde\nein Ball", 4: "two\x0blines\nofé 猫"}
-"""Lines of some images, one of which holds what Python takes for the end of a line."""
+"""Lines of some images, one of which holds what Python alone takes for the end of a line."""
 
 
 def write_folder(root: Path) -> Path:
@@ -107,7 +107,7 @@ def test_captions_of_several_lines_fill_one_line_each(tmp_path):
     table = write(tmp_path / "data" / "rows.json", json.dumps(rows))
     data = SourceConfig(source="table", root=table)
     pack(PackConfig(out=tmp_path / "out", data=data), processes=1)
-    assert WebdatasetSource(tmp_path / "out" / "train").captions(0) == ("one two three",)
+    assert WebdatasetSource(tmp_path / "out" / "train").captions(0) == ("one two\u2028three",)
     assert metadata_in(tmp_path / "out")[0]["captions"] == ["one\ntwo\u2028three"]
 
 

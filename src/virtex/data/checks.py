@@ -88,6 +88,15 @@ def read_bytes(path: Path, problems: Problems) -> bytes | None:
         return None
 
 
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text, which end at a line feed, a carriage return or both.
+
+    `str.splitlines` also cuts at form feeds, U+0085 and U+2028, which captions hold.
+    """
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
 def head_of(path: Path, size: int) -> bytes:
     """Return the first bytes of a regular file; none of anything else, or if it cannot be read."""
     if not path.is_file():

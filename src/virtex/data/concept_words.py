@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from virtex.data.checks import lines_of
 from virtex.data.normalization import continues_word
 from virtex.data.tokenizer import Tokenizer
 from virtex.errors import ConfigError
@@ -95,7 +96,7 @@ def read_words(path: Path, tokenizer: Tokenizer) -> frozenset[str]:
         text = read_regular(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the list of words {path}: {error}") from error
-    lines = [tokenizer.normalize(line) for line in text.splitlines()]
+    lines = [tokenizer.normalize(line) for line in lines_of(text)]
     phrases = [line for line in lines if line and _letters(line, inside=False)[0] != line]
     if phrases or not any(lines):
         found = f"'{phrases[0]}'" if phrases else "nothing"

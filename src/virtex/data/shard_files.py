@@ -5,6 +5,8 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from virtex.data.checks import lines_of
+
 
 def sample_files(
     key: str, image: bytes, *, suffix: str, captions: Sequence[str], metadata: Mapping[str, Any]
@@ -18,7 +20,7 @@ def sample_files(
     """
     first = {"caption": captions[0]} if captions else {}
     document = json.dumps({"key": key, **first, "status": "success", **metadata})
-    text = "\n".join(" ".join(caption.splitlines()) for caption in captions)
+    text = "\n".join(" ".join(lines_of(caption)) for caption in captions)
     files = {suffix: image, ".txt": text.encode(), ".json": document.encode()}
     if not captions:
         del files[".txt"]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from virtex.data.checks import Problems, is_caption
+from virtex.data.checks import Problems, is_caption, lines_of
 from virtex.data.missing_captions import Missing, skip_within_limit
 
 UNREADABLE = "not a readable file"
@@ -91,7 +91,7 @@ def find_captioned(
 
 def _from_text(data: bytes) -> Sidecar:
     try:
-        lines = data.decode("utf-8-sig").splitlines()
+        lines = lines_of(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
         return Sidecar((), "not UTF-8")
     captions = tuple(line.strip() for line in lines if line.strip())

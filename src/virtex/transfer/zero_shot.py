@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from virtex import distributed
+from virtex.data.checks import lines_of
 from virtex.data.example import Source
 from virtex.data.image_files import subfolders
 from virtex.data.source import Needs, SourceConfig, resolved
@@ -146,7 +147,7 @@ def _names_in(path: Path, folders: Sequence[str]) -> list[Any]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
-        named = json.loads(text) if path.suffix == ".json" else text.splitlines()
+        named = json.loads(text) if path.suffix == ".json" else lines_of(text)
     except (OSError, ValueError) as error:
         raise DataError(f"class_names {path} cannot be read: {error}") from error
     if path.suffix == ".json" and not isinstance(named, dict):

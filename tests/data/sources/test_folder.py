@@ -29,6 +29,15 @@ def test_each_line_of_the_text_beside_an_image_is_a_caption(root: Path) -> None:
     assert source[1].image == root / "b" / "deep" / "2.PNG"
 
 
+def test_letters_that_python_splits_at_do_not_cut_a_caption(tmp_path: Path) -> None:
+    write(tmp_path / "1.jpg", jpeg())
+    write(tmp_path / "1.txt", "a cat\u2028on a\x85mat\x0cnow\rone more")
+    assert contents(FolderSource(tmp_path))["1.jpg"] == (
+        "a cat\u2028on a\x85mat\x0cnow",
+        "one more",
+    )
+
+
 def test_the_layout_of_img2dataset_is_a_folder_like_any_other(tmp_path: Path) -> None:
     for number, caption in enumerate(["a red car", "a blue bus"]):
         stem = tmp_path / "00000" / f"{number:09d}"

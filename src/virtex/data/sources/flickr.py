@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from virtex import files
-from virtex.data.checks import Problems, head_of, quoted, read_bytes
+from virtex.data.checks import Problems, head_of, lines_of, quoted, read_bytes
 from virtex.data.image_files import is_image
 from virtex.data.source_options import MISSING_CAPTION_LIMIT
 from virtex.data.sources.image_folders import image_folder
@@ -171,8 +171,8 @@ def _chosen(
 ) -> dict[str, list[object]]:
     """Return the images that a split's list names, with or without suffix, in its order."""
     by_stem = {name.rpartition(".")[0]: name for name in listed}
-    lines = (read_bytes(split_path, problems) or b"").decode("utf-8-sig", "replace").splitlines()
-    names = [line.strip() for line in lines if line.strip()]
+    text = (read_bytes(split_path, problems) or b"").decode("utf-8-sig", "replace")
+    names = [line.strip() for line in lines_of(text) if line.strip()]
     found = {name: name if name in listed else by_stem.get(name) for name in names}
     without = [name for name, image in found.items() if image is None]
     problems.add_all(f"images of {split_path.name} without captions", without, "Remove them.")

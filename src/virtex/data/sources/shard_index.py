@@ -28,7 +28,7 @@ from virtex.data.sources.tar_samples import TarSample, find_samples
 from virtex.errors import DataError
 from virtex.files import open_regular
 
-VERSION = "2"
+VERSION = "3"
 NO_WEIGHTS = PackedFloats(())
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from virtex.data.checks import Problems, absent_files, read_bytes
+from virtex.data.checks import Problems, absent_files, lines_of, read_bytes
 from virtex.data.sources.voc_splits import SPLITS, YearSplit, split_list, voc_folder
 
 ABSENT, DIFFICULT, PRESENT = -1, 0, 1
@@ -51,8 +51,8 @@ def _check_split(path: Path, problems: Problems) -> None:
 
 def _read_rows(path: Path, problems: Problems) -> list[list[str]]:
     """Return the words of each line that is not blank."""
-    lines = (read_bytes(path, problems) or b"").decode("utf-8", "replace").splitlines()
-    return [words for line in lines if (words := line.split())]
+    text = (read_bytes(path, problems) or b"").decode("utf-8", "replace")
+    return [words for line in lines_of(text) if (words := line.split())]
 
 
 def _find_categories(lists: Path, split: str, problems: Problems) -> tuple[str, ...]:
