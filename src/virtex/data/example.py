@@ -27,7 +27,7 @@ class Example:
     caption_weights: tuple[float, ...] = ()
     """Proportion of the steps that draw each caption; empty where all are as likely."""
     labels: tuple[int, ...] = ()
-    """Indices into the source's `categories` of the classes present in the image."""
+    """Distinct indices into the source's `categories` of the classes present in the image."""
     ignored_labels: tuple[int, ...] = ()
     """Classes that count neither as present nor as absent (VOC's `difficult`)."""
     boxes: NDArray[np.float32] | None = None

@@ -16,6 +16,7 @@ from virtex.data.images import decode_image
 from virtex.data.pixels import BadImageError
 from virtex.data.source import Needs, SourceConfig, open_source
 from virtex.data.sources import huggingface
+from virtex.data.subsets import few_shots
 from virtex.data.validation import check_disjoint
 from virtex.errors import ConfigError, DataError
 from virtex.pretrain import parse_pretrain, pretrain
@@ -148,6 +149,14 @@ def test_lists_of_classes_give_several_labels_and_skipped_rows_keep_theirs(tmp_p
     assert [(one.image_id, one.labels) for one in source] == [("10.jpg", (0, 1)), ("12.jpg", ())]
     assert source[1].image == jpeg(12)
     assert source.identity()["skipped_images"] == 1
+
+
+def test_a_label_that_a_list_repeats_counts_once(tmp_path: Path) -> None:
+    data = make_set({"labels": datasets.List(CLASSES)}, labels=[[1, 1, 1], [1, 0, 1], [0]])
+    source = opened(saved(tmp_path / "set", data), LABELS)
+    assert [one.labels for one in source] == [(1,), (1, 0), (0,)]
+    shown = [label for one in few_shots(source, 2, seed=0) for label in one.labels]
+    assert sorted(shown) == [0, 0, 1, 1]
 
 
 def test_labels_without_a_class_and_captions_that_are_missing_are_problems(tmp_path: Path) -> None:

@@ -269,6 +269,6 @@ def _labels(
 
 
 def _list(value: Any) -> list[int]:
-    """Return the labels of a row, of which null is none."""
+    """Return the distinct labels of a row in their order; null is none."""
     values = value if isinstance(value, list) else [value]
-    return [label for label in values if label is not None]
+    return [label for label in dict.fromkeys(values) if label is not None]
