@@ -126,6 +126,36 @@ def test_labels_are_packed_where_there_are_no_captions(tmp_path):
     assert shards[0].captions == ()
 
 
+def write_boxes(root: Path, split: str, categories: list[str]) -> None:
+    """Write images with a box of each category, in COCO's layout."""
+    names = [{"id": number, "name": name} for number, name in enumerate(categories)]
+    images = [{"id": one["id"], "file_name": f"{one['name']}.jpg"} for one in names]
+    boxes = [
+        {"id": one["id"], "image_id": one["id"], "category_id": one["id"], "bbox": [0, 0, 4, 4]}
+        for one in names
+    ]
+    for one in images:
+        write(root / split / one["file_name"], jpeg())
+    document = {"images": images, "annotations": boxes, "categories": names}
+    write(root / "annotations" / f"instances_{split}.json", json.dumps(document))
+
+
+def test_labels_mean_the_same_classes_in_both_splits(tmp_path):
+    root, out = tmp_path / "coco", tmp_path / "out"
+    write_boxes(root, "train", ["cat", "dog"])
+    write_boxes(root, "val", ["dog"])
+    data = SourceConfig(source="coco", root=root)
+    config = PackConfig(out=out, data=data, annotations="labels")
+    with pytest.raises(DataError, match="images have different classes: cat"):
+        pack(config, processes=1)
+    pack(dataclasses.replace(config, split="train"), processes=1)
+    with pytest.raises(ConfigError, match="val images have other classes than the train images in"):
+        pack(dataclasses.replace(config, split="val"), processes=1)
+    write_boxes(root, "val", ["cat", "dog"])
+    pack(config, processes=1)
+    assert [one["labels"] for one in metadata_in(out) if one["id"] == "1"] == [[1], [1]]
+
+
 def test_drawn_scenes_can_be_packed(tmp_path):
     data = SourceConfig(source="scenes", num_images=9, num_val_images=0)
     result = pack(PackConfig(out=tmp_path / "out", data=data), processes=1)

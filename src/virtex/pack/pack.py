@@ -15,6 +15,7 @@ import numpy as np
 
 from virtex import distributed, files
 from virtex.cores import num_cores
+from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.fingerprint import fingerprint
 from virtex.data.shard_files import tar_end
@@ -264,6 +265,8 @@ def _open(config: PackConfig, remote: VisitedShards | None) -> dict[Split, Sourc
     if len(sources) > 1:
         check_validation(config.data)
         check_disjoint(sources["train"], sources["val"])
+        if sources["train"].categories:  # a label is packed as its number
+            check_same_classes(sources["train"], sources["val"])
     return sources
 
 

@@ -23,6 +23,8 @@ from virtex.pack.packer import LeftOut, PackedPiece
 from virtex.pack.shard_plan import ShardPlan
 
 VERSION = 1
+CLASSES = "classes sha256"
+"""Part of a fingerprint that says which classes the labels stand for."""
 SETTINGS, LEFT_OUT, STATE = "pack.json", "left_out.jsonl", ".virtex-pack"
 MAX_BYTES = 2**28
 """Largest settings or counts that are read."""
@@ -89,7 +91,18 @@ class PackFolder:
         return int(before["num_shards"])
 
     def begin(self, split: Split, data: Fingerprint, *, num_shards: int) -> None:
-        """Write down what a split is packed from."""
+        """Write down what a split is packed from.
+
+        Raises:
+            ConfigError: Its classes are not those of the other split in the folder.
+        """
+        for other, before in self._document["splits"].items():
+            if before["data"].get(CLASSES) != data.get(CLASSES):
+                raise ConfigError(
+                    f"the {split} images have other classes than the {other} images in {self.out}, "
+                    "where a label would mean another class. Give both the same class names, or "
+                    "name another --out."
+                )
         self._document["splits"][split] = {"num_shards": num_shards, "data": data}
         text = json.dumps(self._document, indent=2) + "\n"
         files.write(self.out / SETTINGS, text)
