@@ -1,5 +1,6 @@
 """Options of a run that cannot work are refused before work starts, all at once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ from tests.data.sources.layouts import jpeg, write
 from tests.small_run import small_config
 from tests.task_options import task_flags
 from virtex.engine.run import RunFolder
-from virtex.errors import ConfigError
+from virtex.errors import ConfigError, DataError
 from virtex.pretrain import check, check_inputs, parse_pretrain, pretrain
+from virtex.run_data import RunData
 
 MULTISTEP = ("--optim.schedule=multistep",)
 ONE_CELL = ("--image.size=32",)
@@ -99,3 +101,23 @@ def test_validation_images_that_are_trained_on_are_refused_unless_a_run_has_begu
     monkeypatch.setattr(RunFolder, "has_begun", lambda folder: True)
     check_inputs(config)
     assert "this run began with validation images of its training data: 1 of" in caplog.text
+
+
+def test_bad_captions_are_refused_unless_a_run_has_begun_with_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "1.jpg", jpeg())
+    table = write(tmp_path / "train.jsonl", '{"image": "1.jpg", "caption": ["a cat", ""]}\n')
+    out = tmp_path / "x"
+    options = ["--data.source", "table", "--data.root", str(table), "--out", str(out)]
+    config = parse_pretrain(options)
+    with pytest.raises(DataError, match=r"allows no larger fraction"):
+        check_inputs(config)
+    monkeypatch.setattr(RunFolder, "has_begun", lambda folder: True)
+    with pytest.raises(DataError, match=r"allows no larger fraction"):  # on unknown data
+        check_inputs(config)
+    RunData({"images": 1}).write(out)
+    check_inputs(config)
+    assert "1 of 1 rows were skipped, or their bad captions: " in caplog.text
+    with pytest.raises(DataError, match=r"allows no larger fraction"):
+        check_inputs(replace(config, accept_changed_data=True))

@@ -18,7 +18,7 @@ from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.shards.remote import RemoteShards, open_remote
 from virtex.data.source import open_source, open_whole, part_to_train
-from virtex.data.source_options import is_manifest
+from virtex.data.source_options import SourceConfig, is_manifest, without_caption_limit
 from virtex.data.tokenizer import Tokenizer
 from virtex.data.validation import check_disjoint
 from virtex.early_stopping import EarlyStopping
@@ -163,16 +163,27 @@ def _remote_shards(config: PretrainConfig) -> Iterator[RemoteShards | None]:
 
 
 def _open_data(config: PretrainConfig, remote: RemoteShards | None) -> _Data:
-    needs = config.task.needs
-    whole = open_whole(config.data, split="train", needs=needs, remote=remote)
+    needs, data = config.task.needs, _data_options(config)
+    whole = open_whole(data, split="train", needs=needs, remote=remote)
     assert whole is not None  # only validation data may be missing
-    train = part_to_train(whole, config.data)
-    validation = open_source(config.data, split="val", needs=needs, remote=remote)
+    train = part_to_train(whole, data)
+    validation = open_source(data, split="val", needs=needs, remote=remote)
     if validation is not None:
         _check_validation_images(config, train, validation)
         if train.categories:
             check_same_classes(train, validation)
     return _Data(whole, train, validation)
+
+
+def _data_options(config: PretrainConfig) -> SourceConfig:
+    """Return the data options; those of a run with known data have no limit of missing captions.
+
+    Earlier versions counted fewer of them. The fingerprint tells whether the data are the same.
+    """
+    has_known_data = RunFolder(config.out).has_begun() and RunData.read(config.out) is not None
+    if config.accept_changed_data or not has_known_data:
+        return config.data
+    return without_caption_limit(config.data)
 
 
 def _check_validation_images(config: PretrainConfig, train: Source, validation: Source) -> None:

@@ -1,4 +1,4 @@
-"""A few images without a caption are skipped, in every layout with captions."""
+"""A few missing and bad captions are left out and counted, in every layout with captions."""
 
 import json
 import logging
@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,7 +98,8 @@ def test_a_few_images_without_a_caption_are_skipped_counted_and_named(
 
 def test_more_than_the_limit_are_an_error_that_names_the_option(config: SourceConfig) -> None:
     message = message_of(open_source, replace(config, missing_caption_limit=0.1), split="train")
-    assert "have no caption, and --data.missing_caption_limit 0.1 allows no larger" in message
+    words = "have no caption, or a bad one, and --data.missing_caption_limit 0.1 allows no larger"
+    assert words in message
     assert message_of(open_source, replace(config, missing_caption_limit=0.0), split="train")
 
 
@@ -145,10 +147,81 @@ def test_an_image_keeps_its_other_captions(tmp_path: Path) -> None:
     assert "skipped_images" not in source.identity()
 
 
-@pytest.mark.parametrize("limit", [-0.1, 1.0, float("nan")])
+def test_a_caption_is_needed_whatever_the_limit(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"a": None, "b": " "})
+    config = SourceConfig(source="folder", root=root, missing_caption_limit=1)
+    assert "no train image in" in message_of(open_source, config, split="train")
+
+
+def flickr(root: Path, captions: list[object]) -> Path:
+    write(root / "a.jpg", jpeg())
+    lines = [f"a.jpg,{caption}\n" for caption in captions]
+    return write(root / "captions.txt", "".join(["image,caption\n", *lines]))
+
+
+def karpathy(root: Path, captions: list[object]) -> Path:
+    write(root / "a.jpg", jpeg())
+    sentences = [{"raw": caption} for caption in captions] + [{"tokens": ["x"]}]
+    image = {"filename": "a.jpg", "split": "train", "sentences": sentences}
+    return write(root / "dataset_x.json", json.dumps({"images": [image]}))
+
+
+def beside(root: Path, captions: list[object]) -> Path:
+    write(root / "a.jpg", jpeg())
+    write(root / "a.json", json.dumps({"caption": captions}))
+    return root
+
+
+def in_shards(root: Path, captions: list[object]) -> Path:
+    write_tar(root / "0.tar", {"a.jpg": jpeg(), "a.json": json.dumps({"caption": captions})})
+    return root
+
+
+@pytest.mark.parametrize("keys", [{}, {"caption": 1.0, "other": 1.0}])
+@pytest.mark.parametrize(
+    ("source", "write_layout", "bad"),
+    [
+        ("flickr", flickr, [""]),
+        ("karpathy", karpathy, ["", 3, None]),
+        ("folder", beside, [3, "", None]),
+        ("webdataset", in_shards, [3, " ", None]),
+    ],
+)
+def test_bad_captions_beside_a_good_one_are_left_out_and_counted(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    source: Any,
+    write_layout: Callable[[Path, list[object]], Path],
+    bad: list[object],
+    keys: dict[str, float],
+) -> None:
+    if keys and source in ("flickr", "karpathy"):
+        pytest.skip("captions have keys in .json files alone")
+    config = SourceConfig(source, write_layout(tmp_path, ["a cat", *bad]), caption_keys=keys)
+    message = message_of(open_source, config, split="train")
+    assert "images whose caption is in part empty or not text: 1 (" in message
+    assert "1 of 1 images have no caption, or a bad one" in message
+    found = open_source(replace(config, missing_caption_limit=1), split="train")
+    assert found is not None
+    assert [one.captions for one in found] == [("a cat",)]
+    assert "1 of 1 images were skipped, or their bad captions: images whose capt" in caplog.text
+    assert "skipped_images" not in found.identity()
+
+
+def test_keys_of_which_nothing_is_said_are_absent(tmp_path: Path) -> None:
+    for name, alt in (("a", ""), ("b", None), ("c", []), ("d", " ")):
+        write(tmp_path / f"{name}.jpg", jpeg())
+        write(tmp_path / f"{name}.json", json.dumps({"alt": alt, "caption": "a cat"}))
+    config = SourceConfig("folder", tmp_path, caption_keys={"alt": 1, "caption": 1})
+    source = open_source(replace(config, missing_caption_limit=0), split="train")
+    assert source is not None
+    assert [one.captions for one in source] == [("a cat",)] * 4
+
+
+@pytest.mark.parametrize("limit", [-0.1, 1.1, float("nan")])
 def test_the_limit_is_a_fraction(limit: float) -> None:
     config = SourceConfig(source="folder", root=Path("x"), missing_caption_limit=limit)
-    with pytest.raises(ConfigError, match=r"--data\.missing_caption_limit must be at least 0 and"):
+    with pytest.raises(ConfigError, match=r"--data\.missing_caption_limit must be from 0 to 1"):
         open_source(config, split="train")
 
 

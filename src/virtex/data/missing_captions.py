@@ -1,17 +1,25 @@
-"""Missing captions: a few images or rows without one are skipped and logged, many are an error."""
+"""Missing and bad captions: a few are left out and logged, many are an error.
+
+An image or row counts where it has no caption, or one that is empty or not text, also beside good
+ones. Of the latter the bad captions are left out, and the others are skipped.
+"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from virtex.data.checks import Problems, quoted
+from virtex.data.checks import Problems, is_caption, quoted
 from virtex.errors import listing
 
 log = logging.getLogger("virtex")
 
+IN_PART = "in part empty or not text"
+"""Fault of the captions of an item that also has good ones."""
+IN_PART_REMEDY = "Write or remove these captions."
+
 
 class Missing(NamedTuple):
-    """Items of a data set that have no caption for one reason."""
+    """Items of a data set that have no caption, or a bad one, for one reason."""
 
     what: str
     """Description of the items with the reason, such as `images whose caption is empty`."""
@@ -19,15 +27,43 @@ class Missing(NamedTuple):
     remedy: str
 
 
+def good_captions(
+    items: Iterable[tuple[object, Sequence[object]]],
+    *,
+    kind: str,
+    limit: float,
+    problems: Problems,
+) -> list[list[str]]:
+    """Return the captions of each item that are text and not empty; see `skip_within_limit`.
+
+    Args:
+        items: Name and captions of each, of any type.
+    """
+    captions, without, in_part = list[list[str]](), [], []
+    for name, texts in items:
+        good = [text for text in texts if is_caption(text)]
+        captions.append(good)
+        if not good:
+            without.append(name)
+        elif len(good) < len(texts):
+            in_part.append(name)
+    missing = [
+        Missing(f"{kind} without a caption", without, "Write captions or remove them."),
+        Missing(f"{kind} whose caption is {IN_PART}", in_part, IN_PART_REMEDY),
+    ]
+    skip_within_limit(missing, total=len(captions), kind=kind, limit=limit, problems=problems)
+    return captions
+
+
 def skip_within_limit(
     missing: Sequence[Missing], *, total: int, kind: str, limit: float, problems: Problems
 ) -> None:
-    """Log the items without a caption, which are skipped; add problems if there are too many.
+    """Log the missing and bad captions, which are left out; add problems if there are too many.
 
     Args:
         total: Number of all items, with and without a caption.
         kind: What an item is, in the plural.
-        limit: Largest fraction of items without a caption.
+        limit: Largest fraction of items without a caption, or with a bad one.
     """
     missing = [one for one in missing if one.names]
     num_missing = sum(len(one.names) for one in missing)
@@ -35,7 +71,7 @@ def skip_within_limit(
         for what, names, remedy in missing:
             problems.add_all(what, names, remedy)
         problems.add(
-            f"{num_missing:,} of {total:,} {kind} have no caption, and "
+            f"{num_missing:,} of {total:,} {kind} have no caption, or a bad one, and "
             f"--data.missing_caption_limit {limit:g} allows no larger fraction. Correct or remove "
             "them, or raise the limit to skip them."
         )
@@ -45,7 +81,9 @@ def skip_within_limit(
             for what, names, _ in missing
         )
         counts = f"{num_missing:,} of {total:,} {kind}"
-        log.warning("%s: %s were skipped: %s.", problems.subject, counts, details)
+        log.warning(
+            "%s: %s were skipped, or their bad captions: %s.", problems.subject, counts, details
+        )
 
 
 def skipped_identity(num_skipped: int) -> dict[str, str | int]:

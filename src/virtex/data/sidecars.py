@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtex.data.checks import Problems, is_caption, lines_of
-from virtex.data.missing_captions import Missing, skip_within_limit
+from virtex.data.missing_captions import IN_PART, IN_PART_REMEDY, Missing, skip_within_limit
 
 UNREADABLE = "not a readable file"
 """Fault of captions in a link to nothing, a named pipe, or a file without permission."""
@@ -20,6 +20,7 @@ REMEDIES = {
     "missing": "Put a .txt file of the same name beside each image, name other keys of its .json "
     "file with --data.caption_keys, or remove the image.",
     "empty": "Write one caption a line, or remove the image.",
+    IN_PART: IN_PART_REMEDY,
     "not UTF-8": "Save the text as UTF-8.",
     UNREADABLE: "Restore the file, or remove it and its image.",
     "not valid JSON": "Write the .json file again, or put a .txt file beside the image.",
@@ -30,12 +31,12 @@ MAX_BYTES = 2**24
 TEXT_KEY = "txt"
 """Key that stands for the lines of the .txt file."""
 NO_KEYS: Mapping[str, float] = MappingProxyType({})
-MISSING = ("missing", "empty")
-"""Faults that a few images may have, which are then skipped."""
+MISSING = ("missing", "empty", IN_PART)
+"""Faults that a few images may have; those with the last one are kept, the others skipped."""
 
 
 class Sidecar(NamedTuple):
-    """The captions of an image, or their fault: a key of REMEDIES."""
+    """The captions of an image, or their fault: a key of REMEDIES; both where it is IN_PART."""
 
     captions: tuple[str, ...]
     fault: str = ""
@@ -72,7 +73,7 @@ def find_captioned(
     """Return the indices of the images with captions; add a problem for each kind of fault.
 
     Args:
-        limit: Largest fraction of images whose caption is missing or empty; see `SourceConfig`.
+        limit: Largest fraction of images whose caption is missing or bad; see `SourceConfig`.
     """
     faulty: dict[str, list[str]] = {fault: [] for fault in REMEDIES}
     for name, fault in zip(image_ids, faults, strict=True):
@@ -86,7 +87,7 @@ def find_captioned(
     skip_within_limit(missing, total=len(faults), kind="images", limit=limit, problems=problems)
     for one in described.values():
         problems.add_all(*one)
-    return np.flatnonzero([not fault for fault in faults])
+    return np.flatnonzero([fault in ("", IN_PART) for fault in faults])
 
 
 def _from_text(data: bytes) -> Sidecar:
@@ -106,13 +107,15 @@ def _from_json(data: bytes) -> Sidecar:
     value = document.get("caption") if isinstance(document, dict) else None
     if value is None:
         return Sidecar((), "missing")
-    captions = tuple(value) if isinstance(value, list) else (value,)
-    good = bool(captions) and all(is_caption(caption) for caption in captions)
-    return Sidecar(captions if good else (), "" if good else "empty")
+    values = value if isinstance(value, list) else [value]
+    captions = tuple(filter(is_caption, values))
+    if not captions:
+        return Sidecar((), "empty")
+    return Sidecar(captions, IN_PART if len(captions) < len(values) else "")
 
 
 def _from_keys(text: bytes | None, metadata: bytes | None, keys: Mapping[str, float]) -> Sidecar:
-    """Return the captions under keys; a key without any counts as absent."""
+    """Return the captions under keys; a key with null, an empty text or list counts as absent."""
     document: Any = {}
     if metadata is not None and keys.keys() - {TEXT_KEY}:
         try:
@@ -122,17 +125,23 @@ def _from_keys(text: bytes | None, metadata: bytes | None, keys: Mapping[str, fl
     lines = Sidecar(()) if text is None or TEXT_KEY not in keys else _from_text(text)
     if lines.fault == "not UTF-8":
         return lines
-    captions, weights = list[str](), list[float]()
+    captions, weights, num_values = list[str](), list[float](), 0
     for key, weight in keys.items():
-        found = lines.captions if key == TEXT_KEY else _captions_under(key, document)
+        values = lines.captions if key == TEXT_KEY else _values_under(key, document)
+        found = list(filter(is_caption, values))
         captions += found
+        num_values += len(values)
         weights += [weight / max(len(found), 1)] * len(found)
     total = sum(weights)
-    fault = "" if captions else "missing"
+    if not captions:
+        return Sidecar((), "missing")
+    fault = IN_PART if len(captions) < num_values else ""
     return Sidecar(tuple(captions), fault, tuple(weight / total for weight in weights))
 
 
-def _captions_under(key: str, document: object) -> tuple[str, ...]:
+def _values_under(key: str, document: object) -> Sequence[object]:
+    """Return what there is under a key, of any type."""
     value = document.get(key) if isinstance(document, dict) else None
-    values = value if isinstance(value, list) else [value]
-    return tuple(caption for caption in values if is_caption(caption))
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return ()
+    return value if isinstance(value, list) else (value,)

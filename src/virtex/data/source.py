@@ -98,6 +98,8 @@ def open_whole(
     config = resolved(config, needs)
     check_options(config, needs)
     source = _open(config, split, needs, remote)
+    if source is not None and not len(source):
+        raise DataError(f"no {split} image in {root_of(config)} has a caption. Write some.")
     if source is not None and split == "train" and config.keep is not None:
         return listed(source, config.keep)
     return source

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -92,8 +92,9 @@ class SourceConfig:
     """Largest fraction of bad objects (outside their image or without area) in coco, lvis and voc,
     which are dropped and logged; more are an error."""
     missing_caption_limit: float = MISSING_CAPTION_LIMIT
-    """Largest fraction of images (for table: rows; for coco also captions) whose caption is missing
-    or empty, which are skipped and logged; more are an error."""
+    """Largest fraction of images (for table and huggingface: rows; for coco also captions) without
+    a caption, which are skipped and logged, or with one that is empty or not text, which is left
+    out; more are an error."""
     num_lanes: int | None = None
     """Lanes in which the shards of a manifest are read, a divisor of the batch size and a multiple
     of the number of processes; by default the largest divisor up to 64."""
@@ -205,6 +206,16 @@ def check_options(config: SourceConfig, needs: Needs) -> None:
     raise_all(ConfigError, "the data options cannot work", problems)
 
 
+def without_caption_limit(config: SourceConfig) -> SourceConfig:
+    """Return options by which images without a caption are skipped, however many there are.
+
+    The limit of manifests, `fault_limit`, stays.
+    """
+    if is_manifest(config) or "missing_caption_limit" not in OPTIONS[config.source]:
+        return config
+    return replace(config, missing_caption_limit=1.0)
+
+
 def is_manifest(config: SourceConfig) -> bool:
     """Return whether the training data are one or several manifests."""
     if config.source != "webdataset":
@@ -310,10 +321,7 @@ def _out_of_range(config: SourceConfig) -> list[str]:
         "num_val_images": (config.num_val_images >= 0, "at least 0"),
         "image_size": (config.image_size >= 1, "at least 1"),
         "bad_object_limit": (0 <= config.bad_object_limit < 1, "at least 0 and below 1"),
-        "missing_caption_limit": (
-            0 <= config.missing_caption_limit < 1,
-            "at least 0 and below 1",
-        ),
+        "missing_caption_limit": (0 <= config.missing_caption_limit <= 1, "from 0 to 1"),
         "num_lanes": (config.num_lanes is None or config.num_lanes >= 1, "at least 1"),
         "fault_limit": (0 <= config.fault_limit <= 1, "from 0 to 1"),
         "mix": (all(0 < weight < math.inf for weight in config.mix.values()), "weights above 0"),

@@ -11,11 +11,10 @@ from virtex.data.example import Source, Subset
 from virtex.data.layout_search import found_layouts
 from virtex.data.shards.remote_visit import VisitedShards
 from virtex.data.source import Needs, SourceConfig, Split, open_source, resolved
-from virtex.data.source_options import OPTIONS, WITH_CAPTIONS, is_manifest
+from virtex.data.source_options import WITH_CAPTIONS, is_manifest, without_caption_limit
 from virtex.data_check.duplicates import hash_ids
 from virtex.errors import ConfigError, DataError, VirTexError
 
-MOST_MISSING = 0.999999
 CAPTIONS = Needs(captions=True)
 
 
@@ -97,9 +96,7 @@ def _tolerant(config: SourceConfig) -> SourceConfig:
     """Return options by which images without a caption are skipped, however many there are."""
     if is_manifest(config):
         return replace(config, fault_limit=1.0)
-    if "missing_caption_limit" not in OPTIONS[config.source]:
-        return config
-    return replace(config, missing_caption_limit=MOST_MISSING)
+    return without_caption_limit(config)
 
 
 @contextmanager

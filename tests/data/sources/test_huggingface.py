@@ -87,12 +87,19 @@ SENTENCES = [[{"raw": "a cat", "id": 1}, {"raw": "the cat", "id": 2}], [{"raw": 
     [
         (datasets.List(TEXT), [["a cat", "the cat"], ["dogs"]]),
         (datasets.List({"raw": TEXT, "id": datasets.Value("int32")}), SENTENCES),
-        ({"raw": datasets.List(TEXT)}, [{"raw": ["a cat", "the cat"]}, {"raw": ["dogs", " "]}]),
+        ({"raw": datasets.List(TEXT)}, [{"raw": ["a cat", "the cat"]}, {"raw": ["dogs"]}]),
     ],
 )
 def test_captions_are_strings_in_lists_and_records(tmp_path: Path, kind: Any, values: Any) -> None:
     root = saved(tmp_path / "set", make_set({"sentences": kind}, sentences=values))
     assert [one.captions for one in opened(root)] == [("a cat", "the cat"), ("dogs",)]
+
+
+def test_bad_captions_beside_a_good_one_are_left_out_and_counted(tmp_path: Path) -> None:
+    root = saved(tmp_path / "set", captioned(["a cat"], ["dogs", " ", None]))
+    assert "rows whose caption is in part empty or not text: 1 (row 1)" in error_of(root)
+    found = opened(root, missing_caption_limit=0.5)
+    assert [one.captions for one in found] == [("a cat",), ("dogs",)]
 
 
 def test_named_columns_come_before_the_usual_ones(tmp_path: Path) -> None:

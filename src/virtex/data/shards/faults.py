@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from virtex.data.checks import is_caption
+from virtex.data.missing_captions import IN_PART
 from virtex.data.pixels import MAX_FILE_BYTES
 from virtex.data.sidecars import MAX_BYTES, UNREADABLE, Sidecar, read_sidecar
 from virtex.data.sources.tar_members import Extent
@@ -21,9 +22,12 @@ REASONS = (
     "caption not UTF-8",
     "caption not valid JSON",
     f"caption {UNREADABLE}",
+    f"caption {IN_PART}",
 )
 """Faults of an example by their codes, which files hold; the first is no fault."""
 CODES = {reason: code for code, reason in enumerate(REASONS)}
+KEPT = (0, CODES[f"caption {IN_PART}"])
+"""Codes of the examples that are kept, the latter without their bad captions."""
 HEAD = 12
 """Bytes of an image that say what format it has."""
 STARTS = (
@@ -67,7 +71,9 @@ def read_captions(text: bytes | None, metadata: bytes | None, keys: Sequence[str
         parts.append(_of_keys(metadata, others))
     captions = tuple(caption for part in parts for caption in part.captions)
     faults = [part.fault for part in parts if part.fault]
-    return Sidecar(captions) if captions else Sidecar((), faults[-1] if faults else "missing")
+    if captions:
+        return Sidecar(captions, IN_PART if IN_PART in faults else "")
+    return Sidecar((), faults[-1] if faults else "missing")
 
 
 def read_files(descriptor: int, sample: TarSample) -> tuple[bytes | None, bytes | None]:
@@ -109,7 +115,9 @@ def _of_keys(metadata: bytes, keys: Sequence[str]) -> Sidecar:
     present = [value for value in values if value is not None]
     texts = [text for value in present for text in (value if isinstance(value, list) else [value])]
     captions = tuple(text for text in texts if is_caption(text))
-    return Sidecar(captions, "" if captions else "empty" if present else "missing")
+    if not captions:
+        return Sidecar((), "empty" if present else "missing")
+    return Sidecar(captions, IN_PART if len(captions) < len(texts) else "")
 
 
 def _read(descriptor: int, extent: Extent | None) -> bytes | None:

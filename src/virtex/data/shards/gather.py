@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from virtex import files
 from virtex.data.image_files import PassedOver
-from virtex.data.shards.faults import REASONS
+from virtex.data.shards.faults import KEPT, REASONS
 from virtex.data.shards.keep_list import KeepList
 from virtex.data.shards.manifest import (
     CAPTIONS,
@@ -171,7 +171,7 @@ def gather(task: Gathering) -> Gathered:
     if facts is None:
         raise DataError(f"{task.facts} has changed meanwhile. Restart the command.")
     name, count = task.shard.name, facts.num_examples
-    is_good = facts.faults == 0
+    is_good = np.isin(facts.faults, KEPT)
     num_sampled = len(facts.sample_positions)
     needs_keys = bool(task.selection.keep or task.selection.val_share)
     keys = list(keys_of(task.facts)) if needs_keys or num_sampled or not is_good.all() else []

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from virtex import files
 from virtex.cores import num_cores
 from virtex.data.checks import quoted
+from virtex.data.shards.faults import CODES, KEPT
 from virtex.data.shards.gather import VAL_SUFFIX, Gathering, Selection, gather, write_manifests
 from virtex.data.shards.index_changes import report_changes
 from virtex.data.shards.index_keep import checked
@@ -289,7 +290,8 @@ def _report(manifest: Manifest, place: _Place, *, weight: int) -> None:
         weight / max(total, 1),
     )  # fmt: skip
     for reason, count in manifest.fault_counts.items():
-        log.info("left out: %s examples, %s", f"{count:,}", reason)
+        what = "kept without these" if CODES.get(reason) in KEPT else "left out"
+        log.info("%s: %s examples, %s", what, f"{count:,}", reason)
     if manifest.left_out:
         broken = [f"{quoted(one.name)}: {quoted(one.reason)}" for one in manifest.left_out]
         log.warning("left out %d broken shards: %s", len(broken), listing(broken))

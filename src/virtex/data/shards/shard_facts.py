@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from virtex.data.packed import Arrays, PackedLists, PackedStrings
 from virtex.data.shards.faults import (
     CODES,
+    KEPT,
     REASONS,
     image_fault,
     keys_with_text,
@@ -35,7 +36,7 @@ from virtex.data.sources.tar_samples import TarSample
 from virtex.errors import DataError
 from virtex.files import open_regular
 
-VERSION = "1"
+VERSION = "2"
 UID_BYTES = 16
 WHOLE = 2**62
 KEYS = "keys_with_text"
@@ -224,7 +225,7 @@ def _arrays(
 ) -> tuple[Arrays, bool]:
     """Return the arrays of a file, and whether the sample has all captions."""
     arrays: Arrays = {"faults": np.asarray([one[0] for one in sidecars], np.uint8)}
-    good = [at for at, (fault, captions, _) in enumerate(sidecars) if captions and not fault]
+    good = [at for at, (fault, captions, _) in enumerate(sidecars) if captions and fault in KEPT]
     hashes = ((sample_hash(f"{name}/{samples[at].key}"), at) for at in good)
     chosen = [at for _, at in heapq.nsmallest(num_sampled, hashes)]
     counts = np.cumsum([len(sidecars[at][1]) for at in chosen])

@@ -126,6 +126,6 @@ def _read_captions(file: CocoFile, indices: dict[str, int], limit: float) -> lis
     )
     withouts = Missing(f"{file.name}: images without a caption", without, remedy)
     skip = partial(skip_within_limit, limit=limit, problems=file.problems)
-    skip([blanks], total=num_captions, kind="captions")
+    skip([blanks], total=num_captions, kind="annotations")
     skip([withouts], total=len(indices), kind="images")
     return captions

@@ -1,16 +1,16 @@
 """Rows of a data set of the library `datasets`: images with captions or labels, read by index."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from virtex.data.checks import Problems, absent_files, is_caption, sha256_of_strings
+from virtex.data.checks import Problems, absent_files, sha256_of_strings
 from virtex.data.example import Example, ImageFile, Source
-from virtex.data.missing_captions import Missing, skip_within_limit, skipped_identity
+from virtex.data.missing_captions import good_captions, skipped_identity
 from virtex.data.packed import PackedLists, PackedStrings, starts_of
 from virtex.data.pixels import MAX_FILE_BYTES, BadImageError
 from virtex.data.source_options import MISSING_CAPTION_LIMIT, Needs
@@ -78,8 +78,10 @@ class HuggingFaceSource(Source):
         self.image_ids, self._rows = PackedStrings(ids), np.arange(len(names))
         self._captions: PackedLists | None = None
         if needs.captions:
-            captions = _captions(dataset, self._columns["caption"])
-            self._keep(captions, problems, limit=missing_caption_limit)
+            rows = _captions(dataset, self._columns["caption"])
+            self._keep(
+                good_captions(rows, kind="rows", limit=missing_caption_limit, problems=problems)
+            )
         self._labels: NDArray[np.int64] | None = None
         if needs.labels:
             column = self._columns["label"].column
@@ -145,16 +147,11 @@ class HuggingFaceSource(Source):
             return value or b""
         return Path(value["path"]) if value["bytes"] is None else value["bytes"]
 
-    def _keep(self, captions: list[list[str]], problems: Problems, *, limit: float) -> None:
+    def _keep(self, captions: list[list[str]]) -> None:
         """Keep the captions of all rows, and leave out those without one."""
-        blank = [f"row {row}" for row, texts in enumerate(captions) if not texts]
-        missing = Missing("rows without a caption", blank, "Write captions or remove them.")
-        skip_within_limit(
-            [missing], total=len(captions), kind="rows", limit=limit, problems=problems
-        )
         kept = [row for row, texts in enumerate(captions) if texts]
         self._captions = PackedLists([captions[row] for row in kept])
-        if blank:
+        if len(kept) < len(captions):
             self._rows = np.asarray(kept, np.int64)
             self.image_ids = PackedStrings(self.image_ids[row] for row in kept)
             self.row_names = PackedStrings(self.row_names[row] for row in kept)
@@ -223,11 +220,10 @@ def _check_images(
     problems.add_all("rows whose image is neither in the data set nor a file", lost, remedy)
 
 
-def _captions(dataset: Any, chosen: Chosen) -> list[list[str]]:
-    return [
-        [text for text in texts_in(value, chosen.field) if is_caption(text)]
-        for value in Rows(dataset, chosen.column).values()
-    ]
+def _captions(dataset: Any, chosen: Chosen) -> Iterator[tuple[str, list[object]]]:
+    """Yield the name of each row and its captions, of any type."""
+    for row, value in enumerate(Rows(dataset, chosen.column).values()):
+        yield f"row {row}", list(texts_in(value, chosen.field))
 
 
 def _categories(kind: Kind, column: str, datasets: Any, problems: Problems) -> tuple[str, ...]:

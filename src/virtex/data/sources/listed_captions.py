@@ -4,9 +4,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from virtex.data.checks import Problems, absent_files, is_caption, path_inside
+from virtex.data.checks import Problems, absent_files, path_inside
 from virtex.data.example import Example, ImageFile, Source
-from virtex.data.missing_captions import Missing, skip_within_limit, skipped_identity
+from virtex.data.missing_captions import good_captions, skipped_identity
 from virtex.data.packed import PackedLists, PackedStrings
 
 
@@ -36,23 +36,16 @@ class ListedCaptions(Source):
         self.folder, self._origin = folder, origin
         self._num_listed = len(listed)
         _check_images(listed, folder, problems)
-        captions = {
-            name: [one for one in texts if is_caption(one)] for name, texts in listed.items()
-        }
+        names = list(listed)
+        self._captions: PackedLists | None = None
         if with_captions:
-            blank = [name for name, texts in captions.items() if not texts]
-            missing = Missing("images without a caption", blank, "Write captions or remove them.")
-            skip_within_limit(
-                [missing],
-                total=len(listed),
-                kind="images",
-                limit=missing_caption_limit,
-                problems=problems,
+            captions = good_captions(
+                listed.items(), kind="images", limit=missing_caption_limit, problems=problems
             )
-            captions = {name: texts for name, texts in captions.items() if texts}
+            names = [name for name, texts in zip(names, captions, strict=True) if texts]
+            self._captions = PackedLists([texts for texts in captions if texts])
         problems.check()
-        self.image_ids = PackedStrings(captions)
-        self._captions = PackedLists(list(captions.values())) if with_captions else None
+        self.image_ids = PackedStrings(names)
 
     def __len__(self) -> int:
         return len(self.image_ids)

@@ -123,7 +123,7 @@ class ShardedSource(Source):
         files = caption_files(extents, self._keys)
         image, *contents = self._read(opened, [extents.image, *files.values()])
         sidecar = sidecar_of(extents, dict(zip(files, contents, strict=True)), self._keys)
-        if sidecar.fault:
+        if not sidecar.captions:
             raise BadImageError(image_id, f"its caption is {sidecar.fault}")
         return Example(image_id, image, sidecar.captions, sidecar.weights)
 
