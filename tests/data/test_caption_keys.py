@@ -13,7 +13,7 @@ from virtex.config import parse
 from virtex.data.captioned import CaptionedForTraining
 from virtex.data.captions import EncodeCaption
 from virtex.data.example import Example, Source
-from virtex.data.sidecars import Sidecar, read_sidecar
+from virtex.data.sidecars import Sidecar, keys_and_weights, read_sidecar
 from virtex.data.source import SourceConfig, open_source
 from virtex.data.sources.webdataset import WebdatasetSource
 from virtex.data.subsets import FewerCaptions
@@ -30,24 +30,31 @@ def sidecar(text: str | None, **values: object) -> Sidecar:
     return read_sidecar(encoded, json.dumps(values).encode(), KEYS)
 
 
+def weights_of(found: Sidecar) -> tuple[float, ...]:
+    return keys_and_weights(found.counts, KEYS)[1]
+
+
 def test_captions_of_all_keys_share_the_weight_of_theirs() -> None:
     found = sidecar("e\nf\n", alt="a", synthetic=["b", "c", "d"], caption="x")
     assert found.captions == ("a", "b", "c", "d", "e", "f")
-    assert found.weights == pytest.approx((0.3, 0.2, 0.2, 0.2, 0.05, 0.05))
+    assert found.counts == (1, 3, 2)
+    keys, weights = keys_and_weights(found.counts, KEYS)
+    assert keys == ("alt", *("synthetic",) * 3, "txt", "txt")
+    assert weights == pytest.approx((0.3, 0.2, 0.2, 0.2, 0.05, 0.05))
 
 
 @pytest.mark.parametrize("absent", [None, "", " ", [], [None, ""], 7, {"a": 1}])
 def test_keys_that_an_image_lacks_leave_their_weight_to_the_others(absent: object) -> None:
-    assert sidecar(None, alt=absent, synthetic="b").weights == (1.0,)
-    assert sidecar("e", alt=absent, synthetic="b").weights == pytest.approx((6 / 7, 1 / 7))
+    assert weights_of(sidecar(None, alt=absent, synthetic="b")) == (1.0,)
+    assert weights_of(sidecar("e", alt=absent, synthetic="b")) == pytest.approx((6 / 7, 1 / 7))
     assert sidecar(None, alt=absent) == Sidecar((), "missing")
 
 
 def test_faults_are_those_of_the_files() -> None:
     assert read_sidecar(b"e", b"{", KEYS).fault == "not valid JSON"
     assert read_sidecar(b"\xff", b"{}", KEYS).fault == "not UTF-8"
-    assert read_sidecar(b"e", None, KEYS) == Sidecar(("e",), "", (1.0,))
-    assert read_sidecar(b"e", b"[]", KEYS) == Sidecar(("e",), "", (1.0,))
+    assert read_sidecar(b"e", None, KEYS) == Sidecar(("e",), "", (0, 0, 1))
+    assert read_sidecar(b"e", b"[]", KEYS) == Sidecar(("e",), "", (0, 0, 1))
     assert read_sidecar(None, None, KEYS).fault == "missing"
     assert read_sidecar(b"\xff", b"{", {"txt": 1}).fault == "not UTF-8"
 
@@ -66,9 +73,9 @@ def drawn(example: Example, seed: int, num_captions: int = 1) -> list[str]:
 
 def test_steps_draw_captions_by_their_weights() -> None:
     found = sidecar("e", alt="a", synthetic=["b", "c"])
-    example = Example("1", np.zeros((8, 8, 3), np.uint8), found.captions, found.weights)
+    example = Example("1", np.zeros((8, 8, 3), np.uint8), found.captions, weights_of(found))
     counts = Counter(drawn(example, seed)[0] for seed in range(1500))
-    expected = dict(zip(found.captions, found.weights, strict=True))
+    expected = dict(zip(found.captions, weights_of(found), strict=True))
     for caption, weight in expected.items():
         assert counts[caption] / 1500 == pytest.approx(weight, abs=0.04)  # over 3 deviations
     assert all(sorted(drawn(example, seed, 4)) == ["a", "b", "c", "e"] for seed in range(5))
@@ -102,6 +109,8 @@ def test_sources_read_the_keys_and_keep_them_apart(tmp_path: Path, source: str) 
     keyed, again = (opened(tmp_path, source, "{alt: 3, synthetic: 7}") for _ in range(2))
     for found in (keyed, again):  # the second time from an index
         assert [found[i].captions for i in range(2)] == [("a", "b", "c"), ("d",)]
+        assert found.caption_keys == ("alt", "synthetic")
+        assert found[0].caption_keys == ("alt", "synthetic", "synthetic")
         assert found[0].caption_weights == pytest.approx((0.3, 0.35, 0.35))
         assert found[1].caption_weights == (1.0,)
     assert len(keyed) == 2  # the third has none of the keys

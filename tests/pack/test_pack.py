@@ -345,6 +345,47 @@ def test_images_that_would_be_in_both_splits_are_refused(root, tmp_path):
         packed(root, tmp_path / "out")
 
 
+KEYED: list[dict[str, Any]] = [
+    {"alt": ["one", "two\nlines", "three"], "caption": "four"},
+    {"alt": "five", "captions": ["six", "seven"]},
+    {"caption": "eight", "id": "own"},
+]
+
+
+@pytest.mark.parametrize(
+    "keys", [{"alt": 0.1, "caption": 0.9}, {"txt": 1, "captions": 2, "alt": 3}]
+)
+def test_captions_stay_under_their_keys(tmp_path, keys):
+    for number, document in enumerate(KEYED):
+        write(tmp_path / "data" / f"{number}.jpg", jpeg(number * 9))
+        write(tmp_path / "data" / f"{number}.json", json.dumps(document))
+        write(tmp_path / "data" / f"{number}.txt", f"text {number}\n")
+    data = SourceConfig(source="folder", root=tmp_path / "data", caption_keys=keys)
+    out = tmp_path / "out"
+    pack(PackConfig(out=out, data=data), processes=1)
+    before = open_source(data, split="train")
+    shards = SourceConfig(source="webdataset", root=out / "train")
+    manifest = dataclasses.replace(shards, root=out / "train" / ".virtex-manifest")
+    for config in (shards, manifest):
+        again = open_source(dataclasses.replace(config, caption_keys=keys), split="train")
+        for read in ("captions", "caption_weights", "caption_keys"):
+            found = sorted(str(getattr(one, read)) for one in again)
+            assert found == sorted(str(getattr(one, read)) for one in before)
+    assert open_source(manifest, split="train").caption_keys == tuple(keys)
+    plain = {caption for one in open_source(shards, split="train") for caption in one.captions}
+    if "txt" in keys:
+        assert plain == {"text 0", "text 1", "text 2"}
+    else:
+        assert plain == {"one", "two lines", "three", "four", "five", "eight"}
+
+
+def test_shards_without_the_keys_are_not_continued(tmp_path, root):
+    keyed = SourceConfig(source="folder", root=root, caption_keys={"txt": 1})
+    packed(root, tmp_path / "out")
+    with pytest.raises(ConfigError, match="caption keys: other ones"):
+        pack(dataclasses.replace(config_of(root, tmp_path / "out"), data=keyed), processes=1)
+
+
 def test_the_command_prints_what_it_packed(root, tmp_path, capsys):
     out = str(tmp_path / "out")
     line = ["pack", "--data.root", str(root), "--out", out, "--processes", "1"]

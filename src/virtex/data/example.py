@@ -26,6 +26,8 @@ class Example:
     captions: tuple[str, ...] = ()
     caption_weights: tuple[float, ...] = ()
     """Proportion of the steps that draw each caption; empty where all are as likely."""
+    caption_keys: tuple[str, ...] = ()
+    """Key that each caption is under, as `caption_keys` of `SourceConfig`; empty without keys."""
     labels: tuple[int, ...] = ()
     """Distinct indices into the source's `categories` of the classes present in the image."""
     ignored_labels: tuple[int, ...] = ()
@@ -83,6 +85,8 @@ class Source(ABC):
     """Class names, which labels index; empty where there are no classes."""
     frequencies: tuple[str, ...] = ()
     """Frequency of each class: r (rare), c (common) or f (frequent); LVIS alone has it."""
+    caption_keys: tuple[str, ...] = ()
+    """Keys that captions are under; empty where they have none."""
     shard_counts: ShardCounts | None = None
     """The shards of a source that is too large to visit all of its examples before training."""
 
@@ -133,6 +137,7 @@ class Subset(Source):
     def __init__(self, source: Source, indices: Indices) -> None:
         self.source, self.indices = source, np.asarray(indices, np.int64)
         self.categories, self.frequencies = source.categories, source.frequencies
+        self.caption_keys = source.caption_keys
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -73,35 +73,6 @@ class PackedLists:
         return lists
 
 
-class PackedFloats:
-    """A read-only list of lists of numbers: the weights of each image's captions."""
-
-    def __init__(self, lists: Sequence[Sequence[float]]) -> None:
-        self._values = np.fromiter((value for values in lists for value in values), np.float64)
-        self._starts = starts_of([len(values) for values in lists])
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def __getitem__(self, index: int) -> tuple[float, ...]:
-        index = range(len(self))[index]
-        first, end = self._starts[index : index + 2].tolist()
-        return tuple(self._values[first:end].tolist())
-
-    def __iter__(self) -> Iterator[tuple[float, ...]]:
-        return map(self.__getitem__, range(len(self)))
-
-    def arrays(self) -> Arrays:
-        """Return the buffers, from which `from_arrays` restores this object."""
-        return {"values": self._values, "starts": self._starts}
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        lists = cls(())
-        lists._values, lists._starts = arrays["values"], arrays["starts"]
-        return lists
-
-
 def starts_of(lengths: Sequence[int]) -> NDArray[np.int64]:
     """Return the offsets (M + 1,) of M consecutive pieces, and the end of the last one."""
     starts = np.zeros(len(lengths) + 1, np.int64)

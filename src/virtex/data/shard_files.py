@@ -3,13 +3,20 @@
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from virtex.data.checks import lines_of
 
 
 def sample_files(
-    key: str, image: bytes, *, suffix: str, captions: Sequence[str], metadata: Mapping[str, Any]
+    key: str,
+    image: bytes,
+    *,
+    suffix: str,
+    captions: Sequence[str],
+    metadata: Mapping[str, Any],
+    captions_by_key: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> bytes:
     """Return an image and its captions as members of a tar, named as img2dataset names them.
 
@@ -17,9 +24,13 @@ def sample_files(
         suffix: Suffix of the image's name, with its dot.
         captions: Lines of `key.txt`; without any there is no such file.
         metadata: Content of `key.json`, beside the key and the first caption.
+        captions_by_key: Further content, in place of what else would have these names.
     """
     first = {"caption": captions[0]} if captions else {}
-    document = json.dumps({"key": key, **first, "status": "success", **metadata})
+    content = {"key": key, **first, "status": "success", **metadata}
+    content = {name: value for name, value in content.items() if name not in captions_by_key}
+    content |= {name: list(texts) for name, texts in captions_by_key.items() if texts}
+    document = json.dumps(content)
     text = "\n".join(" ".join(lines_of(caption)) for caption in captions)
     files = {suffix: image, ".txt": text.encode(), ".json": document.encode()}
     if not captions:

@@ -40,8 +40,8 @@ class Sidecar(NamedTuple):
 
     captions: tuple[str, ...]
     fault: str = ""
-    weights: tuple[float, ...] = ()
-    """Proportion of the steps that draw each caption; empty where all are as likely."""
+    counts: tuple[int, ...] = ()
+    """Number of captions under each key, one key after the other; empty without keys."""
 
 
 def read_sidecar(
@@ -60,6 +60,27 @@ def read_sidecar(
     if text is not None:
         return _from_text(text)
     return Sidecar((), "missing") if metadata is None else _from_json(metadata)
+
+
+def key_counts(sidecars: Sequence[Sidecar], keys: Mapping[str, float]) -> NDArray[np.int32]:
+    """Return the number of captions of N images under each of K keys, (N, K)."""
+    none = (0,) * len(keys)
+    counts = np.asarray([one.counts or none for one in sidecars], np.int32)
+    return counts.reshape(len(sidecars), len(keys))
+
+
+def keys_and_weights(
+    counts: Sequence[int], keys: Mapping[str, float]
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Return the key of each caption of an image, and the proportion of the steps that draw it.
+
+    Args:
+        counts: Number of captions under each key, as in `Sidecar`.
+    """
+    present = [(key, count) for key, count in zip(keys, counts, strict=True) for _ in range(count)]
+    shares = [keys[key] / count for key, count in present]
+    total = sum(shares)
+    return tuple(key for key, _ in present), tuple(share / total for share in shares)
 
 
 def keys_identity(keys: Mapping[str, float]) -> dict[str, str]:
@@ -125,18 +146,17 @@ def _from_keys(text: bytes | None, metadata: bytes | None, keys: Mapping[str, fl
     lines = Sidecar(()) if text is None or TEXT_KEY not in keys else _from_text(text)
     if lines.fault == "not UTF-8":
         return lines
-    captions, weights, num_values = list[str](), list[float](), 0
-    for key, weight in keys.items():
+    captions, counts, num_values = list[str](), list[int](), 0
+    for key in keys:
         values = lines.captions if key == TEXT_KEY else _values_under(key, document)
         found = list(filter(is_caption, values))
         captions += found
         num_values += len(values)
-        weights += [weight / max(len(found), 1)] * len(found)
-    total = sum(weights)
+        counts.append(len(found))
     if not captions:
         return Sidecar((), "missing")
     fault = IN_PART if len(captions) < num_values else ""
-    return Sidecar(tuple(captions), fault, tuple(weight / total for weight in weights))
+    return Sidecar(tuple(captions), fault, tuple(counts))
 
 
 def _values_under(key: str, document: object) -> Sequence[object]:

@@ -25,7 +25,7 @@ class FewerCaptions(Source):
     def __init__(self, source: Source, num_captions: int) -> None:
         self.source, self.num_captions = source, num_captions
         self.categories, self.frequencies = source.categories, source.frequencies
-        self.shard_counts = source.shard_counts
+        self.caption_keys, self.shard_counts = source.caption_keys, source.shard_counts
 
     def __len__(self) -> int:
         return len(self.source)
@@ -36,6 +36,7 @@ class FewerCaptions(Source):
             example,
             captions=example.captions[: self.num_captions],
             caption_weights=example.caption_weights[: self.num_captions],
+            caption_keys=example.caption_keys[: self.num_captions],
         )
 
     def image_id(self, index: int) -> str:

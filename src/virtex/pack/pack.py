@@ -15,7 +15,7 @@ import numpy as np
 
 from virtex import distributed, files
 from virtex.cores import num_cores
-from virtex.data.checks import check_same_classes
+from virtex.data.checks import check_same_classes, sha256_of_strings
 from virtex.data.example import Source
 from virtex.data.fingerprint import fingerprint
 from virtex.data.shard_files import tar_end
@@ -131,6 +131,8 @@ class _SplitJob:
         data = fingerprint(source, config.needs)
         if remote.groups is not None:  # else the same data would go on in another order
             data["shards shuffled together"] = GROUP
+        if source.caption_keys:  # earlier versions packed the captions without them
+            data["caption keys sha256"] = sha256_of_strings(source.caption_keys)
         num_shards = folder.num_shards(split, data)
         if num_shards is None:
             num_shards = _num_shards(config, source, remote.groups)
@@ -157,7 +159,11 @@ class _SplitJob:
     def write_manifest(self, num_processes: int) -> None:
         """Write the manifest of the shards, which is `.virtex-manifest` beside them."""
         root = str(self.folder.out / self.split)
-        config = IndexConfig(root, with_captions=self.config.needs.captions)
+        config = IndexConfig(
+            root,
+            with_captions=self.config.needs.captions,
+            caption_keys=self.packer.source.caption_keys,
+        )
         index_shards(config, processes=min(num_processes, self.plan.num_shards))
 
     def _write(self, shard: int, pieces: Generator[PackedPiece], bar: ProgressBar) -> None:

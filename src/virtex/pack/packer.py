@@ -1,6 +1,6 @@
 """Pieces of a shard, packed by worker processes."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from virtex.data.example import Example, Source
 from virtex.data.images import BadImageError
 from virtex.data.shard_files import sample_files
+from virtex.data.sidecars import TEXT_KEY
 from virtex.data.workers import Prepared
 from virtex.errors import VirTexError
 from virtex.pack.packed_image import PackedImage, pack_image
@@ -76,9 +77,25 @@ class Packer(Dataset[PackedPiece]):
         if example.labels:
             names = [self.source.categories[label] for label in example.labels]
             metadata |= {"labels": list(example.labels), "label_names": names}
+        by_key = self._by_key(example)
         return sample_files(
-            key, image.data, suffix=image.suffix, captions=example.captions, metadata=metadata
+            key,
+            image.data,
+            suffix=image.suffix,
+            captions=by_key.pop(TEXT_KEY, example.captions),
+            metadata=metadata,
+            captions_by_key=by_key,
         )
+
+    def _by_key(self, example: Example) -> dict[str, Sequence[str]]:
+        """Return the captions under each key of the source."""
+        by_key: dict[str, Sequence[str]] = {}
+        if self.source.caption_keys:
+            keys = example.caption_keys or (TEXT_KEY,) * len(example.captions)  # of a mixed source
+            captions = list(zip(keys, example.captions, strict=True))
+            for key in self.source.caption_keys:
+                by_key[key] = [caption for own, caption in captions if own == key]
+        return by_key
 
 
 def packed_pieces(

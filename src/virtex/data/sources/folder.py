@@ -7,13 +7,15 @@ from virtex.data.checks import Problems, sha256_of_captions, sha256_of_strings
 from virtex.data.example import Example, ImageFile, Source
 from virtex.data.image_files import PassedOver, is_image, walk
 from virtex.data.missing_captions import skipped_identity
-from virtex.data.packed import PackedFloats, PackedLists, PackedStrings
+from virtex.data.packed import PackedLists, PackedStrings
 from virtex.data.sidecars import (
     MAX_BYTES,
     NO_KEYS,
     UNREADABLE,
     Sidecar,
     find_captioned,
+    key_counts,
+    keys_and_weights,
     keys_identity,
     read_sidecar,
 )
@@ -50,14 +52,13 @@ class FolderSource(Source):
             nothing = passed_over.within("There are no images in it.")
             problems.add(f"{nothing} Name a folder of images with --data.root.")
         self._captions: PackedLists | None = None
-        self._weights: PackedFloats | None = None
         self._num_skipped = 0
         if with_captions:
             faults = [sidecar.fault for sidecar in sidecars]
             kept = find_captioned(names, faults, problems, limit=missing_caption_limit).tolist()
             self._captions = PackedLists([sidecars[index].captions for index in kept])
-            if caption_keys:
-                self._weights = PackedFloats([sidecars[index].weights for index in kept])
+            self.caption_keys = tuple(caption_keys)
+            self._key_counts = key_counts([sidecars[index] for index in kept], caption_keys)
             self._num_skipped = len(names) - len(kept)
             names = [names[index] for index in kept]
         self.image_ids = PackedStrings(names)
@@ -68,9 +69,10 @@ class FolderSource(Source):
 
     def __getitem__(self, index: int) -> Example:
         name = self.image_ids[index]
-        captions = () if self._captions is None else self._captions[index]
-        weights = () if self._weights is None else self._weights[index]
-        return Example(name, self.root / name, captions, weights)
+        if self._captions is None:
+            return Example(name, self.root / name)
+        keys, weights = keys_and_weights(self._key_counts[index].tolist(), self._keys)
+        return Example(name, self.root / name, self._captions[index], weights, keys)
 
     def image_file(self, index: int) -> ImageFile:
         return ImageFile(f"{self.root}/{self.image_ids[index]}")

@@ -10,6 +10,7 @@ import numpy as np
 from virtex.data.checks import sha256_of_strings
 from virtex.data.example import Example, ShardCounts, Source
 from virtex.data.packed import starts_of
+from virtex.data.sidecars import TEXT_KEY
 
 
 class MixedSource(Source):
@@ -23,6 +24,7 @@ class MixedSource(Source):
     def __init__(self, parts: Sequence[Source], weights: Sequence[float]) -> None:
         self.parts = tuple(parts)
         self.weights = tuple(weight / sum(weights) for weight in weights)
+        self.caption_keys = _caption_keys(parts)
         self._starts = starts_of([len(part) for part in parts]).tolist()
         counts = [part.shard_counts.counts[0] for part in parts if part.shard_counts is not None]
         assert len(counts) == len(parts) == len(weights)
@@ -74,6 +76,13 @@ class MixedSource(Source):
         index = range(len(self))[index]
         number = bisect_right(self._starts, index) - 1
         return number, index - self._starts[number]
+
+
+def _caption_keys(parts: Sequence[Source]) -> tuple[str, ...]:
+    """Return the keys of all parts, if any has keys; TEXT_KEY stands for a part without."""
+    if not any(part.caption_keys for part in parts):
+        return ()
+    return tuple(dict.fromkeys(key for part in parts for key in part.caption_keys or (TEXT_KEY,)))
 
 
 def _keys_of(identities: Sequence[Mapping[str, str | int]]) -> dict[str, str]:

@@ -14,12 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from virtex import files
-from virtex.data.packed import Arrays, PackedFloats, PackedLists, PackedStrings
+from virtex.data.packed import Arrays, PackedLists, PackedStrings
 from virtex.data.sidecars import (
     MAX_BYTES,
     NO_KEYS,
     UNREADABLE,
     Sidecar,
+    key_counts,
     keys_identity,
     read_sidecar,
 )
@@ -28,8 +29,7 @@ from virtex.data.sources.tar_samples import TarSample, find_samples
 from virtex.errors import DataError
 from virtex.files import open_regular
 
-VERSION = "3"
-NO_WEIGHTS = PackedFloats(())
+VERSION = "4"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +46,8 @@ class ShardIndex:
     """Fault of each image's captions; empty if there is none."""
     passed_over: Counter[str]
     """Number of files that are not used, by suffix or reason."""
-    weights: PackedFloats = NO_WEIGHTS
-    """Weights of each image's captions, (N,); (0,) without caption keys."""
+    key_counts: NDArray[np.int32]
+    """Number of captions of each image under each of K caption keys, (N, K)."""
 
 
 def open_index(
@@ -109,7 +109,7 @@ def build_index(shard: Path, keys: Mapping[str, float] = NO_KEYS) -> ShardIndex:
         captions=PackedLists([sidecar.captions for sidecar in sidecars]),
         faults=PackedStrings(sidecar.fault for sidecar in sidecars),
         passed_over=passed_over + others,
-        weights=PackedFloats([sidecar.weights for sidecar in sidecars] if keys else ()),
+        key_counts=key_counts(sidecars, keys),
     )
 
 
@@ -160,25 +160,22 @@ def _load(path: Path, stamp: dict[str, str]) -> ShardIndex | None:
 
 def _is_possible(index: ShardIndex, shard_size: int) -> bool:
     """Whether all parts of an index have the same length, and all images are in the shard."""
-    parts = (index.sizes, index.keys, index.captions, index.faults)
+    parts = (index.sizes, index.keys, index.captions, index.faults, index.key_counts)
     if any(len(part) != len(index.offsets) for part in parts):
-        return False
-    if len(index.weights) not in (0, len(index.offsets)):
         return False
     ends = index.offsets + index.sizes
     return bool(np.all((index.offsets >= 0) & (index.sizes >= 0) & (ends <= shard_size)))
 
 
 def _arrays_of(index: ShardIndex) -> Arrays:
-    arrays = {"offsets": index.offsets, "sizes": index.sizes}
-    packed: dict[str, PackedStrings | PackedLists | PackedFloats] = {
+    arrays: Arrays = {"offsets": index.offsets, "sizes": index.sizes}
+    arrays["key_counts"] = index.key_counts
+    packed: dict[str, PackedStrings | PackedLists] = {
         "keys": index.keys,
         "captions": index.captions,
         "faults": index.faults,
         "passed_over": PackedStrings(index.passed_over.elements()),
     }
-    if len(index.weights):
-        packed["weights"] = index.weights
     for part, strings in packed.items():
         arrays |= {f"{part}.{name}": array for name, array in strings.arrays().items()}
     return arrays
@@ -196,7 +193,7 @@ def _index_of(arrays: Arrays) -> ShardIndex:
         captions=PackedLists.from_arrays(parts["captions"]),
         faults=PackedStrings.from_arrays(parts["faults"]),
         passed_over=Counter(PackedStrings.from_arrays(parts["passed_over"])),
-        weights=PackedFloats.from_arrays(parts["weights"]) if "weights" in parts else NO_WEIGHTS,
+        key_counts=arrays["key_counts"],
     )
 
 

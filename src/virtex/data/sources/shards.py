@@ -22,7 +22,7 @@ from virtex.data.pixels import MAX_FILE_BYTES, BadImageError
 from virtex.data.shards.gather import read_sample
 from virtex.data.shards.manifest import CAPTIONS, Manifest
 from virtex.data.shards.records import SUFFIX, Records
-from virtex.data.sidecars import NO_KEYS, TEXT_KEY, keys_identity
+from virtex.data.sidecars import NO_KEYS, TEXT_KEY, keys_and_weights, keys_identity
 from virtex.data.sources.shard_captions import (
     CaptionFiles,
     caption_files,
@@ -89,6 +89,7 @@ class ShardedSource(Source):
         self.manifest, self.with_captions, self._locate = manifest, with_captions, locate
         self._has_own_records = has_own_records or locate is None
         self._keys = dict(caption_keys or own_keys(manifest))
+        self.caption_keys = tuple(self._keys)
         self._has_own_keys = bool(self._keys and not caption_keys)
         self.shard_counts = ShardCounts((manifest.num_kept,))
         self._root = Path(manifest.root)
@@ -125,7 +126,8 @@ class ShardedSource(Source):
         sidecar = sidecar_of(extents, dict(zip(files, contents, strict=True)), self._keys)
         if not sidecar.captions:
             raise BadImageError(image_id, f"its caption is {sidecar.fault}")
-        return Example(image_id, image, sidecar.captions, sidecar.weights)
+        keys, weights = keys_and_weights(sidecar.counts, self._keys)
+        return Example(image_id, image, sidecar.captions, weights, keys)
 
     def image_id(self, index: int) -> str:
         opened, position = self._place(index)

@@ -12,9 +12,9 @@ from virtex.data.checks import Problems, sha256_of_captions, sha256_of_strings
 from virtex.data.example import Example, ImageFile, Source
 from virtex.data.image_files import PassedOver, walk
 from virtex.data.missing_captions import skipped_identity
-from virtex.data.packed import PackedFloats, PackedLists, PackedStrings
+from virtex.data.packed import PackedLists, PackedStrings
 from virtex.data.pixels import MAX_FILE_BYTES, BadImageError
-from virtex.data.sidecars import NO_KEYS, find_captioned, keys_identity
+from virtex.data.sidecars import NO_KEYS, find_captioned, keys_and_weights, keys_identity
 from virtex.data.source_options import MISSING_CAPTION_LIMIT
 from virtex.data.sources.shard_index import ShardIndex, open_index
 from virtex.data.sources.tar_members import BrokenShardError
@@ -73,16 +73,14 @@ class WebdatasetSource(Source):
         if not len(self):
             problems.add(passed_over.within("There are no images in the shards."))
         self._captions: PackedLists | None = None
-        self._weights: PackedFloats | None = None
         self._num_skipped = 0
         if with_captions:
             faults = [fault for index in indices for fault in index.faults]
             kept = find_captioned(self.image_ids, faults, problems, limit=missing_caption_limit)
             captions = [texts for index in indices for texts in index.captions]
             self._captions = PackedLists([captions[index] for index in kept.tolist()])
-            if caption_keys:
-                weights = [values for index in indices for values in index.weights]
-                self._weights = PackedFloats([weights[index] for index in kept.tolist()])
+            self.caption_keys = tuple(caption_keys)
+            self._key_counts = np.concatenate([index.key_counts for index in indices])[kept]
             self._keep(kept)
         problems.check()
 
@@ -91,8 +89,10 @@ class WebdatasetSource(Source):
 
     def __getitem__(self, index: int) -> Example:
         image_id = self.image_ids[index]
-        weights = () if self._weights is None else self._weights[index]
-        return Example(image_id, self._read(index), self.captions(index), weights)
+        if self._captions is None:
+            return Example(image_id, self._read(index))
+        keys, weights = keys_and_weights(self._key_counts[index].tolist(), self._keys)
+        return Example(image_id, self._read(index), self._captions[index], weights, keys)
 
     def image_id(self, index: int) -> str:
         return self.image_ids[index]
