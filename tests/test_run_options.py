@@ -8,6 +8,7 @@ import pytest
 from tests.data.sources.layouts import jpeg, write
 from tests.small_run import small_config
 from tests.task_options import task_flags
+from virtex.data.source import open_source
 from virtex.engine.run import RunFolder
 from virtex.errors import ConfigError, DataError
 from virtex.pretrain import check, check_inputs, parse_pretrain, pretrain
@@ -121,3 +122,27 @@ def test_bad_captions_are_refused_unless_a_run_has_begun_with_them(
     assert "1 of 1 rows were skipped, or their bad captions: " in caplog.text
     with pytest.raises(DataError, match=r"allows no larger fraction"):
         check_inputs(replace(config, accept_changed_data=True))
+
+
+def test_a_number_of_captions_under_several_keys_is_refused_unless_a_run_has_begun_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "data" / "1.jpg", jpeg())
+    write(tmp_path / "data" / "1.json", '{"alt": "a cat", "long": "a cat on a mat"}')
+    options = [
+        "--data.source=folder",
+        f"--data.root={tmp_path / 'data'}",
+        f"--out={tmp_path / 'x'}",
+    ]
+    one, two = (
+        parse_pretrain([*options, "--data.num_captions=1", f"--data.caption_keys={keys}"])
+        for keys in ("{long: 1}", "{alt: 1, long: 9}")
+    )
+    check_inputs(one)
+    with pytest.raises(ConfigError, match=r"^--data.num_captions 1 takes .* under alt, long by"):
+        check_inputs(two)
+    with pytest.raises(ConfigError, match=r"Leave --data.num_captions out"):
+        open_source(two.data, split="train")
+    monkeypatch.setattr(RunFolder, "has_begun", lambda folder: True)
+    check_inputs(two)
+    assert "this run began with the first captions of several keys: --data.num" in caplog.text

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,7 @@ from virtex.data.captions import class_words
 from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.shards.remote import RemoteShards, open_remote
-from virtex.data.source import open_source, open_whole, part_to_train
+from virtex.data.source import check_num_captions, open_source, open_whole, part_to_train
 from virtex.data.source_options import SourceConfig, is_manifest, without_caption_limit
 from virtex.data.tokenizer import Tokenizer
 from virtex.data.validation import check_disjoint
@@ -166,10 +166,13 @@ def _open_data(config: PretrainConfig, remote: RemoteShards | None) -> _Data:
     needs, data = config.task.needs, _data_options(config)
     whole = open_whole(data, split="train", needs=needs, remote=remote)
     assert whole is not None  # only validation data may be missing
+    several = "the first captions of several keys"
+    _check_new(config, several, partial(check_num_captions, whole, data))
     train = part_to_train(whole, data)
     validation = open_source(data, split="val", needs=needs, remote=remote)
     if validation is not None:
-        _check_validation_images(config, train, validation)
+        what = "validation images of its training data"
+        _check_new(config, what, partial(check_disjoint, train, validation))
         if train.categories:
             check_same_classes(train, validation)
     return _Data(whole, train, validation)
@@ -186,14 +189,14 @@ def _data_options(config: PretrainConfig) -> SourceConfig:
     return without_caption_limit(config.data)
 
 
-def _check_validation_images(config: PretrainConfig, train: Source, validation: Source) -> None:
-    """Refuse validation images that are trained on, which a run of an earlier version may have."""
+def _check_new(config: PretrainConfig, what: str, check: Callable[[], None]) -> None:
+    """Check data of a new run; a run that an earlier version began with `what` goes on with it."""
     try:
-        check_disjoint(train, validation)
+        check()
     except ConfigError as error:
         if not RunFolder(config.out).has_begun():
             raise
-        log.warning("this run began with validation images of its training data: %s", error)
+        log.warning("this run began with %s: %s", what, error)
 
 
 def _vocabulary(

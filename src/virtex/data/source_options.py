@@ -87,7 +87,8 @@ class SourceConfig:
     """List of the training images to use, ids one a line (.txt or .txt.gz), as `virtex data check
     --write_good` writes it; the vocabulary is trained on their captions too."""
     num_captions: int | None = None
-    """Number of captions to use of each training image, the first ones; by default all."""
+    """Number of captions to use of each training image, the first ones; by default all. Refused
+    with several `caption_keys`, which draw from all captions."""
     bad_object_limit: float = BAD_OBJECT_LIMIT
     """Largest fraction of bad objects (outside their image or without area) in coco, lvis and voc,
     which are dropped and logged; more are an error."""
