@@ -146,3 +146,20 @@ def test_a_number_of_captions_under_several_keys_is_refused_unless_a_run_has_beg
     monkeypatch.setattr(RunFolder, "has_begun", lambda folder: True)
     check_inputs(two)
     assert "this run began with the first captions of several keys: --data.num" in caplog.text
+
+
+def test_a_run_that_began_on_a_folder_of_test_images_goes_on_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/1", "a/2", "Test/3"):
+        write(tmp_path / "images" / f"{name}.jpg", jpeg())
+        write(tmp_path / "images" / f"{name}.txt", "a cat on a mat")
+    flags = ["--data.source=folder", f"--data.root={tmp_path}/images", "--run.batch_size=2"]
+    config = small_config(tmp_path / "run", *flags, "--run.num_steps=1", "--num_samples=0")
+    with pytest.raises(DataError, match="holds Test but no train"):
+        pretrain(config)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("virtex.data.split_folders.held_out_folders", lambda config: [])
+        pretrain(config)
+    assert pretrain(config).step == 1
+    assert f"this run began with all of {tmp_path}/images, Test included" in caplog.text

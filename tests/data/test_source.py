@@ -158,6 +158,34 @@ def test_validation_images_are_never_trained_on_by_accident(tmp_path: Path, layo
     assert len(train) == 1
 
 
+@pytest.mark.parametrize("held_out", ["Val", "validation", "VALID", "dev", "Test", "test2015"])
+def test_folders_of_other_usual_names_are_not_trained_on_by_accident(
+    tmp_path: Path, layout: Any, held_out: str
+) -> None:
+    name, write_layout, needs = layout
+    write_layout(tmp_path, "Train/a", f"{held_out}/c")
+    config = SourceConfig(source=name, root=tmp_path)
+    message = message_of(open_source, config, split="train", **needs)
+    assert f"holds {held_out} but no train: all of it would be training images" in message
+    assert f"--data.train_split (. for all of {tmp_path})" in message
+    for train_split, number in ((".", 2), ("Train", 1)):
+        named = replace(config, train_split=train_split)
+        train = open_source(named, split="train", **needs)
+        assert train is not None
+        assert len(train) == number
+    val = open_source(replace(named, val_split=held_out), split="val", needs=Needs())
+    assert val is not None
+    assert len(val) == 1
+
+
+def test_folders_whose_names_only_begin_so_are_trained_on(tmp_path: Path, layout: Any) -> None:
+    name, write_layout, needs = layout
+    write_layout(tmp_path, "valley/a", "developers/b", "tests/c")
+    train = open_source(SourceConfig(source=name, root=tmp_path), split="train", **needs)
+    assert train is not None
+    assert len(train) == 3
+
+
 def test_a_split_that_is_named_must_be_there(tmp_path: Path, layout: Any) -> None:
     name, write_layout, needs = layout
     config = SourceConfig(source=name, root=write_layout(tmp_path, "train/a"))

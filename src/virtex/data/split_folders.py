@@ -1,12 +1,18 @@
 """Where a split of a source lies: the folders and names that the options give."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
+from virtex.data.checks import quoted
+from virtex.data.image_files import subfolders
 from virtex.data.source_options import SourceConfig
-from virtex.errors import DataError
+from virtex.data.sources.huggingface_splits import VALIDATION
+from virtex.errors import DataError, listing
 
 Split = Literal["train", "val"]
+HELD_OUT = re.compile(rf"({'|'.join((*VALIDATION, 'eval', 'test'))})([-_]?\d+)?", re.IGNORECASE)
+"""Usual names of folders of validation or test images, such as Val, dev and test2015."""
 
 
 def split_of(config: SourceConfig, split: Split) -> tuple[Path, str, bool]:
@@ -30,13 +36,28 @@ def train_folder(config: SourceConfig) -> Path:
         return folder
     if config.train_split is not None:
         raise DataError(f"{folder} is not a folder. Name one in {root} with --data.train_split.")
-    val = root / (config.val_split or "val")
-    if val.is_dir() and config.val_root is None:
+    if held_out := held_out_folders(config):
+        names = listing([quoted(name) for name in held_out])
         raise DataError(
-            f"{root} holds {val.name} but no {folder.name}: all of it would be training images, "
-            f"{val.name} included. Name the training images' folder with --data.train_split."
+            f"{root} holds {names} but no {folder.name}: all of it would be training images, "
+            f"{names} included. Name the training images' folder with --data.train_split (. for "
+            f"all of {root}), and the validation images' with --data.val_split."
         )
     return root
+
+
+def held_out_folders(config: SourceConfig) -> list[str]:
+    """Return the folders of validation or test images that training on all of the root includes.
+
+    Empty where the options name the training images' folder, or validation images elsewhere.
+    """
+    root = root_of(config)
+    is_named = config.train_split is not None or config.val_root is not None
+    if is_named or (root / "train").is_dir() or not root.is_dir():
+        return []
+    own = config.val_split or "val"
+    usual = [name for name in subfolders(root) if HELD_OUT.fullmatch(name) and name != own]
+    return [own] * (root / own).is_dir() + usual
 
 
 def val_folder(config: SourceConfig) -> Path | None:
