@@ -89,6 +89,44 @@ def test_train_stands_for_train2017_unless_there_is_a_train(root: Path) -> None:
     assert CocoSource(root, split="train").split == "train"
 
 
+def open_both(root: Path) -> CocoSource:
+    return CocoSource(root, split="train2017", with_instances=True)
+
+
+def test_images_that_the_instances_do_not_list_are_counted(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_both(root)
+    assert not caplog.messages  # an image that is listed may be without objects
+    rewrite(root, "instances", lambda document: document["images"].pop())
+    assert len(open_both(root)) == 3
+    assert caplog.messages == [
+        "1 of the images in captions_train2017.json and instances_train2017.json are listed by "
+        "captions_train2017.json alone (5): they count as without objects"
+    ]
+
+
+def test_images_that_the_captions_do_not_list_are_counted_or_refused_if_they_have_objects(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def drop(image_id: int) -> None:
+        def without(document: Any) -> None:
+            document["images"] = [row for row in document["images"] if row["id"] != image_id]
+            rows = document["annotations"]
+            document["annotations"] = [row for row in rows if row["image_id"] != image_id]
+
+        rewrite(root, "captions", without)
+
+    drop(5)
+    assert len(open_both(root)) == 2
+    assert "listed by instances_train2017.json alone (5): they have no cap" in caplog.messages[0]
+    drop(7)
+    message = message_of(open_both, root)
+    unlisted = "annotations of an image that captions_train2017.json lacks: 2 (image_id 7,"
+    assert f"instances_train2017.json: {unlisted}" in message
+    assert "not under" not in message
+
+
 def test_images_alone_need_no_captions(root: Path) -> None:
     rewrite(root, "captions", lambda document: document["annotations"].clear())
     source = CocoSource(root, split="train", with_captions=False)

@@ -1,12 +1,13 @@
 """COCO's captions and instances, and other data sets in COCO's layout."""
 
+import logging
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from virtex.data.checks import Problems, is_caption, paused_collection
+from virtex.data.checks import Problems, is_caption, paused_collection, quoted
 from virtex.data.example import Example, ImageFile, Source
 from virtex.data.missing_captions import Missing, skip_within_limit, skipped_identity
 from virtex.data.packed import PackedLists
@@ -15,6 +16,9 @@ from virtex.data.sources.coco_file import CocoFile, kinds_of
 from virtex.data.sources.coco_images import read_images
 from virtex.data.sources.coco_instances import Instances, read_instances
 from virtex.data.sources.coco_location import annotation_files, folder_of_images
+from virtex.errors import listing
+
+log = logging.getLogger("virtex")
 
 
 class CocoSource(Source):
@@ -67,14 +71,18 @@ class CocoSource(Source):
             self._captions = PackedLists(captions)
             self._kept = np.flatnonzero([bool(texts) for texts in captions])
         if with_instances:
+            instances = files.pop("instances")
             self._instances = read_instances(
-                files.pop("instances"),
+                instances,
                 indices,
                 with_masks=with_masks,
                 bad_object_limit=bad_object_limit,
+                listed_by=first.name if instances is not first else None,
             )
             self.categories = self._instances.categories
         problems.check()
+        if with_captions and with_instances:
+            _log_unlisted(instances, first.name, indices)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -106,6 +114,21 @@ class CocoSource(Source):
         if self._images.folder != self.root / self.split:
             origin["image_root"] = str(self._images.folder)
         return {**origin, **counts, **self._sha256}
+
+
+def _log_unlisted(file: CocoFile, captions_name: str, indices: dict[str, int]) -> None:
+    """Log the images that the file of instances, or that of captions, does not list."""
+    listed = file.image_ids()
+    for ids, only_in, effect in (
+        ([one for one in indices if one not in listed], captions_name, "count as without objects"),
+        (sorted(listed - indices.keys()), file.name, "have no captions, and are left out"),
+    ):
+        if ids:
+            log.warning(
+                "%s of the images in %s and %s are listed by %s alone (%s): they %s",
+                f"{len(ids):,}", captions_name, file.name, only_in,
+                listing([quoted(one) for one in ids]), effect,
+            )  # fmt: skip
 
 
 def _read_captions(file: CocoFile, indices: dict[str, int], limit: float) -> list[list[str]]:

@@ -50,8 +50,14 @@ class CocoFile:
         self.add_all(f'entries of "{key}" without "id" or "{field}"', bad, remedy)
         return good
 
-    def annotations(self, images: dict[str, int]) -> Iterator[tuple[int, Row]]:
-        """Yield each annotation with the index of its image, which `images` gives by image id."""
+    def annotations(
+        self, images: dict[str, int], *, listed_by: str | None = None
+    ) -> Iterator[tuple[int, Row]]:
+        """Yield each annotation with the index of its image, which `images` gives by image id.
+
+        Args:
+            listed_by: Name of the file that lists these images, if it is another one.
+        """
         rows = self.rows("annotations")
         ids = [row["id"] for row in rows if "id" in row]
         if any(one != ids[0] for one in ids):  # some exports write 0 everywhere
@@ -60,14 +66,18 @@ class CocoFile:
         for row in rows:
             image = images.get(id_text(row.get("image_id")) or "")
             if image is None:
-                unknown.append(f"image_id {row.get('image_id')}")
+                unknown.append(row.get("image_id"))
             else:
                 yield image, row
-        self.add_all(
-            'annotations of an image that is not under "images"',
-            unknown,
-            "Add the image or remove the annotations.",
-        )
+        own = self.image_ids() if unknown and listed_by is not None else set()
+        remedy = "Add the image or remove the annotations."
+        for is_own, what in ((False, 'is not under "images"'), (True, f"{listed_by} lacks")):
+            names = [f"image_id {one}" for one in unknown if (id_text(one) in own) == is_own]
+            self.add_all(f"annotations of an image that {what}", names, remedy)
+
+    def image_ids(self) -> set[str]:
+        """Return the ids of the images that the file lists."""
+        return {id_text(row.get("id")) or "" for row in self.rows("images")}
 
     def check_ids(self, what: str, ids: Sequence[object]) -> None:
         """Add a problem for ids that occur more than once."""

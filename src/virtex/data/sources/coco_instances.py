@@ -103,7 +103,12 @@ class Instances:
 
 
 def read_instances(
-    file: CocoFile, indices: dict[str, int], *, with_masks: bool, bad_object_limit: float
+    file: CocoFile,
+    indices: dict[str, int],
+    *,
+    with_masks: bool,
+    bad_object_limit: float,
+    listed_by: str | None = None,
 ) -> Instances:
     """Return the objects in a file, and its categories in the order of their ids.
 
@@ -112,9 +117,10 @@ def read_instances(
         with_masks: Whether objects with a faulty mask count as bad; otherwise such masks are
             left out, and their objects stay.
         bad_object_limit: See `SourceConfig`.
+        listed_by: Name of the file that lists the images, if it is another one.
     """
     categories = read_categories(file)
-    rows = sorted(file.annotations(indices), key=lambda pair: pair[0])
+    rows = sorted(file.annotations(indices, listed_by=listed_by), key=lambda pair: pair[0])
     if not rows:
         file.add("no objects are listed for these images. Is it the right file?")
     images = np.asarray([index for index, _ in rows], np.int64)
