@@ -178,6 +178,46 @@ def test_folders_of_other_usual_names_are_not_trained_on_by_accident(
     assert len(val) == 1
 
 
+def test_what_lies_beside_the_folder_train_is_counted(
+    tmp_path: Path, layout: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, write_layout, needs = layout
+    write_layout(tmp_path, "train/a", "val/b", "test/c")
+    config = SourceConfig(source=name, root=tmp_path)
+    open_source(config, split="train", **needs)
+    assert "beside train" not in caplog.text
+    write_layout(tmp_path, "bus/a", "bus/b", "dev/c")
+    for split in ("train", "val"):
+        open_source(config, split=split, **needs)
+    (told,) = [line for line in caplog.messages if "beside train" in line]
+    assert told.startswith(f"{tmp_path}: passed over 3 files: 2 in bus, 1 in dev, beside train")
+    caplog.clear()
+    open_source(replace(config, train_split="train"), split="train", **needs)
+    assert "beside train" not in caplog.text
+
+
+def test_images_and_shards_on_top_beside_train_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_shards(write_folder(tmp_path, "train/a", "b", "c"), "train/a", "d")
+    for source, number in (("folder", 2), ("webdataset", 1)):
+        caplog.clear()
+        open_source(SourceConfig(source=source, root=tmp_path), split="train")  # type: ignore[arg-type]
+        assert f": {number} in the root, beside train" in caplog.text
+
+
+def test_a_class_called_train_is_no_split(tmp_path: Path) -> None:
+    for name in ("bus/1", "car/2", "train/3"):
+        write(tmp_path / f"{name}.jpg", jpeg())
+    config = SourceConfig(source="classes", root=tmp_path)
+    message = message_of(open_source, config, split="train", needs=Needs(labels=True))
+    assert "train is taken for the training split by its name, but holds no class f" in message
+    assert "beside it are bus, car. If all are classes, give --data.train_split . (all" in message
+    source = open_source(replace(config, train_split="."), split="train", needs=Needs(labels=True))
+    assert source is not None
+    assert source.categories == ("bus", "car", "train")
+
+
 def test_folders_whose_names_only_begin_so_are_trained_on(tmp_path: Path, layout: Any) -> None:
     name, write_layout, needs = layout
     write_layout(tmp_path, "valley/a", "developers/b", "tests/c")

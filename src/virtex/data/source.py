@@ -39,7 +39,15 @@ from virtex.data.sources.table import TableSource
 from virtex.data.sources.voc import VocSource
 from virtex.data.sources.voc_splits import has_split
 from virtex.data.sources.webdataset import WebdatasetSource
-from virtex.data.split_folders import Split, root_of, split_of, train_folder, val_folder
+from virtex.data.split_folders import (
+    Split,
+    check_is_split_of_classes,
+    log_left_out,
+    root_of,
+    split_of,
+    train_folder,
+    val_folder,
+)
 from virtex.data.subsets import (
     FewerCaptions,
     first_of_each_class,
@@ -352,6 +360,8 @@ def _open_folder(config: SourceConfig, split: Split, needs: Needs) -> Source | N
         return None
     if config.source == "webdataset" and has_manifest(folder / DEFAULT_OUT):
         _log_unused(folder, split)
+    if split == "train":
+        log_left_out(config, {train, val or train})
     source: Listed
     if config.source in ("folder", "webdataset"):
         kind = FolderSource if config.source == "folder" else WebdatasetSource
@@ -362,6 +372,7 @@ def _open_folder(config: SourceConfig, split: Split, needs: Needs) -> Source | N
             caption_keys=config.caption_keys,
         )
     else:
+        check_is_split_of_classes(config, train)
         source = ClassesSource(folder)
         if val is not None and val != train:
             check_same_class_folders(train, val)

@@ -1,17 +1,24 @@
 """Where a split of a source lies: the folders and names that the options give."""
 
+import logging
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 from virtex.data.checks import quoted
-from virtex.data.image_files import subfolders
+from virtex.data.image_files import PassedOver, is_image, subfolders, walk
 from virtex.data.source_options import SourceConfig
 from virtex.data.sources.huggingface_splits import VALIDATION
-from virtex.errors import DataError, listing
+from virtex.errors import DataError, listing, one_line
+
+log = logging.getLogger("virtex")
 
 Split = Literal["train", "val"]
-HELD_OUT = re.compile(rf"({'|'.join((*VALIDATION, 'eval', 'test'))})([-_]?\d+)?", re.IGNORECASE)
+TEST = re.compile(r"test([-_]?\d+)?", re.IGNORECASE)
+HELD_OUT = re.compile(
+    rf"{TEST.pattern}|({'|'.join((*VALIDATION, 'eval'))})([-_]?\d+)?", re.IGNORECASE
+)
 """Usual names of folders of validation or test images, such as Val, dev and test2015."""
 
 
@@ -58,6 +65,56 @@ def held_out_folders(config: SourceConfig) -> list[str]:
     own = config.val_split or "val"
     usual = [name for name in subfolders(root) if HELD_OUT.fullmatch(name) and name != own]
     return [own] * (root / own).is_dir() + usual
+
+
+def log_left_out(config: SourceConfig, used: set[Path]) -> None:
+    """Log what lies beside a `train` that no option names, and is in none of the folders used.
+
+    Folders of test images are no part of this.
+    """
+    root = root_of(config)
+    train = root / "train"
+    if config.train_split is not None or train not in used:
+        return
+    top = next(walk(root, is_strict=False), None)
+    if top is None:  # a folder that can be entered, but not listed
+        return
+    is_member = _is_shard if config.source == "webdataset" else is_image
+    counts = Counter({"in the root": sum(map(is_member, top[1]))})
+    for name in subfolders(root):
+        is_used = any(one.is_relative_to(root / name) for one in used)
+        if not is_used and not TEST.fullmatch(name):
+            files = (files for _, files in walk(root / name, is_strict=False))
+            counts[f"in {quoted(name)}"] = sum(is_member(one) for names in files for one in names)
+    if +counts:
+        log.warning(
+            "%s: %s, beside train, which is taken for the training split. --data.train_split . "
+            "takes all of it, and --data.val_split NAME validates on a folder",
+            one_line(str(root)), PassedOver(+counts),
+        )  # fmt: skip
+
+
+def check_is_split_of_classes(config: SourceConfig, folder: Path) -> None:
+    """Check that a `train` that no option names is no class of its own.
+
+    Raises:
+        DataError: It holds no folders, and there are others beside it.
+    """
+    root = root_of(config)
+    if config.train_split is not None or folder != root / "train" or subfolders(folder):
+        return
+    beside = [name for name in subfolders(root) if name != "train" and not HELD_OUT.fullmatch(name)]
+    if beside:
+        raise DataError(
+            f"{folder} is taken for the training split by its name, but holds no class folders; "
+            f"beside it are {listing([quoted(name) for name in beside])}. If all are classes, give "
+            f"--data.train_split . (all of {root}). If it is a split, put each class's images into "
+            "a folder of it."
+        )
+
+
+def _is_shard(name: str) -> bool:
+    return name.lower().endswith(".tar")
 
 
 def val_folder(config: SourceConfig) -> Path | None:
