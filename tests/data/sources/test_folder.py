@@ -179,3 +179,18 @@ def test_names_of_any_bytes_are_read_and_cannot_move_the_cursor(tmp_path: Path) 
     message = message_of(FolderSource, tmp_path)
     assert message.count("\n") == 2
     assert "\x1b" not in message
+
+
+def test_images_that_share_a_caption_file_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a/0.jpg", "a/0.png", "a/00.jpg", "b/0.jpg", "b/1.jpg"):
+        write(tmp_path / name, jpeg())
+        write((tmp_path / name).with_suffix(".txt"), "a cat")
+    assert len(FolderSource(tmp_path)) == 5
+    (told,) = caplog.messages
+    start = f"{tmp_path}: 2 images share a caption file with an image of the same name but for the "
+    assert told.startswith(f"{start}suffix (a/0.jpg, a/0.png).")
+    caplog.clear()
+    FolderSource(tmp_path, with_captions=False)
+    assert not caplog.messages

@@ -1,9 +1,12 @@
 """A folder of images with caption files beside them; also img2dataset's "files" layout."""
 
-from collections.abc import Mapping
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 from pathlib import Path
 
-from virtex.data.checks import Problems, sha256_of_captions, sha256_of_strings
+from virtex.data.checks import Problems, quoted, sha256_of_captions, sha256_of_strings
 from virtex.data.example import Example, ImageFile, Source
 from virtex.data.image_files import PassedOver, is_image, walk
 from virtex.data.missing_captions import skipped_identity
@@ -20,7 +23,10 @@ from virtex.data.sidecars import (
     read_sidecar,
 )
 from virtex.data.source_options import MISSING_CAPTION_LIMIT
+from virtex.errors import listing, one_line
 from virtex.files import read_regular
+
+log = logging.getLogger("virtex")
 
 
 class FolderSource(Source):
@@ -56,6 +62,7 @@ class FolderSource(Source):
         if with_captions:
             faults = [sidecar.fault for sidecar in sidecars]
             kept = find_captioned(names, faults, problems, limit=missing_caption_limit).tolist()
+            _log_shared(root, (names[index] for index in kept))
             self._captions = PackedLists([sidecars[index].captions for index in kept])
             self.caption_keys = tuple(caption_keys)
             self._key_counts = key_counts([sidecars[index] for index in kept], caption_keys)
@@ -124,6 +131,21 @@ def _read_beside(
 
 def _read(folder: Path, name: str, present: set[str]) -> bytes | None:
     return bytes(read_regular(folder / name, limit=MAX_BYTES)) if name in present else None
+
+
+def _log_shared(root: Path, names: Iterable[str]) -> None:
+    """Log the images with captions whose files are those of another image too."""
+    shared: list[str] = []
+    for _, one_folder in groupby(names, key=lambda name: name.rpartition("/")[0]):
+        images = list(one_folder)
+        counts = Counter(map(_stem, images))
+        shared += [name for name in images if counts[_stem(name)] > 1]
+    if shared:
+        log.warning(
+            "%s: %s images share a caption file with an image of the same name but for the suffix "
+            "(%s). If some are masks or copies, move them out of it",
+            one_line(str(root)), f"{len(shared):,}", listing(map(quoted, shared)),
+        )  # fmt: skip
 
 
 def _left_out(files: list[str], images: list[str]) -> list[str]:
