@@ -1,9 +1,11 @@
 import gzip
+import json
 import time
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,6 +21,8 @@ from virtex.data.subsets import (
     first_of_each_class,
     fraction_of_each_class,
     held_out,
+    id_line,
+    id_lines,
     labeled_fraction,
     listed,
     random_fraction,
@@ -314,6 +318,28 @@ def test_listed_examples_are_kept_in_the_order_of_the_source(
     kept = listed(Numbers(9), path)
     assert [example.image_id for example in kept] == ["2", "7"]
     assert "1 ids are of no image" in caplog.text
+
+
+@given(st.lists(ANY_TEXT.filter(lambda text: json.loads(json.dumps(text)) == text)))
+@hypothesis.example(
+    ["caf\udce9.jpg", "line\nbreak", "line\\nbreak", " lead", '"', '"a"', "\ufeffa", "a\u2028b"]
+)
+def test_every_id_is_read_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, ids: list[str]
+) -> None:
+    path = tmp_path_factory.mktemp("lists") / "keep.txt"
+    path.write_bytes(b"".join(id_line(one).encode() + b"\n" for one in ids))
+    assert list(id_lines(path)) == ids
+
+
+def test_ids_that_are_held_out_are_said_to_be_of_validation_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="virtex")
+    (tmp_path / "keep.txt").write_text("1\n2\n3\n99\n")
+    assert len(listed(Subset(Numbers(9), [1, 4, 5]), tmp_path / "keep.txt")) == 1
+    said = [message.partition("keep.txt: ")[2] for message in caplog.messages]
+    assert said == ["2 ids are of validation images", "1 ids are of no image"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,40 @@ def test_an_image_with_a_good_caption_beside_a_bad_one_stays(tmp_path: Path) -> 
     _, counts = checked(tmp_path / "data", write_good=good)
     assert counts["train"]["near_empty"] == 1
     assert good.read_text() == "a.jpg\n"
+
+
+def test_a_list_of_good_images_holds_every_name_of_a_file(tmp_path: Path) -> None:
+    names = [b"good", b"caf\xe9", b"line\nbreak", b" lead", b'"quoted"', b"#hash", b"ni\xc3\xb1o"]
+    root = os.fsencode(tmp_path / "data") + b"/"
+    (tmp_path / "data").mkdir()
+    for number, name in enumerate(names):
+        Path(os.fsdecode(root + name + b".jpg")).write_bytes(jpeg(20 * number))
+        Path(os.fsdecode(root + name + b".txt")).write_text("a dog runs\n")
+    write(tmp_path / "data/bad.jpg", b"no image")
+    write(tmp_path / "data/bad.txt", "a dog runs")
+    good = tmp_path / "good.txt"
+    checked(tmp_path / "data", write_good=good)
+    kept = open_source(
+        SourceConfig(source="folder", root=tmp_path / "data", keep=good), split="train"
+    )
+    assert kept is not None
+    assert {kept.image_id(index) for index in range(len(kept))} == {
+        os.fsdecode(name + b".jpg") for name in names
+    }
+
+
+def test_a_list_of_a_share_is_used_without_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(8):
+        write(tmp_path / f"data/{number}.jpg", jpeg(20 * number))
+        write(tmp_path / f"data/{number}.txt", "a dog runs" if number else "?")
+    good = tmp_path / "good.txt"
+    data = SourceConfig(source="folder", root=tmp_path / "data", share=0.9)
+    page, _ = checked(tmp_path / "data", data=data, write_good=good)
+    assert page.endswith(f"then --data.keep {good} --data.share 1")
+    open_source(replace(data, keep=good), split="train")
+    assert "--data.share 0.9 takes a part of the 6 images that --data.keep lists" in caplog.text
 
 
 def test_the_findings_to_leave_out_can_be_chosen(web: Path) -> None:

@@ -134,6 +134,12 @@ def check_num_captions(source: Source, config: SourceConfig) -> None:
 
 def part_to_train(source: Source, config: SourceConfig) -> Source:
     """Return the part of the whole training data that `share` and `num_captions` choose."""
+    if config.share < 1 and config.keep is not None:
+        log.warning(
+            "--data.share %g takes a part of the %s images that --data.keep lists, not of all; "
+            "a list that was made of such a share needs --data.share 1",
+            config.share, f"{len(source):,}",
+        )  # fmt: skip
     if config.share < 1 and config.share_draw == "first":
         source = first_of_each_class(source, config.share)
     elif config.share < 1:

@@ -1,7 +1,9 @@
 """Parts of a source: validation images, fractions, few shots, and repeat factors."""
 
+import contextlib
 import gzip
 import hashlib
+import json
 import logging
 import zlib
 from collections.abc import Iterable, Iterator
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtex.data.example import Example, ImageFile, Source, Subset
-from virtex.errors import DataError, listing
+from virtex.errors import DataError, listing, one_line
 
 log = logging.getLogger("virtex")
 
@@ -80,19 +82,50 @@ def listed(source: Source, path: Path) -> Subset:
     chosen = [index for index in range(len(source)) if source.image_id(index) in ids]
     if not chosen:
         raise DataError(
-            f"--data.keep {path}: none of its {len(ids):,} ids is that of an image. They must be "
-            f"as `virtex data check --write_good` writes them, such as {source.image_id(0)}."
+            f"--data.keep {path}: none of its {len(ids):,} ids is that of a training image. They "
+            "must be as `virtex data check --write_good` writes them, such as "
+            f"{id_line(source.image_id(0))}."
         )
-    if len(chosen) < len(ids):
-        log.warning("--data.keep %s: %s ids are of no image", path, f"{len(ids) - len(chosen):,}")
+    others = ids.difference(map(source.image_id, chosen))
+    if others and isinstance(source, Subset):  # of which some images are held out
+        known = others.intersection(map(source.source.image_id, range(len(source.source))))
+        if known:
+            log.info("--data.keep %s: %s ids are of validation images", path, f"{len(known):,}")
+        others -= known
+    if others:
+        log.warning("--data.keep %s: %s ids are of no image", path, f"{len(others):,}")
     return Subset(source, chosen)
 
 
 def id_lines(path: Path) -> Iterator[str]:
-    """Yield the ids in a .txt or .txt.gz file, one a line."""
+    """Yield the ids in a .txt or .txt.gz file, one a line: as `id_line` writes them."""
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     with opened(path, "rt", encoding="utf-8-sig") as file:
-        yield from (line.strip() for line in file if line.strip())
+        for line in file:
+            if text := line.strip():
+                yield _id_in(text)
+
+
+def id_line(image_id: str) -> str:
+    """Return an id as a line of a list of ids: as it is, or else as a JSON string.
+
+    The latter where it has outer spaces, control characters or bytes that are not UTF-8, or begins
+    as a JSON string does.
+    """
+    is_plain = _is_text(image_id) and image_id == one_line(image_id.strip())
+    return image_id if is_plain and image_id[0] not in '"\ufeff' else json.dumps(image_id)
+
+
+def _is_text(image_id: str) -> bool:
+    """Whether an id is not empty and can be written as UTF-8."""
+    return bool(image_id) and not any("\ud800" <= letter <= "\udfff" for letter in image_id)
+
+
+def _id_in(text: str) -> str:
+    if text[0] == '"':
+        with contextlib.suppress(ValueError, RecursionError):  # an id that begins with a quote
+            return str(json.loads(text))
+    return text
 
 
 def random_fraction(source: Source, fraction: float, *, seed: int) -> Subset:

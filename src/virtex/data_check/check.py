@@ -15,6 +15,7 @@ from virtex import files
 from virtex.data.example import Source
 from virtex.data.shards.remote_visit import VisitedShards, visited
 from virtex.data.source import Split
+from virtex.data.subsets import id_line
 from virtex.data_check.check_config import CheckConfig
 from virtex.data_check.check_findings import findings_of
 from virtex.data_check.check_page import WIDTH, page
@@ -57,9 +58,10 @@ def _checked(config: CheckConfig, remote: VisitedShards | None) -> str:
         content = json.dumps(summary(config, checks, findings), indent=1)
         files.write(config.out, content + "\n")
     if config.write_bad is not None:
-        _write_lines(config.write_bad, _bad_names(checks, bad, config))
+        _write_lines(config.write_bad, map(_shown_name, _bad_names(checks, bad, config)))
     if config.write_good is not None:
-        _write_lines(config.write_good, _good_ids(checks[0], bad[0]))
+        ids = _good_ids(checks[0], bad[0])
+        _write_lines(config.write_good, (id_line(one).encode() for one in ids))
     lines = [page(_title(config), checks, findings), *_notes(checks)]
     return "\n".join([*lines, *leave_out(config, checks, bad)])
 
@@ -129,15 +131,15 @@ def _name(source: Source, index: int, is_path: bool) -> str:
     return source[index].location if is_path else source.image_id(index)
 
 
-def _write_lines(path: Path, names: Iterable[str]) -> None:
-    """Write names, one a line; control characters of a name, such as line breaks, are escaped."""
+def _write_lines(path: Path, lines: Iterable[bytes]) -> None:
     with files.replacing(path) as temporary, temporary.open("wb") as file:
-        for name in names:
-            file.write(_encoded(one_line(name)) + b"\n")
+        for line in lines:
+            file.write(line + b"\n")
 
 
-def _encoded(name: str) -> bytes:
-    """Return a name as the file system has it."""
+def _shown_name(name: str) -> bytes:
+    """Return a name as the file system has it, but for control characters, which are escaped."""
+    name = one_line(name)
     try:
         return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

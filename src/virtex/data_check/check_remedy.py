@@ -57,7 +57,8 @@ def _commands(config: CheckConfig, train: SplitCheck, good: Path | None) -> Iter
         out = "" if manifest.folder == own else f" --out {manifest.folder}"
         yield f"then virtex index {manifest.root}{out} --keep {name}"
     else:
-        yield f"then --data.keep {name}"
+        # The list is of the part that was checked, of which the same share would be a smaller one.
+        yield f"then --data.keep {name}{' --data.share 1' * (config.data.share < 1)}"
         if config.data.source == "webdataset":
             root = train.opened.source.identity()["root"]
             yield f"or virtex index {root} --keep {name}"
