@@ -161,3 +161,53 @@ def test_nothing_is_written_to_the_terminal(capfd: pytest.CaptureFixture[str]) -
     with pytest.raises(BadImageError):
         decode_image(many)
     assert capfd.readouterr() == ("", "")
+
+
+def tiff(bits: int, photometric: int, pixels: bytes) -> bytes:
+    """Return a gray TIFF of one row of four pixels."""
+    tags = ((256, 4), (257, 1), (258, bits), (259, 1), (262, photometric), (273, 122), (277, 1))
+    tags += ((278, 1), (279, len(pixels)))
+    rows = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags)
+    return b"II" + struct.pack("<HIH", 42, 8, len(tags)) + rows + bytes(4) + pixels
+
+
+@pytest.mark.parametrize(("bits", "levels"), [(8, [0, 64, 128, 255]), (16, [0, 64, 128, 255])])
+def test_a_tiff_whose_zero_is_white_is_no_negative(bits: int, levels: list[int]) -> None:
+    pixels = np.asarray(levels, f"<u{bits // 8}") << (bits - 8)
+    for photometric, expected in ((1, levels), (0, [255 - level for level in levels])):
+        found = decode_image(tiff(bits, photometric, pixels.tobytes()))
+        assert found[0, :, 1].tolist() == expected
+
+
+def png(depth: int, color: int, row: bytes, key: tuple[int, ...]) -> bytes:
+    """Return a PNG of one row of two pixels, of which one color is transparent."""
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", 2, 1, depth, color, 0, 0, 0),
+        b"tRNS": struct.pack(f">{len(key)}H", *key),
+        b"IDAT": zlib.compress(b"\0" + row),
+        b"IEND": b"",
+    }
+    return PLAIN[:8] + b"".join(chunk(kind, part) for kind, part in parts.items())
+
+
+@pytest.mark.parametrize(
+    ("depth", "color", "row", "key", "second"),
+    [
+        (1, 0, b"\x40", (0,), 255),
+        (2, 0, b"\x60", (1,), 170),
+        (4, 0, b"\x58", (5,), 136),
+        (8, 0, b"\x05\x08", (5,), 8),
+        (16, 0, b"\x05\x01\x05\x02", (0x501,), 5),
+        (8, 2, b"\x05\x05\x05\x08\x08\x08", (5, 5, 5), 8),
+        (16, 2, b"\x05\x01" * 3 + b"\x08\x01" * 3, (0x501,) * 3, 8),
+    ],
+)
+def test_the_transparent_color_of_a_png_of_any_depth_is_white(
+    depth: int, color: int, row: bytes, key: tuple[int, ...], second: int
+) -> None:
+    assert decode_image(png(depth, color, row, key))[0].tolist() == [[255] * 3, [second] * 3]
+
+
+@pytest.mark.parametrize("levels", [b"P5\n3 1\n1000\n\0\0\1\xf4\3\xe8", b"P2 3 1 1000 0 500 1000"])
+def test_a_gray_ppm_of_16_bits_has_the_range_of_its_header(levels: bytes) -> None:
+    assert decode_image(levels)[0, :, 0].tolist() == [0, 128, 255]

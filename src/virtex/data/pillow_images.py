@@ -40,6 +40,10 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 PNG_ADDITIONS = frozenset({b"tRNS", b"eXIf"})
 """Chunks that change the pixels, where they are intact."""
+PNG_DEPTH_AT = 24
+"""Position of the byte that holds a PNG's bits for each sample."""
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
+"""TIFF's tag of what a gray value means, and the value for which 0 is white."""
 BAND_PIXELS = 2**22
 """Pixels that are converted at a time."""
 DECODER_BYTES = {"WEBP": 16, "AVIF": 16}
@@ -111,10 +115,10 @@ def _open(data: bytearray, name: str, *, max_pixels: int) -> PillowImage:
             num_bytes = DECODER_BYTES.get(image.format or "") or RASTER_BYTES.get(image.mode, 4)
             check_memory((num_bytes + 3) * image.height * image.width, name)
             image.load()
-            if image.mode in ("I", "F"):
+            if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
                 reason = f"mode {image.mode!r} has no fixed range; save it with 8 bits"
                 raise BadImageError(name, reason)
-            return PillowImage(image, _orientation(image), name)
+            return PillowImage(_mended(image, data), _orientation(image), name)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -124,10 +128,29 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+def _mended(image: Image.Image, data: bytearray) -> Image.Image:
+    """Return a raster with what Pillow leaves undone: inverted gray, the depth of a color key."""
+    if image.format == "TIFF" and image.mode.startswith("I;16"):
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+            return Image.fromarray(~np.asarray(image).astype(np.uint16))
+    key = image.info.get("transparency")
+    if image.format != "PNG" or key is None:
+        return image
+    depth = data[PNG_DEPTH_AT]
+    if image.mode == "L" and depth in (2, 4):
+        image.info["transparency"] = key * 255 // (2**depth - 1)
+    elif image.mode == "RGB" and depth == 16:  # the upper bytes alone are read
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    return image
+
+
 def _to_rgb(part: Image.Image) -> Pixels:
-    if part.mode.startswith("I;16"):
-        gray = np.asarray(part).astype(np.uint16) >> 8
-        part = Image.fromarray(gray.astype(np.uint8))
+    if part.mode.startswith("I"):
+        levels = np.asarray(part).astype(np.uint16)
+        gray = (levels >> 8).astype(np.uint8)
+        gray[levels == part.info.get("transparency")] = 255
+        part = Image.fromarray(gray)
     if part.has_transparency_data:
         part = part.convert("RGBA")
         part = Image.alpha_composite(Image.new("RGBA", part.size, "white"), part)
