@@ -22,7 +22,9 @@ from virtex.data.shards.gather import read_sample
 from virtex.data.shards.index import index_shards
 from virtex.data.shards.index_options import IndexConfig
 from virtex.data.shards.manifest import Manifest
+from virtex.data.shards.manifest_file import Reading
 from virtex.data.shards.records import Records
+from virtex.data.shards.shard_facts import read_facts, write_facts
 from virtex.data.shards.store import StoreError
 from virtex.errors import ConfigError, DataError
 
@@ -289,6 +291,42 @@ def test_the_sample_is_bounded_and_the_same_for_any_number_of_processes(
     assert contents(more)["captions.jsonl.gz"] == contents(few)["captions.jsonl.gz"]
     monkeypatch.setattr(module, "MAX_SAMPLED", 10**6)
     assert set(read_sample(index(shards, tmp_path / "few"))) == whole
+
+
+def test_images_of_thousands_of_captions_give_some_of_them_to_the_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = "\n".join(f"a cat {number}" for number in range(3000))
+    for shard in ("0", "1"):
+        files = {f"{name}.{end}": content for name in "abc"
+                 for end, content in (("jpg", jpeg()), ("txt", captions))}  # fmt: skip
+        write_tar(tmp_path / f"shards/{shard}.tar", files)
+    monkeypatch.setattr(module, "MAX_SAMPLED", 3000)
+    out = index(tmp_path / "shards", tmp_path / "few")
+    assert sorted(map(len, read_sample(out))) == [500, 500, 1000, 1000]
+    monkeypatch.setattr(module, "MAX_SAMPLED", 10**6)
+    whole = index(tmp_path / "shards", tmp_path / "whole")
+    assert list(map(len, read_sample(whole))) == [1000] * 6
+    monkeypatch.setattr(module, "MAX_SAMPLED", 3000)
+    same = index(tmp_path / "shards", tmp_path / "whole")
+    assert contents(same)["captions.jsonl.gz"] == contents(out)["captions.jsonl.gz"]
+
+
+def test_facts_whose_sample_ended_at_an_image_too_large_are_read_again(tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "0.tar", {"a.jpg": jpeg(), "a.txt": "\n".join("abcdefghi")})
+    path, reading = tmp_path / "0.facts", Reading(True, ())
+
+    def write() -> None:
+        write_facts(
+            shard, path, name="0.tar", stamp="", sha256=None, reading=reading, num_sampled=8
+        )
+
+    with pytest.MonkeyPatch.context() as earlier:
+        earlier.setattr("virtex.data.shards.shard_facts.first_captions", lambda lists, most: [])
+        write()
+    assert read_facts(path, stamp="", reading=reading, num_sampled=5) is None
+    write()
+    assert read_facts(path, stamp="", reading=reading, num_sampled=5) is not None
 
 
 def test_a_failing_store_is_named_and_the_index_resumes(

@@ -29,7 +29,7 @@ from virtex.data.shards.manifest import (
     Reading,
     Shard,
 )
-from virtex.data.shards.shard_facts import keys_of, read_facts
+from virtex.data.shards.shard_facts import first_captions, keys_of, read_facts
 from virtex.data.shards.store import Stored
 from virtex.data.subsets import held_out
 from virtex.errors import DataError
@@ -210,16 +210,11 @@ def _sampled(
     is_kept: NDArray[np.bool_],
 ) -> str:
     """Return the lines of the sampled examples that are kept, the first of them by hash."""
-    budget, chosen = task.num_sampled, list[tuple[int, tuple[str, ...]]]()
-    for position, texts in zip(positions, captions, strict=True):
-        budget -= len(texts)
-        if budget < 0:
-            break
-        if is_kept[position]:
-            chosen.append((position, texts))
+    sampled = zip(positions, first_captions(captions, most=task.num_sampled), strict=False)
     return "".join(
         json.dumps({"id": f"{task.shard.name}/{keys[position]}", "captions": texts}) + "\n"
-        for position, texts in sorted(chosen)
+        for position, texts in sorted(sampled)
+        if is_kept[position]
     )
 
 

@@ -10,7 +10,7 @@ import hashlib
 import heapq
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +39,8 @@ from virtex.files import open_regular
 VERSION = "2"
 UID_BYTES = 16
 WHOLE = 2**62
+MOST_OF_IMAGE = 1000
+"""Most captions that an image gives to the sample, which a few would fill otherwise."""
 KEYS = "keys_with_text"
 """Key of the caption keys that there are, where no example has one of those that were read."""
 NUM_LOOKED_AT, MOST_KEYS = 100, 20
@@ -72,6 +74,20 @@ def sample_hash(image_id: str) -> bytes:
     """Return the hash by whose order captions are sampled."""
     name = image_id.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(name, digest_size=8, person=b"caption sample").digest()
+
+
+def first_captions(lists: Iterable[tuple[str, ...]], *, most: int) -> list[tuple[str, ...]]:
+    """Return the first captions, `most` of all images and MOST_OF_IMAGE of each.
+
+    Of what this returns, the first `fewer` are the first `fewer` of all.
+    """
+    taken: list[tuple[str, ...]] = []
+    for captions in lists:
+        if most <= 0:
+            break
+        taken.append(captions[: min(most, MOST_OF_IMAGE)])
+        most -= len(taken[-1])
+    return taken
 
 
 def write_facts(
@@ -141,7 +157,8 @@ def read_facts(path: Path, *, stamp: str, reading: Reading, num_sampled: int = 0
         facts = _facts(records)
     except (DataError, ValueError, KeyError, TypeError):
         return None
-    return None if facts.num_sampled < num_sampled else facts
+    is_whole = facts.num_sampled == WHOLE  # earlier versions ended at the first image too large
+    return facts if is_whole or len(facts.sample.strings) >= num_sampled else None
 
 
 def stamp_of(path: Path) -> str | None:
@@ -228,15 +245,15 @@ def _arrays(
     good = [at for at, (fault, captions, _) in enumerate(sidecars) if captions and fault in KEPT]
     hashes = ((sample_hash(f"{name}/{samples[at].key}"), at) for at in good)
     chosen = [at for _, at in heapq.nsmallest(num_sampled, hashes)]
-    counts = np.cumsum([len(sidecars[at][1]) for at in chosen])
-    chosen = chosen[: int(np.searchsorted(counts, num_sampled, side="right"))]
-    packed = PackedLists([sidecars[at][1] for at in chosen]).arrays()
-    arrays["sample_positions"] = np.asarray(chosen, np.int64)
+    lists = first_captions((sidecars[at][1] for at in chosen), most=num_sampled)
+    num_there = sum(min(len(sidecars[at][1]), MOST_OF_IMAGE) for at in good)
+    packed = PackedLists(lists).arrays()
+    arrays["sample_positions"] = np.asarray(chosen[: len(lists)], np.int64)
     arrays |= {f"sample_{part}": array for part, array in packed.items()}
     if any(one[2] for one in sidecars):
         uids = b"".join(one[2] or bytes(UID_BYTES) for one in sidecars)
         arrays["uids"] = np.frombuffer(uids, np.uint8).reshape(-1, UID_BYTES)
-    return arrays, len(chosen) == len(good)
+    return arrays, sum(map(len, lists)) == num_there
 
 
 def _facts(records: Records) -> Facts:
