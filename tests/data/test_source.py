@@ -218,6 +218,15 @@ def test_a_class_called_train_is_no_split(tmp_path: Path) -> None:
     assert source.categories == ("bus", "car", "train")
 
 
+def test_seeds_that_cannot_draw_are_refused(tmp_path: Path) -> None:
+    config = SourceConfig("folder", root=write_folder(tmp_path, *"abcdefgh"), seed=-1)
+    assert "seed must be at least 0 and below" in config_error(replace(config, share=0.5))
+    assert "seed must be at least 0 and below" in config_error(SourceConfig("scenes", seed=-1))
+    assert open_source(replace(config, val_share=0.5), split="train") is not None
+    message = config_error(replace(config, val_share=0.5, seed=2**63))
+    assert f"seed must be at least -{2**63} and below {2**63}, not {2**63}." in message
+
+
 def test_folders_whose_names_only_begin_so_are_trained_on(tmp_path: Path, layout: Any) -> None:
     name, write_layout, needs = layout
     write_layout(tmp_path, "valley/a", "developers/b", "tests/c")

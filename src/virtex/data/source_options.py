@@ -330,6 +330,9 @@ def _out_of_range(config: SourceConfig) -> list[str]:
     }
     if config.cache_size is not None:
         ranges["cache_size"] = (bytes_of(config.cache_size) > 0, "a size, such as 200GB or 1.5TB")
+    is_drawn = config.source == "scenes" or (config.share < 1 and config.share_draw == "random")
+    lowest = 0 if is_drawn else -(2**63)
+    ranges["seed"] = (lowest <= config.seed < 2**63, f"at least {lowest} and below {2**63}")
     are_weights = all(0 < weight < math.inf for weight in config.caption_keys.values())
     ranges["caption_keys"] = (are_weights, "weights above 0")
     if config.encoding is not None:

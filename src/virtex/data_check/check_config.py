@@ -14,7 +14,7 @@ BAD = ("broken", "no_caption", "near_empty", "file_name", "url", "digits", "boil
 KINDS = (*BAD, "small", "long")
 RANGES = {
     "decode": (0, 1), "image_size": (1, 8192), "max_tokens": (3, 1000), "boilerplate": (2, 2**40),
-    "num_threads": (1, 1024),
+    "num_threads": (1, 1024), "seed": (0, 2**63 - 1),
 }  # fmt: skip
 
 

@@ -329,6 +329,11 @@ def test_facts_whose_sample_ended_at_an_image_too_large_are_read_again(tmp_path:
     assert read_facts(path, stamp="", reading=reading, num_sampled=5) is not None
 
 
+def test_a_seed_that_no_hash_takes_is_refused() -> None:
+    with pytest.raises(ConfigError, match=f"seed {2**200} must be at least -{2**63} and below"):
+        IndexConfig("shards", val_share=0.5, seed=2**200)
+
+
 def test_a_failing_store_is_named_and_the_index_resumes(
     server: RangedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,6 +206,22 @@ def test_images_inside_a_parquet_file_are_named(root: Path, images: list[Any]) -
     assert "its column image holds images, not their paths: write the images to files" in message
 
 
+@pytest.mark.parametrize(
+    ("captions", "kind"),
+    [
+        ([{"raw": "a cat"}], "struct<raw: string>"),
+        ([[{"raw": "a cat"}]], "list<element: struct<raw: string>>"),
+        ([{"path": "a cat"}], "struct<path: string>"),
+    ],
+)
+def test_parquet_captions_that_are_records_are_named(
+    root: Path, captions: list[Any], kind: str
+) -> None:
+    path = write_parquet(root / "t.parquet", {"image": ["a.jpg"], "captions": captions})
+    message = message_of(TableSource, path)
+    assert f"its column captions is of the type {kind}, and must hold text" in message
+
+
 def test_a_parquet_file_that_decodes_into_gigabytes_is_refused(root: Path) -> None:
     pa = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
     num_rows = 3000

@@ -49,6 +49,8 @@ class IndexConfig:
             problems.append("no shards: name their folder or URL")
         if not 0 <= self.val_share < 1:
             problems.append(f"val_share {self.val_share} must be at least 0 and below 1")
+        if not -(2**63) <= self.seed < 2**63:
+            problems.append(f"seed {self.seed} must be at least {-(2**63)} and below {2**63}")
         if self.out is None and "://" in self.root and not self.root.startswith("file://"):
             problems.append("the shards lie at a URL: name the manifest's folder by --out")
         if self.keep is not None and not self.keep.is_file():

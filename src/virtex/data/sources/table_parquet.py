@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from virtex.data.checks import quoted
 from virtex.data.sources.table_rows import Columns, Row, row_of
 from virtex.errors import ConfigError
 
@@ -74,6 +75,7 @@ def _rows(path: Path, columns: Columns) -> Iterator[Row]:
     with parquet.ParquetFile(path) as file:
         names = columns.choose(file.schema_arrow.names)
         selected = [_column(file, names[0]), *names[1:]]
+        _check_types(file.schema_arrow, selected)
         budget = max(FREE_CHARACTERS, MAX_EXPANSION * path.stat().st_size)
         leaves = _leaves(file, selected)
         _check_sizes(file.metadata, {leaf.path for leaf in leaves}, budget)
@@ -107,6 +109,24 @@ def _column(file: Any, name: str) -> str:
             "tar shards for --data.source webdataset"
         )
     return name
+
+
+def _check_types(schema: Any, selected: Sequence[str]) -> None:
+    """Raise a ValueError if a column other than that of a path in records holds records."""
+    from pyarrow import types
+
+    for name in selected:
+        if schema.get_field_index(name) < 0:
+            continue
+        whole = kind = schema.field(name).type
+        while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+            kind = kind.value_type
+        if types.is_nested(kind):
+            raise ValueError(
+                f"its column {name} is of the type {quoted(whole)}, and must hold text or lists of "
+                "text: name another with --data.image_column or --data.caption_column, or write "
+                "the text of the records to a column of its own"
+            )
 
 
 def _has_bytes(file: Any, name: str) -> bool:
