@@ -285,3 +285,17 @@ def test_options_go_with_the_layout_that_was_found(tmp_path: Path) -> None:
         open_source(replace(config, image_column=None), split=split) for split in ("train", "val")
     ]
     assert sum(len(side) for side in sides if side is not None) == 3
+
+
+def test_suffixes_in_upper_case_show_a_layout(tmp_path: Path) -> None:
+    write_tar(tmp_path / "shards" / "0.TAR", {"1.jpg": jpeg(), "1.txt": "a cat"})
+    write(tmp_path / "folder" / "A.JPG", jpeg())
+    write(tmp_path / "folder" / "A.TXT", "a cat")
+    write(tmp_path / "table" / "1.jpg", jpeg())
+    write(tmp_path / "table" / "PAIRS.CSV", "image,caption\n1.jpg,a cat\n")
+    for name, source in (("shards", "webdataset"), ("folder", "folder"), ("table", "table")):
+        config = resolved(SourceConfig(root=tmp_path / name), CAPTIONS)
+        assert config.source == source
+        opened = open_source(config, split="train")
+        assert opened is not None
+        assert len(opened) == 1

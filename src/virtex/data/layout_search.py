@@ -200,8 +200,9 @@ def _look(root: Path) -> _Files:
     found = _Files()
     for depth, names in _walk(root):
         images = [os.path.splitext(name)[0] for name in names if is_image(name)]  # noqa: PTH122
-        found.shards |= any(name.endswith(".tar") for name in names)
-        found.captioned |= any(stem + end in names for stem in images for end in SIDECARS)
+        lower = {stem + end.lower() for stem, end in map(os.path.splitext, names)}
+        found.shards |= any(name.endswith(".tar") for name in lower)
+        found.captioned |= any(stem + end in lower for stem in images for end in SIDECARS)
         found.images_on_top |= bool(images) and depth == 0
         found.images_below |= bool(images) and depth > 0
         if found.captioned:
@@ -228,7 +229,8 @@ def _walk(root: Path) -> Iterator[tuple[int, set[str]]]:
 
 
 def _tables(root: Path) -> list[Path]:
-    return sorted(path for end in TABLES for path in root.glob(f"*{end}") if path.is_file())
+    paths = (path for path in root.glob("*") if path.suffix.lower() in TABLES)
+    return sorted(path for path in paths if path.is_file())
 
 
 def _message(root: Path, found: list[SourceName], fits: list[SourceName], needs: Needs) -> str:

@@ -388,7 +388,10 @@ def _splits_of_files(config: SourceConfig) -> list[str]:
         f"--data.{name} {getattr(config, name)} means nothing to the file {root}, which is one "
         "split. Leave it out; name the validation data's file with --data.val_root."
         for name, root in roots.items()
-        if config.source == "coco" and getattr(config, name) and root and root.suffix == ".json"
+        if config.source == "coco"
+        and getattr(config, name)
+        and root
+        and root.suffix.lower() == ".json"
     ]
 
 

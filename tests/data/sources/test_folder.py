@@ -48,6 +48,21 @@ def test_the_layout_of_img2dataset_is_a_folder_like_any_other(tmp_path: Path) ->
     assert list(contents(FolderSource(tmp_path)).values()) == [("a red car",), ("text wins",)]
 
 
+def test_suffixes_of_captions_are_in_upper_or_lower_case(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("A.JPG", "B.JPG", "c.jpg"):
+        write(tmp_path / name, jpeg())
+    write(tmp_path / "A.TXT", "a cat")
+    write(tmp_path / "B.JSON", '{"caption": "a dog"}')
+    write(tmp_path / "c.txt", "a bird")
+    assert list(contents(FolderSource(tmp_path)).values()) == [("a cat",), ("a dog",), ("a bird",)]
+    assert not caplog.messages
+    write(tmp_path / "c.TXT", "another")
+    assert contents(FolderSource(tmp_path))["c.jpg"] == ("a bird",)
+    assert caplog.messages == [f"{tmp_path}: passed over 1 file: 1 .txt"]
+
+
 def test_captions_are_not_read_unless_requested(root: Path) -> None:
     (root / "1.v2.txt").unlink()
     assert contents(FolderSource(root, with_captions=False)) == {"1.v2.jpg": (), "b/deep/2.PNG": ()}

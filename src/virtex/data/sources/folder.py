@@ -8,7 +8,7 @@ from pathlib import Path
 
 from virtex.data.checks import Problems, quoted, sha256_of_captions, sha256_of_strings
 from virtex.data.example import Example, ImageFile, Source
-from virtex.data.image_files import PassedOver, is_image, walk
+from virtex.data.image_files import PassedOver, is_image, suffix_of, walk
 from virtex.data.missing_captions import skipped_identity
 from virtex.data.packed import PackedLists, PackedStrings
 from virtex.data.sidecars import (
@@ -27,6 +27,9 @@ from virtex.errors import listing, one_line
 from virtex.files import read_regular
 
 log = logging.getLogger("virtex")
+
+SUFFIXES = (".txt", ".json")
+"""Suffixes of captions, in upper or lower case."""
 
 
 class FolderSource(Source):
@@ -106,31 +109,40 @@ def _search(
     sidecars: list[Sidecar] = []
     passed_over = PassedOver()
     for prefix, files in walk(root):
-        present = set(files)
+        beside = _caption_files(files)
         images = [name for name in files if is_image(name)]
         names += [prefix + name for name in images]
         if keys is not None:
-            sidecars += [_read_beside(root / prefix, name, present, keys) for name in images]
-        passed_over.add(_left_out(files, images))
+            sidecars += [_read_beside(root / prefix, name, beside, keys) for name in images]
+        passed_over.add(_left_out(files, images, beside))
     return names, sidecars, passed_over
 
 
+def _caption_files(files: list[str]) -> dict[str, str]:
+    """Return the caption files in a folder by their names with a suffix in lower case.
+
+    Of a.TXT and a.txt the latter, which comes last in the sorted list.
+    """
+    suffixes = ((name, suffix_of(name)) for name in files)
+    return {_stem(name) + suffix: name for name, suffix in suffixes if suffix in SUFFIXES}
+
+
 def _read_beside(
-    folder: Path, image_name: str, present: set[str], keys: Mapping[str, float]
+    folder: Path, image_name: str, beside: dict[str, str], keys: Mapping[str, float]
 ) -> Sidecar:
-    """Return the captions in the files beside an image; `present` names the files in `folder`."""
-    stem = _stem(image_name)
+    """Return the captions in the files beside an image; `beside` are those in `folder`."""
+    text_name, metadata_name = (beside.get(_stem(image_name) + suffix) for suffix in SUFFIXES)
     try:
-        text = _read(folder, f"{stem}.txt", present)
+        text = _read(folder, text_name)
         is_enough = text is not None and not keys
-        metadata = None if is_enough else _read(folder, f"{stem}.json", present)
+        metadata = None if is_enough else _read(folder, metadata_name)
     except OSError:
         return Sidecar((), UNREADABLE)
     return read_sidecar(text, metadata, keys)
 
 
-def _read(folder: Path, name: str, present: set[str]) -> bytes | None:
-    return bytes(read_regular(folder / name, limit=MAX_BYTES)) if name in present else None
+def _read(folder: Path, name: str | None) -> bytes | None:
+    return None if name is None else bytes(read_regular(folder / name, limit=MAX_BYTES))
 
 
 def _log_shared(root: Path, names: Iterable[str]) -> None:
@@ -148,9 +160,9 @@ def _log_shared(root: Path, names: Iterable[str]) -> None:
         )  # fmt: skip
 
 
-def _left_out(files: list[str], images: list[str]) -> list[str]:
+def _left_out(files: list[str], images: list[str], beside: dict[str, str]) -> list[str]:
     """Return the files in a folder that are neither images nor an image's captions."""
-    used = {f"{_stem(name)}.{suffix}" for name in images for suffix in ("txt", "json")}
+    used = {beside.get(_stem(name) + suffix) for name in images for suffix in SUFFIXES}
     return [name for name in files if not is_image(name) and name not in used]
 
 
