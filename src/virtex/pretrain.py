@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -14,20 +14,19 @@ from virtex import config as config_files
 from virtex import distributed, files
 from virtex.data.caption_sample import drawn_references
 from virtex.data.captions import class_words
-from virtex.data.checks import check_same_classes, quoted
+from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.shards.remote import RemoteShards, open_remote
 from virtex.data.source import check_num_captions, open_source, open_whole, part_to_train
-from virtex.data.source_options import SourceConfig, is_manifest, without_caption_limit
-from virtex.data.split_folders import held_out_folders
+from virtex.data.source_options import is_manifest
 from virtex.data.tokenizer import Tokenizer
-from virtex.data.validation import IN_FOLDERS, check_disjoint
+from virtex.data.validation import check_disjoint
+from virtex.earlier_runs import check_new, data_options
 from virtex.early_stopping import EarlyStopping
 from virtex.engine import checkpoint
 from virtex.engine.loop import FitResult, fit
 from virtex.engine.run import RunFolder, choose_device
 from virtex.engine.tf32 import tf32_kept
-from virtex.errors import ConfigError, listing
 from virtex.first_weights import fill_task, first_backbone
 from virtex.models.backbone import Backbone
 from virtex.models.backbone_config import FROM_INIT
@@ -164,57 +163,19 @@ def _remote_shards(config: PretrainConfig) -> Iterator[RemoteShards | None]:
 
 
 def _open_data(config: PretrainConfig, remote: RemoteShards | None) -> _Data:
-    needs, data = config.task.needs, _data_options(config)
+    needs, data = config.task.needs, data_options(config)
     whole = open_whole(data, split="train", needs=needs, remote=remote)
     assert whole is not None  # only validation data may be missing
     several = "the first captions of several keys"
-    _check_new(config, several, partial(check_num_captions, whole, data))
+    check_new(config, several, partial(check_num_captions, whole, data))
     train = part_to_train(whole, data)
     validation = open_source(data, split="val", needs=needs, remote=remote)
     if validation is not None:
         what = "validation images of its training data"
-        _check_new(config, what, partial(check_disjoint, train, validation))
+        check_new(config, what, partial(check_disjoint, train, validation))
         if train.categories:
             check_same_classes(train, validation)
     return _Data(whole, train, validation)
-
-
-def _data_options(config: PretrainConfig) -> SourceConfig:
-    """Return the data options; those of a run with known data have no limit of missing captions.
-
-    Earlier versions counted fewer of them. The fingerprint tells whether the data are the same.
-    """
-    data = _with_held_out_folders(config)
-    has_known_data = RunFolder(config.out).has_begun() and RunData.read(config.out) is not None
-    if config.accept_changed_data or not has_known_data:
-        return data
-    return without_caption_limit(data)
-
-
-def _with_held_out_folders(config: PretrainConfig) -> SourceConfig:
-    """Return the data options, by which a run of an earlier version keeps its training images."""
-    data = config.data
-    if not RunFolder(config.out).has_begun() or data.source not in IN_FOLDERS or is_manifest(data):
-        return data
-    names = held_out_folders(data)
-    if not names:
-        return data
-    log.warning(
-        "this run began with all of %s, %s included, as training images",
-        data.root,
-        listing([quoted(name) for name in names]),
-    )
-    return replace(data, train_split=".")
-
-
-def _check_new(config: PretrainConfig, what: str, check: Callable[[], None]) -> None:
-    """Check data of a new run; a run that an earlier version began with `what` goes on with it."""
-    try:
-        check()
-    except ConfigError as error:
-        if not RunFolder(config.out).has_begun():
-            raise
-        log.warning("this run began with %s: %s", what, error)
 
 
 def _vocabulary(
