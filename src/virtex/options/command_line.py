@@ -26,6 +26,7 @@ from virtex.options.choices import (
 )
 from virtex.options.layers import Layers
 from virtex.options.mappings import Mappings
+from virtex.options.overlay import overlaid
 from virtex.options.paths import expand
 from virtex.options.values import check_fixed, check_literal, check_path, check_text
 
@@ -92,7 +93,7 @@ class CommandLine:
             ConfigError: An unknown flag, a flag without its value, or a value that is not allowed.
         """
         files, others = _split_files(arguments)
-        result = [text for name in files for text in ("--config", self._file(name))]
+        result = ["--config", self._files(files)] if files else []
         flags, free = list[str](), list[str]()
         while others:
             argument = others.pop(0)
@@ -192,14 +193,20 @@ class CommandLine:
                 if text is not None:
                     check_fixed(name, key, value, given=_parsed(text, key), path=path)
 
-    def _file(self, text: str) -> str:
-        """Return the options of a --config file, or of text, as text that the parser takes."""
+    def _files(self, names: Sequence[str]) -> str:
+        """Return the options of all --config files as text that the parser takes."""
+        values: dict[str, Any] = {}
+        for name in names:
+            values = overlaid(self.layers.config_class, values, self._file(name))
+        return json.dumps(values, ensure_ascii=False) + "\n"
+
+    def _file(self, text: str) -> dict[str, Any]:
+        """Return the options of a --config file, or of text, as the parser takes them."""
         if "\n" in text or text.lstrip().startswith("{"):
             values = _mapping(_parsed(text, "--config"), "--config")
         else:
             values = load(Path(expand(text)))
-        values = self.mappings.add(self.layers.checked(values))
-        return json.dumps(values, ensure_ascii=False) + "\n"
+        return self.mappings.add(self.layers.checked(values))
 
     def _help(self, name: str, text: str, rest: list[str]) -> str:
         """Return the flag for the help of a choice, or of a group of options."""
