@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from virtex.data.checks import quoted
-from virtex.data.source_options import SourceConfig, is_manifest, without_caption_limit
+from virtex.data.missing_captions import without_caption_limit
+from virtex.data.source_options import SourceConfig, is_manifest
 from virtex.data.split_folders import held_out_folders
 from virtex.data.validation import IN_FOLDERS
 from virtex.engine.run import RunFolder

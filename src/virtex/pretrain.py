@@ -17,8 +17,9 @@ from virtex.data.captions import class_words
 from virtex.data.checks import check_same_classes
 from virtex.data.example import Source
 from virtex.data.shards.remote import RemoteShards, open_remote
-from virtex.data.source import check_num_captions, open_source, open_whole, part_to_train
+from virtex.data.source import open_source, open_whole, part_to_train
 from virtex.data.source_options import is_manifest
+from virtex.data.subsets import check_num_captions
 from virtex.data.tokenizer import Tokenizer
 from virtex.data.validation import check_disjoint
 from virtex.earlier_runs import check_new, data_options
@@ -167,7 +168,7 @@ def _open_data(config: PretrainConfig, remote: RemoteShards | None) -> _Data:
     whole = open_whole(data, split="train", needs=needs, remote=remote)
     assert whole is not None  # only validation data may be missing
     several = "the first captions of several keys"
-    check_new(config, several, partial(check_num_captions, whole, data))
+    check_new(config, several, partial(check_num_captions, whole, data.num_captions))
     train = part_to_train(whole, data)
     validation = open_source(data, split="val", needs=needs, remote=remote)
     if validation is not None:

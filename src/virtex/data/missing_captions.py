@@ -6,9 +6,11 @@ ones. Of the latter the bad captions are left out, and the others are skipped.
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from virtex.data.checks import Problems, is_caption, quoted
+from virtex.data.source_options import OPTIONS, SourceConfig, is_manifest
 from virtex.errors import listing
 
 log = logging.getLogger("virtex")
@@ -84,6 +86,16 @@ def skip_within_limit(
         log.warning(
             "%s: %s were skipped, or their bad captions: %s.", problems.subject, counts, details
         )
+
+
+def without_caption_limit(config: SourceConfig) -> SourceConfig:
+    """Return options by which images without a caption are skipped, however many there are.
+
+    The limit of manifests, `fault_limit`, stays.
+    """
+    if is_manifest(config) or "missing_caption_limit" not in OPTIONS[config.source]:
+        return config
+    return replace(config, missing_caption_limit=1.0)
 
 
 def skipped_identity(num_skipped: int) -> dict[str, str | int]:

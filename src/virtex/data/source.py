@@ -50,13 +50,14 @@ from virtex.data.split_folders import (
 )
 from virtex.data.subsets import (
     FewerCaptions,
+    check_num_captions,
     first_of_each_class,
     fraction_of_each_class,
     held_out,
     listed,
     random_fraction,
 )
-from virtex.errors import ConfigError, DataError, listing
+from virtex.errors import ConfigError, DataError
 
 __all__ = ["Needs", "SourceConfig", "Split", "open_source", "resolved"]
 
@@ -91,7 +92,7 @@ def open_source(
     source = open_whole(config, split=split, needs=needs, remote=remote)
     if source is None or split == "val":
         return source
-    check_num_captions(source, config)
+    check_num_captions(source, config.num_captions)
     return part_to_train(source, config)
 
 
@@ -114,22 +115,6 @@ def open_whole(
     if source is not None and split == "train" and config.keep is not None:
         return listed(source, config.keep)
     return source
-
-
-def check_num_captions(source: Source, config: SourceConfig) -> None:
-    """Check that `num_captions` does not take the captions of the first keys alone.
-
-    Raises:
-        ConfigError: The captions of the training data are under several keys.
-    """
-    keys = source.caption_keys
-    if config.num_captions is not None and len(keys) > 1:
-        raise ConfigError(
-            f"--data.num_captions {config.num_captions} takes the first captions of each image, "
-            f"and --data.caption_keys draws from those under {listing(map(quoted, keys))} by "
-            "weight: the first ones are those of the first keys. Leave --data.num_captions out, or "
-            "name one key with --data.caption_keys."
-        )
 
 
 def part_to_train(source: Source, config: SourceConfig) -> Source:

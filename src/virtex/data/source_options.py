@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -205,16 +205,6 @@ def check_options(config: SourceConfig, needs: Needs) -> None:
     problems = _unused(config) + _out_of_range(config)
     problems += _contradictions(config) + _of_manifests(config) + _unmet(config, needs)
     raise_all(ConfigError, "the data options cannot work", problems)
-
-
-def without_caption_limit(config: SourceConfig) -> SourceConfig:
-    """Return options by which images without a caption are skipped, however many there are.
-
-    The limit of manifests, `fault_limit`, stays.
-    """
-    if is_manifest(config) or "missing_caption_limit" not in OPTIONS[config.source]:
-        return config
-    return replace(config, missing_caption_limit=1.0)
 
 
 def is_manifest(config: SourceConfig) -> bool:

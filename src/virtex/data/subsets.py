@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from virtex.data.checks import quoted
 from virtex.data.example import Example, ImageFile, Source, Subset
-from virtex.errors import DataError, listing, one_line
+from virtex.errors import ConfigError, DataError, listing, one_line
 
 log = logging.getLogger("virtex")
 
@@ -64,6 +65,22 @@ class FewerCaptions(Source):
 
     def identity(self) -> dict[str, str | int]:
         return {**self.source.identity(), "captions_per_image": self.num_captions}
+
+
+def check_num_captions(source: Source, num_captions: int | None) -> None:
+    """Check that `num_captions` does not take the captions of the first keys alone.
+
+    Raises:
+        ConfigError: The captions of the training data are under several keys.
+    """
+    keys = source.caption_keys
+    if num_captions is not None and len(keys) > 1:
+        raise ConfigError(
+            f"--data.num_captions {num_captions} takes the first captions of each image, "
+            f"and --data.caption_keys draws from those under {listing(map(quoted, keys))} by "
+            "weight: the first ones are those of the first keys. Leave --data.num_captions out, or "
+            "name one key with --data.caption_keys."
+        )
 
 
 def listed(source: Source, path: Path) -> Subset:

@@ -9,9 +9,10 @@ import numpy as np
 
 from virtex.data.example import Source, Subset
 from virtex.data.layout_search import found_layouts
+from virtex.data.missing_captions import without_caption_limit
 from virtex.data.shards.remote_visit import VisitedShards
 from virtex.data.source import Needs, SourceConfig, Split, open_source, resolved
-from virtex.data.source_options import WITH_CAPTIONS, is_manifest, without_caption_limit
+from virtex.data.source_options import WITH_CAPTIONS, is_manifest
 from virtex.data_check.duplicates import hash_ids
 from virtex.errors import ConfigError, DataError, VirTexError
 
