@@ -16,6 +16,8 @@ from virtex.data.source_options import Needs
 Fingerprint = dict[str, int | str]
 DRAWN = "scenes"
 """Source whose images and captions follow from its options alone; drawing them takes minutes."""
+CLASSES = "classes sha256"
+"""Key of the digest of the classes that labels stand for."""
 
 
 def fingerprint(source: Source, needs: Needs) -> Fingerprint:
@@ -35,7 +37,7 @@ def fingerprint(source: Source, needs: Needs) -> Fingerprint:
         images |= _counted("captions", (source.captions(index) for index in indices))
     if needs.labels or needs.objects:
         images["classes"] = len(source.categories)
-        images["classes sha256"] = sha256_of_strings(source.categories)
+        images[CLASSES] = sha256_of_strings(source.categories)
     if needs.labels:
         images |= _counted("labels", (source.labels(index) for index in indices))
     if needs.objects:

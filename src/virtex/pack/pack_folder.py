@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from virtex import files
-from virtex.data.fingerprint import Fingerprint, differences
+from virtex.data.fingerprint import CLASSES, Fingerprint, differences
 from virtex.data.source import Split
 from virtex.errors import ConfigError, DataError, raise_all
 from virtex.pack.packer import LeftOut, PackedPiece
 from virtex.pack.shard_plan import ShardPlan
 
 VERSION = 1
-CLASSES = "classes sha256"
-"""Part of a fingerprint that says which classes the labels stand for."""
 SETTINGS, LEFT_OUT, STATE = "pack.json", "left_out.jsonl", ".virtex-pack"
 MAX_BYTES = 2**28
 """Largest settings or counts that are read."""
