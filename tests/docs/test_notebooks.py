@@ -7,8 +7,14 @@ from scripts import notebooks
 
 PATHS = sorted(notebooks.FOLDER.glob("*.ipynb"))
 TOY = {
-    "captions_and_attention": {"STEPS": "8", "NUM_PAIRS": "80"},
-    "own_pairs": {"STEPS": "8", "NUM_PAIRS": "80", "NUM_LABELLED": "150"},
+    "captions_and_attention": {"STEPS": "8", "NUM_PAIRS": "80", "NUM_VAL": "24"},
+    "own_pairs": {
+        "STEPS": "8",
+        "NUM_PAIRS": "80",
+        "NUM_VAL": "24",
+        "NUM_LABELLED": "150",
+        "NUM_TEST": "60",
+    },
     "probe_and_compare": {
         "STEPS": "8",
         "NUM_PAIRS": "80",

@@ -13,6 +13,7 @@ from tests.small_run import small_config
 from tests.task_options import TASKS, task_flags
 from tests.tasks.divided_steps import Step, save_steps, steps_of
 from tests.tasks.two_processes import check_gradients, in_processes
+from virtex.tasks.base import TaskConfig
 
 LEFT_OUT = {"instance_segmentation"}
 NAMES = [name for name in TASKS if name not in LEFT_OUT]
@@ -20,12 +21,16 @@ FLAGS = {
     "moco": ["--task.group_size", "2"],  # which divides each part of a batch
     **{name: ["--task.text.dropout", "0"] for name in ("clip", "siglip")},
 }
-CONFIGS = {
-    name: small_config(Path("unused"), *task_flags(name), *FLAGS.get(name, [])).task
-    for name in NAMES
-}
 PIECES = {1: [2], 2: [1, 2], 4: [1]}
 """Number of processes to the numbers of pieces of each process's part."""
+
+
+@cache
+def configs() -> dict[str, TaskConfig]:
+    return {
+        name: small_config(Path("unused"), *task_flags(name), *FLAGS.get(name, [])).task
+        for name in NAMES
+    }
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +41,7 @@ def divided(tmp_path_factory: pytest.TempPathFactory):
     @cache
     def steps(num_processes: int) -> dict[tuple[str, int], list[Step]]:
         path = folder / f"{num_processes}.pt"
-        save = partial(save_steps, path, CONFIGS, PIECES[num_processes])
+        save = partial(save_steps, path, configs(), PIECES[num_processes])
         if num_processes == 1:
             save()
         else:
@@ -49,7 +54,7 @@ def divided(tmp_path_factory: pytest.TempPathFactory):
 
 @cache
 def whole(name: str) -> list[Step]:
-    return steps_of(CONFIGS[name], 1)
+    return steps_of(configs()[name], 1)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,7 +16,6 @@ from virtex.models.backbone_config import STRIDE_OPTION, BackboneConfig
 from virtex.models.backbone_groups import (
     first_groups,
     has_drop_path,
-    idle_names,
     layer_groups,
     modules_of,
     norm_names,
@@ -24,7 +23,7 @@ from virtex.models.backbone_groups import (
 from virtex.models.backbone_options import check_options
 from virtex.models.batch_norm import batch_norms
 from virtex.models.blind import BLIND, build_blind
-from virtex.models.feature_grid import grid_of_tokens, probe, reason, stride_of
+from virtex.models.feature_grid import grid_of_tokens, probe, reason
 from virtex.models.grad_checkpointing import checkpoint_blocks
 from virtex.models.renormalization import Renormalization, own_normalization
 
@@ -74,17 +73,11 @@ class Backbone(nn.Module):
         self.renormalize: nn.Module = nn.Identity()
         if config.image_mean is not None and config.image_std is not None:
             self.renormalize = Renormalization(config.image_mean, config.image_std)
-        self.own_size, grid, self.is_sequence = probe(
-            self.cnn, name=config.name, options=config.options
-        )
-        _, *cells = grid.shape
-        self.channels_come_last = cells[2] == self.cnn.num_features != cells[0]
-        self.num_channels = cells[2] if self.channels_come_last else cells[0]
-        self.stride = stride_of(self.cnn, self.own_size, cells[1])
+        grid = probe(self.cnn, name=config.name, options=config.options)
+        self.own_size, self.stride = grid.image_size, grid.stride
+        self.num_channels, self.channels_come_last = grid.num_channels, grid.channels_come_last
+        self.is_sequence, self._idle = grid.is_sequence, grid.idle
         self.is_frozen = config.frozen
-        super().train(False)
-        blank = self._blank_image(self.own_size)
-        self._idle = idle_names(self.cnn, lambda: self(blank))
         self._norms = norm_names(self.cnn, name=config.name) if config.frozen_norm else set()
         self._held = self._held_parameters()
         self._set_learning()

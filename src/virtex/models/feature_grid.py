@@ -1,28 +1,74 @@
 """Probe of a network's feature grid with a blank image: its size, shape and stride."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Hashable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from virtex.errors import ConfigError
+from virtex.models.backbone_groups import idle_names
 
 PROBE_SIZE = 64
 """Side, in pixels, of the blank image with which a network's grid is probed, if it takes that."""
 
 
-@torch.no_grad()
-def probe(model: Any, *, name: str, options: Mapping[str, Any]) -> tuple[int, Tensor, bool]:
-    """Return the size and the grid of a blank image, and whether tokens make the grid.
+class FeatureGrid(NamedTuple):
+    """What a blank image tells of a network."""
+
+    image_size: int
+    """Side of square images that the network takes, in pixels."""
+    num_channels: int
+    stride: int
+    is_sequence: bool
+    """Whether tokens make the grid."""
+    channels_come_last: bool
+    idle: frozenset[str]
+    """Names of the parameters on which the grid does not depend."""
+
+
+_known: dict[Hashable, FeatureGrid] = {}
+"""The grids of networks of this process, of which a command builds the same several times."""
+
+
+def probe(network: Any, *, name: str, options: Mapping[str, Any]) -> FeatureGrid:
+    """Return what a blank image tells of a network, which is then in evaluation.
 
     Raises:
         ConfigError: The network has no grid.
     """
+    shapes = tuple((key, value.shape, value.is_meta) for key, value in network.named_parameters())
+    key = type(network), name, repr(options), shapes
+    network.eval()
+    if key not in _known:
+        _known[key] = _probe(network, name, options)
+    return _known[key]
+
+
+def _probe(network: Any, name: str, options: Mapping[str, Any]) -> FeatureGrid:
+    size, grid, is_sequence = _blank_grid(network, name, options)
+    _, *cells = grid.shape
+    come_last = cells[2] == network.num_features != cells[0]
+    images = torch.zeros(1, 3, size, size, device=grid.device)
+    forward = partial(grid_of_tokens, network) if is_sequence else network.forward_features
+    return FeatureGrid(
+        size,
+        num_channels=cells[2] if come_last else cells[0],
+        stride=stride_of(network, size, cells[1]),
+        is_sequence=is_sequence,
+        channels_come_last=come_last,
+        idle=frozenset(idle_names(network, lambda: forward(images))),
+    )
+
+
+@torch.no_grad()
+def _blank_grid(model: Any, name: str, options: Mapping[str, Any]) -> tuple[int, Tensor, bool]:
+    """Return the size and the grid of a blank image, and whether tokens make the grid."""
     for size in (sizes := _probe_sizes(model, options)):
         images = torch.zeros(1, 3, size, size)
         try:
-            features = model.eval().forward_features(images)
+            features = model.forward_features(images)
         except Exception as error:  # timm's networks raise errors of many kinds
             if size != sizes[-1]:
                 continue

@@ -3,12 +3,11 @@
 import csv
 import io
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,13 @@ from tests.small_disk import files_of_at_most
 from virtex.cli import main
 from virtex.data.tokenizer import Tokenizer
 from virtex.errors import ConfigError, VirTexError
+from virtex.predict.caption_files import captions_file
+from virtex.predict.caption_files.captions_file import CaptionsFile
 from virtex.predict.caption_files.job import batches_to_do, caption_files
 from virtex.predict.caption_files.options import CaptionFilesConfig, parse_caption
 from virtex.tasks.base import Task
 
+FORK = multiprocessing.get_context("fork")
 SETTINGS = ".settings.json"
 OPTIONS = ["--batch_size", "3"]
 SAMPLED = ["--nucleus", "0.9", "--num_captions", "2", *OPTIONS]
@@ -37,6 +39,31 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def caption(run: Path, photos: Path, out: Path, *flags: str) -> int:
     return main(["caption", str(run), str(photos), "--out", str(out), *flags])
+
+
+def caption_and_tear(suffix: str, run: Path, photos: Path, out: Path) -> None:
+    """Die while the file is converted, which is left torn."""
+    write = captions_file.WRITERS[suffix]
+
+    def torn(path: Path, *arguments: object) -> None:
+        write(path, *arguments)
+        os.truncate(path, 100)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    captions_file.WRITERS[suffix] = torn
+    caption(run, photos, out, *SAMPLED)
+
+
+def caption_and_halt(command: list[str]) -> None:
+    """Stop after the first batch is written."""
+    append = CaptionsFile.append
+
+    def append_and_halt(file: CaptionsFile, *captioned: object) -> None:
+        append(file, *captioned)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    CaptionsFile.append = append_and_halt
+    main(command)
 
 
 def growing(out: Path) -> Path:
@@ -77,19 +104,10 @@ def test_a_kill_around_the_conversion_is_resumed_to_the_same_file(
     assert caption(run, photos, out, *SAMPLED) == 0
     assert out.read_bytes() == expected
     shutil.copy(lines, growing(out))
-    code = (
-        "import os, sys, virtex.cli, virtex.predict.caption_files.captions_file as file\n"
-        "write = file.WRITERS[sys.argv[1]]\n"
-        "def torn(path, rows, columns):\n"
-        "    write(path, rows, columns)\n"
-        "    os.truncate(path, 100)\n"
-        "    os.kill(os.getpid(), 9)\n"
-        "file.WRITERS[sys.argv.pop(1)] = torn\n"
-        "virtex.cli.main(sys.argv[1:])"
-    )
-    arguments = [suffix, "caption", str(run), str(photos), "--out", str(out), *SAMPLED]
-    finished = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True)
-    assert finished.returncode == -signal.SIGKILL
+    process = FORK.Process(target=caption_and_tear, args=(suffix, run, photos, out))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert out.read_bytes() == expected
     assert growing(out).read_bytes() == lines.read_bytes()
     assert caption(run, photos, out, *SAMPLED) == 0
@@ -107,26 +125,15 @@ def test_a_killed_run_is_resumed(
     flags = ["--list", str(list_path), "--num_workers", "0", *SAMPLED]
     assert main(["caption", str(run), *flags, "--out", str(whole)]) == 0
     command = ["caption", str(run), *flags, "--out", str(out)]
-    code = (
-        "import os, signal, sys, virtex.cli\n"
-        "from virtex.predict.caption_files.captions_file import CaptionsFile\n"
-        "append = CaptionsFile.append\n"
-        "def append_and_halt(file, captioned):\n"
-        "    append(file, captioned)\n"
-        "    os.kill(os.getpid(), signal.SIGSTOP)\n"
-        "CaptionsFile.append = append_and_halt\n"
-        "virtex.cli.main(sys.argv[1:])"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *command],
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as this process computes
-    ) as process:
-        _, status = os.waitpid(process.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status)
-        with pytest.raises(ConfigError, match=f"is in use by process {process.pid} on"):
-            caption_files(parse_caption([*command[1:], "--overwrite"]))
-        os.kill(process.pid, signal.SIGKILL)
+    process = FORK.Process(target=caption_and_halt, args=(command,))
+    process.start()
+    assert process.pid is not None
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    with pytest.raises(ConfigError, match=f"is in use by process {process.pid} on"):
+        caption_files(parse_caption([*command[1:], "--overwrite"]))
+    process.kill()
+    process.join()
     assert 0 < out.stat().st_size < whole.stat().st_size
     assert whole.read_bytes().startswith(out.read_bytes())
     capsys.readouterr()
