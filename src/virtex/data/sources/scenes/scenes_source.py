@@ -66,11 +66,7 @@ class ScenesSource(Source):
         return _scene(self._key(index), self.split, self.image_size)
 
     def labels(self, index: int) -> tuple[int, ...]:
-        planning = np.random.default_rng((*self._key(index), _PLANNING))
-        while True:
-            plan = plan_scene(planning)
-            if objects := visible_objects(plan, size=self.image_size):
-                return tuple(sorted(set(_labels_of(plan, objects))))
+        return _labels(self._key(index), self.image_size)
 
     def identity(self) -> dict[str, str | int]:
         return {
@@ -102,6 +98,16 @@ def _scene(key: tuple[int, int, int], split: str, size: int) -> Example:
         box_labels=labels,
         masks=tuple(run_lengths(drawn.mask) for drawn in scene.objects),
     )
+
+
+@lru_cache(maxsize=2**14)  # 3 MB
+def _labels(key: tuple[int, int, int], size: int) -> tuple[int, ...]:
+    """Return the classes of a scene, which is checked before it is drawn."""
+    planning = np.random.default_rng((*key, _PLANNING))
+    while True:
+        plan = plan_scene(planning)
+        if objects := visible_objects(plan, size=size):
+            return tuple(sorted(set(_labels_of(plan, objects))))
 
 
 def _labels_of(plan: ScenePlan, objects: Sequence[VisibleObject]) -> tuple[int, ...]:
