@@ -158,6 +158,21 @@ def test_validation_images_are_never_trained_on_by_accident(tmp_path: Path, layo
     assert len(train) == 1
 
 
+def test_a_root_one_level_too_high_is_warned_of(
+    tmp_path: Path, layout: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, write_layout, needs = layout
+    write_layout(tmp_path, "flickr/train/a", "flickr/val/c")
+    train = open_source(SourceConfig(source=name, root=tmp_path), split="train", **needs)
+    assert train is not None
+    assert len(train) == 2
+    told = "flickr holds train and val, and all of them are training images. For train alone: {}"
+    assert told.format(f"--data.root {tmp_path / 'flickr'}") in caplog.text
+    caplog.clear()
+    open_source(SourceConfig(source=name, root=tmp_path / "flickr"), split="train", **needs)
+    assert "all of them are training images" not in caplog.text
+
+
 @pytest.mark.parametrize("held_out", ["Val", "validation", "VALID", "dev", "Test", "test2015"])
 def test_folders_of_other_usual_names_are_not_trained_on_by_accident(
     tmp_path: Path, layout: Any, held_out: str

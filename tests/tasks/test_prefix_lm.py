@@ -194,6 +194,14 @@ def test_a_network_that_cannot_read_a_caption_is_refused(kind: str) -> None:
         PrefixLmConfig().build(backbone, TaskData(IMAGE, tokenizer()))
 
 
+def test_it_is_built_on_the_meta_device_where_features_have_no_values() -> None:
+    with torch.device("meta"):
+        task = build(PrefixLmConfig())
+    assert all(value.is_meta for value in task.state_dict().values())
+    shapes = {name: value.shape for name, value in build(PrefixLmConfig()).state_dict().items()}
+    assert {name: value.shape for name, value in task.state_dict().items()} == shapes
+
+
 def test_it_is_refused_before_data_are_read(tmp_path: Path) -> None:
     too_many_pieces = ["--tokenizer.vocab_size", "100000"]
     config = small_config(tmp_path / "run", "--task", "prefix_lm", *too_many_pieces)

@@ -1,25 +1,19 @@
 """Where a split of a source lies: the folders and names that the options give."""
 
 import logging
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 from virtex.data.checks import quoted
+from virtex.data.held_out_names import HELD_OUT, TEST
 from virtex.data.image_files import PassedOver, is_image, subfolders, walk
 from virtex.data.source_options import SourceConfig
-from virtex.data.sources.huggingface_splits import VALIDATION
 from virtex.errors import DataError, listing, one_line
 
 log = logging.getLogger("virtex")
 
 Split = Literal["train", "val"]
-TEST = re.compile(r"test([-_]?\d+)?", re.IGNORECASE)
-HELD_OUT = re.compile(
-    rf"{TEST.pattern}|({'|'.join((*VALIDATION, 'eval'))})([-_]?\d+)?", re.IGNORECASE
-)
-"""Usual names of folders of validation or test images, such as Val, dev and test2015."""
 
 
 def split_of(config: SourceConfig, split: Split) -> tuple[Path, str, bool]:
@@ -50,7 +44,22 @@ def train_folder(config: SourceConfig) -> Path:
             f"{names} included. Name the training images' folder with --data.train_split (. for "
             f"all of {root}), and the validation images' with --data.val_split."
         )
+    _warn_of_split_folders(root)
     return root
+
+
+def _warn_of_split_folders(root: Path) -> None:
+    """Warn of a folder in the root that holds both training and validation images."""
+    for name in subfolders(root) if root.is_dir() else ():
+        within = subfolders(root / name)
+        held_out = [one for one in within if HELD_OUT.fullmatch(one)]
+        if held_out and "train" in within:
+            log.warning(
+                "%s: %s holds train and %s, and all of them are training images. For train alone: "
+                "--data.root %s",
+                one_line(str(root)), quoted(name), listing([quoted(one) for one in held_out]),
+                one_line(str(root / name)),
+            )  # fmt: skip
 
 
 def held_out_folders(config: SourceConfig) -> list[str]:

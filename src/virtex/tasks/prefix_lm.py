@@ -209,7 +209,9 @@ def _keeps_features(backbone: Backbone) -> bool:
     text = torch.ones(1, 2, backbone.num_channels, device=device)
     prefix, _ = read_prefix_and_text(backbone, image, text)
     features = backbone(image).flatten(2).mT  # (1, h * w, D)
-    return torch.allclose(prefix[:, -features.shape[1] :], features, rtol=SAME, atol=SAME)
+    return prefix.is_meta or torch.allclose(
+        prefix[:, -features.shape[1] :], features, rtol=SAME, atol=SAME
+    )
 
 
 def collate(encoded: Sequence[Encoded], *, multiple: int) -> Batch:

@@ -96,3 +96,24 @@ def test_an_expanded_pattern_is_to_be_quoted(capsys: pytest.CaptureFixture[str])
     assert "quote the pattern, as in 'https://host/path/{00000..00331}.tar'" in error
     assert cli.main(["index", "data/0.tar", "data/1.tar"]) == 2
     assert "name their folder, data;" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "held_out", ["val/00000.tar", "cc3m-validation-0000.tar", "a/Test2015/7.tar", "eval_1.tar"]
+)
+def test_shards_named_as_held_out_among_others_are_warned_of(
+    shards: Path, held_out: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    index(shards)
+    assert "by their names" not in caplog.text
+    others = len(list(shards.rglob("*.tar")))
+    write_tar(shards / held_out, {"new.jpg": jpeg(9), "new.txt": "new"})
+    index(shards)
+    assert (
+        f"1 of {others + 1} shards are of validation or test images by their names" in caplog.text
+    )
+    assert f"({held_out}), and are taken with the others. Index the training" in caplog.text
+    caplog.clear()
+    index((shards / held_out).parent, out=shards.parent / "other")
+    alone = (shards / held_out).parent != shards
+    assert ("by their names" in caplog.text) == (not alone)

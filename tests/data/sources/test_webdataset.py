@@ -49,6 +49,16 @@ def test_images_and_captions_come_from_the_shards(root: Path) -> None:
     assert images_of(source) == [jpeg(0), jpeg(100), jpeg(200)]
 
 
+def test_validation_shards_beside_training_shards_are_warned_of(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    WebdatasetSource(root)
+    assert "by their names" not in caplog.text
+    write_tar(root / "cc3m-val-0.tar", {"1.jpg": jpeg(0), "1.txt": "a cat"})
+    assert len(WebdatasetSource(root)) == 4
+    assert "1 of 3 shards are of validation or test images by their names" in caplog.text
+
+
 def test_the_cached_index_gives_the_same_examples(root: Path) -> None:
     before = WebdatasetSource(root)
     assert (root / INDEX).is_file()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from virtex import files
 from virtex.data.checks import path_inside, quoted
+from virtex.data.held_out_names import warn_of_held_out
 from virtex.data.shards.manifest import RECORDS, Manifest, has_manifest
 from virtex.data.shards.store import Store, Stored, is_shard, open_store
 from virtex.errors import ConfigError, DataError, listing, raise_all
@@ -17,6 +18,10 @@ DEFAULT_OUT = ".virtex-manifest"
 NUMBERED = re.compile(r"(?P<root>.+?://[^{}]*/)(?P<head>[^{}/]*)\{(\d+)\.\.(\d+)\}(?P<tail>[^{}]*)")
 """URL of numbered shards: http://host/path/{00000..00331}.tar."""
 MOST_NUMBERED = 10_000_000
+
+TRAIN_ALONE = (
+    "Index the training shards' folder, or number them: 'file:///PATH/train-{000..331}.tar'."
+)
 
 
 @dataclass(frozen=True)
@@ -136,4 +141,6 @@ def listed(store: Store, names: list[str] | None) -> list[Stored]:
             f"there are no .tar files at {store.root}. Correct the URL or folder; compressed "
             "shards must be uncompressed, since they are read by offset."
         )
+    if names is None:
+        warn_of_held_out(store.root, [one.name for one in shards], remedy=TRAIN_ALONE)
     return sorted(shards)

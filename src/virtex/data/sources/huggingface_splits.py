@@ -4,12 +4,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from virtex.data.checks import quoted
+from virtex.data.held_out_names import VALIDATION
 from virtex.data.source_options import SourceConfig
 from virtex.data.sources.huggingface_sets import WHOLE
 from virtex.errors import ConfigError, listing
 
-VALIDATION = ("validation", "val", "valid", "dev")
-"""Usual names of the validation split."""
 MAX_SHOWN = 20
 
 

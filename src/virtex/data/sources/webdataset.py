@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from virtex.data.checks import Problems, sha256_of_captions, sha256_of_strings
 from virtex.data.example import Example, ImageFile, Source
+from virtex.data.held_out_names import warn_of_held_out
 from virtex.data.image_files import PassedOver, walk
 from virtex.data.missing_captions import skipped_identity
 from virtex.data.packed import PackedLists, PackedStrings
@@ -27,6 +28,8 @@ COMPRESSED = tuple(
     for end in (f".tar.{kind}", f".t{kind}", f".t{kind[:2]}")
 )
 """Ends of the names of compressed shards, as 0.tar.gz and 0.tgz."""
+
+REMEDY = "Name the training shards' folder by --data.train_split, or move these elsewhere."
 
 
 class WebdatasetSource(Source):
@@ -166,6 +169,7 @@ def _find_shards(root: Path, problems: Problems) -> list[str]:
     if not shards:
         nothing = passed_over.within("There are no .tar files in it.")
         problems.fail(f"{nothing} Name their folder with --data.root.")
+    warn_of_held_out(root, shards, remedy=REMEDY)
     return shards
 
 
