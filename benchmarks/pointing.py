@@ -1,4 +1,4 @@
-"""The pointing game: whether a word's attention has its maximum on the object that it names.
+"""The pointing game: whether a word's attention, or relevance, has its maximum on its object.
 
 python -m benchmarks.pointing --init RUN --root VOCdevkit
 
@@ -49,6 +49,7 @@ WORDS = {
     "tvmonitor": "television tv",
 }
 """Words for VOC's classes in captions; given texts use the first."""
+RELEVANCE = "relevance, both decoders"
 SMALL = 0.25
 """Fraction of the image below which a class's boxes are small."""
 
@@ -107,15 +108,19 @@ def captioned(
     direction: Direction,
 ) -> Iterator[Case]:
     """Yield each class that an image's generated caption names, with its first word."""
-    attentions = predictor.attend([Path(one.location) for one in examples], direction=direction)
+    images = [Path(one.location) for one in examples]
+    captions = predictor.caption(images)
+    attentions = predictor.attend(images, captions, direction=direction)
+    relevances = predictor.relevance(images, captions)
     bias = attention_bias(attentions)
-    for example, attention in zip(examples, attentions, strict=True):
+    for example, attention, relevance in zip(examples, attentions, relevances, strict=True):
         for label in sorted(set(example.box_labels)):
             called = WORDS[categories[label]].split()
             word = next((i for i, said in enumerate(attention.words) if said in called), None)
             if word is not None:
                 inside = cells_inside(example, label, predictor, attention)
-                yield Case(inside, {**controls(bias), **views(attention, word, bias, "its word")})
+                maps = {**controls(bias), **views(attention, word, bias, "its word")}
+                yield Case(inside, {**maps, RELEVANCE: relevance.maps[word]})
 
 
 def named(
@@ -131,11 +136,13 @@ def named(
     after = 2 if direction == "forward" else 0
     images = [Path(example.location) for example, _ in pairs]
     attentions = predictor.attend(images, texts, direction=direction)
+    relevances = predictor.relevance(images, [f"a {name}" for name in names])
     bias = attention_bias(attentions)
-    for (example, label), attention in zip(pairs, attentions, strict=True):
+    for (example, label), attention, relevance in zip(pairs, attentions, relevances, strict=True):
         maps = controls(bias)
         maps |= views(attention, 1, bias, "its word")
         maps |= views(attention, after, bias, "the next word")
+        maps[RELEVANCE] = relevance.maps[1]
         yield Case(cells_inside(example, label, predictor, attention), maps)
 
 

@@ -148,7 +148,7 @@ def test_layers_heads_and_texts_that_do_not_exist_are_refused(predictor, task, t
         attention.maps(layer=-1)
     with pytest.raises(ConfigError, match="a bias of shape"):
         attention.maps(bias=random_attention(num_heads=2).mean_map)
-    with pytest.raises(DataError, match="2 images and 3 texts: attend takes one"):
+    with pytest.raises(DataError, match="2 images and 3 texts: give one"):
         predictor.attend(images[:2], TEXTS)
     with pytest.raises(ConfigError, match="give one of the two"):
         predictor.attend(images[0], TEXTS[0], decoding=DecodingConfig())

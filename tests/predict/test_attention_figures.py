@@ -15,10 +15,12 @@ from virtex.predict.attention_figures import (
     PANEL_SIDE,
     caption_strip,
     heads_figure,
+    relevance_strip,
     seen_image,
     write_strip,
 )
 from virtex.predict.lettering import fitted, font_of, wrapped
+from virtex.predict.relevance import CaptionRelevance
 
 IMAGE = ImageConfig(size=64)
 HARD_WORDS = ("donaudampfschifffahrtsgesellschaftskapitän", "собака", "漢字", "كلب", "🐕", "i")
@@ -147,3 +149,17 @@ def test_a_tensor_is_shown_like_an_array():
     as_tensor = torch.from_numpy(pixels).permute(2, 0, 1)
     shown = [seen_image(one, IMAGE, side=50).tobytes() for one in (pixels, as_tensor)]
     assert shown[0] == shown[1]
+
+
+def test_a_strip_of_relevance_has_a_panel_for_each_word(tmp_path):
+    words = ("two", "dogs")
+    maps = np.zeros((2, 4, 4), np.float32)
+    maps[0, 0, 0] = maps[1, 3, 3] = 1
+    relevance = CaptionRelevance("two dogs", words, maps, ("forward", "backward"))
+    pixels = smooth_image(90, 120)
+    strip = relevance_strip(pixels, relevance, IMAGE)
+    attended = caption_strip(pixels, attention_to(words), IMAGE)
+    assert strip.size == attended.size
+    assert strip.tobytes() != attended.tobytes()
+    write_strip(tmp_path / "strip.png", pixels, relevance, IMAGE)
+    assert Image.open(tmp_path / "strip.png").convert("RGB").tobytes() == strip.tobytes()

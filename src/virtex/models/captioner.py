@@ -140,14 +140,38 @@ class Captioner(nn.Module):
         weights = self.head.attention(
             readings.inputs[0], readings.packing, grid, direction=direction
         )
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        num_steps = lengths.to(tokens.device)[:, None] - 1  # (B, 1)
-        # Step s of a reading predicts the token at its position s + 1.
-        steps = positions - 1 if direction == "forward" else num_steps - 1 - positions
-        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
-        is_predicted = (steps >= 0) & (steps < num_steps)  # (B, T)
-        aligned = weights[rows, :, :, steps.clamp(0, weights.shape[3] - 1)]  # (B, T, L, A, N)
-        return aligned.masked_fill(~is_predicted[:, :, None, None, None], 0).permute(0, 2, 3, 1, 4)
+        by_step = weights.permute(0, 3, 1, 2, 4)  # (B, S, L, A, N)
+        return _by_token(by_step, tokens, lengths, direction).permute(0, 2, 3, 1, 4)
+
+    def relevance(
+        self,
+        grid: Tensor,
+        tokens: Tensor,
+        lengths: Tensor,
+        *,
+        chosen: Tensor,
+        direction: Direction = "forward",
+    ) -> Tensor:
+        """Return what each cell of the grid adds to the log-likelihood of tokens, (B, h, w).
+
+        Gradient times input, summed over the channels (Shrikumar et al., "Not just a black box",
+        2016): to first order, what would be lost if the cell's features were zero.
+
+        Args:
+            grid: (B, C, h, w)
+            chosen: (B, T) bool, the tokens that count.
+        """
+        self._require_evaluation()
+        with torch.inference_mode(False), torch.enable_grad():
+            tokens, features = tokens.clone(), grid.detach().clone().requires_grad_()
+            readings = self._readings(tokens, lengths, [direction])
+            hidden = self.head(readings.inputs, readings.packing, features, directions=[direction])
+            losses = self.head.token_losses(hidden, readings.targets)[0]  # (P,)
+            by_step = readings.packing.pad(losses[:, None])[:, :, 0]  # (B, S)
+            log_likelihoods = -_by_token(by_step, tokens, lengths, direction)  # (B, T)
+            chosen_sum = log_likelihoods.masked_fill(~chosen, 0).sum()
+            (gradient,) = torch.autograd.grad(chosen_sum, features)
+        return (gradient * features.detach()).sum(1)
 
     @torch.no_grad()
     def generate(
@@ -264,3 +288,19 @@ class Captioner(nn.Module):
 
     def _require_evaluation(self) -> None:
         assert not self.training, "call .eval() first: dropout would spoil the result"
+
+
+def _by_token(by_step: Tensor, tokens: Tensor, lengths: Tensor, direction: Direction) -> Tensor:
+    """Return values of the steps of readings (B, S, ...) at the tokens that they predict.
+
+    Returns:
+        (B, T, ...), zero for tokens that are not predicted: the first of a reading, and padding.
+    """
+    positions = torch.arange(tokens.shape[1], device=tokens.device)
+    num_steps = lengths.to(tokens.device)[:, None] - 1  # (B, 1)
+    # Step s of a reading predicts the token at its position s + 1.
+    steps = positions - 1 if direction == "forward" else num_steps - 1 - positions
+    is_predicted = (steps >= 0) & (steps < num_steps)  # (B, T)
+    rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+    values = by_step[rows, steps.clamp(0, by_step.shape[1] - 1)]
+    return values.masked_fill(~is_predicted[(...,) + (None,) * (values.dim() - 2)], 0)

@@ -56,10 +56,11 @@ class Scale:
         return colormaps[self.colormap](positions * self.reach)[..., :3], opacity[..., None]
 
 
-def scale_fractions(maps: Values) -> tuple[Values, Scale]:
+def scale_fractions(maps: Values, *, of: str = "attention") -> tuple[Values, Scale]:
     """Return the values of maps (..., h, w) that sum to one, and the scale to draw them on.
 
-    A value is the square root of the attention relative to a uniform map, whose values are 1.
+    A value is the square root of the attention, or what else the maps are `of`, relative to a
+    uniform map, whose values are 1.
     """
     num_cells = maps.shape[-2] * maps.shape[-1]
     values = np.sqrt(maps * np.float32(num_cells))
@@ -68,7 +69,7 @@ def scale_fractions(maps: Values) -> tuple[Values, Scale]:
         (float(root), f"{root**2}") for root in range(math.floor(top - TICK_DISTANCE * top) + 1)
     ]
     ticks = (*whole, (top, f"{top**2:.3g}"))
-    title = f"attention, relative to uniform (1/{num_cells})"
+    title = f"{of}, relative to uniform (1/{num_cells})"
     return values, Scale("inferno", 0, top, (0.6, 0.6), ticks, title, reach=YELLOW)
 
 

@@ -1,4 +1,4 @@
-"""Figures of a caption's attention: for each word the image, colored by the word's map.
+"""Figures of a caption's attention or relevance: for each word the image, colored by its map.
 
 A panel shows the part of the image that the network saw. It is cropped from the file itself, and
 thus sharper than the network's input.
@@ -27,6 +27,7 @@ from virtex.predict.attention_colors import (
 )
 from virtex.predict.image_inputs import ImageInput, as_example
 from virtex.predict.lettering import fitted, font_of, wrapped
+from virtex.predict.relevance import CaptionRelevance
 
 PANEL_SIDE, HEAD_PANEL_SIDE = 200, 120
 COLUMNS = 6
@@ -38,6 +39,7 @@ BAR_WIDTH = 380
 MAX_STEM = 80
 """Largest number of letters of an image's name in the name of its strip."""
 READINGS = {"forward": "read left to right", "backward": "read right to left"}
+Maps = CaptionAttention | CaptionRelevance
 
 Panel = tuple[Image.Image, str]
 """An image, and the text beneath it."""
@@ -62,13 +64,25 @@ def caption_strip(
     """
     maps = attention.maps(layer, head, bias=bias)  # (W, h, w)
     values, scale = scale_fractions(maps) if bias is None else scale_ratios(maps)
-    seen = seen_image(image, config, side=side)
-    overlaid = [overlay(seen, value, scale) for value in values]
-    panels = [(seen, ""), *zip(overlaid, attention.words, strict=True)]
     num_layers, num_heads = attention.weights.shape[:2]
     shown = (_shown("layer", layer, num_layers), _shown("head", head, num_heads))
-    table = _table(panels, columns=COLUMNS)
-    return _titled(attention, "; ".join(shown), scale, table)
+    table = _words_table(seen_image(image, config, side=side), attention.words, values, scale)
+    note = "; ".join((READINGS[attention.direction], *shown))
+    return _titled(attention.text, note, scale, table)
+
+
+def relevance_strip(
+    image: ImageInput, relevance: CaptionRelevance, config: ImageConfig, *, side: int = PANEL_SIDE
+) -> Image.Image:
+    """Return a figure of the image, followed by a panel of relevance for each word, in rows.
+
+    Args: See `caption_strip`.
+    """
+    values, scale = scale_fractions(relevance.maps, of="relevance")
+    table = _words_table(seen_image(image, config, side=side), relevance.words, values, scale)
+    read_both = len(relevance.directions) > 1
+    note = "read both ways" if read_both else READINGS[relevance.directions[0]]
+    return _titled(relevance.text, note, scale, table)
 
 
 def heads_figure(
@@ -91,23 +105,30 @@ def heads_figure(
             for value, (layer, head) in zip(row, heads, strict=True)
         ]
     table = _table(panels or [(seen, "")], columns=1 + len(heads))
-    return _titled(attention, "each head of each layer", scale, table)
+    note = f"{READINGS[attention.direction]}; each head of each layer"
+    return _titled(attention.text, note, scale, table)
 
 
 def write_strip(
     path: Path,
     image: ImageInput,
-    attention: CaptionAttention,
+    shown: Maps,
     config: ImageConfig,
     *,
     bias: Weights | None = None,
 ) -> None:
-    """Write `caption_strip` as a PNG file, atomically.
+    """Write `caption_strip` or `relevance_strip` as a PNG file, atomically.
+
+    Args:
+        bias: See `caption_strip`; relevance is not divided.
 
     Raises:
         DataError: The image cannot be read, or the file cannot be written.
     """
-    strip = caption_strip(image, attention, config, bias=bias)
+    if isinstance(shown, CaptionRelevance):
+        strip = relevance_strip(image, shown, config)
+    else:
+        strip = caption_strip(image, shown, config, bias=bias)
     with files.replacing(path, durable=False) as temporary:
         strip.save(temporary, "PNG")
 
@@ -152,22 +173,27 @@ def _shown(kind: str, index: int | None, count: int) -> str:
     return f"{kind} {index}"
 
 
-def _titled(
-    attention: CaptionAttention, note: str, scale: Scale, table: Image.Image
+def _words_table(
+    seen: Image.Image, words: Sequence[str], values: Weights, scale: Scale
 ) -> Image.Image:
+    """Return a table of the image, followed by the overlay of each word's map."""
+    overlaid = [overlay(seen, value, scale) for value in values]
+    return _table([(seen, ""), *zip(overlaid, words, strict=True)], columns=COLUMNS)
+
+
+def _titled(text: str, note: str, scale: Scale, table: Image.Image) -> Image.Image:
     """Return a figure of the caption, a note, the scale, and the table of panels below them."""
     width = max(table.width, 2 * BAR_WIDTH)
     bar = color_bar(scale, width=BAR_WIDTH, size=SMALL_SIZE)
     title, small = font_of(TITLE_SIZE), font_of(SMALL_SIZE)
-    lines = wrapped(attention.text, width=width - bar.width - 2 * GAP, font=title)
+    lines = wrapped(text, width=width - bar.width - 2 * GAP, font=title)
     line_height = round(1.3 * TITLE_SIZE)
     height = max(bar.height, GAP + line_height * len(lines) + 2 * SMALL_SIZE)
     whole = Image.new("RGB", (width, height + table.height), "white")
     draw = ImageDraw.Draw(whole)
     for index, line in enumerate(lines):
         draw.text((GAP, GAP + line_height * index), line, "black", title)
-    reading = f"{READINGS[attention.direction]}; {note}"
-    draw.text((GAP, GAP + line_height * len(lines)), reading, "black", small)
+    draw.text((GAP, GAP + line_height * len(lines)), note, "black", small)
     whole.paste(bar, (width - bar.width, 0))
     whole.paste(table, (0, height))
     return whole

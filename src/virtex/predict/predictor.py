@@ -1,21 +1,18 @@
 """A captioner in use: images in, captions, likelihoods and attention out."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from virtex.data.captions import NUM_ADDED, EncodeCaption, pad_tokens
-from virtex.data.tokenizer import Tokenizer
-from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
-from virtex.engine.run import Precision, autocast
+from virtex.data.captions import pad_tokens
+from virtex.engine.run import autocast
 from virtex.errors import ConfigError, DataError, is_integer, raise_all
-from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig
 from virtex.models.packing import DIRECTIONS, Direction
-from virtex.predict.attention import CaptionAttention, attend_to_captions, caption_tokens
-from virtex.predict.image_inputs import ImageInput, ImageInputs, as_example, as_list, in_batches
+from virtex.predict.attention import CaptionAttention, attend_to_captions
+from virtex.predict.caption_writer import CaptionWriter, check_pairs
+from virtex.predict.image_inputs import ImageInputs, as_list, in_batches
 from virtex.predict.label_texts import LabelTexts
 from virtex.predict.matching import (
     DEFAULT_TEMPLATES,
@@ -26,112 +23,18 @@ from virtex.predict.matching import (
     decoders_for,
     match_names,
 )
+from virtex.predict.relevance import CaptionRelevance, relevance_to_captions
 from virtex.predict.results import (
     Caption,
     Classification,
     Found,
     Gallery,
-    Writing,
     check_not_nan,
-    decode_captions,
-    drop_impossible,
 )
 
 
-class Predictor:
-    """A captioner that writes captions of images, scores texts, and shows its attention.
-
-    Args:
-        captioner: The model; it is put into evaluation mode and moved to `device`.
-        image: How images become network inputs, as in validation.
-        precision: Arithmetic of the model.
-    """
-
-    def __init__(
-        self,
-        captioner: Captioner,
-        tokenizer: Tokenizer,
-        image: ImageConfig,
-        *,
-        device: torch.device | str = "cpu",
-        precision: Precision = "fp32",
-    ) -> None:
-        self.captioner = captioner.eval().to(device)
-        self.tokenizer, self.device = tokenizer, torch.device(device)
-        self.image, self.precision = image, precision
-        self._transform = ValidationTransform(image)
-        self._encode = EncodeCaption(tokenizer, max_tokens=captioner.config.max_tokens)
-
-    def caption(
-        self,
-        images: ImageInputs,
-        decoding: DecodingConfig | None = None,
-        *,
-        prefix: str = "",
-        batch_size: int = 32,
-        seed: int = 0,
-    ) -> list[Caption]:
-        """Return the best caption of each image.
-
-        Args:
-            decoding: Options of the search; by default `default_decoding`.
-            prefix: Words that every caption begins with.
-            seed: Random seed of sampling. What is sampled for an image depends on the seed and the
-                image's index, and neither on `batch_size` nor on the other images.
-
-        Raises:
-            DataError: An image cannot be read, or has a type or shape that is not allowed.
-        """
-        captions = self.captions(
-            images, 1, decoding, prefix=prefix, batch_size=batch_size, seed=seed
-        )
-        return [of_image[0] for of_image in captions]
-
-    def captions(
-        self,
-        images: ImageInputs,
-        num_captions: int,
-        decoding: DecodingConfig | None = None,
-        *,
-        prefix: str = "",
-        batch_size: int = 32,
-        seed: int = 0,
-    ) -> list[list[Caption]]:
-        """Return several captions of each image, the best first; fewer where fewer are found.
-
-        Beam search returns at most as many captions as it has beams. Args and Raises: see
-        `caption`.
-        """
-        writing = Writing(decoding or self.default_decoding, num_captions, prefix, seed)
-        inputs = as_list(images)
-        captions: list[list[Caption]] = []
-        for indices in in_batches(range(len(inputs)), batch_size):
-            pixels = self._pixels([inputs[index] for index in indices])
-            captions += drop_impossible(self.write_captions(pixels, indices, writing))
-        return captions
-
-    def write_captions(
-        self, images: Tensor, keys: Sequence[object], writing: Writing
-    ) -> list[list[Caption]]:
-        """Return `num_captions` captions of each image of a batch, by descending rank.
-
-        Where the search finds fewer, captions of likelihood -inf fill up the list.
-
-        Args:
-            images: (B, 3, H, W) uint8.
-            keys: Names or indices of the B images, which seed the sampling.
-        """
-        return self._write(self._grid(images), keys, writing)
-
-    @property
-    def max_text_tokens(self) -> int:
-        """Largest number of tokens of a text, without start and end."""
-        return self.captioner.config.max_tokens - NUM_ADDED
-
-    @property
-    def default_decoding(self) -> DecodingConfig:
-        """Beam search with five beams, for at most 30 steps or as many as the model allows."""
-        return DecodingConfig().within(self.captioner.config.max_tokens)
+class Predictor(CaptionWriter):
+    """A captioner that writes captions of images, scores texts, and shows what it reads where."""
 
     def score(
         self,
@@ -155,7 +58,7 @@ class Predictor:
         """
         inputs = as_list(images)
         texts = [texts] if isinstance(texts, str) else list(texts)
-        _check_pairs(inputs, texts, "score")
+        check_pairs(inputs, texts)
         directions = decoders_for(self.captioner, direction)
         scores: list[float] = []
         for indices in in_batches(range(len(inputs)), batch_size):
@@ -198,22 +101,8 @@ class Predictor:
         if direction not in DIRECTIONS:
             raise ConfigError(f"direction {direction!r} is none of {', '.join(DIRECTIONS)}")
         decoders_for(self.captioner, direction)
-        if texts is not None and (decoding is not None or prefix):
-            raise ConfigError("texts were given, and options for writing them: give one of the two")
-        inputs = as_list(images)
-        given = [texts] if isinstance(texts, str | Caption) else texts
-        if given is not None:
-            _check_pairs(inputs, given, "attend")
-        writing = Writing(decoding or self.default_decoding, prefix=prefix, seed=seed)
         attentions: list[CaptionAttention] = []
-        for indices in in_batches(range(len(inputs)), batch_size):
-            grid = self._grid(self._pixels([inputs[index] for index in indices]))
-            captions: list[str | Caption]
-            if given is None:
-                found = drop_impossible(self._write(grid, indices, writing))
-                captions = [of_image[0] for of_image in found]
-            else:
-                captions = [given[index] for index in indices]
+        for grid, captions in self._read(images, texts, decoding, prefix, batch_size, seed):
             rows = [self._tokens(caption, direction) for caption in captions]
             with self._computing():
                 attentions += attend_to_captions(
@@ -221,11 +110,38 @@ class Predictor:
                 )
         return attentions
 
-    def _tokens(self, caption: str | Caption, direction: Direction) -> Tensor:
-        if isinstance(caption, str):
-            return self._encode(caption)
-        max_tokens = self.captioner.config.max_tokens
-        return caption_tokens(caption.tokens, direction, max_tokens=max_tokens)
+    def relevance(
+        self,
+        images: ImageInputs,
+        texts: str | Caption | Sequence[str | Caption] | None = None,
+        *,
+        decoding: DecodingConfig | None = None,
+        prefix: str = "",
+        direction: Reading | None = None,
+        batch_size: int = 32,
+        seed: int = 0,
+    ) -> list[CaptionRelevance]:
+        """Return the relevance of each image's cells to each word of the image's caption.
+
+        Args:
+            texts: See `attend`.
+            direction: The decoder that reads the captions; both: the mean of the two; by default
+                all that the model has.
+
+        Raises:
+            ConfigError, DataError: See `attend`.
+        """
+        directions = (
+            decoders_for(self.captioner, direction) if direction else self.captioner.head.directions
+        )
+        found: list[CaptionRelevance] = []
+        for grid, captions in self._read(images, texts, decoding, prefix, batch_size, seed):
+            rows = [self._tokens(caption, directions[-1]) for caption in captions]
+            with autocast(self.precision, self.device):
+                found += relevance_to_captions(
+                    self.captioner, self.tokenizer, grid, rows=rows, directions=directions
+                )
+        return found
 
     def classify(
         self,
@@ -334,41 +250,3 @@ class Predictor:
         tokens = [self._encode(text).tolist() for text in texts]
         with self._computing():
             return Likelihood(self.captioner, tokens, config, image_size=self.image.size)
-
-    def _write(self, grid: Tensor, keys: Sequence[object], writing: Writing) -> list[list[Caption]]:
-        """Return captions as `write_captions` does, given the feature grid (B, C, h, w)."""
-        prefix = torch.tensor(self.tokenizer.encode(writing.prefix), dtype=torch.int64)
-        with self._computing():
-            generated = self.captioner.generate_grid(
-                grid,
-                writing.decoding,
-                num_captions=writing.num_captions,
-                prefix=prefix,
-                rng=writing.generators(keys),
-            )
-        return decode_captions(generated, self.tokenizer)
-
-    def _grid(self, images: Tensor) -> Tensor:
-        """Return the feature grid (B, C, h, w) of images (B, 3, H, W) uint8."""
-        with self._computing():
-            return self.captioner.backbone(normalize(images.to(self.device, non_blocking=True)))
-
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        with torch.inference_mode(), autocast(self.precision, self.device):
-            yield
-
-    def inputs(self, images: Sequence[ImageInput]) -> Tensor:
-        """Return images as network inputs: (B, 3, H, W), normalised, on the device."""
-        return normalize(self._pixels(images).to(self.device))
-
-    def _pixels(self, images: Sequence[ImageInput]) -> Tensor:
-        """Return images resized and cropped as in validation, (B, 3, H, W) uint8."""
-        return torch.stack([self._transform(as_example(image)) for image in images])
-
-
-def _check_pairs(images: Sequence[object], texts: Sequence[object], method: str) -> None:
-    if len(images) != len(texts):
-        raise DataError(
-            f"{len(images)} images and {len(texts)} texts: {method} takes one text an image"
-        )

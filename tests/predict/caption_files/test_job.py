@@ -238,13 +238,14 @@ def test_bf16_captions_are_nearly_the_same(run: Path, photos: Path, tmp_path: Pa
     assert found["bf16"] == pytest.approx(found["fp32"], rel=0.1)
 
 
+@pytest.mark.parametrize("flag", ["--attention", "--relevance"])
 def test_each_captioned_image_gets_a_figure_of_its_own(
-    run: Path, photos: Path, tmp_path: Path
+    run: Path, photos: Path, tmp_path: Path, flag: str
 ) -> None:
     (photos / "photo1.png").write_bytes(b"not an image")
     write_images(photos / "more", 1)  # a second photo0.png
     drawn = tmp_path / "drawn"
-    assert main(["caption", str(run), str(photos), "--attention", str(drawn)]) == 0
+    assert main(["caption", str(run), str(photos), flag, str(drawn)]) == 0
     paths = [path for path in find_images([photos]) if "photo1" not in path]
     assert {path.name for path in drawn.iterdir()} == {strip_name(path) for path in paths}
     assert len(list(drawn.iterdir())) == 5
@@ -270,6 +271,7 @@ def test_each_captioned_image_gets_a_figure_of_its_own(
         (["--out", "{tmp}/folder.json"], "is a folder"),
         (["--out", "{tmp}/photos/photo0.png/c.csv"], "cannot write .*photo0.png is no folder"),
         (["--attention", "{tmp}/photos/photo0.png/a"], "cannot write .*photo0.png is no folder"),
+        (["--relevance", "{tmp}/photos/photo0.png/a"], "cannot write .*photo0.png is no folder"),
         (["--out", "{tmp}/c.csv", "--json", "{tmp}/c.json"], "give one of them"),
         (["--overwrite"], "add --out"),
         (["--bad_image_limit", "2"], "bad_image_limit 2.0 must be at most 1"),

@@ -7,7 +7,7 @@ if images, batch size and machine are the same.
 import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -79,9 +79,10 @@ def caption_files(config: CaptionFilesConfig, *, stdin: BinaryIO | None = None) 
             f"{number} processes were started, and each would caption all images. Start one for "
             "each part of the list of images, without torchrun or srun, each with its own --out."
         )
-    if config.attention is not None:
-        with files.write_errors(config.attention):
-            config.attention.mkdir(parents=True, exist_ok=True)
+    for folder in (config.attention, config.relevance):
+        if folder is not None:
+            with files.write_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
     names = find_images(config.images, lists=config.lists, stdin=stdin)
     with contextlib.nullcontext() if config.path is None else locked(config.path):
         predictor, writing = load_writer(config)
@@ -181,7 +182,9 @@ def _caption_all(
             without = [f"no caption was found for {name}" for name, found in new if not found]
             _warn(bad + without, bar)
             if config.attention is not None:
-                _write_strips(config.attention, captioned, predictor)
+                _write_strips(config.attention, captioned, predictor, predictor.attend)
+            if config.relevance is not None:
+                _write_strips(config.relevance, captioned, predictor, predictor.relevance)
             if captions:
                 captions.append(captioned)
             _print(captioned)
@@ -193,13 +196,15 @@ def _caption_all(
     return count
 
 
-def _write_strips(folder: Path, captioned: Captioned, predictor: Predictor) -> None:
-    """Write an image of the attention for the best caption of each image."""
+def _write_strips(
+    folder: Path, captioned: Captioned, predictor: Predictor, maps_of: Callable[..., list[Any]]
+) -> None:
+    """Write an image of the attention or relevance to the best caption of each image."""
     names = [name for name, _ in captioned]
     best = [captions[0] for _, captions in captioned]
-    attentions = predictor.attend(names, best, batch_size=max(1, len(names)))
-    for name, attention in zip(names, attentions, strict=True):
-        write_strip(folder / strip_name(name), name, attention, predictor.image)
+    shown = maps_of(names, best, batch_size=max(1, len(names)))
+    for name, maps in zip(names, shown, strict=True):
+        write_strip(folder / strip_name(name), name, maps, predictor.image)
 
 
 def _print(captioned: Captioned) -> None:

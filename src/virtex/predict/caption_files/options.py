@@ -45,6 +45,8 @@ class CaptionFilesConfig:
     """Delete the captions of an earlier call."""
     attention: Path | None = None
     """Folder for an image of the attention at each word of each best caption."""
+    relevance: Path | None = None
+    """Folder for an image of where each word of each best caption is read from, by gradients."""
     bad_image_limit: float = 1.0
     """Largest fraction of images that cannot be read before the command stops; 1: no limit."""
     num_captions: int = 1
