@@ -26,6 +26,7 @@ ONE_CELL = ("--image.size=32",)
         ([*MULTISTEP, "--optim.milestones=[0,3]"], "milestones .* must be at least 1"),
         (["--task=moco", "--run.batch_size=2"], "2 images at once .* in 2 groups leave fewer"),
         (["--task=moco", "--run.accumulation_steps=8"], "1 images at once .* in 1 groups"),
+        (["--task=clip", "--run.batch_size=1"], "compares the pairs of a batch: raise"),
         (["--task=moco", "--task.group_size=1"], "group_size 1 must be at least 2"),
         ([*ONE_CELL, "--run.batch_size=1"], "one image at a time .* grid of 1 x 1"),
         ([*ONE_CELL, "--run.accumulation_steps=8"], r"run.accumulation_steps 8\) with a grid"),

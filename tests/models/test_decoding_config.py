@@ -36,6 +36,12 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert DecodingConfig(length_penalty=1).length_penalty == 1
 
 
+@pytest.mark.parametrize("penalty", [15, -15, float("inf"), float("nan")])
+def test_a_length_penalty_whose_powers_are_no_numbers_is_refused(penalty: float) -> None:
+    with pytest.raises(ConfigError, match=r"length_penalty is .*, must be from -14 to 14"):
+        DecodingConfig(length_penalty=penalty)
+
+
 @pytest.mark.parametrize("number", [2.5, "2", True, 0])
 def test_a_number_of_captions_is_whole(number: object) -> None:
     with pytest.raises(ConfigError, match="must be a whole number of at least 1"):

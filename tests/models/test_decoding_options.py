@@ -16,7 +16,7 @@ from tests.oracles.decoding import (
 )
 from virtex.errors import ConfigError
 from virtex.models import reranking
-from virtex.models.decoding import DecodingConfig
+from virtex.models.decoding import DecodingConfig, penalized
 from virtex.models.reranking import rerank, with_start_and_end
 from virtex.tokens import EOS_ID, MASK_ID, PAD_ID, SOS_ID, UNK_ID
 
@@ -298,15 +298,26 @@ def test_only_the_start_token_of_the_longest_cut_caption_does_not_count_backward
     torch.testing.assert_close(cut.backward_log_probs, said.detach(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("weight", [0.5, 1.0])
-def test_captions_that_a_search_did_not_find_stay_last(weight):
+@pytest.mark.parametrize("penalty", [0.0, 14.0, -14.0])
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_captions_that_a_search_did_not_find_stay_last(weight, penalty):
     captioner = ending_captioner()
-    decoding = DecodingConfig(num_beams=60, per_node_beams=1, max_steps=2, backward_weight=weight)
+    decoding = DecodingConfig(
+        num_beams=60, per_node_beams=1, max_steps=2, backward_weight=weight, length_penalty=penalty
+    )
     generated = captioner.generate(small_batch()[0], decoding, num_captions=60)
     missing = generated.log_probs == float("-inf")
     assert missing.any(dim=1).all()
     assert torch.equal(missing, missing.sort(dim=1).values)
-    assert torch.equal(generated.backward_log_probs == float("-inf"), missing)
+    if weight:
+        assert torch.equal(generated.backward_log_probs == float("-inf"), missing)
+
+
+def test_a_missing_caption_is_last_whatever_the_power_of_its_length():
+    log_probs, lengths = torch.tensor([[-2.0, float("-inf"), -5.0]]), torch.tensor([[9, 600, 4]])
+    scores = penalized(log_probs, lengths, 14.0)
+    assert scores.argsort(descending=True)[0].tolist() == [0, 2, 1]
+    assert scores[0, 1] == float("-inf")
 
 
 def test_the_first_captions_of_a_ranking_are_padded_to_the_longest_of_them():

@@ -67,6 +67,20 @@ def test_a_loss_that_stays_at_ln_batch_is_named_with_what_to_try() -> None:
     assert "contrastive stays at 3.47; ln(batch) is 3.47. Try: " in alarms[0].text
 
 
+def test_a_run_with_nothing_to_predict_is_named() -> None:
+    monitors, zeros = Monitors(Facts()), [0.0] * 20
+    records = [
+        *train_records(zeros, grad_norm=zeros),
+        {"step": 21 * EVERY, "val/loss": 0.0, "val/shuffled_rise": 0.0},
+        {"step": 22 * EVERY, "val/loss": 0.0, "val/shuffled_rise": 0.0},
+    ]
+    alarms = [alarm for record in records for alarm in monitors.observe(record)]
+    assert [alarm.name for alarm in alarms] == ["nothing_to_learn"]
+    assert "exactly 0. Try: there is nothing to predict" in alarms[0].text
+    learning = train_records([0.0, *[1e-6] * 20], grad_norm=[*zeros, 0.0])
+    assert not [alarm for record in learning for alarm in Monitors(Facts()).observe(record)]
+
+
 def test_a_loss_above_chance_that_falls_is_given_time() -> None:
     losses = falling(8.0, 3.4, 12)
     assert not observed(Monitors(CLIP), train_records(losses, contrastive=losses))

@@ -194,3 +194,11 @@ def test_options_that_cannot_work_are_refused_together():
         LabelClassificationConfig(loss="bce", idf=True)
     with pytest.raises(ConfigError, match="no classes"):
         build(LabelClassificationConfig(), categories=())
+
+
+def test_a_single_class_is_nothing_to_learn_but_present_or_absent():
+    with pytest.raises(
+        ConfigError, match=r"would learn nothing: 'dog' is the only class\. Is --data"
+    ):
+        build(LabelClassificationConfig(), categories=("dog",))
+    build(LabelClassificationConfig(loss="bce"), categories=("dog",))

@@ -130,7 +130,7 @@ def test_the_original_masks_a_token_that_is_chosen_alone() -> None:
 
 
 def test_the_original_draws_special_tokens_too() -> None:
-    rule = hide(original=True, mask_prob=1.0, mask_token_share=0.0, random_token_share=1.0)
+    rule = hide(original=True, mask_prob=1.0, mask_token_share=1e-9, random_token_share=1 - 1e-9)
     drawn = torch.cat([hidden[1:-1] for hidden, _ in draws(rule, count=500)])
     assert {0, 1, 2} <= set(drawn.tolist())
 
@@ -215,6 +215,18 @@ def test_listed_words_are_the_concepts_and_a_caption_without_any_has_no_target(t
     assert words == ["dog", "cats", ""]
 
 
+def test_concepts_of_no_caption_are_refused(tmp_path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("Hund\nKatze\n")
+    config = MaskedLmConfig(masked_words="concepts", concepts_path=path)
+    captions = [["a dog runs", "a red dog"], ["cats"]]
+    data = TaskData(ImageConfig(size=32), TOKENIZER, references=lambda: captions)
+    with pytest.raises(ConfigError, match=r"of 2 training images hold no words of .*words\.txt"):
+        config.build(Backbone(BackboneConfig("resnet18", options=SLIM)), data)
+    path.write_text("Hund\ncats\n")
+    config.build(Backbone(BackboneConfig("resnet18", options=SLIM)), data)
+
+
 def test_a_missing_list_of_concepts_is_refused_before_training(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"none\.txt"):
         build(masked_words="concepts", concepts_path=tmp_path / "none.txt")
@@ -229,6 +241,7 @@ def test_a_missing_list_of_concepts_is_refused_before_training(tmp_path) -> None
             "(?s)mask_prob 1.5.*0.95 and .* 0.1 .*their sum",
         ),
         ({"random_token_share": -0.1}, "random_token_share -0.1"),
+        ({"original": True, "mask_token_share": 0.0}, "leaves no target"),
         ({"masked_words": "nouns"}, "'nouns'"),
         ({"concepts_path": "words.txt"}, "masked_words: concepts"),
         ({"masked_words": "concepts", "original": True}, "original is for masked_words: tokens"),

@@ -221,3 +221,24 @@ def test_all_wrong_options_are_reported_at_once() -> None:
 def test_groups_of_one_image_are_refused(batch_size: int, group_size: int) -> None:
     with pytest.raises(ConfigError, match="fewer than two"):
         count_groups(batch_size, group_size, fewest=2)
+
+
+@pytest.mark.parametrize("dim", [1, 16])
+def test_equal_features_find_none_of_their_keys(dim: int) -> None:
+    task = build(MocoConfig(dim=dim, queue_size=16)).eval()
+    with torch.no_grad():
+        task.projection.layers[0].weight.zero_()
+        task.projection.layers[0].bias.fill_(1)
+        task.momentum_projection.load_state_dict(task.projection.state_dict())
+        task.queue.keys.fill_(dim**-0.5)
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    output = task({"query_image": images, "key_image": images})
+    assert output.loss.item() == pytest.approx(np.log(17), rel=1e-4)
+    assert output.logs["moco_accuracy"].item() == 0
+
+
+def test_a_group_size_is_named_where_it_makes_the_groups() -> None:
+    alone = MocoConfig(group_size=1024).batch_problems(3, num_pieces=1)
+    assert "raise run.batch_size, or lower run.accumulation_steps" in alone[0]
+    groups = MocoConfig(group_size=2).batch_problems(5, num_pieces=1)
+    assert "raise run.batch_size or task.group_size, or lower" in groups[0]

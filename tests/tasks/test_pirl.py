@@ -150,7 +150,7 @@ def test_fewer_than_two_training_images_are_refused() -> None:
 
 
 def test_patches_that_the_backbone_does_not_take_are_an_error() -> None:
-    with pytest.raises(ConfigError, match="images of 1 px into patches of 0"):
+    with pytest.raises(ConfigError, match=r"into 9 patches of 0 px.*Raise image\.size"):
         CONFIG.build(backbone(), TaskData(ImageConfig(size=1), num_examples=9))
 
 

@@ -32,6 +32,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the mean loss and logs over the targets of all processes, in evaluation mode.
 
+    What has no target is left out.
+
     Each batch weighs as its number of targets, the first of `Task.counts`, or of examples, unless
     the task says otherwise: see `TaskOutput`. Each process passes its own batches, of any number
     and each a piece of a batch, which a `PairwiseTask` compares whole. The random seed is set
@@ -105,9 +107,10 @@ def _means(parts: list[_Sums]) -> dict[str, float]:
     parts = [part for part in parts if part.names]
     if not parts:
         return {}
-    totals = torch.tensor([part.values for part in parts], dtype=torch.float64).sum(0)
-    means = (totals[:, 0] / totals[:, 1].clamp(min=1e-9)).tolist()
-    numbers = dict(zip(parts[0].names, means, strict=True))
+    totals = torch.tensor([part.values for part in parts], dtype=torch.float64).sum(0).tolist()
+    named = zip(parts[0].names, totals, strict=True)
+    numbers = {name: total / weight for name, (total, weight) in named if weight > 0}
     if terms := parts[0].terms:
-        numbers["loss"] = sum(factor * numbers[name] for name, factor in terms.items())
+        found = {name: factor for name, factor in terms.items() if name in numbers}
+        numbers["loss"] = sum(factor * numbers[name] for name, factor in found.items())
     return numbers

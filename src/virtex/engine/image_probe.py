@@ -47,7 +47,7 @@ class ImageProbe:
         """
         own = evaluate(task, self.kept, run=run, device=device)
         other = evaluate(task, exchanged(self.kept), run=run, device=device)
-        rise = {"shuffled_rise": other["loss"] - own["loss"]} if own else {}
+        rise = {"shuffled_rise": other["loss"] - own["loss"]} if "loss" in own else {}
         features = list(self._features(task, run, device))
         return {**rise, **(spread(torch.cat(features)) if features else {})}
 

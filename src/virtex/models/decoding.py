@@ -24,7 +24,7 @@ from virtex.errors import ConfigError, raise_all
 from virtex.models.beam_search import BeamSearch
 from virtex.models.decoding_config import DecodingConfig
 from virtex.models.kv_cache import KeyValueCache
-from virtex.models.running import Running
+from virtex.models.running import NEVER, Running
 from virtex.models.sampling import Sampling
 from virtex.tokens import EOS_ID, MASK_ID, PAD_ID, SOS_ID, UNK_ID
 
@@ -174,7 +174,13 @@ def _gathered(parts: list[Running], *, config: DecodingConfig, num_captions: int
     after_end = ended.cumsum(2) > ended.long()
     lengths = (~after_end).sum(2)  # (B, K)
     generated = Generated(tokens.masked_fill(after_end, PAD_ID), lengths, log_probs)
-    return generated.ranked(log_probs / lengths ** float(config.length_penalty), num_captions)
+    return generated.ranked(penalized(log_probs, lengths, config.length_penalty), num_captions)
+
+
+def penalized(log_probs: Tensor, lengths: Tensor, penalty: float) -> Tensor:
+    """Return log-probabilities over powers of lengths; missing captions, with NEVER, keep it."""
+    scores = log_probs / lengths ** float(penalty)
+    return scores.masked_fill(log_probs == NEVER, NEVER)
 
 
 def _uniform(rng: Rng | None, size: tuple[int, ...]) -> Tensor:

@@ -7,6 +7,9 @@ from typing import Literal, Self
 from virtex.errors import ConfigError, is_integer, is_number, raise_all
 from virtex.tokens import MASK_ID, PAD_ID, SOS_ID
 
+MAX_PENALTY = 14
+"""Largest exponent of a caption's length; that of 500 tokens stays within float32."""
+
 
 @dataclass(frozen=True)
 class DecodingConfig:
@@ -54,8 +57,11 @@ class DecodingConfig:
             problems.append(f"top_p is {self.top_p}, must be above 0 and at most 1")
         if not 0 < self.temperature < math.inf:
             problems.append(f"temperature is {self.temperature}, must be above 0 and finite")
-        if not math.isfinite(self.length_penalty):
-            problems.append(f"length_penalty is {self.length_penalty}, must be finite")
+        if not abs(self.length_penalty) <= MAX_PENALTY:
+            problems.append(
+                f"length_penalty is {self.length_penalty}, must be from {-MAX_PENALTY} to "
+                f"{MAX_PENALTY}"
+            )
         if not 0 <= self.backward_weight <= 1:
             problems.append(f"backward_weight is {self.backward_weight}, must be from 0 to 1")
         elif self.backward_weight and self.strategy == "greedy":

@@ -65,13 +65,13 @@ class RegionConfig:
     num_regions: int = 512
     """Regions sampled per image for the box losses, at most a quarter of them positive."""
     num_candidates: int | None = None
-    """Training proposals per level before suppression; null: 2,000, and 12,000 for C4."""
+    """Proposals per level before suppression, for losses; null: 2,000, and 12,000 for C4."""
     num_test_candidates: int | None = None
-    """Validation proposals per level before suppression; null: 1,000, and 6,000 for C4."""
+    """The same for detections; null: 1,000, and 6,000 for C4."""
     num_proposals: int | None = None
-    """Training proposals per image after suppression; null: 1,000, and 2,000 for C4."""
+    """Proposals per image after suppression, for losses; null: 1,000, and 2,000 for C4."""
     num_test_proposals: int | None = None
-    """Validation proposals per image after suppression; null: 1,000."""
+    """The same for detections; null: 1,000."""
     score_threshold: float = 0.05
     """Minimum score of a detection."""
     num_detections: int = 100

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from virtex.models.decoding import DecodingConfig, Generated
+from virtex.models.decoding import DecodingConfig, Generated, penalized
 from virtex.models.packing import LENGTH_MULTIPLE, Direction, pack_readings, rounded_up
 from virtex.models.running import NEVER
 from virtex.models.textual_head import TextualHead
@@ -66,5 +66,5 @@ def rerank(
     backward = backward.masked_fill(~found, NEVER)
     weight = config.backward_weight
     both = ((1 - weight) * generated.log_probs + weight * backward).masked_fill(~found, NEVER)
-    scores = both / generated.lengths ** float(config.length_penalty)
+    scores = penalized(both, generated.lengths, config.length_penalty)
     return replace(generated, backward_log_probs=backward).ranked(scores, num_captions)

@@ -20,6 +20,15 @@ VALIDATION_RISE = 0.03
 """Rise of the validation loss over its lowest: more than it moves by from chance."""
 
 
+def nothing_to_learn(history: History, facts: Facts) -> str | None:
+    """Return what is seen if loss and gradient are zero in a whole window."""
+    del facts
+    losses, norms = history.window(LOSS), history.window("train/grad_norm")
+    if losses and norms and not any(losses) and not any(norms):
+        return "the training loss and its gradient are exactly 0"
+    return None
+
+
 def stuck_at_chance(history: History, facts: Facts) -> str | None:
     """Return what is seen if a loss stays at that of a model that knows frequencies alone."""
     for name, chance in facts.chance.items():

@@ -14,6 +14,7 @@ from virtex.monitors.history import LOSS, Facts, History
 from virtex.monitors.losses import (
     far_below_validation,
     loss_rises,
+    nothing_to_learn,
     stuck_at_chance,
     validation_rises,
 )
@@ -45,6 +46,11 @@ class Monitor:
 
 
 MONITORS = (
+    Monitor(
+        nothing_to_learn,
+        "there is nothing to predict, or it is always the same: look at the captions or classes "
+        "by virtex data check",
+    ),
     Monitor(
         stuck_at_chance,
         "nothing is learned yet: check that captions belong to their images, then try another "

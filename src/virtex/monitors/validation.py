@@ -26,6 +26,8 @@ def ignores_image(history: History, facts: Facts) -> str | None:
         return None
     if any(r > SHUFFLED_RISE * abs(loss) for r, loss in zip(rises, losses, strict=True)):
         return None
+    if not any(losses):  # there is nothing to use the image for
+        return None
     return (
         f"with the images of others the validation loss of {losses[1]:.3g} rises by {rises[1]:.2g}"
     )

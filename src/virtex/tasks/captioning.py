@@ -97,13 +97,15 @@ class Captioning(WithTokens, WithGridShare):
         means = mean_loss(losses, batch["num_targets"])  # (R,)
         names = [f"captioning_{direction}" for direction in self.captioner.head.directions]
         loss, logs = means.sum(), dict(zip(names, means.detach(), strict=True))
+        num_targets = batch["num_targets"].float().mean()
+        weights = {} if self.training else dict.fromkeys(("loss", *names), num_targets)
         if self.token_loss is None:
-            return TaskOutput(loss, logs)
+            return TaskOutput(loss, logs, weights=weights)
         of_images = self.token_loss(grid.mean((2, 3)), batch[token_loss.NAME])  # (B,)
         terms = {**dict.fromkeys(names, 1.0), "tokens": self.token_loss.weight}
         loss = loss + self.token_loss.weight * of_images.mean()
         logs["tokens"] = of_images.detach().mean()
-        weights = {"tokens": loss.new_full((), len(of_images))}
+        weights["tokens"] = loss.new_full((), len(of_images))
         return TaskOutput(loss, logs, weights=weights, terms=terms)
 
 

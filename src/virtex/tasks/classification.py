@@ -95,6 +95,11 @@ class LabelClassificationConfig(TaskConfig):
                 "label classification: the data has no classes; take a --data.source that has "
                 "labels (classes, coco, voc or scenes), or --task token_classification for captions"
             )
+        if len(data.categories) == 1 and self.loss == "softmax":
+            raise ConfigError(
+                f"label classification would learn nothing: {data.categories[0]!r} is the only "
+                "class. Is --data.root the folder of all classes?"
+            )
         first_row = int(self.original)
         return Classification(
             self,

@@ -63,6 +63,14 @@ class ContrastiveConfig(WithTokensConfig):
             problems.append(f"loss {self.loss!r} is neither 'softmax' nor 'sigmoid'")
         raise_all(ConfigError, "the options of contrastive pretraining cannot work", problems)
 
+    def batch_problems(self, num_images: int, *, num_pieces: int) -> list[str]:
+        del num_pieces
+        if num_images * distributed.world_size() > 1:
+            return []
+        return [
+            "contrastive pretraining compares the pairs of a batch: raise run.batch_size from 1"
+        ]
+
     def build(self, backbone: Backbone, data: TaskData) -> "Contrastive":
         return Contrastive(self, backbone, data)
 

@@ -86,6 +86,10 @@ class MaskedLmConfig(WithSmoothingConfig, WithGridShareConfig):
             problems.append(f"masked_words {self.masked_words!r}: neither 'tokens' nor 'concepts'")
         if self.concepts_path is not None and self.masked_words != "concepts":
             problems.append("concepts_path is for masked_words: concepts")
+        if self.original and not self.mask_token_share:
+            problems.append(
+                "original with mask_token_share 0 leaves no target: [MASK] alone is one"
+            )
         if self.original and self.masked_words == "concepts":
             problems.append("original is for masked_words: tokens; the released code had no other")
         raise_all(ConfigError, "the options of masked language modelling cannot work", problems)
@@ -128,7 +132,7 @@ class MaskedLm(WithGridShare):
         )  # (M,)
         loss = mean_loss(losses, batch["num_targets"])
         if not self.training:  # whose numbers are means over targets, not captions
-            return TaskOutput(loss)
+            return TaskOutput(loss, weights={"loss": batch["num_targets"]})
         return TaskOutput(loss, {"targets_per_caption": batch["num_targets"] / len(batch["image"])})
 
 
@@ -218,4 +222,14 @@ def _units(config: MaskedLmConfig, data: TaskData) -> Units:
         return token_units
     path, vocabulary = config.concepts_path, data.vocabulary
     listed = None if path is None else read_words(path, vocabulary)
-    return ConceptUnits(FindConcepts(vocabulary, listed))
+    units = ConceptUnits(FindConcepts(vocabulary, listed))
+    captions = data.references() if data.references else ()
+    texts = (text for of_image in captions for text in of_image)
+    if captions and not any(units(vocabulary.encode(text)) for text in texts):
+        whose = f"of {path}" if path else "that name something"
+        raise ConfigError(
+            f"masked language modelling would learn nothing: the captions of {len(captions):,} "
+            f"training images hold no words {whose}. Give task.concepts_path a list of words of "
+            "your captions, one a line, or leave task.masked_words at tokens."
+        )
+    return units

@@ -44,6 +44,9 @@ from virtex.models.projection import (
 )
 from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskData, TaskOutput, stack
 
+SAME = 1e-6
+"""Difference of similarities, in float32, of features that are equal."""
+
 
 @dataclass(frozen=True)
 class MocoConfig(TaskConfig):
@@ -146,7 +149,8 @@ class Moco(Task):
         negatives = similarities(queries, self.queue.keys)  # (B, Q)
         logits = torch.cat([positives, negatives], 1) / self.config.temperature
         loss = cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))
-        is_found = logits.detach().argmax(1) == 0
+        lead = (positives - negatives.amax(1, keepdim=True)).detach()
+        is_found = lead > SAME  # equal features find nothing
         return TaskOutput(loss, {"moco_accuracy": is_found.float().mean()}, kept)
 
     def after_step(self, step: int, kept: Sequence[Mapping[str, Tensor]]) -> None:
@@ -192,10 +196,10 @@ def count_groups(num_images: int, group_size: int, *, fewest: int = 1) -> int:
     """
     num_groups = max(fewest, math.ceil(num_images / group_size))
     if num_images < 2 * num_groups:
+        or_groups = " or task.group_size" if num_groups > fewest else ""
         raise ConfigError(
             f"MoCo: {num_images} images at once on each process in {num_groups} groups leave fewer "
-            "than two in one; raise run.batch_size or task.group_size, or lower "
-            "run.accumulation_steps."
+            f"than two in one; raise run.batch_size{or_groups}, or lower run.accumulation_steps."
         )
     return num_groups
 

@@ -34,6 +34,7 @@ from virtex.data.source_options import Needs
 from virtex.data.transforms import TrainTransform, normalize
 from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
+from virtex.models.feature_grid import reason
 from virtex.models.linear import Linear
 from virtex.models.projection import MemoryBank, Projection, similarities
 from virtex.tasks.base import Batch, Encoded, Task, TaskConfig, TaskData, TaskOutput, stack
@@ -80,8 +81,12 @@ class PirlConfig(TaskConfig):
         try:
             backbone.grid_size(patch_size)
         except ConfigError as error:
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
             raise ConfigError(
-                f"PIRL cuts images of {data.image.size} px into patches of {patch_size}. {error}"
+                f"PIRL cuts images of {data.image.size} px into {NUM_PATCHES} patches of "
+                f"{patch_size} px, of which backbone {backbone.config.name!r} cannot make features "
+                f"({reason(cause)}). Raise image.size, or choose a network that takes small "
+                "images, such as a resnet."
             ) from error
         return Pirl(self, backbone, data)
 
