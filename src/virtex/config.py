@@ -21,6 +21,7 @@ from virtex.options.bounded_yaml import check_plain
 from virtex.options.choices import choices_of, named, with_names
 from virtex.options.command_line import PRINT, CommandLine, asks_for_help, load
 from virtex.options.layers import Layers
+from virtex.options.mistakes import as_list, every_mistake
 from virtex.options.parser import ArgumentParser, group_help, parser_for, shared_parser
 from virtex.options.paths import expand, with_paths
 
@@ -46,8 +47,29 @@ def parse(
             unless there is an `--init`, and then any number of images.
 
     Raises:
-        ConfigError: An unknown option, or a value of the wrong type.
+        ConfigError: Unknown options, or values of the wrong type; all at once.
     """
+
+    def parsed(some: Sequence[str]) -> Config:
+        return _parsed(config_class, some, prog, description, positionals)
+
+    try:
+        return parsed(arguments)
+    except ConfigError as error:
+        prints = any(one.startswith(PRINT) or asks_for_help(one) for one in arguments)
+        texts = [str(error)] if prints else every_mistake(error, arguments, parsed)
+        hint = f"`{prog} --help` lists the options."
+        raise ConfigError(f"{as_list(texts)}\n{hint}") from error
+
+
+def _parsed(
+    config_class: type[Config],
+    arguments: Sequence[str],
+    prog: str,
+    description: str,
+    positionals: Sequence[str],
+) -> Config:
+    """Return the config; Raises: ConfigError for the first mistake that is found."""
     try:
         line = CommandLine(config_class, positionals=positionals)
         rewritten = line.rewritten(arguments)
@@ -65,8 +87,8 @@ def parse(
         config = _instantiate(parser, config_class, parser.parse_args(rewritten))
         config = replace(config, **line.rest) if line.rest else config  # type: ignore[type-var]
         return with_paths(config, expand)
-    except (argparse.ArgumentError, ConfigError, *MISTAKES) as error:
-        raise ConfigError(f"{error}\n`{prog} --help` lists the options.") from error
+    except (argparse.ArgumentError, *MISTAKES) as error:
+        raise ConfigError(str(error)) from error
 
 
 def _print(parser: ArgumentParser, config_class: type, arguments: Sequence[str]) -> NoReturn:
