@@ -1,6 +1,6 @@
 """Stand-ins for trackio and wandb: they append each call to the file that CALLS names.
 
-BEHAVIOR says what `log` does: it works, raises, or never returns.
+BEHAVIOR says what `log` does: it works, raises, or never returns; from step FIRST_BAD on.
 """
 
 import json
@@ -19,11 +19,16 @@ def init(**options: Any) -> None:
     _record("init", options)
 
 
-def log(values: dict[str, Any], step: int) -> None:
+def _fail() -> None:
     if os.environ.get("BEHAVIOR") == "raises":
         raise RuntimeError("the disk of the\ndashboard is full")
     while os.environ.get("BEHAVIOR") == "blocks":
         time.sleep(1)
+
+
+def log(values: dict[str, Any], step: int) -> None:
+    if step >= int(os.environ.get("FIRST_BAD", "0")):
+        _fail()
     _record("log", values, step)
 
 

@@ -137,6 +137,28 @@ def test_a_resumed_run_sends_what_is_missing_and_nothing_twice(
     assert names == {first.name}
 
 
+@pytest.mark.parametrize("behavior", ["raises", "blocks"])
+def test_a_failure_amid_the_records_of_a_long_run_repeats_none_of_them(
+    tmp_path: Path,
+    calls: Callable[[], list[list[Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    behavior: str,
+) -> None:
+    TrackedRun.create(tmp_path, tracker="trackio", project="p", options="").write(tmp_path)
+    lines = [json.dumps({"step": step, "train/loss": 1.0}) + "\n" for step in range(1, 9)]
+    (tmp_path / "log.jsonl").write_text("".join(lines))
+    monkeypatch.setenv("BEHAVIOR", behavior)
+    monkeypatch.setenv("FIRST_BAD", "5")
+    assert tracking.Tracker(tmp_path, Job(str(tmp_path), 2.0)).finish(60) is not None
+    tracked = TrackedRun.read(tmp_path)
+    assert tracked is not None
+    assert (tracked.step, tracked.num_records) == (4, 1)
+    assert (["finish"] in calls()) == (behavior == "raises")  # sends what the library holds
+    monkeypatch.delenv("BEHAVIOR")
+    assert tracking.Tracker(tmp_path, Job(str(tmp_path), 60.0)).finish(60) is None
+    assert steps_of(calls()) == list(range(1, 9))
+
+
 def test_a_run_that_begins_again_with_other_options_is_new_on_the_dashboard(
     tmp_path: Path,
 ) -> None:

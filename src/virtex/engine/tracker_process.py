@@ -14,7 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,10 @@ class Follower:
         self.offset, self.last = 0, (0, 0)
 
     def send_new(self, limit: Limit) -> None:
-        """Send the records that were added to the log, and store which they were."""
-        before = self.tracked
+        """Send the records that were added to the log, and store after each that it was sent.
+
+        Nothing can be stored later: a timer or a kill may end the process within any call.
+        """
         for record in self._new_records():
             step = int(record["step"])
             self.last = (step, self.last[1] + 1 if step == self.last[0] else 1)
@@ -123,7 +125,6 @@ class Follower:
                 if any(name.startswith("val/") for name in record):
                     self.dashboard.log_images(panels_of(self.folder, step), step)
             self.tracked = replace(self.tracked, step=step, num_records=self.last[1])
-        if self.tracked != before:
             self.tracked.write(self.folder)
 
     def _new_records(self) -> Iterator[dict[str, Any]]:
@@ -179,8 +180,10 @@ def work(job: Job, is_over: Callable[[], bool]) -> None:
     @contextmanager
     def limit() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, job.patience)
-        yield
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     patience = job.patience if job.scores is None else 0.0
     with files.locked(folder / ".tracking.lock", subject="the dashboard", patience=patience):
@@ -193,14 +196,24 @@ def work(job: Job, is_over: Callable[[], bool]) -> None:
         with limit():
             dashboard = Dashboard(tracked, folder)
         if job.scores is None:
-            follower, ended = Follower(folder, tracked, dashboard), False
-            while not ended:
-                ended = is_over()  # before the last look
-                follower.send_new(limit)
+            try:
+                _follow(Follower(folder, tracked, dashboard), limit, is_over)
+            except Exception:
+                with suppress(Exception), limit():  # the library may hold records that it took
+                    dashboard.finish()
+                raise
         with limit():
             if job.scores is not None:
                 dashboard.log_scores(job.scores, job.step)
             dashboard.finish()
+
+
+def _follow(follower: Follower, limit: Limit, is_over: Callable[[], bool]) -> None:
+    """Send records until training is over."""
+    ended = False
+    while not ended:
+        ended = is_over()  # before the last look
+        follower.send_new(limit)
 
 
 def main() -> int:
