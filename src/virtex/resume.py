@@ -35,7 +35,7 @@ FREE = (
     "data.root", "data.val_root", "data.image_root", "early_stopping.data.root",
     "early_stopping.data.val_root", "early_stopping.data.image_root", "tokenizer.original",
     "backbone.grad_checkpointing", "data.fault_limit", "data.cache_dir", "data.cache_size",
-    "data.store_retries",
+    "data.store_retries", "data.needs_root",
 )  # fmt: skip
 """Options, or prefixes of options, that may change on resume: the weights stay the same."""
 BY_FINGERPRINT = (

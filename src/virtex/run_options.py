@@ -37,6 +37,8 @@ def settled(config: PretrainConfig, folder: RunFolder) -> PretrainConfig:
     Raises:
         ConfigError: The data have no known layout, or the run began with another length.
     """
+    if folder.has_begun():  # on scenes, perhaps, by a recipe that did not refuse them
+        config = replace(config, data=replace(config.data, needs_root=False))
     return _with_lanes(with_stored_choices(with_found_layouts(config), folder))
 
 

@@ -14,9 +14,12 @@ from tests.small_run import small_config
 from virtex.data.checks import quoted
 from virtex.data.layout_search import LAYOUTS
 from virtex.data.source import Needs, SourceConfig, open_source, resolved
+from virtex.data.source_options import check_options
 from virtex.data.sources.scenes import ScenesSource
+from virtex.engine.run import RunFolder
 from virtex.errors import ConfigError
 from virtex.pretrain import parse_pretrain, pretrain
+from virtex.run_options import settled
 
 CAPTIONS, LABELS, BOXES = Needs(captions=True), Needs(labels=True), Needs(objects=True)
 
@@ -173,6 +176,36 @@ def test_a_layout_is_found(
 def test_without_a_root_scenes_are_drawn() -> None:
     assert isinstance(open_source(SourceConfig(num_images=2), split="train"), ScenesSource)
     assert resolved(SourceConfig("coco"), CAPTIONS) == SourceConfig("coco")
+
+
+def test_a_recipe_for_data_of_your_own_draws_no_scenes(tmp_path: Path) -> None:
+    named = SourceConfig(needs_root=True)
+    with pytest.raises(ConfigError, match=r"Name .* with --data.root, or .*\n- coco: annotations"):
+        resolved(named, CAPTIONS)
+    for config in (replace(named, source="scenes"), replace(named, root=voc(tmp_path / "voc"))):
+        check_options(resolved(config, Needs()), Needs())
+
+
+@pytest.mark.parametrize("recipe", ["own_data", "own_data_gpu", "cpu_small_vit"])
+def test_recipes_for_data_of_your_own_say_so(recipe: str, tmp_path: Path) -> None:
+    flags = ["--config", recipe, "--out", str(tmp_path / "run")]
+    with pytest.raises(ConfigError, match="none are named"):
+        settled(parse_pretrain(flags), RunFolder(tmp_path / "run"))
+    drawn = parse_pretrain([*flags, "--data.source", "scenes"])
+    assert settled(drawn, RunFolder(tmp_path / "run")).data.source == "scenes"
+    quick = parse_pretrain(["--config", "quickstart", *flags[2:]])
+    assert settled(quick, RunFolder(tmp_path / "run")).data.source == "scenes"
+
+
+@pytest.mark.parametrize("recorded", ["auto", "scenes"])
+def test_a_run_that_began_on_scenes_goes_on(recorded: str, tmp_path: Path) -> None:
+    pretrain(small_config(tmp_path, "--run.num_steps=1"))
+    path = tmp_path / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    stored["data"]["source"] = recorded
+    del stored["data"]["needs_root"]  # as an earlier version wrote it
+    path.write_text(yaml.safe_dump(stored, sort_keys=False))
+    assert pretrain(parse_pretrain(["--out", str(tmp_path), "--data.needs_root"])).step == 1
 
 
 def test_what_a_task_can_do_without_is_no_annotation(tmp_path: Path) -> None:

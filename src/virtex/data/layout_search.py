@@ -71,16 +71,26 @@ LAYOUTS = (
 )
 
 
+_MARKS = "\n".join(f"- {source}: {marks}" for source, marks in LAYOUTS)
+NO_ROOT = (
+    "this recipe trains on data of your own, and none are named. Name their folder or file with "
+    f"--data.root, or give --data.source scenes to train on drawn scenes. Known layouts:\n{_MARKS}"
+)
+
+
 def resolved(config: SourceConfig, needs: Needs) -> SourceConfig:
     """Return the options with the layout that `auto` stands for; others unchanged.
 
     Raises:
-        ConfigError: The root has no known layout, or several that meet `needs`.
+        ConfigError: The root has no known layout, or several that meet `needs`; or there is no
+            root, and the options say that it is needed.
     """
     if config.source != "auto":
         return config
     if config.mix:
         return replace(config, source="webdataset")
+    if config.root is None and config.needs_root:
+        raise ConfigError(NO_ROOT)
     if config.root is None:
         _log_once("data: scenes are drawn, for want of a --data.root")
         return replace(config, source="scenes")
@@ -249,10 +259,7 @@ def _message(root: Path, found: list[SourceName], fits: list[SourceName], needs:
         lacks = f"which lacks the {' and '.join(lacked)} that the task needs"
         remedy = f"{without(needs, lacked)} {remedy}".strip()
         return f"{root} has the layout {' and '.join(found)}, {lacks}. {remedy}"
-    looked_for = "\n".join(f"- {source}: {marks}" for source, marks in LAYOUTS)
-    return (
-        f"{root} has no layout that is known. {_contents(root)}{remedy} Looked for:\n{looked_for}"
-    )
+    return f"{root} has no layout that is known. {_contents(root)}{remedy} Looked for:\n{_MARKS}"
 
 
 def _contents(root: Path) -> str:

@@ -32,15 +32,18 @@ class SourceConfig:
     """Options of the images and annotations."""
 
     source: SourceName = "auto"
-    """Layout of the data. auto: the one that `root` has, or scenes without a root; scenes: drawn on
-    the fly, nothing to download; coco: COCO's annotation files; lvis: LVIS v1; karpathy: Karpathy's
-    dataset_*.json; flickr: Flickr8k's and Flickr30k's lists of captions; folder: images with
-    captions in .txt or .json beside them; table: CSV, TSV, JSON or Parquet; webdataset: tar
-    shards; huggingface: a data set of the hub, or one that save_to_disk wrote; classes: one folder
-    a class; inaturalist: iNaturalist 2018; voc: PASCAL VOC."""
+    """Layout of the data. auto: the one that `root` has, or scenes without a root, see
+    `needs_root`; scenes: drawn on the fly, nothing to download; coco: COCO's annotation files;
+    lvis: LVIS v1; karpathy: Karpathy's dataset_*.json; flickr: Flickr8k's and Flickr30k's lists of
+    captions; folder: images with captions in .txt or .json beside them; table: CSV, TSV, JSON or
+    Parquet; webdataset: tar shards; huggingface: a data set of the hub, or one that save_to_disk
+    wrote; classes: one folder a class; inaturalist: iNaturalist 2018; voc: PASCAL VOC."""
     root: Path | None = None
     """Folder of the data; for table, the file; for coco, karpathy and flickr either; for webdataset
     also a manifest that `virtex index` wrote; for huggingface also user/name on the hub."""
+    needs_root: bool = False
+    """Whether a new run is refused where auto finds no root, instead of drawing scenes; recipes for
+    data of your own set it."""
     val_root: Path | None = None
     """Folder (or file, as for `root`) of the validation data, where it is not under `root`."""
     train_split: str | None = None
@@ -137,6 +140,8 @@ class Needs(NamedTuple):
         return [name for name, is_needed in self._asdict().items() if is_needed is True]
 
 
+OF_ALL = frozenset({"share", "keep", "needs_root"})
+"""Options that have a meaning for every source."""
 OF_MANIFEST = ("num_lanes", "fault_limit", "mix", "cache_dir", "cache_size", "store_retries")
 """Options that have a meaning for a manifest alone."""
 IN_FOLDERS = frozenset({"root", "val_root", "train_split", "val_split", "val_share"})
@@ -159,7 +164,7 @@ OPTIONS: dict[str, frozenset[str]] = {
     "inaturalist": IN_FOLDERS - {"val_share"},
     "voc": IN_FOLDERS - {"val_share"} | {"bad_object_limit"},
 }
-"""The options of each source, beside `source`, `share` and `keep`."""
+"""The options of each source, beside `source` and `OF_ALL`."""
 ROOTS = {
     "table": "the table, a file",
     "karpathy": "dataset_*.json, or its folder",
@@ -191,7 +196,7 @@ def _is_used(source: str, option: str) -> bool:
     """Return whether an option that was set for another source has a meaning for this one."""
     if option == "num_captions":
         return source in WITH_CAPTIONS
-    return source not in OPTIONS or option in OPTIONS[source] | {"share", "keep", "seed"}
+    return source not in OPTIONS or option in OPTIONS[source] | OF_ALL | {"seed"}
 
 
 register_dependents(SourceConfig, {"source": _is_used})
@@ -243,7 +248,7 @@ def _sources_with(needs: Needs) -> dict[str, frozenset[str]]:
 
 def _unused(config: SourceConfig) -> list[str]:
     """Return a problem for each option that is set but that the source does not use."""
-    used = OPTIONS[config.source] | {"source", "share", "keep"}
+    used = OPTIONS[config.source] | OF_ALL | {"source"}
     if config.source in WITH_CAPTIONS:
         used |= {"num_captions"}
     if config.share < 1 or config.val_share > 0:
@@ -253,7 +258,7 @@ def _unused(config: SourceConfig) -> list[str]:
         for option in fields(config)
         if option.name not in used and getattr(config, option.name) != _default(option)
     ]
-    allowed = ", ".join(sorted(used - {"source"}))
+    allowed = ", ".join(sorted(used - {"source", "needs_root"}))
     return [
         f"--data.{name} {getattr(config, name)} means nothing to --data.source {config.source}, "
         f"which uses {allowed}. Leave it out."
