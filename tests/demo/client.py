@@ -2,6 +2,7 @@
 
 import http.client
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -23,8 +24,8 @@ class Answer(NamedTuple):
 
 
 class Client:
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, close: Callable[[], None] = lambda: None) -> None:
+        self.port, self.close = port, close
 
     @property
     def url(self) -> str:

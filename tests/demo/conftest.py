@@ -1,9 +1,9 @@
 import threading
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 
 from tests.demo.client import Client
@@ -11,7 +11,7 @@ from tests.demo.small_run import write_run
 from virtex.demo.api import DemoApi
 from virtex.demo.gallery import find_images, open_gallery
 from virtex.demo.middleware import RequestGuard
-from virtex.demo.server import listen, settings
+from virtex.demo.server import DemoServer, listen
 from virtex.predict.loading import load_captioner
 
 SECONDS = 60
@@ -49,14 +49,15 @@ def api(predictor, gallery_folder):
 
 
 @contextmanager
-def serving(app):
+def serving(app, on_close=lambda: None):
     """A server in a thread of its own; yields its client."""
     with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(settings(app))
+        server = DemoServer(app, on_close=on_close)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         try:
-            yield Client(listener.getsockname()[1])
+            close = partial(setattr, server, "should_exit", True)
+            yield Client(listener.getsockname()[1], close=close)
         finally:
             server.should_exit = True
             thread.join(SECONDS)

@@ -1,5 +1,4 @@
 import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,6 +7,7 @@ from starlette.routing import Mount, Route
 
 from tests.demo.client import SECONDS
 from tests.demo.conftest import serving
+from tests.demo.held import Held, num_pending, wait_until
 from tests.demo.image_files import encoded, png_that_claims
 from virtex.demo import api as limits
 from virtex.demo.api import MAX_PENDING, DemoApi
@@ -127,32 +127,6 @@ def test_a_model_without_a_backward_decoder_shows_no_choice_of_readers(lonely, m
     assert "Reader" in api._page("run")
     monkeypatch.setattr(api.predictor.captioner.head, "directions", ("forward",))
     assert "Reader" not in api._page("run")
-
-
-class Held:
-    """A model that computes until it is let go."""
-
-    def __init__(self, monkeypatch, predictor):
-        self.started, self.released, self.num_calls = threading.Event(), threading.Event(), 0
-        self.search = predictor.captions
-        monkeypatch.setattr(predictor, "captions", self)
-
-    def __call__(self, *arguments):
-        self.num_calls += 1
-        self.started.set()
-        assert self.released.wait(SECONDS)
-        return self.search(*arguments)
-
-
-def num_pending(api):
-    return MAX_PENDING - api._slots._value
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + SECONDS
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert condition()
 
 
 def test_while_the_model_computes_the_page_is_served_and_few_requests_wait(lonely, monkeypatch):

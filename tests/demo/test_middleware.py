@@ -1,6 +1,10 @@
 import pytest
+from starlette.responses import PlainTextResponse
 
+from tests.demo.conftest import serving
 from tests.demo.image_files import encoded
+from virtex.demo import middleware
+from virtex.demo.middleware import RequestGuard
 
 
 def test_the_page_may_load_from_its_own_server_only(client):
@@ -36,9 +40,13 @@ def test_other_host_names_are_refused(host, client):
         assert (answer.status, "is not allowed" in answer.error) == (421, True)
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:8000"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:8000", "http://[", ""]
+)
 def test_requests_of_another_site_are_refused(origin, client):
-    assert client.photo(encoded("PNG"), origin=origin).status == 403
+    answer = client.photo(encoded("PNG"), origin=origin)
+    assert (answer.status, "another site" in answer.error) == (403, True)
+    assert "content-security-policy" in answer.headers
     assert client.get("/api/search?text=dog", origin=origin).status == 403
 
 
@@ -52,6 +60,15 @@ def test_requests_of_the_page_itself_are_answered(client):
     assert client.photo(encoded("PNG"), origin=client.url).status == 200
     proxied = {"host": "demo.example", "origin": "https://demo.example"}
     assert client.photo(encoded("PNG"), **proxied).status == 200
+
+
+def test_an_error_of_the_middleware_is_answered_as_json_and_logged(monkeypatch, capfd):
+    monkeypatch.setattr(middleware, "_is_cross_site", lambda *_: 1 / 0)
+    with serving(RequestGuard(PlainTextResponse("never"))) as client:
+        answer = client.get("/api/search?text=dog")
+    assert (answer.status, "its terminal says what" in answer.error) == (500, True)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

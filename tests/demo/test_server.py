@@ -1,13 +1,19 @@
 import asyncio
 import logging
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from starlette.responses import PlainTextResponse
 
 from tests.demo.conftest import serving
+from tests.demo.held import Held, num_pending, wait_until
+from tests.demo.image_files import encoded
 from virtex.cli import main
 from virtex.demo import server
+from virtex.demo.api import DemoApi
+from virtex.demo.gallery import open_gallery
+from virtex.demo.middleware import RequestGuard
 from virtex.demo.server import address, listen
 from virtex.errors import ConfigError
 
@@ -81,3 +87,40 @@ def test_a_slow_answer_is_sent_but_half_a_second_request_closes_the_connection(s
             received += idle.recv(1000)
         idle.sendall(b"GET /")
         assert idle.recv(1000) == b""
+
+
+def test_requests_that_wait_at_the_end_are_refused_as_json_and_nothing_crashes(
+    predictor, monkeypatch, capfd
+):
+    api = DemoApi(predictor, open_gallery(predictor, []), max_megabytes=1)
+    held = Held(monkeypatch, api.predictor)
+    with (
+        ThreadPoolExecutor(4) as threads,
+        serving(RequestGuard(api.app("run")), on_close=api.close) as client,
+    ):
+        requests = [threads.submit(client.photo, encoded("PNG")) for _ in range(4)]
+        wait_until(lambda: num_pending(api) == 4 and held.started.is_set())
+        client.close()
+        answers = [request.result() for request in requests]
+        held.released.set()
+    assert {(one.status, one.error) for one in answers} == {(503, "The server is closing.")}
+    assert all("content-security-policy" in one.headers for one in answers)
+    assert held.num_calls == 1
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_what_is_nearly_done_at_the_end_is_answered(predictor, monkeypatch):
+    api = DemoApi(predictor, open_gallery(predictor, []), max_megabytes=1)
+    held = Held(monkeypatch, api.predictor)
+    with (
+        ThreadPoolExecutor(2) as threads,
+        serving(RequestGuard(api.app("run")), on_close=api.close) as client,
+    ):
+        first = threads.submit(client.photo, encoded("PNG"))
+        assert held.started.wait(SECONDS)
+        second = threads.submit(client.photo, encoded("PNG"))
+        wait_until(lambda: num_pending(api) == 2)
+        client.close()
+        assert second.result().status == 503
+        held.released.set()
+        assert first.result().status == 200

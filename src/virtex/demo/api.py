@@ -1,8 +1,9 @@
 """The page of the demo and its JSON API: captions of an image, labels, search (docs/demo.md)."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from virtex.data.images import BadImageError, Pixels
 from virtex.data.transforms import VALIDATION_SURPLUS
 from virtex.demo import answers
 from virtex.demo.gallery import DemoGallery
-from virtex.demo.middleware import error_response
+from virtex.demo.middleware import CLOSING, SERVER_FAULT, error_response
 from virtex.demo.uploaded_image import read_image
 from virtex.errors import VirTexError
 from virtex.predict.matching import DEFAULT_TEMPLATES
@@ -31,7 +32,6 @@ MAX_SHOWN = 100
 """Most characters of a query in an error message."""
 READ_SECONDS = 60
 """Timeout for the body of a request."""
-SERVER_FAULT = "Something went wrong on the server; its terminal says what."
 
 
 class DemoApi:
@@ -47,6 +47,9 @@ class DemoApi:
         self.predictor, self.gallery, self.max_megabytes = predictor, gallery, max_megabytes
         self._turn, self._thread = asyncio.Lock(), ThreadPoolExecutor(1)
         self._slots = asyncio.Semaphore(MAX_PENDING)
+        self._waiting: set[asyncio.Task[Any]] = set()
+        """Requests that are received or queued."""
+        self._is_closing = False
 
     def app(self, model: str) -> Starlette:
         """Return the application; `model` is the model's name on the page."""
@@ -105,19 +108,42 @@ class DemoApi:
             raise HTTPException(404)
         return Response(self.gallery.thumbnails[index], media_type="image/jpeg")
 
+    def close(self) -> None:
+        """Cancel the requests that wait, and let the one that is computed go on."""
+        self._is_closing = True
+        for task in self._waiting:
+            task.cancel()
+
     async def _answer(
         self, request: Request, compute: Callable[[bytes | Path], dict[str, Any]]
     ) -> Response:
         """Receive the image, wait until the model is free, and compute off the event loop."""
+        if self._is_closing:
+            raise HTTPException(503, CLOSING)
         if self._slots.locked():
             raise HTTPException(503, f"{MAX_PENDING} requests are waiting: try again in a moment.")
         async with self._slots:
-            image = self._named_image(request) or await self._body(request)
-            async with self._turn:
+            with self._waits():
+                image = self._named_image(request) or await self._body(request)
+                await self._turn.acquire()
+            try:
                 if await request.is_disconnected():
                     raise ClientDisconnect
                 loop = asyncio.get_running_loop()
                 return JSONResponse(await loop.run_in_executor(self._thread, compute, image))
+            finally:
+                self._turn.release()
+
+    @contextmanager
+    def _waits(self) -> Iterator[None]:
+        """Let `close` cancel the request."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._waiting.add(task)
+        try:
+            yield
+        finally:
+            self._waiting.discard(task)
 
     async def _body(self, request: Request) -> bytes:
         """Return the body of a request, within the limits of size and time."""

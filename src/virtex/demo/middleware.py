@@ -1,7 +1,8 @@
-"""Middleware of the demo: an allow-list of hosts, and headers that restrict the browser."""
+"""Middleware of the demo: an allow-list of hosts, headers that restrict the browser, and errors."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -19,10 +20,14 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+SERVER_FAULT = "Something went wrong on the server; its terminal says what."
+CLOSING = "The server is closing."
 
 
 class RequestGuard:
     """Middleware that refuses other hosts and other sites, and adds `HEADERS` to every response.
+
+    It is the outermost one: an error, its own too, and the end of the server are answered as JSON.
 
     The same-origin policy keeps pages of other sites from reading responses, unless their host name
     resolves to this machine (DNS rebinding). So the Host header is checked against an allow-list;
@@ -48,24 +53,38 @@ class RequestGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
+        has_started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal has_started
+            if message["type"] == "http.response.start":
+                has_started = True
+                MutableHeaders(scope=message).update(self.headers)
+            await send(message)
+
+        try:
+            await self._choose(scope)(scope, receive, send_with_headers)
+        except asyncio.CancelledError:  # the server closes, and waits no longer
+            if not has_started:
+                await error_response(CLOSING, 503)(scope, receive, send_with_headers)
+        except Exception:
+            if not has_started:
+                await error_response(SERVER_FAULT, 500)(scope, receive, send_with_headers)
+            raise  # the server logs it
+
+    def _choose(self, scope: Scope) -> ASGIApp:
+        """Return what answers a request: the application, or why it is refused."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         name = _hostname(host)
         server = (scope.get("server") or ("",))[0]
         is_guarded = scope["method"] not in ("GET", "HEAD") or scope["path"].startswith("/api/")
-        app = self.app
         if name not in self.allowed_hosts | {server}:
             words = f"Host {host!r} is not allowed; --allowed_hosts {name} allows it."
-            app = error_response(words, 421)
-        elif is_guarded and _is_cross_site(headers, host):
-            app = error_response("A page of another site may not use this one.", 403)
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(self.headers)
-            await send(message)
-
-        await app(scope, receive, send_with_headers)
+            return error_response(words, 421)
+        if is_guarded and _is_cross_site(headers, host):
+            return error_response("A page of another site may not use this one.", 403)
+        return self.app
 
 
 def error_response(words: str, status: int = 400) -> JSONResponse:
@@ -75,14 +94,19 @@ def error_response(words: str, status: int = 400) -> JSONResponse:
 
 def _hostname(host: str) -> str:
     """Return the name in a Host header, in lower case, without brackets and port."""
+    return _split(f"//{host}").hostname or ""
+
+
+def _split(url: str) -> SplitResult:
+    """Return the parts of a URL; empty ones where it cannot be parsed."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return urlsplit(url)
     except ValueError:
-        return ""
+        return urlsplit("")
 
 
 def _is_cross_site(headers: Headers, host: str) -> bool:
     """Return whether the browser says that a page of another origin sends the request."""
     if "origin" in headers:
-        return urlsplit(headers["origin"]).netloc.lower() != host.lower()
+        return _split(headers["origin"]).netloc.lower() != host.lower()
     return headers.get("sec-fetch-site", "none") not in ("none", "same-origin")

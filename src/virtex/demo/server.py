@@ -5,7 +5,7 @@ import logging
 import signal
 import socket
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 
 import uvicorn
@@ -54,7 +54,24 @@ def serve(config: DemoConfig, *, embedded_in: Sequence[str] = ()) -> None:
             webbrowser.open(url)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(settings(app)).run([listener])
+            DemoServer(app, on_close=api.close).run([listener])
+
+
+class DemoServer(uvicorn.Server):
+    """Server that says when it closes.
+
+    Args:
+        on_close: Called when a signal came, before the requests are waited for.
+    """
+
+    def __init__(self, app: ASGIApp, *, on_close: Callable[[], None]) -> None:
+        super().__init__(settings(app))
+        self.on_close = on_close
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the server."""
+        self.on_close()
+        await super().shutdown(sockets)
 
 
 def settings(app: ASGIApp) -> uvicorn.Config:
