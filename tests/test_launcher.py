@@ -73,6 +73,7 @@ def test_a_process_that_is_alone_in_a_job_of_several_tasks_says_so(
         ({**TORCHRUN, "WORLD_SIZE": "two", "RANK": "-1"}, "(?s)'two'.*RANK is '-1'"),
         ({**TORCHRUN, "WORLD_SIZE": "0"}, "from 1 to"),
         ({**TORCHRUN, "RANK": "8"}, "rank 8 must be below"),
+        ({**TORCHRUN, "MASTER_PORT": "0"}, "MASTER_PORT is '0'.* from 1 to 65,535"),
         ({**TORCHRUN, "MASTER_PORT": "99999"}, "'99999'.*65,535"),
         ({**TORCHRUN, "LOCAL_RANK": "1e3"}, "LOCAL_RANK is '1e3'"),
         ({**STEP, "WORLD_SIZE": "8"}, "srun started 4 tasks"),

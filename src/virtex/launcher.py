@@ -153,7 +153,9 @@ def _checked(
     local_rank = _number(environment, "LOCAL_RANK", 0, problems)
     sizes = environment.get("LOCAL_WORLD_SIZE", "1").split(",")[0]
     num_on_machine = _number({"LOCAL_WORLD_SIZE": sizes}, "LOCAL_WORLD_SIZE", 1, problems, least=1)
-    port = _number(environment, "MASTER_PORT", 0, problems, most=65535) if world_size > 1 else 0
+    port = 0  # where nobody is met
+    if world_size > 1:
+        port = _number(environment, "MASTER_PORT", 0, problems, least=1, most=65535)
     if rank >= world_size:
         problems.append(f"rank {rank} must be below the number of processes, {world_size}")
     raise_all(

@@ -65,5 +65,7 @@ def serving(app, on_close=lambda: None):
 
 @pytest.fixture(scope="module")
 def client(api):
-    with serving(RequestGuard(api.app("run"), allowed_hosts=["demo.example"])) as client:
+    with serving(
+        RequestGuard(api.app("run"), allowed_hosts=["demo.example:80", "https://x.example"])
+    ) as client:
         yield client

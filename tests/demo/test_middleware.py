@@ -25,7 +25,8 @@ def test_the_page_needs_no_inline_script_or_style(client):
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost:7860", "127.0.0.1", "[::1]:7860", "demo.example", "DEMO.example:80"]
+    "host",
+    ["localhost:7860", "127.0.0.1", "[::1]:7860", "demo.example", "DEMO.example:80", "x.example"],
 )
 def test_local_and_allowed_host_names_are_served(host, client):
     assert client.get("/", host=host).status == 200

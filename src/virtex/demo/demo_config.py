@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from virtex.config import parse
+from virtex.demo.host_names import host_name
 from virtex.errors import ConfigError, raise_all
 
 QUICKSTART = Path("quickstart") / "run"
@@ -24,7 +25,7 @@ class DemoConfig:
     port: int = 7860
     """Port to listen on; 0 takes a free one."""
     allowed_hosts: str = ""
-    """Further host names of the page, separated by commas."""
+    """Further host names of the page, or its addresses in a browser, separated by commas."""
     device: str = "auto"
     """auto (the GPU if there is one), cpu, cuda, cuda:1, mps."""
     tokenizer: Path | None = None
@@ -48,9 +49,20 @@ class DemoConfig:
             problems.append(f"--port is {self.port}, must be from 0 (a free one) to 65535")
         if self.gallery is not None and not self.gallery.is_dir():
             problems.append(f"--gallery {self.gallery} is no folder")
+        problems += [
+            f"--allowed_hosts {name} has no host name: give a name such as demo.example (no *; "
+            "other letters as xn--...), or an address of the page"
+            for name in self.named_hosts
+            if not host_name(name)
+        ]
         if self.space is not None:
             problems += self._unused_in_space()
         raise_all(ConfigError, "the demo cannot be served", problems)
+
+    @property
+    def named_hosts(self) -> list[str]:
+        """The further hosts, as they are given."""
+        return [name.strip() for name in self.allowed_hosts.split(",") if name.strip()]
 
     def _unused_in_space(self) -> list[str]:
         """Return a problem for each option of a server here."""

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from virtex.demo.host_names import host_name, split_url
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 POLICY, NOBODY = "content-security-policy", "'none'"
@@ -34,7 +35,7 @@ class RequestGuard:
     the address that the connection goes to is always allowed.
 
     Args:
-        allowed_hosts: Names without port; those of the machine itself are allowed anyway.
+        allowed_hosts: Names or addresses; those of the machine itself are allowed anyway.
         embedded_in: Origins whose pages may show this one in a frame; by default none.
     """
 
@@ -46,8 +47,7 @@ class RequestGuard:
         embedded_in: Sequence[str] = (),
     ) -> None:
         self.app = app
-        names = (name.strip().strip("[]").lower() for name in allowed_hosts)
-        self.allowed_hosts = {*LOCAL_HOSTS, *names} - {""}
+        self.allowed_hosts = {*LOCAL_HOSTS, *map(host_name, allowed_hosts)} - {""}
         ancestors = f"frame-ancestors {' '.join(embedded_in) or NOBODY}"
         self.headers = {**HEADERS, POLICY: HEADERS[POLICY].replace(NO_FRAMES, ancestors)}
 
@@ -94,19 +94,11 @@ def error_response(words: str, status: int = 400) -> JSONResponse:
 
 def _hostname(host: str) -> str:
     """Return the name in a Host header, in lower case, without brackets and port."""
-    return _split(f"//{host}").hostname or ""
-
-
-def _split(url: str) -> SplitResult:
-    """Return the parts of a URL; empty ones where it cannot be parsed."""
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return urlsplit("")
+    return split_url(f"//{host}").hostname or ""
 
 
 def _is_cross_site(headers: Headers, host: str) -> bool:
     """Return whether the browser says that a page of another origin sends the request."""
     if "origin" in headers:
-        return _split(headers["origin"]).netloc.lower() != host.lower()
+        return split_url(headers["origin"]).netloc.lower() != host.lower()
     return headers.get("sec-fetch-site", "none") not in ("none", "same-origin")

@@ -46,7 +46,7 @@ def serve(config: DemoConfig, *, embedded_in: Sequence[str] = ()) -> None:
             config.init, tokenizer=config.tokenizer, device=choose_device(config.device)
         )
         api = DemoApi(predictor, open_gallery(predictor, paths), max_megabytes=config.max_upload_mb)
-        hosts = [config.host, *config.allowed_hosts.split(",")]
+        hosts = [config.host, *config.named_hosts]
         app = RequestGuard(api.app(config.init), allowed_hosts=hosts, embedded_in=embedded_in)
         url = address(config.host, listener.getsockname()[1])
         print(f"{url}  (Ctrl-C ends it)", flush=True)
