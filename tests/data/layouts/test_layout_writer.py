@@ -1,8 +1,13 @@
 import filecmp
 import io
 import json
+import subprocess
+import sys
 import tarfile
+import time
 from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,6 +16,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from tests.small_disk import files_of_at_most
+from virtex import files
+from virtex.cli import main
 from virtex.data.example import Example, Source
 from virtex.data.layouts import LAYOUTS, write_scenes, write_sources
 from virtex.data.sources.classes import ClassesSource
@@ -310,3 +317,72 @@ def test_the_sources_of_this_package_read_the_layouts(written, train, tmp_path):
     for example, original in zip(voc, train, strict=True):
         assert np.array_equal(example.boxes, original.boxes)
         assert len(example.labels) + len(example.ignored_labels) == len(original.labels)
+
+
+def test_all_mistakes_in_the_options_are_named_at_once_and_by_their_names(tmp_path, capsys):
+    flags = ["--num_train=-1", "--num_val=-2", "--num_processes=0", "--image_size=9000"]
+    assert main(["scenes", "--out", str(tmp_path / "out"), *flags, "--seed=-3"]) == 2
+    error = capsys.readouterr().err
+    for name in ("num_train is -1", "num_val is -2", "num_processes is 0", "image_size is 9000"):
+        assert f"- {name}; give " in error
+    assert "- seed is -3; give 0 or more" in error
+    assert "num_images" not in error
+    with pytest.raises(ConfigError, match="num_train and num_val are 0; give 1 or more of one"):
+        write_scenes("coco", tmp_path / "out", num_train=0, num_val=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_process_at_a_time_writes_to_a_folder(tmp_path, capsys):
+    command = ["scenes", "--out", str(tmp_path), "--num_train=2", "--num_val=1"]
+    with files.locked(tmp_path / ".lock", subject="the folder"):
+        assert main(command) == 2
+    assert f"the folder {tmp_path} is in use by process" in capsys.readouterr().err
+    assert files_of(tmp_path) == [Path(".lock")]
+    assert main(command) == 0  # the lock of a command that was killed
+    assert (tmp_path / "annotations").is_dir()
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_folder_that_was_filled_while_its_lock_was_awaited_is_left_alone(tmp_path, monkeypatch):
+    @contextmanager
+    def late(path, *, subject):
+        path.touch()
+        (tmp_path / "annotations").mkdir()  # of a command that has ended just now
+        yield
+
+    monkeypatch.setattr(files, "locked", late)
+    with pytest.raises(DataError, match=r"not an empty folder.* a command that was stopped"):
+        write_scenes("coco", tmp_path, num_train=2, num_val=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["annotations"]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are listed in /proc")
+def test_a_killed_command_leaves_no_process_that_writes(tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "virtex.cli", "scenes", "--out", str(out)]
+    parent = subprocess.Popen([*command, "--num_train=100000", "--num_processes=2"])
+    wait_until(lambda: any(out.rglob("*.jpg")))
+    processes = children_of(parent.pid)
+    assert len(processes) >= 2
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not any(map(is_alive, processes)))
+    with pytest.raises(DataError, match="remove what a command that was stopped has left"):
+        write_scenes("coco", out, num_train=2, num_val=0)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def children_of(pid):
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def is_alive(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -11,20 +11,25 @@
 Written twice, every file is the same to the byte.
 """
 
+import contextlib
 import itertools
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from virtex import files
 from virtex.data.example import Source
 from virtex.data.layouts import annotated_layouts as annotated
 from virtex.data.layouts import plain_layouts as plain
-from virtex.data.layouts.records import CHUNK, Record, Records, make_folder, write_images
-from virtex.data.sources.scenes.scenes_source import ScenesSource
+from virtex.data.layouts.records import CHUNK, Record, Records, write_images
+from virtex.data.shards.index_pool import pool_of
+from virtex.data.sources.scenes.scenes_source import MAX_SIZE, MIN_SIZE, ScenesSource
 from virtex.errors import ConfigError, DataError, did_you_mean, raise_all
+
+LayoutName = Literal["coco", "lvis", "voc", "imagenet", "inaturalist", "sidecar", "webdataset"]
+LOCK = ".lock"
+"""File in a folder that is written, which is removed at the end."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,7 @@ class WriteScenesConfig:
 
     out: Path
     """Folder to write to; new or empty."""
-    layout: Literal["coco", "lvis", "voc", "imagenet", "inaturalist", "sidecar", "webdataset"] = (
-        "coco"
-    )
+    layout: LayoutName = "coco"
     """The layout: coco, lvis, voc, imagenet (class folders), inaturalist, sidecar (a .txt beside
     each image) or webdataset (tar shards)."""
     num_train: int = 8000
@@ -72,22 +75,38 @@ class WriteScenesConfig:
     num_processes: int = 1
     """Number of processes that draw at the same time."""
 
+    def __post_init__(self) -> None:
+        problems = _problems_of_layout(self.layout)
+        least = {"num_train": 0, "num_val": 0, "seed": 0, "num_processes": 1}
+        problems += [
+            f"{name} is {getattr(self, name)}; give {fewest} or more"
+            for name, fewest in least.items()
+            if getattr(self, name) < fewest
+        ]
+        if self.num_train == self.num_val == 0:
+            problems.append("num_train and num_val are 0; give 1 or more of one")
+        if not MIN_SIZE <= self.image_size <= MAX_SIZE:
+            problems.append(f"image_size is {self.image_size}; give {MIN_SIZE} to {MAX_SIZE}")
+        raise_all(ConfigError, "scenes cannot be written", problems)
+
 
 def write_scenes_from(config: WriteScenesConfig) -> None:
-    """Draw scenes and write them as the options say."""
-    write_scenes(
-        config.layout,
-        config.out,
-        num_train=config.num_train,
-        num_val=config.num_val,
-        seed=config.seed,
-        image_size=config.image_size,
-        num_processes=config.num_processes,
-    )
+    """Draw scenes and write them as the options say.
+
+    Raises:
+        ConfigError: Another process writes to the folder.
+        DataError: The folder is not empty, or cannot be written.
+    """
+    sources: dict[str, Source] = {
+        split: ScenesSource(size, seed=config.seed, split=split, image_size=config.image_size)
+        for split, size in (("train", config.num_train), ("val", config.num_val))
+        if size
+    }
+    write_sources(config.layout, config.out, sources, num_processes=config.num_processes)
 
 
 def write_scenes(
-    layout: str,
+    layout: LayoutName,
     root: Path,
     *,
     num_train: int,
@@ -96,14 +115,10 @@ def write_scenes(
     image_size: int = 96,
     num_processes: int = 1,
 ) -> None:
-    """Draw scenes and write them; the arguments are those of `ScenesSource` and `write_sources`."""
-    sizes = {"train": num_train, "val": num_val}
-    sources: dict[str, Source] = {
-        split: ScenesSource(size, seed=seed, split=split, image_size=image_size)
-        for split, size in sizes.items()
-        if size
-    }
-    write_sources(layout, root, sources, num_processes=num_processes)
+    """Draw scenes and write them; the arguments are the options of `WriteScenesConfig`."""
+    write_scenes_from(
+        WriteScenesConfig(root, layout, num_train, num_val, image_size, seed, num_processes)
+    )
 
 
 def write_sources(
@@ -119,29 +134,60 @@ def write_sources(
             `if __name__ == "__main__"`.
 
     Raises:
-        ConfigError: An unknown layout or split, or no process.
+        ConfigError: An unknown layout or split, or no process; or another process writes there.
         DataError: The folder is not empty, or cannot be written.
     """
-    _check(layout, root, sources, num_processes)
-    make_folder(root)
-    records: Records = {split: [] for split in sources}
-    for split, written in _written(list(_chunks(layout, root, sources)), num_processes):
-        records[split] += written
-    categories = next(iter(sources.values())).categories
-    LAYOUTS[layout].finish(root, records, categories)
+    _check(layout, sources, num_processes)
+    with _alone_in(root):
+        records: Records = {split: [] for split in sources}
+        for split, written in _written(list(_chunks(layout, root, sources)), num_processes):
+            records[split] += written
+        categories = next(iter(sources.values())).categories
+        LAYOUTS[layout].finish(root, records, categories)
 
 
-def _check(layout: str, root: Path, sources: dict[str, Source], num_processes: int) -> None:
-    problems = []
-    if layout not in LAYOUTS:
-        problems.append(f"unknown layout {layout!r}. {did_you_mean(layout, LAYOUTS)}")
+def _check(layout: str, sources: dict[str, Source], num_processes: int) -> None:
+    problems = _problems_of_layout(layout)
     if not sources or not set(sources) <= {"train", "val"}:
         problems.append(f"splits {sorted(sources)}; give train, val or both")
     if num_processes < 1:
         problems.append(f"num_processes is {num_processes}; give 1 or more")
     raise_all(ConfigError, "nothing was written", problems)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise DataError(f"{root} is there already and not an empty folder. Name a new one.")
+
+
+def _problems_of_layout(layout: str) -> list[str]:
+    if layout in LAYOUTS:
+        return []
+    return [f"unknown layout {layout!r}. {did_you_mean(layout, LAYOUTS)}"]
+
+
+@contextlib.contextmanager
+def _alone_in(root: Path) -> Iterator[None]:
+    """Hold the lock of a new or empty folder; after an error it stays, and counts as empty.
+
+    Raises:
+        ConfigError: Another process holds it.
+        DataError: The folder is not empty, or cannot be written.
+    """
+    lock = root / LOCK
+    if not lock.exists():
+        _check_empty(root)
+    with files.locked(lock, subject=f"the folder {root}"):
+        try:
+            _check_empty(root)
+        except DataError:  # another process has written it since
+            lock.unlink(missing_ok=True)
+            raise
+        yield
+        lock.unlink(missing_ok=True)
+
+
+def _check_empty(root: Path) -> None:
+    if root.exists() and (not root.is_dir() or {path.name for path in root.iterdir()} - {LOCK}):
+        raise DataError(
+            f"{root} is there already and not an empty folder. Name a new one, or remove what a "
+            "command that was stopped has left."
+        )
 
 
 _Chunk = tuple[str, Path, str, Source, range]
@@ -154,12 +200,11 @@ def _chunks(layout: str, root: Path, sources: dict[str, Source]) -> Iterator[_Ch
 
 
 def _written(chunks: list[_Chunk], num_processes: int) -> Iterator[tuple[str, list[Record]]]:
-    if num_processes == 1:
-        yield from itertools.starmap(_write_chunk, chunks)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
-        yield from pool.map(_write_chunk, *zip(*chunks, strict=True))
+    with pool_of(num_processes) as pool:
+        if pool is None:
+            yield from itertools.starmap(_write_chunk, chunks)
+        else:
+            yield from pool.map(_write_chunk, *zip(*chunks, strict=True))
 
 
 def _write_chunk(

@@ -19,6 +19,8 @@ from virtex.data.sources.scenes.scene_plan import ScenePlan, plan_scene
 from virtex.errors import ConfigError, raise_all
 
 CAPTIONS_PER_IMAGE = 5
+MIN_SIZE, MAX_SIZE = 64, 512
+"""Range of the width and height in pixels."""
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 _PLANNING, _PAINTING, _WORDS = range(3)
 """Streams of random numbers of one scene."""
@@ -53,8 +55,8 @@ class ScenesSource(Source):
             problems.append(f"seed is {seed}; give 0 or more")
         if split not in _SPLITS:
             problems.append(f"split is {split!r}; give one of {', '.join(_SPLITS)}")
-        if not 64 <= image_size <= 512:
-            problems.append(f"image_size is {image_size}; give 64 to 512")
+        if not MIN_SIZE <= image_size <= MAX_SIZE:
+            problems.append(f"image_size is {image_size}; give {MIN_SIZE} to {MAX_SIZE}")
         raise_all(ConfigError, "scenes cannot be drawn", problems)
         self.num_images, self.seed = num_images, seed
         self.split, self.image_size = split, image_size
