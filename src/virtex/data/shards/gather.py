@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from virtex import files
 from virtex.data.image_files import PassedOver
 from virtex.data.shards.faults import KEPT, REASONS
+from virtex.data.shards.index_folders import val_folder
 from virtex.data.shards.keep_list import KeepList
 from virtex.data.shards.manifest import (
     CAPTIONS,
@@ -34,8 +35,6 @@ from virtex.data.shards.store import Stored
 from virtex.data.subsets import held_out
 from virtex.errors import DataError
 
-VAL_SUFFIX = "-val"
-"""What the validation manifest is called behind the name of the first."""
 COMPRESSION = 6
 MALFORMED = (ValueError, KeyError, TypeError, RecursionError)
 """Errors that a damaged line raises."""
@@ -135,11 +134,10 @@ def write_manifests(
     common = {"left_out": left_out, "fault_counts": counts, "reading": reading}
     manifest = _manifest(root, train, records_place=RECORDS, **common)
     manifest.write(out)
-    beside = out.with_name(out.name + VAL_SUFFIX)
     if not has_val:
         return manifest, None
     validation = _manifest(root, val, records_place=f"../{out.name}/{RECORDS}", **common)
-    validation.write(beside)
+    validation.write(val_folder(out))
     return manifest, validation
 
 

@@ -22,13 +22,14 @@ from virtex import files
 from virtex.cores import num_cores
 from virtex.data.checks import quoted
 from virtex.data.shards.faults import CODES, KEPT
-from virtex.data.shards.gather import VAL_SUFFIX, Gathering, Selection, gather, write_manifests
+from virtex.data.shards.gather import Gathering, Selection, gather, write_manifests
 from virtex.data.shards.index_changes import report_changes
+from virtex.data.shards.index_folders import is_held_out_of, out_of, val_folder
 from virtex.data.shards.index_keep import checked
-from virtex.data.shards.index_options import IndexConfig, listed, opened, out_of
+from virtex.data.shards.index_options import IndexConfig, listed, opened
 from virtex.data.shards.index_pool import pool_of
 from virtex.data.shards.keep_list import KeepList
-from virtex.data.shards.manifest import FAULTS, RECORDS, Manifest, Reading, has_manifest
+from virtex.data.shards.manifest import FAULTS, RECORDS, Manifest, Reading
 from virtex.data.shards.records import SUFFIX
 from virtex.data.shards.shard_facts import caption_keys_in, read_facts, write_facts
 from virtex.data.shards.store import Store, Stored
@@ -247,8 +248,8 @@ def _write(place: _Place, selection: Selection, pool: Executor | None) -> None:
         has_val=bool(selection.val_share),
         is_local=place.store.folder is not None,
     )
-    beside = place.out.with_name(place.out.name + VAL_SUFFIX)
-    if not selection.val_share and has_manifest(beside):
+    beside = val_folder(place.out)
+    if not selection.val_share and is_held_out_of(beside, place.out):
         log.warning("%s is of an earlier index: its examples are in %s too", beside, place.out)
     _report(manifest, place, weight=sum(each.facts.stat().st_size for each in tasks))
     if val is not None:

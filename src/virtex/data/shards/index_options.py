@@ -1,16 +1,13 @@
 """The options of `virtex index`: which shards there are, and where their manifest goes."""
 
-import contextlib
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtex import files
 from virtex.data.checks import path_inside, quoted
 from virtex.data.held_out_names import warn_of_held_out
-from virtex.data.shards.manifest import RECORDS, Manifest, has_manifest
 from virtex.data.shards.store import Store, Stored, is_shard, open_store
 from virtex.errors import ConfigError, DataError, listing, raise_all
 
@@ -94,33 +91,6 @@ def opened(root: str) -> tuple[Store, list[str] | None]:
     numbers = range(int(first), int(last) + 1)
     names = [f"{found['head']}{n:0{len(first)}d}{found['tail']}" for n in numbers]
     return open_store(found["root"]), names
-
-
-def out_of(config: IndexConfig, store: Store) -> Path:
-    """Return the manifest's folder, which is new, empty, or a manifest of the same shards."""
-    out = config.out
-    if out is None:
-        assert store.folder is not None
-        if not store.folder.is_dir():
-            raise DataError(f"{store.root} is not a folder. Name the folder of the .tar files.")
-        out = store.folder / DEFAULT_OUT
-    out = out.absolute()
-    files.check_out(out, is_file=False)
-    if config.overwrite or not out.is_dir():
-        return out
-    if has_manifest(out):
-        with contextlib.suppress(DataError):  # damaged: written again
-            before = Manifest.read(out).root
-            if before.rstrip("/") != store.root.rstrip("/"):
-                raise ConfigError(
-                    f"{out} is the manifest of {before}, not of {store.root}: choose another "
-                    "--out, or give --overwrite."
-                )
-    elif not (out / RECORDS).is_dir() and any(
-        not one.name.startswith(".") for one in out.iterdir()
-    ):
-        raise ConfigError(f"{out} is no manifest, and not empty: choose another --out.")
-    return out
 
 
 def listed(store: Store, names: list[str] | None) -> list[Stored]:

@@ -1,0 +1,108 @@
+"""An index replaces nothing but its own earlier files, in any folder that it writes."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.data.shards.test_index import contents, ids, index, make_shards
+from tests.data.sources.layouts import write
+from virtex.data.shards.folder_store import FolderStore
+from virtex.errors import ConfigError
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    return make_shards(tmp_path / "other", number=1)
+
+
+def _is_refused(message: str, folder: Path, *arguments: object, **options: object) -> None:
+    before = contents(folder)
+    with pytest.raises(ConfigError, match=message):
+        index(*arguments, **options)  # type: ignore[arg-type]
+    assert contents(folder) == before
+
+
+def test_what_is_held_out_replaces_no_other_manifest(
+    shards: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, beside = tmp_path / "m", tmp_path / "m-val"
+    index(other, beside)
+    monkeypatch.setattr(FolderStore, "list", None)  # it is refused before
+    message = r"--val_share writes .*m-val too, which is a manifest of its own, of .*other"
+    _is_refused(message, beside, shards, out, val_share=0.3)
+    _is_refused(message, beside, shards, out, val_share=0.3, overwrite=True)
+    assert not out.exists()
+
+
+def test_what_is_held_out_replaces_the_same_of_earlier(
+    shards: Path, other: Path, tmp_path: Path
+) -> None:
+    out, beside = tmp_path / "m", tmp_path / "m-val"
+    index(shards, out, val_share=0.3)
+    few = len(ids(beside))
+    index(shards, out, val_share=0.6)
+    assert len(ids(beside)) > few
+    with pytest.raises(ConfigError) as raised:
+        index(other, out, val_share=0.5)
+    for text in (f"{out} is the manifest of {shards}", f"{beside} too, which is the manifest of"):
+        assert text in str(raised.value)
+    index(other, out, val_share=0.5, overwrite=True)
+    assert len(ids(out)) + len(ids(beside)) == 5
+    for path in (out, beside):
+        path.rename(tmp_path / path.name.replace("m", "renamed"))
+    index(other, tmp_path / "renamed", val_share=0.5)
+    assert len(ids(tmp_path / "renamed")) + len(ids(tmp_path / "renamed-val")) == 5
+
+
+@pytest.mark.parametrize("name", ["letter.txt", "manifest.json"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_files_of_others_are_replaced_in_neither_folder(
+    shards: Path, tmp_path: Path, name: str, overwrite: bool
+) -> None:
+    for folder, share in (("m-val", 0.3), ("m", 0.0)):
+        write(tmp_path / folder / name, '{"name": "my extension"}')
+        message = f"{tmp_path / folder} is no manifest, and not empty"
+        options = {"val_share": share, "overwrite": overwrite}
+        _is_refused(message, tmp_path / folder, shards, tmp_path / "m", **options)
+
+
+def test_both_folders_are_named_at_once(shards: Path, tmp_path: Path) -> None:
+    for folder in ("m-val", "m"):
+        write(tmp_path / folder / "letter.txt", "dear")
+    with pytest.raises(ConfigError, match=r"(?s)m is no manifest.*m-val is no manifest"):
+        index(shards, tmp_path / "m", val_share=0.3)
+
+
+def test_files_beside_the_records_of_others_stay(shards: Path, tmp_path: Path) -> None:
+    write(tmp_path / "m" / "records" / "song.safetensors", "mine")
+    write(tmp_path / "m" / "letter.txt", "dear")
+    _is_refused("is no manifest, and not empty", tmp_path / "m", shards, tmp_path / "m")
+
+
+def test_a_damaged_manifest_is_written_again(shards: Path, tmp_path: Path) -> None:
+    out = index(shards, tmp_path / "m", val_share=0.3)
+    before = [contents(out), contents(tmp_path / "m-val")]
+    for folder in ("m", "m-val"):
+        path = tmp_path / folder / "manifest.json"
+        write(path, path.read_bytes()[:300])
+    index(shards, out, val_share=0.3)
+    assert [contents(out), contents(tmp_path / "m-val")] == before
+
+
+def test_held_out_examples_are_not_replaced_by_all(shards: Path, tmp_path: Path) -> None:
+    index(shards, tmp_path / "m", val_share=0.3)
+    message = rf"m-val is what was held out of {tmp_path / 'm'}: name that one"
+    _is_refused(message, tmp_path / "m-val", shards, tmp_path / "m-val")
+
+
+def test_only_what_was_held_out_is_said_to_be_of_an_earlier_index(
+    shards: Path, other: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index(other, tmp_path / "m-val")
+    index(shards, tmp_path / "m")
+    assert "earlier index" not in caplog.text
+    shutil.rmtree(tmp_path / "m-val")
+    index(shards, tmp_path / "m", val_share=0.3)
+    index(shards, tmp_path / "m")
+    assert f"{tmp_path / 'm-val'} is of an earlier index" in caplog.text
