@@ -38,6 +38,8 @@ class Faults:
     status: int = 503
     num_cut: int = 0
     """Answers whose body ends halfway."""
+    num_dropped: int = 0
+    """Connections that are closed without an answer."""
     delay: float = 0.0
     """Seconds before each answer."""
 
@@ -97,6 +99,11 @@ class RangedServer:
         with self.lock:
             self.faults.num_cut = count
 
+    def drop(self, count: int) -> None:
+        """Close the connections of the next requests without an answer."""
+        with self.lock:
+            self.faults.num_dropped = count
+
     def delay(self, seconds: float) -> None:
         """Wait before each answer from now on."""
         self.faults.delay = seconds
@@ -119,6 +126,13 @@ class RangedServer:
             is_cut = self.faults.num_cut > 0
             self.faults.num_cut -= is_cut
         return is_cut
+
+    def is_dropped(self) -> bool:
+        """Return whether the next request has no answer."""
+        with self.lock:
+            is_dropped = self.faults.num_dropped > 0
+            self.faults.num_dropped -= is_dropped
+        return is_dropped
 
 
 def environment_of(endpoint: str) -> dict[str, str]:
@@ -145,6 +159,9 @@ class _Handler(BaseHTTPRequestHandler):
         server: RangedServer = self.server.owner  # type: ignore[attr-defined]
         is_failing = server.note(self.command, self.path, self.headers.get("Range", ""))
         time.sleep(server.faults.delay)
+        if server.is_dropped():
+            self.close_connection = True
+            return
         parts = urlsplit(self.path)
         bucket, _, key = unquote(parts.path).lstrip("/").partition("/")
         path = server.folder / key

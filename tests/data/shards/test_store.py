@@ -12,9 +12,9 @@ import pytest
 
 from tests.data.shards.ranged_server import BUCKET, RangedServer, etag_of
 from tests.data.sources.layouts import write
-from virtex.data.shards import folder_store
+from virtex.data.shards import folder_store, store_environment
 from virtex.data.shards import store as module
-from virtex.data.shards.store import Patience, Store, StoreError, open_store
+from virtex.data.shards.store import Patience, Store, StoreAwayError, StoreError, open_store
 from virtex.errors import ConfigError
 
 CONTENT = bytes(range(256)) * 100
@@ -75,7 +75,7 @@ def test_a_shard_is_read_whole_and_in_parts(
     assert len(counts) == 26
 
 
-@pytest.mark.parametrize("kind", ["fail", "cut"])
+@pytest.mark.parametrize("kind", ["fail", "cut", "drop"])
 def test_a_failing_server_is_tried_again(server: RangedServer, s3: Store, kind: str) -> None:
     getattr(server, kind)(3)
     assert s3.read("d1/3.tar", 0, 1000) == CONTENT[3:1003]
@@ -94,6 +94,98 @@ def test_a_server_that_goes_on_failing_is_named(
     assert server.count("GET") == 4
     assert "d1/3.tar at s3://bucket/pre: " in caplog.text
     with pytest.raises(StoreError, match="list of files at s3://bucket/pre cannot be read"):
+        list(s3.list())
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 501, 502, 503, 504])
+def test_an_outage_may_pass(server: RangedServer, s3: Store, status: int) -> None:
+    for read in (lambda: s3.read("d1/3.tar", 0, 1000), lambda: list(s3.list())):
+        server.fail(4, status=status)
+        with pytest.raises(StoreAwayError, match=f"after 4 tries .* {status}") as raised:
+            read()
+        assert (raised.value.may_pass, raised.value.exit_code) == (True, 75)
+        server.fail(3, status=status)
+        assert read()
+
+
+@pytest.mark.parametrize("kind", ["cut", "drop"])
+def test_broken_connections_may_pass(server: RangedServer, s3: Store, kind: str) -> None:
+    getattr(server, kind)(100)
+    with pytest.raises(StoreAwayError, match="after 4 tries"):
+        s3.read("d1/3.tar", 0, 1000)
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "http://no-such-host.invalid"])
+def test_a_server_that_is_not_there_may_pass(
+    server: RangedServer, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    server.set_environment(monkeypatch)
+    monkeypatch.setenv("AWS_ENDPOINT", endpoint)
+    with pytest.raises(StoreAwayError, match="after 4 tries"):
+        list(open_store(f"s3://{BUCKET}/pre", patience=HASTE).list())
+
+
+def _is_named_at_once(message: str, url: str = f"s3://{BUCKET}/pre") -> None:
+    """Check that an error no try can mend is raised by the first, by every kind of read."""
+    store = open_store(url, patience=Patience(num_tries=4, first_wait=100))
+    for read in (lambda: list(store.list()), lambda: store.head("d1/3.tar")):
+        with pytest.raises(StoreError, match=message) as raised:
+            read()
+        assert (raised.value.may_pass, raised.value.exit_code) == (False, 2)
+
+
+def test_plain_http_names_the_variable_that_allows_it(
+    server: RangedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ALLOW_HTTP")
+    _is_named_at_once("AWS_ENDPOINT is of plain http: set AWS_ALLOW_HTTP=true, or give https")
+    server.fail(1, status=500)
+    server.set_environment(monkeypatch)
+    assert list(open_store(f"s3://{BUCKET}/pre", patience=HASTE).list())
+
+
+@pytest.mark.parametrize("name", ["AWS_ALLOW_HTTP", "AWS_SKIP_SIGNATURE"])
+def test_a_setting_that_cannot_be_read_is_named(
+    server: RangedServer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "perhaps")
+    _is_named_at_once(f'cannot be opened: .*"perhaps" as boolean; correct {name} in the environ')
+    assert not server.requests
+
+
+def test_half_of_the_credentials_are_named(
+    server: RangedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "false")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAVERYSECRET")
+    _is_named_at_once("Missing SecretAccessKey; check AWS_ACCESS_KEY_ID, ")
+
+
+def test_a_client_that_panics_is_an_error_without_a_traceback(
+    server: RangedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "false")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "two\nlines")
+    _is_named_at_once("its client failed: .*; check AWS_ACCESS_KEY_ID, ")
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(401, "access is denied"), (403, "access is denied"), (404, "nothing of this name")],
+)
+def test_a_list_that_is_refused_is_tried_once(
+    server: RangedServer, s3: Store, status: int, message: str
+) -> None:
+    server.fail(100, status=status)
+    with pytest.raises(StoreError, match=message):
+        list(s3.list())
+    assert len(server.requests) == 1
+
+
+def test_an_object_of_an_impossible_name_is_named(folder: Path, s3: Store) -> None:
+    write(folder / "pre" / "two\nlines.tar", CONTENT)
+    with pytest.raises(StoreError, match=r"a name that cannot be read .*two\\nlines\.tar"):
         list(s3.list())
 
 
@@ -149,12 +241,27 @@ def test_a_name_leads_nowhere_else(folder: Path) -> None:
         ("ftp://host/shards", "URLs begin with s3://"),
         ("https://me:hushhush@host/shards", "may hold a credential"),
         ("https://host/shards?sig=hushhush", "may hold a credential"),
+        ("s3://", "names no bucket or host: give it as s3://NAME/FOLDER"),
+        ("gs:///folder", "names no bucket or host"),
+        ("s3://[bucket", r"s3://\[bucket cannot be opened .* no valid URL"),
+        ("https://me:hushhush@host:123456/shards", "https://host:123456/shards .* no valid URL"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused(url: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as raised:
         open_store(url)
     assert "hushhush" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+@pytest.mark.parametrize("value", ["127.0.0.1:9911", "localhost", "", "ftp://host", "http://a b"])
+def test_an_endpoint_that_is_no_url_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"{name} is {value or 'no URL'}, and must begin with"):
+        open_store(f"s3://{BUCKET}")
+    open_store("gs://bucket")
 
 
 def test_no_credential_is_told(
@@ -175,5 +282,7 @@ def test_no_credential_is_told(
     assert "0.tar at s3://bucket/pre" in told
     assert not [value for value in secrets.values() if value in told]
     signed = "GET https://host/a.tar?X-Amz-Signature=abc failed; Authorization: hush-hush-hush"
-    shown = module._without_secrets(signed, secrets)
+    shown = store_environment.without_secrets(signed, secrets)
     assert shown == "GET https://host/a.tar failed; Authorization: ***"
+    settings = {"AWS_SKIP_SIGNATURE": "perhaps", "AWS_WEB_IDENTITY_TOKEN_FILE": "/a/token"}
+    assert module.without_secrets("perhaps of /a/token", settings) == "perhaps of /a/token"

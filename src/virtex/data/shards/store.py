@@ -18,10 +18,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from virtex.data.checks import quoted
 from virtex.data.shards.folder_store import FolderStore
+from virtex.data.shards.store_environment import (
+    client_options,
+    endpoint_problems,
+    plain_endpoints,
+    settings_of,
+    without_secrets,
+)
 from virtex.data.shards.store_types import (
     PIECE,
     Patience,
@@ -58,23 +65,18 @@ UNLISTED = (
     "Few servers of plain http list their files: number the shards, as in "
     "https://host/path/{00000..00331}.tar."
 )
-CLIENT_OPTIONS = (
-    *("allow_http", "allow_invalid_certificates", "proxy_url", "proxy_ca_certificate"),
-    *("proxy_excludes", "root_certificate", "http1_only", "http2_only", "user_agent"),
-)
-"""Options of connections that an environment variable may set, as AWS_ALLOW_HTTP."""
-SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL|SIGNATURE|SAS|ACCOUNT|CLIENT|TENANT")
-"""Part of the name of an environment variable that may hold a credential."""
-QUERY = re.compile(r"(https?://[^\s/?#]+[^\s?#]*)[^\s,)]*")
-SIGNED = re.compile(
-    r"(?i)\b(authorization|signature|sig|token|credential|x-amz-\w+)(\s*[=:]\s*)\S+"
-)
 ROLE = re.compile(r"/latest/(api/token|meta-data)|computeMetadata|/metadata/identity")
 """Part of the addresses that give a machine's role, read for want of credentials."""
+STATUS = re.compile(r"status code: (\d\d\d)")
+DENIED, MISSING = ("401", "403"), "404"
 OPTIONS = re.compile(
-    r"no credentials|Received redirect|status code: 4(?!08|09|25|29)\d\d(?!.*RequestTimeout)"
+    r"no credentials|token file|Received redirect"
+    r"|status code: 4(?!08|09|25|29)\d\d(?!.*RequestTimeout)"
 )
 """Part of the reason of a failure that options or credentials cause, although a try may help."""
+GONE = "there is nothing of this name. Correct the URL, or index the shards again."
+BUILDER = "builder error"
+"""Part of the message of a request that cannot be sent, for its URL."""
 Result = TypeVar("Result")
 
 
@@ -82,26 +84,48 @@ def open_store(root: str | Path, *, patience: Patience | None = None) -> Store:
     """Return the store of a URL or a folder; nothing is read yet.
 
     Raises:
-        ConfigError: The URL is of no known kind, or holds a credential.
+        ConfigError: The URL is of no known kind, names nothing, or holds a credential; or the
+            environment names an endpoint that is no URL.
     """
     text = str(root)
     if "://" not in text:
         return FolderStore(Path(text))
-    parts = urlsplit(text)
-    problem = ""
-    if parts.scheme.lower() not in SCHEMES:
-        problem = f"URLs begin with {', '.join(f'{each}://' for each in SCHEMES)}"
+    parts = parse_url(text)
+    scheme, problems = parts.scheme.lower(), list[str]()
+    if scheme not in SCHEMES:
+        problems.append(f"URLs begin with {', '.join(f'{each}://' for each in SCHEMES)}")
     elif parts.password is not None or parts.query or parts.fragment:
-        problem = (
+        problems.append(
             "it may hold a credential, which belongs into the environment: give the URL without "
             "password, query or fragment"
         )
-    if problem:
+    elif scheme != "file" and not parts.netloc:
+        problems.append(f"it names no bucket or host: give it as {scheme}://NAME/FOLDER")
+    problems += endpoint_problems(SCHEMES.get(scheme, ""), os.environ)
+    if problems:
         shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
-        raise ConfigError(f"{quoted(shown)} cannot be opened as a store of shards: {problem}.")
-    if parts.scheme.lower() == "file":
+        raise ConfigError(_unopened(shown, "; ".join(problems)))
+    if scheme == "file":
         return FolderStore(Path(unquote(parts.path)))
     return RemoteStore(text.rstrip("/"), patience or Patience())
+
+
+def parse_url(url: str) -> SplitResult:
+    """Return the parts of a URL; Raises: ConfigError if it has none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # checked when it is read
+    except ValueError as error:
+        scheme, _, rest = url.partition("://")
+        shown = re.split("[?#]", rest.rpartition("@")[2])[0]
+        raise ConfigError(
+            _unopened(f"{scheme}://{shown}", f"it is no valid URL ({error}). Correct it")
+        ) from None
+    return parts
+
+
+def _unopened(shown: str, reason: str) -> str:
+    return f"{quoted(shown)} cannot be opened as a store of shards: {reason}."
 
 
 class RemoteStore:
@@ -112,7 +136,7 @@ class RemoteStore:
     def __init__(self, root: str, patience: Patience) -> None:
         self.root = root
         self.patience = patience
-        self._prefix = SCHEMES[urlsplit(root).scheme.lower()]
+        self._prefix = SCHEMES[parse_url(root).scheme.lower()]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open connection out: it belongs to one process."""
@@ -183,15 +207,23 @@ class RemoteStore:
 
         patience = self.patience
         options = {
-            **_client_options(self._prefix, os.environ),
+            **client_options(self._prefix, os.environ),
             "timeout": timedelta(seconds=patience.request_seconds),
             "connect_timeout": timedelta(seconds=patience.connect_seconds),
         }
-        return obstore.store.from_url(
-            self.root,
-            client_options=options,
-            retry_config={"max_retries": 0},  # by `_patiently`, which names what fails
-        )
+        try:
+            return obstore.store.from_url(
+                self.root,
+                client_options=options,
+                retry_config={"max_retries": 0},  # by `_patiently`, which names what fails
+            )
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
+            # It sends nothing, so that its errors are of the URL and the environment alone.
+            raise StoreError(
+                f"{self.root} cannot be opened: {_with_settings(error, self._prefix)}"
+            ) from None
 
     def _all(self) -> tuple[Stored, ...]:
         found = (meta for metas in self._store.list() for meta in metas)
@@ -206,7 +238,11 @@ class RemoteStore:
         for number in range(1, most + 1):
             try:
                 return operation()
-            except Exception as error:
+            except StoreError:  # it cannot be opened
+                raise
+            except BaseException as error:
+                if not _is_failure(error):
+                    raise
                 reason, may_pass = _reason(error, self._prefix)
                 waited = time.monotonic() - began
                 if not may_pass or number == most or waited >= patience.seconds:
@@ -224,14 +260,6 @@ class RemoteStore:
         raise AssertionError("the last try returns or raises")
 
 
-def _client_options(prefix: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the options of connections in the environment, which those of a call would hide."""
-    if not prefix:  # http
-        return {"allow_http": True}
-    found = {name: environment.get(f"{prefix}_{name.upper()}") for name in CLIENT_OPTIONS}
-    return {name: value for name, value in found.items() if value is not None}
-
-
 class _ChangedError(Exception):
     """An object of another version than the one that is wanted."""
 
@@ -246,34 +274,59 @@ def _stored(meta: Mapping[str, Any], name: str) -> Stored:
     return Stored(name, int(meta["size"]), str(meta["e_tag"] or ""))
 
 
-def _reason(error: Exception, prefix: str) -> tuple[str, bool]:
+def _is_failure(error: BaseException) -> bool:
+    """Return whether obstore failed; a panic of its Rust code is no Exception."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def _with_settings(error: BaseException, prefix: str) -> str:
+    """Return an error's text, and which variables of the environment to look at."""
+    settings = settings_of(str(error), prefix, os.environ)
+    return f"{without_secrets(str(error))}{settings and '; '}{settings}."
+
+
+def _reason(error: BaseException, prefix: str) -> tuple[str, bool]:
     """Return why a read failed, without credentials, and whether another try may help."""
     from obstore import exceptions
 
     if isinstance(error, FileNotFoundError):
-        return "there is nothing of this name. Correct the URL, or index the shards again.", False
+        return GONE, False
     if isinstance(error, exceptions.PreconditionError | _ChangedError):
         return "it has changed since it was indexed. Index the shards again.", False
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
-        names = f"; {prefix}_... in the environment name them" if prefix else ""
-        return f"access is denied with the credentials there are{names}.", False
+        return _denied(prefix), False
+    text = without_secrets(str(error))
     if isinstance(error, exceptions.NotSupportedError):
-        return f"the server cannot do this ({_without_secrets(str(error))}).", False
-    known = isinstance(error, exceptions.BaseError | OSError)
-    text = _without_secrets(str(error))
+        return f"the server cannot do this ({text}).", False
+    if isinstance(error, exceptions.InvalidPathError):
+        named = without_secrets(one_line(str(error).partition("\n\nDebug source:")[0]))
+        return f"an object there has a name that cannot be read ({named}). Rename it.", False
+    if not isinstance(error, Exception):
+        return f"its client failed: {_with_settings(error, prefix)}", False
     if ROLE.search(text):
         text = (
             f"there are no credentials as {prefix}_... in the environment (or "
             f"{prefix}_SKIP_SIGNATURE=true for public data), and this machine has no role: {text}"
         )
-    return text, known
+        return text, True
+    refusal = _refusal(str(error).partition("Debug source:")[0], text, prefix)
+    return refusal or text, not refusal and isinstance(error, exceptions.BaseError | OSError)
 
 
-def _without_secrets(text: str, environment: Mapping[str, str] | None = None) -> str:
-    """Return an error's text in short, without queries of URLs, and without any credential."""
-    for name, value in (os.environ if environment is None else environment).items():
-        if len(value) > 5 and SECRET.search(name.upper()):
-            text = text.replace(value, "***")
-    text = text.partition("Debug source:")[0]
-    text = SIGNED.sub(r"\1\2***", QUERY.sub(r"\1", text))
-    return one_line(" ".join(text.split()))[:300]
+def _refusal(whole: str, text: str, prefix: str) -> str:
+    """Return why no try helps after an error that has no class of its own; empty if one may."""
+    if found := STATUS.search(whole):  # a list that is refused
+        status = found[1]
+        return _denied(prefix) if status in DENIED else GONE if status == MISSING else ""
+    if not whole.strip().endswith(BUILDER):
+        return ""
+    plain = plain_endpoints(prefix, os.environ)
+    if not plain:
+        return f"its URL cannot be requested: {text}."
+    allow = f"{', '.join(plain)} is of plain http: set {prefix}_ALLOW_HTTP=true, or give https"
+    return f"{allow} ({text})."
+
+
+def _denied(prefix: str) -> str:
+    names = f"; {prefix}_... in the environment name them" if prefix else ""
+    return f"access is denied with the credentials there are{names}."
