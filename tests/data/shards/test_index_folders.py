@@ -8,6 +8,9 @@ import pytest
 from tests.data.shards.test_index import contents, ids, index, make_shards
 from tests.data.sources.layouts import write
 from virtex.data.shards.folder_store import FolderStore
+from virtex.data.shards.index_options import includes
+from virtex.data.shards.manifest import Manifest
+from virtex.data.sources.shard_captions import index_command
 from virtex.errors import ConfigError
 
 
@@ -106,3 +109,48 @@ def test_only_what_was_held_out_is_said_to_be_of_an_earlier_index(
     index(shards, tmp_path / "m", val_share=0.3)
     index(shards, tmp_path / "m")
     assert f"{tmp_path / 'm-val'} is of an earlier index" in caplog.text
+
+
+def test_other_numbered_shards_of_a_folder_need_another_manifest(tmp_path: Path) -> None:
+    make_shards(tmp_path / "s", number=6)
+    for path in (tmp_path / "s").rglob("*.tar"):
+        path.rename(tmp_path / "s" / path.name)
+    url = (tmp_path / "s").as_uri()
+    out = index(f"{url}/{{1..2}}.tar")
+    assert Manifest.read(out).pattern == "{1..2}.tar"
+    for root in (f"{url}/{{3..4}}.tar", f"{url}/{{2..3}}.tar", url):
+        _is_refused(r"is the manifest of \{1\.\.2\}\.tar at .*give another folder", out, root)
+    assert index(f"{url}/{{0..3}}.tar") == out  # there are more of the same
+    assert list(Manifest.read(out).names) == [f"{n}.tar" for n in range(4)]
+    index(f"{url}/{{3..4}}.tar", overwrite=True)
+    assert list(Manifest.read(out).names) == ["3.tar", "4.tar"]
+    assert f"virtex index '{url}/{{3..4}}.tar' --out {out}" in index_command(Manifest.read(out))
+    index(url, overwrite=True)
+    _is_refused("is the manifest of all shards at .*, and .*4", out, f"{url}/{{3..4}}.tar")
+
+
+def test_a_manifest_of_an_earlier_version_goes_on(shards: Path) -> None:
+    out = index(shards)
+    now = contents(out)
+    text = now["manifest.json"].decode()
+    assert '"pattern": "",\n' in text
+    write(out / "manifest.json", text.replace('"pattern": "",\n', ""))
+    assert Manifest.read(out).pattern is None
+    assert contents(index(shards)) == now
+
+
+@pytest.mark.parametrize(
+    ("pattern", "earlier", "has_all"),
+    [
+        ("", "", True),
+        ("a-{00..20}.tar", "a-{01..19}.tar", True),
+        ("a-{00..20}.tar", "a-{01..21}.tar", False),
+        ("a-{00..20}.tar", "b-{01..19}.tar", False),
+        ("a-{00..20}.tar", "a-{001..019}.tar", False),
+        ("a-{00..20}.tar", "", False),
+        ("", "a-{00..20}.tar", False),
+        ("a-{00..20}.tar", "of a later version", False),
+    ],
+)
+def test_a_pattern_includes_an_earlier_one(pattern: str, earlier: str, has_all: bool) -> None:
+    assert includes(pattern, earlier) == has_all

@@ -98,6 +98,7 @@ def write_manifests(
     root: str,
     gathered: Iterable[Gathered],
     *,
+    pattern: str,
     reading: Reading,
     has_val: bool,
     is_local: bool,
@@ -106,6 +107,7 @@ def write_manifests(
 
     Args:
         gathered: All shards in order.
+        pattern: Names of numbered shards; empty for all below the root.
         reading: What they were read for.
         has_val: Examples are held out for validation; else there is no second manifest.
         is_local: The shards are files, whose modification times the manifest does not hold, so
@@ -131,7 +133,12 @@ def write_manifests(
             fault_file.write(one.faults)
             caption_file.write(one.captions.encode())
     PassedOver(passed_over).log(f"the shards in {root}")
-    common = {"left_out": left_out, "fault_counts": counts, "reading": reading}
+    common = {
+        "left_out": left_out,
+        "fault_counts": counts,
+        "reading": reading,
+        "pattern": pattern,
+    }
     manifest = _manifest(root, train, records_place=RECORDS, **common)
     manifest.write(out)
     if not has_val:

@@ -49,6 +49,8 @@ class _Place(NamedTuple):
     """What is indexed, and where to."""
 
     store: Store
+    pattern: str
+    """Names of numbered shards; empty for all of the store."""
     shards: Sequence[Stored]
     out: Path
     reading: Reading
@@ -70,9 +72,9 @@ def index_shards(config: IndexConfig, *, processes: Requested = "auto") -> Path:
         DataError: The store cannot be read, or there is nothing to train on.
     """
     num_processes = num_cores() if processes == "auto" else processes
-    store, names = opened(config.root)
-    out = out_of(config, store)
-    shards = listed(store, names)
+    store, pattern = opened(config.root)
+    out = out_of(config, store, pattern)
+    shards = listed(store, pattern)
     with (
         _locked(out),
         files.temporary_folder(out) as scratch,
@@ -82,7 +84,8 @@ def index_shards(config: IndexConfig, *, processes: Requested = "auto") -> Path:
         report_changes(out, store.root, shards, partial(facts_path, out))
         if config.overwrite:
             shutil.rmtree(out / RECORDS, ignore_errors=True)
-        place = _Place(store, shards, out, Reading(config.with_captions, config.caption_keys))
+        reading = Reading(config.with_captions, config.caption_keys)
+        place = _Place(store, pattern, shards, out, reading)
         _read_shards(place, pool, num_processes, scratch)
         _remove_others(out / RECORDS, {f"{one.name}{SUFFIX}" for one in shards})
         _write(place, selection, pool)
@@ -244,6 +247,7 @@ def _write(place: _Place, selection: Selection, pool: Executor | None) -> None:
         place.out,
         place.store.root,
         tracked(gathered, "writing the manifest", len(tasks), unit="shards"),
+        pattern=place.pattern,
         reading=place.reading,
         has_val=bool(selection.val_share),
         is_local=place.store.folder is not None,

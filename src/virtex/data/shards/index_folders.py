@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 from virtex import files
-from virtex.data.shards.index_options import DEFAULT_OUT, IndexConfig
+from virtex.data.checks import quoted
+from virtex.data.shards.index_options import DEFAULT_OUT, IndexConfig, includes
 from virtex.data.shards.manifest import (
     CAPTIONS,
     FAULTS,
@@ -35,8 +36,11 @@ def val_folder(out: Path) -> Path:
     return out.with_name(out.name + VAL_SUFFIX)
 
 
-def out_of(config: IndexConfig, store: Store) -> Path:
+def out_of(config: IndexConfig, store: Store, pattern: str) -> Path:
     """Return the manifest's folder.
+
+    Args:
+        pattern: Names of numbered shards; empty for all of the store.
 
     Raises:
         ConfigError: This folder, or the second one, cannot be written or holds something else.
@@ -51,7 +55,7 @@ def out_of(config: IndexConfig, store: Store) -> Path:
     beside = val_folder(out)
     for each in [out, beside] if config.val_share else [out]:
         files.check_out(each, is_file=False)
-    problems = [_problem(out, store.root, config)]
+    problems = [_problem(out, store.root, pattern, config)]
     if config.val_share:
         problems.append(_problem_beside(beside, out, store.root, config))
     raise_each(
@@ -66,7 +70,7 @@ def is_held_out_of(beside: Path, out: Path) -> bool:
     return before is not None and _is_of(before, out)
 
 
-def _problem(out: Path, root: str, config: IndexConfig) -> str | None:
+def _problem(out: Path, root: str, pattern: str, config: IndexConfig) -> str | None:
     """Return what else the manifest's folder holds; None if nothing."""
     before = _manifest_in(out)
     if before is None:
@@ -77,6 +81,11 @@ def _problem(out: Path, root: str, config: IndexConfig) -> str | None:
         return (
             f"{out} is the manifest of {before.root}, not of {root}: choose another "
             "--out, or give --overwrite."
+        )
+    if before.pattern is not None and not includes(pattern, before.pattern):
+        return (
+            f"{out} is the manifest of {_shown(before.pattern)} at {root}, and {_shown(pattern)} "
+            "would replace it: give another folder by --out, or --overwrite."
         )
     if before.records_place not in ("", RECORDS):
         return (
@@ -134,6 +143,10 @@ def _is_of(held_out: Manifest, out: Path) -> bool:
 
 def _has_index(manifest: Manifest) -> bool:
     return manifest.index_folder is not None and (manifest.index_folder / RECORDS).is_dir()
+
+
+def _shown(pattern: str) -> str:
+    return quoted(pattern) if pattern else "all shards"
 
 
 def _start(path: Path) -> bytes:

@@ -12,7 +12,9 @@ from virtex.data.shards.store import Store, Stored, is_shard, open_store
 from virtex.errors import ConfigError, DataError, listing, raise_all
 
 DEFAULT_OUT = ".virtex-manifest"
-NUMBERED = re.compile(r"(?P<root>.+?://[^{}]*/)(?P<head>[^{}/]*)\{(\d+)\.\.(\d+)\}(?P<tail>[^{}]*)")
+PATTERN = re.compile(r"(?P<head>[^{}/]*)\{(?P<first>\d+)\.\.(?P<last>\d+)\}(?P<tail>[^{}]*)")
+"""Names of numbered shards: {00000..00331}.tar."""
+NUMBERED = re.compile(rf"(?P<root>.+?://[^{{}}]*/)(?P<pattern>{PATTERN.pattern})")
 """URL of numbered shards: http://host/path/{00000..00331}.tar."""
 MOST_NUMBERED = 10_000_000
 
@@ -78,28 +80,48 @@ def check_one_root(arguments: Sequence[str]) -> None:
     )
 
 
-def opened(root: str) -> tuple[Store, list[str] | None]:
-    """Return the store of a root, and the names of its shards if the root numbers them."""
+def opened(root: str) -> tuple[Store, str]:
+    """Return the store of a root, and the pattern of its shards' names if the root numbers them."""
     if "{" not in root or "://" not in root:
-        return open_store(root), None
+        return open_store(root), ""
     found = NUMBERED.fullmatch(root)
     if found is None:
         raise ConfigError(f"{quoted(root)}: number shards as http://host/path/{{000..331}}.tar")
-    first, last = found[3], found[4]
-    if not 0 <= int(last) - int(first) < MOST_NUMBERED:
+    if not 0 <= int(found["last"]) - int(found["first"]) < MOST_NUMBERED:
         raise ConfigError(f"{quoted(root)}: numbers must ascend, at most {MOST_NUMBERED:,} of them")
-    numbers = range(int(first), int(last) + 1)
-    names = [f"{found['head']}{n:0{len(first)}d}{found['tail']}" for n in numbers]
-    return open_store(found["root"]), names
+    return open_store(found["root"]), found["pattern"]
 
 
-def listed(store: Store, names: list[str] | None) -> list[Stored]:
-    """Return the shards of a store; a DataError says that there are none, or of strange names."""
-    if names is None:
+def includes(pattern: str, earlier: str) -> bool:
+    """Return whether a pattern has all shards of an earlier one; an empty one is of all shards."""
+    new, old = PATTERN.fullmatch(pattern), PATTERN.fullmatch(earlier)
+    if new is None or old is None:
+        return pattern == earlier
+    is_alike = all(new[part] == old[part] for part in ("head", "tail"))
+    has_width = len(new["first"]) == len(old["first"])
+    has_all = int(new["first"]) <= int(old["first"]) and int(old["last"]) <= int(new["last"])
+    return is_alike and has_width and has_all
+
+
+def _names(pattern: str) -> list[str]:
+    """Return the names of numbered shards."""
+    found = PATTERN.fullmatch(pattern)
+    assert found is not None
+    head, first, last, tail = found.groups()
+    return [f"{head}{n:0{len(first)}d}{tail}" for n in range(int(first), int(last) + 1)]
+
+
+def listed(store: Store, pattern: str) -> list[Stored]:
+    """Return the shards of a store; a DataError says that there are none, or of strange names.
+
+    Args:
+        pattern: The names of numbered shards; empty for all of the store.
+    """
+    if not pattern:
         shards = list(store.list())
     else:
         with ThreadPoolExecutor(16) as pool:
-            shards = list(pool.map(store.head, names))
+            shards = list(pool.map(store.head, _names(pattern)))
     strange = [one.name for one in shards if path_inside("/root", one.name) != one.name]
     if strange:
         shown = listing(quoted(name) for name in strange)
@@ -111,6 +133,6 @@ def listed(store: Store, names: list[str] | None) -> list[Stored]:
             f"there are no .tar files at {store.root}. Correct the URL or folder; compressed "
             "shards must be uncompressed, since they are read by offset."
         )
-    if names is None:
+    if not pattern:
         warn_of_held_out(store.root, [one.name for one in shards], remedy=TRAIN_ALONE)
     return sorted(shards)

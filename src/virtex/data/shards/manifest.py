@@ -100,6 +100,9 @@ class Manifest:
     """Folder of the records relative to `folder`; empty if there are none."""
     reading: Reading | None = None
     """What the shards were read for; None if that is not known."""
+    pattern: str | None = None
+    """Names of the numbered shards that were indexed, as train-{000..331}.tar; empty for all below
+    the root, None if that is not known."""
 
     @classmethod
     def of(
@@ -112,6 +115,7 @@ class Manifest:
         fault_counts: Mapping[str, int] | None = None,
         records_place: str = "",
         reading: Reading | None = None,
+        pattern: str | None = None,
     ) -> Self:
         """Return a manifest of plain values.
 
@@ -144,6 +148,7 @@ class Manifest:
             kept_sha256="" if bits is None else hashlib.sha256(bits.tobytes()).hexdigest(),
             records_place=records_place,
             reading=reading,
+            pattern=pattern,
         )
 
     @classmethod
@@ -274,6 +279,7 @@ class Manifest:
         header = {
             "virtex_manifest": VERSION,
             "root": root,
+            **({} if self.pattern is None else {"pattern": self.pattern}),
             "num_shards": len(self),
             "num_examples": int(self.num_examples.sum()),
             "num_kept": self.num_all_kept,

@@ -157,6 +157,7 @@ class _Reader:
             "folder": self.folder,
             "records_place": place,
             "reading": self._reading(document),
+            "pattern": self._pattern(document.get("pattern")),
         }
 
     def _reading(self, document: dict[str, Any]) -> Reading | None:
@@ -168,6 +169,12 @@ class _Reader:
         if not is_list or not isinstance(with_captions, bool):
             self._refuse("its caption keys are no list of texts")
         return Reading(with_captions, tuple(keys))
+
+    def _pattern(self, pattern: Any) -> str | None:
+        """Return how the shards are numbered, which early manifests do not state."""
+        if pattern is not None and not isinstance(pattern, str):
+            self._refuse("the pattern of its shards is no text")
+        return pattern
 
     def _check_texts(self, names: Iterable[Any], etags: Iterable[Any], sha256s: Any) -> None:
         names = list(names)

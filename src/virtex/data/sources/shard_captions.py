@@ -10,11 +10,12 @@ import logging
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from virtex.data.checks import quoted
 from virtex.data.shards.faults import keys_with_text
-from virtex.data.shards.manifest import Manifest, Reading
+from virtex.data.shards.manifest import Manifest, Reading, is_url
 from virtex.data.shards.records import Extents
 from virtex.data.shards.shard_facts import reading_of
 from virtex.data.sidecars import MAX_BYTES, TEXT_KEY, UNREADABLE, Sidecar, read_sidecar
@@ -143,8 +144,9 @@ def index_command(manifest: Manifest, reading: Reading | None = None) -> str:
         reading: What to read, if that is not what it was indexed for.
     """
     reading, root = reading or indexed_reading(manifest) or Reading(), manifest.root
-    if root.startswith("http"):
-        root = f"{root.rstrip('/')}/{{FIRST..LAST}}.tar"
+    pattern = manifest.pattern or ("{FIRST..LAST}.tar" if root.startswith("http") else "")
+    if pattern:
+        root = f"{(root if is_url(root) else Path(root).as_uri()).rstrip('/')}/{pattern}"
     words = ["virtex", "index", root]
     if manifest.index_folder is not None:
         words += ["--out", str(manifest.index_folder)]
