@@ -286,3 +286,43 @@ def test_no_credential_is_told(
     assert shown == "GET https://host/a.tar failed; Authorization: ***"
     settings = {"AWS_SKIP_SIGNATURE": "perhaps", "AWS_WEB_IDENTITY_TOKEN_FILE": "/a/token"}
     assert module.without_secrets("perhaps of /a/token", settings) == "perhaps of /a/token"
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3", "http"])
+def test_missing_shards_are_named_together(
+    folder: Path, server: RangedServer, s3: Store, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = {
+        "folder": open_store(folder / "pre" / "d0"),
+        "s3": open_store(f"s3://{BUCKET}/pre/d0"),
+    }
+    store = stores.get(kind) or open_store(f"{server.url}/pre/d0")
+    assert [one.name for one in store.heads(["2.tar", "0.tar"])] == ["2.tar", "0.tar"]
+    with pytest.raises(StoreError, match=r"2 shards (in|at) .* cannot be read") as raised:
+        store.heads(f"{n}.tar" for n in range(5))
+    assert "- 1.tar is not there\n- 3.tar is not there" in str(raised.value)
+    with pytest.raises(
+        StoreError, match=r"(?s)40 shards .*number only .*- 39\.tar is not there\n- and 20"
+    ):
+        store.heads(f"{n}.tar" for n in range(20, 60))
+
+
+def test_only_so_many_missing_shards_are_looked_for(
+    server: RangedServer, s3: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_MISSING", 10)
+    with pytest.raises(
+        StoreError, match=r"10 shards at .*others than the first 10 were not looked"
+    ):
+        s3.heads(f"{n}.tar" for n in range(2000))
+    assert len(server.requests) < 1000
+
+
+@pytest.mark.parametrize(("status", "kind"), [(403, StoreError), (503, StoreAwayError)])
+def test_no_more_shards_are_looked_for_in_a_store_that_answers_none(
+    server: RangedServer, s3: Store, status: int, kind: type[StoreError]
+) -> None:
+    server.fail(10**6, status=status)
+    with pytest.raises(kind, match=r"0\.tar at s3://"):
+        s3.heads(f"{n}.tar" for n in range(2000))
+    assert len(server.requests) < 1000

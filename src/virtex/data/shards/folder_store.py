@@ -2,18 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from virtex.data.checks import path_inside, quoted
 from virtex.data.image_files import walk
-from virtex.data.shards.store_types import PIECE, Stored, StoreError, is_shard
-from virtex.errors import raise_all
+from virtex.data.shards.store_types import PIECE, Stored, StoreError, is_shard, raise_unreadable
 from virtex.files import open_regular
-
-MOST_NAMED = 20
-"""Most shards that one message names."""
 
 
 class FolderStore:
@@ -29,15 +25,18 @@ class FolderStore:
         if not self._folder.is_dir():
             raise StoreError(f"{self.root} is not a folder. Name the folder of the .tar files.")
         found = (prefix + name for prefix, names in walk(self._folder) for name in names)
-        names = sorted(name for name in found if is_shard(name))
+        yield from self.heads(sorted(name for name in found if is_shard(name)))
+
+    def heads(self, names: Iterable[str]) -> Sequence[Stored]:
+        """Return size and modification time of each shard; see `Store`."""
+        names = list(names)
         problems = [problem for name in names if (problem := self._problem(name))]
-        remedy = "Mend or remove these links, and make the files readable (chmod +r)"
-        raise_all(
-            StoreError, f"{len(problems):,} shards in {self.root} cannot be read. {remedy}",
-            problems if len(problems) <= MOST_NAMED else
-            [*problems[:MOST_NAMED], f"and {len(problems) - MOST_NAMED:,} more"],
-        )  # fmt: skip
-        yield from map(self.head, names)
+        remedy = (
+            "Mend or remove these links, make the files readable (chmod +r), and number only "
+            "shards that are there"
+        )
+        raise_unreadable(f"shards in {self.root}", problems, remedy)
+        return [self.head(name) for name in names]
 
     def head(self, name: str) -> Stored:
         """Return size and modification time of a shard."""
@@ -80,9 +79,12 @@ class FolderStore:
     def _problem(self, name: str) -> str | None:
         """Return why a shard cannot be opened; None if it can."""
         path = self._folder / name
-        if path.is_symlink() and not path.exists():
+        is_there = os.path.exists(path)  # noqa: PTH110 (pathlib raises for some errors)
+        if is_there:
+            return None if os.access(path, os.R_OK) else f"{quoted(name)} may not be read"
+        if path.is_symlink():
             return f"{quoted(name)} is a link to {quoted(path.readlink())}, which is not there"
-        return None if os.access(path, os.R_OK) else f"{quoted(name)} may not be read"
+        return f"{quoted(name)} is not there"
 
     def _path(self, name: str) -> Path:
         if path_inside(self.root, name) != name:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,11 +116,7 @@ def listed(store: Store, pattern: str) -> list[Stored]:
     Args:
         pattern: The names of numbered shards; empty for all of the store.
     """
-    if not pattern:
-        shards = list(store.list())
-    else:
-        with ThreadPoolExecutor(16) as pool:
-            shards = list(pool.map(store.head, _names(pattern)))
+    shards = list(store.heads(_names(pattern)) if pattern else store.list())
     strange = [one.name for one in shards if path_inside("/root", one.name) != one.name]
     if strange:
         shown = listing(quoted(name) for name in strange)

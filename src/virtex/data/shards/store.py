@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -30,13 +30,16 @@ from virtex.data.shards.store_environment import (
     without_secrets,
 )
 from virtex.data.shards.store_types import (
+    MOST_MISSING,
     PIECE,
+    MissingError,
     Patience,
     Store,
     StoreAwayError,
     Stored,
     StoreError,
     is_shard,
+    raise_unreadable,
 )
 from virtex.errors import ConfigError, one_line
 
@@ -77,6 +80,8 @@ OPTIONS = re.compile(
 GONE = "there is nothing of this name. Correct the URL, or index the shards again."
 BUILDER = "builder error"
 """Part of the message of a request that cannot be sent, for its URL."""
+NUM_HEADS = 16
+"""Shards that are looked for at once."""
 Result = TypeVar("Result")
 
 
@@ -155,6 +160,30 @@ class RemoteStore:
     def head(self, name: str) -> Stored:
         """Return size and ETag of a shard."""
         return _stored(self._patiently(quoted(name), lambda: self._store.head(name)), name)
+
+    def heads(self, names: Iterable[str]) -> Sequence[Stored]:
+        """Return size and ETag of each shard; see `Store`."""
+        found, missing = [], []
+        remedy = "Restore them, or number only shards that are there"
+        with ThreadPoolExecutor(NUM_HEADS) as pool:
+            for one in pool.map(self._head_or_name, names):
+                if isinstance(one, Stored):
+                    found.append(one)
+                else:
+                    missing.append(f"{quoted(one)} is not there")
+                if len(missing) == MOST_MISSING:
+                    remedy += f" (others than the first {MOST_MISSING:,} were not looked for)"
+                    pool.shutdown(cancel_futures=True)
+                    break
+        raise_unreadable(f"shards at {self.root}", missing, remedy)
+        return found
+
+    def _head_or_name(self, name: str) -> Stored | str:
+        """Return size and ETag of a shard; its name if it is missing."""
+        try:
+            return self.head(name)
+        except MissingError:
+            return name
 
     def read(self, name: str, start: int, end: int, *, etag: str = "") -> bytes:
         """Return a part of a shard; see `Store`."""
@@ -248,7 +277,8 @@ class RemoteStore:
                 if not may_pass or number == most or waited >= patience.seconds:
                     tries = f" after {number} tries in {waited:.0f} s" if number > 1 else ""
                     is_away = may_pass and not OPTIONS.search(reason)
-                    failure = (StoreAwayError if is_away else StoreError)(
+                    kind = StoreAwayError if is_away else StoreError
+                    failure = (MissingError if reason == GONE else kind)(
                         f"{subject} at {self.root} cannot be read{tries}: {reason}"
                     )
                     failure.may_pass = may_pass

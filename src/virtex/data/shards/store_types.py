@@ -1,13 +1,17 @@
 """What a store of shards is, wherever the shards lie."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
-from virtex.errors import DataError, LostProcessError
+from virtex.errors import DataError, LostProcessError, raise_all
 
 SHARD_SUFFIX = ".tar"
+MOST_NAMED = 20
+"""Most shards that one message names."""
+MOST_MISSING = 1000
+"""Missing shards after which no others are looked for."""
 PIECE = 2**23
 """Bytes of one ranged read."""
 
@@ -17,6 +21,10 @@ class StoreError(DataError):
 
     may_pass = False
     """Whether another try may help, as after a failure of the network."""
+
+
+class MissingError(StoreError):
+    """An object that is not in its store."""
 
 
 class StoreAwayError(StoreError):
@@ -71,6 +79,13 @@ class Store(Protocol):
     def head(self, name: str) -> Stored:
         """Return the size and ETag of a shard."""
 
+    def heads(self, names: Iterable[str]) -> Sequence[Stored]:
+        """Return the size and ETag of each shard.
+
+        Raises:
+            StoreError: Some are missing; names them together. Or the store cannot be read.
+        """
+
     def read(self, name: str, start: int, end: int, *, etag: str = "") -> bytes:
         """Return the bytes from `start` to before `end`, all of them; see `download`."""
 
@@ -95,6 +110,19 @@ class Store(Protocol):
         Raises:
             StoreError: The shard cannot be read, or has changed.
         """
+
+
+def raise_unreadable(subject: str, problems: Sequence[str], remedy: str) -> None:
+    """Raise a StoreError that names the first of many shards; do nothing if there is none.
+
+    Args:
+        subject: What shards they are.
+        problems: What is wrong with each.
+        remedy: What to do.
+    """
+    shown, more = list(problems[:MOST_NAMED]), len(problems) - MOST_NAMED
+    shown += [f"and {more:,} more"] * (more > 0)
+    raise_all(StoreError, f"{len(problems):,} {subject} cannot be read. {remedy}", shown)
 
 
 def is_shard(name: str) -> bool:
