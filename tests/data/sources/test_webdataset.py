@@ -1,3 +1,4 @@
+import errno
 import json
 import multiprocessing
 import os
@@ -249,3 +250,18 @@ def test_a_corrupt_shard_raises_only_a_data_error(
         list(WebdatasetSource(root))
     except DataError as error:
         assert "the folder of shards" in str(error)  # noqa: PT017
+
+
+def test_a_disk_that_fails_makes_no_caption_faulty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tar(tmp_path / "a.tar", {"0.jpg": jpeg(), "0.txt": "a cat"})
+
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("virtex.data.sources.shard_index.os.pread", failing)
+        with pytest.raises(DataError, match=os.strerror(errno.EIO)):
+            WebdatasetSource(tmp_path)
+    assert WebdatasetSource(tmp_path)[0].captions == ("a cat",)

@@ -4,8 +4,6 @@ The manifest follows from these files and the options alone, so that an index th
 by any number of processes, ends with the same bytes.
 """
 
-import contextlib
-import errno
 import hashlib
 import heapq
 import json
@@ -17,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from virtex.data.checks import quoted
 from virtex.data.packed import Arrays, PackedLists, PackedStrings
 from virtex.data.shards.faults import (
     CODES,
@@ -31,9 +30,9 @@ from virtex.data.shards.faults import (
 from virtex.data.shards.manifest_file import Reading
 from virtex.data.shards.records import Records, find_examples, save_records
 from virtex.data.sidecars import UNREADABLE, Sidecar
-from virtex.data.sources.tar_members import BrokenShardError
+from virtex.data.sources.tar_members import CONTENT_ERRORS, BrokenShardError
 from virtex.data.sources.tar_samples import TarSample
-from virtex.errors import DataError
+from virtex.errors import DataError, limit_of_system
 from virtex.files import open_regular
 
 VERSION = "2"
@@ -45,8 +44,6 @@ KEYS = "keys_with_text"
 """Key of the caption keys that there are, where no example has one of those that were read."""
 NUM_LOOKED_AT, MOST_KEYS = 100, 20
 """Examples that are looked at for such keys, and most of these keys."""
-SYSTEM_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors that are no fault of a shard."""
 
 
 class Facts(NamedTuple):
@@ -107,6 +104,9 @@ def write_facts(
         stamp: The state of the shard that the facts hold for.
         sha256: SHA-256 of the shard if it is known.
         num_sampled: Most captions to sample.
+
+    Raises:
+        DataError: The shard cannot be opened or read, which is no fault of its content.
     """
     broken, samples, passed_over, sidecars = "", list[TarSample](), dict[str, int](), list[Any]()
     try:
@@ -114,15 +114,16 @@ def write_facts(
         samples, counts = find_examples(shard)
         passed_over = dict(sorted(counts.items()))
         sidecars = _read_all(shard, samples, reading)
+        has_captions = not reading.with_captions or any(captions for _, captions, _ in sidecars)
+        other_keys = [] if has_captions else _keys_found(shard, samples)
     except (BrokenShardError, OSError) as error:
-        cause = error.__cause__ if isinstance(error, BrokenShardError) else error
-        if isinstance(cause, OSError) and cause.errno in SYSTEM_ERRORS:
-            raise
+        if isinstance(error, OSError) and error.errno not in CONTENT_ERRORS:
+            raise _unreadable(name, error) from error
         broken = str(getattr(error, "strerror", None) or error)[:500]
         size, sha256, samples = 0, sha256 or "", []
-    has_captions = not reading.with_captions or any(captions for _, captions, _ in sidecars)
+        has_captions, other_keys = True, []
     metadata = {
-        **({} if has_captions or not samples else {KEYS: json.dumps(_keys_found(shard, samples))}),
+        **({} if has_captions or not samples else {KEYS: json.dumps(other_keys)}),
         "facts": VERSION,
         "stamp": stamp,
         "sha256": sha256,
@@ -135,6 +136,15 @@ def write_facts(
     if is_whole:
         metadata["num_sampled"] = str(WHOLE)
     save_records(path, samples, shard_size=size, arrays=arrays, metadata=metadata)
+
+
+def _unreadable(name: str, error: OSError) -> DataError:
+    other = f"{error.strerror or error}. Restore it, or see that its disk is there."
+    return DataError(
+        f"{quoted(name)} cannot be read, which is no fault of its content: "
+        f"{limit_of_system(error) or other} The same command goes on with the shards that are "
+        "missing."
+    )
 
 
 def read_facts(path: Path, *, stamp: str, reading: Reading, num_sampled: int = 0) -> Facts | None:
@@ -212,8 +222,7 @@ def _keys_found(shard: Path, samples: Sequence[TarSample]) -> list[str]:
     found = Counter[str]()
     with open_regular(shard) as file:
         for sample in samples[:NUM_LOOKED_AT]:
-            with contextlib.suppress(OSError):  # too large
-                found.update(keys_with_text(*read_files(file.fileno(), sample)))
+            found.update(keys_with_text(*_files_of(file.fileno(), sample)))
     return [key for key, _ in found.most_common(MOST_KEYS)]
 
 
@@ -224,7 +233,7 @@ def _read_one(
     try:
         text, metadata = read_files(descriptor, sample)
     except OSError as error:
-        if error.errno is not None:
+        if error.errno is not None:  # not of its size
             raise
         return fault or CODES[f"caption {UNREADABLE}"], (), b""
     sidecar = Sidecar(())
@@ -232,6 +241,16 @@ def _read_one(
         sidecar = read_captions(text, metadata, reading.caption_keys)
         fault = fault or (CODES[f"caption {sidecar.fault}"] if sidecar.fault else 0)
     return fault, sidecar.captions, uid_of(metadata)
+
+
+def _files_of(descriptor: int, sample: TarSample) -> tuple[bytes | None, bytes | None]:
+    """Return the .txt and .json file of an example; None for both if one is too large."""
+    try:
+        return read_files(descriptor, sample)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        return None, None
 
 
 def _arrays(

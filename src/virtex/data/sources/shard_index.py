@@ -64,12 +64,12 @@ def open_index(
     """
     try:
         paths, stamp = index_paths(shard, index_root, keys), stamp_of(shard, keys)
+        for path in paths:
+            if (index := _load(path, stamp)) is not None:
+                return index
+        index = build_index(shard, keys)
     except OSError as error:
-        raise BrokenShardError(error.strerror) from error
-    for path in paths:
-        if (index := _load(path, stamp)) is not None:
-            return index
-    index = build_index(shard, keys)
+        raise BrokenShardError(error.strerror or str(error)) from error
     any(_save(index, path, stamp) for path in paths)
     return index
 
@@ -97,7 +97,12 @@ def stamp_of(shard: Path, keys: Mapping[str, float] = NO_KEYS) -> dict[str, str]
 
 
 def build_index(shard: Path, keys: Mapping[str, float] = NO_KEYS) -> ShardIndex:
-    """Build the index of a shard from its headers and captions; Raises: see `open_index`."""
+    """Build the index of a shard from its headers and captions.
+
+    Raises:
+        BrokenShardError: The shard is truncated, or not a tar file.
+        OSError: It cannot be opened or read.
+    """
     members, passed_over = find_members(shard)
     samples, others = find_samples(members)
     with open_regular(shard) as file:
@@ -119,7 +124,9 @@ def _read_captions(descriptor: int, sample: TarSample, keys: Mapping[str, float]
         is_enough = text is not None and not keys
         metadata = None if is_enough else _read(descriptor, sample.metadata)
         return read_sidecar(text, metadata, keys)
-    except OSError:
+    except OSError as error:
+        if error.errno is not None:  # not of its size
+            raise
         return Sidecar((), UNREADABLE)
 
 

@@ -1,5 +1,6 @@
 """The files in a tar by their offsets, behind links and in archives joined end to end."""
 
+import errno
 import io
 import os
 import posixpath
@@ -13,6 +14,8 @@ from virtex.files import open_regular
 
 TAR_ERRORS = (tarfile.TarError, OSError, ValueError, OverflowError, MemoryError, RecursionError)
 """Errors that tarfile raises at corrupt headers, beside its own."""
+CONTENT_ERRORS = (None, errno.EINVAL)
+"""Numbers of the OSErrors that corrupt headers, or files that are not regular, lead to."""
 END_MARK = bytes(tarfile.BLOCKSIZE)
 """The block of zeros that ends a tar file."""
 PIECE = 2**20
@@ -56,6 +59,7 @@ def find_members(shard: Path) -> tuple[list[Member], Counter[str]]:
 
     Raises:
         BrokenShardError: The shard is truncated, or not a tar file.
+        OSError: It cannot be opened or read, which is no fault of its content.
     """
     found: list[Member | _Link] = []
     left_out: Counter[str] = Counter()
@@ -73,6 +77,8 @@ def find_members(shard: Path) -> tuple[list[Member], Counter[str]]:
                 elif not member.isdir():
                     left_out["pipe or device"] += 1
     except TAR_ERRORS as error:
+        if isinstance(error, OSError) and error.errno not in CONTENT_ERRORS:
+            raise
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise BrokenShardError(reason or str(error) or type(error).__name__) from error
     return _without_links(found, left_out), left_out
@@ -127,8 +133,10 @@ def _next_data(file: IO[bytes], offset: int) -> int | None:
     while True:
         try:
             offset = _skip_hole(file.fileno(), offset)
-        except OSError:  # there is only a hole
-            return None
+        except OSError as error:
+            if error.errno in (errno.EIO, errno.ESTALE):
+                raise
+            return None  # there is only a hole
         piece = os.pread(file.fileno(), PIECE, offset)
         rest = piece.lstrip(b"\0")
         if rest:
