@@ -11,7 +11,8 @@ from virtex.data.shards.folder_store import FolderStore
 from virtex.data.shards.index_options import includes
 from virtex.data.shards.manifest import Manifest
 from virtex.data.sources.shard_captions import index_command
-from virtex.errors import ConfigError
+from virtex.data.sources.shards import ShardedSource
+from virtex.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -154,3 +155,21 @@ def test_a_manifest_of_an_earlier_version_goes_on(shards: Path) -> None:
 )
 def test_a_pattern_includes_an_earlier_one(pattern: str, earlier: str, has_all: bool) -> None:
     assert includes(pattern, earlier) == has_all
+
+
+def test_a_manifest_that_was_copied_without_its_sibling_says_what_it_lacks(
+    shards: Path, tmp_path: Path
+) -> None:
+    out = index(shards, tmp_path / "m", val_share=0.5)
+    copy = tmp_path / "copied" / "m-val"
+    shutil.copytree(tmp_path / "m-val", copy)
+    records = tmp_path / "copied" / "m" / "records"
+    with pytest.raises(DataError) as raised:
+        ShardedSource(Manifest.read(copy))
+    assert f"Its records lie in {records}, which is not there" in str(raised.value)
+    assert f"Put the folder m into {tmp_path / 'copied'}." in str(raised.value)
+    shutil.copytree(out, records.parent)
+    assert ShardedSource(Manifest.read(copy))[0].captions
+    shutil.rmtree(records)
+    with pytest.raises(DataError, match=f"{records} is not there. Copy it too, or index"):
+        ShardedSource(Manifest.read(records.parent))

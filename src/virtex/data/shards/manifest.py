@@ -221,6 +221,14 @@ class Manifest:
         return self.folder / self.records_place / f"{self.names[shard]}{SUFFIX}"
 
     @property
+    def absent_records(self) -> Path | None:
+        """Folder of the records if it should be there and is not; else None."""
+        if self.folder is None or not self.records_place:
+            return None
+        place = Path(os.path.normpath(self.folder / self.records_place))
+        return None if place.is_dir() else place
+
+    @property
     def index_folder(self) -> Path | None:
         """Folder that `virtex index` wrote: for a manifest held out for validation, the other."""
         if self.folder is None:

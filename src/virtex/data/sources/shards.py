@@ -104,6 +104,8 @@ class ShardedSource(Source):
             problems.add_all(
                 f"shards missing in {manifest.root}", absent, "Restore or index them again."
             )
+            if manifest.absent_records is not None:
+                problems.add(_without_records(manifest, manifest.absent_records))
         problems.check()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -315,3 +317,14 @@ def _contents(descriptor: int, extents: list[Extent]) -> list[bytes]:
     return [
         whole[begin : begin + extent.size] for begin, extent in zip(begins, extents, strict=True)
     ]
+
+
+def _without_records(manifest: Manifest, absent: Path) -> str:
+    """Return what to do about a manifest whose folder of records is not there."""
+    if manifest.folder == absent.parent:
+        return f"{absent} is not there. Copy it too, or index the shards again."
+    return (
+        f"Its records lie in {absent}, which is not there: a manifest that was held out must lie "
+        f"beside the one that it was held out of. Put the folder {absent.parent.name} into "
+        f"{absent.parent.parent}."
+    )
