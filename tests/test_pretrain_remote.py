@@ -117,3 +117,18 @@ def test_other_commands_say_which_read_from_afar_and_what_to_do(
     message = "pack and tokenizer alone read from afar.*copy the shards to a folder"
     with pytest.raises(ConfigError, match=message):
         open_source(SourceConfig(source="webdataset", root=manifest), split="train")
+
+
+def test_a_mistake_in_the_environment_is_named_before_the_run(
+    server: RangedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = index(tmp_path)
+    monkeypatch.setenv("AWS_ENDPOINT", server.endpoint.removeprefix("http://"))
+    with pytest.raises(ConfigError, match=r"AWS_ENDPOINT is 127\.0\.0\.1:\d+, and must begin with"):
+        pretrain(options(manifest, tmp_path / "run", "--data.cache_dir", str(tmp_path / "cache")))
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+    server.set_environment(monkeypatch)
+    monkeypatch.delenv("AWS_ALLOW_HTTP")
+    with pytest.raises(DataError, match="set AWS_ALLOW_HTTP=true, or give https") as raised:
+        pretrain(options(manifest, tmp_path / "run", "--data.cache_dir", str(tmp_path / "cache")))
+    assert raised.value.exit_code == 2

@@ -13,6 +13,7 @@ from virtex.data.lanes import LaneOrder
 from virtex.data.shards.cache_size import open_cache
 from virtex.data.shards.filler import MARGIN, Filler, Order, needed_at_once, num_used
 from virtex.data.shards.manifest import Manifest, SourceShard, has_manifest, is_url
+from virtex.data.shards.store import open_store
 from virtex.data.source_options import SourceConfig
 from virtex.distributed import Share
 
@@ -73,7 +74,8 @@ def open_remote(
         num_on_node: Number of processes that share this node's cache.
 
     Raises:
-        ConfigError: The cache cannot be used, or is too small for the shards in use.
+        ConfigError: The cache cannot be used, or is too small for the shards in use; or a store
+            cannot be reached by its URL and the environment.
         DataError: A manifest is damaged, or has fewer examples than there are lanes.
     """
     if config.source != "webdataset":
@@ -83,6 +85,8 @@ def open_remote(
     remote = [one for one in every if is_url(one.root)]
     if not remote:
         return None
+    for root in dict.fromkeys(one.root for one in remote):
+        open_store(root)  # connects to nothing: the filler does, which starts later
     numbers = {at: remote.index(one) for at, one in enumerate(train) if one in remote}
     order_of = partial(
         LaneOrder,
