@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from obstore import exceptions
 
 from tests.data.shards.ranged_server import BUCKET, RangedServer, etag_of
 from tests.data.sources.layouts import write
@@ -181,6 +182,13 @@ def test_a_list_that_is_refused_is_tried_once(
     with pytest.raises(StoreError, match=message):
         list(s3.list())
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_server_of_credentials_that_refuses_may_pass(status: int) -> None:
+    message = f"Generic GCS error: Error performing token request: status code: {status} No"
+    error = exceptions.GenericError(message)
+    assert module._reason(error, "GOOGLE") == (message, True)
 
 
 def test_an_object_of_an_impossible_name_is_named(folder: Path, s3: Store) -> None:

@@ -70,8 +70,8 @@ UNLISTED = (
 )
 ROLE = re.compile(r"/latest/(api/token|meta-data)|computeMetadata|/metadata/identity")
 """Part of the addresses that give a machine's role, read for want of credentials."""
-STATUS = re.compile(r"status code: (\d\d\d)")
-DENIED, MISSING = ("401", "403"), "404"
+REFUSED_LIST = re.compile(r"performing list request: .*?status code: (401|403|404)\b", re.DOTALL)
+"""Message of a list that is refused; one of credentials that are not given now may pass."""
 OPTIONS = re.compile(
     r"no credentials|token file|Received redirect"
     r"|status code: 4(?!08|09|25|29)\d\d(?!.*RequestTimeout)"
@@ -345,9 +345,8 @@ def _reason(error: BaseException, prefix: str) -> tuple[str, bool]:
 
 def _refusal(whole: str, text: str, prefix: str) -> str:
     """Return why no try helps after an error that has no class of its own; empty if one may."""
-    if found := STATUS.search(whole):  # a list that is refused
-        status = found[1]
-        return _denied(prefix) if status in DENIED else GONE if status == MISSING else ""
+    if found := REFUSED_LIST.search(whole):
+        return GONE if found[1] == "404" else _denied(prefix)
     if not whole.strip().endswith(BUILDER):
         return ""
     plain = plain_endpoints(prefix, os.environ)
