@@ -28,7 +28,6 @@ OWN = {HEADER, KEPT, FAULTS, CAPTIONS, RECORDS}
 """Names of what a manifest's folder holds, beside hidden files."""
 MARK = b'"virtex_manifest"'
 """Key that manifest.json begins with."""
-MOVE = "Move that folder away, or choose another --out"
 
 
 def val_folder(out: Path) -> Path:
@@ -102,13 +101,12 @@ def _problem_beside(beside: Path, out: Path, root: str, config: IndexConfig) -> 
         problem = _problem_of_files(beside)
         return None if problem is None else f"--val_share writes {beside} too: {problem}"
     has_this_root = before.root.rstrip("/") == root.rstrip("/")
-    is_renamed = has_this_root and not _has_index(
-        before
-    )  # with the first, and its records are gone
+    # The records of one that was renamed, together with the first, are not where it says.
+    is_renamed = has_this_root and before.absent_records is not None
     if not _is_of(before, out) and not is_renamed:
         return (
             f"--val_share writes {beside} too, which is a manifest of its own, of {before.root}. "
-            f"{MOVE}."
+            "Move that folder away, or choose another --out."
         )
     if not has_this_root and not config.overwrite:
         return (
@@ -139,10 +137,6 @@ def _manifest_in(folder: Path) -> Manifest | None:
 def _is_of(held_out: Manifest, out: Path) -> bool:
     """Return whether a manifest's records lie in the one in `out`, beside it."""
     return held_out.records_place == f"../{out.name}/{RECORDS}"
-
-
-def _has_index(manifest: Manifest) -> bool:
-    return manifest.index_folder is not None and (manifest.index_folder / RECORDS).is_dir()
 
 
 def _shown(pattern: str) -> str:
