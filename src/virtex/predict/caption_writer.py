@@ -22,10 +22,7 @@ from virtex.predict.results import Caption, Writing, decode_captions, drop_impos
 class CaptionWriter:
     """A captioner with its tokenizer and image transform, which writes captions of images.
 
-    Args:
-        captioner: The model; it is put into evaluation mode and moved to `device`.
-        image: How images become network inputs, as in validation.
-        precision: Arithmetic of the model.
+    Args: See `Predictor`.
     """
 
     def __init__(

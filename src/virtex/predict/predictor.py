@@ -34,7 +34,13 @@ from virtex.predict.results import (
 
 
 class Predictor(CaptionWriter):
-    """A captioner that writes captions of images, scores texts, and shows what it reads where."""
+    """A captioner that writes captions of images, scores texts, and shows what it reads where.
+
+    Args:
+        captioner: The model; it is put into evaluation mode and moved to `device`.
+        image: How images become network inputs, as in validation.
+        precision: Arithmetic of the model.
+    """
 
     def score(
         self,
