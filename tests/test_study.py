@@ -143,6 +143,7 @@ def test_a_study_does_not_resume_with_other_options(tmp_path: Path) -> None:
         ({"scores": [{"name": "x"}], "score_options": {"x": {"seed": 1}}}, "has seed.*draws"),
         ({"scores": [{"name": "x", "draws": 0}]}, "score 'x': draws 0"),
         ({"scores": [{"name": "x"}, {"name": "X"}]}, "score 'X': give it a name of its own"),
+        ({"recipes": ["cpu_small"], "data": {}}, "trains on data of your own, and none are named"),
         ({"row_options": {"Random": {}}}, "row 'Random'.*Did you mean random"),
         ({"score_options": {"x": {}}}, "score 'x', which there is not"),
         (

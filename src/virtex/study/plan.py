@@ -168,9 +168,9 @@ def _options(config: StudyConfig, row: Row, out: Path) -> PretrainConfig:
     Those of a run in `out` are the defaults.
     """
     data = to_dict(config.data)
-    for amount, whole in (("share", 1.0), ("num_captions", None)):
-        if data[amount] == whole:  # so that a recipe may set it
-            del data[amount]
+    for option, default in (("share", 1.0), ("num_captions", None), ("needs_root", False)):
+        if data[option] == default:  # so that a recipe may set it
+            del data[option]
     own = [{"data": data}, _network(config), config.pretrain, row.pretrain or {}]
     if row.root == TARGET:
         own[0] = {"data": to_dict(config.target)}
