@@ -110,7 +110,10 @@ def _means(parts: list[_Sums]) -> dict[str, float]:
     totals = torch.tensor([part.values for part in parts], dtype=torch.float64).sum(0).tolist()
     named = zip(parts[0].names, totals, strict=True)
     numbers = {name: total / weight for name, (total, weight) in named if weight > 0}
-    if terms := parts[0].terms:
-        found = {name: factor for name, factor in terms.items() if name in numbers}
-        numbers["loss"] = sum(factor * numbers[name] for name, factor in found.items())
+    if parts[0].terms:
+        numbers.pop("loss", None)
+        terms = [
+            factor * numbers[name] for name, factor in parts[0].terms.items() if name in numbers
+        ]
+        numbers |= {"loss": sum(terms)} if terms else {}
     return numbers
