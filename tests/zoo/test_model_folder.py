@@ -24,8 +24,10 @@ from tests.zoo.exported import (
     write_run,
 )
 from tests.zoo.opened import open_backbone
+from virtex.data.transforms import ImageConfig
 from virtex.errors import DataError
 from virtex.zoo.export.model_card import without_folders
+from virtex.zoo.export.model_folder import timm_config
 from virtex.zoo.init import open_init
 from virtex.zoo.models import find
 from virtex.zoo.weights_file import save_weights
@@ -88,6 +90,18 @@ def test_a_model_folder_holds_what_timm_and_virtex_read_and_nothing_else(run, tm
         for init in (run.folder, folder)
     ]
     assert captions[0] == captions[1]
+
+
+@pytest.mark.parametrize(("size", "short_side"), [(64, 73), (443, 506), (34, 50), (224, 224)])
+def test_timm_resizes_validation_images_as_virtex_does(run, size, short_side):
+    image = ImageConfig(size=size, validation_resize=short_side)
+    stated = timm_config(run.task.backbone, image)["pretrained_cfg"]
+    transform = timm.data.create_transform(
+        (3, size, size), interpolation="bilinear", crop_pct=stated["crop_pct"]
+    )
+    resize, crop, *_ = transform.transforms
+    assert resize.size == short_side
+    assert crop.size == (size, size)
 
 
 def test_a_card_states_data_recipe_and_only_the_scores_of_these_weights(tmp_path):

@@ -138,11 +138,21 @@ def _is_named_at_once(message: str, url: str = f"s3://{BUCKET}/pre") -> None:
 def test_plain_http_names_the_variable_that_allows_it(
     server: RangedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    url = f"s3://{BUCKET}/pre"
+    message = "AWS_ENDPOINT is of plain http: set AWS_ALLOW_HTTP=true, or give https"
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "False")
+    with pytest.raises(ConfigError, match=message):
+        open_store(url)
     monkeypatch.delenv("AWS_ALLOW_HTTP")
-    _is_named_at_once("AWS_ENDPOINT is of plain http: set AWS_ALLOW_HTTP=true, or give https")
+    with pytest.raises(ConfigError, match=message):
+        open_store(url)
+    monkeypatch.setenv("AWS_ENDPOINT", "https://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)  # which obstore takes
+    _is_named_at_once("cannot be requested.*check .*AWS_ENDPOINT, AWS_ENDPOINT_URL,")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
     server.fail(1, status=500)
     server.set_environment(monkeypatch)
-    assert list(open_store(f"s3://{BUCKET}/pre", patience=HASTE).list())
+    assert list(open_store(url, patience=HASTE).list())
 
 
 @pytest.mark.parametrize("name", ["AWS_ALLOW_HTTP", "AWS_SKIP_SIGNATURE"])

@@ -25,7 +25,6 @@ from virtex.data.shards.folder_store import FolderStore
 from virtex.data.shards.store_environment import (
     client_options,
     endpoint_problems,
-    plain_endpoints,
     settings_of,
     without_secrets,
 )
@@ -77,6 +76,8 @@ OPTIONS = re.compile(
     r"|status code: 4(?!08|09|25|29)\d\d(?!.*RequestTimeout)"
 )
 """Part of the reason of a failure that options or credentials cause, although a try may help."""
+CERTIFICATE = re.compile(r"\bInvalidCertificate\(\s*(?:Other\(\s*)*(\w+)")
+"""Part of the source of an error that names why a server's certificate is refused."""
 GONE = "there is nothing of this name. Correct the URL, or index the shards again."
 BUILDER = "builder error"
 """Part of the message of a request that cannot be sent, for its URL."""
@@ -90,7 +91,7 @@ def open_store(root: str | Path, *, patience: Patience | None = None) -> Store:
 
     Raises:
         ConfigError: The URL is of no known kind, names nothing, or holds a credential; or the
-            environment names an endpoint that is no URL.
+            environment names an endpoint that is no URL, or one of plain http without allowing it.
     """
     text = str(root)
     if "://" not in text:
@@ -339,21 +340,24 @@ def _reason(error: BaseException, prefix: str) -> tuple[str, bool]:
             f"{prefix}_SKIP_SIGNATURE=true for public data), and this machine has no role: {text}"
         )
         return text, True
-    refusal = _refusal(str(error).partition("Debug source:")[0], text, prefix)
+    refusal = _refusal(str(error), text, prefix)
     return refusal or text, not refusal and isinstance(error, exceptions.BaseError | OSError)
 
 
 def _refusal(whole: str, text: str, prefix: str) -> str:
     """Return why no try helps after an error that has no class of its own; empty if one may."""
-    if found := REFUSED_LIST.search(whole):
+    message, _, source = whole.partition("Debug source:")
+    if found := CERTIFICATE.search(source):
+        return (
+            f"the server's certificate is refused ({found[1]}). Correct the URL's host, or name "
+            f"the certificate of the server's own authority: SSL_CERT_FILE=FILE ({text})."
+        )
+    if found := REFUSED_LIST.search(message):
         return GONE if found[1] == "404" else _denied(prefix)
-    if not whole.strip().endswith(BUILDER):
+    if not message.strip().endswith(BUILDER):
         return ""
-    plain = plain_endpoints(prefix, os.environ)
-    if not plain:
-        return f"its URL cannot be requested: {text}."
-    allow = f"{', '.join(plain)} is of plain http: set {prefix}_ALLOW_HTTP=true, or give https"
-    return f"{allow} ({text})."
+    settings = settings_of(text, prefix, os.environ)
+    return f"its URL cannot be requested: {text}{settings and '; '}{settings}."
 
 
 def _denied(prefix: str) -> str:

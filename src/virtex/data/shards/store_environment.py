@@ -18,6 +18,8 @@ ENDPOINTS = {
     "AZURE": ("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"),
 }
 """Variables that name the server of a store, by how the variables of its kind begin."""
+FALSE = ("0", "false", "off", "no", "n")
+"""Values of a variable that obstore reads as false."""
 SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL|SIGNATURE|SAS|ACCOUNT|CLIENT|TENANT")
 """Part of the name of an environment variable that may hold a credential."""
 NO_SECRET = re.compile("(SKIP_SIGNATURE|_FILE)$")
@@ -39,20 +41,20 @@ def client_options(prefix: str, environment: Mapping[str, str]) -> dict[str, Any
 
 
 def endpoint_problems(prefix: str, environment: Mapping[str, str]) -> list[str]:
-    """Return a problem for each variable of an endpoint that is no URL."""
+    """Return what is wrong with the variables that name a server: no URL, or plain http unasked."""
     given = {name: environment[name] for name in ENDPOINTS.get(prefix, ()) if name in environment}
-    return [
+    problems = [
         f"{name} is {quoted(value) if value and '@' not in value else 'no URL'}, and must begin "
         "with https:// or http:// and a host; or remove it from the environment"
         for name, value in given.items()
         if not re.fullmatch(r"(?i)https?://[^\s/]\S*", value)
     ]
-
-
-def plain_endpoints(prefix: str, environment: Mapping[str, str]) -> list[str]:
-    """Return the variables that name an endpoint of plain http."""
-    names = ENDPOINTS.get(prefix, ())
-    return [name for name in names if environment.get(name, "").lower().startswith("http://")]
+    are_plain = [value.lower().startswith("http://") for value in given.values()]
+    if given and all(are_plain) and environment.get(f"{prefix}_ALLOW_HTTP", "no").lower() in FALSE:
+        problems.append(
+            f"{', '.join(given)} is of plain http: set {prefix}_ALLOW_HTTP=true, or give https"
+        )
+    return problems
 
 
 def settings_of(text: str, prefix: str, environment: Mapping[str, str]) -> str:

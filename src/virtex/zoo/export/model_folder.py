@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def timm_config(backbone: Backbone, image: ImageConfig) -> dict[str, Any]:
             "input_size": [3, size, size],
             "fixed_input_size": fixed,
             "interpolation": "bilinear",
-            "crop_pct": image.size / image.validation_short_side,
+            "crop_pct": _crop_share(image.size, image.validation_short_side),
             "crop_mode": "center",
             "mean": backbone.config.image_mean or IMAGENET_MEAN,
             "std": backbone.config.image_std or IMAGENET_STD,
@@ -107,3 +108,9 @@ def timm_config(backbone: Backbone, image: ImageConfig) -> dict[str, Any]:
             "classifier": known.get("classifier"),
         },
     }
+
+
+def _crop_share(size: int, short_side: int) -> float:
+    """Return a crop's share of the short side, which timm finds again by `floor(size / share)`."""
+    share = size / short_side
+    return share if math.floor(size / share) == short_side else math.nextafter(share, 0)
