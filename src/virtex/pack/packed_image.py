@@ -59,8 +59,8 @@ def pack_image(example: Example, *, short_side: int, quality: int) -> PackedImag
 def reduce(opened: OpenedImage, short_side: int) -> Pixels:
     """Return an image's pixels (H, W, 3) at a short side below its own.
 
-    Bicubic, since training resizes once more: a crop of a COCO image packed at 256 pixels has 0.77
-    of the contrast between neighbors that one from the original has, and by bilinear weights 0.64.
+    Bicubic, since training resizes once more, and bilinear weights keep less of the contrast
+    between neighbors (`benchmarks/short_sides.py` measures what is kept).
     """
     scale = short_side / min(opened.height, opened.width)
     size = [max(short_side, round(side * scale)) for side in (opened.height, opened.width)]

@@ -22,7 +22,7 @@ NOT_SCORES = frozenset(
 """Numbers that describe a result and do not rank it."""
 REFERENCE_NOTE = (
     "The paper's figures were measured with images resized without antialiasing; ours antialiases, "
-    "which is worth about 0.1 mAP on VOC07."
+    "so that figures may differ a little (not measured)."
 )
 FOLDERS_NOTE = (
     "The data lie in several folders with the same file names and annotations; that their images "

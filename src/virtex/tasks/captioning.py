@@ -49,7 +49,7 @@ class CaptioningConfig(WithTokensConfig, WithSmoothingConfig, WithGridShareConfi
 
     captions_per_image: int = 1
     """Captions of each image in a step, for one pass through the backbone; images with fewer
-    repeat theirs. Several teach a small head and backbone sooner."""
+    repeat theirs."""
 
     def __post_init__(self) -> None:
         problems = out_of_range(self, {"captions_per_image": (1, MAX_CAPTIONS)})

@@ -31,8 +31,8 @@ class WithTokensConfig(TaskConfig):
     """Options of token classification beside a task's own loss."""
 
     token_weight: float = 0.0
-    """Weight of a further loss, token classification from the same pooled features, which teaches
-    the backbone sooner; 0 leaves it out."""
+    """Weight of a further loss, token classification from the same pooled features; 0 leaves it
+    out."""
     token_idf: bool = False
     """Weight its tokens by inverse document frequency, counted during training (SuperClass)."""
 
