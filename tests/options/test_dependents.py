@@ -61,6 +61,8 @@ def test_what_is_given_again_is_not_called_left_out(caplog: pytest.LogCaptureFix
     named = ["--config", "cpu_small", "--backbone.name", "resnet50"]
     parse(*named, "--backbone.options", "{output_stride: 8}")
     parse("--config", "cpu_small", "--backbone.name=resnet18")
+    superclip = parse("--config", "own_data", "--task", "superclip").task
+    assert superclip.token_weight == 1  # as the recipe's bicaptioning has it
     assert "left out" not in caplog.text
 
 

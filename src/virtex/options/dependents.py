@@ -123,6 +123,14 @@ class Dependents:
         lost = [name for name in known if name not in stays and name not in given]
         return self._put_back(prefix, lost, default_of, f"{prefix.removesuffix('.')} {to}")
 
+    def fix(self, prefix: str, fixed: Mapping[str, Any]) -> None:
+        """Remember what a name fixes; a value that it fixes to what it was is not left out."""
+        self.values[prefix] |= fixed
+        for name, value in fixed.items():
+            before, _ = self.dropped.get(prefix + name, (MISSING, ""))
+            if before == value:
+                del self.dropped[prefix + name]
+
     def _put_back(
         self, prefix: str, names: Sequence[str], default_of: Mapping[str, Any], now: str
     ) -> dict[str, Any]:

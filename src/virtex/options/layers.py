@@ -118,7 +118,7 @@ class Layers:
         checked = self._options(config_class, options, path + ".")
         for key, fixed_value in fixed.items():
             check_fixed(str(name), key, fixed_value, given=checked.get(key, fixed_value), path=path)
-        self.dependents.values[f"{path}."] |= fixed
+        self.dependents.fix(f"{path}.", fixed)
         return {CLASS: Choice(config_class).class_path, OPTIONS: {**resets, **checked, **fixed}}
 
     def _is_another(self, base: type, option: Option, path: str, *, name: str) -> bool:
