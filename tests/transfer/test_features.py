@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from tests.data.sources.layouts import jpeg, write
 from tests.transfer.conftest import Noise
 from virtex.data.example import Example, Subset
+from virtex.data.sources.classes import ClassesSource
 from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.transfer import features
-from virtex.transfer.features import Extraction, extract_features
+from virtex.transfer.features import Extraction, extract_features, pixels_identity
 from virtex.transfer.image_batches import WholeTransform
 
 QUICK = Extraction(image_size=32, batch_size=4, num_workers=0)
@@ -98,6 +101,46 @@ def test_the_cache_distinguishes_weights_data_and_transforms(
     assert len(list(tmp_path.rglob("*.safetensors"))) == 7
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert all(path.suffix == ".safetensors" for path in files)
+
+
+def test_images_that_were_replaced_in_place_have_features_of_their_own(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    for folder, level in (("fog", 60), ("snow", 200)):
+        for name in ("cat/1.jpg", "cat/2.jpg", "dog/3.jpg"):
+            write(tmp_path / folder / name, jpeg(level))
+    (tmp_path / "data").symlink_to("fog")
+    cached = replace(QUICK, cache=tmp_path / "cache")
+
+    def values() -> NDArray[np.float32]:
+        return extract_features(backbone, ClassesSource(tmp_path / "data"), cached).values
+
+    fog = values()
+    (tmp_path / "data").unlink()
+    (tmp_path / "data").symlink_to("snow")
+    snow = values()
+    assert not np.allclose(snow, fog)
+    write(tmp_path / "snow/cat/2.jpg", jpeg(60))
+    mixed = values()
+    np.testing.assert_allclose(mixed, [snow[0], fog[1], snow[2]], rtol=1e-4, atol=1e-5)
+    write(tmp_path / "snow/dog/readme.txt", "of another time")
+    kept = len(list((tmp_path / "cache").iterdir()))
+    np.testing.assert_array_equal(values(), mixed)
+    assert kept == len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_files_of_a_large_set_are_compared_at_even_distances(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(features, "MOST_FILES", 3)
+    for number in range(8):
+        write(tmp_path / "cat" / f"{number}.jpg", jpeg())
+    source = ClassesSource(tmp_path)
+    first = pixels_identity(source)
+    write(tmp_path / "cat/1.jpg", jpeg() + b"more")
+    assert pixels_identity(source) == first  # 0, 3 and 6 are compared
+    write(tmp_path / "cat/6.jpg", jpeg() + b"more")
+    assert pixels_identity(source) != first
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 20, b"cut"])

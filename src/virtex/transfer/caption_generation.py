@@ -17,7 +17,7 @@ from virtex.models.decoding import DecodingConfig
 from virtex.predict.predictor import Predictor
 from virtex.predict.results import Writing, check_captions
 from virtex.progress import tracked
-from virtex.transfer.features import data_identity
+from virtex.transfer.features import pixels_identity
 from virtex.transfer.image_batches import image_batches
 from virtex.transfer.protocol import digest
 
@@ -67,7 +67,7 @@ def captions_of(
         DataError: Too many bad images, or a damaged cache.
         CheckpointError: A likelihood is NaN; nothing is cached then.
     """
-    key = digest([generation.settings(), generation.seed, model, data_identity(source)])
+    key = digest([generation.settings(), generation.seed, model, *pixels_identity(source)])
     path = folder / "captions" / f"{key}.json"
     captions = _read(path) if path.is_file() else None
     found = distributed.gather_objects(captions is not None)

@@ -1,6 +1,7 @@
 """Pooled features of all images of a source from a frozen backbone, and their cache."""
 
 import copy
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ CHUNK = 20_000
 """Images whose features are written together; an interrupted command loses at most these."""
 LAYOUT = 3
 """Version of the cache; raise it where the same key would mean other features."""
+MOST_FILES = 20_000
+"""Most image files whose sizes and times are compared, evenly spaced among all."""
 
 
 @dataclass(frozen=True)
@@ -221,8 +224,30 @@ def _concatenated(parts: Sequence[Features]) -> Features:
 
 def _key(backbone: Backbone, source: Source, extraction: Extraction) -> str:
     """Return a hash of everything that the features depend on."""
-    parts = [backbone_digest(backbone), data_identity(source), extraction.settings()]
+    parts = [backbone_digest(backbone), *pixels_identity(source), extraction.settings()]
     return digest([LAYOUT, *parts])
+
+
+def pixels_identity(source: Source) -> list[Any]:
+    """Return a source's identity, and a hash of the sizes and times of its image files.
+
+    A set whose images were resized, replaced or repaired in place is then another one, which no
+    cache takes for what it was.
+    """
+    step = max(1, -(-len(source) // MOST_FILES))
+    found = (source.image_file(index) for index in range(0, len(source), step))
+    paths = dict.fromkeys(one.path for one in found if one is not None)
+    return [data_identity(source), digest([_stamp(path) for path in paths])]
+
+
+def _stamp(path: str) -> list[int]:
+    """Return the size and time of a file; nothing for a folder, a URL, or what is absent."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return []
+    is_file = stat.S_ISREG(status.st_mode)
+    return [status.st_size, status.st_mtime_ns] if is_file else []
 
 
 def data_identity(source: Source) -> Any:

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score, top_k_accuracy_score
 
 from tests.oracles.ranking import slow_average_precision, slow_top_k_accuracy
+from virtex.errors import DataError
 from virtex.transfer.metrics.classification import (
     average_precision,
     average_precisions,
@@ -45,7 +46,7 @@ def test_average_precision_of_a_class_nobody_shows_is_an_error() -> None:
 
 
 def test_scores_that_are_not_numbers_are_an_error() -> None:
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(DataError, match="NaN"):
         average_precision(np.array([True, False]), np.array([np.nan, 0.0]))
 
 

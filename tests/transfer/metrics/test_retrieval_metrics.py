@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tests.oracles.retrieval import slow_own_image_rank, slow_own_text_rank
+from virtex.errors import DataError
 from virtex.transfer.metrics.retrieval import best_text_ranks, count_at_least, recall_at_k
 from virtex.transfer.retrieval import rank
 
@@ -56,5 +57,5 @@ def test_recall_is_the_fraction_within_the_first_k() -> None:
 
 
 def test_scores_that_are_no_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(DataError, match="NaN"):
         count_at_least(np.full((2, 2), np.nan), np.zeros(2))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
+from virtex.errors import ConfigError
 from virtex.transfer.linear import accuracies
 from virtex.transfer.solvers import probes
 from virtex.transfer.solvers.probes import (
@@ -88,6 +89,12 @@ def test_the_only_image_of_the_second_class_is_fitted_to() -> None:
         features = np.random.default_rng(0).normal(size=(number + 1, 3)).astype(np.float32)
         scores, _ = logistic_scores(features, labels, features, num_classes=2, seed=0)
         assert scores.shape == (number + 1, 2)
+
+
+def test_a_layer_that_diverges_is_an_error_that_names_the_rate() -> None:
+    config = SgdConfig(epochs=20, lr=1e4, weight_decay=1.0)
+    with pytest.raises(ConfigError, match=r"diverged with sgd.lr 10000.0 and sgd.weight_decay 1.0"):
+        sgd_scores(TRAIN, LABELS, TEST, num_classes=6, config=config, device=CPU, seed=0)
 
 
 def test_sgd_repeats_itself_exactly_and_leaves_the_global_generator_alone() -> None:

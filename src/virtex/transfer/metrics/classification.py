@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from virtex.errors import DataError
+
 
 def average_precision(present: NDArray[np.bool_], scores: NDArray[np.floating]) -> float:
     """Return the area under the precision-recall steps, without interpolation.
@@ -14,7 +16,7 @@ def average_precision(present: NDArray[np.bool_], scores: NDArray[np.floating]) 
         present: (N,) whether the class is present in each image; true at least once.
         scores: (N,) higher where the class is more likely; finite.
     """
-    _check_scores(scores)
+    check_scores(scores)
     if not present.any():
         raise ValueError("average precision needs at least one image that shows the class")
     order = np.argsort(-scores, kind="stable")
@@ -59,11 +61,15 @@ def true_ranks(labels: NDArray[np.integer], scores: NDArray[np.floating]) -> NDA
         labels: (N,) the true class.
         scores: (N, K) of each class.
     """
-    _check_scores(scores)
+    check_scores(scores)
     true_scores = np.take_along_axis(scores, labels[:, None], axis=1)  # (N, 1)
     return (scores >= true_scores).sum(axis=1)
 
 
-def _check_scores(scores: NDArray[np.floating]) -> None:
+def check_scores(scores: NDArray[np.floating]) -> None:
+    """Raise DataError for scores that are NaN or infinite, of which no ranking means anything."""
     if not np.isfinite(scores).all():
-        raise ValueError("scores hold NaN or infinity: a ranking of them means nothing")
+        raise DataError(
+            "scores hold NaN or infinity, and cannot be ranked: what gave them has diverged. Try a "
+            "lower learning rate, or weights of an earlier step."
+        )

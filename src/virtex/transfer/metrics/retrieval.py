@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from virtex.transfer.metrics.classification import check_scores
+
 Scores = NDArray[np.floating]
 
 
@@ -23,7 +25,7 @@ def best_text_ranks(
         is_own: (I, K) whether the text belongs to the image; true at least once for each image.
         others: (K,) whether the text counts.
     """
-    _check(scores)
+    check_scores(scores)
     best = np.where(is_own, scores, -np.inf).max(1, keepdims=True)  # (I, 1)
     return 1 + ((scores >= best) & ~is_own & others).sum(1)
 
@@ -37,7 +39,7 @@ def count_at_least(scores: Scores, own_scores: Scores) -> NDArray[np.int64]:
         scores: (I, K) of some of the images.
         own_scores: (K,) of each text with its own image.
     """
-    _check(scores)
+    check_scores(scores)
     return (scores >= own_scores).sum(0)
 
 
@@ -45,8 +47,3 @@ def recall_at_k(ranks: NDArray[np.integer], *, at: Sequence[int] = (1, 5, 10)) -
     """Return the fraction of ranks up to each k, as `R@k`, and the median rank."""
     recall = {f"R@{k}": float((ranks <= k).mean()) for k in at}
     return {**recall, "median_rank": float(np.median(ranks))}
-
-
-def _check(scores: Scores) -> None:
-    if not np.isfinite(scores).all():
-        raise ValueError("scores hold NaN or infinity: a ranking of them means nothing")

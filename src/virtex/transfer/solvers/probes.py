@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from virtex.errors import out_of_range
+from virtex.errors import ConfigError, out_of_range
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -164,7 +164,11 @@ def sgd_scores(
     device: torch.device,
     seed: int,
 ) -> NDArray[np.float32]:
-    """Return logits (M, K) of a linear layer trained with SGD; Args: see `logistic_scores`."""
+    """Return logits (M, K) of a linear layer trained with SGD; Args: see `logistic_scores`.
+
+    Raises:
+        ConfigError: The layer diverged.
+    """
     generator = torch.Generator().manual_seed(seed)
     features = torch.from_numpy(train_features).to(device)  # (N, C)
     labels = torch.from_numpy(train_labels).to(device)
@@ -184,6 +188,11 @@ def sgd_scores(
             schedule.step()
     with torch.inference_mode():
         logits: Tensor = layer(torch.from_numpy(test_features).to(device))
+    if not logits.isfinite().all():
+        raise ConfigError(
+            f"the linear classifier diverged with sgd.lr {config.lr} and sgd.weight_decay "
+            f"{config.weight_decay}: give a lower learning rate."
+        )
     return logits.cpu().numpy()
 
 
