@@ -52,7 +52,7 @@ def resnet50(pretrained: bool = False, weights: str | None = None, **kwargs):
         kwargs: Further arguments of torchvision's ResNet.
     """
     published = "pxgjxcva7oypf12/backbone_bicaptioning_R_50_L1_H2048.pth?dl=1"
-    return _filled(_GridResNet([3, 4, 6, 3], **kwargs), pretrained, weights, published)
+    return _filled("resnet50", _GridResNet([3, 4, 6, 3], **kwargs), pretrained, weights, published)
 
 
 def resnet101(pretrained: bool = False, weights: str | None = None, **kwargs):
@@ -62,7 +62,8 @@ def resnet101(pretrained: bool = False, weights: str | None = None, **kwargs):
         pretrained, weights, kwargs: See `resnet50`.
     """
     published = "bb74jubt68cpn80/bicaptioning_R_101_L1_H1024.pth?dl=1"
-    return _filled(_GridResNet([3, 4, 23, 3], **kwargs), pretrained, weights, published)
+    model = _GridResNet([3, 4, 23, 3], **kwargs)
+    return _filled("resnet101", model, pretrained, weights, published)
 
 
 def wide_resnet50_2(pretrained: bool = False, weights: str | None = None, **kwargs):
@@ -73,7 +74,7 @@ def wide_resnet50_2(pretrained: bool = False, weights: str | None = None, **kwar
     """
     published = "5o198ux709r6376/bicaptioning_R_50W2X_L1_H1024.pth?dl=1"
     model = _GridResNet([3, 4, 6, 3], width_per_group=128, **kwargs)
-    return _filled(model, pretrained, weights, published)
+    return _filled("wide_resnet50_2", model, pretrained, weights, published)
 
 
 class _GridResNet(torchvision.models.ResNet):
@@ -90,7 +91,7 @@ class _GridResNet(torchvision.models.ResNet):
         return self.layer4(self.layer3(self.layer2(self.layer1(features))))
 
 
-def _filled(model, pretrained, weights, published):
+def _filled(name, model, pretrained, weights, published):
     if pretrained and weights is not None:
         raise ValueError("give pretrained=True or weights=..., not both")
     if pretrained or weights is not None:
@@ -100,7 +101,7 @@ def _filled(model, pretrained, weights, published):
     elif weights is not None:
         source = os.fspath(weights)
         if source.startswith(_HUB):
-            _check_hub_model(source)
+            _check_hub_model(source, name)
             source = _hub_address(source, "model.safetensors")
         is_address = source.startswith(("http://", "https://"))
         path = _fetched(source, _own_name(source)) if is_address else source
@@ -110,21 +111,29 @@ def _filled(model, pretrained, weights, published):
     return model
 
 
-def _check_hub_model(name):
-    """Refuse a model of the hub whose config.json states another network or normalization."""
+def _check_hub_model(name, network):
+    """Refuse a model of the hub whose config.json states another network or normalization.
+
+    Args:
+        name: The model, hf-hub:OWNER/NAME.
+        network: Name of the network that takes its weights.
+    """
     path = _fetched(address := _hub_address(name, "config.json"), _own_name(address))
     try:
         config = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
         images = config.get("pretrained_cfg") or config  # timm's older files are flat
         options = dict(config.get("model_args") or {})
+        architecture = str(config.get("architecture") or network).partition(".")[0]
         stated = {key: tuple(images.get(key, usual)) for key, usual in _NORMALIZATION.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RuntimeError(f"{address} states no model of timm's: {error}") from error
     others = {key: value for key, value in options.items() if (key, value) not in _HARMLESS}
+    if architecture not in (network, f"tv_{network}"):  # which may have the same names and shapes
+        others["architecture"] = architecture
     others |= {key: value for key, value in stated.items() if value != _NORMALIZATION[key]}
     if others:
         raise RuntimeError(
-            f"{name} states {others}, and a ResNet of torchvision has no such options and takes "
+            f"{name} states {others}, and {network} of torchvision has no such options and takes "
             f"images normalised as ImageNet's: load it by virtex.load_backbone({name!r})"
         )
 

@@ -1,14 +1,20 @@
 """Runs that go on from weights: the network comes from them, and so do the recipes' options."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
 import torch
 
 from tests.drawn_images import write_classes
+from tests.engine.test_resume import assert_identical
 from tests.oracles import efficientnet_lite
 from tests.small_run import small_config
+from virtex.engine.checkpoint import load
+from virtex.engine.run import RunFolder
 from virtex.errors import ConfigError
+from virtex.models import backbone as backbone_module
 from virtex.models.backbone import Backbone
 from virtex.pretrain import PretrainConfig, check, parse_pretrain, pretrain
 from virtex.zoo.init import open_init
@@ -117,3 +123,24 @@ def test_a_recipe_without_classes_says_how_to_name_them(weights: Path, tmp_path:
     flags = ["--early_stopping.protocol=none"]
     flags += [f"--early_stopping.{name}=0" for name in ("patience", "first_step")]
     check(adapted("adapt_captions", tmp_path / "run", "--init", weights, *flags))
+
+
+def test_a_begun_run_needs_its_published_weights_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def fetch(name: str, options: dict[str, Any]) -> Any:
+        fetched.append(name)
+        return timm.create_model(name, pretrained=False, num_classes=0, **options)
+
+    monkeypatch.setattr(backbone_module, "_with_published_weights", fetch)
+    run = RunFolder(tmp_path / "run")
+    named = ("--backbone.name", "resnet18.tv_in1k", "--backbone.pretrained", "--run.num_steps=4")
+    pretrain(small_config(run.path, *named, "--num_samples", "0"))
+    whole = load(run.checkpoints.at(4))
+    run.checkpoints.at(4).unlink()
+    assert fetched == ["resnet18.tv_in1k"]
+    pretrain(parse_pretrain(["--out", str(run.path)]))
+    assert fetched == ["resnet18.tv_in1k"]
+    assert_identical(load(run.checkpoints.at(4)), whole)

@@ -178,12 +178,13 @@ def test_weights_come_from_the_hugging_face_hub(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
-        ({"model_args": {"output_stride": 16}}, r"states \{'output_stride': 16\}, and a ResNet"),
+        ({"model_args": {"output_stride": 16}}, r"states \{'output_stride': 16\}, and resnet50"),
+        ({"architecture": "resnetblur50.bt_in1k"}, r"states \{'architecture': 'resnetblur50'\}"),
         ({"pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}, r"states \{'mean': \(0.5, 0.5, 0.5\)\}"),
         ({"std": [0.5, 0.5, 0.5]}, r"'std': .*load it by virtex.load_backbone\('hf-hub:someone/"),
         ([], "states no model of timm's"),
     ],
-    ids=["options", "mean", "flat", "list"],
+    ids=["options", "network", "mean", "flat", "list"],
 )
 def test_a_model_of_the_hub_that_computes_something_else_is_refused(
     stated, message, tmp_path, monkeypatch

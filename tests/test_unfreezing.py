@@ -38,13 +38,18 @@ def changed(run: Path, *, first: int, last: int) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("held", "unfreeze_at"), [("--backbone.frozen", 3), ("--backbone.freeze_stages=2", 4)]
+    ("held", "unfreeze_at"),
+    [
+        (["--backbone.frozen"], 3),
+        (["--backbone.freeze_stages=2"], 4),
+        (["--backbone.freeze_stages=2", "--backbone.grad_checkpointing"], 3),
+    ],
 )
 def test_a_run_cut_before_at_or_after_the_step_of_unfreezing_ends_with_the_same_bits(
-    tmp_path: Path, held: str, unfreeze_at: int
+    tmp_path: Path, held: list[str], unfreeze_at: int
 ) -> None:
     whole = tmp_path / "whole"
-    options = (held, f"--optim.unfreeze_at={unfreeze_at}", "--optim.layer_decay=0.8")
+    options = (*held, f"--optim.unfreeze_at={unfreeze_at}", "--optim.layer_decay=0.8")
     pretrain(small_config(whole, *FLAGS, *options))
     stem = "captioner.backbone.cnn.conv1.weight"
     assert stem not in changed(whole, first=2, last=unfreeze_at // 2 * 2)
@@ -72,6 +77,19 @@ def test_one_and_two_processes_agree_after_the_backbone_is_unfrozen(tmp_path: Pa
     averages = [content(tmp_path / name, 4)["ema"] for name in ("one", "two")]
     for name, value in averages[0].items():
         torch.testing.assert_close(averages[1][name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("held", ["--backbone.frozen", "--backbone.freeze_stages=2"])
+def test_layers_that_are_unfrozen_are_synchronized_too(held: str, tmp_path: Path) -> None:
+    options = [*task_flags("token_classification"), held, "--optim.unfreeze_at=2", *FLAGS]
+    pretrain(small_config(tmp_path / "one", *options))
+    synchronized = [*options, "--run.sync_batch_norm"]
+    in_processes(2, partial(two, tmp_path / "two", *synchronized))
+    one, both = (records(tmp_path / name, "train/loss") for name in ("one", "two"))
+    assert both == pytest.approx(one, rel=1e-3)
+    mean = "backbone.cnn.bn1.running_mean"
+    first, last = (content(tmp_path / name, 4)["task"][mean] for name in ("one", "two"))
+    torch.testing.assert_close(last, first, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("task", ["moco", "clip"])

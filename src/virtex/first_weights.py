@@ -1,5 +1,6 @@
 """What a new run starts from: INIT's backbone, its whole task, or the training in its file."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,10 +31,13 @@ def first_backbone(config: PretrainConfig, init: Opened, *, resumed: bool) -> Ba
         ConfigError: INIT has not the parts that are to be initialized.
     """
     torch.manual_seed(config.run.seed)  # timm and torch draw initial weights from it
+    if resumed:  # no published weights, which this machine may be unable to fetch
+        backbone = Backbone(replace(config.backbone, pretrained=False))
+        backbone.config = config.backbone
+        return backbone
     backbone = Backbone(config.backbone)
-    if not resumed:
-        _check_parts(config, init)
-        start_from(init, backbone)
+    _check_parts(config, init)
+    start_from(init, backbone)
     return backbone
 
 

@@ -68,10 +68,29 @@ def test_a_signal_lets_the_step_finish_and_saves(folder: RunFolder, number: int)
             return super().forward(batch)
 
     before = signal.getsignal(number)
-    result = toy_fit(Signalling(), folder, RUN)
+    written: list[int] = []
+    result = toy_fit(Signalling(), folder, RUN, on_written=lambda step, *_: written.append(step))
     assert (result.step, result.reason, result.exit_code) == (7, "interrupted", 143)
-    assert folder.checkpoints.steps() == [4, 7]
+    assert folder.checkpoints.steps() == written == [4, 7]
     assert signal.getsignal(number) == before
+
+
+def test_a_full_disk_at_a_signal_costs_the_handed_over_weights_alone(
+    folder: RunFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Signalling(ToyTask):
+        def forward(self, batch: Batch) -> TaskOutput:
+            if len(self.steps_seen) == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().forward(batch)
+
+    def fail(*_: object) -> None:
+        raise CheckpointError("no space is left.")
+
+    result = toy_fit(Signalling(), folder, RUN, on_written=fail)
+    assert (result.step, result.reason) == (7, "interrupted")
+    assert folder.checkpoints.steps() == [4, 7]
+    assert "no space is left. The checkpoint of step 7 is written." in caplog.text
 
 
 def test_a_second_interrupt_acts_at_once(

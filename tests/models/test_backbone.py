@@ -10,7 +10,15 @@ from torch import nn
 from tests.models.small import SLIM
 from virtex import config as configs
 from virtex.errors import CheckpointError, ConfigError
-from virtex.models.backbone import Backbone, BackboneConfig, fitted_to, imagenet_weights
+from virtex.models.backbone import (
+    Backbone,
+    BackboneConfig,
+    fitted_to,
+    imagenet_weights,
+    named_normalizations,
+    native_size,
+    published_normalization,
+)
 
 SLIM_CONFIG = BackboneConfig("resnet18", options=SLIM)
 
@@ -298,3 +306,17 @@ def test_imagenet_is_torchvisions_first_weights_for_resnets_and_timms_default_fo
     name, weights
 ):
     assert imagenet_weights(name) == weights
+
+
+@pytest.mark.parametrize(
+    "use", [native_size, imagenet_weights, published_normalization, named_normalizations]
+)
+def test_a_tag_that_timm_does_not_have_is_named(use):
+    use("resnet18.tv_in1k")
+    with pytest.raises(ConfigError, match=r"no weights 'tv_in1' of resnet18. Did you mean resnet"):
+        use("resnet18.tv_in1")
+
+
+def test_a_network_is_not_fitted_to_a_size_by_weights_that_timm_does_not_have():
+    with pytest.raises(ConfigError, match="no weights 'tv_in1' of resnet18"):
+        fitted_to(BackboneConfig("resnet18.tv_in1"), 64)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,28 @@ def test_tensorboard_gets_the_mean_scores_of_a_runs_weights(run: Path, init: str
     show_scores(results, str(run / init))
     events = EventAccumulator(str(run / "tensorboard" / "transfer")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("transfer/voc07/mAP")] == [(3, 81.0)]
+
+
+def test_scores_of_other_weights_or_labels_have_names_of_their_own(run: Path) -> None:
+    origin = {"init": "run", "step": 3}
+    (run / "weights_ema.safetensors").touch()
+    few = {"train": {"drawn": "shots 5"}}
+    for init, score, options in (
+        ("weights.safetensors", 70.0, {}),
+        ("weights_ema.safetensors", 60.0, {}),
+        ("weights_ema.safetensors", 50.0, {"data": few}),
+        ("weights.safetensors", 40.0, {"settings": {"layer": "stage3"}}),
+    ):
+        result = replace(make_result("run", score, initialisation=origin), **options)
+        show_scores([result], str(run / init))
+    events = EventAccumulator(str(run / "tensorboard" / "transfer")).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag.endswith("/mAP")]
+    assert {tag: [event.value for event in events.Scalars(tag)] for tag in tags} == {
+        "transfer/voc07/mAP": [70.0],
+        "transfer/voc07_averaged/mAP": [60.0],
+        "transfer/voc07_averaged_shots_5/mAP": [50.0],
+        "transfer/voc07_stage3/mAP": [40.0],
+    }
 
 
 def test_scores_of_weights_that_are_no_run_go_nowhere(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ SWIN = BackboneConfig(
     options={"depths": [1] * 4, "embed_dim": 24, "num_heads": [1, 2, 4, 8], "img_size": 64},
 )
 VIT = BackboneConfig("vit_tiny_patch16_224", options={"depth": 1, "embed_dim": 24, "num_heads": 2})
+FIXED = {"fixed_input_size": True}
 
 
 def grid(backbone: Backbone) -> torch.Tensor:
@@ -88,6 +89,25 @@ def test_a_folder_that_timm_wrote_is_an_init(prefix: str, is_safe: bool, tmp_pat
         open_backbone(f"{prefix}{tmp_path}", config=RESNET)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_file_of_a_folder_is_what_the_folder_is(name: str, tmp_path: Path) -> None:
+    config = BackboneConfig("resnetblur18", options=RESNET.options)  # resnet18's names and shapes
+    written(tmp_path, config, safe_serialization=name.endswith(".safetensors"))
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    values["pretrained_cfg"] |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    path.write_text(json.dumps(values))
+    whole, file = (load_backbone(str(init)) for init in (tmp_path, tmp_path / name))
+    assert whole.config == file.config
+    assert (file.config.name, file.config.image_mean) == ("resnetblur18", (0.5, 0.5, 0.5))
+    assert torch.equal(grid(whole), grid(file))
+    path.write_text('{"model_type": "of another library"}')
+    named = BackboneConfig("resnetblur18", options=RESNET.options)
+    assert load_backbone(str(tmp_path / name), config=named).config.name == "resnetblur18"
+    with pytest.raises(CheckpointError, match="states no architecture"):
+        load_backbone(str(tmp_path))
+
+
 def test_the_image_size_that_timm_states_is_kept(tmp_path: Path) -> None:
     config = BackboneConfig(VIT.name, options={**VIT.options, "img_size": 64})
     written(tmp_path, config)
@@ -131,7 +151,9 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
         {"architecture": "resnet18", "model_args": {"checkpoint_path": "other.pth"}},
         {"architecture": "resnet18", "model_args": {"channels": [10**9] * 4}},
         {"architecture": "resnet18", "model_args": [1]},
-        {"architecture": "resnet18", "pretrained_cfg": {"fixed_input_size": True}},
+        {"architecture": "resnet18", "pretrained_cfg": FIXED},
+        {"architecture": "resnet18", "pretrained_cfg": {**FIXED, "input_size": []}},
+        {"architecture": "resnet18.no_tag", "pretrained_cfg": FIXED},
         {
             "architecture": "resnet18",
             "pretrained_cfg": {"file": "other.pth"},

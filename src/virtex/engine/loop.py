@@ -245,7 +245,8 @@ def _first_state(
     layout = torch.channels_last if run.channels_last else torch.preserve_format
     task.to(device).to(memory_format=layout).train()
     if run.sync_batch_norm:
-        synchronize(task, device)
+        is_to_train = optim.unfreeze_at is not None and not task.backbone.config.frozen_norm
+        synchronize(task, device, with_frozen=is_to_train)
     return TrainingState(task, run=run, optim=optim, device=device)
 
 

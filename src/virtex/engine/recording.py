@@ -192,6 +192,11 @@ class CheckpointWriter:
         failures = distributed.gather_objects(None if failure is None else str(failure))
         self.save_last(with_hook=False)
         step = self.state.step
+        if step and self.on_checkpoint is None:  # else the weights are those of the best checkpoint
+            try:
+                self._hand_over()
+            except (CheckpointError, OSError) as error:
+                log.error("%s The checkpoint of step %d is written.", error, step)
         saved = f"The {step} finished steps are saved: the same command resumes after them."
         if isinstance(failure, VirTexError):
             failure.args = (f"{str(failure).rstrip('.')}. {saved if step else ''}".rstrip(),)
@@ -285,10 +290,15 @@ class CheckpointWriter:
         newest = f"the checkpoint of step {saved}" if saved else "the start: there is no checkpoint"
         return f"Steps {saved + 1} to {step} are lost; the same command resumes from {newest}."
 
-    def _call_hooks(self) -> None:
+    def _hand_over(self) -> None:
+        """Call `on_written` with the weights of this step."""
         step = self.state.step
         if (on_written := self.on_written) is not None:
             values = self.state.state_dict()
             distributed.on_main(lambda: on_written(step, values["task"], averaged_state(values)))
+
+    def _call_hooks(self) -> None:
+        step = self.state.step
+        self._hand_over()
         if (on_checkpoint := self.on_checkpoint) is not None:
             distributed.on_main(lambda: on_checkpoint(step))

@@ -77,7 +77,7 @@ class Backbone(nn.Module):
         self.own_size, self.stride = grid.image_size, grid.stride
         self.num_channels, self.channels_come_last = grid.num_channels, grid.channels_come_last
         self.is_sequence, self._idle = grid.is_sequence, grid.idle
-        self.is_frozen = config.frozen
+        self.is_frozen, self._is_checkpointed = config.frozen, False
         self._norms = norm_names(self.cnn, name=config.name) if config.frozen_norm else set()
         self._held = self._held_parameters()
         self._set_learning()
@@ -168,9 +168,10 @@ class Backbone(nn.Module):
 
     def _checkpoint_blocks(self) -> None:
         """Turn gradient checkpointing on, if it is wanted and there are gradients."""
-        if self.config.grad_checkpointing and not self.is_frozen:
+        if self.config.grad_checkpointing and not (self.is_frozen or self._is_checkpointed):
             blank = self._blank_image(self.own_size)
             checkpoint_blocks(self.cnn, lambda: self(blank), name=self.config.name)
+            self._is_checkpointed = True
 
     @contextmanager
     def _evaluation(self) -> Iterator[None]:
@@ -253,10 +254,22 @@ class Backbone(nn.Module):
 
 def native_size(name: str) -> int | None:
     """Return the image size that timm states for an architecture, in pixels; None if unknown."""
-    size = (
-        getattr(timm.get_pretrained_cfg(name), "input_size", None) if timm.is_model(name) else None
-    )
+    size = getattr(_published(name), "input_size", None)
     return int(size[-1]) if size else None
+
+
+def _published(name: str) -> Any:
+    """Return timm's config of the weights of a name, None of a network that it does not know.
+
+    Raises:
+        ConfigError: timm has no weights of that tag.
+    """
+    try:
+        return timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    except RuntimeError as error:
+        network, _, tag = name.partition(".")
+        hint = did_you_mean(name, timm.list_pretrained(f"{network}.*"))
+        raise ConfigError(f"timm has no weights {tag!r} of {network}. {hint}") from error
 
 
 def fitted_to(config: BackboneConfig, image_size: int) -> BackboneConfig:
@@ -268,9 +281,9 @@ def fitted_to(config: BackboneConfig, image_size: int) -> BackboneConfig:
     Raises:
         ConfigError: The network can be built for its own size alone, or cannot be built.
     """
+    known = _published(config.name)
     if not timm.is_model(config.name) or "img_size" in config.options:
         return config
-    known = timm.get_pretrained_cfg(config.name)
     if known is not None and not known.fixed_input_size:
         return config
     sized = replace(config, options={**config.options, "img_size": image_size})
@@ -303,19 +316,19 @@ def imagenet_weights(name: str) -> str:
     A tag in the name is kept. ResNets without one get torchvision's first weights, as the paper's
     baselines have; other networks get timm's default.
     """
-    base, _, tag = name.partition(".")
-    if tag or not timm.is_model(name):
+    (base, _, tag), known = name.partition("."), _published(name)
+    if tag or known is None:
         return name
     papers = f"{base}.{PAPERS_TAG}"
     if "resne" in base and timm.list_pretrained(papers):
         return papers
-    default = getattr(timm.get_pretrained_cfg(name), "tag", "")
+    default = getattr(known, "tag", "")
     return f"{base}.{default}" if default else name
 
 
 def published_normalization(name: str) -> dict[str, tuple[float, ...]]:
     """Return the options of a backbone for the images of timm's weights of a name."""
-    known = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    known = _published(name)
     return own_normalization(known.mean, known.std) if known is not None else {}
 
 

@@ -100,10 +100,14 @@ class HostSyncBatchNorm(_BatchNorm):
 SYNCHRONIZED = (nn.SyncBatchNorm, HostSyncBatchNorm)
 
 
-def synchronize(module: nn.Module, device: torch.device) -> None:
+def synchronize(module: nn.Module, device: torch.device, *, with_frozen: bool = False) -> None:
     """Replace each BatchNorm layer that trains by a synchronized one; nothing for one process.
 
     Layers are replaced in place and keep their parameters and names.
+
+    Args:
+        with_frozen: Replace layers in evaluation mode too, as they will train later; until then
+            they compute what they did.
 
     Raises:
         ConfigError: A layer is of a class other than torch's BatchNorm.
@@ -111,21 +115,21 @@ def synchronize(module: nn.Module, device: torch.device) -> None:
     if distributed.world_size() == 1:
         return
     kind: type[_BatchNorm] = nn.SyncBatchNorm if device.type == "cuda" else HostSyncBatchNorm
-    _check_replaceable(module)
+    _check_replaceable(module, with_frozen=with_frozen)
     for part in list(module.modules()):
         for name, layer in list(part.named_children()):
-            if isinstance(layer, PLAIN) and layer.training:
+            if isinstance(layer, PLAIN) and (layer.training or with_frozen):
                 setattr(part, name, _replacement(layer, kind))
 
 
-def _check_replaceable(module: nn.Module) -> None:
+def _check_replaceable(module: nn.Module, *, with_frozen: bool) -> None:
     others = {
         name: type(layer).__name__
         for name, layer in module.named_modules()
         if isinstance(layer, _BatchNorm)
         and type(layer) not in PLAIN
         and not isinstance(layer, SYNCHRONIZED)
-        and layer.training
+        and (layer.training or with_frozen)
     }
     if others:
         kinds = ", ".join(sorted(set(others.values())))

@@ -8,13 +8,15 @@ from statistics import fmean
 from virtex.engine.tensorboard_events import TensorBoardEvents
 from virtex.engine.tracking import send_scores
 from virtex.transfer.protocol import Result
+from virtex.zoo.weights_file import AVERAGED_NAME
 
 
 def show_scores(results: Sequence[Result], init: str) -> None:
     """Send the scores of weights to the dashboards of the run that they belong to, if to any.
 
-    They are named transfer/PROTOCOL/NUMBER, and are means if there are several seeds. Failures are
-    logged.
+    They are named transfer/PROTOCOL/NUMBER, and are means if there are several seeds. Those of
+    averaged weights, of few labels and of a layer before the last have names of their own, such as
+    transfer/linear_averaged_shots_5/top1. Failures are logged.
 
     Args:
         init: INIT of the weights: a run folder, or a file in one.
@@ -22,7 +24,7 @@ def show_scores(results: Sequence[Result], init: str) -> None:
     folder = _run_folder(init)
     if folder is None or not results:
         return
-    scores = _scores(results)
+    scores = _scores(results, is_averaged=Path(init).name == AVERAGED_NAME)
     step = int(results[0].initialisation.get("step") or 0)
     if (folder / "tensorboard").is_dir():
         # A folder of its own: TensorBoard reads the newest file of a folder alone, and the run may
@@ -40,12 +42,20 @@ def _run_folder(init: str) -> Path | None:
     return next((folder for folder in candidates if (folder / "log.jsonl").is_file()), None)
 
 
-def _scores(results: Sequence[Result]) -> dict[str, float]:
+def _scores(results: Sequence[Result], *, is_averaged: bool) -> dict[str, float]:
     """Return the finite numbers that all results have, averaged over these."""
+    first = results[0]
+    variants = [
+        first.protocol,
+        "averaged" if is_averaged else "",
+        first.data.get("train", {}).get("drawn", ""),
+        first.settings.get("layer", ""),
+    ]
+    name = "_".join(str(part) for part in variants if part).replace(" ", "_")
     common = set.intersection(*(set(result.numbers) for result in results))
     means = {
-        f"transfer/{results[0].protocol}/{name}": fmean(result.numbers[name] for result in results)
-        for name in results[0].numbers
-        if name in common
+        f"transfer/{name}/{number}": fmean(result.numbers[number] for result in results)
+        for number in first.numbers
+        if number in common
     }
     return {name: mean for name, mean in means.items() if math.isfinite(mean)}

@@ -69,6 +69,21 @@ def timm_weights(folder: Path) -> Path | None:
     return next((folder / name for name in TIMM_WEIGHTS if (folder / name).is_file()), None)
 
 
+def stated_beside(path: Path) -> BackboneConfig | None:
+    """Return the architecture that a config.json beside a file of weights states.
+
+    None where the file has no name of timm's layout, or the config.json is of another library.
+
+    Raises:
+        CheckpointError: The architecture cannot be read.
+    """
+    if path.name not in TIMM_WEIGHTS or not (path.parent / CONFIG_NAME).is_file():
+        return None
+    with (path.parent / CONFIG_NAME).open("rb") as file:
+        text = file.read(MAX_CONFIG_BYTES)
+    return architecture_in(path.parent) if b'"architecture"' in text else None
+
+
 def architecture_in(folder: Path) -> BackboneConfig:
     """Return the architecture in a folder's config.json.
 
@@ -85,7 +100,14 @@ def architecture_in(folder: Path) -> BackboneConfig:
         config = from_dict(BackboneConfig, stated)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError) as error:
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        ConfigError,
+    ) as error:
         raise CheckpointError(
             f"{path} states no architecture of timm's ({type(error).__name__}: {error})."
         ) from error

@@ -175,7 +175,9 @@ def _opened(text: str) -> Opened:
     if is_run(file):
         return Opened(text, "run", path, file.sha256, **vars(parse_run(file, path)))
     state = unwrap(file.values, path)
-    stated = hub.architecture_in(folder) if path == hub.timm_weights(folder) else None
+    stated = hub.stated_beside(path) if path == folder else None
+    if path == hub.timm_weights(folder):
+        stated = hub.architecture_in(folder)
     if stated is None and (lite := from_efficientnet_pytorch(state)):
         name, state = lite
         stated = from_dict(BackboneConfig, {"name": name, **published_normalization(name)})
