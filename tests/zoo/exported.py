@@ -49,11 +49,11 @@ def scramble(module):
     return module.eval()
 
 
-def write_run(folder, backbone=SLIM, *, head=None, step=30):
+def write_run(folder, backbone=SLIM, *, head=None, step=30, kind=CaptioningConfig):
     """A run folder as training leaves it, on data at an absolute path."""
     tokenizer = train_tokenizer(["a red ball on a table", "two dogs"], vocab_size=40)
     image = ImageConfig(size=SIZE)
-    options = CaptioningConfig(head=head or HeadConfig(64, max_tokens=7))
+    options = kind(head=head or HeadConfig(64, max_tokens=7))
     task = scramble(options.build(Backbone(backbone), TaskData(image, tokenizer)))
     config = {
         "out": str(folder),
@@ -61,7 +61,7 @@ def write_run(folder, backbone=SLIM, *, head=None, step=30):
         "tokenizer": {"tokenizer_path": "/home/someone/tokenizer.model"},
         "image": to_dict(image),
         "backbone": to_dict(backbone),
-        "task": {"class_path": "CaptioningConfig", "init_args": to_dict(options)},
+        "task": {"class_path": kind.__name__, "init_args": to_dict(options)},
         "run": {"batch_size": 16, "num_steps": 30},
     }
     save_weights(

@@ -29,6 +29,7 @@ from virtex.engine import checkpoint
 from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.models.textual_head import HeadConfig
+from virtex.tasks.locca import LocCaConfig
 from virtex.zoo.backbones import load_backbone
 from virtex.zoo.export import ExportConfig, parse_export
 from virtex.zoo.init import open_init
@@ -260,6 +261,13 @@ def test_the_original_layout_refuses_heads_that_its_code_would_count_otherwise(t
     run = write_run(tmp_path / "run", BackboneConfig("resnet18"), head=head)
     with pytest.raises(ConfigError, match=r"2 attention heads; the released code takes .* = 1 "):
         exported(run.folder, "original", tmp_path / "out.pth")
+
+
+def test_the_original_layout_refuses_location_tokens(tmp_path):
+    run = write_run(tmp_path / "run", BackboneConfig("resnet18"), kind=LocCaConfig)
+    with pytest.raises(CheckpointError, match="location tokens that the released code does not"):
+        exported(run.folder, "original", tmp_path / "out.pth")
+    assert exported(run.folder, "torchvision", tmp_path / "backbone.pth").is_file()
 
 
 def test_existing_files_are_replaced_only_with_overwrite(run, tmp_path):

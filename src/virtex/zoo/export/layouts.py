@@ -20,6 +20,7 @@ from virtex.models.renormalization import own_normalization
 from virtex.models.state_dict import check_finite
 from virtex.models.textual_head import HeadConfig
 from virtex.models.transformer_sizes import HEAD_CHANNELS
+from virtex.tasks.locca import LocCaConfig
 from virtex.zoo.export.model import Model
 from virtex.zoo.foreign import RESNETS, infer_resnet
 from virtex.zoo.released import load_released, load_released_classifier, released_kind, to_released
@@ -105,7 +106,13 @@ def released_checkpoint(model: Model) -> dict[str, Any]:
     torchvision_state(model.backbone)
     if not model.is_run:
         return {"model": to_released(_foreign_state(model))}
-    head = getattr(model.opened.trained.task, "head", None)
+    task = model.opened.trained.task
+    if isinstance(task, LocCaConfig):
+        raise CheckpointError(
+            f"{model.opened.init} was trained with LocCa, whose vocabulary has location tokens "
+            "that the released code does not know. `--format safetensors` holds it."
+        )
+    head = getattr(task, "head", None)
     if isinstance(head, HeadConfig):
         _check_heads(head)
     return {"model": to_released(model.opened.state)}
