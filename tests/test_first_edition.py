@@ -168,7 +168,7 @@ def test_a_study_measures_nothing_again() -> None:
     expected = table.read_text().replace("VOC07 mAP", "mAP on scenes")
     assert main(["study", "configs/study.yaml", "--out", "study"]) == 0
     assert table.read_text() == expected.replace("VOC07 mAP", "mAP on scenes")
-    files |= times([table, Path("study/report.html")])
+    files |= times([table, Path("study/report.html"), Path("study/.table.lock")])
     assert times([path for path in Path("study").rglob("*") if path.is_file()]) == files
 
 

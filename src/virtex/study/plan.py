@@ -81,13 +81,29 @@ def scored_by_last(config: StudyConfig, runs: Sequence[Run]) -> list[str]:
 
 def _runs_of(config: StudyConfig, row: Row) -> list[Run]:
     """Return the run of each random seed of a row."""
-    runs, shared = [], _options(config, row, config.out)  # parsed once
-    for seed in dict.fromkeys([*config.seeds_of(row), *_found_seeds(config, row)]):
-        folder = _folder(config, row, seed)
-        options = _options(config, row, folder) if _keeps_defaults(config, folder) else shared
-        options = with_seed(options, seed, out=folder)
-        runs.append(Run(row, folder, options, _start(config, row)))
-    return runs
+    shared = _options(config, row, config.out)  # parsed once
+    seeds = dict.fromkeys([*config.seeds_of(row), *_found_seeds(config, row)])
+    return [_run_of(config, row, seed, shared) for seed in seeds]
+
+
+def _run_of(config: StudyConfig, row: Row, seed: int, shared: PretrainConfig) -> Run:
+    """Return the run of a row and random seed; `shared` are the options of a new run."""
+    folder = _folder(config, row, seed)
+    options = _options(config, row, folder) if _keeps_defaults(config, folder) else shared
+    return Run(row, folder, with_seed(options, seed, out=folder), _start(config, row))
+
+
+def with_found_seeds(config: StudyConfig, runs: Sequence[Run]) -> list[Run]:
+    """Return runs by their rows, with those of seeds that have got a folder since, elsewhere."""
+    known = {run.folder for run in runs}
+    found = [
+        _run_of(config, row, seed, _options(config, row, config.out))
+        for row in rows_of(config)
+        for seed in _found_seeds(config, row)
+        if _folder(config, row, seed) not in known
+    ]
+    names = [row.name for row in rows_of(config)]
+    return sorted([*runs, *found], key=lambda run: names.index(run.row.name))  # a stable sort
 
 
 def is_to_run(config: StudyConfig, run: Run) -> bool:

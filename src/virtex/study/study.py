@@ -16,7 +16,14 @@ from virtex.processes import Requested
 from virtex.study.checks import check_all, check_same_images
 from virtex.study.mistakes import Mistakes
 from virtex.study.page import study_page
-from virtex.study.plan import Run, is_to_run, left_out, planned_runs, scored_by_last
+from virtex.study.plan import (
+    Run,
+    is_to_run,
+    left_out,
+    planned_runs,
+    scored_by_last,
+    with_found_seeds,
+)
 from virtex.study.scores import empty_cells, measurements
 from virtex.study.study_config import StudyConfig
 from virtex.study.summary import summarize
@@ -25,6 +32,9 @@ from virtex.study.tuning import tune, tuned
 
 log = logging.getLogger("virtex")
 TABLE, PAGE = "table.md", "report.html"
+TABLE_LOCK = ".table.lock"
+TABLE_PATIENCE = 600.0
+"""Seconds for which the table is waited for while another process writes it."""
 
 
 def study(config: StudyConfig, *, processes: Requested = "auto") -> Path:
@@ -60,7 +70,7 @@ def study(config: StudyConfig, *, processes: Requested = "auto") -> Path:
     failures = Mistakes()
     for run in runs:
         if is_to_run(config, run) and carry_out(run, config, processes, failures):
-            check_same_images(runs)
+            check_same_images(with_found_seeds(config, runs))
             write(config, runs)
     path = write(config, runs)
     failures.raise_all("some parts failed; all others are done, and the same command tries again")
@@ -68,11 +78,17 @@ def study(config: StudyConfig, *, processes: Requested = "auto") -> Path:
 
 
 def write(config: StudyConfig, runs: Sequence[Run]) -> Path:
-    """Write the table and the page of the scores that exist, and return the table's path."""
-    summary = summarize(config, runs)
-    files.write(config.out / PAGE, study_page(summary, runs, title=config.out.resolve().name))
-    path = config.out / TABLE
-    files.write(path, table(summary))
+    """Write the table and the page of the scores that exist, and return the table's path.
+
+    Other processes may share the folder: their seeds are listed again each time, and the lock lets
+    the last of them that writes see the scores of all.
+    """
+    path, lock = config.out / TABLE, config.out / TABLE_LOCK
+    with files.locked(lock, subject=f"the table {path}", patience=TABLE_PATIENCE):
+        runs = with_found_seeds(config, runs)
+        summary = summarize(config, runs)
+        files.write(config.out / PAGE, study_page(summary, runs, title=config.out.resolve().name))
+        files.write(path, table(summary))
     return path
 
 
