@@ -12,6 +12,7 @@ import functools
 import hashlib
 import io
 import logging
+import math
 import os
 import shutil
 import socket
@@ -240,7 +241,7 @@ def locked(path: Path, *, subject: str, patience: float = 0.0) -> Iterator[None]
     Args:
         path: The lock file, which is created if missing and never removed.
         subject: What the lock protects, for the message.
-        patience: Seconds for which the lock of another process is waited for.
+        patience: Seconds for which the lock of another process is waited for; may be infinite.
 
     Raises:
         ConfigError: Another process holds the lock; names its host and process id.
@@ -269,7 +270,8 @@ def _take_or_raise(file: IO[bytes], *, subject: str, patience: float) -> None:
             )
         if not has_said:
             has_said = True
-            log.info("%s is in use by %s: waiting up to %g s", subject, holder, patience)
+            limit = f"up to {patience:g} s" if math.isfinite(patience) else "until it ends"
+            log.info("%s is in use by %s: waiting %s", subject, holder, limit)
         time.sleep(LOCK_POLL)
 
 

@@ -6,6 +6,7 @@ held out of the target's training images, so that its test images choose nothing
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,8 @@ from virtex.zoo.init import open_init
 log = logging.getLogger("virtex")
 OPTIONS = "options.json"
 """File beside the trials of a row, with the options of `tune`."""
+LOCK = ".lock"
+"""File whose lock a process holds that carries out a row's trials, or, in its folder, a trial."""
 NOT_HELD_OUT = "not_held_out.txt"
 """File beside the trials of a row that learns from the target, with the ids of its images there."""
 
@@ -158,28 +161,27 @@ def _folder(run: Run) -> Path:
 def tune(config: StudyConfig, run: Run, processes: Requested) -> None:
     """Carry out the missing trials of a run's row; a rate at which training diverges is lost.
 
+    All random seeds share the trials, so that another process that carries them out is waited for.
+
     Raises:
+        ConfigError: Another process has tried other rates, or on other data, meanwhile.
         DivergedError: Training diverges at all rates.
     """
-    if is_tuned(config, run.row):
-        files.write(_folder(run) / OPTIONS, json.dumps(to_dict(config.tune), indent=2) + "\n")
-        if run.row.root == TARGET:
-            train, _ = _halves(config)
-            ids = map(train.image_id, range(len(train)))
-            files.write(_folder(run) / NOT_HELD_OUT, "".join(f"{one}\n" for one in ids))
-    for trial in trials(config, run):
-        if trial.path.exists() or trial.lost_path.exists():
-            continue
-        try:
-            if pretrain_in_team(trial.options, processes).reason == "interrupted":
-                raise KeyboardInterrupt
-        except DivergedError as error:
-            log.warning("row %r, factor %g is lost: %s", run.row.name, trial.factor, error)
-            files.write(trial.lost_path, f"{error}\n")
-            continue
-        _score(config, trial).write(trial.path)
-    planned = trials(config, run)
-    if planned and all(trial.lost_path.exists() for trial in planned):
+    if not is_tuned(config, run.row):
+        return
+    before = _tried(config, run)
+    subject = f"the choice of learning rates of row {run.row.name!r}"
+    with files.locked(_folder(run) / LOCK, subject=subject, patience=math.inf):
+        check_grids(config, [run])
+        if _tried(config, run) != before:
+            check_trials(config, [run])
+        _write_options(config, run)
+        for trial in trials(config, run):
+            if not _is_tried(trial):
+                _wait_for(trial)
+            if not _is_tried(trial):
+                _try(config, run, trial, processes)
+    if all(trial.lost_path.exists() for trial in trials(config, run)):
         raise DivergedError(
             f"training diverged at all factors {config.tune.factors} of the learning rates: "
             "give lower ones by --tune.factors, and --out a new folder"
@@ -191,6 +193,46 @@ def tune(config: StudyConfig, run: Run, processes: Requested) -> None:
             run.row.name,
             config.tune.factors[0],
         )
+
+
+def _is_tried(trial: Trial) -> bool:
+    return trial.path.exists() or trial.lost_path.exists()
+
+
+def _tried(config: StudyConfig, run: Run) -> list[float]:
+    """Return the factors that were tried so far, by whichever process."""
+    return [trial.factor for trial in trials(config, run) if _is_tried(trial)]
+
+
+def _write_options(config: StudyConfig, run: Run) -> None:
+    """Write how the rates of a row are chosen, and which images its trials may learn from."""
+    files.write(_folder(run) / OPTIONS, json.dumps(to_dict(config.tune), indent=2) + "\n")
+    if run.row.root == TARGET:
+        train, _ = _halves(config)
+        ids = map(train.image_id, range(len(train)))
+        files.write(_folder(run) / NOT_HELD_OUT, "".join(f"{one}\n" for one in ids))
+
+
+def _wait_for(trial: Trial) -> None:
+    """Wait for a process that trains without the row's lock.
+
+    It was started by one that was killed since, or is of an earlier version.
+    """
+    folder = trial.options.out
+    with files.locked(folder / LOCK, subject=f"the run {folder}", patience=math.inf):
+        pass
+
+
+def _try(config: StudyConfig, run: Run, trial: Trial, processes: Requested) -> None:
+    """Carry out a trial, and write its score, or the error where training diverged."""
+    try:
+        if pretrain_in_team(trial.options, processes).reason == "interrupted":
+            raise KeyboardInterrupt
+    except DivergedError as error:
+        log.warning("row %r, factor %g is lost: %s", run.row.name, trial.factor, error)
+        files.write(trial.lost_path, f"{error}\n")
+    else:
+        _score(config, trial).write(trial.path)
 
 
 def _score(config: StudyConfig, trial: Trial) -> Result:
