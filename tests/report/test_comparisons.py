@@ -199,6 +199,51 @@ def test_other_weights_of_the_same_name_and_step_are_another_row() -> None:
     assert group.notes == ()
 
 
+SPELLINGS = ("out/run", "out/run/", "./out/run", "/home/out/run", "out/run/weights.safetensors")
+
+
+def spelled(init: str, step: int, score: float, *, seed: int) -> Result:
+    origin = {"init": init, "step": step, "sha256": f"{step}", "backbone": {"name": "r"}}
+    return make_result(init, score, initialisation=origin, seed=seed)
+
+
+def test_weights_have_one_row_however_their_init_is_spelled() -> None:
+    results = [spelled(init, 20, 10.0 + i, seed=i) for i, init in enumerate(SPELLINGS)]
+    (group,) = compare(results)
+    assert [(score.init, score.written) for score in group.scores] == [
+        ("run, step 20", "12.0 ± 1.6")
+    ]
+
+
+def test_a_run_is_represented_by_one_checkpoint_however_its_init_is_spelled() -> None:
+    first = [spelled(init, 20, 50.0, seed=i) for i, init in enumerate(SPELLINGS)]
+    second = [spelled(init, 30, 60.0, seed=0) for init in SPELLINGS[:1]]
+    early = make_result("r", 40.0, initialisation={"init": "out/run/", "step": 10})
+    (group,) = compare([*first, *second, early])
+    assert [score.init for score in group.scores] == ["run, step 20"]
+    assert "run, step 30: 60.0" in group.notes[0]
+    assert "run/, step 10: 40.0" in group.notes[0]
+
+
+def test_a_copy_of_a_run_that_was_trained_differently_is_another_run() -> None:
+    def of_copy(step: int, score: float, sha256: str) -> Result:
+        return replace(start("copy", score, "r", step=step, sha256=sha256), seed=0)
+
+    own = [at_step(10, 10.0, sha256="a"), at_step(20, 20.0, sha256="b")]
+    (group,) = compare([*own, of_copy(10, 10.0, "a"), of_copy(20, 30.0, "c")])
+    assert [score.init for score in group.scores] == ["copy, step 20", "run, step 20"]
+
+
+def test_weights_that_two_inits_name_were_measured_on_two_data_sets() -> None:
+    of = {"step": None, "sha256": "a"}
+    results = [
+        make_result("run", 50.0, initialisation={"init": init, **of},
+                    data={"train": {"source": "folder", "root": root}})
+        for init, root in (("run", "/d/fog"), ("./run", "/d/snow"))
+    ]  # fmt: skip
+    assert len(compare(results)) == 2
+
+
 def test_the_same_name_in_two_folders_of_results_may_be_two_runs() -> None:
     results = [
         replace(at_step(1000, 50.0, sha256="a"), folder=Path("/x/first/results")),

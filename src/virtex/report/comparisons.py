@@ -9,7 +9,8 @@ from typing import Any
 from virtex.config import flat
 from virtex.report.run_files import data_name
 from virtex.report.same_data import folders, grouped, grouped_by_data
-from virtex.report.score_rows import Row, mean, rows_of, weights_key
+from virtex.report.score_rows import Row, mean, rows_of
+from virtex.report.weights import weights_key
 from virtex.transfer.identities import RULE
 from virtex.transfer.protocol import Result, digest
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 
+from virtex.report.weights import weights_key
 from virtex.transfer.identities import RULE
 from virtex.transfer.protocol import Result, digest
 
@@ -22,11 +23,12 @@ def grouped_by_data(results: Sequence[Result]) -> list[list[Result]]:
 
     An identity holds no pixels, so that data of the same identity in two folders are a data set
     that was moved, or two of the same file names, such as the corruptions of ImageNet-C. They count
-    as one unless an INIT was measured in both with the same seed. Samples of few labels count
-    as drawn by one rule unless a seed has two.
+    as one unless an INIT, or weights, were measured in both with the same seed. Samples of few
+    labels count as drawn by one rule unless a seed has two.
     """
     groups = grouped(results, lambda result: digest(_identity(result)))
     groups = _split(groups, folders, alike=lambda one: (one.initialisation["init"], one.seed))
+    groups = _split(groups, folders, alike=lambda one: (weights_key(one), one.seed))
     return _split(groups, _samples, alike=lambda one: one.seed)
 
 

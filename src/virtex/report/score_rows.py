@@ -5,6 +5,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from virtex.report.same_data import grouped
+from virtex.report.weights import plain_path, weights_key
 from virtex.transfer.protocol import Result, digest
 
 Row = list[Result]
@@ -20,7 +21,7 @@ def rows_of(results: Sequence[Result]) -> tuple[list[Row], list[Row]]:
     mean. Several results of the same weights and seed are represented by the first.
     """
     chosen, others = Row(), Row()
-    for run in grouped(results, _run):
+    for run in _runs(results):
         if not _is_one_run(run):
             chosen += run
             continue
@@ -41,6 +42,23 @@ def mean(row: Sequence[Result]) -> float:
     return fmean(result.score for result in row)
 
 
+def _runs(results: Sequence[Result]) -> list[Row]:
+    """Return the results of each run, also where INIT is spelled in several ways.
+
+    Such spellings have weights in common. So has a copy of a run that was trained differently from
+    there on, which stays a run of its own.
+    """
+    runs: list[Row] = []
+    for group in grouped(results, _run):
+        keys = set(map(weights_key, group))
+        same, others = list[Row](), list[Row]()
+        for run in runs:
+            (others if keys.isdisjoint(map(weights_key, run)) else same).append(run)
+        merged = [result for run in [*same, group] for result in run]
+        runs = [*others, merged] if _is_one_run(merged) else [*runs, group]
+    return runs
+
+
 def _run(result: Result) -> str:
     """Return what the checkpoints of one run have in common; weights without a step are alone.
 
@@ -50,7 +68,7 @@ def _run(result: Result) -> str:
     if origin.get("step") is None:
         return digest(origin)
     common = {name: value for name, value in origin.items() if name not in OF_CHECKPOINT}
-    return digest([common, result.folder])
+    return digest([{**common, "init": plain_path(origin["init"])}, result.folder])
 
 
 def _is_one_run(results: Sequence[Result]) -> bool:
@@ -78,13 +96,6 @@ def _rank(checkpoint: Row) -> tuple[int, float, int]:
     """Return what the best checkpoint has most of; of equal ones it is the earliest."""
     row = _one_per_seed(checkpoint)
     return len(row), mean(row), -(row[0].initialisation.get("step") or 0)
-
-
-def weights_key(result: Result) -> str:
-    """Return a key of the weights; without a SHA-256 they are known in one folder alone."""
-    origin = result.initialisation
-    is_known = origin.get("step") is None or origin.get("sha256")
-    return digest([origin, None if is_known else result.folder])
 
 
 def _one_per_seed(results: Row) -> Row:
