@@ -16,7 +16,7 @@ from virtex.errors import ConfigError
 from virtex.pretrain import pretrain
 from virtex.run_data import RunData
 from virtex.study import StudyConfig, study
-from virtex.study.checks import _check_first_weights, _sha256_of
+from virtex.study.checks import _check_first_weights, _other_weights, _sha256_of
 from virtex.study.plan import _network_of, planned_runs
 
 ROWS = [
@@ -196,3 +196,9 @@ def test_a_mapping_that_names_another_choice_replaces_the_earlier_one(tmp_path: 
     flags = ["--config", str(path), "--out", "x", "--pretrain", "{backbone: {name: resnet50}}"]
     options = config.parse(StudyConfig, config.with_recipes(flags, "study"), prog="study")
     assert options.pretrain == {"backbone": {"name": "resnet50"}}
+
+
+def test_weights_that_are_gone_are_known_however_the_row_spells_them(tmp_path: Path) -> None:
+    [run] = planned_runs(parsed(tmp_path, rows=[ROWS[0] | {"init": "./gone/run/"}]))
+    assert _other_weights(run, {"init": "gone/run", "sha256": "1f"}, lambda init: None) == ""
+    assert "init gone/other" in _other_weights(run, {"init": "gone/other"}, lambda init: None)

@@ -13,7 +13,7 @@ from virtex.engine import checkpoint
 from virtex.errors import CheckpointError, ConfigError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.zoo.backbones import architecture_of, build_backbone, load_backbone, origin_of
-from virtex.zoo.init import open_init
+from virtex.zoo.init import open_init, plain_init
 from virtex.zoo.weights_file import save_weights
 
 SLIM = BackboneConfig(name="resnet18", options={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]})
@@ -356,3 +356,28 @@ def test_the_weights_that_imagenet_means_are_logged_and_recorded(monkeypatch, tm
     with caplog.at_level("INFO", "virtex"), pytest.raises(CheckpointError, match="cannot get"):
         build_backbone(opened, config=named)
     assert "imagenet: takes timm's weights resnet101.tv_in1k" in caplog.text
+
+
+def test_a_record_of_the_same_weights_is_the_same_however_init_is_spelled(run, monkeypatch):
+    monkeypatch.chdir(run.parent)
+    spellings = (run.name, f"./{run.name}", f"{run.name}/", f"./{run.name}//")
+    plain, *others = (origin_of(open_init(each)).record() for each in spellings)
+    assert plain["init"] == run.name
+    assert all(each == plain for each in others)
+
+
+@pytest.mark.parametrize(
+    ("init", "plain"),
+    [
+        ("./a/b/", "a/b"),
+        ("/a//b", "/a/b"),
+        ("./", "."),
+        ("local-dir:./a/", "local-dir:a"),
+        ("hf-hub:a/b@./c", "hf-hub:a/b@./c"),
+        ("./random", "./random"),  # a folder, and not random weights
+        ("./local-dir:a", "./local-dir:a"),
+        ("~/a/../b", "~/a/../b"),
+    ],
+)
+def test_an_init_is_spelled_plainly_where_it_means_the_same(init, plain):
+    assert plain_init(init) == plain

@@ -33,7 +33,7 @@ from virtex.transfer.protocol import MAX_BYTES, Result, digest
 from virtex.transfer.protocols import PROTOCOLS
 from virtex.transfer.whole_model import WholeModelConfig
 from virtex.zoo.backbones import architecture_of, build_backbone, origin_of
-from virtex.zoo.init import UNTRAINED, open_init
+from virtex.zoo.init import UNTRAINED, open_init, plain_init
 
 
 def check_all(config: StudyConfig, runs: Sequence[Run]) -> None:
@@ -204,7 +204,7 @@ def _other_weights(
 
     A pretraining is checked by its options, and the weights of a finished row may be gone.
     """
-    before, now = str(recorded["init"]), run.start
+    before, now = map(plain_init, (str(recorded["init"]), run.start))
     if run.is_pretrained:
         is_own = Path(before).parts[-2:] == run.folder.parts[-2:]
         return "" if is_own else f"init {before}, now a pretraining"

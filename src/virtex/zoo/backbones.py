@@ -23,7 +23,7 @@ from virtex.models.backbone_config import FROM_INIT, STRIDE_OPTION
 from virtex.models.state_dict import check_finite, check_fits, load_strictly
 from virtex.zoo.foreign import backbone_state, without_prefix
 from virtex.zoo.hub import resolved
-from virtex.zoo.init import UNTRAINED, Opened, open_init
+from virtex.zoo.init import UNTRAINED, Opened, open_init, plain_init
 
 log = logging.getLogger("virtex")
 SAME_WEIGHTS = {STRIDE_OPTION, "img_size", "dynamic_img_size"}
@@ -35,7 +35,7 @@ class Initialisation:
     """Origin of a backbone, as the record of a result states it."""
 
     init: str
-    """INIT as the user wrote it."""
+    """INIT as `plain_init` gives it."""
     backbone: BackboneConfig
     step: int | None = None
     """Training step of a run."""
@@ -242,9 +242,8 @@ def origin_of(opened: Opened, backbone: BackboneConfig | None = None) -> Initial
     Args:
         backbone: The backbone's architecture; by default the one that INIT states.
     """
-    return Initialisation(
-        opened.init, backbone or architecture_of(opened), opened.step, opened.sha256
-    )
+    architecture = backbone or architecture_of(opened)
+    return Initialisation(plain_init(opened.init), architecture, opened.step, opened.sha256)
 
 
 def _state_in_task(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

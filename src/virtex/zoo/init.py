@@ -6,7 +6,7 @@ A command opens INIT once; backbones, captioners and embedders are built from th
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from torch import Tensor
@@ -124,6 +124,19 @@ class Opened:
 
     def _unreadable(self, part: str, error: Exception) -> CheckpointError:
         return CheckpointError(f"{self.path}: its config has no readable {part}: {error}")
+
+
+def plain_init(init: str) -> str:
+    """Return INIT without `./` and without a slash at its end, unless it then means another.
+
+    So a record of the same weights is the same, and a folder called `random` is none of UNTRAINED.
+    """
+    if init.startswith(hub.HUB):
+        return init
+    prefix = hub.LOCAL if init.startswith(hub.LOCAL) else ""
+    plain = prefix + str(PurePosixPath(init.removeprefix(prefix)))
+    means_another = plain in UNTRAINED or (not prefix and hub.is_folder_name(plain))
+    return init if means_another else plain
 
 
 def open_init(init: str | Path) -> Opened:
