@@ -3,8 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.report.conftest import make_result
 from virtex.report.comparisons import compare
+from virtex.transfer.identities import same_data
 from virtex.transfer.protocol import Result
 
 
@@ -24,6 +27,40 @@ def test_the_same_data_in_another_folder_is_compared() -> None:
     places = [{"train": {"source": "voc", "root": root, "sha256": "1"}} for root in ("/a", "/b")]
     results = [make_result(place["train"]["root"], 1.0, data=place) for place in places]
     assert len(compare(results)) == 1
+
+
+IDENTITIES = [
+    {"source": "coco", "root": "ROOT", "image_root": "ROOT/images", "split": "val"},
+    {"source": "flickr", "root": "ROOT/results.csv", "image_root": "ROOT/images"},
+    {"source": "table", "root": "ROOT", "table": "ROOT/pairs.csv"},
+]
+
+
+def at(root: str, identity: dict[str, str]) -> dict[str, dict[str, str]]:
+    return {"test": {key: text.replace("ROOT", root) for key, text in identity.items()}}
+
+
+@pytest.mark.parametrize("identity", IDENTITIES, ids=[one["source"] for one in IDENTITIES])
+def test_data_are_the_same_wherever_any_of_their_files_lie(identity: dict[str, str]) -> None:
+    places = [at(root, identity) for root in ("/a", "/b")]
+    assert same_data(*places)
+    assert len(compare([make_result(f"{i}", 1.0, data=data) for i, data in enumerate(places)])) == 1
+    other = [{"test": {**places[0]["test"], "sha256": digits}} for digits in ("1", "2")]
+    assert not same_data(*other)
+
+
+def test_images_in_two_folders_under_one_table_are_two_data_sets_of_an_init() -> None:
+    data = [at("/a", {"source": "table", "root": f"ROOT/{name}", "table": "ROOT/pairs.csv"})
+            for name in ("fog", "snow")]  # fmt: skip
+    assert len(compare([make_result("run", 1.0, data=each) for each in data])) == 2
+
+
+def test_one_folder_that_is_spelled_in_several_ways_is_one_data_set() -> None:
+    roots = ("fog", "fog/", "./fog//", str(Path("fog").resolve()))
+    (group,) = compare([on(root, "run", 50.0 + i, seed=i % 2) for i, root in enumerate(roots)])
+    assert [score.written for score in group.scores] == ["50.5 ± 0.7"]
+    assert group.about.startswith("fog, folder layout · 2500")
+    assert "several folders" not in " ".join(group.notes)
 
 
 def on(root: str, init: str, score: float, **rest: object) -> Result:

@@ -8,7 +8,7 @@ from typing import Any
 
 from virtex.config import flat
 from virtex.report.run_files import data_name
-from virtex.report.same_data import folders, grouped, grouped_by_data
+from virtex.report.same_data import grouped, grouped_by_data, locations, places
 from virtex.report.score_rows import Row, mean, rows_of
 from virtex.report.weights import weights_key
 from virtex.transfer.identities import RULE
@@ -171,11 +171,12 @@ def _comparison(results: Sequence[Result]) -> Comparison:
 
 def _folders_notes(scores: Sequence[Score]) -> list[str]:
     """Return which scores were measured in which folders, if these differ."""
-    names: dict[tuple[str, ...], list[str]] = {}
+    names: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
     for score in scores:
-        for group in grouped(score.results, folders):
-            names.setdefault(folders(group[0]), []).append(score.init)
-    lines = [f"{' and '.join(roots)} ({', '.join(inits)})" for roots, inits in names.items()]
+        for group in grouped(score.results, places):
+            found = locations(group[0])
+            names.setdefault(tuple(found), ([*found.values()], []))[1].append(score.init)
+    lines = [f"{' and '.join(roots)} ({', '.join(inits)})" for roots, inits in names.values()]
     return [f"{FOLDERS_NOTE}{'; '.join(lines)}."] if len(lines) > 1 else []
 
 
@@ -294,9 +295,10 @@ def _about(results: Sequence[Result]) -> str:
     first = results[0]
     train = first.data.get("train", {})
     size = first.settings.get("image_size")
+    of_places = grouped(results, places)
     counts = [_count(results, name) for name in ("num_train", "num_test", "num_images")]
     parts = [
-        " and ".join(dict.fromkeys(_data_name(result) for result in results)),
+        " and ".join(dict.fromkeys(_data_name(group[0]) for group in of_places)),
         first.splits.replace("->", "→"),
         str(train.get(RULE, "")),
         f"{' and '.join(filter(None, counts))} images" if any(counts) else "",

@@ -1,13 +1,14 @@
 """Groups of results on the same data, as far as the records of the data tell."""
 
+import os
 from collections.abc import Callable, Hashable, Sequence
 
 from virtex.report.weights import weights_key
-from virtex.transfer.identities import RULE
+from virtex.transfer.identities import LOCATIONS, RULE
 from virtex.transfer.protocol import Result, digest
 
-LOCATION_OR_SAMPLE = frozenset({"root", "subset_sha256"})
-"""Parts of an identity that same data may differ in: the folder, and the sample of a seed."""
+LOCATION_OR_SAMPLE = frozenset({*LOCATIONS, "subset_sha256"})
+"""Parts of an identity that same data may differ in: the folders, and the sample of a seed."""
 
 
 def grouped(results: Sequence[Result], key: Callable[[Result], Hashable]) -> list[list[Result]]:
@@ -27,15 +28,28 @@ def grouped_by_data(results: Sequence[Result]) -> list[list[Result]]:
     labels count as drawn by one rule unless a seed has two.
     """
     groups = grouped(results, lambda result: digest(_identity(result)))
-    groups = _split(groups, folders, alike=lambda one: (one.initialisation["init"], one.seed))
-    groups = _split(groups, folders, alike=lambda one: (weights_key(one), one.seed))
+    groups = _split(groups, places, alike=lambda one: (one.initialisation["init"], one.seed))
+    groups = _split(groups, places, alike=lambda one: (weights_key(one), one.seed))
     return _split(groups, _samples, alike=lambda one: one.seed)
 
 
-def folders(result: Result) -> tuple[str, ...]:
-    """Return the different folders of a result's data."""
-    roots = (identity.get("root") for identity in result.data.values())
-    return tuple(dict.fromkeys(str(root) for root in roots if root is not None))
+def locations(result: Result) -> dict[str, str]:
+    """Return the folders and files of a result's data as recorded, by their absolute paths.
+
+    Relative ones count from the current folder. Links are not followed: a network drive that is
+    away would be waited for.
+    """
+    found: dict[str, str] = {}
+    for identity in result.data.values():
+        for name in LOCATIONS:
+            if (location := identity.get(name)) is not None:
+                found.setdefault(os.path.abspath(str(location)), str(location))  # noqa: PTH100
+    return found
+
+
+def places(result: Result) -> tuple[str, ...]:
+    """Return the absolute paths of the folders and files of a result's data."""
+    return tuple(locations(result))
 
 
 def _samples(result: Result) -> tuple[str, ...]:
@@ -57,7 +71,7 @@ def _split(
 
 
 def _identity(result: Result) -> dict[str, dict[str, str | int]]:
-    """Return the identity of the data, without their folder and the sample of a seed."""
+    """Return the identity of the data, without their folders and the sample of a seed."""
     return {
         role: {
             key: value

@@ -9,8 +9,8 @@ Identities = Mapping[str, Mapping[str, Any]]
 """Identity of the data by their role, train or test."""
 RULE = "drawn"
 """Part of an identity that states how a seed samples images; then their number may differ."""
-LOCATIONS = frozenset({"root", "image_root"})
-"""Parts of an identity that name a folder, which each machine may have elsewhere."""
+LOCATIONS = ("root", "image_root", "table")
+"""Parts of an identity that name a folder or file, which each machine may have elsewhere."""
 SAMPLE = frozenset({"subset", "subset_sha256"})
 """Parts of an identity that each seed has otherwise, where images are drawn."""
 
