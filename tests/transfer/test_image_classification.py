@@ -1,6 +1,7 @@
 """Classifiers trained on augmented images: recipes, few labels, resuming, bad data."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,13 +126,43 @@ def test_what_weights_depend_on_makes_another_training(
     assert len(list((tmp_path / "training").iterdir())) == 1 + is_another
 
 
-def test_nearest_neighbours_beside_it_leave_the_protocol_the_same() -> None:
-    alone, beside = (
-        protocol_of(config_of("imagenet", "--init", "random", "--out", "out", "--knn", knn))
-        for knn in ("false", "true")
-    )
-    assert alone.settings() == beside.settings()
-    assert beside.neighbors is not None
+def test_results_of_other_votes_and_of_none_do_not_replace_each_other(
+    colors: Path, tmp_path: Path
+) -> None:
+    votes = [("--knn", "true", "--neighbors.num_neighbors", number) for number in ("1", "5")]
+    for arguments in (*votes, ()):
+        image_classification.run(small("finetune", colors, tmp_path, *arguments))
+    results = [Result.read(path) for path in tmp_path.glob("*.json")]
+    shown = {
+        vote and vote["num_neighbors"]: "knn_top1" in one.numbers
+        for one in results
+        for vote in [one.settings.get("neighbors")]
+    }
+    assert shown == {1: True, 5: True, None: False}
+    assert len({one.numbers["top1"] for one in results}) == 1
+    assert len(list((tmp_path / "training").iterdir())) == 1
+
+
+def test_a_call_without_neighbours_keeps_those_of_an_earlier_version(
+    colors: Path, tmp_path: Path
+) -> None:
+    config = small("finetune", colors, tmp_path)
+    (result,) = image_classification.run(config)
+    earlier = replace(result, numbers={**result.numbers, "knn_top1": 12.0, "top1": 0.0})
+    path = earlier.write(tmp_path)
+    image_classification.run(config)
+    assert Result.read(path).numbers == {**result.numbers, "knn_top1": 12.0}
+    path.write_text("damaged")
+    image_classification.run(config)
+    assert Result.read(path).numbers == result.numbers
+
+
+@pytest.mark.parametrize("knn", ["false", "true"])
+def test_nearest_neighbours_beside_it_leave_the_figure_the_papers(knn: str) -> None:
+    config = config_of("imagenet", "--init", "random", "--out", "out", "--knn", knn)
+    protocol = replace(protocol_of(config), name="imagenet")
+    train, test = (range(number) for number in image_classification.NUM_IMAGES["imagenet"])
+    assert protocol.as_in_paper(train, test)  # type: ignore[arg-type]
 
 
 def test_options_of_later_versions_that_are_off_leave_the_settings_of_earlier_ones() -> None:

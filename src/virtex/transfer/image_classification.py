@@ -7,8 +7,9 @@ released code. `linear` is the cheap variant: it computes features once.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,12 +22,14 @@ from virtex.config import parse, with_recipes
 from virtex.data.example import Source
 from virtex.data.source import SourceConfig
 from virtex.data.transforms import ImageConfig, normalize
+from virtex.errors import DataError
 from virtex.models.backbone import Backbone
 from virtex.tasks.base import Batch, TaskData
 from virtex.tasks.classification import Classification, LabelClassificationConfig
 from virtex.transfer.command import LabelledConfig, open_data, run_protocol
 from virtex.transfer.features import Extraction, backbone_digest, data_identity
 from virtex.transfer.linear import (
+    NEIGHBORS,
     check_single_label_data,
     labelled_splits,
     neighbor_accuracies,
@@ -69,6 +72,8 @@ class ImageClassification(Protocol):
             "frozen": self.frozen,
             "image": asdict(self.image),
             **training,
+            # so that results with and without, or of another vote, do not replace each other
+            **({} if self.neighbors is None else {"neighbors": asdict(self.neighbors)}),
         }
 
     @property
@@ -80,10 +85,26 @@ class ImageClassification(Protocol):
             return False
         recipe = with_recipes(["--config", self.name, "--init", "random", "--out", "."], "transfer")
         paper = protocol(parse(ImageClassificationConfig, recipe, prog="virtex transfer"))
-        return self.settings() == paper.settings()
+        return replace(self, neighbors=None).settings() == paper.settings()
 
     def check(self, train: Source, test: Source) -> None:
         check_single_label_data(train, test, self.neighbors)
+
+    def run(
+        self,
+        backbone: Backbone,
+        *,
+        train: Source,
+        test: Source,
+        initialisation: Mapping[str, Any],
+    ) -> Result:
+        result = super().run(backbone, train=train, test=test, initialisation=initialisation)
+        earlier = self.training.folder.parent / result.file_name
+        if self.neighbors is not None or not earlier.exists():
+            return result
+        with suppress(DataError):  # a damaged result is replaced
+            return _with_earlier_neighbors(result, Result.read(earlier))
+        return result
 
     def measure(self, backbone: Backbone, *, train: Source, test: Source) -> dict[str, float]:
         neighbors = self._neighbors(backbone, train, test)
@@ -131,6 +152,15 @@ class ImageClassification(Protocol):
             return {}
         num_classes = len(train.categories)
         return neighbor_accuracies(*splits, num_classes=num_classes, config=self.neighbors)
+
+
+def _with_earlier_neighbors(result: Result, earlier: Result) -> Result:
+    """Return a result with the scores of nearest neighbours of the one that it will replace.
+
+    The settings of earlier versions did not state whether they had been requested.
+    """
+    kept = {name: value for name, value in earlier.numbers.items() if name.startswith(NEIGHBORS)}
+    return replace(result, numbers={**result.numbers, **kept})
 
 
 @dataclass(frozen=True)

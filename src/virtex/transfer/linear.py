@@ -47,6 +47,8 @@ LONG_FIT = (
     "solver logistic goes over all %s training images in each step, for seven costs and once more: "
     "hours to days. `--solver sgd` takes a fraction of that, and reuses the cached features."
 )
+NEIGHBORS = "knn_"
+"""Start of the names of numbers of nearest neighbours."""
 logger = logging.getLogger("virtex")
 
 
@@ -132,9 +134,10 @@ def single_labels(features: Features, source: Source) -> Labels:
 def neighbor_accuracies(
     known: Labelled, unknown: Labelled, *, num_classes: int, config: NeighborConfig
 ) -> dict[str, float]:
-    """Return the accuracies of nearest neighbours, with names that begin with knn_."""
+    """Return the accuracies of nearest neighbours, with names that begin with NEIGHBORS."""
     votes = neighbor_scores(*known, unknown.values, num_classes=num_classes, config=config)
-    return {f"knn_{name}": value for name, value in accuracies(unknown.labels, votes).items()}
+    scores = accuracies(unknown.labels, votes)
+    return {f"{NEIGHBORS}{name}": value for name, value in scores.items()}
 
 
 def accuracies(labels: Labels, scores: NDArray[np.floating]) -> dict[str, float]:
