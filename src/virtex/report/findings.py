@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from virtex import files
-from virtex.errors import DataError, listing, raise_all
+from virtex.errors import ConfigError, DataError, listing, raise_all
 from virtex.monitors.monitors import Alarm
+from virtex.options.bounded_yaml import load_json
 from virtex.report.charts import Point
 from virtex.report.run_files import (
     Record,
@@ -21,13 +22,16 @@ from virtex.report.run_files import (
     read_samples,
     read_timings,
 )
-from virtex.transfer.protocol import Result
+from virtex.transfer.protocol import MAX_BYTES, Result
 
 TRAINING_NAME = re.compile(r"(?:^|/)training/[0-9a-f]{16}/")
 """Path of the training within a protocol, which is named by a hash."""
 SEEDS = "*/seed_*"
 """Folders of a study's runs."""
 RESULT_NAME = re.compile(r"-[0-9a-f]{8}\.json$")
+STUDY_NAME = re.compile(r"result\.json|draw_[0-9]+\.json")
+RESULT_KEYS = {"protocol", "headline", "settings_hash"}
+"""Keys of a result, by which it is recognised under any name."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,37 @@ def _walk(folder: Path, report: Report) -> Iterator[Path]:
 
 
 def _is_result(path: Path) -> bool:
-    return path.parent.name == "results" or RESULT_NAME.search(path.name) is not None
+    """Return whether a JSON file is a result, by its name or content; `--out` gives any name.
+
+    Those of a study are on the study's own page.
+    """
+    if path.parent.name == "results" or RESULT_NAME.search(path.name) is not None:
+        return True
+    return _has_result(path) and not _is_of_study(path)
+
+
+def _has_result(path: Path) -> bool:
+    """Return whether a file has the keys of a result, also where it is damaged otherwise."""
+    try:
+        text = files.read_regular(path, limit=MAX_BYTES)
+    except OSError:
+        return False
+    if not all(f'"{key}"'.encode() in text for key in RESULT_KEYS):
+        return False
+    try:
+        values = load_json(text.decode())
+    except (ValueError, ConfigError):
+        return True
+    return isinstance(values, dict) and values.keys() >= RESULT_KEYS
+
+
+def _is_of_study(path: Path) -> bool:
+    """Return whether a file is a score of a study, or of one of the trials of its rates."""
+    if not STUDY_NAME.fullmatch(path.name):
+        return False
+    is_trial = path.parent.parent.name == "tuning" and path.parent.name.startswith("factor_")
+    has_options = path.with_suffix(".options.json").exists()
+    return is_trial or has_options or any(map(is_study, path.absolute().parents))
 
 
 def _read_run(folder: Path, folders: Sequence[Path], report: Report) -> Run:
