@@ -179,7 +179,12 @@ def test_the_best_is_bold_with_what_lies_within_its_deviation() -> None:
 
 
 def test_a_number_of_which_a_lower_one_is_better_has_an_arrow(tmp_path: Path) -> None:
-    scores = [{"name": "captions", "numbers": ["mAP", "blind_loss"]}]
+    scores = [{"name": "captions", "numbers": ["mAP", "loss", "blind_loss"]}]
     config = parsed(tmp_path, rows=[RANDOM], scores=scores)
-    headings = [column.heading for column in summarize(config, planned_runs(config)).columns]
-    assert headings == ["captions, mAP", "captions, blind_loss ↓"]
+    columns = summarize(config, planned_runs(config)).columns
+    assert [column.heading for column in columns] == [
+        "captions, mAP", "captions, loss ↓", "captions, blind_loss",
+    ]  # fmt: skip
+    assert [column.in_nats for column in columns] == [False, True, True]
+    row = ScoredRow("random", {}, {column.name: [0.0312] for column in columns})
+    assert [row.measured(column).text for column in columns] == ["0.03", "0.0312", "0.0312"]

@@ -91,3 +91,8 @@ def test_numbers_read_with_three_digits(value: float, text: str) -> None:
 )
 def test_durations_are_readable(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_loss_is_written_with_three_digits_and_a_percentage_with_two_decimals() -> None:
+    texts = [Measured("a", 0.0312, 0.004, in_nats=nats).text for nats in (False, True)]
+    assert texts == ["0.03 ± 0.00", "0.0312 ± 4.0e-3"]

@@ -318,6 +318,14 @@ def test_markdown_shows_the_other_scores_beside_the_headline(tmp_path: Path) -> 
     assert "| b | **35.0** | 1 | 50.0 |  |" in lines
 
 
+def test_markdown_writes_losses_with_three_digits(tmp_path: Path) -> None:
+    numbers = {"CIDEr-D": 71.25, "blind_CIDEr-D": 19.04, "loss": 2.314, "image_gain": 0.0312}
+    make_result("a", 0.0, headline="CIDEr-D", numbers=numbers).write(tmp_path)
+    write_report([tmp_path], tmp_path)
+    lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
+    assert "| a | 71.2 | 1 | 19.0 | 2.31 | 0.0312 |" in lines
+
+
 def test_results_of_two_projects_are_all_on_the_page(tmp_path: Path) -> None:
     for name, score, data in (("a", 50.0, "fog"), ("b", 70.0, "snow")):
         origin = {"init": "run", "step": 1000, "sha256": name * 64}

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from virtex.report.charts import Tick, axis
+from virtex.report.charts import Tick, axis, number
 
 WHOLE = 100.0
 """Length of the axis: positions are in percent of it."""
@@ -39,13 +39,17 @@ class Measured:
     name: str
     mean: float | None
     deviation: float | None = None
+    in_nats: bool = False
+    """Whether the score is a loss or a difference of losses, which is written with about three
+    digits and not two decimals."""
 
     @property
     def text(self) -> str:
         """The mean, with its deviation."""
         if self.mean is None:
             return ""
-        return f"{self.mean:.2f}" + ("" if self.deviation is None else f" ± {self.deviation:.2f}")
+        numbers = [self.mean, *([] if self.deviation is None else [self.deviation])]
+        return " ± ".join(number(one) if self.in_nats else f"{one:.2f}" for one in numbers)
 
     @property
     def ends(self) -> list[float]:

@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from virtex.errors import one_line
+from virtex.report.charts import number
 from virtex.report.comparisons import Comparison
 from virtex.report.page import Page, RunPage, duration, signed
+from virtex.transfer.directions import is_in_nats
 
 
 def markdown_report(page: Page) -> str:
@@ -49,8 +51,13 @@ def _columns(comparison: Comparison) -> dict[str, list[str]]:
         columns["over random"] = ["" if gain is None else signed(gain) for gain in gains]
     columns["seeds"] = [str(len(score.results)) for score in comparison.scores]
     for name, values in comparison.main_details:
-        columns[name] = ["" if value is None else f"{value:.1f}" for value in values]
+        columns[name] = ["" if value is None else _cell(name, value) for value in values]
     return columns
+
+
+def _cell(name: str, value: float) -> str:
+    """Return the text of a number: of nats about three digits, of others one decimal."""
+    return number(value) if is_in_nats(name) else f"{value:.1f}"
 
 
 def _run(shown: RunPage) -> list[str]:

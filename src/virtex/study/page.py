@@ -81,7 +81,7 @@ def study_page(summary: Summary, runs: Sequence[Run], *, title: str) -> bytes:
         summary=summary,
         scores=_score_charts(summary, main),
         further_scores=_score_charts(summary, further),
-        efficiency=_efficiency(summary.rows, [column.name for column in main]),
+        efficiency=_efficiency(summary.rows, main),
         curves=curves,
         origins=_origin_lines(summary),
         data={_hash(one.data): _data_text(one.data) for one in results},
@@ -95,7 +95,7 @@ def _score_charts(summary: Summary, columns: Sequence[Column]) -> tuple[DotChart
     charts = (
         dot_chart(
             column.heading,
-            [row.measured(column.name) for row in summary.rows],
+            [row.measured(column) for row in summary.rows],
             best=summary.best(column),
         )
         for column in columns
@@ -103,7 +103,7 @@ def _score_charts(summary: Summary, columns: Sequence[Column]) -> tuple[DotChart
     return tuple(chart for chart in charts if chart is not None)
 
 
-def _efficiency(rows: Sequence[ScoredRow], columns: Sequence[str]) -> tuple[Chart, ...]:
+def _efficiency(rows: Sequence[ScoredRow], columns: Sequence[Column]) -> tuple[Chart, ...]:
     """Draw scores over the number of training images, where rows differ in nothing else."""
     groups: dict[str, list[ScoredRow]] = {}
     for row in rows:
@@ -120,11 +120,11 @@ def _efficiency(rows: Sequence[ScoredRow], columns: Sequence[str]) -> tuple[Char
         ]
         if any(len({number for number, _ in one.points}) > 1 for one in series):
             over = "training images"
-            charts.append(line_chart(column, series, over=over, logarithmic=True))
+            charts.append(line_chart(column.name, series, over=over, logarithmic=True))
     return tuple(charts)
 
 
-def _over_images(name: str, rows: Sequence[ScoredRow], column: str, color: int) -> Series | None:
+def _over_images(name: str, rows: Sequence[ScoredRow], column: Column, color: int) -> Series | None:
     points, deviations = list[Point](), list[float]()
     for row in sorted(rows, key=lambda row: row.num_images or 0):
         measured = row.measured(column)

@@ -17,7 +17,7 @@ from virtex.study.plan import Run, left_out
 from virtex.study.scores import numbers_of, results_of, scores_of
 from virtex.study.study_config import StudyConfig, columns_of
 from virtex.study.tuning import is_tuned, tuned
-from virtex.transfer.directions import Direction, direction_of
+from virtex.transfer.directions import Direction, direction_of, is_in_nats
 from virtex.transfer.protocol import Result, digest
 from virtex.zoo.weights_file import WEIGHTS_NAME
 
@@ -63,12 +63,13 @@ class ScoredRow:
         numbers = sorted({len(values) for values in self.values.values() if values})
         return " to ".join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))
 
-    def measured(self, column: str) -> Measured:
+    def measured(self, column: "Column") -> Measured:
         """Return mean and standard deviation of a column."""
-        values = self.values[column]
+        values = self.values[column.name]
         if not values:
             return Measured(self.name, None)
-        return Measured(self.name, fmean(values), stdev(values) if len(values) > 1 else None)
+        deviation = stdev(values) if len(values) > 1 else None
+        return Measured(self.name, fmean(values), deviation, in_nats=column.in_nats)
 
 
 class Column(NamedTuple):
@@ -79,6 +80,8 @@ class Column(NamedTuple):
     """Whether it is the first of its score."""
     direction: Direction
     """Whether a higher or a lower number is better."""
+    in_nats: bool = False
+    """Whether it is a loss or a difference of losses."""
 
     @property
     def heading(self) -> str:
@@ -106,7 +109,7 @@ class Summary:
         means = {
             row.name: (measured.mean, measured.deviation or 0.0)
             for row in self.rows
-            if (measured := row.measured(column.name)).mean is not None
+            if (measured := row.measured(column)).mean is not None
         }
         if not means or column.direction == "neither":
             return set()
@@ -145,11 +148,12 @@ def summarize(config: StudyConfig, runs: Sequence[Run]) -> Summary:
 def _columns(config: StudyConfig, origins: Sequence[Origin]) -> list[Column]:
     """Return the columns of all scores, each with the direction of its number."""
     headlines = {one.score: one.result.headline for one in origins}
-    return [
-        Column(name, index == 0, direction_of(number or headlines.get(score.name, "")))
-        for score in scores_of(config)
-        for index, (name, number) in enumerate(columns_of(score).items())
-    ]
+    columns = []
+    for score in scores_of(config):
+        for index, (name, number) in enumerate(columns_of(score).items()):
+            of = number or headlines.get(score.name, "")
+            columns.append(Column(name, index == 0, direction_of(of), is_in_nats(of)))
+    return columns
 
 
 def num_images_seen(run: Run) -> int:

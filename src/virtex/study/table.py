@@ -16,7 +16,7 @@ def table(summary: Summary) -> str:
     for row in summary.rows:
         cells = [row.about[key] for key in headings]
         cells += [
-            _cell(row.measured(column.name), is_best=row.name in best[column]) for column in columns
+            _cell(row.measured(column), is_best=row.name in best[column]) for column in columns
         ]
         lines.append(_line([row.name, *cells, row.seeds]))
     return "\n".join(lines) + "\n"

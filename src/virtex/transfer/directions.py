@@ -1,4 +1,4 @@
-"""Whether a higher or a lower number of a protocol is better."""
+"""What a number of a protocol is, by its name: which is better, and in which unit."""
 
 import re
 from typing import Literal
@@ -8,8 +8,10 @@ LOWER = re.compile(
     r"(?:.*_)?(?:loss|error|perplexity|ece|median_rank)|repeated_\w+|empty_captions", re.IGNORECASE
 )
 """Names of numbers of which a lower one is better."""
-NEITHER = re.compile(r"num_\w+|cost|mean_words|vocabulary")
-"""Names of counts, and of what a protocol chose."""
+NEITHER = re.compile(r"blind_.+|chance_\w+|num_\w+|cost|mean_words|vocabulary")
+"""Names of controls, of counts, and of what a protocol chose."""
+NATS = re.compile(r"(?:.*_)?loss|image_gain", re.IGNORECASE)
+"""Names of losses, and of differences of losses; other scores are in percent."""
 
 
 def direction_of(number: str) -> Direction:
@@ -17,3 +19,8 @@ def direction_of(number: str) -> Direction:
     if NEITHER.fullmatch(number):
         return "neither"
     return "lower" if LOWER.fullmatch(number) else "higher"
+
+
+def is_in_nats(number: str) -> bool:
+    """Return whether a number, by its name, is a loss or a difference of losses."""
+    return NATS.fullmatch(number) is not None
