@@ -6,6 +6,7 @@ import subprocess
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -38,6 +39,52 @@ CASES = {
     "": "",
     " . , ' \" ": "",
 }
+SCRIPTS = {
+    "एक कुत्ता घास पर दौड़ता है।": "एक कुत्ता घास पर दौड़ता है ।",
+    "5वीं मंजिल, घर-बार और राम-सीता की १.५ किलो": "5व ीं मंजिल घर-ब ार और राम सीता की १.५ किलो",
+    "কুকুর ঘাসের উপর দৌড়াচ্ছে, র\u200d্যাব": "কুকুর ঘাসের উপর দৌড়াচ্ছে র ্যাব",
+    "ஒரு நாய் புல்வெளியில் ஓடுகிறது.": "ஒரு நாய் புல்வெளியில் ஓடுகிறது",
+    "సెలవు రోజున కుక్క పరుగెడుతోంది": "సెలవు రోజున కుక్క పరుగెడుతోంది",
+    "કૂતરો ઘાસ પર દોડે છે": "કૂતરો ઘાસ પર દોડે છે",
+    "ਕੁੱਤਾ ਘਾਹ ਦੌੜਦਾ": "ਕੁ ਤਾ ਘਾਹ ਦੌੜਦਾ",
+    "ನಾಯಿ ಓಡುತ್ತಿದೆ": "ನ ಯ ಓಡ ತ ತ ದ",
+    "സുന്ദരൻ പുല്ലിൽ ഓടുന്നു": "സുന ദരൻ പുല ലിൽ ഓടുന നു",
+    "කුක්කා දුවයි": "ක ක ක ද වය",
+    "ผู้หญิงสองคน กำลังเดิน ๆ อยู่ในตลาด": "ผู้หญิงสองคน กำลังเดิน ๆ อยู่ในตลาด",
+    "ໝາແລ່ນເທິງຫຍ້າ": "ໝາແລ່ນເທິງຫຍ້າ",
+    "ခွေးတစ်ကောင်": "ခ တစ က င",
+    "ឆ្កែកំពុងរត់។": "ឆ ក ក ព ងរត",
+    "كلب يركض على العشب.": "كلب يركض على العشب",
+    "هُوَ كَلْبٌ يَرْكُضُ، أَلَيْسَ كَذٰلِكَ؟": "هُوَ كَلْبٌ يَرْكُضُ ، أَلَيْسَ كَذٰلِكَ ؟",
+    "سگ می\u200cدود و ۳ کودک، نقطة ١٫٥": "سگ می دود و ۳ کودک ، نقطة ١٫٥",
+    "ایک کتا گھاس پر دوڑ رہا ہے۔": "ایک کتا گھاس پر دوڑ رہا ہے ۔",
+    "כלב רץ על הדשא.": "כלב רץ על הדשא",
+    "כֶּלֶב רָץ צה״ל ג׳ירפה": "כֶּלֶב רָץ צה ״ ל ג ׳ ירפה",
+    "Một con chó đang chạy trên cỏ.": "một con chó đang chạy trên cỏ",
+    "개가 잔디 위를 달리고 있다.": "개가 잔디 위를 달리고 있다",
+    "一只狗在草地上,海边、聊天。「红」色的伞": "一只狗在草地上 海边 、 聊天 。 红 色的伞",
+    "犬が芝生の上を走っている。": "犬が芝生の上を走っている 。",
+    "コンピューター・ゲーム 犬.": "コンピューター ・ ゲーム 犬",
+    "соба́ка бежи́т по траве́, кот сидит.": "соба́ка бежи́т по траве́ кот сидит",
+    "ውሻ በሳር ላይ ይሮጣል።": "ውሻ በሳር ላይ ይሮጣል",
+    "Շունը վազում է։": "շունը վազում է ։",
+    "👍🏽 from 👩\u200d👩\u200d👧 and ❤\ufe0f or ☀": "from and ❤ or ☀",
+    "at 25°C, 5™ x² CO₂": "at 25 ° c 5 ™ x ² co ₂",
+    "1\ufe0f\u20e3 and ①② x•y a·b ‹oui› Ⅷ ₹500": "1 and ① ② x • y a · b oui 500",
+    "a\u2010b non\u2011breaking co\u00adoperate": "a\u2010b non\u2011breaking cooperate",
+    "1½ ½-inch £5": "1 1/2 1/2 inch # 5",
+    "ａｂｃ （全角）！ Ж. é.u. ж/о a-b/c": "ａｂｃ （ 全角 ） ！ ж é.u ж / о a-b/c",
+    "カ\u3099キ\u3099のハ\u309aン": "カ キ のハ ン",
+}
+DECOMPOSED = {
+    "Một con chó đang chạy trên cỏ.": "một con chó đang chạy trên cỏ",
+    "개가 잔디 위를 달리고 있다.": "개가 잔디 위를 달리고 있다",
+    "un café noir, CAFÉ's naïve café-au-lait": "un café noir café 's naïve café au-lait",
+    "Собака й ёлка": "собака й ёлка",
+    "σκύλος τρέχει ΟΔΟΣ": "σκύλος τρέχει οδος",
+}
+CASES |= SCRIPTS
+CASES |= {normalize("NFD", text): normalize("NFD", words) for text, words in DECOMPOSED.items()}
 PACKAGE = find_spec("pycocoevalcap")
 TOKENIZER = "edu.stanford.nlp.process.PTBTokenizer"
 PUNCTUATION = {"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"}
@@ -77,6 +124,26 @@ def test_the_worked_cases_are_what_java_answers(package: Path, tmp_path: Path) -
     answers = java_tokens(package, list(CASES), tmp_path)
     reported = dict(zip(CASES, (" ".join(answer) for answer in answers), strict=True))
     assert reported == CASES
+
+
+CURLED = "`‘’‛\x91\x92"
+"""Quotes that Java keeps within a word, or writes as the straight one, by its neighbours."""
+CONTROLS = "\n\x0b\x0c\r\x85\u2028\u2029"
+
+
+@pytest.mark.parametrize("around", ["{}", "ba{}ab", "ba {} ab"])
+def test_every_character_is_to_python_what_it_is_to_java(
+    package: Path, tmp_path: Path, around: str
+) -> None:
+    characters = [
+        chr(code)
+        for code in range(0x20, 0x10000)
+        if not 0xD800 <= code < 0xE000 and chr(code) not in CURLED + CONTROLS
+    ]
+    texts = [around.format(character) for character in characters]
+    answers = java_tokens(package, texts, tmp_path)
+    pairs = zip(characters, texts, answers, strict=True)
+    assert not [hex(ord(one)) for one, text, answer in pairs if ptb_tokens(text) != answer]
 
 
 def test_thousands_of_real_captions_get_the_words_that_java_gives(

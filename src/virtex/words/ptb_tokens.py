@@ -5,8 +5,9 @@ punctuation. The rules here were written from that tokenizer's output, not from 
 give the same words for 616,750 of COCO's 616,767 captions of 2014, and for all 35,000 of Flickr8k.
 The 17 others end in a single letter ("a sign with the letter K."), where the Java tokenizer reads
 on into the caption on the next line; given the caption alone it agrees with these rules. Known to
-differ: tags with attributes, decomposed accents, some codes (`a.4-5`, `it's2nd`), e-mail addresses
-of more than 65 characters before the @, and web addresses of more than 256 before the first period.
+differ: tags with attributes, some codes (`a.4-5`, `it's2nd`), telephone numbers with spaces, e-mail
+addresses of more than 65 characters before the @, and web addresses of more than 256 before the
+first period. ptb_characters.py says what characters of all scripts are.
 
 Surprises that are kept, since scores depend on them: brackets stay, as the words -lrb- and -rrb-
 (the list has them in capitals, the tokenizer writes small letters), and so do `!!`, `?!`, `&` and
@@ -16,19 +17,12 @@ punctuation mark.
 
 import re
 
+from virtex.words.ptb_characters import FORMS, FROM_STAND_INS, HYPHENS, MARK, SEPARATORS
+
 DROPPED = frozenset(["''", "'", "``", "`", '"', ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 """Tokens that pycocoevalcap drops, as far as they occur in small letters."""
 BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
-PLAIN = str.maketrans(
-    dict.fromkeys("‘’‹›", "'")
-    | dict.fromkeys("“”«»", '"')
-    | dict.fromkeys("–—―", " -- ")
-    | dict.fromkeys("‐‑‒\u200b\u200c\u200d\u200e\u200f\ufeff\ufffd", " ")
-    | {"…": " ... ", "\xad": "-", "€": "$", "¤": "$", "£": "#", "¢": " cents "}
-    | {"¼": " 1/4", "½": " 1/2", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3"}
-)
 ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"'}
-EMOJI = re.compile("[\U00010000-\U0010ffff]")  # the Java tokenizer drops all of these
 
 ABBREVIATIONS = """
     adm al ala alex apr ariz assn asst atty attys aug ave bancorp bhd bldg blvd brig bros calif capt
@@ -53,7 +47,10 @@ def _any(words: str) -> str:
     return "|".join(sorted(words.split(), key=len, reverse=True))
 
 
-L, C = r"[^\W\d_]", r"[^\W_]"  # a letter; a letter or a digit
+# Rules of plain words alone know marks: a mark that another rule meets begins the next word.
+L, C = rf"[^\W\d_{MARK}]", rf"[^\W_{MARK}]"  # a letter; a letter or a digit
+W, N = r"[^\W\d_]", r"[^\W_]"  # the same, with marks among the letters
+A, TAIL = "[A-Za-z0-9]", "(?:-[A-Za-z]+){0,2}"  # -and-white
 U, STOP = r"[^\s<>\"()]", r"[.,;:!?']"  # a character of an address; one that does not end it
 # Bounds on how far a token looks ahead, without which long text takes quadratic time.
 LOCAL_PART = 64  # an e-mail address before the @, as in RFC 5321, section 4.5.3.1.1
@@ -65,30 +62,32 @@ TOKEN = re.compile(
     rf"""
     (?!{TWO_WORDS})[A-Za-z]+(?=[ ])                                  # most words
   | </?[A-Za-z!][\w.:-]*/?>                                          # <tag>
-  | https?://{U}[^\s<>"().]{{0,{HOST}}}+\.(?:{STOP}*+(?!{STOP}){U})+     # http://example.com/a.html
-  | {C}[\w.+-]{{0,{LOCAL_PART}}}+@{C}(?:[\w.-]*{C})?                     # me@example.com
+  | https?://{U}[^\s<>"().]{{0,{HOST}}}+\.(?:{STOP}*+(?!{STOP}){U})+  # http://example.com/a.html
+  | {C}[\w.+-]{{0,{LOCAL_PART}}}+@{C}(?:[\w.-]*{C})?                 # me@example.com
   | @[A-Za-z_]\w* | \#{L}+ | \#+ | @+                                # @name, #word
   | >?[:;=]'?-?[()DOPdp\\|\]\[](?!{C})                               # :-)
   | (?i:ph\.d)\. | {L}+[!?]{L}+
-  | {L}(?:\.{L})+\.(?!{C})(?:-{C}+)*                                 # u.s.-made
-  | {L}\.(?!{L})(?!\s+(?:{_any(SENTENCE_STARTS)})\b)                 # Susan B. Anthony
+  | [A-Za-z](?:\.[A-Za-z])+\.(?!{C})(?:-{C}+)*                       # u.s.-made
+  | [A-Za-z]\.(?!{W})(?!\s+(?:{_any(SENTENCE_STARTS)})\b)            # Susan B. Anthony
   | (?:(?i:{_any(ABBREVIATIONS)})|{_any(NAMES)})\.(?!{L})
   | (?i:{_any(BEFORE_NUMBERS)})\.(?=\s*\d)
   | {C}+(?:[-_]{C}+)*\.(?=[,;:])                                     # on it., and
-  | {L}{C}*\.{C}+(?:-{C}+)+ | {L}{C}*(?:\.{L}{C}*)+                  # tree.The
-  | [-+]?\d*(?:[.,:]\d+)+ | [-+]\d+                                  # 1,000.5  9:30  -4
+  | [A-Za-z]{A}*\.{A}+(?:-{A}+)+ | {W}{N}*(?:\.{W}{N}*)+             # tree.The
+  | [-+]?\d*(?:[.,:{SEPARATORS}]\d+)+ | [-+]\d+                      # 1,000.5  9:30  -4
   | [A-Z]+(?:[&+][A-Z]+)+ | [A-Z]{{1,3}}\$ | [Cc](?:\+\+|\#)         # AT&T, US$
   | {TWO_WORDS}                                                      # can not
-  | {L}*?[^\W\d_nN](?=(?i:n't)) | (?i:n't){L}*                       # do n't
+  | [A-Za-z]*?[A-MO-Za-mo-z](?=(?i:n't)) | (?i:n't){L}*              # do n't
   | '' | {ENDING} | '(?i:t)(?=(?i:is|was))                           # it 's, 't is
   | {L}+[AEIOUYaeiouy](?!{ENDING})'[A-Zaeiou]{L}*                    # Hawai'i
   | (?:[A-HJ-XZn]|[dlo])(?!{ENDING})'{L}{L}+                         # o'clock
   | (?i:c'est|c'mon|nor'easter|e'er|s'mores|ev'ry|li'l|nat'l|(?:dunkin|somethin|ol)')
   | [DdJjLl](?!{ENDING})' | [Yy](?!{ENDING})'(?={L})                 # y' all
   | '(?i:em|till?|cause) | '(?i:n)(?:'|(?![\w"]))                    # 'em, rock 'n' roll
-  | '[2-9]0s | '\d\d(?![\w'"])                                       # '90s, '42
-  | {C}+(?:[-_/]{C}+)*                                               # t-shirt, and/or
-  | _+ | \*+ | [!?]+ | <+ | >+ | -+ | \S
+  | '[2-9]0s | '[0-9][0-9](?![\w'"])                                 # '90s, '42
+  | {A}+{TAIL}(?:/{A}+{TAIL}){{1,2}} | \d+[/⁄]\d+                    # and/or
+  | {C}+(?:[-_{HYPHENS}]{C}+)+                                       # t-shirt, and/or
+  | {W}{N}* | {C}+
+  | _+ | \*+ | [!?]+ | <+ | >+ | -+ | [^\s{HYPHENS}{SEPARATORS}]
     """,
     re.VERBOSE,
 )
@@ -98,7 +97,9 @@ def ptb_tokens(caption: str) -> list[str]:
     """Return the caption's words, in small letters, without punctuation."""
     for entity, character in ENTITIES.items():
         caption = caption.replace(entity, character)
-    found = TOKEN.findall(EMOJI.sub(" ", caption.translate(PLAIN)))
+    found = TOKEN.findall(caption.translate(FORMS))
+    if not caption.isascii():
+        found = [token.translate(FROM_STAND_INS) for token in found]
     return [word for token in found if (word := _written(token)) not in DROPPED]
 
 
