@@ -87,6 +87,20 @@ def test_the_same_in_any_batches_and_in_any_number_of_words_at_once(predictor, i
         np.testing.assert_allclose(one.maps, other.maps, atol=1e-5)
 
 
+@pytest.mark.parametrize("text", ["", "日本", "."])
+def test_a_caption_without_words_has_no_maps(predictor, images, text):
+    (alone,) = predictor.relevance(images[0], text)
+    assert (alone.words, alone.maps.shape[0]) == ((), 0)
+    *_, height, width = predictor.relevance(images[0], TEXTS[0])[0].maps.shape
+    assert alone.maps.shape == (0, height, width)
+    for texts in ([text, TEXTS[0]], [TEXTS[0], text], [text, text]):
+        together = predictor.relevance(images[:2], texts)
+        for image, one, found in zip(images, texts, together, strict=False):
+            (expected,) = predictor.relevance(image, one)
+            assert found.words == expected.words
+            np.testing.assert_allclose(found.maps, expected.maps, atol=1e-5)
+
+
 def test_without_texts_the_captions_that_it_writes_are_read(predictor, images):
     decoding = DecodingConfig(max_steps=10)
     captions = predictor.caption(images[:2], decoding)

@@ -71,8 +71,8 @@ def relevance_to_captions(
     ]
     maps = np.zeros((len(words), *grid.shape[2:]), np.float32)
     for direction in directions:
-        values = _values(captioner, grid, rows, words, direction)
-        maps += [_as_map(value) / len(directions) for value in values]
+        for index, values in enumerate(_values(captioner, grid, rows, words, direction)):
+            maps[index] += _as_map(values) / len(directions)
     return [
         CaptionRelevance(
             tokenizer.decode(row[1:].tolist()),

@@ -7,7 +7,7 @@ if images, batch size and machine are the same.
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,20 +49,23 @@ class Count:
     """Number of images that could not be read."""
     num_without: int = 0
     """Number of images for which the search found no caption."""
+    num_undrawn: int = 0
+    """Number of figures that could not be drawn or written."""
 
     def __str__(self) -> str:
         before = f", {self.num_kept} of them before" if self.num_kept else ""
         bad = f"; {self.num_bad} could not be read" if self.num_bad else ""
         without = f"; {self.num_without} got no caption" if self.num_without else ""
+        undrawn = f"; {self.num_undrawn} figures could not be drawn" if self.num_undrawn else ""
         done = f"captioned {self.num_kept + self.num_captioned} of {self.num_images} images"
-        return f"{done}{before}{bad}{without}"
+        return f"{done}{before}{bad}{without}{undrawn}"
 
 
 def caption_files(config: CaptionFilesConfig, *, stdin: BinaryIO | None = None) -> Count:
     """Caption images, print a line `path<TAB>caption` for each, and write the captions to a file.
 
     An image that cannot be read, or for which no caption is found, is reported and left out; a
-    later call tries it again.
+    later call tries it again. A figure that cannot be drawn is reported, and the caption kept.
 
     Args:
         stdin: The list of images that `-` names.
@@ -181,13 +184,10 @@ def _caption_all(
             bad = [f"bad image {name}: {why}" for name, why in batch.bad_images if name not in kept]
             without = [f"no caption was found for {name}" for name, found in new if not found]
             _warn(bad + without, bar)
-            if config.attention is not None:
-                _write_strips(config.attention, captioned, predictor, predictor.attend)
-            if config.relevance is not None:
-                _write_strips(config.relevance, captioned, predictor, predictor.relevance)
-            if captions:
-                captions.append(captioned)
-            _print(captioned)
+            with _kept_on_failure(captioned, captions):
+                undrawn = _draw(config, captioned, predictor)
+            _warn(undrawn, bar, prefix="not drawn")
+            count.num_undrawn += len(undrawn)
             count.num_captioned += len(captioned)
             count.num_bad += len(bad)
             count.num_without += len(without)
@@ -196,15 +196,57 @@ def _caption_all(
     return count
 
 
+@contextlib.contextmanager
+def _kept_on_failure(captioned: Captioned, captions: CaptionsFile | None) -> Iterator[None]:
+    """Write and print captions after the block, even if it fails.
+
+    After an interruption they are not written: the next call captions and draws these images.
+    """
+    failure = None
+    try:
+        yield
+    except Exception as error:  # memory may be short for the gradients of relevance
+        failure = error
+    if captions:
+        captions.append(captioned)
+    _print(captioned)
+    if failure is not None:
+        raise failure
+
+
+def _draw(config: CaptionFilesConfig, captioned: Captioned, predictor: Predictor) -> list[str]:
+    """Write the figures of a batch, and return what could not be drawn and why."""
+    kinds = ((config.attention, predictor.attend), (config.relevance, predictor.relevance))
+    return [
+        f"{folder / strip_name(name)}: {reason}"
+        for folder, maps_of in kinds
+        if folder is not None and captioned
+        for name, reason in _write_strips(folder, captioned, predictor, maps_of)
+    ]
+
+
 def _write_strips(
     folder: Path, captioned: Captioned, predictor: Predictor, maps_of: Callable[..., list[Any]]
-) -> None:
-    """Write an image of the attention or relevance to the best caption of each image."""
+) -> list[tuple[str, DataError]]:
+    """Write an image of the maps of each image's best caption; return those that failed, and why.
+
+    If an image of several cannot be read again, each is tried by itself.
+    """
     names = [name for name, _ in captioned]
-    best = [captions[0] for _, captions in captioned]
-    shown = maps_of(names, best, batch_size=max(1, len(names)))
+    try:
+        shown = maps_of(names, [found[0] for _, found in captioned], batch_size=len(names))
+    except DataError as error:
+        if len(names) == 1:
+            return [(names[0], error)]
+        each = [_write_strips(folder, [one], predictor, maps_of) for one in captioned]
+        return [failure for failures in each for failure in failures]
+    failures = []
     for name, maps in zip(names, shown, strict=True):
-        write_strip(folder / strip_name(name), name, maps, predictor.image)
+        try:
+            write_strip(folder / strip_name(name), name, maps, predictor.image)
+        except DataError as error:
+            failures.append((name, error))
+    return failures
 
 
 def _print(captioned: Captioned) -> None:
@@ -220,11 +262,11 @@ def _print(captioned: Captioned) -> None:
                 raise DataError(f"cannot write to stdout: {error.strerror}.") from error
 
 
-def _warn(reasons: Sequence[str], bar: ProgressBar) -> None:
+def _warn(reasons: Sequence[str], bar: ProgressBar, *, prefix: str = "left out") -> None:
     if reasons:
         with bar.paused():
             for reason in reasons:
-                log.warning("left out: %s", one_line(reason))
+                log.warning("%s: %s", prefix, one_line(reason))
 
 
 def _check_bad(count: Count, config: CaptionFilesConfig) -> None:
