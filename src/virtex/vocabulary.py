@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
-from virtex import distributed
+from virtex import distributed, files
 from virtex.data.caption_sample import SEED, TooManyCaptionsError, all_captions, drawn_captions
 from virtex.data.example import Source
 from virtex.data.shards.remote_visit import visited
@@ -68,7 +68,13 @@ class TrainTokenizerConfig(VocabularyOptions):
 
 
 def write_tokenizer(config: TrainTokenizerConfig) -> None:
-    """Train a tokenizer on the captions of a source and write it."""
+    """Train a tokenizer on the captions of a source and write it.
+
+    Raises:
+        ConfigError: `out` cannot be written, or the options cannot work.
+        DataError: The captions cannot be read.
+    """
+    files.check_out(config.out, is_file=True)
     data = resolved(config.data, CAPTIONS)
     with visited(data, at_once=1, in_order=False) as remote:
         source = open_source(data, split="train", needs=CAPTIONS, remote=remote)

@@ -1,7 +1,9 @@
 """Pooled embeddings: in Python, and of files by `virtex embed`."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,11 @@ from virtex.cli import main
 from virtex.data.images import BadImageError
 from virtex.data.tokenizer import Tokenizer
 from virtex.data.transforms import ImageConfig, ValidationTransform, normalize
-from virtex.errors import CheckpointError
+from virtex.errors import CheckpointError, ConfigError, DataError
+from virtex.predict.caption_files.captions_file import locked
+from virtex.predict.embed_files import embed_files
+from virtex.predict.embed_options import EmbedFilesConfig
+from virtex.predict.embeddings import pooled
 from virtex.predict.image_inputs import as_example
 from virtex.tasks.captioning import Captioning
 
@@ -132,3 +138,43 @@ def test_embeddings_that_are_nan_are_an_error_and_write_nothing(
     assert not out.exists()
     with pytest.raises(CheckpointError, match=message):
         virtex.embed(run, folder / "photo0.png")
+
+
+def test_a_file_in_use_is_named_before_the_model_is_loaded(tmp_path: Path) -> None:
+    folder, out = write_images(tmp_path / "images", 1), tmp_path / "new" / "out.npz"
+    config = EmbedFilesConfig("no/such/run", out, (str(folder),))
+    with locked(out), pytest.raises(ConfigError, match=r"out\.npz is in use by process \d+"):
+        embed_files(config)
+    assert not out.exists()
+
+
+def test_a_file_that_another_program_wrote_meanwhile_stays_and_no_embedding_is_lost(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = write_images(tmp_path / "images", 2), tmp_path / "out.npz"
+
+    def write_meanwhile(*arguments: Any, **options: Any) -> torch.Tensor:
+        out.write_bytes(b"theirs")
+        return pooled(*arguments, **options)
+
+    monkeypatch.setattr("virtex.predict.embed_files.pooled", write_meanwhile)
+    config = EmbedFilesConfig(str(run), out, (str(folder),))
+    with pytest.raises(DataError, match=r"written by another program meanwhile") as raised:
+        embed_files(config)
+    assert out.read_bytes() == b"theirs"
+    (other,) = tmp_path.glob("out-*.npz")
+    assert str(other) in str(raised.value)
+    with np.load(other) as arrays:
+        assert len(arrays["embeddings"]) == 2
+    with pytest.raises(ConfigError, match="--overwrite"):
+        embed_files(config)
+    embed_files(replace(config, overwrite=True))
+    assert len(np.load(out)["names"]) == 2
+
+
+def test_a_file_that_appears_before_the_work_begins_stays(tmp_path: Path) -> None:
+    folder, out = write_images(tmp_path / "images", 1), tmp_path / "out.npz"
+    config = EmbedFilesConfig("no/such/run", out, (str(folder),))
+    out.write_bytes(b"theirs")
+    with pytest.raises(ConfigError, match="exists: give another name, or --overwrite"):
+        embed_files(config)

@@ -283,7 +283,7 @@ def test_existing_files_are_replaced_only_with_overwrite(run, tmp_path):
 
 def test_a_path_that_cannot_be_written_is_named(run, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match=r"cannot write .*choose another path"):
+    with pytest.raises(ConfigError, match=r"cannot write .*choose another path"):
         exported(run.folder, "timm", tmp_path / "file" / "out.pth")
 
 

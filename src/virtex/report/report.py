@@ -36,6 +36,7 @@ def write_report(
         next_steps: Suggestions with their commands; None: those that fit the first run.
 
     Raises:
+        ConfigError: `out` cannot be written.
         DataError: There is nothing to report, the report cannot be written, or it would replace the
             page of a study.
     """
@@ -44,6 +45,7 @@ def write_report(
             f"{out} is the folder of a study, whose page report.html has all its scores: "
             "give --out another folder"
         )
+    files.check_out(out, is_file=False)
     found = find(folders)
     problems = _bounded([one_line(problem) for problem in found.problems])
     for problem in problems:

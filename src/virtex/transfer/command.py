@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import get_args
 
-from virtex import distributed
+from virtex import distributed, files
 from virtex.data.example import Indices, Source, Subset
 from virtex.data.source import Needs, SourceConfig, Split, open_source
 from virtex.data.subsets import few_shots, labeled_fraction
@@ -67,6 +67,15 @@ class MeasurementConfig:
             ConfigError: All problems.
         """
         raise_all(ConfigError, "the options cannot work", self.problems())
+
+    def check_before_work(self) -> None:
+        """Refuse options that cannot work, and an `out` that cannot be written.
+
+        Raises:
+            ConfigError: All problems of the options, or why nothing can be written.
+        """
+        self.check()
+        files.check_out(self.out, is_file=self.out.suffix == ".json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +198,7 @@ def run_protocol(protocol: Protocol, config: CommandConfig, data: SourceConfig) 
     Raises:
         ConfigError, DataError, CheckpointError: Invalid options, data or weights.
     """
-    config.check()
+    config.check_before_work()
     with distributed.process_group(protocol.device):
         train, test = open_splits(data, protocol.needs)
         opened, named = open_init_in_all(config.init), architecture(config)

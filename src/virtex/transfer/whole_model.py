@@ -51,7 +51,7 @@ class OnDevice(Protocol):
     @property
     def seed(self) -> int: ...
 
-    def check(self) -> None: ...
+    def check_before_work(self) -> None: ...
 
     def open_device(self) -> torch.device: ...
 
@@ -73,7 +73,7 @@ def run_whole_model(
     Raises:
         ConfigError, DataError, CheckpointError: Invalid options, data or weights.
     """
-    config.check()
+    config.check_before_work()
     device = config.open_device()
     with distributed.process_group(device):
         source = open_images()

@@ -30,7 +30,7 @@ WRITERS = {"json": rows.write_json, "csv": rows.write_csv}
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lock a file of captions; `.FILE.lock` names the process that holds the lock.
+    """Lock a file to write; `.FILE.lock` names the process that holds the lock.
 
     Raises:
         ConfigError: Another process holds the lock, or `path` is not an ordinary file.
@@ -38,8 +38,8 @@ def locked(path: Path) -> Iterator[None]:
     """
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "no ordinary file"
-        raise ConfigError(f"{path} is {kind}: captions are written to a file; name another.")
-    path = path.resolve()  # a link stays: its target is locked and written
+        raise ConfigError(f"{path} is {kind}: give the name of a file to write.")
+    path = Path(os.path.realpath(path))  # a link stays: its target is locked and written
     with files.locked(path.with_name(f".{path.name}.lock"), subject=str(path)):
         yield
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from virtex import config as config_files
+from virtex import files
 from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import BackboneConfig
 from virtex.zoo.export import onnx_graph
@@ -92,10 +93,12 @@ def export(config: ExportConfig) -> Path:
     """Write a model in the layout of another library, atomically, and return the path written.
 
     Raises:
-        ConfigError: The options cannot work, or the layout cannot hold this model.
-        CheckpointError: INIT cannot be found or read, `out` cannot be written, or the hub refuses
-            the push.
+        ConfigError: The options cannot work, `out` cannot be written, or the layout cannot hold
+            this model.
+        CheckpointError: INIT cannot be found or read, the disk is full, or the hub refuses the
+            push.
     """
+    files.check_out(config.out, is_file=config.format != "huggingface")
     if config.push is not None:
         check_push(Repository(config.push), private=config.private)
     if config.format == "onnx":
