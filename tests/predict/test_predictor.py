@@ -212,6 +212,14 @@ def test_attend_samples_the_captions_that_caption_samples(predictor, images):
     assert [one.text for one in looked] == [caption.text for caption in written]
 
 
+def test_labels_that_are_given_several_times_are_refused(predictor, images):
+    labels = ["dogs", "ball", "dogs", "red ball", "ball", "dogs"]
+    with pytest.raises(ConfigError, match=r"(?s)6 labels .*'dogs', 'ball': given several times;"):
+        predictor.classify(images[:1], labels, templates="a {}")
+    (found,) = predictor.classify(images[:1], list(dict.fromkeys(labels)), templates="a {}")
+    assert found.labels == ("dogs", "ball", "red ball")
+
+
 def test_labels_that_the_model_cannot_tell_apart_are_refused(predictor, images):
     with pytest.raises(ConfigError, match="'Dogs' and 'dogs' have the same tokens"):
         predictor.classify(images, ["Dogs", "ball", "dogs"], templates="a {}")
@@ -265,11 +273,6 @@ def test_arguments_of_other_types_are_refused(predictor, images):
     for message, call in calls.items():
         with pytest.raises(ConfigError, match=message):
             call()
-
-
-def test_a_label_given_twice_gets_its_score_twice(predictor, images):
-    scores = predictor.classify(images[0], ["dogs", "dogs"], templates="two {}")[0].scores
-    assert scores[0] == scores[1]
 
 
 def test_likelihoods_that_are_nan_are_an_error(tokenizer, images):

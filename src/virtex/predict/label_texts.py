@@ -3,6 +3,7 @@
 A captioner counts an unknown token as certain, so that a label of unknown characters would win.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -102,6 +103,12 @@ class LabelTexts:
             for same in _groups(cut)
             if len({self.tokens[label] for label in same}) > 1
         ]
+
+
+def given_several_times(labels: Sequence[str]) -> list[str]:
+    """Return a problem of labels that occur several times and would share their probability."""
+    several = [label for label, count in Counter(labels).items() if count > 1]
+    return [f"{_named(several)}: given several times; give each label once"] if several else []
 
 
 def _groups(tokens: Mapping[str, Tokens]) -> list[list[str]]:

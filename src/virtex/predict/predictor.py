@@ -13,7 +13,7 @@ from virtex.models.packing import DIRECTIONS, Direction
 from virtex.predict.attention import CaptionAttention, attend_to_captions
 from virtex.predict.caption_writer import CaptionWriter, check_pairs
 from virtex.predict.image_inputs import ImageInputs, as_list, in_batches
-from virtex.predict.label_texts import LabelTexts
+from virtex.predict.label_texts import LabelTexts, given_several_times
 from virtex.predict.matching import (
     DEFAULT_TEMPLATES,
     Likelihood,
@@ -164,9 +164,9 @@ class Predictor(CaptionWriter):
             templates: Captions with {} for the label; a label's score is the mean over them.
 
         Raises:
-            ConfigError: There are no labels; one is blank, too long, or has characters that the
-                vocabulary lacks; the model cannot tell two of them apart; a template has no {}; or
-                the model does not support the options.
+            ConfigError: There are no labels; one is blank, too long, given several times, or has
+                characters that the vocabulary lacks; the model cannot tell two of them apart; a
+                template has no {}; or the model does not support the options.
             DataError: An image cannot be read, or has a type or shape that is not allowed.
         """
         if isinstance(labels, str):
@@ -176,8 +176,12 @@ class Predictor(CaptionWriter):
         templates = [templates] if isinstance(templates, str) else templates
         match = match_names(self, labels, templates, matching)
         texts = LabelTexts.of(labels, templates, self)
-        problems = [*(texts.unreadable() or texts.alike()), *texts.too_long()]
-        raise_all(ConfigError, f"{len(texts.tokens)} labels cannot be compared", problems)
+        problems = [
+            *given_several_times(labels),
+            *(texts.unreadable() or texts.alike()),
+            *texts.too_long(),
+        ]
+        raise_all(ConfigError, f"{len(labels)} labels cannot be compared", problems)
         results: list[Classification] = []
         for batch in in_batches(as_list(images), batch_size):
             scores = match(self.inputs(batch)).tolist()  # (B, K)
