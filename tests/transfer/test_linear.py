@@ -21,7 +21,7 @@ from virtex.transfer.linear import (
     single_labels,
 )
 from virtex.transfer.protocol import Result
-from virtex.transfer.solvers.probes import NeighborConfig
+from virtex.transfer.solvers.probes import DEFAULT_COST, NeighborConfig
 
 QUICK = Extraction(image_size=32, batch_size=8, num_workers=0)
 
@@ -169,6 +169,18 @@ def test_all_training_images_vote_where_they_are_few(backbone: Backbone) -> None
         usual.check(few, few)
     probe = LinearProbe(extraction=QUICK, neighbors=NeighborConfig(num_neighbors=1))
     assert probe.measure(backbone, train=source, test=source)["knn_top1"] == 100.0
+
+
+@pytest.mark.parametrize(("shots", "num_held_out", "chosen"), [(1, 0, False), (5, 6, True)])
+def test_the_result_says_on_how_many_images_the_cost_was_chosen(
+    backbone: Backbone, shots: int, num_held_out: int, chosen: bool
+) -> None:
+    names = ("cat", "dog", "cow", "car", "bus", "cup")
+    labels = [(index,) for index in range(6)] * shots
+    train, test = (Noise(len(labels), labels=labels, categories=names) for _ in range(2))
+    numbers = LinearProbe(extraction=QUICK).measure(backbone, train=train, test=test)
+    assert numbers["num_held_out"] == num_held_out
+    assert chosen or numbers["cost"] == DEFAULT_COST
 
 
 def test_a_single_class_is_refused(backbone: Backbone) -> None:

@@ -97,8 +97,10 @@ class LinearProbe(Protocol):
     ) -> tuple[Scores, dict[str, float]]:
         data = (*known, unknown.values)
         if self.solver == "logistic":
-            scores, cost = logistic_scores(*data, num_classes=num_classes, seed=self.seed)
-            return scores, {"cost": cost}
+            scores, cost, num_held_out = logistic_scores(
+                *data, num_classes=num_classes, seed=self.seed
+            )
+            return scores, {"cost": cost, "num_held_out": float(num_held_out)}
         scores = sgd_scores(
             *data, num_classes=num_classes, config=self.sgd, device=self.device, seed=self.seed
         )

@@ -5,7 +5,9 @@ import operator
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 
 from virtex.errors import ConfigError
 from virtex.transfer.linear import accuracies
@@ -38,7 +40,7 @@ TEST, TEST_LABELS = blobs(1, 200)
 def test_all_probes_come_near_the_best_possible_accuracy() -> None:
     nearest_center = ((TEST[:, None] - CENTERS) ** 2).sum(2).argmin(1)
     best = (nearest_center == TEST_LABELS).mean()
-    logistic, _ = logistic_scores(TRAIN, LABELS, TEST, num_classes=6, seed=0)
+    logistic, *_ = logistic_scores(TRAIN, LABELS, TEST, num_classes=6, seed=0)
     sgd = sgd_scores(
         TRAIN, LABELS, TEST, num_classes=6, config=SgdConfig(epochs=20), device=CPU, seed=0
     )
@@ -49,8 +51,8 @@ def test_all_probes_come_near_the_best_possible_accuracy() -> None:
 
 def test_logistic_does_not_mind_the_scale_of_a_channel() -> None:
     scale = np.geomspace(1e-3, 1e3, 12).astype(np.float32)
-    plain, cost = logistic_scores(TRAIN, LABELS, TEST, num_classes=6, seed=0)
-    scaled, same = logistic_scores(TRAIN * scale, LABELS, TEST * scale, num_classes=6, seed=0)
+    plain, cost, _ = logistic_scores(TRAIN, LABELS, TEST, num_classes=6, seed=0)
+    scaled, same, _ = logistic_scores(TRAIN * scale, LABELS, TEST * scale, num_classes=6, seed=0)
     assert cost == same
     np.testing.assert_allclose(scaled, plain, atol=0.02)
 
@@ -67,7 +69,7 @@ def test_a_fit_short_of_its_optimum_is_said_once_in_a_line(limit, caplog, recwar
 
 def test_logistic_gives_the_lowest_score_to_a_class_it_never_saw() -> None:
     few = LABELS != 4
-    scores, _ = logistic_scores(TRAIN[few], LABELS[few], TEST, num_classes=6, seed=0)
+    scores, *_ = logistic_scores(TRAIN[few], LABELS[few], TEST, num_classes=6, seed=0)
     assert (scores.argmin(axis=1) == 4).all()
     assert np.isfinite(scores).all()
 
@@ -87,7 +89,7 @@ def test_the_only_image_of_the_second_class_is_fitted_to() -> None:
         assert number in fitting
         assert len(held_out) > 0
         features = np.random.default_rng(0).normal(size=(number + 1, 3)).astype(np.float32)
-        scores, _ = logistic_scores(features, labels, features, num_classes=2, seed=0)
+        scores, *_ = logistic_scores(features, labels, features, num_classes=2, seed=0)
         assert scores.shape == (number + 1, 2)
 
 
@@ -95,6 +97,35 @@ def test_a_layer_that_diverges_is_an_error_that_names_the_rate() -> None:
     config = SgdConfig(epochs=20, lr=1e4, weight_decay=1.0)
     with pytest.raises(ConfigError, match=r"diverged with sgd.lr 10000.0 and sgd.weight_decay 1.0"):
         sgd_scores(TRAIN, LABELS, TEST, num_classes=6, config=config, device=CPU, seed=0)
+
+
+def test_a_cost_that_no_image_can_choose_is_the_default_and_reported(caplog) -> None:
+    caplog.set_level("INFO", logger="virtex")
+    labels = np.arange(6)
+    features = CENTERS[labels].astype(np.float32)
+    fitting, held_out = held_out_split(labels, seed=0)
+    assert (len(fitting), len(held_out)) == (6, 0)
+    scores, *choice = logistic_scores(features, labels, TEST, num_classes=6, seed=0)
+    assert choice == [1.0, 0]
+    assert "cost 1, which was not chosen: of 6 images of 6 classes none" in caplog.text
+    twin = LogisticRegression(C=1.0, max_iter=1000).fit(
+        StandardScaler().fit_transform(features), labels
+    )
+    scaled = StandardScaler().fit(features).transform(TEST)
+    np.testing.assert_allclose(scores, twin.predict_log_proba(scaled), atol=1e-4)
+
+
+def test_the_cost_is_chosen_on_classes_with_several_images(caplog) -> None:
+    caplog.set_level("INFO", logger="virtex")
+    labels = np.array([0] * 8 + [1, 2, 3, 4] + [5] * 7)
+    fitting, held_out = held_out_split(labels, seed=0)
+    assert np.bincount(labels[held_out], minlength=6).tolist() == [2, 0, 0, 0, 0, 1]
+    assert np.isin(labels[held_out], labels[fitting]).all()
+    features = (CENTERS[labels] + 0.5 * TEST[: len(labels)]).astype(np.float32)
+    _, cost, num_held_out = logistic_scores(features, labels, TEST, num_classes=6, seed=0)
+    assert cost in probes.COSTS
+    assert num_held_out == 3
+    assert not caplog.messages
 
 
 def test_sgd_repeats_itself_exactly_and_leaves_the_global_generator_alone() -> None:

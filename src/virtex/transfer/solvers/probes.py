@@ -1,7 +1,8 @@
 """Classifiers that are fitted to labelled features and score test features.
 
 `logistic_scores` minimises L2-regularised cross-entropy on standardised features, to its optimum or
-`MAX_ITERATIONS`; the cost is chosen on a held-out fifth of the training images. `sgd_scores` trains
+`MAX_ITERATIONS`; the cost is chosen on a held-out fifth of the training images of classes with
+several, and is `DEFAULT_COST` where there are none. `sgd_scores` trains
 a linear layer as Desai and Johnson, "VirTex", CVPR 2021, section 4.2. In `neighbor_scores` the k
 most similar training images vote with weight exp(cosine / temperature), as in Wu et al.,
 "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018, section 3.4;
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
 COSTS = tuple(float(cost) for cost in np.logspace(-5, 1, 7))
+DEFAULT_COST = 1.0
+"""Cost where no image can be held out, scikit-learn's default."""
 HELD_OUT = 0.2
 """Fraction of the training images that the cost is chosen on."""
 MAX_ITERATIONS = 1000
@@ -89,8 +92,8 @@ def logistic_scores(
     *,
     num_classes: int,
     seed: int,
-) -> tuple[Scores, float]:
-    """Return log-probabilities of a logistic regression, and the chosen cost.
+) -> tuple[Scores, float, int]:
+    """Return log-probabilities of a logistic regression, its cost, and how that was chosen.
 
     Args:
         train_features: (N, C)
@@ -98,41 +101,61 @@ def logistic_scores(
         test_features: (M, C)
 
     Returns:
-        Finite scores (M, K), the lowest for classes without training images, and the cost.
+        Finite scores (M, K), the lowest for classes without training images; the cost; and the
+        number of images on which it was chosen, 0 if it is `DEFAULT_COST` without a choice.
     """
     from sklearn.preprocessing import StandardScaler  # takes a second, which most runs save
 
     scaler = StandardScaler().fit(train_features)
     features = scaler.transform(train_features)
     with threadpool_limits(1 if features.size * num_classes < SMALL else None):
-        model = _best_logistic(features, train_labels, seed=seed)
+        cost, num_held_out = _best_cost(features, train_labels, seed=seed)
+        model = _fitted(features, train_labels, cost)
     with np.errstate(divide="ignore"):  # the log of a probability of 0
         log_probs = np.maximum(model.predict_log_proba(scaler.transform(test_features)), LOWEST)
     scores = np.full((len(test_features), num_classes), 2 * LOWEST)
     scores[:, model.classes_] = log_probs
-    return scores, model.C
+    return scores, cost, num_held_out
 
 
-def _best_logistic(features: Values, labels: Labels, *, seed: int) -> "LogisticRegression":
-    """Return the fit to all images with the cost that is best for the held-out fifth."""
+def _best_cost(features: Values, labels: Labels, *, seed: int) -> tuple[float, int]:
+    """Return the cost that is best for the held-out images, and their number."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     fitting, held_out = held_out_split(labels, seed=seed)
+    if not len(held_out):
+        logger.info(
+            "the logistic regression has cost %g, which was not chosen: of %d images of %d classes "
+            "none can be held out",
+            DEFAULT_COST,
+            len(labels),
+            len(np.unique(labels)),
+        )
+        return DEFAULT_COST, 0
     model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
     accuracy = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # said below, of the fit that counts
+        warnings.simplefilter("ignore", ConvergenceWarning)  # said of the fit that counts
         for cost in COSTS:
             model.set_params(C=cost).fit(features[fitting], labels[fitting])
             accuracy[cost] = model.score(features[held_out], labels[held_out])
-        best = max(COSTS, key=lambda cost: accuracy[cost])
-        model = LogisticRegression(C=best, max_iter=MAX_ITERATIONS).fit(features, labels)
+    return max(COSTS, key=lambda cost: accuracy[cost]), len(held_out)
+
+
+def _fitted(features: Values, labels: Labels, cost: float) -> "LogisticRegression":
+    """Return the logistic regression that is fitted to images."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # said below, in a line
+        model = LogisticRegression(C=cost, max_iter=MAX_ITERATIONS).fit(features, labels)
     if model.n_iter_.max() >= MAX_ITERATIONS:
         logger.warning(
             "the logistic regression of cost %g had not reached its optimum after %s iterations: "
             "features nearly all alike? `--solver sgd` is another classifier.",
-            best,
+            cost,
             f"{MAX_ITERATIONS:,}",
         )
     return model
@@ -141,16 +164,14 @@ def _best_logistic(features: Values, labels: Labels, *, seed: int) -> "LogisticR
 def held_out_split(labels: Labels, *, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return indices to fit on, and the held-out fifth, drawn evenly from all classes.
 
-    Where one class alone would be left to fit on, the only image of a class is not held out.
+    The only image of a class is fitted to: held out, it would be wrong at any cost.
     """
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    several = by_class[np.bincount(labels)[labels[by_class]] > 1]
     every = round(1 / HELD_OUT)
     held_out = np.zeros(len(labels), bool)
-    held_out[by_class[every // 2 :: every]] = True
-    if len(np.unique(labels[~held_out])) < 2:
-        numbers = np.bincount(labels)
-        held_out &= numbers[labels] > 1
+    held_out[several[every // 2 :: every]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
