@@ -229,7 +229,7 @@ def _key(backbone: Backbone, source: Source, extraction: Extraction) -> str:
 
 
 def pixels_identity(source: Source) -> list[Any]:
-    """Return a source's identity, and a hash of the sizes and times of its image files.
+    """Return a source's identity, and a hash of the sizes and times of its image files, if any.
 
     A set whose images were resized, replaced or repaired in place is then another one, which no
     cache takes for what it was.
@@ -237,7 +237,8 @@ def pixels_identity(source: Source) -> list[Any]:
     step = max(1, -(-len(source) // MOST_FILES))
     found = (source.image_file(index) for index in range(0, len(source), step))
     paths = dict.fromkeys(one.path for one in found if one is not None)
-    return [data_identity(source), digest([_stamp(path) for path in paths])]
+    stamps = [_stamp(path) for path in paths]
+    return [data_identity(source), *([digest(stamps)] if any(stamps) else [])]
 
 
 def _stamp(path: str) -> list[int]:
