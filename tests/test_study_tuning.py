@@ -10,12 +10,13 @@ import yaml
 from PIL import Image
 
 from tests.test_study import RECIPE, parsed
+from virtex import files
 from virtex.config import to_dict
 from virtex.data.source import open_source
 from virtex.early_stopping import LABELS
 from virtex.errors import ConfigError, DataError
 from virtex.study import StudyConfig, study, tuning
-from virtex.study.plan import planned_runs
+from virtex.study.plan import Run, planned_runs
 from virtex.study.study_config import Row
 from virtex.study.tuning import Trial, check_trials, trials
 from virtex.transfer.protocol import Result
@@ -139,6 +140,35 @@ def test_rates_that_score_the_same_are_named(
         write_trial(config, trial)
     tuning.tune(config, run, "auto")
     assert "row 'a': all of its learning rates score the same" in caplog.text
+
+
+def test_rows_that_differ_in_length_alone_share_their_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"name": "a"},
+        {"name": "longer", "times": 3},
+        {"name": "b", "pretrain": {"data": {"num_captions": 1}}},
+    ]
+    tune = {"factors": [0.5, 2], "num_steps": 2}
+    config = parsed(tmp_path, rows=rows, seeds=[1], tune=tune)
+    runs = planned_runs(config)
+    tried = list[tuple[str, float]]()
+
+    def scored(config: StudyConfig, run: Run, trial: Trial, processes: object) -> None:
+        tried.append((run.row.name, trial.factor))
+        if trial.factor == 2:
+            files.write(trial.lost_path, "training diverged")
+        else:
+            write_trial(config, trial, seed=len(tried))
+
+    monkeypatch.setattr(tuning, "_try", scored)
+    for run in runs:
+        tuning.tune(config, run, 1, runs)
+    assert tried == [("a", 0.5), ("a", 2), ("b", 0.5), ("b", 2)]
+    half, twice = trials(config, runs[1])
+    assert Result.read(half.path).seed == 1
+    assert twice.lost_path.read_text() == "training diverged"
 
 
 def test_a_row_that_has_begun_keeps_its_factors(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def study(config: StudyConfig, *, processes: Requested = "auto") -> Path:
         )  # fmt: skip
     failures = Mistakes()
     for run in runs:
-        if is_to_run(config, run) and carry_out(run, config, processes, failures):
+        if is_to_run(config, run) and carry_out(run, runs, config, processes, failures):
             check_same_images(with_found_seeds(config, runs))
             write(config, runs)
     path = write(config, runs)
@@ -92,10 +92,17 @@ def write(config: StudyConfig, runs: Sequence[Run]) -> Path:
     return path
 
 
-def carry_out(run: Run, config: StudyConfig, processes: Requested, failures: Mistakes) -> bool:
+def carry_out(
+    run: Run,
+    runs: Sequence[Run],
+    config: StudyConfig,
+    processes: Requested,
+    failures: Mistakes,
+) -> bool:
     """Tune, pretrain or resume a run that lacks scores, and measure these.
 
     Args:
+        runs: All of the study.
         failures: Takes the errors of what fails, which other parts do not need.
 
     Returns:
@@ -107,7 +114,7 @@ def carry_out(run: Run, config: StudyConfig, processes: Requested, failures: Mis
     name, before = f"row {run.row.name!r}, seed {run.seed}", len(failures.errors)
     if run.is_pretrained:
         with failures.of(name):
-            tune(config, run, processes)
+            tune(config, run, processes, runs)
             if pretrain_in_team(tuned(config, run), processes).reason == "interrupted":
                 raise KeyboardInterrupt
     if len(failures.errors) == before:

@@ -158,10 +158,14 @@ def _folder(run: Run) -> Path:
     return run.folder.parent / "tuning"
 
 
-def tune(config: StudyConfig, run: Run, processes: Requested) -> None:
+def tune(config: StudyConfig, run: Run, processes: Requested, runs: Sequence[Run] = ()) -> None:
     """Carry out the missing trials of a run's row; a rate at which training diverges is lost.
 
     All random seeds share the trials, so that another process that carries them out is waited for.
+    A trial that another row has with the same options, as one that is longer has, is not repeated.
+
+    Args:
+        runs: Those of the study, which may have such trials.
 
     Raises:
         ConfigError: Another process has tried other rates, or on other data, meanwhile.
@@ -179,7 +183,7 @@ def tune(config: StudyConfig, run: Run, processes: Requested) -> None:
         for trial in trials(config, run):
             if not _is_tried(trial):
                 _wait_for(trial)
-            if not _is_tried(trial):
+            if not _is_tried(trial) and not _take_from_another_row(config, runs, trial):
                 _try(config, run, trial, processes)
     if all(trial.lost_path.exists() for trial in trials(config, run)):
         raise DivergedError(
@@ -221,6 +225,18 @@ def _wait_for(trial: Trial) -> None:
     folder = trial.options.out
     with files.locked(folder / LOCK, subject=f"the run {folder}", patience=math.inf):
         pass
+
+
+def _take_from_another_row(config: StudyConfig, runs: Sequence[Run], trial: Trial) -> bool:
+    """Copy the score of another row's trial with the same options, or its error; say if any has."""
+    folder = trial.options.out
+    for other in (other for run in runs for other in trials(config, run) if _is_tried(other)):
+        if other.options.out != folder and replace(other.options, out=folder) == trial.options:
+            path = other.path if other.path.exists() else other.lost_path
+            files.write(folder / path.name, path.read_bytes())
+            log.info("%s is that of %s, which has the same options", folder, other.options.out)
+            return True
+    return False
 
 
 def _try(config: StudyConfig, run: Run, trial: Trial, processes: Requested) -> None:
