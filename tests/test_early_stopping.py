@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.small_run import small_config
 from tests.zoo.opened import open_backbone
@@ -12,11 +14,13 @@ from virtex.config import from_dict
 from virtex.data.layouts import write_scenes
 from virtex.data.sources.scenes import ScenesSource
 from virtex.early_stopping import EarlyStopping, EarlyStoppingConfig, num_since_best
+from virtex.engine import checkpoint
 from virtex.engine.run import RunFolder
-from virtex.errors import ConfigError
+from virtex.errors import CheckpointError, ConfigError
 from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
 from virtex.transfer.protocol import Result
 from virtex.zoo.init import open_init
+from virtex.zoo.weights_file import WEIGHTS_NAME, save_weights
 
 DATA = {"source": "scenes", "num_images": 60, "num_val_images": 40, "image_size": 64}
 IDENTITIES = {
@@ -155,6 +159,32 @@ def test_scores_of_weights_that_no_longer_exist_are_forgotten(
     pretrain(options(out))
     assert (open_init(out).step, scores) == (6, {})
     assert other.exists()
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(3, 4), (1, 6)])  # the checkpoint of step 4 or none
+def test_the_best_weights_that_a_full_disk_refused_are_written_later_if_they_can_be(
+    keep: int, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    give_scores(monkeypatch, {2: 10.0, 4: 50.0, 6: 20.0})
+    refused = [4]
+
+    def write(path: Path, *args: object, step: int, **options: object) -> None:
+        if step in refused:
+            refused.remove(step)
+            raise CheckpointError("No space left on device")
+        save_weights(path, *args, step=step, **options)
+
+    monkeypatch.setattr("virtex.run_steps.save_weights", write)
+    out = tmp_path / "run"
+    pretrain(options(out, f"--run.keep_checkpoints={keep}"))
+    assert "No space left on device Training goes on." in caplog.text
+    assert (open_init(out).step, refused) == (kept, [])
+    assert ("the best of the others are kept" in caplog.text) == (kept == 6)
+    if kept == 4:
+        stored = checkpoint.load(RunFolder(out).checkpoints.at(4))["task"]
+        written = load_file(out / WEIGHTS_NAME)
+        assert all(torch.equal(value, written[name]) for name, value in stored.items())
 
 
 @pytest.mark.parametrize("value", [{"patience": -1}, {"first_step": -1}, {"batch_size": 0}])

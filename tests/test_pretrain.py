@@ -190,7 +190,7 @@ def test_a_damaged_vocabulary_is_taken_from_the_weights_file_or_refused(
 def test_config_and_vocabulary_are_on_disk_before_the_first_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced: set[str] = set()
+    out, synced = tmp_path / "run", set[str]()
     fsync = os.fsync
 
     def record(descriptor: int) -> None:
@@ -203,8 +203,12 @@ def test_config_and_vocabulary_are_on_disk_before_the_first_step(
     monkeypatch.setattr(os, "fsync", record)
     monkeypatch.setattr("virtex.pretrain.fit", stop)
     with pytest.raises(ZeroDivisionError):
-        pretrain(small_config(tmp_path / "run"))
+        pretrain(config := small_config(out))
     assert synced >= {"config.yaml", "tokenizer.model", "run"}
+    assert parse_pretrain(["--out", str(out)]).optim == config.optim  # begins again by them
+    (out / "weights.safetensors").touch()  # of a run whose checkpoints were removed
+    with pytest.raises(ConfigError, match="holds no run to resume"):
+        parse_pretrain(["--out", str(out)])
 
 
 def test_an_unknown_task_gets_a_suggestion(tmp_path: Path) -> None:

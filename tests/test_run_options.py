@@ -15,6 +15,7 @@ from virtex.pretrain import check, check_inputs, parse_pretrain, pretrain
 from virtex.run_data import RunData
 
 MULTISTEP = ("--optim.schedule=multistep",)
+SCORED = ("--early_stopping.protocol=voc07", "--early_stopping.data.source=scenes")
 ONE_CELL = ("--image.size=32",)
 
 
@@ -37,6 +38,19 @@ ONE_CELL = ("--image.size=32",)
             ["--task=self_critical", "--backbone.frozen", "--optim.unfreeze_at=3"],
             "BatchNorm compute",
         ),
+        (["--num_samples=-1"], "num_samples -1 must be 0 to 1,000"),
+        (["--num_samples=1001"], "num_samples 1001 must be 0 to 1,000"),
+        (["--run.compile_mode=max-autotune"], "compiles nothing with run.compile none"),
+        (["--optim.lookahead_steps=0", "--optim.lookahead_alpha=0.8"], "alpha 0.8 means nothing"),
+        (["--early_stopping.data.root=LABELED"], "without early_stopping.protocol nothing is"),
+        (
+            [*SCORED, "--run.checkpoint_every=0"],
+            "chooses among checkpoints, and with run.checkpoint_every 0 there is one",
+        ),
+        (
+            ["--tokenizer.tokenizer_path=a.model", "--tokenizer.vocab_size=300"],
+            "tokenizer.vocab_size train a vocabulary",
+        ),
     ],
 )
 def test_options_that_cannot_work_are_refused(
@@ -55,6 +69,8 @@ def test_options_that_cannot_work_are_refused(
         ["--run.batch_size=1"],
         task_flags("self_critical"),
         [*task_flags("self_critical"), "--backbone.frozen", "--backbone.drop_path=0.1"],
+        ["--num_samples=1000"],
+        ["--run.compile=task", "--run.compile_mode=max-autotune"],
     ],
 )
 def test_options_at_the_edge_of_what_works_are_taken(options: list[str], tmp_path: Path) -> None:

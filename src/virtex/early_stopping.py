@@ -142,10 +142,16 @@ class EarlyStopping:
         )  # fmt: skip
         return best == step
 
+    def forget(self, step: int) -> None:
+        """Remove the score of a step whose weights are lost."""
+        for path in self._paths():
+            if _step_of(path) == step:
+                path.unlink()
+
     def forget_after(self, step: int) -> None:
         """Remove the scores of later steps, whose weights a run that resumes at this step lacks."""
         for path in self._paths():
-            if int(path.stem.rpartition("_")[2]) > step:
+            if _step_of(path) > step:
                 path.unlink()
 
     def begin(self, step: int) -> None:
@@ -204,6 +210,10 @@ class EarlyStopping:
         results = map(Result.read, self._paths())
         scores = {int(result.initialisation["step"]): result.score for result in results}
         return {step: score for step, score in scores.items() if step >= self.first_step}
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.rpartition("_")[2])
 
 
 def num_since_best(scores: Mapping[int, float]) -> int:

@@ -29,6 +29,7 @@ from virtex.tasks.captioning import CaptioningConfig
 from virtex.vocabulary import TokenizerConfig
 from virtex.zoo.hub import LOCAL
 from virtex.zoo.init import UNTRAINED
+from virtex.zoo.weights_file import WEIGHTS_NAME
 
 log = logging.getLogger("virtex")
 
@@ -71,7 +72,15 @@ class PretrainRunConfig(RunConfig):
             )
 
 
-register_dependents(PretrainRunConfig, {}, exclusive=("num_steps", "num_epochs"))
+register_dependents(
+    PretrainRunConfig,
+    {
+        "compile": lambda compiled, option: (
+            option != "compile_mode" or compiled not in ("none", False)
+        )
+    },
+    exclusive=("num_steps", "num_epochs"),
+)
 
 
 @dataclass(frozen=True)
@@ -120,10 +129,11 @@ def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
     out = config_files.value_of("--out", arguments)
     if out == "":
         raise ConfigError(f"--out needs the folder of a run: {EXAMPLE}")
-    if out is not None and (folder := RunFolder(Path(expand(out)))).has_begun():
+    is_alone = len(arguments) <= 2
+    if out is not None and _has_options(folder := RunFolder(Path(expand(out))), is_alone=is_alone):
         stored = stored_config(folder, last=LAST)
         arguments = ["--config", yaml.safe_dump(stored, sort_keys=False), *arguments]
-    elif out is not None and len(arguments) <= 2:
+    elif out is not None and is_alone:
         raise ConfigError(
             f"{out} holds no run to resume; name a recipe with --config to start one: {EXAMPLE}"
         )
@@ -132,7 +142,29 @@ def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
     config = config_files.parse(
         PretrainConfig, arguments, prog="virtex pretrain", description=_guide()
     )
+    stopping = config.early_stopping
+    names_images = stopping.data.root is not None or bool(stopping.data.mix)
+    if stopping.protocol == "none" and names_images and not RunFolder(config.out).has_begun():
+        raise ConfigError(
+            "early_stopping.data names images, and without early_stopping.protocol nothing is "
+            "scored: give voc07 (several labels an image) or linear (one label), or leave it out"
+        )
     return with_absolute_paths(config)
+
+
+def _has_options(folder: RunFolder, *, is_alone: bool) -> bool:
+    """Return whether the options of an existing run are the defaults.
+
+    Args:
+        is_alone: Whether --out alone is given; then also those of a run that was killed before its
+            first checkpoint, which begins again.
+    """
+    if folder.has_begun() or not is_alone:
+        return folder.has_begun()
+    is_cut_short = folder.config_path.is_file() and not (folder.path / WEIGHTS_NAME).exists()
+    if is_cut_short:
+        log.info("%s has no checkpoint yet: the run begins again", folder.path)
+    return is_cut_short
 
 
 def with_steps(config: PretrainConfig, num_steps: int) -> PretrainConfig:

@@ -12,7 +12,7 @@ from virtex.data.source import resolved
 from virtex.data.source_options import check_options as check_source
 from virtex.data.source_options import is_manifest
 from virtex.data.validation import check_validation
-from virtex.engine.optim import schedule_problems, unread_problems, warmup_steps
+from virtex.engine.optim import OptimConfig, schedule_problems, unread_problems, warmup_steps
 from virtex.engine.precision import FASTER, agreed_precision
 from virtex.engine.run import RunFolder, check_batch_size
 from virtex.engine.tracking import check_tracker
@@ -27,6 +27,8 @@ from virtex.pretrain_config import (
     with_steps,
 )
 from virtex.resume import check_files, with_stored_choices
+from virtex.samples import MOST_SAMPLES
+from virtex.vocabulary import trained_options
 from virtex.zoo.backbones import architecture_to_train, whole_architecture
 from virtex.zoo.init import Opened
 
@@ -143,7 +145,7 @@ def check_options(config: PretrainConfig) -> None:
     """
     checks = [
         _check_batch, _check_tracker, check_freezing, check_init, _check_optim, _check_synchronized,
-        _check_length, _check_source, check_files,
+        _check_length, _check_source, check_files, _check_samples, _check_unread,
     ]  # fmt: skip
     problems = []
     for check in checks:
@@ -170,6 +172,46 @@ def _check_optim(config: PretrainConfig) -> None:
     if not RunFolder(config.out).has_begun():  # runs of earlier versions may hold such options
         problems = unread_problems(config.optim) + schedule_problems(config.optim)
         raise_all(ConfigError, "the optim options cannot work", problems)
+
+
+def _check_samples(config: PretrainConfig) -> None:
+    if not 0 <= config.num_samples <= MOST_SAMPLES and not RunFolder(config.out).has_begun():
+        raise ConfigError(
+            f"num_samples {config.num_samples} must be 0 to {MOST_SAMPLES:,}: they are captioned "
+            "at each validation; `virtex caption` captions any number"
+        )
+
+
+def _check_unread(config: PretrainConfig) -> None:
+    """Raise ConfigError for options that are set and that others leave no meaning."""
+    if RunFolder(config.out).has_begun():  # runs of earlier versions may hold such options
+        return
+    run, stopping, tokenizer = config.run, config.early_stopping, config.tokenizer
+    problems = []
+    if run.compile == "none" and run.compile_mode != "default":
+        problems.append(
+            f"run.compile_mode {run.compile_mode} compiles nothing with run.compile none: give "
+            "--run.compile task or step, or leave it out"
+        )
+    if (
+        not config.optim.lookahead_steps
+        and config.optim.lookahead_alpha != OptimConfig.lookahead_alpha
+    ):
+        problems.append(
+            f"optim.lookahead_alpha {config.optim.lookahead_alpha} means nothing with "
+            "optim.lookahead_steps 0: give --optim.lookahead_steps, or leave it out"
+        )
+    if stopping.protocol != "none" and run.checkpoint_every == 0:
+        problems.append(
+            f"early_stopping.protocol {stopping.protocol} chooses among checkpoints, and with "
+            "run.checkpoint_every 0 there is one: give the steps between two"
+        )
+    if tokenizer.tokenizer_path is not None and (names := trained_options(tokenizer)):
+        problems.append(
+            f"tokenizer.{' and tokenizer.'.join(names)} train a vocabulary, and "
+            "tokenizer.tokenizer_path names one: leave out either"
+        )
+    raise_all(ConfigError, "options would do nothing", problems)
 
 
 def _check_synchronized(config: PretrainConfig) -> None:

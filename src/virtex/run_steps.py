@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,13 +21,13 @@ from virtex.engine.image_probe import FEWEST_EXAMPLES, MAX_BATCHES, ImageProbe
 from virtex.engine.run import RunFolder
 from virtex.engine.signals import StopSignals
 from virtex.engine.weight_average import averaged_state
-from virtex.errors import DataError
+from virtex.errors import CheckpointError, DataError
 from virtex.pretrain_config import PretrainConfig
 from virtex.run_summary import TimedBatches
 from virtex.sample_panels import PanelWriter
 from virtex.samples import SampleWriter
 from virtex.tasks.base import Task, TaskData
-from virtex.zoo.weights_file import AVERAGED_NAME, WEIGHTS_NAME, save_weights
+from virtex.zoo.weights_file import AVERAGED_NAME, WEIGHTS_NAME, save_weights, step_of
 
 log = logging.getLogger("virtex")
 STOPPED = "early_stopping/stopped_at_step"
@@ -125,8 +126,8 @@ class RunSteps:
     def keep_weights(
         self, step: int, task_state: Mapping[str, Tensor], averaged: Mapping[str, Tensor] | None
     ) -> None:
-        """Write weights.safetensors, and weights_ema.safetensors if there are averaged weights."""
-        for name, state in ((WEIGHTS_NAME, task_state), (AVERAGED_NAME, averaged)):
+        """Write weights_ema.safetensors if there are averaged weights, then weights.safetensors."""
+        for name, state in ((AVERAGED_NAME, averaged), (WEIGHTS_NAME, task_state)):
             if state is not None:
                 save_weights(
                     self.config.out / name,
@@ -138,14 +139,37 @@ class RunSteps:
                 )
 
     def keep_best(self, step: int) -> None:
-        """Write the weights of a step if no checkpoint scored better in early stopping."""
+        """Write the weights of a step if no checkpoint scored better in early stopping.
+
+        Those of an earlier one that scored better are written where a full disk prevented that.
+        """
         assert self.early_stopping is not None
-        if self.early_stopping.is_best(self.task.backbone, step=step):
-            averaged = None
-            if self.config.optim.ema_decay:
-                folder = RunFolder(self.config.out).checkpoints
-                averaged = averaged_state(checkpoint.load(folder.at(step)))
-            self.keep_weights(step, self.task.state_dict(), averaged)
+        while not self.early_stopping.is_best(self.task.backbone, step=step):
+            best = self.early_stopping.best_step()
+            if step_of(self.config.out / WEIGHTS_NAME) == best:
+                return
+            if stored := self._stored(best):
+                self.keep_weights(best, stored["task"], averaged_state(stored))
+                return
+            log.error(
+                "the weights of step %d, which scored best, were not written, and its checkpoint "
+                "cannot be read or is removed: the best of the others are kept", best,
+            )  # fmt: skip
+            self.early_stopping.forget(best)
+        averaged = None
+        if self.config.optim.ema_decay:
+            folder = RunFolder(self.config.out).checkpoints
+            averaged = averaged_state(checkpoint.load(folder.at(step)))
+        self.keep_weights(step, self.task.state_dict(), averaged)
+
+    def _stored(self, step: int) -> dict[str, Any] | None:
+        """Return the checkpoint of a step, if it can be read."""
+        path = RunFolder(self.config.out).checkpoints.at(step)
+        try:
+            return checkpoint.load(path) if path.exists() else None
+        except CheckpointError as error:
+            log.error("%s", error)
+            return None
 
     def is_over(self, step: int) -> bool:
         """Return whether early stopping ends the run at a step, and record that once."""

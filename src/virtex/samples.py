@@ -20,6 +20,9 @@ from virtex.models.captioner import Captioner
 from virtex.models.decoding import DecodingConfig
 from virtex.sample_panels import MOST_PANELS, PanelWriter, attend
 
+MOST_SAMPLES = 1000
+PIECE = 64
+"""Images to caption at once."""
 SHOWN_SIDE = 384
 """Longest side, in pixels, of the images stored with the captions."""
 
@@ -53,22 +56,25 @@ class SampleWriter:
         """
         was_training = captioner.training
         captioner.eval()
-        grid = captioner.backbone(normalize(self.images.to(device)))  # (B, C, h, w)
         decoding = DecodingConfig().within(captioner.config.max_tokens)
-        generated = captioner.generate_grid(grid, decoding).best()
-        paths = self._write_panels(captioner, grid, generated.tokens, step=step)
+        captions: list[tuple[list[int], float]] = []
+        paths: dict[str, str] = {}
+        for images in self.images.split(PIECE):
+            grid = captioner.backbone(normalize(images.to(device)))  # (B, C, h, w)
+            generated = captioner.generate_grid(grid, decoding).best()
+            if not captions:
+                paths = self._write_panels(captioner, grid, generated.tokens, step=step)
+            captions += zip(generated.tokens.tolist(), generated.log_probs.tolist(), strict=True)
         captioner.train(was_training)
         samples = [
             {
                 "image": str(self._write_image(example).relative_to(self.folder)),
-                "generated": self.tokenizer.decode(tokens.tolist()),
-                "log_likelihood": round(float(log_prob), 3),
+                "generated": self.tokenizer.decode(tokens),
+                "log_likelihood": round(log_likelihood, 3),
                 "captions": list(example.captions),
                 **({"panel": paths[_name(example)]} if _name(example) in paths else {}),
             }
-            for example, tokens, log_prob in zip(
-                self.examples, generated.tokens, generated.log_probs, strict=True
-            )
+            for example, (tokens, log_likelihood) in zip(self.examples, captions, strict=True)
         ]
         content = json.dumps({"step": step, "samples": samples}, indent=1)
         files.write(self.folder / "samples.json", content)
@@ -95,7 +101,7 @@ class SampleWriter:
 
 def _name(example: Example) -> str:
     """Return the name of an example's files."""
-    return hashlib.sha256(example.image_id.encode()).hexdigest()[:16]
+    return hashlib.sha256(example.image_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _readable(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from virtex.data.shards.remote_visit import visited
 from virtex.data.source import CAPTIONS, SourceConfig, open_source, resolved
 from virtex.data.tokenizer import Tokenizer, train_tokenizer
 from virtex.errors import CheckpointError, ConfigError, out_of_range, raise_all
+from virtex.options.dependents import register_dependents
 from virtex.tokens import NUM_SPECIAL
 from virtex.zoo.init import open_init
 from virtex.zoo.own_tokenizer import load_own_tokenizer, own_path, save_own_tokenizer
@@ -56,6 +57,17 @@ class TokenizerConfig(VocabularyOptions):
     tokenizer_path: Path | None = None
     """SentencePiece model, or a Hugging Face tokenizer.json, to use instead of training a
     vocabulary; the other options are then the file's own."""
+
+
+register_dependents(
+    TokenizerConfig, {"tokenizer_path": lambda path, option: option == "tokenizer_path"}
+)
+
+
+def trained_options(config: TokenizerConfig) -> list[str]:
+    """Return the names of the options that are set for a vocabulary to be trained."""
+    names = [field.name for field in fields(VocabularyOptions) if field.name != "original"]
+    return [name for name in names if getattr(config, name) != getattr(TokenizerConfig, name)]
 
 
 @dataclass(frozen=True, kw_only=True)

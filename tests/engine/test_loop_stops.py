@@ -15,7 +15,7 @@ from tests.engine.test_loop import RUN, records, same_weights
 from tests.engine.toy import ToyTask, toy_batch, toy_batches, toy_fit, toy_task
 from tests.small_disk import files_of_at_most
 from virtex.data.workers import WorkerError
-from virtex.engine import recording, signals
+from virtex.engine import checkpoint, recording, signals
 from virtex.engine.run import RunFolder
 from virtex.engine.signals import StopSignals
 from virtex.errors import CheckpointError, DataError
@@ -57,6 +57,36 @@ def test_the_last_checkpoint_is_written_if_the_disk_has_room_again(
     disk.enter_context(files_of_at_most(1000))
     result = toy_fit(toy_task(), folder, replace(RUN, checkpoint_every=0))
     assert (result.reason, folder.checkpoints.steps()) == ("finished", [12])
+
+
+@pytest.mark.parametrize("hook", ["on_checkpoint", "on_written"])
+def test_a_signal_leaves_time_for_each_write_that_training_waits_for(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, hook: str
+) -> None:
+    stops, patient = [], []
+
+    class Noted(StopSignals):
+        def __init__(self) -> None:
+            super().__init__()
+            stops.append(self)
+
+    def save(path: Path, values: dict[str, object]) -> None:
+        patient.append((values["step"], stops[0].is_saving))
+        save_checkpoint(path, values)
+
+    save_checkpoint = checkpoint.save
+    monkeypatch.setattr("virtex.engine.loop.StopSignals", Noted)
+    monkeypatch.setattr(checkpoint, "save", save)
+    handed_over = []
+    note = {hook: lambda step, *_: handed_over.append((step, stops[0].is_saving))}
+    toy_fit(toy_task(), folder, RUN, **note)
+    assert patient[-1] == (12, True)  # the last, for which training waits
+    assert not stops[0].is_saving
+    if hook == "on_checkpoint":  # which makes training wait for all, and takes its own time
+        assert patient == [(4, True), (8, True), (12, True)]
+        assert handed_over == [(4, False), (8, False), (12, False)]
+    else:
+        assert handed_over[-1] == (12, True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])

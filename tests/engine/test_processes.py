@@ -90,6 +90,11 @@ def test_two_processes_end_a_validation_before_they_obey_a_signal_to_one(tmp_pat
     assert max(folder.checkpoints.steps()) in (8, 9)  # as a step was agreed on before
 
 
+def test_the_others_wait_for_what_the_main_process_does_in_a_validation(tmp_path: Path) -> None:
+    assert exit_codes(*launch_two(tmp_path, num_steps=8, validation="slow")) == [0, 0]
+    assert RunFolder(tmp_path).has_validation(8)
+
+
 def test_a_process_whose_partner_is_killed_ends_with_an_error_that_says_so(tmp_path: Path) -> None:
     processes = launch_two(tmp_path, sleep=0.02)
     wait_for_file(RunFolder(tmp_path).checkpoints.at(6), *processes)

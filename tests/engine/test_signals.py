@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -15,11 +16,11 @@ CONTEXT = multiprocessing.get_context("fork")
 READY = CONTEXT.Event()
 
 
-def hang() -> None:
-    """Wait for ever, whatever a handler of signals raises."""
+def hang(saving: bool) -> None:
+    """Wait for ever, whatever a handler of signals raises; for a file if `saving`."""
     lock = threading.Lock()
     lock.acquire()
-    with StopSignals():
+    with StopSignals() as stop, stop.saving() if saving else nullcontext():
         READY.set()
         while True:
             try:
@@ -29,17 +30,22 @@ def hang() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_signals", "bound", "message"),
-    [(1, 0.3, "no step finished within 0 s"), (2, 60.0, "the second signal has no effect")],
+    ("num_signals", "bound", "saving", "message"),
+    [
+        (1, 0.3, False, "no step finished within 0 s"),
+        (2, 60.0, False, "the second signal has no effect"),
+        (1, 0.3, True, "no checkpoint was written within 1 s"),
+    ],
 )
 def test_a_process_that_hangs_ends_after_a_bound(
-    num_signals: int, bound: float, message: str, capfd: pytest.CaptureFixture[str],
+    num_signals: int, bound: float, saving: bool, message: str, capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     READY.clear()
-    for name, value in {"BOUND": bound, "SAME": 0.1, "SECOND_BOUND": 0.3}.items():
+    bounds = {"BOUND": bound, "SAME": 0.1, "SECOND_BOUND": 0.3, "SAVING_BOUND": 1.0}
+    for name, value in bounds.items():
         monkeypatch.setattr(signals, name, value)
-    process = CONTEXT.Process(target=hang)
+    process = CONTEXT.Process(target=hang, args=(saving,))
     process.start()
     assert READY.wait(10)
     assert process.pid is not None

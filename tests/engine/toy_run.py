@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Generator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -50,7 +51,7 @@ def train(
     sleep: float = 0.0,
     plain: bool = False,
     fails_at: int | None = None,
-    validation: Literal["none", "fails", "signalled"] = "none",
+    validation: Literal["none", "fails", "signalled", "slow"] = "none",
     last_step: int = 0,
     ema_decay: float = 0.0,
     frozen_stages: int = 0,
@@ -63,7 +64,8 @@ def train(
         sleep: Seconds before each batch.
         fails_at: Step at which the last process has no batch.
         validation: fails: the last process has no second batch; signalled: the first one gets a
-            signal in a validation that takes longer than a step may.
+            signal in a validation that takes longer than a step may; slow: the main process goes on
+            alone for longer than a step may.
         last_step: Step at which the main process ends the run; 0 for none.
         frozen_stages: See `ToyTask`.
         unfreeze_at: Step at which they are trained, too.
@@ -76,6 +78,8 @@ def train(
     run = replace(run, validate_every=0 if validation == "none" else 8)
     if validation == "signalled":
         signals.BOUND = 0.5
+    if validation == "slow":
+        distributed.STEP_TIMEOUT = timedelta(seconds=1)
 
     def batches(start_step: int) -> Generator[list[Batch]]:
         for step, batch in enumerate(toy_batches(run.batch_size, start_step), start_step):
@@ -95,7 +99,10 @@ def train(
                     if index == 0 and distributed.is_main():
                         os.kill(os.getpid(), signal.SIGTERM)
 
-        return evaluate(task, stop.each(read()), run=run, device=choose_device(run.device))
+        numbers = evaluate(task, stop.each(read()), run=run, device=choose_device(run.device))
+        if validation == "slow" and distributed.is_main():
+            time.sleep(2.5)
+        return numbers
 
     with distributed.process_group(choose_device(run.device)):
         dropout = 0.0 if plain else 0.1

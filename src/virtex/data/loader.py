@@ -172,9 +172,14 @@ class TrainingBatches:
         self._batches = _prepared(reader, order, config, largest=next(iter(order)))
 
     @property
-    def bad_images(self) -> list[BadImage]:
-        """The bad images, each as often as it was met."""
+    def bad_images(self) -> set[BadImage]:
+        """The bad images that were met."""
         return self._tally.bad_images
+
+    @property
+    def num_bad_uses(self) -> int:
+        """The number of times that a bad image was met."""
+        return self._tally.num_bad_uses
 
     def __iter__(self) -> Self:
         return self
@@ -275,24 +280,25 @@ class _Tally:
 
     def __init__(self, limit: float, *, option: str = "bad_image_limit") -> None:
         self.limit, self.option, self.num_seen = limit, option, 0
-        self.bad_images: list[BadImage] = []
-        self._known: set[BadImage] = set()
+        self.num_bad_uses = 0
+        self.bad_images: set[BadImage] = set()
+        self.last: BadImage | None = None
 
     def add(self, read: _Read) -> list[Batch]:
         """Count the bad images of a batch and return its pieces."""
         self.num_seen += read.num_seen
         for location, reason in read.bad_images:
-            self.bad_images.append((location, reason))
-            if (location, reason) not in self._known:
-                self._known.add((location, reason))
-                count = len(self.bad_images)
-                logger.warning("bad image %s: %s (%d so far)", location, reason, count)
+            self.num_bad_uses, self.last = self.num_bad_uses + 1, (location, reason)
+            if self.last not in self.bad_images:
+                self.bad_images.add(self.last)
+                logger.warning("bad image %s: %s (%d so far)", location, reason, self.num_bad_uses)
         if read.error is not None:
             raise read.error
-        if len(self.bad_images) > self.limit * max(self.num_seen, FEWEST_SEEN):
-            location, reason = self.bad_images[-1]
+        most = self.limit * max(self.num_seen, FEWEST_SEEN)
+        if self.last is not None and self.num_bad_uses > most:
+            location, reason = self.last
             raise DataError(
-                f"{len(self.bad_images)} of {self.num_seen} examples cannot be read, more than the "
+                f"{self.num_bad_uses} of {self.num_seen} examples cannot be read, more than the "
                 f"{self.limit:.2%} that {self.option} allows; the last is {location}: {reason}. "
                 "Replace or remove these images, or raise the limit"
             )
@@ -312,8 +318,8 @@ def _validation(
             for batch in tally.add(read):
                 num_batches += 1
                 yield batch
-    if tally.bad_images and not num_batches:
-        location, reason = tally.bad_images[-1]
+    if tally.last is not None and not num_batches:
+        location, reason = tally.last
         raise DataError(
             f"none of the {tally.num_seen} examples can be read; the last is {location}: {reason}. "
             "Check that the images are all there"

@@ -95,9 +95,15 @@ def fit(
         VirTexError: A loss or weight is not finite; no such state was saved. Or there is no next
             batch, as when a worker died, or a validation failed; the finished steps were saved.
     """
-    state = _first_state(task, run, optim, device)
+    state, stop = _first_state(task, run, optim, device), StopSignals()
     writer = CheckpointWriter(
-        state, folder, run=run, config=config, on_checkpoint=on_checkpoint, on_written=on_written
+        state,
+        folder,
+        run=run,
+        config=config,
+        on_checkpoint=on_checkpoint,
+        on_written=on_written,
+        saving=stop.saving,
     )
     writer.resume()
     is_validated = validate is None or _is_validated(folder, state.step, run)
@@ -108,7 +114,7 @@ def fit(
     compile_parts(state, run)
     model, speed = distributed.wrap(task), Speed()
     with (
-        StopSignals() as stop,
+        stop,
         closing(writer),
         closing(batches(state.step)) as stream,
         ProgressBar("step", run.num_steps, unit="steps", start=state.step) as bar,
@@ -203,7 +209,8 @@ class _Loop:
         except Exception as error:  # any kind: the steps before it are worth a checkpoint
             failure = error
         task.train()
-        if distributed.any_true(self.stop.has_cut or failure is not None, CPU):
+        has_ended = self.stop.has_cut or failure is not None
+        if any(distributed.gather_objects(has_ended)):  # the main process may caption for long
             self._interrupted(failure)
             return False
         self.reporter.report_validation(numbers)

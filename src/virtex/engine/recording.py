@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
@@ -131,7 +132,14 @@ class CheckpointWriter:
         config: dict[str, Any],
         on_checkpoint: OnCheckpoint | None,
         on_written: OnWritten | None,
+        saving: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        """Take what is written and called.
+
+        Args:
+            saving: Context in which training waits for a write.
+        """
+        self.saving = saving
         self.state, self.checkpoints, self.run, self.config = state, folder.checkpoints, run, config
         self.on_checkpoint, self.on_written = on_checkpoint, on_written
         self.saved_step = 0
@@ -181,7 +189,8 @@ class CheckpointWriter:
                 return self._save_and_call_hooks() if with_hook else self.save()
             except (CheckpointError, OSError) as error:
                 log.error("%s Trying again in %g s.", error, delay)
-                time.sleep(delay)
+                with self.saving():
+                    time.sleep(delay)
         try:
             self._save_and_call_hooks() if with_hook else self.save()
         except (CheckpointError, OSError) as error:
@@ -221,17 +230,20 @@ class CheckpointWriter:
         self.finish()
         step = self.state.step
         if step != self.saved_step:
-            distributed.on_main(lambda: self._write(self.state.state_dict()))
+            with self.saving():
+                distributed.on_main(lambda: self._write(self.state.state_dict()))
         self.saved_step = step
 
     def finish(self) -> None:
         """Wait in all processes until the thread has written."""
-        self.saved_step = distributed.on_main(self._wait)
+        with self.saving():
+            self.saved_step = distributed.on_main(self._wait)
 
     def close(self) -> None:
         """Wait in this process until the thread has written, and end it."""
-        self._thread.shutdown()
-        self._wait()
+        with self.saving():
+            self._thread.shutdown()
+            self._wait()
 
     def _check(self) -> None:
         self.state.losses.check(self.state.step)
@@ -240,7 +252,8 @@ class CheckpointWriter:
     def _begin_save(self) -> bool:
         """Copy the state and let the thread write it; return False if the system cannot."""
         self._check()
-        return distributed.on_main(self._start)
+        with self.saving():  # perhaps for the write before this one
+            return distributed.on_main(self._start)
 
     def _start(self) -> bool:
         self._wait()
@@ -295,7 +308,10 @@ class CheckpointWriter:
         step = self.state.step
         if (on_written := self.on_written) is not None:
             values = self.state.state_dict()
-            distributed.on_main(lambda: on_written(step, values["task"], averaged_state(values)))
+            with self.saving():
+                distributed.on_main(
+                    lambda: on_written(step, values["task"], averaged_state(values))
+                )
 
     def _call_hooks(self) -> None:
         step = self.state.step

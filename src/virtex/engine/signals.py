@@ -103,6 +103,16 @@ class StopSignals:
         if self._watch is not None:
             self._watch.beat()
 
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Within it training waits for a file, for which a signal leaves more time than a step."""
+        before, self.is_saving = self.is_saving, True
+        try:
+            yield
+        finally:
+            self.is_saving = before
+            self.beat()
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if not self.requested:
@@ -160,7 +170,8 @@ class _Watch(threading.Thread):
             if self.numbers & set(received):
                 first, second = first or now, now if first and now - first > SAME else second
             if first and now > max(first, self.last_beat) + self.bound():
-                self._leave(f"no step finished within {self.bound():.0f} s of the signal")
+                what = "no checkpoint was written" if self.stop.is_saving else "no step finished"
+                self._leave(f"{what} within {self.bound():.0f} s of the signal")
             if second and now > second + SECOND_BOUND:
                 self._leave("the second signal has no effect")
 

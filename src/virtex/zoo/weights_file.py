@@ -125,6 +125,15 @@ def _stored_categories(path: Path) -> tuple[str, ...]:
         return ()
 
 
+def step_of(path: Path) -> int | None:
+    """Return the step that a weights file is of; None without such a file, or one that is whole."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _parse_metadata(file.metadata() or {}, path)[1]
+    except (SafetensorError, OSError, CheckpointError):
+        return None
+
+
 def _parse_metadata(
     metadata: dict[str, str], path: Path
 ) -> tuple[dict[str, Any], int, tuple[str, ...]]:
