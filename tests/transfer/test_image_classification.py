@@ -14,6 +14,7 @@ from virtex.engine.optim import lr_scale
 from virtex.errors import ConfigError, DataError
 from virtex.models.backbone import Backbone, BackboneConfig
 from virtex.transfer import image_classification, training
+from virtex.transfer.command import architecture
 from virtex.transfer.features import backbone_digest
 from virtex.transfer.image_classification import ImageClassificationConfig
 from virtex.transfer.image_classification import protocol as protocol_of
@@ -55,6 +56,15 @@ def test_epochs_become_the_papers_steps(
     counted = protocol.training.for_images(num_images, seed=0)
     assert (counted.run.num_steps, counted.optim.milestones) == (num_steps, drops)
     assert lr_scale(counted.optim, step=0, num_steps=num_steps) == 1.0
+
+
+def test_an_untrained_network_of_one_size_is_built_for_the_size_of_the_images() -> None:
+    arguments = ("--init", "random", "--out", "out", "--image.size", "64")
+    named = ("--backbone.name", "swin_tiny_patch4_window7_224")
+    config = config_of("finetune", *arguments, *named)
+    built = architecture(config)
+    assert built is not None
+    assert built.options == {"img_size": 64}
 
 
 def test_a_linear_layer_classifies_colors_and_leaves_the_backbone(

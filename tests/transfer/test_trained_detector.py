@@ -69,6 +69,25 @@ def test_a_detector_brings_its_own_network(
     assert Result.read(path).settings_hash == result.settings_hash
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit_tiny_patch16_224", "{depth: 1}"),
+        ("swin_tiny_patch4_window7_224", "{depths: [1, 1, 1, 1], embed_dim: 24, img_size: 64}"),
+    ],
+)
+def test_a_transformer_s_detector_takes_images_of_any_size(
+    name: str, options: str, scenes: Path, tmp_path: Path
+) -> None:
+    network = ("--backbone.name", name, "--backbone.options", options)
+    sizes = ("--task.train_sizes", "[72]", "--task.test_size", "88")
+    config = small("coco-segmentation", scenes, tmp_path / "out", *SHORT, *network, *sizes)
+    (result,) = detection.run(config)
+    (folder,) = (tmp_path / "out" / "training").iterdir()
+    again = evaluate(folder, scenes, tmp_path / "again", "--task.test_size", "88")
+    assert again.numbers == {key: result.numbers[key] for key in again.numbers}
+
+
 def test_options_of_the_test_are_those_of_the_command(
     trained: Path, scenes: Path, tmp_path: Path
 ) -> None:

@@ -188,10 +188,10 @@ class Backbone(nn.Module):
         return torch.zeros(1, 3, size, size, device=next(self.parameters()).device)
 
     def stage_channels(self) -> dict[int, int]:
-        """Return the channels of all grids of `stages` by stride, finest first.
+        """Return the channels of all grids of `stages` by stride, finest first; a ViT has one.
 
         Raises:
-            ConfigError: The network has its last grid alone, or grids other than timm lists.
+            ConfigError: The network's grids are others than timm lists.
         """
         listed, found = {self.stride: self.num_channels}, dict[int, int]()
         if self.is_sequence:

@@ -9,6 +9,8 @@ FROM_INIT = "init"
 """Name that stands for the network of the weights that `--init` names."""
 STRIDE_OPTION = "output_stride"
 """Option of a network that makes its grid finer by dilation, with the same weights."""
+SIZE_OPTION = "strict_img_size"
+"""Option of a Swin or the like that, if false, lets it take images of any size."""
 Channels = tuple[float, float, float]
 """A value of each color channel."""
 

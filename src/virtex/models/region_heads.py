@@ -24,7 +24,7 @@ from torchvision.models.detection.rpn import RPNHead
 
 from virtex.errors import ConfigError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
-from virtex.models.pyramid import Neck, Pyramid
+from virtex.models.pyramid import Neck, Pyramid, SimplePyramid
 from virtex.models.region_masks import paste_masks
 from virtex.models.region_outputs import RegionOutputs
 from virtex.models.region_pool import RegionPool
@@ -54,7 +54,7 @@ class RegionConfig:
     pyramid_channels: int = 256
     """Channels of each level of the pyramid, and of the mask head; C4 has no pyramid."""
     pyramid_norm: bool = False
-    """BatchNorm after each convolution of the pyramid."""
+    """BatchNorm after each convolution of the pyramid; a ViT's has LayerNorm always."""
     box_width: int = 1024
     """Width of the two layers of the box head; C4 has the backbone's last stage instead."""
     anchor_scale: int = 8
@@ -154,12 +154,11 @@ def build_mask_rcnn(
     """Return Mask R-CNN on a feature pyramid; without masks it is Faster R-CNN.
 
     Raises:
-        ConfigError: The backbone does not give the grids of several strides.
+        ConfigError: The backbone does not give the grids of several strides, and is no ViT of
+            usual patches.
     """
     config = config.with_counts(PYRAMID_COUNTS)
-    channels = backbone.stage_channels()
-    grids = {stride: channels[stride] for stride in channels if stride >= FINEST_STRIDE}
-    neck = Pyramid(grids, config.pyramid_channels, with_norm=config.pyramid_norm)
+    neck = _pyramid(backbone, config)
     sides = [[config.anchor_scale * stride] for stride in neck.strides]
     proposals = build_proposals(neck.num_channels, Anchors(sides, neck.strides), config)
     heads = build_heads(
@@ -175,6 +174,14 @@ def build_mask_rcnn(
         predictor = start_mask_predictor(MaskRCNNPredictor(width, width, num_categories + 1))
         heads.mask_predictor = _in_float32(predictor)
     return RegionDetector(backbone, neck, proposals, heads)
+
+
+def _pyramid(backbone: Backbone, config: RegionConfig) -> Pyramid | SimplePyramid:
+    if backbone.is_sequence:
+        return SimplePyramid(backbone.stride, backbone.num_channels, config.pyramid_channels)
+    channels = backbone.stage_channels()
+    grids = {stride: channels[stride] for stride in channels if stride >= FINEST_STRIDE}
+    return Pyramid(grids, config.pyramid_channels, with_norm=config.pyramid_norm)
 
 
 def build_proposals(num_channels: int, anchors: Anchors, config: RegionConfig) -> RegionProposals:

@@ -94,6 +94,11 @@ class CommandConfig(MeasurementConfig):
     """Number of repetitions, with seeds from `seed` on: one result each, and their mean and
     deviation."""
 
+    @property
+    def side_of_images(self) -> int | None:
+        """Side in pixels of the images, if all have the same and are square."""
+        return None
+
     def problems(self) -> list[str]:
         problems = super().problems()
         if self.num_seeds < 1:
@@ -142,6 +147,10 @@ class TransferConfig(InferenceConfig, LabelledConfig):
     bad_image_limit: float = 0.01
     """Largest fraction of the images (of 1,000 at least) that may be unreadable."""
 
+    @property
+    def side_of_images(self) -> int:
+        return self.image_size
+
     def problems(self) -> list[str]:
         sizes = out_of_range(self, {"image_size": (1, MAX_SIDE)})
         layers = layer_problems(self.layer, self.feature_size)
@@ -178,8 +187,9 @@ def architecture(config: CommandConfig) -> BackboneConfig | None:
         CheckpointError: A file that cannot be found or read.
     """
     if config.backbone_from is None:
-        if config.init in UNTRAINED and config.backbone and isinstance(config, TransferConfig):
-            return whole_architecture(config.backbone, image_size=config.image_size)
+        size = config.side_of_images
+        if config.init in UNTRAINED and config.backbone and size is not None:
+            return whole_architecture(config.backbone, image_size=size)
         return config.backbone
     if config.init != "random" or config.backbone is not None:
         raise ConfigError(

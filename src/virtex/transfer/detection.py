@@ -7,6 +7,7 @@ BatchNorm, and BatchNorm statistics estimated again over 200 batches before the 
 departs from Detectron2 is listed in docs/transfer.md.
 """
 
+import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +27,7 @@ from virtex.engine.run import choose_device
 from virtex.errors import ConfigError
 from virtex.models.backbone import Backbone
 from virtex.models.batch_norm import estimate_statistics
+from virtex.models.pyramid import SimplePyramid
 from virtex.tasks.base import Batch, TaskData
 from virtex.tasks.detection import Detection, DetectionConfig
 from virtex.transfer.command import CommandConfig, open_data, run_protocol
@@ -60,6 +62,7 @@ from virtex.transfer.whole_model import Measured, open_val_images, run_whole_mod
 from virtex.zoo.backbones import origin_of
 from virtex.zoo.init import UNTRAINED, open_init_in_all
 
+log = logging.getLogger("virtex")
 DETECTOR = 2
 """Version of the detectors; raise it where the same options would mean other weights or numbers."""
 
@@ -192,11 +195,12 @@ class DetectionProtocol(Protocol):
         num_batches = self.config.num_statistics_batches
         torch.manual_seed(self.seed)
         task = self.config.task.build(
-            trainable_copy(backbone, frozen_norm=frozen_norm),
+            trainable_copy(backbone, frozen_norm=frozen_norm, any_size=True),
             TaskData(ImageConfig(), None, train.categories, len(train)),
         )
         repeats = repeat_factors(train, threshold) if threshold else None
         own = [DETECTOR, training_options(self.config.task), frozen_norm, threshold]
+        own += [SimplePyramid.__name__] if backbone.is_sequence else []
         key = [*own, backbone_digest(backbone), data_identity(train)]
         folder = run_training(task, training, train=train, test=test, key=key, repeats=repeats)
         if num_batches:
@@ -320,6 +324,10 @@ def run(config: DetectionProtocolConfig) -> list[Result]:
     """Train a detector on a backbone, or take that of INIT, test it, and write the results."""
     config = _with_layout(config)
     if config.evaluate_only:
+        log.info(
+            "evaluate_only trains nothing: frozen_norm, repeat_threshold, num_statistics_batches, "
+            "optim.* and the length of the training have no effect"
+        )
         return run_whole_model(config, partial(_test_images, config), partial(_evaluate, config))
     return run_protocol(protocol(config), config, config.data)
 

@@ -191,6 +191,10 @@ class ImageClassificationConfig(TrainingOptions, LabelledConfig):
     """Score nearest neighbours on the features of the given backbone as well."""
     neighbors: NeighborConfig = field(default_factory=NeighborConfig)
 
+    @property
+    def side_of_images(self) -> int:
+        return self.image.size
+
     def problems(self) -> list[str]:
         return [*super().problems(), *self.neighbors.problems()]
 

@@ -30,6 +30,7 @@ from virtex.engine.tf32 import tf32_kept
 from virtex.engine.tracking import check_tracker
 from virtex.engine.work import work_of_run
 from virtex.errors import ConfigError, raise_all
+from virtex.models.any_size import of_any_size
 from virtex.models.backbone import Backbone
 from virtex.processes import Work
 from virtex.progress import tracked
@@ -281,12 +282,16 @@ def predict_all(
 
 
 def trainable_copy(
-    backbone: Backbone, *, frozen: bool = False, frozen_norm: bool = False
+    backbone: Backbone, *, frozen: bool = False, frozen_norm: bool = False, any_size: bool = False
 ) -> Backbone:
     """Return a copy to train: all of it, all but its BatchNorm, or nothing.
 
+    Args:
+        any_size: Whether the copy is to take images of any size and shape.
+
     Raises:
-        ConfigError: The backbone's own options freeze parts that the protocol does not.
+        ConfigError: The backbone's own options freeze parts that the protocol does not, or it takes
+            images of one size alone.
     """
     own = backbone.config
     if (own.frozen and not frozen) or (own.frozen_norm and not (frozen or frozen_norm)):
@@ -295,6 +300,7 @@ def trainable_copy(
             "use its --frozen or --frozen_norm."
         )
     config = replace(own, pretrained=False, frozen=frozen, frozen_norm=frozen_norm)
+    config = of_any_size(config) if any_size else config
     with torch.random.fork_rng(devices=[]):
         copy = Backbone(config)
     copy.load_state_dict(backbone.state_dict())

@@ -19,7 +19,7 @@ from virtex.models.backbone import (
     named_normalizations,
     published_normalization,
 )
-from virtex.models.backbone_config import FROM_INIT, STRIDE_OPTION
+from virtex.models.backbone_config import FROM_INIT, SIZE_OPTION, STRIDE_OPTION
 from virtex.models.state_dict import check_finite, check_fits, load_strictly
 from virtex.zoo.foreign import backbone_state, without_prefix
 from virtex.zoo.hub import resolved
@@ -308,5 +308,6 @@ def _require_same(held: BackboneConfig, config: BackboneConfig, path: Path) -> N
 
 
 def _of_weights_alone(config: BackboneConfig) -> dict[str, Any]:
-    """Return a network's options without the stride of its grid."""
-    return {name: value for name, value in config.options.items() if name != STRIDE_OPTION}
+    """Return a network's options without the stride of its grid, and whether any size is taken."""
+    free = (STRIDE_OPTION, SIZE_OPTION)
+    return {name: value for name, value in config.options.items() if name not in free}

@@ -281,6 +281,17 @@ def test_a_file_that_is_damaged_elsewhere_than_at_its_end_is_refused(
     assert out.read_bytes() == b"".join(lines)
 
 
+def test_images_that_have_captions_are_said_to_get_no_figures(run: Path, tmp_path: Path) -> None:
+    photos, out, drawn = write_images(tmp_path / "photos", 3), tmp_path / "c.jsonl", tmp_path / "a"
+    assert caption(run, photos, out) == 0
+    config = CaptionFilesConfig(str(run), (str(photos),), out=out, attention=drawn)
+    assert str(caption_files(config)) == (
+        "captioned 3 of 3 images, 3 of them before; no figures of the 3 captioned before: give "
+        "--overwrite, or another --out, to draw them"
+    )
+    assert not list(drawn.iterdir())
+
+
 def test_an_image_that_has_captions_may_be_deleted(run: Path, tmp_path: Path) -> None:
     photos, out = write_images(tmp_path / "photos", 3), tmp_path / "c.jsonl"
     assert caption(run, photos, out) == 0

@@ -51,12 +51,19 @@ class Count:
     """Number of images for which the search found no caption."""
     num_undrawn: int = 0
     """Number of figures that could not be drawn or written."""
+    draws: bool = False
+    """Whether figures are drawn."""
 
     def __str__(self) -> str:
         before = f", {self.num_kept} of them before" if self.num_kept else ""
         bad = f"; {self.num_bad} could not be read" if self.num_bad else ""
         without = f"; {self.num_without} got no caption" if self.num_without else ""
         undrawn = f"; {self.num_undrawn} figures could not be drawn" if self.num_undrawn else ""
+        if self.draws and self.num_kept:
+            undrawn += (
+                f"; no figures of the {self.num_kept} captioned before: give --overwrite, or "
+                "another --out, to draw them"
+            )
         done = f"captioned {self.num_kept + self.num_captioned} of {self.num_images} images"
         return f"{done}{before}{bad}{without}{undrawn}"
 
@@ -174,7 +181,8 @@ def _caption_all(
     captions: CaptionsFile | None,
 ) -> Count:
     kept = captions.kept if captions else frozenset()
-    count = Count(len(names), num_kept=sum(name in kept for name in names))
+    draws = config.attention is not None or config.relevance is not None
+    count = Count(len(names), num_kept=sum(name in kept for name in names), draws=draws)
     batches = batches_to_do(names, kept, config.batch_size)
     read = image_batches(names, batches, predictor.image, num_workers=config.num_workers)
     with ProgressBar("captions", total=sum(map(len, batches))) as bar:
