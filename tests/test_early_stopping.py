@@ -20,7 +20,7 @@ from virtex.errors import CheckpointError, ConfigError
 from virtex.pretrain import PretrainConfig, parse_pretrain, pretrain
 from virtex.transfer.protocol import Result
 from virtex.zoo.init import open_init
-from virtex.zoo.weights_file import WEIGHTS_NAME, save_weights
+from virtex.zoo.weights_file import AVERAGED_NAME, WEIGHTS_NAME, save_weights
 
 DATA = {"source": "scenes", "num_images": 60, "num_val_images": 40, "image_size": 64}
 IDENTITIES = {
@@ -81,6 +81,22 @@ def give_scores(monkeypatch: pytest.MonkeyPatch, found: dict[int, float]) -> dic
 
 def options(out: Path, *arguments: str) -> PretrainConfig:
     return small_config(out, *FLAGS, *arguments)
+
+
+def refuse_weights(
+    monkeypatch: pytest.MonkeyPatch, *refused: tuple[str, int]
+) -> list[tuple[str, int]]:
+    """Have no space for these files of weights, by name and step, once each; return the rest."""
+    left = list(refused)
+
+    def write(path: Path, *args: object, step: int, **options: object) -> None:
+        if (path.name, step) in left:
+            left.remove((path.name, step))
+            raise CheckpointError("No space left on device")
+        save_weights(path, *args, step=step, **options)
+
+    monkeypatch.setattr("virtex.run_steps.save_weights", write)
+    return left
 
 
 def stops(out: Path) -> list[dict[str, int]]:
@@ -167,15 +183,7 @@ def test_the_best_weights_that_a_full_disk_refused_are_written_later_if_they_can
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     give_scores(monkeypatch, {2: 10.0, 4: 50.0, 6: 20.0})
-    refused = [4]
-
-    def write(path: Path, *args: object, step: int, **options: object) -> None:
-        if step in refused:
-            refused.remove(step)
-            raise CheckpointError("No space left on device")
-        save_weights(path, *args, step=step, **options)
-
-    monkeypatch.setattr("virtex.run_steps.save_weights", write)
+    refused = refuse_weights(monkeypatch, (WEIGHTS_NAME, 4))
     out = tmp_path / "run"
     pretrain(options(out, f"--run.keep_checkpoints={keep}"))
     assert "No space left on device Training goes on." in caplog.text
@@ -185,6 +193,29 @@ def test_the_best_weights_that_a_full_disk_refused_are_written_later_if_they_can
         stored = checkpoint.load(RunFolder(out).checkpoints.at(4))["task"]
         written = load_file(out / WEIGHTS_NAME)
         assert all(torch.equal(value, written[name]) for name, value in stored.items())
+
+
+def test_patience_ends_no_run_whose_best_weights_are_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    give_scores(monkeypatch, {2: 10.0, 4: 50.0, 6: 20.0, 8: 30.0})
+    refuse_weights(monkeypatch, (WEIGHTS_NAME, 4), (WEIGHTS_NAME, 4))
+    out = tmp_path / "run"
+    result = pretrain(options(out, "--early_stopping.patience=1", "--run.num_steps=10"))
+    assert "step 6: patience has ended, but step 4, the best, is not written" in caplog.text
+    assert (result.step, result.reason, open_init(out).step) == (8, "stopped", 4)
+
+
+def test_averaged_weights_are_of_the_step_of_the_others_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_scores(monkeypatch, {2: 30.0, 4: 50.0, 6: 20.0})
+
+    refuse_weights(monkeypatch, *[(WEIGHTS_NAME, 4)] * 9)
+    out = tmp_path / "run"
+    pretrain(options(out, "--run.keep_checkpoints=1", "--optim.ema_decay=0.5"))
+    assert open_init(out).step == 2
+    assert not (out / AVERAGED_NAME).exists()
 
 
 @pytest.mark.parametrize("value", [{"patience": -1}, {"first_step": -1}, {"batch_size": 0}])

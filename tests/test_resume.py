@@ -292,6 +292,19 @@ def test_epochs_become_steps_that_stay_the_same_on_resume(tmp_path: Path) -> Non
         pretrain(options(root, out, "--run.num_epochs", "0.7"))
 
 
+def test_a_run_that_begins_again_keeps_its_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = photos(tmp_path / "data"), tmp_path / "run"
+    config = options(root, out, "--run.num_epochs", "0.6")
+    with monkeypatch.context() as patch:
+        patch.setattr("virtex.pretrain.fit", lambda *_, **__: 1 / 0)  # before the first checkpoint
+        with pytest.raises(ZeroDivisionError):
+            pretrain(config)
+    assert pretrain(parse_pretrain(["--out", str(out)])).step == 3
+    assert pretrain(config).step == 3  # the first command goes on, too
+
+
 def on_a_cpu(patch: pytest.MonkeyPatch, *, bf16: bool) -> None:
     """Act as on a CPU with or without instructions for bf16."""
     precision._warn.cache_clear()

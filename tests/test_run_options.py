@@ -42,14 +42,9 @@ ONE_CELL = ("--image.size=32",)
         (["--num_samples=1001"], "num_samples 1001 must be 0 to 1,000"),
         (["--run.compile_mode=max-autotune"], "compiles nothing with run.compile none"),
         (["--optim.lookahead_steps=0", "--optim.lookahead_alpha=0.8"], "alpha 0.8 means nothing"),
-        (["--early_stopping.data.root=LABELED"], "without early_stopping.protocol nothing is"),
         (
             [*SCORED, "--run.checkpoint_every=0"],
             "chooses among checkpoints, and with run.checkpoint_every 0 there is one",
-        ),
-        (
-            ["--tokenizer.tokenizer_path=a.model", "--tokenizer.vocab_size=300"],
-            "tokenizer.vocab_size train a vocabulary",
         ),
     ],
 )
@@ -76,6 +71,45 @@ def test_options_that_cannot_work_are_refused(
 def test_options_at_the_edge_of_what_works_are_taken(options: list[str], tmp_path: Path) -> None:
     check(small_config(tmp_path / "run", *options))
     assert not (tmp_path / "run").exists()  # a check writes nothing
+
+
+@pytest.mark.parametrize(
+    ("options", "warning"),
+    [
+        (["--early_stopping.data.root=LABELED"], "nothing is scored without a protocol"),
+        (
+            ["--tokenizer.tokenizer_path=a.model", "--tokenizer.vocab_size=300"],
+            "tokenizer.vocab_size has no effect",
+        ),
+    ],
+)
+def test_options_of_earlier_runs_that_do_nothing_are_named(
+    options: list[str], warning: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small_config(tmp_path / "run", *options)
+    assert warning in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("file", "flags"),
+    [
+        ("optim: {lookahead_steps: 5, lookahead_alpha: 0.8}", ["--optim.lookahead_steps=0"]),
+        ("run: {compile: task, compile_mode: max-autotune}", ["--run.compile=none"]),
+        (
+            "early_stopping: {protocol: voc07, patience: 3, data: {root: LABELED}}",
+            ["--early_stopping.protocol=none"],
+        ),
+    ],
+)
+def test_an_option_that_a_flag_turns_off_takes_those_of_files_with_it(
+    file: str, flags: list[str], tmp_path: Path
+) -> None:
+    config = small_config(tmp_path / "run", "--config", f"\n{file}", *flags)
+    check(config)
+    plain = small_config(tmp_path / "run", *flags)
+    assert (config.optim, config.run, config.early_stopping) == (
+        plain.optim, plain.run, plain.early_stopping,
+    )  # fmt: skip
 
 
 def test_milestones_that_are_not_reached_are_named(

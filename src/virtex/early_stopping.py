@@ -20,6 +20,7 @@ from virtex.data.source_options import check_options
 from virtex.data.transforms import MAX_SIDE
 from virtex.errors import CheckpointError, ConfigError, VirTexError, out_of_range, raise_all
 from virtex.models.backbone import Backbone
+from virtex.options.dependents import register_dependents
 from virtex.transfer.choosing import choosing_data, choosing_protocol
 from virtex.transfer.command import open_splits
 from virtex.transfer.features import Extraction
@@ -87,6 +88,11 @@ class EarlyStoppingConfig:
             data = resolved(self.data, LABELS)
             check_options(data, LABELS)
         return replace(self, data=data)
+
+
+register_dependents(
+    EarlyStoppingConfig, {"protocol": lambda now, option: now != "none" or option == "protocol"}
+)
 
 
 @contextmanager

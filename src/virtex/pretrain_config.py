@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -23,10 +23,11 @@ from virtex.models.backbone import BackboneConfig
 from virtex.options.dependents import register_dependents
 from virtex.options.paths import absolute, expand, with_paths
 from virtex.processes import HELP
+from virtex.run_data import RunData
 from virtex.tasks import registry
 from virtex.tasks.base import TaskConfig
 from virtex.tasks.captioning import CaptioningConfig
-from virtex.vocabulary import TokenizerConfig
+from virtex.vocabulary import TokenizerConfig, trained_options
 from virtex.zoo.hub import LOCAL
 from virtex.zoo.init import UNTRAINED
 from virtex.zoo.weights_file import WEIGHTS_NAME
@@ -76,7 +77,7 @@ register_dependents(
     PretrainRunConfig,
     {
         "compile": lambda compiled, option: (
-            option != "compile_mode" or compiled not in ("none", False)
+            option != "compile_mode" or str(compiled).lower() not in ("none", "false")
         )
     },
     exclusive=("num_steps", "num_epochs"),
@@ -131,7 +132,7 @@ def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
         raise ConfigError(f"--out needs the folder of a run: {EXAMPLE}")
     is_alone = len(arguments) <= 2
     if out is not None and _has_options(folder := RunFolder(Path(expand(out))), is_alone=is_alone):
-        stored = stored_config(folder, last=LAST)
+        stored = _with_epochs(stored_config(folder, last=LAST), folder)
         arguments = ["--config", yaml.safe_dump(stored, sort_keys=False), *arguments]
     elif out is not None and is_alone:
         raise ConfigError(
@@ -142,13 +143,8 @@ def parse_pretrain(arguments: Sequence[str]) -> PretrainConfig:
     config = config_files.parse(
         PretrainConfig, arguments, prog="virtex pretrain", description=_guide()
     )
-    stopping = config.early_stopping
-    names_images = stopping.data.root is not None or bool(stopping.data.mix)
-    if stopping.protocol == "none" and names_images and not RunFolder(config.out).has_begun():
-        raise ConfigError(
-            "early_stopping.data names images, and without early_stopping.protocol nothing is "
-            "scored: give voc07 (several labels an image) or linear (one label), or leave it out"
-        )
+    if not RunFolder(config.out).has_begun():
+        _warn_of_unread(config)
     return with_absolute_paths(config)
 
 
@@ -165,6 +161,30 @@ def _has_options(folder: RunFolder, *, is_alone: bool) -> bool:
     if is_cut_short:
         log.info("%s has no checkpoint yet: the run begins again", folder.path)
     return is_cut_short
+
+
+def _with_epochs(stored: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+    """Return the options of a run, with the epochs that it was to have if it begins again."""
+    data = None if folder.has_begun() else RunData.read(folder.path)
+    if data is None or data.num_epochs is None:
+        return stored
+    run = {name: value for name, value in stored["run"].items() if name != "num_steps"}
+    return {**stored, "run": {**run, "num_epochs": data.num_epochs}}
+
+
+def _warn_of_unread(config: PretrainConfig) -> None:
+    """Warn of options that others leave no meaning, but that runs of earlier versions may hold."""
+    stopping, tokenizer = config.early_stopping, config.tokenizer
+    if stopping.protocol == "none" and (stopping.data.root is not None or stopping.data.mix):
+        log.warning(
+            "early_stopping.data names images, but nothing is scored without a protocol: give "
+            "--early_stopping.protocol voc07 (several labels an image) or linear (one label)"
+        )
+    if tokenizer.tokenizer_path is not None and (names := trained_options(tokenizer)):
+        log.warning(
+            "tokenizer.%s has no effect: tokenizer.tokenizer_path names a whole vocabulary",
+            ", tokenizer.".join(names),
+        )
 
 
 def with_steps(config: PretrainConfig, num_steps: int) -> PretrainConfig:

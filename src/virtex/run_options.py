@@ -28,7 +28,6 @@ from virtex.pretrain_config import (
 )
 from virtex.resume import check_files, with_stored_choices
 from virtex.samples import MOST_SAMPLES
-from virtex.vocabulary import trained_options
 from virtex.zoo.backbones import architecture_to_train, whole_architecture
 from virtex.zoo.init import Opened
 
@@ -175,7 +174,8 @@ def _check_optim(config: PretrainConfig) -> None:
 
 
 def _check_samples(config: PretrainConfig) -> None:
-    if not 0 <= config.num_samples <= MOST_SAMPLES and not RunFolder(config.out).has_begun():
+    has_begun = RunFolder(config.out).has_begun()  # by an earlier version, perhaps with more
+    if config.num_samples < 0 or (config.num_samples > MOST_SAMPLES and not has_begun):
         raise ConfigError(
             f"num_samples {config.num_samples} must be 0 to {MOST_SAMPLES:,}: they are captioned "
             "at each validation; `virtex caption` captions any number"
@@ -186,7 +186,7 @@ def _check_unread(config: PretrainConfig) -> None:
     """Raise ConfigError for options that are set and that others leave no meaning."""
     if RunFolder(config.out).has_begun():  # runs of earlier versions may hold such options
         return
-    run, stopping, tokenizer = config.run, config.early_stopping, config.tokenizer
+    run, stopping = config.run, config.early_stopping
     problems = []
     if run.compile == "none" and run.compile_mode != "default":
         problems.append(
@@ -205,11 +205,6 @@ def _check_unread(config: PretrainConfig) -> None:
         problems.append(
             f"early_stopping.protocol {stopping.protocol} chooses among checkpoints, and with "
             "run.checkpoint_every 0 there is one: give the steps between two"
-        )
-    if tokenizer.tokenizer_path is not None and (names := trained_options(tokenizer)):
-        problems.append(
-            f"tokenizer.{' and tokenizer.'.join(names)} train a vocabulary, and "
-            "tokenizer.tokenizer_path names one: leave out either"
         )
     raise_all(ConfigError, "options would do nothing", problems)
 

@@ -21,7 +21,7 @@ from virtex.engine.image_probe import FEWEST_EXAMPLES, MAX_BATCHES, ImageProbe
 from virtex.engine.run import RunFolder
 from virtex.engine.signals import StopSignals
 from virtex.engine.weight_average import averaged_state
-from virtex.errors import CheckpointError, DataError
+from virtex.errors import DataError
 from virtex.pretrain_config import PretrainConfig
 from virtex.run_summary import TimedBatches
 from virtex.sample_panels import PanelWriter
@@ -151,11 +151,15 @@ class RunSteps:
             if stored := self._stored(best):
                 self.keep_weights(best, stored["task"], averaged_state(stored))
                 return
+            if self.early_stopping.is_over(step):  # the run is complete, and its weights removed
+                return
             log.error(
                 "the weights of step %d, which scored best, were not written, and its checkpoint "
-                "cannot be read or is removed: the best of the others are kept", best,
+                "is damaged or removed: the best of the others are kept", best,
             )  # fmt: skip
             self.early_stopping.forget(best)
+            if step_of(self.config.out / AVERAGED_NAME) == best:
+                (self.config.out / AVERAGED_NAME).unlink()
         averaged = None
         if self.config.optim.ema_decay:
             folder = RunFolder(self.config.out).checkpoints
@@ -163,19 +167,32 @@ class RunSteps:
         self.keep_weights(step, self.task.state_dict(), averaged)
 
     def _stored(self, step: int) -> dict[str, Any] | None:
-        """Return the checkpoint of a step, if it can be read."""
+        """Return the checkpoint of a step, unless it is removed or damaged.
+
+        Raises:
+            CheckpointError: It cannot be read now.
+        """
         path = RunFolder(self.config.out).checkpoints.at(step)
         try:
             return checkpoint.load(path) if path.exists() else None
-        except CheckpointError as error:
+        except checkpoint.DamagedError as error:
             log.error("%s", error)
             return None
 
     def is_over(self, step: int) -> bool:
-        """Return whether early stopping ends the run at a step, and record that once."""
+        """Return whether early stopping ends the run at a step, and record that once.
+
+        A run goes on while the weights of its best checkpoint cannot be written.
+        """
         if self.early_stopping is None or not self.early_stopping.is_over(step):
             return False
         best = self.early_stopping.best_step()
+        is_stored = RunFolder(self.config.out).checkpoints.at(best).exists()
+        if is_stored and step_of(self.config.out / WEIGHTS_NAME) != best:
+            log.error(
+                "step %d: patience has ended, but step %d, the best, is not written", step, best
+            )
+            return False
         log.info(
             "step %d: the run is complete, since none of the last %d scored checkpoints was better "
             "than that of step %d",

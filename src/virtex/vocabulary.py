@@ -13,7 +13,6 @@ from virtex.data.shards.remote_visit import visited
 from virtex.data.source import CAPTIONS, SourceConfig, open_source, resolved
 from virtex.data.tokenizer import Tokenizer, train_tokenizer
 from virtex.errors import CheckpointError, ConfigError, out_of_range, raise_all
-from virtex.options.dependents import register_dependents
 from virtex.tokens import NUM_SPECIAL
 from virtex.zoo.init import open_init
 from virtex.zoo.own_tokenizer import load_own_tokenizer, own_path, save_own_tokenizer
@@ -57,11 +56,6 @@ class TokenizerConfig(VocabularyOptions):
     tokenizer_path: Path | None = None
     """SentencePiece model, or a Hugging Face tokenizer.json, to use instead of training a
     vocabulary; the other options are then the file's own."""
-
-
-register_dependents(
-    TokenizerConfig, {"tokenizer_path": lambda path, option: option == "tokenizer_path"}
-)
 
 
 def trained_options(config: TokenizerConfig) -> list[str]:

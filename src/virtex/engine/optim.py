@@ -110,7 +110,11 @@ def _keeps(chooser: str, value: str, option: str) -> bool:
 
 
 register_dependents(
-    OptimConfig, {chooser: partial(_keeps, chooser) for chooser in ("optimizer", "schedule")}
+    OptimConfig,
+    {
+        "lookahead_steps": lambda steps, option: str(steps) != "0" or option != "lookahead_alpha",
+        **{chooser: partial(_keeps, chooser) for chooser in ("optimizer", "schedule")},
+    },
 )
 
 

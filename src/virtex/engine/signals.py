@@ -110,8 +110,8 @@ class StopSignals:
         try:
             yield
         finally:
-            self.is_saving = before
             self.beat()
+            self.is_saving = before
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name

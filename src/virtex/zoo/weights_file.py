@@ -126,11 +126,15 @@ def _stored_categories(path: Path) -> tuple[str, ...]:
 
 
 def step_of(path: Path) -> int | None:
-    """Return the step that a weights file is of; None without such a file, or one that is whole."""
+    """Return the step that a weights file is of; None if it is missing or damaged.
+
+    Raises:
+        OSError: It cannot be read now.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             return _parse_metadata(file.metadata() or {}, path)[1]
-    except (SafetensorError, OSError, CheckpointError):
+    except (SafetensorError, FileNotFoundError, CheckpointError):
         return None
 
 
